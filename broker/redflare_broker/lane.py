@@ -1,0 +1,96 @@
+"""A lane: one connection to one Redis node, used by one thread at a time.
+
+A lane is either in step (every command sent has had its reply read) or closed: whatever breaks in between, a timeout,
+an error of the network, a KeyboardInterrupt, closes it, so that a late reply is never taken for the next command's.
+``raw_lane`` is the one for servers, ``client_lane`` the one for fakeredis.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from .replies import Arg, Command, Reply, ReplyError, require
+
+__all__ = ["Arg", "Command", "Lane", "Reply", "ReplyError", "require"]
+
+
+class Lane(ABC):
+    """One connection used by one thread at a time, plus ``interrupt`` from any other.
+
+    Every wait is finite: ``timeout`` is how many seconds the server may be silent, None is the lane's own default. A
+    timeout closes the lane and raises ``Unavailable``; a blocking command needs a timeout longer than its BLOCK.
+    """
+
+    #: the server's address, for logs: "127.0.0.1:6379"
+    node: str
+    closed: bool = False
+
+    def call(self, *args: Arg, timeout: float | None = None) -> Reply:
+        """Runs one command.
+
+        Raises:
+            Unavailable: no answer came, or one that means "not now"; the lane is closed.
+            ReplyError: the answer is NOSCRIPT.
+            ServerError: the server refused the command.
+        """
+        return require(self.pipeline((args,), timeout)[0], self.node)
+
+    def pipeline(self, commands: Sequence[Command], timeout: float | None = None) -> list[Reply]:
+        """Runs commands in one round trip; an error reply stands in the list as a ``ReplyError``.
+
+        Raises:
+            Unavailable: as in ``call``.
+        """
+        try:
+            self.send(commands)
+            return [self.receive(timeout) for _ in commands]
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def send(self, commands: Sequence[Command]) -> None:
+        """Writes commands without waiting; ``receive`` must be called once for each."""
+
+    @abstractmethod
+    def receive(self, timeout: float | None = None) -> Reply:
+        """The next reply; an error reply is returned unless it means ``Unavailable``, which closes the lane."""
+
+    @abstractmethod
+    def listen(self, timeout: float) -> Reply:
+        """The next message of a subscribed lane, ``[b"message", channel, data]``; None if none came in time.
+
+        The confirmations of further channels come here as well. Unlike in ``receive``, a timeout leaves the lane open.
+        """
+
+    @abstractmethod
+    def store(self, chunks: Iterable[tuple[str, Sequence[memoryview]]], ttl_ms: int) -> None:
+        """Sets each key to the concatenation of its flat byte views, to expire after ``ttl_ms``.
+
+        Raises:
+            ServerError: the server refused a chunk; those before it are written, the lane is in step.
+            Unavailable: as in ``call``; any of the chunks may be written.
+        """
+
+    @abstractmethod
+    def load(self, chunks: Sequence[tuple[str, Sequence[memoryview]]]) -> None:
+        """Fills the writable flat byte views with the values of the keys.
+
+        Raises:
+            BlobMissing: a key is not there.
+            DecodeError: a value is not as long as its views.
+            ServerError: the server refused.
+            Unavailable: as in ``call``. The views' content is undefined after any error.
+        """
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """From any thread: a blocked or later wait of the lane raises ``Unavailable`` at once; the lane is dead."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection; closing again is allowed."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.node} {'closed' if self.closed else 'open'}>"

@@ -1,0 +1,151 @@
+"""``DXO``, the data exchange object: what kind of data it is, the data, and meta about it, inside a Shareable.
+
+After NVFlare's ``dxo``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Final
+
+from .fl_constant import FLMetaKey
+from .shareable import ReservedHeaderKey, Shareable
+
+_CONTENT_TYPE: Final = "DXO"
+_CONTENT: Final = "DXO"
+_KIND: Final = "kind"
+_DATA: Final = "data"
+_META: Final = "meta"
+
+
+class DataKind(StrEnum):
+    """What the data of a DXO is."""
+
+    FL_MODEL = "FL_MODEL"
+    WEIGHTS = "WEIGHTS"
+    WEIGHT_DIFF = "WEIGHT_DIFF"
+    METRICS = "METRICS"
+    ANALYTIC = "ANALYTIC"
+    #: A dict of DXOs.
+    COLLECTION = "COLLECTION"
+    STATISTICS = "STATISTICS"
+    PSI = "PSI"
+    #: Anything the application likes; the only kind whose data need not be a dict.
+    APP_DEFINED = "APP_DEFINED"
+
+
+class MetaKey(FLMetaKey):
+    """Keys of a DXO's meta."""
+
+
+class DXO:
+    """Data with its kind and meta.
+
+    Args:
+        data_kind: one of ``DataKind``, or a word of the application's own.
+        data: a dict, or anything when the kind is APP_DEFINED; None becomes ``{}``.
+        meta: a dict of further properties; None becomes ``{}``.
+
+    Raises:
+        ValueError: data or meta is of the wrong type.
+    """
+
+    def __init__(self, data_kind: str, data: Any, meta: dict[str, Any] | None = None) -> None:
+        self.data_kind = data_kind
+        self.data = {} if data is None else data
+        self.meta = {} if meta is None else meta
+        error = self.validate()
+        if error:
+            raise ValueError(f"invalid DXO: {error}")
+
+    def __repr__(self) -> str:
+        content = sorted(map(str, self.data)) if isinstance(self.data, dict) else type(self.data).__name__
+        return f"DXO(data_kind={self.data_kind!s}, data={content}, meta={self.meta})"
+
+    def validate(self) -> str:
+        """What is wrong with this DXO, or ``""``."""
+        if self.data is None:
+            return "data is missing"
+        if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict):
+            return f"data of kind {self.data_kind!s} must be a dict, but is {type(self.data).__name__}"
+        if self.meta is not None and not isinstance(self.meta, dict):
+            return f"meta must be a dict, but is {type(self.meta).__name__}"
+        return ""
+
+    def get_meta_prop(self, key: str, default: Any = None) -> Any:
+        """One value of the meta, or ``default``."""
+        return (self.meta or {}).get(key, default)
+
+    def set_meta_prop(self, key: str, value: Any) -> None:
+        """Set one value of the meta."""
+        if self.meta is None:
+            self.meta = {}
+        self.meta[key] = value
+
+    def remove_meta_props(self, keys: Iterable[str]) -> None:
+        """Remove values of the meta; absent ones do no harm."""
+        for key in keys or ():
+            (self.meta or {}).pop(key, None)
+
+    def get_meta_props(self) -> dict[str, Any]:
+        """The whole meta, not a copy."""
+        return self.meta
+
+    def update_meta_props(self, meta: dict[str, Any]) -> None:
+        """Merge a deep copy of ``meta`` into the meta."""
+        for key, value in meta.items():
+            self.set_meta_prop(key, copy.deepcopy(value))
+
+    def add_filter_history(self, filter_name: str | list[str]) -> None:
+        """Note which filter, or filters, have changed this DXO."""
+        if not filter_name:
+            return
+        names = [filter_name] if isinstance(filter_name, str) else filter_name
+        self.set_meta_prop(MetaKey.FILTER_HISTORY, [*(self.get_filter_history() or []), *names])
+
+    def get_filter_history(self) -> Any:
+        """Names of the filters that have changed this DXO, in order, or None."""
+        return self.get_meta_prop(MetaKey.FILTER_HISTORY)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This DXO as a plain dict; data and meta are shared, not copied."""
+        return {_KIND: self.data_kind, _DATA: self.data, _META: self.meta}
+
+    def update_shareable(self, s: Shareable) -> Shareable:
+        """Make this DXO the content of ``s`` and return ``s``."""
+        s.set_header(ReservedHeaderKey.CONTENT_TYPE, _CONTENT_TYPE)
+        s[_CONTENT] = self.to_dict()
+        return s
+
+    def to_shareable(self) -> Shareable:
+        """A new Shareable with this DXO as its content."""
+        return self.update_shareable(Shareable())
+
+
+def from_shareable(s: Shareable) -> DXO:
+    """The DXO inside a Shareable.
+
+    Raises:
+        ValueError: there is none, or it is not a valid one; the message says which.
+    """
+    content_type = s.get_header(ReservedHeaderKey.CONTENT_TYPE)
+    if content_type != _CONTENT_TYPE:
+        raise ValueError(f"the Shareable holds no DXO: its content type is {content_type!r}; use DXO.to_shareable()")
+    content = s.get(_CONTENT)
+    if not content:
+        raise ValueError(f"the Shareable says it holds a DXO, but {_CONTENT!r} is {content!r}")
+    return from_dict(content)
+
+
+def from_dict(encoded: dict[str, Any]) -> DXO:
+    """The DXO that ``to_dict`` described.
+
+    Raises:
+        ValueError: not a dict, or its data or meta is of the wrong type.
+    """
+    if not isinstance(encoded, dict):
+        raise ValueError(f"an encoded DXO must be a dict, but is {type(encoded).__name__}")
+    kind: Any = encoded.get(_KIND)
+    return DXO(kind, encoded.get(_DATA), encoded.get(_META))

@@ -1,0 +1,149 @@
+"""``FLComponent``: what every part of a job is: it hears events, fires them, and logs with the context's names.
+
+After NVFlare's ``FLComponent``. It keeps no state of its own, so a subclass that forgets ``super().__init__()`` works.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from functools import cached_property
+from typing import Any, Final
+
+from .dxo import DXO, DataKind
+from .event_type import EventType
+from .fl_constant import EventScope, FLContextKey, LogMessageTag
+from .fl_context import FLContext
+from .shareable import Shareable
+
+logger = logging.getLogger(__name__)
+
+#: Which event a log call fires, under which tag.
+_LOG_EVENTS: Final = {
+    logging.DEBUG: (EventType.DEBUG_LOG_AVAILABLE, LogMessageTag.DEBUG),
+    logging.INFO: (EventType.INFO_LOG_AVAILABLE, LogMessageTag.INFO),
+    logging.WARNING: (EventType.WARNING_LOG_AVAILABLE, LogMessageTag.WARNING),
+    logging.ERROR: (EventType.ERROR_LOG_AVAILABLE, LogMessageTag.ERROR),
+    logging.CRITICAL: (EventType.CRITICAL_LOG_AVAILABLE, LogMessageTag.CRITICAL),
+}
+
+
+def log_prefix(fl_ctx: FLContext | None) -> str:
+    """Who logs and about what, ``"[identity=site-1, run=job-1, task_name=train, ...]: "``; ``""`` without a context."""
+    if fl_ctx is None:
+        return ""
+    names = {"identity": fl_ctx.get_identity_name(), "run": fl_ctx.get_job_id() or "?"}
+    names["wf"] = fl_ctx.get_prop(FLContextKey.WORKFLOW)
+    peer_ctx = fl_ctx.get_peer_context()
+    if peer_ctx is not None:
+        names["peer"] = peer_ctx.get_identity_name() or "?"
+        names["peer_run"] = peer_ctx.get_job_id() or "?"
+    result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+    if isinstance(result, Shareable):
+        names["peer_rc"] = result.get_return_code()
+    names["task_name"] = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+    names["task_id"] = fl_ctx.get_prop(FLContextKey.TASK_ID)
+    return f"[{', '.join(f'{name}={value}' for name, value in names.items() if value is not None)}]: "
+
+
+class FLComponent:
+    """Base of executors, controllers, filters and whatever else is built into a job."""
+
+    @property
+    def name(self) -> str:
+        """Name under which this component's events are fired: that of its class."""
+        return type(self).__name__
+
+    @cached_property
+    def logger(self) -> logging.Logger:
+        """The logger of this component, called after its class."""
+        return logging.getLogger(f"{type(self).__module__}.{type(self).__qualname__}")
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Called for every event of the run; override it to react to some."""
+
+    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Have the engine hand an event to every component of this process.
+
+        Without an engine in the context nobody can hear it, which is logged as an error.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: the event type is empty.
+        """
+        if not isinstance(event_type, str):
+            raise TypeError(f"event_type must be a str, but got {type(event_type).__name__}")
+        if not event_type:
+            raise ValueError("event_type must not be empty; use one of EventType or a name of your own")
+        if not isinstance(fl_ctx, FLContext):
+            raise TypeError(f"fl_ctx must be an FLContext, but got {type(fl_ctx).__name__}")
+        fl_ctx.set_prop(FLContextKey.EVENT_SCOPE, EventScope.LOCAL, private=True, sticky=False)
+        fl_ctx.set_prop(FLContextKey.EVENT_ORIGIN, self.name, private=True, sticky=False)
+        engine = fl_ctx.get_engine()
+        if engine is None:
+            self.log_error(fl_ctx, f"event {event_type!r} reaches nobody: the context has no engine", fire_event=False)
+        else:
+            engine.fire_event(event_type, fl_ctx)
+
+    def fire_event_with_data(self, event_type: str, fl_ctx: FLContext, key: str, data: Any) -> None:
+        """Fire an event while the context holds ``data`` under ``key``; None stands there afterwards."""
+        try:
+            fl_ctx.set_prop(key, data, private=True, sticky=False)
+            self.fire_event(event_type, fl_ctx)
+        finally:
+            fl_ctx.set_prop(key, None, private=True, sticky=False)
+
+    def system_panic(self, reason: str, fl_ctx: FLContext) -> None:
+        """End the run: fire FATAL_SYSTEM_ERROR with the reason as its data; without an engine, log it as critical."""
+        if fl_ctx.get_engine() is None:
+            self.log_critical(fl_ctx, f"panic: {reason}", fire_event=False)
+            return
+        fl_ctx.set_prop(FLContextKey.EVENT_DATA, reason, private=True, sticky=False)
+        self.fire_event(EventType.FATAL_SYSTEM_ERROR, fl_ctx)
+
+    def log_debug(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
+        """Log at DEBUG with the context's names; ``fire_event`` also fires DEBUG_LOG_AVAILABLE."""
+        self._log(logging.DEBUG, fl_ctx, msg, fire_event)
+
+    def log_info(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
+        """Log at INFO with the context's names; ``fire_event`` also fires INFO_LOG_AVAILABLE."""
+        self._log(logging.INFO, fl_ctx, msg, fire_event)
+
+    def log_warning(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
+        """Log at WARNING with the context's names; ``fire_event`` also fires WARNING_LOG_AVAILABLE."""
+        self._log(logging.WARNING, fl_ctx, msg, fire_event)
+
+    def log_error(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
+        """Log at ERROR with the context's names; ``fire_event`` also fires ERROR_LOG_AVAILABLE."""
+        self._log(logging.ERROR, fl_ctx, msg, fire_event)
+
+    def log_critical(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
+        """Log at CRITICAL with the context's names; ``fire_event`` also fires CRITICAL_LOG_AVAILABLE."""
+        self._log(logging.CRITICAL, fl_ctx, msg, fire_event)
+
+    def log_exception(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
+        """Log at ERROR with the traceback of the exception being handled; may fire EXCEPTION_LOG_AVAILABLE."""
+        text = log_prefix(fl_ctx) + msg
+        self.logger.error("%s", text, exc_info=sys.exception(), stacklevel=2)
+        if fire_event:
+            details = f"{text}\n{traceback.format_exc()}"
+            self._fire_log_event(EventType.EXCEPTION_LOG_AVAILABLE, LogMessageTag.EXCEPTION, details, fl_ctx)
+
+    def _log(self, level: int, fl_ctx: FLContext | None, msg: str, fire_event: bool) -> None:
+        if not fire_event and not self.logger.isEnabledFor(level):
+            return
+        text = log_prefix(fl_ctx) + msg
+        # 3 frames up is the component that logs
+        self.logger.log(level, "%s", text, stacklevel=3)
+        if fire_event:
+            self._fire_log_event(*_LOG_EVENTS[level], text, fl_ctx)
+
+    def _fire_log_event(self, event_type: str, tag: str, text: str, fl_ctx: FLContext | None) -> None:
+        """Fire a log event in the shape of NVFlare's text analytics; without an engine there is nobody to tell."""
+        if fl_ctx is None or fl_ctx.get_engine() is None:
+            return
+        data = {"track_key": tag, "track_value": text}
+        record = DXO(DataKind.ANALYTIC, data, meta={"analytics_data_type": "TEXT"}).to_shareable()
+        fl_ctx.set_prop(FLContextKey.EVENT_DATA, record, private=True, sticky=False)
+        self.fire_event(event_type, fl_ctx)

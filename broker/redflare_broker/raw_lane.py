@@ -163,10 +163,9 @@ class RawLane(Lane):
             refusals.append(reply)
 
     def _send_views(self, views: list[memoryview]) -> None:
-        """Sends views from where they are; TLS has no sendmsg and copies in any case."""
+        """Sends views from where they are; TLS has no sendmsg, and copies in any case."""
         if not self._gathers:
-            for view in views:
-                self._sock.sendall(view)
+            self._sock.sendall(b"".join(views))
             return
         first = 0
         while first < len(views):

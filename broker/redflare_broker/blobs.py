@@ -1,8 +1,8 @@
 """The payload of a large message: its buffers as one stream of bytes, cut into keys of a chunk each.
 
 Chunk ``n`` stands at ``<prefix>:<n>`` and holds bytes ``n*chunk`` to ``(n+1)*chunk`` of the buffers' concatenation,
-which is never built: bytes go from the sender's arrays to the socket, and from the socket into the receiver's. All chunks
-of a payload share the hash tag of their prefix, so one lane reaches them all. Every step here may be run twice.
+which is never built: bytes go from the sender's arrays to the socket, and from the socket into the receiver's. All
+chunks of a payload share the hash tag of their prefix, so one lane reaches them all. Every step may be run twice.
 """
 
 from __future__ import annotations

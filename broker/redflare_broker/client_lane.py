@@ -116,7 +116,7 @@ class ClientLane(Lane):
             self._fail(error)
 
     def _run_blocking(self, command: Command, timeout: float) -> Reply:
-        """Runs a stream read in slices until it has something, its BLOCK is over (0: never), or the timeout is."""
+        """Run a stream read in slices until it has something, its BLOCK is over (0: never), or the timeout is."""
         at = _block_index(command) or 0
         block = int(command[at]) / 1000 or math.inf
         started = time.monotonic()

@@ -27,7 +27,7 @@ class Lane(ABC):
     closed: bool = False
 
     def call(self, *args: Arg, timeout: float | None = None) -> Reply:
-        """Runs one command.
+        """Run one command.
 
         Raises:
             Unavailable: no answer came, or one that means "not now"; the lane is closed.
@@ -37,7 +37,7 @@ class Lane(ABC):
         return require(self.pipeline((args,), timeout)[0], self.node)
 
     def pipeline(self, commands: Sequence[Command], timeout: float | None = None) -> list[Reply]:
-        """Runs commands in one round trip; an error reply stands in the list as a ``ReplyError``.
+        """Run commands in one round trip; an error reply stands in the list as a ``ReplyError``.
 
         Raises:
             Unavailable: as in ``call``.
@@ -51,22 +51,22 @@ class Lane(ABC):
 
     @abstractmethod
     def send(self, commands: Sequence[Command]) -> None:
-        """Writes commands without waiting; ``receive`` must be called once for each."""
+        """Write commands without waiting; ``receive`` must be called once for each."""
 
     @abstractmethod
     def receive(self, timeout: float | None = None) -> Reply:
-        """The next reply; an error reply is returned unless it means ``Unavailable``, which closes the lane."""
+        """Return the next reply; an error reply is returned unless it means ``Unavailable``, which closes the lane."""
 
     @abstractmethod
     def listen(self, timeout: float) -> Reply:
-        """The next message of a subscribed lane, ``[b"message", channel, data]``; None if none came in time.
+        """Return the next message of a subscribed lane, ``[b"message", channel, data]``; None if none came in time.
 
         The confirmations of further channels come here as well. Unlike in ``receive``, a timeout leaves the lane open.
         """
 
     @abstractmethod
     def store(self, chunks: Iterable[tuple[str, Sequence[memoryview]]], ttl_ms: int) -> None:
-        """Sets each key to the concatenation of its flat byte views, to expire after ``ttl_ms``.
+        """Set each key to the concatenation of its flat byte views, to expire after ``ttl_ms``.
 
         Raises:
             ServerError: the server refused a chunk; those before it are written, the lane is in step.
@@ -75,7 +75,7 @@ class Lane(ABC):
 
     @abstractmethod
     def load(self, chunks: Sequence[tuple[str, Sequence[memoryview]]]) -> None:
-        """Fills the writable flat byte views with the values of the keys.
+        """Fill the writable flat byte views with the values of the keys.
 
         Raises:
             BlobMissing: a key is not there.
@@ -90,7 +90,7 @@ class Lane(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the connection; closing again is allowed."""
+        """End the connection; closing again is allowed."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.node} {'closed' if self.closed else 'open'}>"

@@ -22,8 +22,9 @@ from .replies import Command, Reply, ReplyError, check_transient, missing, requi
 
 #: Payload commands in flight: enough to keep both sides busy, few enough to bound the buffers of server and kernel.
 _WINDOW: Final = 4
-#: Bytes read at once; a small reply needs one read, and a payload's header is parsed from what one read brought.
-_READ_SIZE: Final = 1 << 16
+#: Bytes read at once, kept per lane; a reply of a small task needs one read.
+_READ_SIZE: Final = 1 << 14
+#: Bytes read at once where a payload's header is expected; what follows the header has to be copied.
 _HEADER_SIZE: Final = 1 << 12
 #: Views per sendmsg, below IOV_MAX (1024 on Linux and macOS).
 _VIEWS_PER_SEND: Final = 1000
@@ -52,10 +53,10 @@ class RawLane(Lane):
         self._gathers = not isinstance(self._sock, ssl.SSLSocket)
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_MISSING)
         self._buffer = memoryview(bytearray(_READ_SIZE))
-        #: raw bytes of a ``load`` that were read with a header and belong to what follows
+        #: bytes of a ``load`` that were read with a header and belong to what follows
         self._rest = self._buffer[:0]
-        #: guards the socket against (re-entrant: a signal handler may interrupt in the midst of a close)
-        #:  being closed (and its number reused) while another thread shuts it down
+        #: keeps the socket from being closed, and its number reused, while another thread shuts it down; re-entrant
+        #: because a signal handler may interrupt a lane in the midst of its close
         self._guard = threading.RLock()
         self._interrupted = False
 
@@ -163,7 +164,7 @@ class RawLane(Lane):
             refusals.append(reply)
 
     def _send_views(self, views: list[memoryview]) -> None:
-        """Sends views from where they are; TLS has no sendmsg, and copies in any case."""
+        """Send views from where they are; TLS has no sendmsg, and copies in any case."""
         if not self._gathers:
             self._sock.sendall(b"".join(views))
             return
@@ -177,7 +178,7 @@ class RawLane(Lane):
                 views[first] = views[first][sent:]
 
     def _read_value(self, key: str, views: Sequence[memoryview]) -> None:
-        """Reads the reply of one GET by hand, its payload straight into the views."""
+        """Read the reply of one GET by hand, its payload straight into the views."""
         line = self._read_line()
         if line == b"$-1":
             raise missing(self.node, key)
@@ -204,7 +205,7 @@ class RawLane(Lane):
         return line
 
     def _read_exactly(self, view: memoryview) -> None:
-        """Fills a view; what is small is read together with the header that follows it."""
+        """Fill a view; what is small is read together with the header that follows it."""
         while view:
             if self._rest:
                 count = min(len(self._rest), len(view))
@@ -217,7 +218,7 @@ class RawLane(Lane):
                 view = view[self._receive_into(view) :]
 
     def _fail(self, error: BaseException) -> NoReturn:
-        """Closes the lane; the one place where errors of the network become ours."""
+        """Close the lane; the one place where errors of the network become ours."""
         interrupted, closed = self._interrupted, self.closed
         self.close()
         if not isinstance(error, OSError | EOFError | hiredis.ProtocolError):

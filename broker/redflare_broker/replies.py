@@ -43,13 +43,13 @@ class ReplyError(ServerError):
 
 
 def check_transient(reply: ReplyError, node: str) -> None:
-    """Raises ``Unavailable`` if an error reply is about a state of the server that passes by."""
+    """Raise ``Unavailable`` if an error reply is about a state of the server that passes by."""
     if reply.code in TRANSIENT:
         raise Unavailable(f"{node} cannot serve now: {reply}")
 
 
 def require(reply: Reply, node: str) -> Reply:
-    """Returns the reply of a command that had to succeed.
+    """Return the reply of a command that had to succeed.
 
     Raises:
         ReplyError: it is a NOSCRIPT error.

@@ -1,0 +1,1 @@
+"""The benchmark suite: ``python -m tests.benchmarks`` measures the link, and the floors beside it."""

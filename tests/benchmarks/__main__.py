@@ -1,0 +1,96 @@
+"""``python -m tests.benchmarks``: run the suite, print a table, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import redis
+from redflare_broker.embedded import EmbeddedServer
+from rich.console import Console
+
+from . import abort, idle, payload, recovery, round_trip, throughput
+from .harness import Bench, Benchmark, ChildError
+from .report import Report, circumstances
+
+BENCHMARKS: Final[Sequence[Benchmark]] = [
+    module.BENCHMARK for module in (round_trip, payload, throughput, idle, abort, recovery)
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 1 when a benchmark broke, 0 even when targets were missed."""
+    options = _parse(arguments)
+    chosen = [benchmark for benchmark in BENCHMARKS if not options.only or benchmark.name in options.only]
+    runs = 1 if options.quick and options.runs is None else options.runs or 3
+    console = Console()
+    try:
+        with _server(options.url) as url, tempfile.TemporaryDirectory(prefix="redflare-bench-") as workspace:
+            bench = Bench(url=url, workspace=workspace, quick=options.quick)
+            report = Report(circumstances=circumstances(url, runs, options.quick))
+            console.print(", ".join(f"{key}: {value}" for key, value in report.circumstances.items()), markup=False)
+            _measure(bench, chosen, runs, report, console)
+    except KeyboardInterrupt:
+        console.print("interrupted: every process was ended, nothing was written")
+        return 130
+    report.show(chosen, console)
+    if options.json:
+        report.write(chosen, options.json)
+        console.print(f"written: {options.json}")
+    return 1 if report.failures else 0
+
+
+def _measure(bench: Bench, chosen: Sequence[Benchmark], runs: int, report: Report, console: Console) -> None:
+    for run in range(runs):
+        for benchmark in chosen:
+            if benchmark.name in report.failures:
+                continue
+            with console.status(f"run {run + 1} of {runs}: {benchmark.name}"):
+                try:
+                    report.add(benchmark, benchmark.measure(bench))
+                except ChildError as exc:
+                    report.failures[benchmark.name] = str(exc)
+                finally:
+                    _remove_floor_keys(bench.url)
+
+
+def _remove_floor_keys(url: str) -> None:
+    """The floors set no TTL; the link's own keys expire by themselves."""
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter("bench:*", count=1000):
+            client.unlink(key)
+
+
+@contextmanager
+def _server(url: str | None) -> Iterator[str]:
+    if url:
+        yield url
+        return
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Measure the link between a CJ and its agent, and the floors beside it.",
+    )
+    names = [benchmark.name for benchmark in BENCHMARKS]
+    parser.add_argument("--quick", action="store_true", help="one run with fewer samples, under a minute")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"some of: {', '.join(names)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured here")
+    parser.add_argument("--url", help="a server of your own, used by nobody else meanwhile (default: an embedded one)")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of which medians are taken (default 3, quick 1)")
+    options = parser.parse_args(arguments)
+    if options.runs is not None and options.runs < 1:
+        parser.error(f"--runs must be at least 1, but got {options.runs}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,8 +31,8 @@ from .apis import (
 )
 
 __all__ = [
-    "AppConstants",
     "DXO",
+    "AppConstants",
     "DataKind",
     "EventScope",
     "EventType",

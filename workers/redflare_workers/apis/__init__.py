@@ -22,8 +22,8 @@ from .shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
 from .signal import Signal, SignalCallback
 
 __all__ = [
-    "AppConstants",
     "DXO",
+    "AppConstants",
     "DataKind",
     "EventScope",
     "EventType",

@@ -1,0 +1,178 @@
+"""``redflare demo`` as a stranger runs it: it learns, survives its kills with the same numbers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+REDFLARE = Path(sys.executable).parent / "redflare"
+MARK = "REDFLARE_TEST_MARK"
+
+
+@dataclass
+class Demo:
+    """A running demo, and all that belongs to it: every descendant inherits the mark in its environment."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    scratch: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this demo, whatever group or parent it has by now."""
+        return [process for process in psutil.process_iter() if self._marked(process)]
+
+    def _marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+    def read_until(self, word: str) -> None:
+        """Follow the output up to a line that has this word."""
+        assert self.process.stdout is not None
+        assert any(word in line for line in self.process.stdout), f"the demo ended before it said {word!r}"
+
+    def left_behind(self) -> list[str]:
+        return [repr(process) for process in self.processes()] + [str(path) for path in self.scratch.iterdir()]
+
+
+Start = Callable[..., Demo]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts demos in a process group and with a directory for temporary files of their own."""
+    demos: list[Demo] = []
+
+    def begin(*arguments: str) -> Demo:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        mark = uuid.uuid4().hex
+        process = subprocess.Popen(
+            [REDFLARE, "demo", "--out", str(tmp_path / "out"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {MARK: mark, "TMPDIR": str(scratch)},
+            start_new_session=True,
+        )
+        demos.append(Demo(process, mark, scratch))
+        return demos[-1]
+
+    yield begin
+    for demo in demos:
+        demo.process.kill()
+        demo.process.communicate()
+        for process in demo.processes():
+            process.kill()
+
+
+def wait_until(predicate: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def finished(demo: Demo, numbers: Path) -> tuple[str, dict[str, Any]]:
+    output, errors = demo.process.communicate(timeout=110)
+    assert demo.process.returncode == 0, errors
+    assert errors == ""
+    assert demo.left_behind() == []
+    return output, json.loads(numbers.read_text())
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """What the disturbed run is compared with, kept by the undisturbed one."""
+    return {}
+
+
+def test_the_demo_trains_a_model_that_beats_most_sites_alone(
+    start: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    output, numbers = finished(start("--rounds", "3", "--json", str(tmp_path / "n.json")), tmp_path / "n.json")
+    undisturbed.update(numbers)
+    alone = [curve["accuracy"][-1] for curve in numbers["alone"]]
+    federated, pooled = numbers["federated"]["accuracy"], numbers["pooled"]["accuracy"]
+    assert [len(federated), len(pooled), len(alone)] == [3, 3, 4]
+    assert federated[-1] > max(0.75, sorted(alone)[-2])
+    assert 0.85 < pooled[-1] <= 1
+    assert sum(curve["images"] for curve in numbers["alone"]) == numbers["pooled"]["images"] == 1347
+    assert numbers["kills"] == 0
+    assert Path(numbers["plot"]).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert Path(numbers["plot"]).stat().st_size > 20_000
+    assert all(word in output for word in ("round   3/3", f"{federated[-1]:.1%}", numbers["sha256"], numbers["plot"]))
+
+
+def test_killing_an_agent_in_every_round_gives_the_same_model_to_the_bit(
+    start: Start, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    demo = start("--rounds", "3", "--kill-agents", "--json", str(tmp_path / "n.json"))
+    output, numbers = finished(demo, tmp_path / "n.json")
+    assert numbers["kills"] == 3
+    assert [f"site-{n}: agent" in output for n in range(1, 5)] == [True, True, True, False]
+    assert output.count("killed (SIGKILL) half-way") == 3
+    if not undisturbed:
+        pytest.skip("the undisturbed run to compare with was deselected")
+    for same in ("sha256", "federated", "alone", "pooled"):
+        assert numbers[same] == undisturbed[same]
+
+
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        (lambda pid: os.kill(pid, signal.SIGINT), 130),
+        (lambda pid: os.killpg(pid, signal.SIGINT), 130),
+        (lambda pid: os.kill(pid, signal.SIGTERM), 143),
+    ],
+    ids=["ctrl-c-to-the-process", "ctrl-c-to-its-group", "sigterm"],
+)
+def test_a_signal_in_the_middle_ends_everything(start: Start, send: Callable[[int], None], code: int) -> None:
+    demo = start("--rounds", "9999", "--kill-agents")
+    demo.read_until("round   2/9999")
+    assert len(demo.processes()) >= 5
+    send(demo.process.pid)
+    _, errors = demo.process.communicate(timeout=20)
+    assert demo.process.returncode == code
+    assert demo.left_behind() == []
+    assert errors == "stopped; every process has ended\n"
+
+
+def test_ctrl_c_while_the_agents_start_ends_everything(start: Start) -> None:
+    demo = start("--rounds", "9999")
+    wait_until(lambda: len(demo.processes()) >= 3)
+    os.killpg(demo.process.pid, signal.SIGINT)
+    _, errors = demo.process.communicate(timeout=20)
+    assert demo.process.returncode == 130
+    assert demo.left_behind() == []
+    assert "Traceback" not in errors
+
+
+def test_killing_the_demo_itself_leaves_nothing_behind(start: Start) -> None:
+    demo = start("--rounds", "9999")
+    demo.read_until("round   2/9999")
+    os.kill(demo.process.pid, signal.SIGKILL)
+    demo.process.wait()
+    wait_until(lambda: demo.left_behind() == [])
+
+
+def test_a_server_that_is_not_there_is_a_clear_error(start: Start) -> None:
+    demo = start("--rounds", "1", "--url", "redis://127.0.0.1:1/0")
+    _, errors = demo.process.communicate(timeout=60)
+    assert demo.process.returncode == 1
+    assert "127.0.0.1:1" in errors
+    assert "Traceback" not in errors
+    assert demo.left_behind() == []

@@ -1,0 +1,160 @@
+"""The demo on the screen: a live table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from redflare_workers.demo.data import Samples
+from redflare_workers.demo.events import ComparisonBegan, Event, RoundEnded, SiteAnswered, SiteChanged, State
+from redflare_workers.demo.sparkline import sparkline
+
+STYLES = {
+    State.STARTING: "yellow",
+    State.WAITING: "dim",
+    State.TRAINING: "cyan",
+    State.KILLED: "bold white on red",
+    State.DIED: "bold red",
+    State.DONE: "green",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    images: int = 0
+    digits: str = ""
+    pid: int = 0
+    round_number: int = 0
+    state: State = State.STARTING
+    loss: float | None = None
+    accuracy: float | None = None
+    seconds: float | None = None
+    kills: int = 0
+
+
+class Display:
+    """Shows events; a context manager, because a live table holds the terminal.
+
+    Args:
+        console: where to.
+        rounds: how many there will be.
+        kills: whether agents are going to be killed, which is worth a column.
+    """
+
+    def __init__(self, console: Console, rounds: int, *, kills: bool) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._kills = kills
+        self._rows: dict[str, Row] = {}
+        self._federated = Row()
+        self._note = "starting the agents"
+        self._began = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=12, transient=False)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def sites(self, sites: dict[str, Samples]) -> None:
+        """Which sites there are, before the first event."""
+        top = max(max(samples.counts()) for samples in sites.values())
+        for site, samples in sites.items():
+            self._rows[site] = Row(images=len(samples), digits=sparkline(samples.counts(), top))
+
+    def show(self, event: Event) -> None:
+        """Take one event in."""
+        match event:
+            case SiteChanged():
+                self._site_changed(event)
+            case SiteAnswered(site=site):
+                self._rows[site] = replace(
+                    self._rows[site],
+                    state=State.DONE,
+                    round_number=event.round_number,
+                    loss=event.loss,
+                    accuracy=event.accuracy,
+                    seconds=event.seconds,
+                )
+            case RoundEnded():
+                self._round_ended(event)
+            case ComparisonBegan(name=name):
+                self._note = f"for comparison: {name}"
+                self._line(f"for comparison, training {name}")
+
+    def _site_changed(self, event: SiteChanged) -> None:
+        row = self._rows[event.site]
+        killed = event.state is State.KILLED
+        succeeds = row.state is State.KILLED and event.state is State.STARTING  # seen for longer than an instant
+        self._rows[event.site] = replace(
+            row,
+            state=row.state if succeeds else event.state,
+            pid=event.pid,
+            round_number=max(row.round_number, event.round_number),
+            kills=row.kills + killed,
+        )
+        if killed or event.state is State.DIED:
+            how = "killed (SIGKILL) half-way through its training" if killed else "ended by itself"
+            self._line(f"round {event.round_number:>3}  {event.site}: agent {event.pid} {how}; starting another")
+
+    def _round_ended(self, event: RoundEnded) -> None:
+        self._federated = Row(
+            round_number=event.round_number, loss=event.loss, accuracy=event.accuracy, seconds=event.seconds
+        )
+        self._note = "training"
+        sites = "  ".join(f"{site} {row.accuracy or 0:.1%}" for site, row in self._rows.items())
+        self._line(
+            f"round {event.round_number:>3}/{self._rounds}  federated {event.accuracy:.1%}  loss {event.loss:.3f}  "
+            f"{event.seconds:.2f} s  ({sites})"
+        )
+
+    def _line(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        elapsed = time.monotonic() - self._began
+        table = Table(
+            title=f"redflare demo: round {self._federated.round_number} of {self._rounds}, {elapsed:.1f} s",
+            caption=self._note,
+            title_justify="left",
+            caption_justify="left",
+        )
+        table.add_column("site")
+        table.add_column("images", justify="right")
+        table.add_column("digits 0-9")
+        table.add_column("pid", justify="right")
+        table.add_column("round", justify="right")
+        table.add_column("state", width=8)
+        for column in ("loss", "accuracy", "time", *(["killed"] if self._kills else [])):
+            table.add_column(column, justify="right")
+        for site, row in list(self._rows.items()):
+            style = STYLES[row.state]
+            identity = (site, str(row.images), row.digits, str(row.pid or ""), str(row.round_number or ""))
+            table.add_row(*identity, f"[{style}]{row.state}[/]", *self._figures(row), str(row.kills or ""))
+        table.add_section()
+        row = self._federated
+        table.add_row("federated", "", "", "", str(row.round_number or ""), "", *self._figures(row), style="bold")
+        return table
+
+    @staticmethod
+    def _figures(row: Row) -> tuple[str, str, str]:
+        """Loss, accuracy and time, empty as long as they are unknown."""
+        return (
+            "" if row.loss is None else f"{row.loss:.3f}",
+            "" if row.accuracy is None else f"{row.accuracy:.1%}",
+            "" if row.seconds is None else f"{row.seconds:.2f} s",
+        )

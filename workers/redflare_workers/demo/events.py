@@ -1,0 +1,80 @@
+"""What happens in the demo, as values: the federation and the watched processes report, the display shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What a site is doing."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    TRAINING = "training"
+    KILLED = "killed"  # by the demo, on purpose
+    DIED = "died"  # by itself
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteChanged:
+    """A site's agent process began something, or ended."""
+
+    site: str
+    state: State
+    round_number: int  #: 0: before the first task
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteAnswered:
+    """A site's result of this round is in hand."""
+
+    site: str
+    round_number: int
+    loss: float  #: mean over the round's mini-batches of the site's own data
+    accuracy: float  #: of the site's own weights on the held-out data, before they are averaged
+    seconds: float  #: from the assignment to the result in hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundEnded:
+    """The results of all sites are averaged."""
+
+    round_number: int
+    loss: float  #: the sites' losses, weighted like their models
+    accuracy: float  #: of the federated model on the held-out data
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonBegan:
+    """The rounds are over; training for one line of the comparison begins."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signalled:
+    """The demo itself was told to stop."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The demo cannot go on."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything is trained."""
+
+
+Event = SiteChanged | SiteAnswered | RoundEnded | ComparisonBegan | Signalled | Failed | Finished
+
+Emit = Callable[[Event], None]

@@ -1,0 +1,29 @@
+"""Whom ``redflare demo --kill-agents`` kills, and when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+
+class KillPlan:
+    """One agent in every round, in turn, and each only once a round: its successor is left alone."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        self._sites = sites
+        self._struck: set[int] = set()  #: rounds that had their kill
+        self._lock = threading.Lock()
+
+    def strikes(self, site: str, round_number: int) -> bool:
+        """Whether this agent, half-way through this round, is to be killed; True at most once per round."""
+        with self._lock:
+            if round_number in self._struck or self._sites[(round_number - 1) % len(self._sites)] != site:
+                return False
+            self._struck.add(round_number)
+            return True
+
+    @property
+    def kills(self) -> int:
+        """How many there were so far."""
+        with self._lock:
+            return len(self._struck)

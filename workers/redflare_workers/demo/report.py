@@ -1,0 +1,39 @@
+"""The end of the demo: the comparison as a table, and where things are."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from redflare_workers.demo.outcome import Curve, Outcome
+from redflare_workers.demo.sparkline import sparkline
+
+
+def report(outcome: Outcome, console: Console) -> None:
+    """Print it."""
+    table = Table(title=f"Accuracy on {outcome.held_out} held-out images", title_justify="left", title_style="bold")
+    table.add_column("trained on")
+    table.add_column("images", justify="right")
+    table.add_column("digits 0-9")
+    table.add_column("steps", justify="right")
+    table.add_column("accuracy", justify="right")
+    top = max(max(curve.digits) for curve in outcome.alone)
+    for curve in outcome.alone:
+        table.add_row(*_cells(curve, outcome.steps, top))
+    table.add_section()
+    table.add_row(*_cells(outcome.federated, outcome.steps, max(outcome.federated.digits)), style="bold green")
+    table.add_row(*_cells(outcome.pooled, outcome.steps, max(outcome.pooled.digits)))
+    console.print(table)
+    lines = [
+        f"model   sha256 {outcome.sha256}",
+        f"plot    {outcome.plot}",
+        f"time    {outcome.seconds:.1f} s, {outcome.rounds} rounds, seed {outcome.seed}",
+    ]
+    if outcome.kills:
+        lines.append(f"killed  {outcome.kills} agents with SIGKILL, one half-way through every round")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cells(curve: Curve, steps: int, top: int) -> tuple[str, ...]:
+    return curve.name, str(curve.images), sparkline(curve.digits, top), str(steps), f"{curve.final:.1%}"

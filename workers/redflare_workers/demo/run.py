@@ -1,0 +1,179 @@
+"""One run of the demo: what is started in which order, and that all of it ends, whatever happens."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from redflare_broker.embedded import EmbeddedServer
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from redflare_workers.demo.baseline import learning_curve
+from redflare_workers.demo.data import Samples, Split, load_split
+from redflare_workers.demo.display import Display
+from redflare_workers.demo.errors import DemoStopped
+from redflare_workers.demo.events import ComparisonBegan, Event, Failed, Finished, Signalled
+from redflare_workers.demo.federation import Federation
+from redflare_workers.demo.kill_plan import KillPlan
+from redflare_workers.demo.model import STEPS, Weights, fingerprint, initial
+from redflare_workers.demo.outcome import FEDERATED, POOLED, Curve, Outcome
+from redflare_workers.demo.plot import draw
+from redflare_workers.demo.processes import AgentProcess
+from redflare_workers.demo.signals import stop_signals
+from redflare_workers.demo.site_settings import SiteSettings
+from redflare_workers.exchanger import IPCExchanger
+
+PLOT_FILE = "accuracy.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What can be chosen."""
+
+    rounds: int
+    sites: int
+    seed: int
+    kill_agents: bool
+    url: str | None  #: None: an embedded server, for this run only
+    out: Path
+
+
+class Run:
+    """A run; ``carry_out`` may be called once."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._began = time.monotonic()
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._stop = threading.Event()
+        self._plan = KillPlan([f"site-{n}" for n in range(1, options.sites + 1)]) if options.kill_agents else None
+        self._outcome: Outcome | None = None
+
+    def carry_out(self, display: Display) -> Outcome:
+        """Train, compare, draw.
+
+        Raises:
+            DemoStopped: a signal came; everything has been ended.
+            DemoError: an agent or a task failed for good.
+            RedflareError: the server cannot be used.
+        """
+        with ExitStack() as ending:  # ends in reverse order: the display last but for the signals, so it can be read
+            ending.enter_context(stop_signals(self._events.put))
+            ending.enter_context(display)
+            ending.enter_context(threadpool_limits(1))
+            split = load_split(self._options.sites, self._options.seed)
+            display.sites(split.sites)
+            url = self._options.url or ending.enter_context(EmbeddedServer()).url
+            exchangers = self._start_sites(split, url, ending)
+            self._start_training(split, exchangers, ending)
+            self._follow(display)
+        assert self._outcome is not None
+        return self._outcome
+
+    def _start_sites(self, split: Split, url: str, ending: ExitStack) -> dict[str, IPCExchanger]:
+        """The agents' processes, and an exchanger for each."""
+        scratch = ending.enter_context(tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True))
+        agent_id = f"demo-{secrets.token_hex(3)}"  # two demos may share one server
+        exchangers: dict[str, IPCExchanger] = {}
+        agents: list[AgentProcess] = []
+        ending.callback(_stop_all, agents)
+        for index, (site, samples) in enumerate(split.sites.items(), start=1):
+            settings = SiteSettings(
+                url=url,
+                site=site,
+                agent_id=agent_id,
+                index=index,
+                seed=self._options.seed,
+                ask_leave=self._plan is not None,
+                scratch=scratch,
+            )
+            agents.append(AgentProcess(settings, samples, self._events.put, self._plan))
+            agents[-1].start()
+        for site in split.sites:
+            exchangers[site] = ending.enter_context(IPCExchanger(redis_url=url, site_name=site, agent_id=agent_id))
+        return exchangers
+
+    def _start_training(self, split: Split, exchangers: dict[str, IPCExchanger], ending: ExitStack) -> None:
+        """The thread that trains, so that this one can watch for signals; its end is made sure of."""
+        thread = threading.Thread(target=self._train, args=(split, exchangers), name="demo-training", daemon=True)
+
+        def end() -> None:
+            self._stop.set()
+            for exchanger in exchangers.values():
+                exchanger.close()
+            thread.join()
+
+        ending.callback(end)
+        thread.start()
+
+    def _follow(self, display: Display) -> None:
+        """Show what happens until it is over."""
+        while True:
+            match event := self._events.get():
+                case Finished():
+                    return
+                case Signalled(number=number):
+                    raise DemoStopped(number)
+                case Failed(error=error):
+                    raise error
+                case _:
+                    display.show(event)
+
+    def _train(self, split: Split, exchangers: dict[str, IPCExchanger]) -> None:
+        try:
+            weights = initial(self._options.seed)
+            federation = Federation(exchangers, split.held_out, self._events.put)
+            model, accuracy = federation.train(weights, self._options.rounds)
+            federated = _curve(FEDERATED, split.pooled, accuracy)
+            alone = [self._compare(f"{site} alone", n, split, weights) for n, site in enumerate(split.sites, start=1)]
+            pooled = self._compare(POOLED, 0, split, weights)
+            if not self._stop.is_set():
+                self._conclude(split, model, federated, [*alone, pooled])
+                self._events.put(Finished())
+        except Exception as error:  # the top of this thread; the main thread raises it
+            self._events.put(Failed(error=error))
+
+    def _compare(self, name: str, index: int, split: Split, weights: Weights) -> Curve:
+        """One training without the federation; index 0 is the one on all data."""
+        self._events.put(ComparisonBegan(name=name))
+        samples = split.sites[f"site-{index}"] if index else split.pooled
+        options = self._options
+        curve = learning_curve(
+            weights, samples, split.held_out, seed=options.seed, index=index, rounds=options.rounds, stop=self._stop
+        )
+        return _curve(name, samples, curve)
+
+    def _conclude(self, split: Split, model: Weights, federated: Curve, others: list[Curve]) -> None:
+        *alone, pooled = others
+        self._outcome = Outcome(
+            seed=self._options.seed,
+            rounds=self._options.rounds,
+            steps=self._options.rounds * STEPS,
+            held_out=len(split.held_out),
+            federated=federated,
+            alone=alone,
+            pooled=pooled,
+            sha256=fingerprint(model),
+            kills=self._plan.kills if self._plan else 0,
+            seconds=round(time.monotonic() - self._began, 2),
+            plot=str(self._options.out / PLOT_FILE),
+        )
+        draw(self._outcome)
+
+
+def _curve(name: str, samples: Samples, accuracy: list[float]) -> Curve:
+    return Curve(name=name, images=len(samples), digits=samples.counts(), accuracy=accuracy)
+
+
+def _stop_all(agents: list[AgentProcess]) -> None:
+    """End the agents at the same time, not one after the other."""
+    for agent in agents:
+        agent.let_end()
+    for agent in agents:
+        agent.stop()

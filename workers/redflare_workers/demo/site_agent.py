@@ -1,0 +1,50 @@
+"""The agent of one site: what a user of redflare writes, and the only part of the demo that imports ``redflare_agent``.
+
+Run as ``python -m redflare_workers.demo.site_agent WORKSPACE``. The workspace holds the settings and the site's own
+data, which never leaves it: only weights travel.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from redflare_agent import IPCAgent, MetaKey, Task, TaskResult
+
+from redflare_workers.demo.data import Samples
+from redflare_workers.demo.lifeline import Lifeline
+from redflare_workers.demo.model import STEPS, copied, descend, generator
+from redflare_workers.demo.site_settings import SAMPLES_FILE, SiteSettings
+
+
+def train(task: Task, samples: Samples, settings: SiteSettings, lifeline: Lifeline) -> TaskResult:
+    """One round: begin with the weights that came, take ``STEPS`` steps on this site's data, and answer."""
+    round_number = task.meta[MetaKey.CURRENT_ROUND]
+    lifeline.tell("training", round_number)
+    weights = copied(task.data)
+    losses: list[float] = []
+    for loss in descend(weights, samples, generator(settings.seed, settings.index, round_number)):
+        losses.append(loss)
+        if len(losses) == STEPS // 2 and settings.ask_leave:
+            lifeline.tell("halfway", round_number)
+            lifeline.wait_for_leave()
+        if task.aborted:
+            break
+    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: len(losses), "samples": len(samples), "loss": sum(losses) / len(losses)}
+    return TaskResult(meta, weights)
+
+
+def main() -> None:
+    """Take tasks until the demo says goodbye or is gone."""
+    workspace = Path(sys.argv[1])
+    settings = SiteSettings.load(workspace)
+    samples = Samples.load(workspace / SAMPLES_FILE)
+    agent = IPCAgent(settings.url, settings.site, settings.agent_id, str(workspace))
+    with Lifeline(agent.stop, settings.scratch) as lifeline, agent:
+        lifeline.tell("ready", 0)
+        for task in agent.tasks():
+            agent.submit_result(train(task, samples, settings, lifeline))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""Counts as a row of bars, one character each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(counts: Sequence[int], top: int) -> str:
+    """One character per count; ``top`` is a full bar, none at all a dot, so that skew is seen at a glance."""
+    return "".join("·" if count == 0 else BARS[min(len(BARS) - 1, count * len(BARS) // (top + 1))] for count in counts)

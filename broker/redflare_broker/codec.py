@@ -33,7 +33,7 @@ DEFAULT_LIMITS: Final = CodecLimits()
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """A message ready to be written; ``buffers`` are the values' own memory, so do not change them before it is."""
 
@@ -76,6 +76,7 @@ def encode(meta: dict[str, Any], data: object, limits: CodecLimits = DEFAULT_LIM
         meta_text = orjson.dumps(writer.value(meta))
         root = "data"
         data_text = orjson.dumps(writer.value(data))
+        root = "message"
         nbytes = writer.nbytes + len(meta_text) + len(data_text)
         _check_text(meta_text, data_text, nbytes, limits)
     except TreeError as error:
@@ -158,4 +159,6 @@ def _count_items(text: bytes) -> int:
 
 def _is_plain(text: bytes, limits: CodecLimits) -> bool:
     """Whether JSON holds no mark and cannot be too deep, so that it is read already; most small messages are so."""
-    return b'"$' not in text and b"\\u0024" not in text and text.count(b"[") + text.count(b"{") <= limits.max_depth
+    if b'"$' in text or b"\\u0024" in text:
+        return False
+    return len(text) <= limits.max_depth or text.count(b"[") + text.count(b"{") <= limits.max_depth

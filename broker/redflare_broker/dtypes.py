@@ -75,7 +75,9 @@ def by_name(name: object) -> DType:
     """
     if not isinstance(name, str):
         raise LookupError(f"dtype must be a name, but is {name!r:.80}")
-    dtype = _BY_NAME.get(name) or _extension(name)
+    dtype = _BY_NAME.get(name)
+    if dtype is None:
+        dtype = _extension(name)
     if dtype is None:
         raise LookupError(f"dtype {name!r:.80} is not known on this machine")
     return dtype

@@ -22,11 +22,16 @@ _TASK_ID: Final = re.compile(r"[A-Za-z0-9_.~:-]{1,200}")
 _TOPIC: Final = re.compile(r"[a-z_]{1,64}")
 _BLOB_PREFIX: Final = re.compile(r"[A-Za-z0-9_.~:{}-]{1,600}")
 _BUFFER: Final = re.compile(rb"b[0-9]+")
-_FIELDS: Final = frozenset(
-    (b"v", b"topic", b"task_id", b"task_name", b"rc", b"epoch", b"session", b"sender", b"reason", b"meta", b"data")
-)
-#: Longest text fields, in bytes.
-_LONGEST: Final = {b"task_name": 1000, b"rc": 200, b"session": 500, b"sender": 500, b"reason": 10_000}
+#: Text fields and the most bytes each may have.
+_TEXTS: Final = {
+    b"topic": 64,
+    b"task_id": 200,
+    b"task_name": 1000,
+    b"rc": 200,
+    b"session": 500,
+    b"sender": 500,
+    b"reason": 10_000,
+}
 _MOST_CHUNKS: Final = 1_000_000
 _GREATEST_SIZE: Final = 1 << 53
 
@@ -151,31 +156,29 @@ def _parse(flat: Sequence[bytes], allowed_prefixes: tuple[str, ...]) -> Entry:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     if len(fields) * 2 != len(flat):
         raise ValueError("a field stands in it twice")
-    get = fields.get
-    version = get(b"v")
+    version = fields.get(b"v")
     if version != _VERSION:
         raise ValueError(_wrong_version(version))
-    topic = _text(fields, b"topic")
+    topic, task_id, task_name, rc, session, sender, reason = _texts(fields)
     if not _TOPIC.fullmatch(topic):
-        raise ValueError(f"field topic: {topic!r:.200} is not legal")
+        raise ValueError(f"field topic: {topic!r} is not legal")
     _check_complete(fields, topic)
-    task_id = _text(fields, b"task_id")
     if task_id and not _TASK_ID.fullmatch(task_id):
-        raise ValueError(f"field task_id: {task_id!r:.300} is not 1 to 200 of A-Z a-z 0-9 _ . ~ : -")
-    epoch = get(b"epoch", b"")
+        raise ValueError(f"field task_id: {task_id!r} is not made of A-Z a-z 0-9 _ . ~ : -")
+    epoch = fields[b"epoch"]
     if not epoch.isdigit() or len(epoch) > 15:
         raise ValueError(f"field epoch: must be an integer, but is {epoch[:80]!r}")
     return Entry(
         topic=topic,
         task_id=task_id,
-        task_name=_text(fields, b"task_name"),
-        rc=_text(fields, b"rc"),
+        task_name=task_name,
+        rc=rc,
         epoch=int(epoch),
-        session=_text(fields, b"session"),
-        sender=_text(fields, b"sender"),
-        reason=_text(fields, b"reason"),
-        meta=get(b"meta", b"{}"),
-        data=get(b"data", b"{}"),
+        session=session,
+        sender=sender,
+        reason=reason,
+        meta=fields.get(b"meta", b"{}"),
+        data=fields.get(b"data", b"{}"),
         buffers=_buffers(fields),
         blob=_blob(fields, allowed_prefixes),
     )
@@ -197,27 +200,27 @@ def _check_complete(fields: dict[bytes, bytes], topic: str) -> None:
             raise ValueError(f"field {name.decode()} is missing")
 
 
-def _text(fields: dict[bytes, bytes], name: bytes) -> str:
-    value = fields.get(name, b"")
-    if not value:
-        return ""
-    longest = _LONGEST.get(name, 1000)
-    if len(value) > longest:
-        raise ValueError(
-            f"field {name.decode()}: {len(value)} bytes are too long, at most {longest}: {value[:40]!r}..."
-        )
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"field {name.decode()}: {value[:80]!r} is not UTF-8") from None
+def _texts(fields: dict[bytes, bytes]) -> list[str]:
+    texts = []
+    for name, longest in _TEXTS.items():
+        value = fields.get(name, b"")
+        if len(value) > longest:
+            raise ValueError(
+                f"field {name.decode()}: {len(value)} bytes, at most {longest} are read: {value[:40]!r}..."
+            )
+        try:
+            texts.append(value.decode())
+        except UnicodeDecodeError:
+            raise ValueError(f"field {name.decode()}: {value[:80]!r} is not UTF-8") from None
+    return texts
 
 
 def _buffers(fields: dict[bytes, bytes]) -> tuple[bytes, ...]:
     buffers: list[bytes] = []
     while (buffer := fields.get(b"b%d" % len(buffers))) is not None:
         buffers.append(buffer)
-    others = fields.keys() - _FIELDS
-    if len(others) > len(buffers) and sum(1 for name in others if _BUFFER.fullmatch(name)) > len(buffers):
+    # a message with a payload has ten fields besides; one without has no use for buffers
+    if len(fields) > len(buffers) + 10 and sum(map(bool, map(_BUFFER.fullmatch, fields))) > len(buffers):
         raise ValueError(f"field b{len(buffers)} is missing: buffers are numbered from 0 without a gap")
     return tuple(buffers)
 

@@ -57,7 +57,8 @@ def to_bytes(tensor: Any) -> memoryview:
     torch = sys.modules["torch"]
     try:
         plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        return memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+        # not reshape(): a tensor of one element counts as contiguous whatever its stride, and view() does not take that
+        return memoryview(plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy())
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise TypeError(f"the tensor's values cannot be read: {error}") from error
 

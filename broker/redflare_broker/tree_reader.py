@@ -24,7 +24,7 @@ _FLOATS: Final = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"
 _INTEGER: Final = re.compile(r"-?[0-9]{1,4300}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Slot:
     """A place in the tree that waits for a buffer."""
 

@@ -27,7 +27,7 @@ class TreeWriter:
 
     def __init__(self, limits: CodecLimits) -> None:
         self._limits = limits
-        self._items = 0
+        self._items = 2  # the two roots
         self.buffers: list[memoryview] = []
         self.nbytes = 0
 

@@ -1,0 +1,51 @@
+"""What a trainer imports: an agent that takes tasks from a federation over Redis and hands results back.
+
+>>> from redflare_agent import IPCAgent, TaskResult
+"""
+
+from .defs import (
+    CHANNEL,
+    JOB_META_KEY_AGENT_ID,
+    RC,
+    TOPIC_ABORT,
+    TOPIC_BYE,
+    TOPIC_GET_TASK,
+    TOPIC_HEARTBEAT,
+    TOPIC_HELLO,
+    TOPIC_SUBMIT_RESULT,
+    FlareAgent,
+    MetaKey,
+    MsgHeader,
+    PayloadKey,
+    Task,
+    TaskResult,
+    agent_site_fqcn,
+)
+from .errors import AgentClosed, CallStateError
+from .ipc_agent import IPCAgent
+from .serve import Trainer, serve, trainer
+
+__all__ = [
+    "CHANNEL",
+    "JOB_META_KEY_AGENT_ID",
+    "RC",
+    "TOPIC_ABORT",
+    "TOPIC_BYE",
+    "TOPIC_GET_TASK",
+    "TOPIC_HEARTBEAT",
+    "TOPIC_HELLO",
+    "TOPIC_SUBMIT_RESULT",
+    "AgentClosed",
+    "CallStateError",
+    "FlareAgent",
+    "IPCAgent",
+    "MetaKey",
+    "MsgHeader",
+    "PayloadKey",
+    "Task",
+    "TaskResult",
+    "Trainer",
+    "agent_site_fqcn",
+    "serve",
+    "trainer",
+]

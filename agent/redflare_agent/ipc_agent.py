@@ -1,0 +1,373 @@
+"""``IPCAgent``: the trainer's end of the link to its client job (CJ), over Redis.
+
+Three threads meet here. The trainer's own blocks in ``get_task`` and ``submit_result`` and does all the work; the
+heartbeat thread and the listener only learn things (aborted, replaced, the CJ is gone) and wake it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from redflare_broker.abort import Listener
+from redflare_broker.agent_link import AgentLink, ReceivedTask, encode_result
+from redflare_broker.connection import Server
+from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.heartbeat import Heartbeats
+from redflare_broker.liveness import Liveness, Peer
+from redflare_broker.preflight import check
+from redflare_broker.scripts import ACCEPTED
+from redflare_broker.settings import LinkSettings, load_settings
+
+from .defs import FlareAgent, Task, TaskResult
+from .errors import AgentClosed, CallStateError
+
+logger = logging.getLogger(__name__)
+
+
+class IPCAgent(FlareAgent):
+    """An agent that takes tasks from the CJ of its site and hands results back; after NVFlare's class of this name.
+
+    Args:
+        flare_site_url: Redis URL in any mode: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``,
+            ``redis+cluster://``.
+        flare_site_name: name of the site.
+        agent_id: name of this agent at the site; with the site's name it makes the FQCN.
+        workspace_dir: folder with ``comm_config.json`` and ``startup/`` (certificates); both are optional.
+        secure_mode: ``startup/rootCA.pem`` must be there.
+        submit_result_timeout: seconds without an answer to a submission after which a result that Redis does not know
+            counts as refused.
+        flare_site_connection_timeout: seconds without a sign of the CJ after which it counts as disconnected.
+        flare_site_heartbeat_timeout: seconds without a sign of the CJ after which this agent is closed; None: never.
+        resend_result_interval: seconds after which a submission is repeated (it counts once).
+        job_id: the agent belongs to one job; its FQCN is then ``<site>.<job>.<agent>``.
+        settings: instead of those in the workspace.
+        client: a redis-py or fakeredis client to use instead of the URL.
+
+    Raises:
+        ConfigError: a ValueError; a name, the URL or the workspace is wrong, or ``rootCA.pem`` is missing.
+    """
+
+    def __init__(
+        self,
+        flare_site_url: str,
+        flare_site_name: str,
+        agent_id: str,
+        workspace_dir: str | Path,
+        secure_mode: bool = False,
+        submit_result_timeout: float = 30.0,
+        flare_site_connection_timeout: float = 60.0,
+        flare_site_heartbeat_timeout: float | None = None,
+        resend_result_interval: float = 2.0,
+        *,
+        job_id: str | None = None,
+        settings: LinkSettings | None = None,
+        client: Any = None,
+    ) -> None:
+        self.fqcn = agent_site_fqcn(flare_site_name, agent_id, job_id)
+        self._settings = settings or load_settings(workspace_dir, secure_mode)
+        self._submit_result_timeout = submit_result_timeout
+        self._resend_result_interval = resend_result_interval
+        self._server = Server.connect(flare_site_url, self._settings.connection, client=client)
+        liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
+        self._link = AgentLink(self._server, self.fqcn, self._settings, liveness, self._on_news, self._on_abort)
+        self._link.look_now = self._look_now
+        keys = self._link.keys
+        self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
+        self._listener = Listener(
+            self._server,
+            [keys.abort, keys.notice],
+            self._link.on_message,
+            self._look_now,
+            name=f"redflare-listener-{self.fqcn}",
+        )
+        self._pid = os.getpid()
+        #: serialises the trainer's calls
+        self._calls = threading.Lock()
+        #: guards what the other threads change as well
+        #: (re-entrant: a signal handler may call ``stop`` at any point of the trainer's thread)
+        self._state = threading.RLock()
+        self._current: Task | None = None
+        self._fetched_any = False
+        self._started = False
+        self._stopped = False
+        self._closed = ""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and take this agent's place; an older instance of the same FQCN is closed from now on.
+
+        A server that cannot be reached yet is waited for by the calls that need it. A second start warns.
+
+        Raises:
+            CallStateError: the agent was stopped; make a new one.
+            PreflightError: the server is not fit to hold tasks; says what to change.
+            ServerError: the server refuses this user.
+        """
+        self._check_process()
+        with self._state:
+            if self._closed:
+                raise CallStateError(f"agent {self.fqcn} was stopped ({self._closed}); make a new one to start again")
+            if self._started:
+                logger.warning("agent %s was started before; this start has no effect", self.fqcn)
+                return
+            self._started = True
+        try:
+            check(self._server, allow_eviction=self._settings.allow_eviction)
+            self._link.open_lane()
+        except Unavailable as exc:
+            logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
+        except BaseException:
+            self._close("its start failed")
+            raise
+        self._heartbeats.start()
+        self._heartbeats.add(self._link)
+        self._listener.start()
+        logger.info("agent %s started at %s", self.fqcn, self._server.url)
+
+    def stop(self) -> None:
+        """End this agent: blocked calls return at once, the CJ is told, the current task is left to a successor.
+
+        Stop before start warns, and so does a second stop.
+        """
+        self._check_process()
+        with self._state:
+            again, self._stopped = self._stopped, True
+        if again:
+            logger.warning("agent %s was stopped before; this stop has no effect", self.fqcn)
+            return
+        if not self._started:
+            logger.warning("agent %s is stopped, but was never started", self.fqcn)
+        self._close("stop was called")
+        # first the threads that could wake anything, then the goodbye, and the connections at last
+        self._listener.stop()
+        self._heartbeats.stop()
+        self._link.close(bye=self._started)
+        self._drop_lane()
+        self._server.close()
+        logger.info("agent %s stopped", self.fqcn)
+
+    def _drop_lane(self) -> None:
+        """Close the trainer's lane, unless its thread is in a call: that call then does it on its way out."""
+        if self._calls.acquire(blocking=False):
+            try:
+                self._link.drop_lane()
+            finally:
+                self._calls.release()
+
+    def _close(self, reason: str) -> bool:
+        """Mark as closed and wake every call; False when it was before."""
+        with self._state:
+            if self._closed:
+                return False
+            self._closed = reason
+        self._link.nudge()
+        self._link.wake_submit()
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """No task will come any more."""
+        return bool(self._closed)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise CallStateError(
+                f"agent {self.fqcn} belongs to process {self._pid}, but is called in its child {os.getpid()}; "
+                "make an agent of its own there, or leave these calls to the parent"
+            )
+
+    # -- tasks and results ---------------------------------------------------------------------------------------------
+
+    def get_task(self, timeout: float | None = None) -> Task | None:
+        """The next task of this agent, as soon as there is one.
+
+        Args:
+            timeout: seconds to wait; None: until there is a task or the agent is closed.
+
+        Returns:
+            the task, now FETCHED; None when the time is over.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is not a number, or not positive.
+            CallStateError: the current task's result has not been submitted.
+            AgentClosed: the agent is closed; says why.
+        """
+        self._check_process()
+        deadline = _deadline(timeout)
+        with self._calls:
+            failures = 0
+            while True:
+                self._check_may_fetch()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                try:
+                    received = self._link.next_task(left)
+                    failures = 0
+                except Fenced as exc:
+                    self._close(str(exc))
+                    continue
+                except Unavailable as exc:
+                    failures += 1
+                    level = logging.WARNING if failures == 1 else logging.DEBUG
+                    logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
+                    self._link.pause(failures)
+                    continue
+                if received is not None:
+                    return self._fetched(received)
+
+    def _check_may_fetch(self) -> None:
+        with self._state:
+            if self._closed:
+                self._link.drop_lane()
+                raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
+            if not self._started:
+                raise CallStateError(f"agent {self.fqcn} is not started; call start() first")
+            current = self._current
+            if current is None:
+                return
+            if not current.aborted:
+                raise CallStateError(f"task {current} was not answered yet; call submit_result() before get_task()")
+            logger.info("agent %s drops aborted task %s", self.fqcn, current)
+            self._current = None
+        self._link.forget_task()
+
+    def _fetched(self, received: ReceivedTask) -> Task:
+        task = Task(received.task_name, received.task_id, received.meta, received.data, attempt=received.attempt)
+        task.status = Task.FETCHED
+        with self._state:
+            self._current = task
+            self._fetched_any = True
+        logger.info("agent %s has task %s, attempt %s", self.fqcn, task, task.attempt)
+        # an abort that came while the task was being read found no current task; the next beat would tell, but late
+        if self._link.was_aborted(task.task_id):
+            task.aborted = True
+        return task
+
+    def submit_result(self, result: TaskResult) -> bool:
+        """Hand in the result of the current task and wait until the CJ has it.
+
+        An agent that was restarted and has fetched nothing may once submit the result of the task that its predecessor
+        had in hand.
+
+        Returns:
+            True: accepted. False: rejected, aborted, or the agent was closed.
+
+        Raises:
+            TypeError: not a TaskResult.
+            CallStateError: no task was fetched, or its result was submitted; the current task stays as it is.
+            EncodeError: the result holds something that cannot be sent; the current task stays as it is.
+            AgentClosed: a newer instance of this agent has taken over.
+        """
+        self._check_process()
+        if not isinstance(result, TaskResult):
+            raise TypeError(f"result must be a TaskResult, but got {type(result).__name__}")
+        encoded = encode_result(result.meta, result.data, self._settings)
+        with self._calls:
+            if self._closed and not self._link.fenced:
+                logger.warning("agent %s is closed (%s): its result goes nowhere", self.fqcn, self._closed)
+                self._link.drop_lane()
+                return False
+            task = self._to_submit()
+            if task is not None and task.aborted:
+                self._done(task)
+                return False
+            try:
+                verdict = self._link.submit(
+                    task.task_id if task else "",
+                    task.task_name if task else "",
+                    result.return_code,
+                    encoded,
+                    resend_interval=self._resend_result_interval,
+                    answer_timeout=self._submit_result_timeout,
+                    give_up=lambda: bool(self._closed),
+                    on_send=lambda: _mark_sent(task),
+                )
+            except Fenced as exc:
+                self._close(str(exc))
+                raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
+            except BaseException:
+                self._not_sent(task)
+                raise
+            accepted = verdict == ACCEPTED
+            level = logging.INFO if accepted else logging.WARNING
+            logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", verdict)
+            if task is not None:
+                task.already_received = task.already_received or accepted
+            self._done(task)
+            return accepted
+
+    def _to_submit(self) -> Task | None:
+        """The task to answer; None: the one of this agent's predecessor."""
+        with self._state:
+            if self._closed:
+                raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
+            task = self._current
+            if task is not None:
+                task.status = Task.PROCESSED
+                return task
+            if self._fetched_any or not self._started:
+                raise CallStateError(f"agent {self.fqcn} has no task to answer; call get_task() first")
+            self._fetched_any = True
+            return None
+
+    def _not_sent(self, task: Task | None) -> None:
+        with self._state:
+            if task is None:
+                self._fetched_any = False
+            else:
+                task.status = Task.FETCHED
+
+    def _done(self, task: Task | None) -> None:
+        with self._state:
+            if task is self._current:
+                self._current = None
+        self._link.forget_task()
+
+    # -- what the other threads learn ----------------------------------------------------------------------------------
+
+    def _look_now(self) -> None:
+        self._heartbeats.beat_now(self._link)
+
+    def _on_abort(self, task_id: str) -> None:
+        with self._state:
+            task = self._current
+            if task is None or task.task_id != task_id or task.aborted:
+                return
+            task.aborted = True
+        logger.warning("agent %s: task %s is aborted", self.fqcn, task)
+
+    def _on_news(self) -> None:
+        if self._link.fenced:
+            self._heartbeats.remove(self._link)
+            self._close("a newer instance of this agent has taken over")
+        elif self._link.peer is Peer.CLOSED:
+            self._close("the CJ said bye")
+        elif self._link.peer is Peer.DEAD:
+            self._close(f"no sign of the CJ for {self._link.liveness.silence:.0f} s")
+
+    def __repr__(self) -> str:
+        state = f"closed ({self._closed})" if self._closed else "running" if self._started else "new"
+        return f"<IPCAgent {self.fqcn} {state}, task {self._current}, CJ {self._link.peer.value}>"
+
+
+def _deadline(timeout: float | None) -> float:
+    if timeout is None:
+        return float("inf")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be int or float, but got {type(timeout).__name__}")
+    if timeout <= 0:
+        raise ValueError(f"timeout must be > 0, but got {timeout}")
+    return time.monotonic() + timeout
+
+
+def _mark_sent(task: Task | None) -> None:
+    if task is not None:
+        task.last_send_result_time = time.time()

@@ -1,0 +1,101 @@
+"""From a function to a running agent: ``train(task) -> TaskResult`` is called for every task until the agent is closed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from redflare_broker.errors import EncodeError
+
+from .defs import RC, FlareAgent, Task, TaskResult
+from .errors import AgentClosed
+from .ipc_agent import IPCAgent
+
+logger = logging.getLogger(__name__)
+
+Train = Callable[[Task], TaskResult]
+
+#: Keys of a result's meta that describe an exception of the trainer.
+META_EXCEPTION: Final = "exception"
+META_TRACEBACK: Final = "traceback"
+
+
+def serve(train: Train, agent: FlareAgent) -> int:
+    """Answer the tasks of a started agent with ``train`` until the agent is closed.
+
+    An exception of ``train`` ends its task with EXECUTION_EXCEPTION and the traceback in the result's meta, and the
+    next task is taken. The result of a task that was aborted meanwhile is dropped.
+
+    Returns:
+        how many results were accepted.
+    """
+    accepted = 0
+    for task in agent.tasks():
+        result = answer(train, task)
+        if task.aborted:
+            continue
+        try:
+            accepted += agent.submit_result(result)
+        except EncodeError as exc:
+            accepted += agent.submit_result(_failure(exc))
+        except AgentClosed:
+            break
+    return accepted
+
+
+def answer(train: Train, task: Task) -> TaskResult:
+    """What ``train`` makes of a task; its exceptions become a result with EXECUTION_EXCEPTION."""
+    try:
+        result = train(task)
+        if not isinstance(result, TaskResult):
+            name = getattr(train, "__name__", repr(train))
+            raise TypeError(f"{name}() must return a TaskResult, but returned {type(result).__name__}")
+    except Exception as exc:
+        logger.exception("task %s failed in the trainer", task)
+        return _failure(exc)
+    return result
+
+
+def _failure(exc: Exception) -> TaskResult:
+    text = "".join(traceback.format_exception(exc))
+    # text of foreign exceptions may hold what cannot be sent
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    name = f"{type(exc).__name__}: {exc}".encode("utf-8", "replace").decode("utf-8")
+    return TaskResult({META_EXCEPTION: name, META_TRACEBACK: clean}, None, RC.EXECUTION_EXCEPTION)
+
+
+def trainer(**agent_args: Any) -> Callable[[Train], Trainer]:
+    """Decorator: makes an agent of a function. The arguments are those of ``IPCAgent``.
+
+    The function stays callable, for tests; ``.run()`` serves tasks until the agent is closed::
+
+        @trainer(flare_site_url="redis://localhost", flare_site_name="site-1", agent_id="a", workspace_dir=".")
+        def train(task):
+            return TaskResult({}, fit(task.data))
+
+        train.run()
+    """
+    return lambda train: Trainer(train, agent_args)
+
+
+class Trainer:
+    """A function and the agent it becomes with ``run``."""
+
+    def __init__(self, train: Train, agent_args: dict[str, Any]) -> None:
+        self._train = train
+        self._agent_args = agent_args
+        functools.update_wrapper(self, train)
+
+    def __call__(self, task: Task) -> TaskResult:
+        return self._train(task)
+
+    def run(self) -> int:
+        """Start an agent and serve tasks until it is closed; returns how many results were accepted."""
+        with IPCAgent(**self._agent_args) as agent:
+            return serve(self._train, agent)
+
+    def __repr__(self) -> str:
+        return f"<Trainer {getattr(self._train, '__name__', self._train)!r}>"

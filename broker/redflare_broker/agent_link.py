@@ -1,0 +1,300 @@
+"""The agent's side of a link: waits for tasks, hands in results, learns of aborts.
+
+``next_task`` and ``submit`` block in the caller's thread. ``Listener`` and ``Heartbeats`` call ``on_message`` and
+``on_beat`` from theirs; both only set flags and wake the blocked caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from .codec import Encoded, encode
+from .connection import Server
+from .defs import TOPIC_SUBMIT_RESULT
+from .entry import BlobRef, Entry
+from .errors import BlobMissing, DecodeError, Unavailable
+from .link import Link
+from .liveness import Liveness
+from .replies import Reply
+from .scripts import (
+    ABORTED,
+    ACCEPTED,
+    BLOB_MISSING,
+    DUPLICATE,
+    FETCHED,
+    NEW,
+    OPEN,
+    REJECTED,
+    RESEND,
+    SUBMITTED,
+    UNKNOWN,
+    Answer,
+)
+from .settings import LinkSettings
+
+logger = logging.getLogger(__name__)
+
+#: rc of a task that the agent could not read.
+BAD_REQUEST_DATA: Final = "BAD_REQUEST_DATA"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedTask:
+    """A task in this agent's hands."""
+
+    task_id: str
+    task_name: str
+    meta: dict[str, Any]
+    data: Any
+    #: 1 for the first instance that had it, more after crashes.
+    attempt: int
+
+
+class AgentLink(Link):
+    """The agent's side of the link of ``fqcn``.
+
+    Args:
+        on_abort: called from the listener's or the heartbeat thread with the id of an aborted task.
+    """
+
+    role = "agent"
+
+    def __init__(
+        self,
+        server: Server,
+        fqcn: str,
+        settings: LinkSettings,
+        liveness: Liveness,
+        on_news: Callable[[], None],
+        on_abort: Callable[[str], None],
+    ) -> None:
+        super().__init__(server, fqcn, settings, liveness, on_news)
+        self._on_abort = on_abort
+        self._told = threading.Event()
+        self._verdicts: dict[str, str] = {}
+        #: asks for a beat at once; set by the owner of the heartbeat thread
+        self.look_now: Callable[[], None] = lambda: None
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def next_task(self, timeout: float) -> ReceivedTask | None:
+        """The open task, as soon as there is one; None on timeout (seconds) or after a nudge.
+
+        Raises:
+            Unavailable: the server is away; call again after a pause.
+            Fenced: a newer instance has taken over.
+        """
+        for entry_id, fields in self.read(self.keys.tasks, "0", timeout):
+            entry = self.parse(self.keys.tasks, entry_id, fields)
+            if entry is not None and (task := self._take(entry_id, entry)) is not None:
+                return task
+        return None
+
+    def _take(self, entry_id: str, entry: Entry) -> ReceivedTask | None:
+        said = self.step(lambda lane, me: self.scripts.take(lane, me, entry.task_id))
+        if said.word != FETCHED:
+            self.bury(self.keys.tasks, entry_id, f"task {entry.task_id!r} is {said.word}: not to be had by this entry")
+            return None
+        try:
+            received = self.decode(entry)
+            meta, data = received.finish()
+        except BlobMissing as exc:
+            self._refuse(entry.task_id, BLOB_MISSING, str(exc))
+            return None
+        except DecodeError as exc:
+            self._refuse(entry.task_id, BAD_REQUEST_DATA, str(exc))
+            return None
+        self.task_id, self.task_status = entry.task_id, FETCHED
+        logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, said.number())
+        return ReceivedTask(
+            task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=said.number()
+        )
+
+    def _refuse(self, task_id: str, rc: str, reason: str) -> None:
+        logger.error("%s: task %s is refused, %s: %s", self.label, task_id, rc, reason)
+        self.step(lambda lane, me: self.scripts.refuse(lane, me, task_id, rc, reason))
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        task_id: str,
+        task_name: str,
+        rc: str,
+        encoded: Encoded,
+        *,
+        resend_interval: float,
+        answer_timeout: float,
+        give_up: Callable[[], bool],
+        on_send: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Hand a result in and wait for the verdict: ACCEPTED, REJECTED, ABORTED, DUPLICATE, UNKNOWN, or "" given up.
+
+        Args:
+            task_id: "" for the open task (a restarted agent does not know its id).
+            encoded: what ``encode_result`` made.
+            resend_interval: seconds after which the submission is repeated; it is safe to repeat.
+            answer_timeout: seconds without Redis knowing the task after which UNKNOWN is believed.
+            give_up: asked after every wake-up; True leaves what was submitted to the CJ.
+            on_send: called at each submission.
+
+        Raises:
+            Fenced: a newer instance has taken over.
+        """
+        sending = _Sending(self, task_id, task_name, rc, encoded)
+        known_until = time.monotonic() + answer_timeout
+        failures = 0
+        try:
+            while not give_up():
+                if self._verdicts.get(sending.task_id) == ABORTED:
+                    return sending.end(ABORTED)
+                try:
+                    on_send()
+                    self._told.clear()
+                    word = sending.once()
+                except Unavailable as exc:
+                    failures += 1
+                    logger.log(
+                        logging.INFO if failures == 1 else logging.DEBUG, "%s: submit waits: %s", self.label, exc
+                    )
+                    self._told.wait(min(resend_interval, 0.05 * 2 ** min(failures, 6)))
+                    continue
+                failures = 0
+                if word == UNKNOWN and time.monotonic() < known_until:
+                    self._told.wait(resend_interval)
+                elif word == SUBMITTED:
+                    known_until = time.monotonic() + answer_timeout
+                    if verdict := self._verdict(sending.task_id, resend_interval, give_up):
+                        return sending.end(verdict)
+                elif word != RESEND:
+                    return sending.end(word)
+            return ""
+        finally:
+            self._verdicts.clear()
+
+    def _verdict(self, task_id: str, patience: float, give_up: Callable[[], bool]) -> str:
+        """What the listener hears of a task within ``patience`` seconds; "" when it is time to ask again."""
+        deadline = time.monotonic() + patience
+        while not give_up():
+            if verdict := self._verdicts.pop(task_id, ""):
+                return verdict if verdict != RESEND else ""
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._told.wait(left):
+                return ""
+            self._told.clear()
+        return ""
+
+    def wake_submit(self) -> None:
+        """From any thread: ``submit`` asks ``give_up`` again at once."""
+        self._told.set()
+
+    # -- what the other threads hear -----------------------------------------------------------------------------------
+
+    def on_message(self, words: list[str]) -> None:
+        """A message of the abort or notice channel; the scripts change the ledger before they publish."""
+        match words:
+            case ["abort", task_id]:
+                self._aborted(task_id)
+            case ["accepted" | "rejected" | "resend" as word, task_id]:
+                self._verdicts[task_id] = word.upper()
+                self._told.set()
+            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.me.epoch:
+                pass
+            case _:
+                self.look_now()
+                self._told.set()
+
+    def on_beat(self, reply: Reply) -> None:
+        super().on_beat(reply)
+        if self.task_id and self.task_status == ABORTED:
+            self._aborted(self.task_id)
+        elif self.task_id and self.task_status == NEW:
+            self._retake(self.task_id)
+        elif self.task_id and self.task_status in (ACCEPTED, REJECTED):
+            self._told.set()
+
+    def _aborted(self, task_id: str) -> None:
+        self._verdicts[task_id] = ABORTED
+        self._on_abort(task_id)
+        self._told.set()
+
+    def _retake(self, task_id: str) -> None:
+        """Redis lost who has the task, or its payload was sent again: it is still in this agent's hands."""
+        with self.server.borrow(self.keys.link) as lane:
+            self.scripts.take(lane, self.me, task_id)
+
+    def was_aborted(self, task_id: str) -> bool:
+        """An abort of this task was heard."""
+        return self._verdicts.get(task_id) == ABORTED
+
+    def forget_task(self) -> None:
+        """The current task is no longer this agent's."""
+        self.task_id, self.task_status = None, ""
+        self._verdicts.clear()
+
+
+class _Sending:
+    """One result on its way: keeps its submit id, so that it is handed in once however often it is sent."""
+
+    def __init__(self, link: AgentLink, task_id: str, task_name: str, rc: str, encoded: Encoded) -> None:
+        self.task_id = task_id
+        self._link = link
+        self._encoded = encoded
+        self._entry = Entry(
+            topic=TOPIC_SUBMIT_RESULT,
+            task_id=task_id,
+            task_name=task_name,
+            rc=rc,
+            sender=link.me.name,
+            meta=encoded.meta,
+            data=encoded.data,
+        )
+        self._submit_id = ""
+        self._blob: BlobRef | None = None
+
+    def once(self) -> str:
+        """Send, and return the word of the answer."""
+        if not self._submit_id:
+            submit_id = uuid.uuid4().hex
+            buffers, self._blob = self._link.payload(self._encoded, self._link.keys.result_blob(submit_id))
+            self._entry = replace(self._entry, buffers=buffers, blob=self._blob)
+            self._submit_id = submit_id
+        while True:
+            said = self._step()
+            if said.word != OPEN:
+                break
+            self.task_id = said.text()
+            self._entry = replace(self._entry, task_id=self.task_id)
+        if said.word == RESEND:
+            self._submit_id = ""
+        return said.word
+
+    def _step(self) -> Answer:
+        link = self._link
+        # the entry carries the epoch it is submitted under, which a resumed link may have changed
+        return link.step(
+            lambda lane, me: link.scripts.submit(
+                lane, me, replace(self._entry, epoch=me.epoch), submit_id=self._submit_id, size=self._encoded.nbytes
+            )
+        )
+
+    def end(self, word: str) -> str:
+        """A payload that the CJ will not read is deleted; an accepted one is the CJ's to delete."""
+        if word != ACCEPTED:
+            self._link.release_blob(self._blob)
+        elif self._blob is not None:
+            self._link.hand_over_blob(self._blob)
+        if word == DUPLICATE:
+            logger.warning("%s: task %s has another result already", self._link.label, self.task_id)
+        return word
+
+
+def encode_result(meta: dict[str, Any], data: object, settings: LinkSettings) -> Encoded:
+    """Bytes of a result; raises EncodeError, which names what cannot be sent, before anything is written."""
+    return encode(meta, data, settings.limits)

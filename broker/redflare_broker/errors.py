@@ -1,0 +1,52 @@
+"""Every error the broker raises, under one root: ``RedflareError``.
+
+A docstring is the meaning of its class and names the remedy; the message of an instance adds the value that was wrong.
+"The caller misused it" (``ConfigError``, ``EncodeError``), "the peer misbehaved" (``DecodeError``) and "the server is
+away" (``Unavailable``) are different branches, so that a loop can retry the last and must not retry the others.
+"""
+
+from __future__ import annotations
+
+
+class RedflareError(Exception):
+    """Root of all errors of this project."""
+
+
+class ConfigError(RedflareError, ValueError):
+    """A setting, URL, name or path is wrong; the message names it, its value, and what is accepted."""
+
+
+class Unavailable(RedflareError):
+    """The server cannot be reached, or cannot serve now (loading, failing over); retry with backoff."""
+
+
+class ServerError(RedflareError):
+    """The server refused a command for good (permission, memory, wrong type); retrying would not help."""
+
+
+class PreflightError(RedflareError):
+    """The server is not fit to hold tasks; the message says what to change on it."""
+
+
+class EncodeError(RedflareError, ValueError):
+    """A value cannot be put on the wire; the message names where in the tree it stands. Nothing was written."""
+
+
+class MessageTooLarge(EncodeError):
+    """A message is over the configured cap; raise the cap or send less. Nothing was written."""
+
+
+class DecodeError(RedflareError, ValueError):
+    """An entry in Redis is not a message of this protocol; it names key, entry id and field."""
+
+
+class BlobMissing(RedflareError):
+    """A payload's chunks are gone from Redis (expired, or lost in a failover); its sender must send it again."""
+
+
+class Fenced(RedflareError):
+    """A newer instance has taken over this link; this one can change nothing any more and must stop."""
+
+
+class Interrupted(RedflareError):
+    """A blocked wait was ended from another thread, on purpose; look at the reason it was interrupted for."""

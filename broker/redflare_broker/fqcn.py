@@ -1,0 +1,62 @@
+"""Fully qualified cell names (FQCN): who is who in a federation.
+
+Keys, ACL patterns and hash tags are built from these names, so only segments of ``[A-Za-z0-9_~-]`` are let in.
+The shapes follow NVFlare's ``FQCN`` and ``agent_site_fqcn``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from .errors import ConfigError
+
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-]+")
+
+
+class FQCN:
+    """Joins, splits and checks names made of segments with a dot between them."""
+
+    SEPARATOR: Final = "."
+
+    @staticmethod
+    def check_segment(segment: str, what: str = "FQCN segment") -> str:
+        """Return ``segment`` unchanged; raise ConfigError (a ValueError) that names it when it is not legal."""
+        if not isinstance(segment, str):
+            raise TypeError(f"{what} must be a str, but got {type(segment).__name__} ({segment!r})")
+        if not _SEGMENT.fullmatch(segment):
+            raise ConfigError(f"{what} {segment!r} is not legal: use one or more of A-Z a-z 0-9 _ ~ - and nothing else")
+        return segment
+
+    @staticmethod
+    def join(segments: Sequence[str]) -> str:
+        """Join checked segments: ``["site-1", "job", "trainer"]`` becomes ``"site-1.job.trainer"``."""
+        if not segments:
+            raise ConfigError("an FQCN needs at least one segment, but got none")
+        return FQCN.SEPARATOR.join(FQCN.check_segment(segment) for segment in segments)
+
+    @staticmethod
+    def split(fqcn: str) -> list[str]:
+        """Split a name into its checked segments."""
+        return [FQCN.check_segment(part, f"part of FQCN {fqcn!r}:") for part in fqcn.split(FQCN.SEPARATOR)]
+
+    @staticmethod
+    def check(fqcn: str) -> str:
+        """Return ``fqcn`` unchanged when every segment of it is legal; raise ConfigError otherwise."""
+        FQCN.split(fqcn)
+        return fqcn
+
+
+def agent_site_fqcn(site_name: str, agent_id: str, job_id: str | None = None) -> str:
+    """Name of an agent: ``"<site>--<agent>"``, or ``"<site>.<job>.<agent>"`` when it belongs to one job.
+
+    Raises:
+        ConfigError: a part holds anything but ``[A-Za-z0-9_~-]``; it is a ValueError and names the part.
+    """
+    FQCN.check_segment(site_name, "site_name")
+    FQCN.check_segment(agent_id, "agent_id")
+    if not job_id:
+        return f"{site_name}--{agent_id}"
+    FQCN.check_segment(job_id, "job_id")
+    return FQCN.join([site_name, job_id, agent_id])

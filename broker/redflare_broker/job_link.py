@@ -1,0 +1,317 @@
+"""The client job's side of a link: assigns a task, waits for its result, accepts or aborts.
+
+``exchange`` is the whole of it and blocks in the caller's thread. Every step is safe to run twice, so its answer to any
+trouble with the connection, and to a server that lost its data, is to begin again with ``assign``: a task that stands is
+left as it is, one that was lost is put there again, one that was answered meanwhile gives its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import blobs
+from .codec import Encoded, encode
+from .defs import RC, TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESULT
+from .entry import BlobRef, Entry, check_task_id
+from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
+from .link import Link
+from .replies import Reply
+from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, NEW, REJECTED, UNKNOWN, Answer
+
+logger = logging.getLogger(__name__)
+
+#: How long an abort is tried before it is left to the heartbeat thread, in seconds.
+_ABORT_PATIENCE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an exchange ended."""
+
+    #: ACCEPTED: a result is here. REJECTED: the agent could not read the task, or its result could not be read.
+    #: ABORTED: nobody will answer any more.
+    status: str
+    rc: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+    data: Any = None
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Outgoing:
+    """A task on its way to the agent."""
+
+    task_id: str
+    name: str
+    encoded: Encoded
+    blob_prefix: str
+    blob: BlobRef | None = None
+    entry: Entry | None = None
+    #: The open task that this one replaces, as Redis told.
+    expected: str = ""
+    #: The entry in results that has, or that reports, a missing payload: why the task is sent once more.
+    lost: str = ""
+
+    def send_again(self, lost: str) -> None:
+        """Forget what was written; the next assign writes it once more, in place of the entry ``lost``."""
+        self.entry = None
+        self.lost = lost
+
+
+class JobLink(Link):
+    """The CJ's side of the link of ``fqcn``; ``exchange`` is for one thread at a time."""
+
+    role = "cj"
+    _cursor = "0"
+    _kept: BlobRef | None = None
+    _owed_abort: tuple[str, str] | None = None
+    _longest_read = 30.0
+
+    def exchange(
+        self,
+        task_id: str,
+        name: str,
+        meta: dict[str, Any],
+        data: object,
+        *,
+        give_up: Callable[[], str],
+        deadline: float | None = None,
+        look_every: float | None = None,
+    ) -> Outcome:
+        """Hand a task to the agent and wait for the result.
+
+        Args:
+            task_id: the same id again, also from another process, gets the same result.
+            give_up: asked after every wake-up; a non-empty reason aborts the task.
+            deadline: moment of ``time.monotonic()`` at which the task is aborted.
+            look_every: seconds after which ``give_up`` is asked without a wake-up, for reasons that cannot wake.
+
+        Raises:
+            EncodeError: the task cannot be sent; nothing was written.
+            ServerError: the server refused for good; nothing is left standing.
+        """
+        encoded = encode(meta, data, self.settings.limits)
+        check_task_id(task_id)
+        blob_id = uuid.uuid4().hex
+        prefix = f"{self.keys.namespace}:blob:{{{blob_id}}}"
+        task = _Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
+        self.task_id, self.task_status = task_id, ""
+        try:
+            return self._until_settled(task, give_up, deadline)
+        except Fenced as exc:
+            return Outcome(status=ABORTED, reason=str(exc))
+        except BaseException as exc:
+            self.abort(task_id, f"the client job failed: {exc!r}")
+            raise
+        finally:
+            self.task_id, self.task_status = None, ""
+            self.release_blob(task.blob)
+
+    def _until_settled(self, task: _Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome:
+        failures = 0
+        while True:
+            reason = give_up()
+            if not reason and deadline is not None and time.monotonic() >= deadline:
+                reason = "no result in time"
+            if reason:
+                self.abort(task.task_id, reason)
+                return Outcome(status=ABORTED, reason=reason)
+            try:
+                outcome = self._attempt(task, give_up, deadline)
+                failures = 0
+            except Unavailable as exc:
+                failures += 1
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                logger.log(level, "%s: task %s waits for Redis: %s", self.label, task.task_id, exc)
+                self.pause(failures)
+                continue
+            if outcome is not None:
+                return outcome
+
+    def _attempt(self, task: _Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
+        """Assign, wait, settle; None: begin again."""
+        said = self._assign(task)
+        if said.word == ACCEPTED:
+            return self._kept_result(task, said.text())
+        if said.word == ABORTED:
+            return Outcome(status=ABORTED, reason="the task was aborted")
+        if said.word == REJECTED:
+            return self._refused(task)
+        self._cursor = "0"
+        epoch = self.me.epoch
+        while not give_up() and self.task_status != ABORTED and self.me.epoch == epoch:
+            left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
+            if left <= 0:
+                return None
+            for entry_id, fields in self.read(self.keys.results, self._cursor, left):
+                self._cursor = entry_id
+                outcome = self._consider(task, entry_id, fields)
+                if outcome is not None or task.entry is None:
+                    return outcome
+        if self.task_status == ABORTED:
+            return Outcome(status=ABORTED, reason="the task was aborted")
+        return None
+
+    # -- assign --------------------------------------------------------------------------------------------------------
+
+    def _assign(self, task: _Outgoing) -> Answer:
+        while True:
+            if task.entry is None:
+                buffers, task.blob = self.payload(task.encoded, task.blob_prefix)
+                task.entry = Entry(
+                    topic=TOPIC_GET_TASK,
+                    task_id=task.task_id,
+                    task_name=task.name,
+                    epoch=self.me.epoch,
+                    session=self.me.name,
+                    sender=self.me.name,
+                    meta=task.encoded.meta,
+                    data=task.encoded.data,
+                    buffers=buffers,
+                    blob=task.blob,
+                )
+            entry = task.entry
+            said = self.step(
+                lambda lane, me, entry=entry: self.scripts.assign(  # type: ignore[misc]
+                    lane,
+                    me,
+                    entry,
+                    size=task.encoded.nbytes,
+                    expected=task.expected,
+                    lost=task.lost,
+                )
+            )
+            if said.word != BUSY:
+                break
+            task.expected = said.text()
+        if said.word == NEW and self._kept is not None:
+            kept, self._kept = self._kept, None
+            self.release_blob(kept)
+        logger.debug("%s: task %s %r is %s", self.label, task.task_id, task.name, said.word)
+        return said
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def _consider(self, task: _Outgoing, entry_id: str, fields: list[bytes]) -> Outcome | None:
+        """One entry of the results stream; None: not the end of this task."""
+        entry = self.parse(self.keys.results, entry_id, fields)
+        if entry is None or entry.topic in (TOPIC_HELLO, TOPIC_BYE):
+            return None
+        if entry.topic == TOPIC_GET_TASK and entry.task_id == task.task_id:
+            if entry.rc == BLOB_MISSING:
+                task.send_again(entry_id)
+                return None
+            return self._refused(task)
+        if entry.topic == TOPIC_SUBMIT_RESULT and entry.task_id == task.task_id:
+            return self._settle(task, entry_id, entry)
+        if entry.topic == TOPIC_GET_TASK:
+            self._remove(entry_id)
+        else:
+            self.bury(self.keys.results, entry_id, f"topic {entry.topic!r}, task {entry.task_id!r}: not asked for here")
+        return None
+
+    def _settle(self, task: _Outgoing, entry_id: str, entry: Entry) -> Outcome | None:
+        try:
+            meta, data = self.decode(entry).finish()
+        except BlobMissing as exc:
+            logger.warning("%s: the result of task %s must be sent again: %s", self.label, task.task_id, exc)
+            task.send_again(entry_id)
+            return None
+        except DecodeError as exc:
+            self.bury(self.keys.results, entry_id, str(exc))
+            self._verdict(task, REJECTED, str(exc))
+            return Outcome(status=REJECTED, rc=RC.EXECUTION_EXCEPTION, reason=str(exc))
+        verdict = self._verdict(task, ACCEPTED, "")
+        if verdict == ACCEPTED:
+            self._keep(entry.blob)
+            return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
+        if verdict in (ABORTED, REJECTED):
+            return Outcome(status=ABORTED, reason=f"the task was {verdict.lower()} while its result was read")
+        if verdict == UNKNOWN:
+            # Redis lost the task after it gave its result: put it there again, its agent still holds the result
+            task.send_again("")
+        return None
+
+    def _verdict(self, task: _Outgoing, verdict: str, reason: str) -> str:
+        return self.step(lambda lane, me: self.scripts.settle(lane, me, task.task_id, verdict, reason)).word
+
+    def _keep(self, blob: BlobRef | None) -> None:
+        """An accepted payload stays for a CJ that takes over, until the next task or for ``result_keep``."""
+        if blob is None:
+            return
+        self._kept = blob
+        try:
+            keep_ms = round(self.settings.policy.result_keep * 1000)
+            blobs.renew(self.server, blob, keep_ms, deadline=time.monotonic())
+        except RedflareError as exc:
+            logger.warning("%s: payload %s expires late: %s", self.label, blob.prefix, exc)
+
+    def _kept_result(self, task: _Outgoing, entry_id: str) -> Outcome | None:
+        """The result of a task that was accepted before: this process, or one that died, has had it already."""
+        found = self._lookup(entry_id) if entry_id else None
+        if found is not None:
+            entry = self.parse(self.keys.results, entry_id, found)
+            try:
+                if entry is not None:
+                    meta, data = self.decode(entry).finish()
+                    return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
+            except (BlobMissing, DecodeError) as exc:
+                logger.warning("%s: the kept result of task %s is gone: %s", self.label, task.task_id, exc)
+        logger.warning("%s: task %s was accepted, but its result is gone: it is done again", self.label, task.task_id)
+        task.send_again(entry_id)
+        return None
+
+    def _lookup(self, entry_id: str) -> list[bytes] | None:
+        lane = self.open_lane()
+        reply = lane.call("XRANGE", self.keys.results, entry_id, entry_id)
+        if isinstance(reply, list) and reply and isinstance(reply[0], list) and isinstance(reply[0][1], list):
+            return [value for value in reply[0][1] if isinstance(value, bytes)]
+        return None
+
+    def _refused(self, task: _Outgoing) -> Outcome:
+        reply = self.open_lane().call("HMGET", self.keys.task(task.task_id), "rc", "reason")
+        rc, reason = (value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for value in _pair(reply))
+        return Outcome(status=REJECTED, rc=rc, reason=reason or "the task was rejected")
+
+    def _remove(self, entry_id: str) -> None:
+        self.open_lane().call("XDEL", self.keys.results, entry_id)
+
+    # -- abort ---------------------------------------------------------------------------------------------------------
+
+    def abort(self, task_id: str, reason: str) -> str:
+        """Abort a task from any thread; returns its status, "" when Redis cannot be told now (it will be)."""
+        until = time.monotonic() + _ABORT_PATIENCE
+        try:
+            word = self.server.run(
+                self.keys.link, lambda lane: self.scripts.abort(lane, self.me, task_id, reason).word, deadline=until
+            )
+        except RedflareError as exc:
+            logger.warning("%s: task %s will be aborted when Redis is back: %s", self.label, task_id, exc)
+            self._owed_abort = (task_id, reason)
+            return ""
+        logger.info("%s: task %s is %s: %s", self.label, task_id, word, reason)
+        self.nudge()
+        return word
+
+    def on_beat(self, reply: Reply) -> None:
+        super().on_beat(reply)
+        if owed := self._owed_abort:
+            self._owed_abort = None
+            if owed[0] != self.task_id:
+                self.abort(*owed)
+        if self.task_status == ABORTED:
+            self.nudge()
+
+    def close(self, *, bye: bool) -> None:
+        self.release_blob(self._kept if bye else None)
+        super().close(bye=bye)
+
+
+def _pair(reply: Reply) -> tuple[Reply, Reply]:
+    return (reply[0], reply[1]) if isinstance(reply, list) and len(reply) == 2 else (None, None)
+

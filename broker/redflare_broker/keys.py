@@ -1,0 +1,94 @@
+"""Every key and channel of the protocol, and nowhere else a key is formatted.
+
+``Keys(namespace)`` holds those of the federation; ``Keys.link(fqcn)`` those of one agent's link, which share the hash
+tag ``{fqcn}`` and so stand on one shard of a cluster, where one script may touch them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import ConfigError
+from .fqcn import FQCN
+
+DEFAULT_NAMESPACE: Final = "flare"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkKeys:
+    """Keys and channels of one agent's link; all carry the hash tag ``{fqcn}``."""
+
+    namespace: str
+    fqcn: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.namespace}:{{{self.fqcn}}}"
+
+    @property
+    def tasks(self) -> str:
+        """stream; CJ writes, agent reads; an entry goes when its task is submitted, refused or aborted; TTL."""
+        return f"{self.prefix}:tasks"
+
+    @property
+    def results(self) -> str:
+        """stream; agent writes, CJ reads; an entry goes when it is settled (an accepted one: when the next comes); TTL."""
+        return f"{self.prefix}:results"
+
+    @property
+    def link(self) -> str:
+        """hash; scripts write, all read: instances, epochs, current task; TTL refreshed by heartbeats."""
+        return f"{self.prefix}:link"
+
+    @property
+    def dead(self) -> str:
+        """stream, capped; readers move what they cannot decode here; TTL."""
+        return f"{self.prefix}:dead"
+
+    @property
+    def abort(self) -> str:
+        """pub/sub channel; CJ publishes, agent listens; wake-up only."""
+        return f"{self.prefix}:abort"
+
+    @property
+    def notice(self) -> str:
+        """pub/sub channel; scripts publish, agent listens; wake-up only: accepted, rejected, bye, fenced, resend."""
+        return f"{self.prefix}:notice"
+
+    def task(self, task_id: str) -> str:
+        """hash, the task's ledger; scripts write, all read; TTL, shorter once it is settled."""
+        return f"{self.prefix}:task:{task_id}"
+
+    def heartbeat(self, role: str) -> str:
+        """string (JSON) with PX; written by ``role`` (``agent`` or ``cj``), read by the other side."""
+        return f"{self.prefix}:heartbeat:{role}"
+
+    def result_blob(self, blob_id: str) -> str:
+        """prefix of strings ``<prefix>:<n>``, result payload in chunks; agent writes, CJ reads; TTL."""
+        return f"{self.prefix}:blob:{blob_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of a federation."""
+
+    namespace: str = DEFAULT_NAMESPACE
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.namespace, str) or not self.namespace:
+            raise ConfigError(f"namespace must be a non-empty str, but got {self.namespace!r}")
+        FQCN.check_segment(self.namespace, "namespace")
+
+    def link(self, fqcn: str) -> LinkKeys:
+        """The keys of the link whose agent is called ``fqcn``."""
+        return LinkKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
+
+    @property
+    def agents(self) -> str:
+        """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; heartbeats write; trimmed."""
+        return f"{self.namespace}:agents"
+
+    def task_blob(self, blob_id: str) -> str:
+        """prefix of strings ``<prefix>:<n>``, shared task payload in chunks; CJ or server writes, agents read; TTL."""
+        return f"{self.namespace}:blob:{{{blob_id}}}"

@@ -1,0 +1,81 @@
+"""Whether the other side of a link is there: pure decisions over the ages of its heartbeats.
+
+The age comes from Redis's own clock (ttl minus PTTL); between two looks, and once the key is gone, it grows by this
+process's monotonic clock. No clocks of two hosts are compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+
+
+class Peer(Enum):
+    """What is known of the other side."""
+
+    #: Not heard of since this side started.
+    AWAITED = "awaited"
+    CONNECTED = "connected"
+    #: Silent for the connection timeout; it may come back.
+    DISCONNECTED = "disconnected"
+    #: Silent for the heartbeat timeout, where one is set.
+    DEAD = "dead"
+    #: It said bye.
+    CLOSED = "closed"
+
+
+class Liveness:
+    """Turns what each heartbeat says of the peer into its state.
+
+    Args:
+        connection_timeout: seconds of silence after which the peer counts as disconnected.
+        heartbeat_timeout: seconds of silence after which it counts as dead; None: never.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connection_timeout: float,
+        heartbeat_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection_timeout = connection_timeout
+        self._heartbeat_timeout = heartbeat_timeout
+        self._clock = clock
+        self._heard = clock()
+        self._heard_once = False
+        self._closed = False
+        self.state = Peer.AWAITED
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the peer's last sign of life, or since this side began to listen."""
+        return self._clock() - self._heard
+
+    def heard(self, age: float) -> None:
+        """A heartbeat of the peer stands in Redis, ``age`` seconds old."""
+        self._heard = max(self._heard, self._clock() - max(0.0, age))
+        self._heard_once = True
+
+    def closed(self, closed: bool) -> None:
+        """The peer has said bye; False when a new instance of it is there."""
+        self._closed = closed
+
+    def judge(self) -> bool:
+        """Recompute ``state``; True when it changed."""
+        before, self.state = self.state, self._judged()
+        return self.state is not before
+
+    def _judged(self) -> Peer:
+        if self._closed:
+            return Peer.CLOSED
+        silence = self.silence
+        if self._heartbeat_timeout is not None and silence >= self._heartbeat_timeout:
+            return Peer.DEAD
+        if silence >= self._connection_timeout:
+            return Peer.DISCONNECTED
+        return Peer.CONNECTED if self._heard_once else Peer.AWAITED
+
+    def __repr__(self) -> str:
+        return f"<Liveness {self.state.value}, silent for {self.silence:.1f} s>"

@@ -1,0 +1,227 @@
+"""Every change of a link's state: one typed wrapper for each Lua script in ``lua/``.
+
+A script is one atomic step that answers the same when it is run twice, so a caller that lost the reply simply runs it
+again. Each file's head says what its keys, arguments and answers are; ``_common.lua`` stands in front of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final, Literal
+
+from . import lifecycle
+from .errors import ServerError
+from .keys import LinkKeys
+from .lane import Lane
+from .replies import Arg, Reply, ReplyError
+
+if TYPE_CHECKING:
+    from .entry import Entry
+
+Role = Literal["agent", "cj"]
+
+#: The statuses of a task, and the other answers of the scripts.
+NEW: Final = lifecycle.NEW
+FETCHED: Final = lifecycle.FETCHED
+SUBMITTED: Final = lifecycle.SUBMITTED
+ACCEPTED: Final = lifecycle.ACCEPTED
+REJECTED: Final = lifecycle.REJECTED
+ABORTED: Final = lifecycle.ABORTED
+DUPLICATE: Final = "DUPLICATE"
+UNKNOWN: Final = "UNKNOWN"
+RESEND: Final = "RESEND"
+GONE: Final = "GONE"
+OK: Final = "OK"
+OPEN: Final = "OPEN"
+NEXT: Final = "NEXT"
+BUSY: Final = "BUSY"
+FENCED: Final = "FENCED"
+LOST: Final = "LOST"
+
+#: rc of a refusal that asks the CJ for the payload once more.
+BLOB_MISSING: Final = "BLOB_MISSING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long things stand in Redis; seconds unless the name says otherwise."""
+
+    #: Unsettled work and its payload, after the last heartbeat of either side.
+    retention: float = 86_400.0
+    #: The ledger of a settled task.
+    settled_retention: float = 3_600.0
+    #: The payload of an accepted result, for a CJ that died before it used it.
+    result_keep: float = 60.0
+    #: Entries in a dead-letter stream; the oldest go first.
+    dead_entries: int = 1_000
+    #: Bytes of one value in a dead-letter entry; the rest is cut.
+    dead_value_bytes: int = 65_536
+
+    @property
+    def retention_ms(self) -> int:
+        return max(1, round(self.retention * 1000))
+
+    @property
+    def settled_ms(self) -> int:
+        return max(1, round(self.settled_retention * 1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a script said: a word, and what comes with it."""
+
+    word: str
+    rest: tuple[Reply, ...] = ()
+
+    def text(self, index: int = 0) -> str:
+        """The element after the word as text; "" where there is none."""
+        value = self.rest[index] if index < len(self.rest) else None
+        if value is None:
+            return ""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def number(self, index: int = 0) -> int:
+        return int(self.text(index) or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One process's hold on its side of a link."""
+
+    role: Role
+    #: Made by the process, new for each start.
+    name: str
+    #: Its start by Redis's clock (ms), given by the first hello and kept; a higher one has taken over. 0: none yet.
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Script:
+    source: str
+    sha: str
+
+
+@cache
+def _load(name: str) -> _Script:
+    folder = resources.files(__package__) / "lua"
+    source = (folder / "_common.lua").read_text("utf-8") + "\n" + (folder / f"{name}.lua").read_text("utf-8")
+    return _Script(source=source, sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def command(name: str, keys: Sequence[str], args: Sequence[Arg]) -> list[Arg]:
+    """The EVALSHA command of a script, for callers that pipeline several."""
+    return ["EVALSHA", _load(name).sha, len(keys), *keys, *args]
+
+
+def source_command(name: str, sent: Sequence[Arg]) -> list[Arg]:
+    """The EVAL command for an EVALSHA that the server did not know."""
+    return ["EVAL", _load(name).source, *sent[2:]]
+
+
+def answer(name: str, reply: Reply) -> Answer:
+    """Turn a script's reply into an Answer; raise ServerError when it is none."""
+    if isinstance(reply, ReplyError):
+        raise ServerError(f"script {name} failed on the server: {reply}")
+    if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
+        raise ServerError(f"script {name} answered {reply!r}, which is not an answer of this protocol")
+    return Answer(word=reply[0].decode(), rest=tuple(reply[1:]))
+
+
+def run(lane: Lane, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Answer:
+    """Run a script; the server learns it on first use, and again after a restart or a failover."""
+    sent = command(name, keys, args)
+    reply = lane.pipeline([sent])[0]
+    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+        reply = lane.pipeline([source_command(name, sent)])[0]
+    return answer(name, reply)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkScripts:
+    """The steps of one link. Every method runs one script on the given lane and returns its Answer."""
+
+    keys: LinkKeys
+    #: PUBLISH, or SPUBLISH on a cluster.
+    publish: str
+    policy: Policy
+
+    def hello(self, lane: Lane, me: Instance) -> Answer:
+        """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
+        keys, epoch = [self.keys.link, self.keys.results, self.keys.notice], me.epoch
+        while True:
+            said = run(lane, "hello", keys, [me.role, me.name, epoch, self.policy.retention_ms, self.publish])
+            if said.word == NEXT:
+                epoch = said.number()
+            elif said.word == FENCED and not me.epoch:
+                epoch = 0  # another instance started between the two steps
+            else:
+                return said
+
+    def bye(self, lane: Lane, me: Instance) -> Answer:
+        k, p = self.keys, self.policy
+        keys = [k.link, k.tasks, k.results, k.heartbeat(me.role), k.notice]
+        return run(lane, "bye", keys, [me.role, me.name, me.epoch, p.settled_ms, p.retention_ms, self.publish])
+
+    def beat_command(self, me: Instance, beat: bytes, ttl_ms: int, task_id: str | None) -> list[Arg]:
+        """The heartbeat as a command, so that one thread can send those of many links in one go."""
+        k = self.keys
+        peer: Role = "cj" if me.role == "agent" else "agent"
+        keys = [k.link, k.tasks, k.results, k.heartbeat(me.role), k.heartbeat(peer)]
+        if task_id:
+            keys.append(k.task(task_id))
+        return command("beat", keys, [me.role, me.name, me.epoch, beat, ttl_ms, self.policy.retention_ms])
+
+    def assign(
+        self, lane: Lane, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = ""
+    ) -> Answer:
+        """Put a task on the link; ``lost``: the entry in results that has, or that reports, a missing payload."""
+        k = self.keys
+        task = k.task(entry.task_id)
+        keys = [k.link, k.tasks, k.results, task, k.task(expected) if expected else task, k.abort, k.notice]
+        blob = entry.blob.prefix if entry.blob else ""
+        args: list[Arg] = [me.name, me.epoch, entry.task_id, entry.task_name, expected, lost, size, blob]
+        args += [self.policy.retention_ms, self.policy.settled_ms, self.publish]
+        return run(lane, "assign", keys, args + list(entry.fields()))
+
+    def take(self, lane: Lane, me: Instance, task_id: str) -> Answer:
+        return run(lane, "take", [self.keys.link, self.keys.task(task_id)], [me.name, me.epoch])
+
+    def refuse(self, lane: Lane, me: Instance, task_id: str, rc: str, reason: str) -> Answer:
+        k, p = self.keys, self.policy
+        keys = [k.link, k.tasks, k.results, k.task(task_id), k.dead]
+        args: list[Arg] = [me.name, me.epoch, task_id, rc, reason, p.settled_ms, p.retention_ms]
+        return run(lane, "refuse", keys, [*args, p.dead_entries, p.dead_value_bytes])
+
+    def submit(self, lane: Lane, me: Instance, entry: Entry, *, submit_id: str, size: int) -> Answer:
+        k = self.keys
+        keys = [k.link, k.tasks, k.results, k.task(entry.task_id)]
+        blob = entry.blob.prefix if entry.blob else ""
+        args: list[Arg] = [me.name, me.epoch, entry.task_id, submit_id, entry.rc, size, blob, self.policy.retention_ms]
+        return run(lane, "submit", keys, args + list(entry.fields()))
+
+    def settle(self, lane: Lane, me: Instance, task_id: str, verdict: str, reason: str = "") -> Answer:
+        k = self.keys
+        keys = [k.link, k.tasks, k.results, k.task(task_id), k.notice]
+        return run(
+            lane, "settle", keys, [me.name, me.epoch, task_id, verdict, reason, self.policy.settled_ms, self.publish]
+        )
+
+    def abort(self, lane: Lane, me: Instance | None, task_id: str, reason: str) -> Answer:
+        """Abort as the CJ ``me``, or as an operator when there is none."""
+        k = self.keys
+        keys = [k.link, k.tasks, k.results, k.task(task_id), k.abort]
+        name, epoch = (me.name, me.epoch) if me else ("", 0)
+        return run(lane, "abort", keys, [name, epoch, task_id, reason, self.policy.settled_ms, self.publish])
+
+    def bury(self, lane: Lane, stream: str, entry_id: str, reason: str) -> Answer:
+        p = self.policy
+        args: list[Arg] = [entry_id, reason, p.dead_entries, p.dead_value_bytes, p.retention_ms]
+        return run(lane, "bury", [stream, self.keys.dead], args)
+
+    def register(self, lane: Lane, agents: str) -> Answer:
+        """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""
+        return run(lane, "register", [agents], [self.keys.fqcn, self.policy.retention_ms])

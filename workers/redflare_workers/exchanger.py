@@ -1,0 +1,400 @@
+"""``IPCExchanger``: the client job's (CJ's) end of the link to the agent of its site.
+
+``execute`` is NVFlare's executor interface; ``run`` is the plain form for scripts and notebooks. Both block in the
+caller's thread; what many exchangers of a process have in common, they share (``hub``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey, TaskResult
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.job_link import JobLink, Outcome
+from redflare_broker.liveness import Liveness, Peer
+from redflare_broker.scripts import ACCEPTED, REJECTED
+from redflare_broker.settings import LinkSettings, load_settings
+
+from .apis.dxo import DXO, DataKind, from_shareable
+from .apis.event_type import EventType
+from .apis.executor import Executor
+from .apis.fl_constant import AppConstants, FLContextKey, ReturnCode
+from .apis.fl_context import FLContext
+from .apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from .apis.signal import Signal
+from .hub import Hub, close_hub, open_hub
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
+_LOOK_AT_SIGNAL: Final = 0.5
+
+
+class TaskFailed(RedflareError):
+    """A task ended without a result of its agent; the message says why."""
+
+
+class TaskTimeout(TaskFailed, TimeoutError):
+    """No result came within the timeout; the task was aborted."""
+
+
+class TaskAborted(TaskFailed):
+    """The task was aborted: by a call of ``abort`` or ``stop``, by an operator, or because the agent is dead."""
+
+
+class TaskRejected(TaskFailed):
+    """The agent could not read the task, or its result could not be read."""
+
+
+class IPCExchanger(Executor):
+    """Hands tasks to one agent and waits for its results; after NVFlare's class of this name.
+
+    As an executor it begins at START_RUN and says bye at END_RUN. In a script it is a context manager::
+
+        with IPCExchanger(redis_url="redis://localhost", site_name="site-1", agent_id="trainer") as exchanger:
+            result = exchanger.run("train", {"weights": weights})
+
+    Args:
+        send_task_timeout: kept for NVFlare's signature; a task stands in Redis until it is fetched or aborted.
+        resend_task_interval: kept for NVFlare's signature; see ``send_task_timeout``.
+        agent_connection_timeout: seconds without a sign of the agent after which it counts as disconnected.
+        agent_heartbeat_timeout: seconds without a sign of the agent after which it is dead: the task in progress is
+            aborted and the job panics; None: never.
+        agent_heartbeat_interval: seconds between two heartbeats of this side.
+        agent_ack_timeout: kept for NVFlare's signature; the goodbye needs no answer here.
+        agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta.
+        redis_url: as the agent's ``flare_site_url``.
+        site_name: name of the site; None: the identity name of the context at START_RUN.
+        job_id: the agent belongs to this one job.
+        workspace_dir: folder with ``comm_config.json`` and ``startup/``.
+        secure_mode: ``startup/rootCA.pem`` must be there.
+        settings: instead of those in the workspace.
+        client: a redis-py or fakeredis client to use instead of the URL.
+    """
+
+    def __init__(
+        self,
+        send_task_timeout: float = 5.0,
+        resend_task_interval: float = 2.0,
+        agent_connection_timeout: float = 60.0,
+        agent_heartbeat_timeout: float | None = None,
+        agent_heartbeat_interval: float = 5.0,
+        agent_ack_timeout: float = 5.0,
+        agent_id: str | None = None,
+        *,
+        redis_url: str = "",
+        site_name: str | None = None,
+        job_id: str | None = None,
+        workspace_dir: str | Path = ".",
+        secure_mode: bool = False,
+        settings: LinkSettings | None = None,
+        client: Any = None,
+    ) -> None:
+        super().__init__()
+        self.send_task_timeout = send_task_timeout
+        self.resend_task_interval = resend_task_interval
+        self.agent_connection_timeout = agent_connection_timeout
+        self.agent_heartbeat_timeout = agent_heartbeat_timeout
+        self.agent_heartbeat_interval = agent_heartbeat_interval
+        self.agent_ack_timeout = agent_ack_timeout
+        self.agent_id = agent_id
+        self._redis_url = redis_url
+        self._site_name = site_name
+        self._job_id = job_id
+        self._settings = settings or load_settings(workspace_dir, secure_mode)
+        self._client = client
+        self._engine: Any = None
+        self._hub: Hub | None = None
+        self._link: JobLink | None = None
+        self._busy = threading.Lock()
+        #: Why no task can be run any more; "" while it can.
+        self._done = ""
+        #: Why the task in progress is to be aborted; "" while it is not.
+        self._abort_reason = ""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open this side of the link; an older CJ of the same agent is fenced from now on. A second start warns.
+
+        Raises:
+            ConfigError: a ValueError; site, agent or URL is missing or wrong.
+            PreflightError: the server is not fit to hold tasks.
+            ServerError: the server refuses this user.
+        """
+        if self._link is not None:
+            logger.warning("%r was started before; this start has no effect", self)
+            return
+        if not self.agent_id or not self._site_name:
+            raise ConfigError(f"site_name and agent_id are needed, but are {self._site_name!r} and {self.agent_id!r}")
+        fqcn = agent_site_fqcn(self._site_name, self.agent_id, self._job_id)
+        hub = open_hub(self._redis_url, self._settings.connection, self._client)
+        liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
+        link = JobLink(hub.server, fqcn, self._settings, liveness, self._on_news)
+        link.interval = self.agent_heartbeat_interval
+        self._done = ""
+        try:
+            hub.preflight(self._settings.allow_eviction)
+            link.open_lane()
+        except Unavailable as exc:
+            logger.warning("%s waits for its server: %s", link.label, exc)
+        except BaseException:
+            close_hub(hub)
+            raise
+        self._hub, self._link = hub, link
+        hub.heartbeats.add(link)
+        logger.info("%s started at %s", link.label, hub.server.url)
+
+    def stop(self) -> None:
+        """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect."""
+        hub, link = self._hub, self._link
+        if hub is None or link is None:
+            return
+        self._done = self._done or "the client job was stopped"
+        link.nudge()
+        with self._busy:
+            hub.heartbeats.remove(link)
+            link.close(bye=True)
+            link.drop_lane()
+            self._hub = self._link = None
+        close_hub(hub)
+        logger.info("%s stopped", link.label)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def fqcn(self) -> str:
+        """Name of the agent this exchanger works with; "" before the start."""
+        return self._link.keys.fqcn if self._link else ""
+
+    @property
+    def agent_connected(self) -> bool:
+        """The agent gave a sign of life within the connection timeout."""
+        return self._link is not None and self._link.peer is Peer.CONNECTED
+
+    # -- the plain form ------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        task_name: str,
+        data: Any,
+        meta: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        task_id: str | None = None,
+    ) -> TaskResult:
+        """Hand a task to the agent and wait for its result.
+
+        Args:
+            data: tree of dicts, lists, scalars, bytes, numpy arrays, torch tensors.
+            meta: small values beside it.
+            timeout: seconds, from now to the result; None: no limit. It covers the wait for an agent to connect.
+            task_id: asked for again, also by another process after a crash, it gives the same result; None: a new one.
+
+        Returns:
+            the agent's result, whatever its return code.
+
+        Raises:
+            TaskTimeout: no result in time; it is a TimeoutError.
+            TaskAborted, TaskRejected: no result will come; says why.
+            EncodeError: the task holds something that cannot be sent.
+            RuntimeError: not started, or another task is in progress.
+        """
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be > 0, but got {timeout}")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(f"{self!r} has a task in progress; use one exchanger per agent and one task at a time")
+        try:
+            outcome = self._exchange(task_id or uuid.uuid4().hex, task_name, meta or {}, data, lambda: "", deadline)
+        finally:
+            self._busy.release()
+        if outcome.status == ACCEPTED:
+            return TaskResult(outcome.meta, outcome.data, outcome.rc)
+        said = f"task {task_name!r} of agent {self.fqcn}: {outcome.reason}"
+        if outcome.status == REJECTED:
+            raise TaskRejected(said)
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TaskTimeout(f"{said} ({timeout} s)")
+        raise TaskAborted(said)
+
+    def abort(self, reason: str = "abort was called") -> None:
+        """From any thread: abort the task in progress, if there is one."""
+        if self._busy.locked() and self._link is not None:
+            self._abort_reason = reason
+            self._link.nudge()
+
+    def _exchange(
+        self,
+        task_id: str,
+        task_name: str,
+        meta: dict[str, Any],
+        data: Any,
+        aborted: Callable[[], str],
+        deadline: float | None,
+        look_every: float | None = None,
+    ) -> Outcome:
+        link = self._link
+        if link is None:
+            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
+        self._abort_reason = ""
+        return link.exchange(
+            task_id,
+            task_name,
+            meta,
+            data,
+            give_up=lambda: self._done or self._abort_reason or aborted(),
+            deadline=deadline,
+            look_every=look_every,
+        )
+
+    # -- the executor --------------------------------------------------------------------------------------------------
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """START_RUN begins, END_RUN says bye; what is missing for a start makes the job panic."""
+        if event_type == EventType.START_RUN:
+            self._start_run(fl_ctx)
+        elif event_type == EventType.END_RUN:
+            self.stop()
+
+    def _start_run(self, fl_ctx: FLContext) -> None:
+        self._engine = fl_ctx.get_engine()
+        try:
+            self.agent_id = self.agent_id or _agent_id(fl_ctx.get_prop(FLContextKey.JOB_META))
+            self._site_name = self._site_name or fl_ctx.get_identity_name()
+            self.start()
+        except RedflareError as exc:
+            self.system_panic(str(exc), fl_ctx)
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Hand a task to the agent and wait, without a limit, for its result.
+
+        Returns:
+            the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
+            or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it, TASK_ABORTED, or the agent's.
+        """
+        if not self._busy.acquire(blocking=False):
+            self.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
+            return make_reply(ReturnCode.BAD_REQUEST_DATA)
+        try:
+            return self._execute(task_name, shareable, fl_ctx, abort_signal)
+        finally:
+            self._busy.release()
+
+    def _execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        if self._link is None or self._done or abort_signal.triggered:
+            return make_reply(ReturnCode.TASK_ABORTED)
+        try:
+            dxo = from_shareable(shareable)
+        except Exception as exc:
+            self.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
+            return make_reply(ReturnCode.BAD_TASK_DATA)
+        task_id = shareable.get_header(ReservedHeaderKey.TASK_ID) or uuid.uuid4().hex
+        look_every = None if hasattr(abort_signal, "add_callback") else _LOOK_AT_SIGNAL
+        try:
+            with self._waking(abort_signal):
+                outcome = self._exchange(
+                    task_id,
+                    task_name,
+                    _task_meta(dxo, shareable),
+                    {} if dxo.data is None else dxo.data,
+                    lambda: "the job was aborted" if abort_signal.triggered else "",
+                    None,
+                    look_every,
+                )
+        except RedflareError as exc:
+            self.log_error(fl_ctx, f"task {task_name!r} {task_id} cannot be sent: {exc}")
+            return make_reply(ReturnCode.BAD_TASK_DATA)
+        return self._reply(outcome, dxo, task_name, fl_ctx)
+
+    def _waking(self, abort_signal: Signal) -> AbstractContextManager[Any]:
+        link = self._link
+        if link is None or not hasattr(abort_signal, "add_callback"):
+            return nullcontext()
+        return abort_signal.add_callback(link.nudge)
+
+    def _reply(self, outcome: Outcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
+        if outcome.status == REJECTED:
+            self.log_error(fl_ctx, f"task {task_name!r} was rejected: {outcome.reason}")
+            failed = outcome.rc == RC.EXECUTION_EXCEPTION
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA)
+        if outcome.status != ACCEPTED:
+            self.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
+            return make_reply(ReturnCode.TASK_ABORTED)
+        if outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
+            self.log_error(fl_ctx, f"the agent answered task {task_name!r} with {outcome.rc}: {_why(outcome.meta)}")
+            return make_reply(outcome.rc)
+        app_defined = dxo.data_kind == DataKind.APP_DEFINED
+        kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
+        reply = DXO(data_kind=kind, data=outcome.data, meta=outcome.meta).to_shareable()
+        reply.set_return_code(outcome.rc)
+        return reply
+
+    # -- what the heartbeat thread learns ------------------------------------------------------------------------------
+
+    def _on_news(self) -> None:
+        link = self._link
+        if link is None or self._done:
+            return
+        if link.fenced:
+            self._done = "another client job has taken over this agent"
+        elif link.peer is Peer.DEAD:
+            self._done = f"agent {link.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
+            self._panic(self._done)
+        if self._done:
+            logger.error("%s: %s", link.label, self._done)
+            link.nudge()
+
+    def _panic(self, reason: str) -> None:
+        if self._engine is None:
+            return
+        with self._engine.new_context() as fl_ctx:
+            self.system_panic(reason, fl_ctx)
+
+    def __repr__(self) -> str:
+        state = f"done ({self._done})" if self._done else "running" if self._link else "new"
+        return f"<IPCExchanger {self._site_name}/{self.agent_id} {state}>"
+
+
+def _agent_id(job_meta: object) -> str:
+    agent_id = job_meta.get(JOB_META_KEY_AGENT_ID) if isinstance(job_meta, dict) else None
+    if agent_id is None or agent_id == "":
+        raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
+    if not isinstance(agent_id, str):
+        raise ConfigError(
+            f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({type(agent_id).__name__})"
+        )
+    return agent_id
+
+
+def _task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
+    meta = dict(dxo.meta or {})
+    meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
+    for key, header in (
+        (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
+        (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
+    ):
+        value = shareable.get_header(header)
+        if value is not None:
+            meta[key] = value
+    return meta
+
+
+def _why(meta: dict[str, Any]) -> str:
+    return str(meta.get("exception") or meta.get("reason") or "no reason given")

@@ -1,0 +1,67 @@
+"""What the exchangers of one process share: the connection to a server and the heartbeat thread.
+
+Two hundred exchangers in a process make one heartbeat thread and one pool of connections per server, whoever made them
+and in whatever order they come and go.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redflare_broker.connection import ConnectionOptions, Server
+from redflare_broker.heartbeat import Heartbeats
+from redflare_broker.preflight import check
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Hub:
+    """A server and the heartbeats of the links to it; open and close count their users."""
+
+    server: Server
+    heartbeats: Heartbeats
+    key: object
+    users: int = 0
+    checked: bool = False
+    checking: threading.Lock = field(default_factory=threading.Lock)
+
+    def preflight(self, allow_eviction: bool) -> None:
+        """Check the server once for all users.
+
+        Raises:
+            PreflightError, Unavailable: as ``preflight.check``; the next user checks again.
+        """
+        with self.checking:
+            if not self.checked:
+                check(self.server, allow_eviction=allow_eviction)
+                self.checked = True
+
+
+_hubs: Final[dict[object, Hub]] = {}
+_guard: Final = threading.Lock()
+
+
+def open_hub(url: str, options: ConnectionOptions, client: Any = None) -> Hub:
+    """The hub for this server, made on first use. Every ``open_hub`` needs a ``close_hub``."""
+    key = (url, options, None if client is None else id(client))
+    with _guard:
+        hub = _hubs.get(key)
+        if hub is None:
+            server = Server.connect(url, options, client=client)
+            hub = Hub(server=server, heartbeats=Heartbeats(server, name="redflare-heartbeat-cj"), key=key)
+            hub.heartbeats.start()
+            _hubs[key] = hub
+        hub.users += 1
+        return hub
+
+
+def close_hub(hub: Hub) -> None:
+    """End the use of a hub; the last one closes its thread and connections."""
+    with _guard:
+        hub.users -= 1
+        if hub.users:
+            return
+        del _hubs[hub.key]
+    hub.heartbeats.stop()
+    hub.server.close()

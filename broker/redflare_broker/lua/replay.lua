@@ -1,0 +1,27 @@
+-- An operator puts a dead letter back where it came from, field by field as it was.
+-- KEYS: dead, tasks, results
+-- ARGV: id of the dead letter, retention ms
+-- Returns: {REPLAYED, stream, new entry id} | {TRUNCATED}: cut when it was buried, it stays | {FOREIGN}: no letter of
+--          a reader of this link, it stays | {GONE}
+-- Why atomic: an entry is in one stream or in the other.
+-- Why safe to run twice: a letter that is no longer there is not added again.
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+if not found then return {'GONE'} end
+local head, fields = {}, {}
+for index = 1, #found[2], 2 do
+  local name, value = found[2][index], found[2][index + 1]
+  if string.sub(name, 1, 4) == 'raw.' then
+    fields[#fields + 1] = string.sub(name, 5)
+    fields[#fields + 1] = value
+  else
+    head[name] = value
+  end
+end
+local known = head['stream'] == KEYS[2] or head['stream'] == KEYS[3]
+if not known or #fields == 0 or #fields > 512 then return {'FOREIGN'} end
+if head['truncated'] ~= '0' then return {'TRUNCATED'} end
+
+local entry = redis.call('XADD', head['stream'], '*', unpack(fields))
+redis.call('XDEL', KEYS[1], ARGV[1])
+keep(ARGV[2], head['stream'])
+return {'REPLAYED', head['stream'], entry}

@@ -1,0 +1,23 @@
+-- The CJ has the result in hand and says so; the agent that waits for it is woken.
+-- KEYS: link, tasks, results, task, notice channel
+-- ARGV: cj instance, cj epoch, task id, verdict (ACCEPTED or REJECTED), reason, settled ms, publish verb
+-- Returns: {status} after the step | {UNKNOWN} | {FENCED} | {LOST}
+-- Why atomic: the verdict and the end of the task are one thing; abort and accept exclude each other.
+-- Why safe to run twice: a task that is settled answers with its status.
+-- An accepted result's entry is kept until the next task, so a CJ that dies before it used the result finds it again.
+local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local held = standing(link, 'cj', ARGV[1], ARGV[2])
+if held ~= 'OK' then return {held} end
+local known = redis.call('HMGET', task, 'status', 'result')
+if not known[1] then return {'UNKNOWN'} end
+if known[1] ~= 'SUBMITTED' then return {known[1]} end
+
+if ARGV[4] == 'ACCEPTED' then
+  redis.call('HSET', link, 'kept', known[2], 'kept_task', ARGV[3], 'task', '')
+  redis.call('HSET', task, 'status', 'ACCEPTED', 'settled', now())
+  redis.call('PEXPIRE', task, ARGV[6])
+else
+  finish(link, tasks, results, task, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+end
+redis.call(ARGV[7], KEYS[5], string.lower(ARGV[4]) .. ' ' .. ARGV[3])
+return {ARGV[4]}

@@ -33,8 +33,8 @@ def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     raw = draw(st.binary(min_size=1, max_size=64))
     size = math.prod(shape) * dtype.itemsize
     bits = (raw * (size // len(raw) + 1))[:size]
-    if dtype == np.dtype(bool):
-        bits = bytes(byte & 1 for byte in bits)
+    if (legal := {"bool": 1, "int4": 7}.get(dtype.name)) is not None:  # other bits are no value of these
+        bits = bytes(byte & legal for byte in bits)
     array = np.frombuffer(bits, dtype).reshape(shape) if size else np.empty(shape, dtype)
     array = array.transpose(draw(st.permutations(range(array.ndim))))
     steps = [slice(None, None, draw(st.sampled_from([1, -1, 2]))) for _ in range(array.ndim)]

@@ -1,0 +1,56 @@
+"""All commands of ``redflare`` under one app."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from redflare_workers.demo.command import demo
+
+from . import dead, status, tail, task
+
+_EPILOG = "Exit codes: 0 fine, 1 not found or nothing there, 2 wrong usage, 3 server unavailable or refusing."
+
+app = typer.Typer(
+    name="redflare",
+    add_completion=False,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"redflare {version('redflare')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Look into a federation's Redis: agents, tasks, results, dead letters.
+
+    redflare status --watch         [dim]who is there and what each agent does[/dim]
+    redflare task 7c1e              [dim]one task's whole story[/dim]
+    redflare tail site-1--trainer   [dim]follow one agent live[/dim]
+    redflare dead list              [dim]entries that nobody could read[/dim]
+    redflare demo                   [dim]a federated training on this machine[/dim]
+
+    All but the demo find the server by --url or REDFLARE_URL, and print JSON
+    for programs with --json.
+    """
+
+
+app.command("status", epilog=_EPILOG)(status.status)
+app.command("task", epilog=_EPILOG)(task.task)
+app.command("tail", epilog=_EPILOG)(tail.tail)
+app.add_typer(dead.app, name="dead")
+app.command("demo")(demo)

@@ -1,0 +1,166 @@
+"""``redflare dead``: list, show, replay, drop."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+from redflare_broker import wording
+from redflare_broker.dead_letters import DeadLetter, text
+from rich.table import Table
+from rich.text import Text
+
+from . import showing
+from .connecting import NOT_FOUND, USAGE, Target, connected, fail
+
+app = typer.Typer(
+    help="Dead letters: entries of a stream that its reader could not use, kept with the reason.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Agent = Annotated[str, typer.Argument(help="The agent's FQCN.", show_default=False)]
+LetterId = Annotated[str, typer.Argument(help="The letter's id, as `redflare dead list` shows it.", show_default=False)]
+
+#: Characters of a field's value that `show` prints.
+_LONGEST = 400
+
+
+@app.command("list")
+@connected
+def list_letters(
+    target: Target,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="FQCN; without it all agents.")] = None,
+    as_json: showing.Json = False,
+) -> None:
+    """All dead letters, the oldest first; exit code 1 when there is none.
+
+    [bold]Examples[/bold]
+    redflare dead list
+    redflare dead list --agent site-1--trainer --json | jq -r '.[].reason'
+    """
+    inspector = target.inspector
+    letters = inspector.dead_letters(agent).all() if agent else inspector.all_dead_letters()
+    if as_json:
+        showing.print_json([letter.to_json() for letter in letters])
+    elif letters:
+        now = {fqcn: inspector.now(fqcn) for fqcn in {letter.fqcn for letter in letters}}
+        table = showing.table("Agent and letter", "Buried", "From", "Reason")
+        for letter in letters:
+            name = Text.assemble((letter.fqcn, "bold"), "\n", letter.id)
+            age = f"{wording.age((now[letter.fqcn] - letter.time_ms) / 1000)} ago"
+            table.add_row(name, age, _origin(letter), Text(letter.reason))
+        showing.console().print(table)
+    else:
+        typer.echo("no dead letters")
+    if not letters:
+        raise typer.Exit(NOT_FOUND)
+
+
+@app.command("show")
+@connected
+def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
+    """One dead letter with all its fields; long values are cut here, but not with --json.
+
+    [bold]Example[/bold]
+    redflare dead show site-1--trainer 1763806515432-0
+    """
+    letter = target.inspector.dead_letters(fqcn).get(letter_id)
+    if letter is None:
+        _not_there(fqcn, letter_id)
+    if as_json:
+        showing.print_json(letter.to_json())
+        return
+    console = showing.console()
+    console.print(
+        Text.assemble((letter.fqcn, "bold"), f"  {letter.id}  buried {showing.clock(letter.time_ms, day=True)}")
+    )
+    console.print(Text(letter.reason, style="red"))
+    cut = ", some of it was cut" if letter.truncated else ""
+    console.print(
+        Text(f"from {letter.stream}, entry {letter.entry}, {wording.size(letter.nbytes)}{cut}\n", style="dim")
+    )
+    fields = Table.grid(padding=(0, 2))
+    fields.add_column(style="cyan", overflow="fold")
+    fields.add_column(overflow="fold")
+    for name, value in letter.fields:
+        rest = f" … {wording.size(len(value) - _LONGEST)} more" if len(value) > _LONGEST else ""
+        fields.add_row(Text(text(name)), Text(text(value[:_LONGEST]) + rest))
+    console.print(fields)
+
+
+@app.command("replay")
+@connected
+def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
+    """Put a dead letter back into the stream it came from, to be read again.
+
+    That helps when its reader was at fault (an older version, say) and has
+    been replaced since, and the task is still open. A letter that is still
+    not readable is buried again, and so is one whose task is settled or
+    unknown: the ledger decides, not the entry. A letter that was cut when it
+    was buried cannot be replayed.
+
+    [bold]Example[/bold]
+    redflare dead replay site-1--trainer 1763806515432-0
+    """
+    letters = target.inspector.dead_letters(fqcn)
+    letter = letters.get(letter_id)
+    done = letters.replay(letter_id)
+    if as_json:
+        showing.print_json(done.to_json())
+    if letter is None or done.outcome == "GONE":
+        _not_there(fqcn, letter_id)
+    if done.outcome == "TRUNCATED":
+        fail(f"dead letter {letter_id} was cut when it was buried and stays where it is: send the task anew", NOT_FOUND)
+    if done.outcome == "FOREIGN":
+        fail(f"dead letter {letter_id} does not come from a stream of {fqcn} and stays where it is", NOT_FOUND)
+    if not as_json:
+        typer.echo(f"{letter_id} is back in {done.stream} as {done.entry}")
+        typer.echo(_prospect(target, letter))
+
+
+@app.command("drop")
+@connected
+def drop(
+    target: Target,
+    fqcn: Agent,
+    letter_ids: Annotated[list[str] | None, typer.Argument(help="The letters' ids.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters of this agent.")] = False,
+    as_json: showing.Json = False,
+) -> None:
+    """Delete dead letters for good.
+
+    [bold]Examples[/bold]
+    redflare dead drop site-1--trainer 1763806515432-0
+    redflare dead drop site-1--trainer --all
+    """
+    if bool(letter_ids) == everything:
+        fail("dead drop needs either the ids of letters or --all", USAGE)
+    letters = target.inspector.dead_letters(fqcn)
+    count = letters.drop_all() if everything else letters.drop(letter_ids or [])
+    if as_json:
+        showing.print_json({"dropped": count})
+    else:
+        typer.echo(f"{count} dropped")
+    if not count:
+        raise typer.Exit(NOT_FOUND)
+
+
+def _origin(letter: DeadLetter) -> str:
+    return letter.stream.rpartition(":")[2] or "?"
+
+
+def _not_there(fqcn: str, letter_id: str) -> NoReturn:
+    fail(f"no dead letter {letter_id} of {fqcn}: `redflare dead list` shows those that are there", NOT_FOUND)
+
+
+def _prospect(target: Target, letter: DeadLetter) -> str:
+    """What will become of a replayed letter, by its task's ledger."""
+    if not letter.task_id:
+        return "it names no task, so its reader will most likely bury it again"
+    story = target.inspector.story(letter.fqcn, letter.task_id)
+    if story is None:
+        return f"but nobody knows its task {letter.task_id} any more: its reader will bury it again"
+    if story.is_settled:
+        return f"but its task {letter.task_id} is {story.status}: its reader will bury it again"
+    return f"its task {letter.task_id} is {story.status}; `redflare tail {letter.fqcn}` shows what comes of it"

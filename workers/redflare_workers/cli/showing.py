@@ -1,0 +1,74 @@
+"""How things look in the terminal: one console, colours of states, tables that fit 80 columns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import orjson
+import typer
+from redflare_broker import wording
+from redflare_broker.presence import Presence, State
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: The option of every command that programs call.
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+
+_MARKS: Final[dict[State, tuple[str, str]]] = {
+    "connected": ("●", "green"),
+    "silent": ("◐", "yellow"),
+    "gone": ("○", "red"),
+    "left": ("○", "dim"),
+    "never": ("·", "dim"),
+}
+STATUS_STYLES: Final = {
+    "NEW": "yellow",
+    "FETCHED": "cyan",
+    "SUBMITTED": "blue",
+    "ACCEPTED": "green",
+    "REJECTED": "red",
+    "ABORTED": "magenta",
+}
+
+
+def console() -> Console:
+    """A console on the standard output of this moment."""
+    return Console(highlight=False)
+
+
+def print_json(value: object, *, lines: bool = False) -> None:
+    """One JSON document; with ``lines`` on one line, sent on at once."""
+    option = 0 if lines else orjson.OPT_INDENT_2
+    typer.echo(orjson.dumps(value, option=option).decode())
+
+
+def table(*headers: str) -> Table:
+    """A light table; text that is too long is folded, never cut."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    for header in headers:
+        made.add_column(header, overflow="fold")
+    return made
+
+
+def side(presence: Presence) -> Text:
+    """A side's state with the age of its last beat: "● connected, 2 s ago"."""
+    mark, style = _MARKS[presence.state]
+    said = Text(f"{mark} {presence.state}", style=style)
+    if presence.beat_age is not None and presence.state != "left":
+        said.append(f" {wording.age(presence.beat_age)}", style="dim" if presence.connected else style)
+    return said
+
+
+def status(text: str) -> Text:
+    """Words about a task whose first one is its status, coloured by it."""
+    word, separator, rest = text.partition(" ")
+    said = Text(word, style=STATUS_STYLES.get(word, ""))
+    return said.append(separator + rest)
+
+
+def clock(ms: int, *, day: bool = False) -> str:
+    """A moment in the local time of whoever looks: "10:15:02.123"."""
+    local = wording.moment(ms).astimezone()
+    return local.strftime("%Y-%m-%d %H:%M:%S." if day else "%H:%M:%S.") + f"{ms % 1000:03d}"

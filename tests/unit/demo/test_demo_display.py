@@ -43,15 +43,8 @@ def test_without_a_terminal_a_killed_agent_is_named() -> None:
 def test_the_live_table_shows_who_was_killed_until_the_successor_is_ready() -> None:
     last = shown(KILLED, STARTED, terminal=True).splitlines()
     row = next(line for line in reversed(last) if "site-1" in line)
-    assert [cell.strip() for cell in row.replace("│", "┃").split("┃") if cell.strip()] == [
-        "site-1",
-        "12",
-        "█··▂·····▁",
-        "4712",
-        "2",
-        "killed",
-        "1",
-    ]
+    assert row.split() == ["site-1", "12", "█··▂·····▁", "4712", "2", "killed", "1"]
+    assert len(row.rstrip()) <= 80
 
 
 def test_the_live_table_shows_loss_accuracy_and_time_of_site_and_federation() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from redflare_workers.demo.run import Options
 
 
 def demo(
@@ -20,24 +24,37 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
 ) -> None:
     """Train a classifier of handwritten digits at four sites by federated averaging, and watch it."""
-    from redflare_broker.errors import RedflareError
-    from rich.console import Console  # these take a moment, and only this command needs them
+    began = time.monotonic()
+    try:
+        from redflare_workers.demo.run import Options  # this takes a moment, and no other command needs it
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("redflare"):
+            raise
+        typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
+        raise typer.Exit(1) from None
+    options = Options(rounds=rounds, sites=sites, seed=seed, kill_agents=kill_agents, url=url, out=out, began=began)
+    _carry_out(options, json_file)
+
+
+def _carry_out(options: Options, json_file: Path | None) -> None:
+    from redflare_broker.errors import ConfigError, RedflareError
+    from rich.console import Console
 
     from redflare_workers.demo.display import Display
-    from redflare_workers.demo.errors import DemoStopped
+    from redflare_workers.demo.errors import DemoError, DemoStopped
     from redflare_workers.demo.report import report
-    from redflare_workers.demo.run import Options, Run
+    from redflare_workers.demo.run import Run
 
     console = Console()
-    options = Options(rounds=rounds, sites=sites, seed=seed, kill_agents=kill_agents, url=url, out=out)
     try:
-        outcome = Run(options).carry_out(Display(console, rounds, kills=kill_agents))
+        outcome = Run(options).carry_out(Display(console, options.rounds, kills=options.kill_agents))
     except DemoStopped as stopped:
         typer.echo("stopped; every process has ended", err=True)
         raise typer.Exit(128 + stopped.signal_number) from None
     except RedflareError as error:
         typer.echo(f"redflare demo: {error}", err=True)
-        raise typer.Exit(1) from None
+        codes = {DemoError: 1, ConfigError: 2}  # as every command of redflare has them; 3 is the server
+        raise typer.Exit(next((code for kind, code in codes.items() if isinstance(error, kind)), 3)) from None
     report(outcome, console)
     if json_file:
         outcome.write(json_file)

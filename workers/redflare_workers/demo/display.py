@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -97,6 +98,8 @@ class Display:
 
     def _site_changed(self, event: SiteChanged) -> None:
         row = self._rows[event.site]
+        if event.state is State.TRAINING:
+            self._note = "training"
         killed = event.state is State.KILLED
         succeeds = row.state is State.KILLED and event.state is State.STARTING  # seen for longer than an instant
         self._rows[event.site] = replace(
@@ -114,7 +117,6 @@ class Display:
         self._federated = Row(
             round_number=event.round_number, loss=event.loss, accuracy=event.accuracy, seconds=event.seconds
         )
-        self._note = "training"
         sites = "  ".join(f"{site} {row.accuracy or 0:.1%}" for site, row in self._rows.items())
         self._line(
             f"round {event.round_number:>3}/{self._rounds}  federated {event.accuracy:.1%}  loss {event.loss:.3f}  "
@@ -132,6 +134,8 @@ class Display:
             caption=self._note,
             title_justify="left",
             caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=0,  # so that all columns fit a terminal of 80
         )
         table.add_column("site")
         table.add_column("images", justify="right")

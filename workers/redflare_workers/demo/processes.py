@@ -61,7 +61,7 @@ class AgentProcess:
         self._thread.start()
 
     def let_end(self) -> None:
-        """Tell the process to end, without waiting for it."""
+        """Tell the process to end, without waiting for it; there will be no other."""
         self._stopping = True
         self._close_lifeline()
 

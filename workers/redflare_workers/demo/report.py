@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +12,12 @@ from redflare_workers.demo.sparkline import sparkline
 
 def report(outcome: Outcome, console: Console) -> None:
     """Print it."""
-    table = Table(title=f"Accuracy on {outcome.held_out} held-out images", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"Accuracy on {outcome.held_out} held-out images",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("trained on")
     table.add_column("images", justify="right")
     table.add_column("digits 0-9")
@@ -19,10 +25,11 @@ def report(outcome: Outcome, console: Console) -> None:
     table.add_column("accuracy", justify="right")
     top = max(max(curve.digits) for curve in outcome.alone)
     for curve in outcome.alone:
-        table.add_row(*_cells(curve, outcome.steps, top))
+        table.add_row(*_cells(curve, str(outcome.steps), top))
     table.add_section()
-    table.add_row(*_cells(outcome.federated, outcome.steps, max(outcome.federated.digits)), style="bold green")
-    table.add_row(*_cells(outcome.pooled, outcome.steps, max(outcome.pooled.digits)))
+    everywhere = f"{len(outcome.alone)} x {outcome.steps}"
+    table.add_row(*_cells(outcome.federated, everywhere, max(outcome.federated.digits)), style="bold green")
+    table.add_row(*_cells(outcome.pooled, str(outcome.steps), max(outcome.pooled.digits)))
     console.print(table)
     lines = [
         f"model   sha256 {outcome.sha256}",
@@ -35,5 +42,5 @@ def report(outcome: Outcome, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _cells(curve: Curve, steps: int, top: int) -> tuple[str, ...]:
-    return curve.name, str(curve.images), sparkline(curve.digits, top), str(steps), f"{curve.final:.1%}"
+def _cells(curve: Curve, steps: str, top: int) -> tuple[str, ...]:
+    return curve.name, str(curve.images), sparkline(curve.digits, top), steps, f"{curve.final:.1%}"

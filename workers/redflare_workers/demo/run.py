@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from redflare_broker.connection import Server
 from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.preflight import check
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from redflare_workers.demo.baseline import learning_curve
@@ -42,6 +44,7 @@ class Options:
     kill_agents: bool
     url: str | None  #: None: an embedded server, for this run only
     out: Path
+    began: float  #: time.monotonic() at the beginning
 
 
 class Run:
@@ -49,10 +52,12 @@ class Run:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._began = time.monotonic()
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop = threading.Event()
         self._plan = KillPlan([f"site-{n}" for n in range(1, options.sites + 1)]) if options.kill_agents else None
+        self._agents: list[AgentProcess] = []
+        self._exchangers: dict[str, IPCExchanger] = {}
+        self._training: threading.Thread | None = None
         self._outcome: Outcome | None = None
 
     def carry_out(self, display: Display) -> Outcome:
@@ -63,26 +68,25 @@ class Run:
             DemoError: an agent or a task failed for good.
             RedflareError: the server cannot be used.
         """
-        with ExitStack() as ending:  # ends in reverse order: the display last but for the signals, so it can be read
+        with ExitStack() as ending:
             ending.enter_context(stop_signals(self._events.put))
             ending.enter_context(display)
             ending.enter_context(threadpool_limits(1))
             split = load_split(self._options.sites, self._options.seed)
             display.sites(split.sites)
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
-            exchangers = self._start_sites(split, url, ending)
-            self._start_training(split, exchangers, ending)
+            _check(url)
+            scratch = tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True)
+            ending.enter_context(scratch)
+            ending.callback(self._end)
+            self._begin(split, url, scratch.name)
             self._follow(display)
         assert self._outcome is not None
         return self._outcome
 
-    def _start_sites(self, split: Split, url: str, ending: ExitStack) -> dict[str, IPCExchanger]:
-        """The agents' processes, and an exchanger for each."""
-        scratch = ending.enter_context(tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True))
+    def _begin(self, split: Split, url: str, scratch: str) -> None:
+        """Start the agents' processes, an exchanger for each, and the thread that trains, so this one can watch."""
         agent_id = f"demo-{secrets.token_hex(3)}"  # two demos may share one server
-        exchangers: dict[str, IPCExchanger] = {}
-        agents: list[AgentProcess] = []
-        ending.callback(_stop_all, agents)
         for index, (site, samples) in enumerate(split.sites.items(), start=1):
             settings = SiteSettings(
                 url=url,
@@ -93,24 +97,30 @@ class Run:
                 ask_leave=self._plan is not None,
                 scratch=scratch,
             )
-            agents.append(AgentProcess(settings, samples, self._events.put, self._plan))
-            agents[-1].start()
-        for site in split.sites:
-            exchangers[site] = ending.enter_context(IPCExchanger(redis_url=url, site_name=site, agent_id=agent_id))
-        return exchangers
+            self._agents.append(AgentProcess(settings, samples, self._events.put, self._plan))
+            self._agents[-1].start()
+            self._exchangers[site] = IPCExchanger(
+                redis_url=url, site_name=site, agent_id=agent_id, workspace_dir=settings.workspace
+            )
+            self._exchangers[site].start()
+        self._training = threading.Thread(target=self._train, args=(split,), name="demo-training", daemon=True)
+        self._training.start()
 
-    def _start_training(self, split: Split, exchangers: dict[str, IPCExchanger], ending: ExitStack) -> None:
-        """The thread that trains, so that this one can watch for signals; its end is made sure of."""
-        thread = threading.Thread(target=self._train, args=(split, exchangers), name="demo-training", daemon=True)
+    def _end(self) -> None:
+        """End everything ``_begin`` started, however far it came.
 
-        def end() -> None:
-            self._stop.set()
-            for exchanger in exchangers.values():
-                exchanger.close()
-            thread.join()
-
-        ending.callback(end)
-        thread.start()
+        No agent is started again once it was told to end, so that comes first; the exchangers' end wakes the training
+        thread; only then is there nobody left to wait for an agent.
+        """
+        self._stop.set()
+        for agent in self._agents:
+            agent.let_end()
+        for exchanger in self._exchangers.values():
+            exchanger.stop()
+        if self._training:
+            self._training.join()
+        for agent in self._agents:
+            agent.stop()
 
     def _follow(self, display: Display) -> None:
         """Show what happens until it is over."""
@@ -125,10 +135,10 @@ class Run:
                 case _:
                     display.show(event)
 
-    def _train(self, split: Split, exchangers: dict[str, IPCExchanger]) -> None:
+    def _train(self, split: Split) -> None:
         try:
             weights = initial(self._options.seed)
-            federation = Federation(exchangers, split.held_out, self._events.put)
+            federation = Federation(self._exchangers, split.held_out, self._events.put)
             model, accuracy = federation.train(weights, self._options.rounds)
             federated = _curve(FEDERATED, split.pooled, accuracy)
             alone = [self._compare(f"{site} alone", n, split, weights) for n, site in enumerate(split.sites, start=1)]
@@ -161,7 +171,7 @@ class Run:
             pooled=pooled,
             sha256=fingerprint(model),
             kills=self._plan.kills if self._plan else 0,
-            seconds=round(time.monotonic() - self._began, 2),
+            seconds=round(time.monotonic() - self._options.began, 2),
             plot=str(self._options.out / PLOT_FILE),
         )
         draw(self._outcome)
@@ -171,9 +181,7 @@ def _curve(name: str, samples: Samples, accuracy: list[float]) -> Curve:
     return Curve(name=name, images=len(samples), digits=samples.counts(), accuracy=accuracy)
 
 
-def _stop_all(agents: list[AgentProcess]) -> None:
-    """End the agents at the same time, not one after the other."""
-    for agent in agents:
-        agent.let_end()
-    for agent in agents:
-        agent.stop()
+def _check(url: str) -> None:
+    """Fail now and clearly, rather than wait for a server that will not do."""
+    with Server.connect(url) as server:
+        check(server)

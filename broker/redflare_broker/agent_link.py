@@ -20,7 +20,7 @@ from .defs import TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry
 from .errors import BlobMissing, DecodeError, Unavailable
 from .link import Link
-from .liveness import Liveness
+from .liveness import Liveness, Peer
 from .replies import Reply
 from .scripts import (
     ABORTED,
@@ -156,7 +156,6 @@ class AgentLink(Link):
                     return sending.end(ABORTED)
                 try:
                     on_send()
-                    self._told.clear()
                     word = sending.once()
                 except Unavailable as exc:
                     failures += 1
@@ -174,20 +173,31 @@ class AgentLink(Link):
                         return sending.end(verdict)
                 elif word != RESEND:
                     return sending.end(word)
-            return ""
+            return self._last_look(sending)
         finally:
             self._verdicts.clear()
 
     def _verdict(self, task_id: str, patience: float, give_up: Callable[[], bool]) -> str:
         """What the listener hears of a task within ``patience`` seconds; "" when it is time to ask again."""
         deadline = time.monotonic() + patience
-        while not give_up():
+        while True:
+            self._told.clear()
+            # the verdict first: a CJ that accepts and then says bye has accepted
             if verdict := self._verdicts.pop(task_id, ""):
                 return verdict if verdict != RESEND else ""
             left = deadline - time.monotonic()
-            if left <= 0 or not self._told.wait(left):
+            if left <= 0 or give_up() or not self._told.wait(left):
                 return ""
-            self._told.clear()
+
+    def _last_look(self, sending: _Sending) -> str:
+        """The verdict of a CJ that has left, should its message have been lost; "" when there is none."""
+        if self.peer is Peer.CLOSED and sending.task_id:
+            try:
+                status = self.open_lane().call("HGET", self.keys.task(sending.task_id), "status")
+            except Unavailable:
+                return ""
+            if status in (b"ACCEPTED", b"REJECTED", b"ABORTED"):
+                return sending.end(status.decode())
         return ""
 
     def wake_submit(self) -> None:

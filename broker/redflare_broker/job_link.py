@@ -314,4 +314,3 @@ class JobLink(Link):
 
 def _pair(reply: Reply) -> tuple[Reply, Reply]:
     return (reply[0], reply[1]) if isinstance(reply, list) and len(reply) == 2 else (None, None)
-

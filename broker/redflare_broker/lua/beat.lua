@@ -9,11 +9,10 @@ local held = standing(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if held ~= 'OK' then return {held} end
 local peer = ARGV[1] == 'agent' and 'cj' or 'agent'
 local linked = redis.call('HMGET', KEYS[1], 'task', peer, peer .. '_closed', ARGV[1] .. '_closed')
-local status = ''
-if linked[4] ~= '1' then redis.call('SET', KEYS[4], ARGV[4], 'PX', ARGV[5]) end
-keep(ARGV[6], KEYS[1], KEYS[2], KEYS[3])
-if KEYS[6] then
-  status = redis.call('HGET', KEYS[6], 'status') or ''
+local status = KEYS[6] and redis.call('HGET', KEYS[6], 'status') or ''
+if linked[4] ~= '1' then
+  redis.call('SET', KEYS[4], ARGV[4], 'PX', ARGV[5])
+  keep(ARGV[6], KEYS[1], KEYS[2], KEYS[3])
   if status ~= '' and not settled(status) then keep(ARGV[6], KEYS[6]) end
 end
 return {'OK', linked[1] or '', status, redis.call('GET', KEYS[5]) or '', redis.call('PTTL', KEYS[5]),

@@ -55,6 +55,7 @@ local function bury(stream, entry, dead, reason, longest_stream, longest_value, 
   for index = 1, math.min(#found[2], 512), 2 do
     local value = found[2][index + 1]
     if #value > tonumber(longest_value) then value, fields[10] = string.sub(value, 1, longest_value), 1 end
+    if #found[2][index] > 200 then fields[10] = 1 end
     fields[#fields + 1] = 'raw.' .. string.sub(found[2][index], 1, 200)
     fields[#fields + 1] = value
   end

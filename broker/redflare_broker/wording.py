@@ -10,6 +10,8 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 def age(seconds: float) -> str:
     """``0.4`` is "0.4 s", ``12`` "12 s", ``150`` "2 min", ``7300`` "2 h", ``200000`` "2 d"."""
     seconds = max(0.0, seconds)
+    if seconds >= 59.5:
+        seconds = max(60.0, seconds)
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

@@ -10,13 +10,12 @@ import typer
 from redflare_workers.demo.command import demo
 
 from . import dead, status, tail, task
-
-_EPILOG = "Exit codes: 0 fine, 1 not found or nothing there, 2 wrong usage, 3 server unavailable or refusing."
+from .connecting import EXIT_CODES
 
 app = typer.Typer(
     name="redflare",
     add_completion=False,
-    epilog=_EPILOG,
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -49,8 +48,8 @@ def options(
     """
 
 
-app.command("status", epilog=_EPILOG)(status.status)
-app.command("task", epilog=_EPILOG)(task.task)
-app.command("tail", epilog=_EPILOG)(tail.tail)
+app.command("status", epilog=EXIT_CODES)(status.status)
+app.command("task", epilog=EXIT_CODES)(task.task)
+app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.add_typer(dead.app, name="dead")
 app.command("demo")(demo)

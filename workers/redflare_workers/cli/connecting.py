@@ -18,6 +18,9 @@ from redflare_broker.keys import DEFAULT_NAMESPACE
 NOT_FOUND: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
+EXIT_CODES: Final = (
+    "Exit codes: 0 fine, 1 not found or nothing there, 2 wrong usage, 3 server unavailable or refusing, 130 Ctrl-C."
+)
 _INTERRUPTED: Final = 130
 _PANEL: Final = "Connection"
 

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from . import showing
-from .connecting import NOT_FOUND, USAGE, Target, connected, fail
+from .connecting import EXIT_CODES, NOT_FOUND, USAGE, Target, connected, fail
 
 app = typer.Typer(
     help="Dead letters: entries of a stream that its reader could not use, kept with the reason.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -26,7 +27,7 @@ LetterId = Annotated[str, typer.Argument(help="The letter's id, as `redflare dea
 _LONGEST = 400
 
 
-@app.command("list")
+@app.command("list", epilog=EXIT_CODES)
 @connected
 def list_letters(
     target: Target,
@@ -57,7 +58,7 @@ def list_letters(
         raise typer.Exit(NOT_FOUND)
 
 
-@app.command("show")
+@app.command("show", epilog=EXIT_CODES)
 @connected
 def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
     """One dead letter with all its fields; long values are cut here, but not with --json.
@@ -89,7 +90,7 @@ def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json
     console.print(fields)
 
 
-@app.command("replay")
+@app.command("replay", epilog=EXIT_CODES)
 @connected
 def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
     """Put a dead letter back into the stream it came from, to be read again.
@@ -119,7 +120,7 @@ def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Js
         typer.echo(_prospect(target, letter))
 
 
-@app.command("drop")
+@app.command("drop", epilog=EXIT_CODES)
 @connected
 def drop(
     target: Target,

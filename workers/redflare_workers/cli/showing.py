@@ -55,7 +55,7 @@ def table(*headers: str) -> Table:
 def side(presence: Presence) -> Text:
     """A side's state with the age of its last beat: "● connected, 2 s ago"."""
     mark, style = _MARKS[presence.state]
-    said = Text(f"{mark} {presence.state}", style=style)
+    said = Text.assemble((f"{mark} {presence.state}", style))
     if presence.beat_age is not None and presence.state != "left":
         said.append(f" {wording.age(presence.beat_age)}", style="dim" if presence.connected else style)
     return said
@@ -64,8 +64,7 @@ def side(presence: Presence) -> Text:
 def status(text: str) -> Text:
     """Words about a task whose first one is its status, coloured by it."""
     word, separator, rest = text.partition(" ")
-    said = Text(word, style=STATUS_STYLES.get(word, ""))
-    return said.append(separator + rest)
+    return Text.assemble((word, STATUS_STYLES.get(word, "")), separator + rest)
 
 
 def clock(ms: int, *, day: bool = False) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -12,8 +12,10 @@ from redflare_broker import wording
 from redflare_broker.changes import ChangeFeed
 from redflare_broker.errors import Unavailable
 from redflare_broker.inspection import FederationStatus, LinkStatus
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from . import showing
@@ -109,23 +111,26 @@ def _picture(found: FederationStatus) -> Group:
     where = f"{found.url}, namespace {found.namespace}"
     if not found.links:
         return Group(Text(f"no agent and no CJ has been seen at {where}"))
-    table = showing.table("Agent", "CJ", "Open task", "T/R/D", "Payload")
-    for link in found.links:
-        table.add_row(*_row(link))
     agents = sum(link.agent.connected for link in found.links)
-    tasks = sum(link.task is not None for link in found.links)
-    chunks = f"{found.blob_chunks} chunk{'' if found.blob_chunks == 1 else 's'}"
-    total = f"{wording.size(found.blob_bytes)} of payload in {chunks}" if found.blob_chunks else "no payload in chunks"
-    summary = f"{agents} of {len(found.links)} agents connected · {tasks} open tasks · {total}"
-    return Group(table, Text(f"\n{summary}\n{where}", style="dim"))
+    payload = f"{wording.size(found.blob_bytes)} of payload in chunks"
+    summary = Text(f"{agents} of {len(found.links)} agents connected, {payload}\n{where}", style="dim")
+    return Group(_sides(found.links), Text(), _tasks(found.links), Text(), summary)
 
 
-def _row(link: LinkStatus) -> tuple[Text, Text, Text, Text, Text]:
-    agent = Text.assemble((link.fqcn, "bold"), "\n", showing.side(link.agent))
-    open_task = Text("-", style="dim")
-    if link.task:
-        name = Text.assemble(link.task.name, " ", (link.task.task_id, "dim"))
-        open_task = Text.assemble(name, "\n", showing.status(link.waiting))
-    queues = Text.assemble(f"{link.tasks}/{link.results}/", (str(link.dead), "red" if link.dead else ""))
-    payload = Text(wording.size(link.blob_bytes) if link.blob_bytes else "-")
-    return agent, showing.side(link.cj), open_task, queues, payload
+def _sides(links: Sequence[LinkStatus]) -> Table:
+    table = showing.table("Agent", "", "CJ", "T/R/D", "Payload")
+    for link in links:
+        queues = Text.assemble(f"{link.tasks}/{link.results}/", (str(link.dead), "red" if link.dead else ""))
+        payload = wording.size(link.blob_bytes) if link.blob_bytes else "-"
+        table.add_row(Text(link.fqcn), showing.side(link.agent), showing.side(link.cj), queues, payload)
+    return table
+
+
+def _tasks(links: Sequence[LinkStatus]) -> Group:
+    """Two lines for each open task: what it is, and what it waits for."""
+    lines: list[RenderableType] = [Text("Open tasks", style="bold")]
+    for link in links:
+        if task := link.task:
+            lines.append(Text.assemble(link.fqcn, "  ", task.name, " ", (task.task_id, "dim")))
+            lines.append(Padding(showing.status(link.waiting), (0, 0, 0, 2)))
+    return Group(*lines) if len(lines) > 1 else Group(Text("no open task", style="dim"))

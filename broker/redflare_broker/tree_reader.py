@@ -45,15 +45,6 @@ class TreeReader:
         self._slots: list[_Slot | None] = [None] * len(sizes)
         self._tuples: list[tuple[Any, str | int, list[Any]]] = []
         self._bytes: list[tuple[Any, str | int, bytearray]] = []
-        self._marks: dict[str, Callable[[Any, str | int, Any, int], None]] = {
-            "$nd": self._array,
-            "$torch": self._tensor,
-            "$bytes": self._bytes_value,
-            "$np": _put(_scalar),
-            "$float": _put(_float),
-            "$int": _put(_integer),
-            "$tuple": self._tuple,
-        }
 
     def visit(self, parent: Any, key: str | int, depth: int = 0) -> None:
         """Check what stands at ``parent[key]``, and replace marks and escaped keys in place.
@@ -119,10 +110,10 @@ class TreeReader:
         return target
 
     def _mark(self, parent: Any, key: str | int, mark: str, body: Any, depth: int) -> None:
-        handler = self._marks.get(mark)
+        handler = _MARKS.get(mark)
         if handler is None:
             raise TreeError(f"unknown mark {mark!r:.80}")
-        handler(parent, key, body, depth)
+        handler(self, parent, key, body, depth)
 
     def _array(self, parent: Any, key: str | int, body: Any, depth: int) -> None:
         index, name, shape = _three(body, "$nd")
@@ -163,8 +154,11 @@ class TreeReader:
         self._slots[index] = slot
 
 
-def _put(read: Callable[[Any], Any]) -> Callable[[Any, str | int, Any, int], None]:
-    def handler(parent: Any, key: str | int, body: Any, depth: int) -> None:
+_Handler = Callable[[TreeReader, Any, str | int, Any, int], None]
+
+
+def _put(read: Callable[[Any], Any]) -> _Handler:
+    def handler(_reader: TreeReader, parent: Any, key: str | int, body: Any, _depth: int) -> None:
         parent[key] = read(body)
 
     return handler
@@ -233,3 +227,16 @@ def _scalar(body: Any) -> Any:
     except (LookupError, ValueError, TypeError, OverflowError) as error:
         raise TreeError(f"$np cannot be read: {error}") from None
     return scalar
+
+
+#: How each mark is read. Plain functions: a reader that held its own methods would be a cycle, and keep a message's
+#: arrays in memory until the garbage collector comes by.
+_MARKS: Final[dict[str, _Handler]] = {
+    "$nd": TreeReader._array,
+    "$torch": TreeReader._tensor,
+    "$bytes": TreeReader._bytes_value,
+    "$np": _put(_scalar),
+    "$float": _put(_float),
+    "$int": _put(_integer),
+    "$tuple": TreeReader._tuple,
+}

@@ -1,0 +1,45 @@
+"""What the codec keeps in memory: nothing, once its caller has let go."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+from redflare_broker.codec import decode, encode, plan
+
+
+def test_a_received_array_is_freed_as_soon_as_its_owner_drops_it() -> None:
+    encoded = encode({}, {"w": np.ones(8, np.float32), "t": (1, b"bytes")})
+    gc.disable()  # an array of 100 MB must not wait for the garbage collector
+    try:
+        _, data = decode(encoded.meta, encoded.data, encoded.buffers)
+        array = weakref.ref(data["w"])
+        del data
+        assert array() is None
+    finally:
+        gc.enable()
+
+
+def test_an_array_of_a_message_that_was_never_finished_is_freed_with_its_plan() -> None:
+    encoded = encode({}, {"w": np.ones(8, np.float32)})
+    gc.disable()
+    try:
+        planned = plan(encoded.meta, encoded.data, [len(buffer) for buffer in encoded.buffers])
+        array = weakref.ref(planned.targets[0].obj)
+        del planned
+        assert array() is None
+    finally:
+        gc.enable()
+
+
+def test_a_sent_array_is_not_kept_alive_by_its_encoding() -> None:
+    gc.disable()
+    try:
+        sent = np.ones(8, np.float32)
+        encoded = encode({}, {"w": sent})
+        array = weakref.ref(sent)
+        del sent, encoded
+        assert array() is None
+    finally:
+        gc.enable()

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     chosen = [benchmark for benchmark in BENCHMARKS if not options.only or benchmark.name in options.only]
     runs = 1 if options.quick and options.runs is None else options.runs or 3
-    console = Console()
+    # A pipe or a CI log has no width of its own, and 80 columns would cut the table.
+    console = Console(width=None if sys.stdout.isatty() else 170)
     try:
         with _server(options.url) as url, tempfile.TemporaryDirectory(prefix="redflare-bench-") as workspace:
             bench = Bench(url=url, workspace=workspace, quick=options.quick)

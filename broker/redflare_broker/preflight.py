@@ -1,0 +1,197 @@
+"""Is this server fit to hold tasks? Every command that is needed is tried; versions are shown and never believed.
+
+All complaints come in one error, with the commands that mend them. The check writes a few keys of its own beside those of
+a link, for which the same permissions hold, and removes them; cut short, they expire.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from . import scripts
+from .connection import Server
+from .errors import PreflightError, Unavailable
+from .keys import Keys, LinkKeys
+from .lane import Lane
+from .replies import Command, ReplyError
+
+#: Milliseconds after which a key of a check that was cut short is gone.
+_TTL_MS: Final = 10_000
+_POLICY: Final = "maxmemory-policy"
+
+#: By the first word of a refusal: how it is mended.
+_MENDS: Final = {
+    "NOAUTH": "Give user and password, in the URL or in the options",
+    "OOM": "Its memory is full. Mend it with: CONFIG SET maxmemory <bytes>",
+    "MISCONF": "Free space on its disk, or accept losses with: CONFIG SET stop-writes-on-bgsave-error no",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What the check has learnt; "" where the server would not tell."""
+
+    url: str
+    #: "valkey 9.1.2", for people: nothing depends on it
+    software: str
+    #: the value of maxmemory-policy
+    eviction: str
+
+
+def check(server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None = None) -> ServerFacts:
+    """Try the server; return what is known about it when it is fit.
+
+    Args:
+        server: what to check.
+        allow_eviction: accept a server that may throw keys away when its memory is full.
+        keys: the link that will be used, when permissions differ from one to the other; None: a link of its own.
+
+    Raises:
+        PreflightError: it is not fit; says what is wrong and the commands that mend it.
+        Unavailable: it cannot be reached now.
+        ServerError: it refuses the login.
+    """
+    link = keys or Keys().link("preflight")
+    with _misplaced(server), server.borrow(link.link) as lane:
+        if complaints := _complaints(lane, link, _try_all(lane, link, server)):
+            raise _unfit(server, complaints)
+        software, memory = _info(lane, "server"), _info(lane, "memory")
+        eviction = _configured_eviction(lane) or memory.get("maxmemory_policy", "")
+    _check_eviction(server, eviction, allow_eviction)
+    name = software.get("server_name", "redis")
+    version = software.get(f"{name}_version", "")
+    return ServerFacts(url=server.url, software=f"{name} {version}" if version else "", eviction=eviction)
+
+
+def _try_all(lane: Lane, link: LinkKeys, server: Server) -> Iterator[tuple[str, ReplyError]]:
+    """Run every command that the protocol needs; yield the names of those refused, with the server's words."""
+    name = f"preflight-{uuid.uuid4().hex}"
+    commands = _commands(link.task(f"{name}-stream"), link.task(f"{name}-hash"), link.task(f"{name}-zset"))
+    key = link.task(name)
+    commands += [
+        ["TIME"],
+        ["SET", key, "preflight", "PX", _TTL_MS],
+        ["GET", key],
+        ["PTTL", key],
+        ["DEL", key],
+        [server.publish, key, "preflight"],
+        [server.subscribe, key],
+        [server.subscribe.replace("SUB", "UNSUB"), key],
+    ]
+    for command, reply in zip(commands, lane.pipeline(commands), strict=True):
+        if isinstance(reply, ReplyError):
+            yield str(command[0]), reply
+    sent = scripts.command("preflight", [key], [server.publish, _TTL_MS])
+    reply = lane.pipeline([sent])[0]
+    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+        sent = scripts.source_command("preflight", sent)
+        reply = lane.pipeline([sent])[0]
+    if isinstance(reply, ReplyError):
+        yield str(sent[0]), reply
+    elif reply != [b"OK", b"two"]:
+        yield str(sent[0]), ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
+
+
+def _commands(stream: str, table: str, ranking: str) -> list[Command]:
+    return [
+        ["XADD", stream, "1-1", "v", 1],
+        ["PEXPIRE", stream, _TTL_MS],
+        ["XREAD", "COUNT", 1, "STREAMS", stream, "0"],
+        ["XRANGE", stream, "-", "+"],
+        ["XDEL", stream, "1-1"],
+        ["HSET", table, "v", 1],
+        ["PEXPIRE", table, _TTL_MS],
+        ["HSETNX", table, "v", 2],
+        ["HGET", table, "v"],
+        ["HMGET", table, "v", "w"],
+        ["HDEL", table, "w"],
+        ["ZADD", ranking, 1, "v"],
+        ["PEXPIRE", ranking, _TTL_MS],
+        ["ZREMRANGEBYSCORE", ranking, 2, 3],
+        ["UNLINK", stream, table, ranking],
+    ]
+
+
+def _complaints(lane: Lane, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]) -> list[str]:
+    """What is wrong, a sentence each, with the remedy; all that one ACL command mends in one sentence."""
+    complaints: list[str] = []
+    first_of_kind: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
+    for name, reply in refused:
+        if reply.code == "NOPERM" or "can't run this command" in str(reply):
+            missing.setdefault(_grant(name, reply, link), []).append(name)
+        elif "unknown command" in str(reply):
+            complaints.append(f"it does not know {name}. Use Redis 7.0 or Valkey 7.2, or newer")
+        else:
+            mend = _MENDS.get(reply.code, "See its log and documentation")
+            first_of_kind.setdefault(reply.code, f"it refuses {name}: {reply}. {mend}")
+    complaints += first_of_kind.values()
+    if missing:
+        user = lane.pipeline([["ACL", "WHOAMI"]])[0]
+        who = user.decode() if isinstance(user, bytes) else "<user>"
+        names = sorted({name for names in missing.values() for name in names})
+        command = f"ACL SETUSER {who} {' '.join(missing)}"
+        complaints.append(f"user {who} may not use {', '.join(names)}. Mend it with: {command}")
+    return complaints
+
+
+def _grant(name: str, reply: ReplyError, link: LinkKeys) -> str:
+    """The rule that an ACL user lacks, by the server's words."""
+    if "access a key" in str(reply) or "keys" in str(reply):
+        return f"~{link.namespace}:*"
+    return f"&{link.namespace}:*" if "channel" in str(reply) else f"+{name.lower()}"
+
+
+def _info(lane: Lane, section: str) -> dict[str, str]:
+    reply = lane.pipeline([["INFO", section]])[0]
+    if not isinstance(reply, bytes):
+        return {}
+    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
+
+
+def _configured_eviction(lane: Lane) -> str:
+    reply = lane.pipeline([["CONFIG", "GET", _POLICY]])[0]
+    if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes):
+        return reply[1].decode()
+    return ""
+
+
+def _check_eviction(server: Server, eviction: str, allowed: bool) -> None:
+    if not eviction:
+        _log.warning(
+            "%s does not tell its %s: make sure that it is noeviction, or tasks may vanish", server.url, _POLICY
+        )
+    elif eviction != "noeviction":
+        what = f"its {_POLICY} is {eviction}: when its memory is full it throws tasks away"
+        if not allowed:
+            mend = (
+                f"CONFIG SET {_POLICY} noeviction (and in its configuration file), or allow_eviction to accept the loss"
+            )
+            raise _unfit(server, [f"{what}. Mend it with: {mend}"])
+        _log.warning("%s: %s (accepted by allow_eviction)", server.url, what)
+
+
+@contextmanager
+def _misplaced(server: Server) -> Iterator[None]:
+    """A replica and a node of a cluster say "not now" for ever: whoever named one by its own URL must be told."""
+    try:
+        yield
+    except Unavailable as error:
+        words = str(error)
+        if "MOVED" in words and not server.cluster:
+            raise _unfit(server, ["it is a node of a cluster. Use redis+cluster:// instead of redis://"]) from error
+        if "READONLY" in words and not server.cluster:
+            remedy = "Use the URL of its primary, redis+sentinel://, or make it one: REPLICAOF NO ONE"
+            raise _unfit(server, [f"it is a replica, which cannot be written to. {remedy}"]) from error
+        raise
+
+
+def _unfit(server: Server, complaints: list[str]) -> PreflightError:
+    return PreflightError(f"{server.url} is not fit to hold tasks: {'; '.join(complaints)}")

@@ -102,9 +102,11 @@ class TestEveryLane:
 
     def test_a_timeout_closes_the_lane(self, open_lane: OpenLane) -> None:
         lane = open_lane()
+        started = time.monotonic()
 
         with pytest.raises(Unavailable, match=r"no answer within 0.05 s"):
             lane.call("XREAD", "BLOCK", 10_000, "STREAMS", "s", "0", timeout=0.05)
+        assert 0.04 < time.monotonic() - started < 1
         assert lane.closed
         with pytest.raises(Unavailable, match="the lane is closed"):
             lane.call("PING")

@@ -84,7 +84,6 @@ class TestOddPeers:
     def test_what_is_no_reply_at_all_closes_the_lane(self, pair: tuple[RawLane, socket.socket]) -> None:
         lane, peer = pair
         peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
         with pytest.raises(Unavailable, match="Protocol error"):
             lane.call("X")
         assert lane.closed
@@ -106,7 +105,6 @@ class TestOddPeers:
             ("NOPERM User u has no permissions to run the 'set' command", "Grant this ACL user"),
             ("OOM command not allowed when used memory > 'maxmemory'.", "Raise maxmemory"),
             ("MISCONF Errors writing to the AOF file", "free disk space"),
-            ("NOAUTH Authentication required.", "user and password"),
             ("ERR unknown command 'X'", "would be refused again"),
         ],
     )
@@ -132,14 +130,13 @@ class TestOddPeers:
     def test_a_listener_may_still_send_slowly(self, pair: tuple[RawLane, socket.socket]) -> None:
         lane, peer = pair
         assert lane.listen(0) is None
-        big = b"x" * 4_000_000
 
         def serve() -> None:
             read_commands(peer, 1)
             peer.sendall(b"+OK\r\n")
 
         with in_thread(serve):
-            assert lane.call("SET", "k", big) == b"OK"
+            assert lane.call("SET", "k", b"x" * 4_000_000) == b"OK"
 
 
 class TestPayload:
@@ -168,14 +165,13 @@ class TestPayload:
         asked: list[str] = []
 
         def chunks() -> Iterator[tuple[str, list[memoryview]]]:
-            for number in range(100):
-                asked.append(f"k{number}")
+            while len(asked) < 100:
+                asked.append(f"k{len(asked)}")
                 yield asked[-1], [memoryview(b"value")]
 
         peer.sendall(b"+OK\r\n-OOM command not allowed when used memory > 'maxmemory'.\r\n+OK\r\n+OK\r\n+OK\r\n")
         with pytest.raises(ServerError, match="maxmemory"):
             lane.store(chunks(), 1000)
-
         assert asked == ["k0", "k1", "k2", "k3", "k4"]
         assert read_commands(peer, 5).count(b"SET") == 5
         peer.sendall(b"+PONG\r\n")

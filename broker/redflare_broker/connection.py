@@ -150,21 +150,26 @@ class Server:
                     raise
                 pause = min(pause * 2, _LAST_PAUSE)
 
-    def scan(self, pattern: str) -> Iterator[str]:
-        """Keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat what changes."""
+    def primaries(self) -> Iterator[Lane]:
+        """A new lane to each node that is written to, one after the other; closed when the next is taken."""
         self._check_usable()
         for node in self._topology.primaries() if self._topology else [None]:
             lane = self._open(node).lane
             try:
-                cursor = b"0"
-                while True:
-                    reply = lane.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-                    cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
-                    yield from (key.decode(errors="replace") for key in keys)
-                    if int(cursor) == 0:
-                        break
+                yield lane
             finally:
                 lane.close()
+
+    def scan(self, pattern: str) -> Iterator[str]:
+        """Keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat what changes."""
+        for lane in self.primaries():
+            cursor = b"0"
+            while True:
+                reply = lane.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+                cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
+                yield from (key.decode(errors="replace") for key in keys)
+                if int(cursor) == 0:
+                    break
 
     def close(self) -> None:
         """Close the idle lanes and end all retries; dedicated lanes are their owners' to close. Again is allowed."""

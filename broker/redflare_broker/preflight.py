@@ -1,7 +1,7 @@
 """Is this server fit to hold tasks? Every command that is needed is tried; versions are shown and never believed.
 
-All complaints come in one error, with the commands that mend them. The check writes a few keys of its own beside those of
-a link, for which the same permissions hold, and removes them; cut short, they expire.
+All complaints come in one error, with the commands that mend them. The check writes a few keys of its own beside those
+of a link, for which the same permissions hold, and removes them; cut short, they expire.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from . import scripts
 from .connection import Server
@@ -60,11 +61,12 @@ def check(server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None
     """
     link = keys or Keys().link("preflight")
     with _misplaced(server), server.borrow(link.link) as lane:
-        if complaints := _complaints(lane, link, _try_all(lane, link, server)):
-            raise _unfit(server, complaints)
-        software, memory = _info(lane, "server"), _info(lane, "memory")
-        eviction = _configured_eviction(lane) or memory.get("maxmemory_policy", "")
-    _check_eviction(server, eviction, allow_eviction)
+        if complaints := _complaints(server.url, lane, link, _try_all(lane, link, server)):
+            raise _unfit(server.url, complaints)
+        software = _info(lane, "server")
+    for node in server.primaries():
+        eviction = _eviction(node)
+        _check_eviction(node.node if server.cluster else server.url, eviction, allow_eviction)
     name = software.get("server_name", "redis")
     version = software.get(f"{name}_version", "")
     return ServerFacts(url=server.url, software=f"{name} {version}" if version else "", eviction=eviction)
@@ -119,7 +121,7 @@ def _commands(stream: str, table: str, ranking: str) -> list[Command]:
     ]
 
 
-def _complaints(lane: Lane, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]) -> list[str]:
+def _complaints(url: str, lane: Lane, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]) -> list[str]:
     """What is wrong, a sentence each, with the remedy; all that one ACL command mends in one sentence."""
     complaints: list[str] = []
     first_of_kind: dict[str, str] = {}
@@ -131,11 +133,11 @@ def _complaints(lane: Lane, link: LinkKeys, refused: Iterator[tuple[str, ReplyEr
             complaints.append(f"it does not know {name}. Use Redis 7.0 or Valkey 7.2, or newer")
         else:
             mend = _MENDS.get(reply.code, "See its log and documentation")
-            first_of_kind.setdefault(reply.code, f"it refuses {name}: {reply}. {mend}")
+            first_of_kind.setdefault(reply.code, f"it refuses {name}: {str(reply).rstrip('.')}. {mend}")
     complaints += first_of_kind.values()
     if missing:
         user = lane.pipeline([["ACL", "WHOAMI"]])[0]
-        who = user.decode() if isinstance(user, bytes) else "<user>"
+        who = user.decode() if isinstance(user, bytes) else urlsplit(url).username or "<user>"
         names = sorted({name for names in missing.values() for name in names})
         command = f"ACL SETUSER {who} {' '.join(missing)}"
         complaints.append(f"user {who} may not use {', '.join(names)}. Mend it with: {command}")
@@ -156,26 +158,23 @@ def _info(lane: Lane, section: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
 
 
-def _configured_eviction(lane: Lane) -> str:
+def _eviction(lane: Lane) -> str:
+    """The eviction policy; CONFIG is often forbidden, then INFO may tell it."""
     reply = lane.pipeline([["CONFIG", "GET", _POLICY]])[0]
     if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes):
         return reply[1].decode()
-    return ""
+    return _info(lane, "memory").get("maxmemory_policy", "")
 
 
-def _check_eviction(server: Server, eviction: str, allowed: bool) -> None:
+def _check_eviction(where: str, eviction: str, allowed: bool) -> None:
     if not eviction:
-        _log.warning(
-            "%s does not tell its %s: make sure that it is noeviction, or tasks may vanish", server.url, _POLICY
-        )
+        _log.warning("%s does not tell its %s: make sure that it is noeviction, or tasks may vanish", where, _POLICY)
     elif eviction != "noeviction":
         what = f"its {_POLICY} is {eviction}: when its memory is full it throws tasks away"
         if not allowed:
-            mend = (
-                f"CONFIG SET {_POLICY} noeviction (and in its configuration file), or allow_eviction to accept the loss"
-            )
-            raise _unfit(server, [f"{what}. Mend it with: {mend}"])
-        _log.warning("%s: %s (accepted by allow_eviction)", server.url, what)
+            mend = f"CONFIG SET {_POLICY} noeviction (and the same in its configuration file)"
+            raise _unfit(where, [f"{what}. Mend it with: {mend}, or accept the loss with allow_eviction"])
+        _log.warning("%s: %s (accepted by allow_eviction)", where, what)
 
 
 @contextmanager
@@ -186,12 +185,12 @@ def _misplaced(server: Server) -> Iterator[None]:
     except Unavailable as error:
         words = str(error)
         if "MOVED" in words and not server.cluster:
-            raise _unfit(server, ["it is a node of a cluster. Use redis+cluster:// instead of redis://"]) from error
+            raise _unfit(server.url, ["it is a node of a cluster. Use redis+cluster:// instead of redis://"]) from error
         if "READONLY" in words and not server.cluster:
             remedy = "Use the URL of its primary, redis+sentinel://, or make it one: REPLICAOF NO ONE"
-            raise _unfit(server, [f"it is a replica, which cannot be written to. {remedy}"]) from error
+            raise _unfit(server.url, [f"it is a replica, which cannot be written to. {remedy}"]) from error
         raise
 
 
-def _unfit(server: Server, complaints: list[str]) -> PreflightError:
-    return PreflightError(f"{server.url} is not fit to hold tasks: {'; '.join(complaints)}")
+def _unfit(where: str, complaints: list[str]) -> PreflightError:
+    return PreflightError(f"{where} is not fit to hold tasks: {'; '.join(complaints)}")

@@ -21,13 +21,15 @@ from .entry import BlobRef, Entry
 from .errors import BlobMissing, DecodeError, Unavailable
 from .link import Link
 from .liveness import Liveness, Peer
-from .replies import Reply
+from .replies import Reply, ReplyError
 from .scripts import (
     ABORTED,
     ACCEPTED,
     BLOB_MISSING,
     DUPLICATE,
+    FENCED,
     FETCHED,
+    LOST,
     NEW,
     OPEN,
     REJECTED,
@@ -35,6 +37,7 @@ from .scripts import (
     SUBMITTED,
     UNKNOWN,
     Answer,
+    answer,
 )
 from .settings import LinkSettings
 
@@ -90,17 +93,30 @@ class AgentLink(Link):
             Unavailable: the server is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
-        for entry_id, fields in self.read(self.keys.tasks, "0", timeout):
+        entries, reply = self.read(self.keys.tasks, "0", timeout, then=self.scripts.take_command(self.me))
+        if reply is None:
+            return None
+        said = self._taken(reply)
+        for entry_id, fields in entries:
             entry = self.parse(self.keys.tasks, entry_id, fields)
-            if entry is not None and (task := self._take(entry_id, entry)) is not None:
-                return task
+            if entry is None:
+                continue
+            if said.word == FETCHED and said.text() == entry.task_id:
+                return self._received(entry, said.number(1))
+            if said.word != LOST:
+                self.bury(self.keys.tasks, entry_id, f"task {entry.task_id!r} is not open on this link")
         return None
 
-    def _take(self, entry_id: str, entry: Entry) -> ReceivedTask | None:
-        said = self.step(lambda lane, me: self.scripts.take(lane, me, entry.task_id))
-        if said.word != FETCHED:
-            self.bury(self.keys.tasks, entry_id, f"task {entry.task_id!r} is {said.word}: not to be had by this entry")
-            return None
+    def _taken(self, reply: Reply) -> Answer:
+        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+            return self.step(self.scripts.take)
+        said = answer("take", reply)
+        if said.word in (FENCED, LOST):
+            # resumes, or raises Fenced; what was lost is read and taken anew by the next call
+            self.step(self.scripts.take)
+        return said
+
+    def _received(self, entry: Entry, attempt: int) -> ReceivedTask | None:
         try:
             received = self.decode(entry)
             meta, data = received.finish()
@@ -111,10 +127,8 @@ class AgentLink(Link):
             self._refuse(entry.task_id, BAD_REQUEST_DATA, str(exc))
             return None
         self.task_id, self.task_status = entry.task_id, FETCHED
-        logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, said.number())
-        return ReceivedTask(
-            task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=said.number()
-        )
+        logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, attempt)
+        return ReceivedTask(task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=attempt)
 
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
         logger.error("%s: task %s is refused, %s: %s", self.label, task_id, rc, reason)

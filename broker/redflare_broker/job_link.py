@@ -20,8 +20,8 @@ from .defs import RC, TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESUL
 from .entry import BlobRef, Entry, check_task_id
 from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from .link import Link
-from .replies import Reply
-from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, NEW, REJECTED, UNKNOWN, Answer
+from .replies import Reply, ReplyError
+from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, NEW, REJECTED, UNKNOWN, Answer, answer
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class JobLink(Link):
     _kept: BlobRef | None = None
     _owed_abort: tuple[str, str] | None = None
     _longest_read = 30.0
+    _scripts_known = False
 
     def exchange(
         self,
@@ -142,13 +143,15 @@ class JobLink(Link):
             return Outcome(status=ABORTED, reason="the task was aborted")
         if said.word == REJECTED:
             return self._refused(task)
-        self._cursor = "0"
+        if said.word != NEW:
+            # it stands since before: its result may be there already
+            self._cursor = "0"
         epoch = self.me.epoch
         while not give_up() and self.task_status != ABORTED and self.me.epoch == epoch:
             left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
             if left <= 0:
                 return None
-            for entry_id, fields in self.read(self.keys.results, self._cursor, left):
+            for entry_id, fields in self.read(self.keys.results, self._cursor, left)[0]:
                 self._cursor = entry_id
                 outcome = self._consider(task, entry_id, fields)
                 if outcome is not None or task.entry is None:
@@ -175,17 +178,7 @@ class JobLink(Link):
                     buffers=buffers,
                     blob=task.blob,
                 )
-            entry = task.entry
-            said = self.step(
-                lambda lane, me, entry=entry: self.scripts.assign(  # type: ignore[misc]
-                    lane,
-                    me,
-                    entry,
-                    size=task.encoded.nbytes,
-                    expected=task.expected,
-                    lost=task.lost,
-                )
-            )
+            said = self._assign_step(task, task.entry)
             if said.word != BUSY:
                 break
             task.expected = said.text()
@@ -194,6 +187,26 @@ class JobLink(Link):
             self.release_blob(kept)
         logger.debug("%s: task %s %r is %s", self.label, task.task_id, task.name, said.word)
         return said
+
+    def _assign_step(self, task: _Outgoing, entry: Entry) -> Answer:
+        size, expected, lost = task.encoded.nbytes, task.expected, task.lost
+        if self._scripts_known and not expected and not lost:
+            # the usual case, in one round trip with the read that waits for the result
+            sent = self.scripts.assign_command(self.me, entry, size=size)
+            reply = self.step_and_read(sent, self.keys.results, self._cursor, self._longest_read)
+            if not isinstance(reply, ReplyError) and (said := answer("assign", reply)).word == NEW:
+                return said
+            self.drop_lane()
+        said = self.step(
+            lambda lane, me: self.scripts.assign(lane, me, entry, size=size, expected=expected, lost=lost)
+        )
+        self._scripts_known = True
+        return said
+
+    def drop_lane(self) -> None:
+        super().drop_lane()
+        # a new connection may be to a server that lost its streams, whose ids then begin anew
+        self._cursor = "0"
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -223,7 +236,6 @@ class JobLink(Link):
             task.send_again(entry_id)
             return None
         except DecodeError as exc:
-            self.bury(self.keys.results, entry_id, str(exc))
             self._verdict(task, REJECTED, str(exc))
             return Outcome(status=REJECTED, rc=RC.EXECUTION_EXCEPTION, reason=str(exc))
         verdict = self._verdict(task, ACCEPTED, "")

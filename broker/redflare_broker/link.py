@@ -29,8 +29,8 @@ from .errors import DecodeError, Fenced, Interrupted, RedflareError, Unavailable
 from .keys import Keys, LinkKeys
 from .lane import Lane
 from .liveness import Liveness, Peer
-from .replies import Arg, Reply
-from .scripts import FENCED, LOST, Answer, Instance, LinkScripts, Role, answer
+from .replies import Arg, Reply, require
+from .scripts import BURIED, FENCED, LOST, Answer, Instance, LinkScripts, Role, answer
 from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,8 @@ class Link:
         self._held_blobs: dict[str, BlobRef] = {}
         self._lane: Lane | None = None
         self._blocked: Lane | None = None
+        #: Seconds the server may take for a read that was begun and is not finished; None: the lane is in step.
+        self._owed: float | None = None
         self._nudged = False
         #: re-entrant, since a signal handler may nudge while its own thread is in here
         self._guard = threading.RLock()
@@ -126,7 +128,7 @@ class Link:
             Unavailable: the server is away; the lane is dropped. The step is safe to repeat.
             Fenced: a newer instance has taken over.
         """
-        lane = self.open_lane()
+        lane = self._lane_in_step()
         try:
             for _ in range(3):
                 me = self.me
@@ -141,35 +143,72 @@ class Link:
             raise
         raise Unavailable(f"{self.label}: Redis keeps losing this link")
 
-    def read(self, stream: str, after: str, timeout: float) -> list[tuple[str, list[bytes]]]:
+    def read(
+        self, stream: str, after: str, timeout: float, then: list[Arg] | None = None
+    ) -> tuple[list[tuple[str, list[bytes]]], Reply]:
         """Entries after an id, as soon as there are any; none on timeout (seconds) and after a nudge.
+
+        Args:
+            then: a command to run right after the read, in the same round trip; its reply comes second, None when it
+                was not run.
 
         Raises:
             Unavailable: the connection broke; read again from the id "0".
         """
         lane = self.open_lane()
         with self._guard:
-            if self._nudged:
-                self._nudged = False
-                self._nudge_event.clear()
-                return []
+            if self._was_nudged():
+                return [], None
             self._blocked = lane
-        block = max(1, round(min(timeout, self.settings.block) * 1000))
-        request: list[Arg] = ["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after]
         try:
-            reply = lane.call(*request, timeout=block / 1000 + _MARGIN)
+            if self._owed is None:
+                self._owed, request = self._xread(stream, after, timeout)
+                lane.send([request] if then is None else [request, then])
+            found = require(lane.receive(self._owed), lane.node)
+            self._owed = None
+            return _entries(found), None if then is None else lane.receive()
         except Unavailable:
             self.drop_lane()
             with self._guard:
-                if self._nudged:
-                    self._nudged = False
-                    self._nudge_event.clear()
-                    return []
+                if self._was_nudged():
+                    return [], None
+            raise
+        except BaseException:
+            # whatever broke in, replies are still to come on this lane
+            self.drop_lane()
             raise
         finally:
             with self._guard:
                 self._blocked = None
-        return _entries(reply)
+
+    def step_and_read(self, command: list[Arg], stream: str, after: str, timeout: float) -> Reply:
+        """Run a command and begin a read, which the next ``read`` finishes, in one round trip; the command's reply.
+
+        A caller that does not go on to read drops the lane.
+
+        Raises:
+            Unavailable: as ``step``.
+        """
+        lane = self._lane_in_step()
+        try:
+            self._owed, request = self._xread(stream, after, timeout)
+            lane.send([command, request])
+            return lane.receive()
+        except BaseException:
+            self.drop_lane()
+            raise
+
+    def _xread(self, stream: str, after: str, timeout: float) -> tuple[float, list[Arg]]:
+        """How many seconds the server may be silent, and the command."""
+        block = max(1, round(min(timeout, self.settings.block) * 1000))
+        return block / 1000 + _MARGIN, ["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after]
+
+    def _was_nudged(self) -> bool:
+        """Take a nudge, if there is one; the caller holds the guard."""
+        nudged, self._nudged = self._nudged, False
+        if nudged:
+            self._nudge_event.clear()
+        return nudged
 
     def nudge(self) -> None:
         """From any thread: the current read, or else the next, ends at once and empty."""
@@ -202,8 +241,15 @@ class Link:
                 raise
         return self._lane
 
+    def _lane_in_step(self) -> Lane:
+        """The lane, or another one when a read that was begun on it was not finished."""
+        if self._owed is not None:
+            self.drop_lane()
+        return self.open_lane()
+
     def drop_lane(self) -> None:
         """Forget the lane; the next step opens another."""
+        self._owed = None
         if self._lane is not None:
             self._lane.close()
             self._lane = None
@@ -267,8 +313,8 @@ class Link:
 
     def bury(self, stream: str, entry_id: str, reason: str) -> None:
         """Move an entry to the dead-letter stream."""
-        logger.error("%s: entry %s of %s goes to %s: %s", self.label, entry_id, stream, self.keys.dead, reason)
-        self.step(lambda lane, _: self.scripts.bury(lane, stream, entry_id, reason))
+        if self.step(lambda lane, _: self.scripts.bury(lane, stream, entry_id, reason)).word == BURIED:
+            logger.error("%s: entry %s of %s is now in %s: %s", self.label, entry_id, stream, self.keys.dead, reason)
 
     def release_blob(self, ref: BlobRef | None) -> None:
         """Delete a payload that nobody needs any more; one that cannot be reached now expires."""

@@ -41,6 +41,8 @@ NEXT: Final = "NEXT"
 BUSY: Final = "BUSY"
 FENCED: Final = "FENCED"
 LOST: Final = "LOST"
+NONE: Final = "NONE"
+BURIED: Final = "BURIED"
 
 #: rc of a refusal that asks the CJ for the payload once more.
 BLOB_MISSING: Final = "BLOB_MISSING"
@@ -133,7 +135,11 @@ def answer(name: str, reply: Reply) -> Answer:
 
 def run(lane: Lane, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Answer:
     """Run a script; the server learns it on first use, and again after a restart or a failover."""
-    sent = command(name, keys, args)
+    return run_command(lane, name, command(name, keys, args))
+
+
+def run_command(lane: Lane, name: str, sent: list[Arg]) -> Answer:
+    """Run what ``command`` made, as ``run`` does."""
     reply = lane.pipeline([sent])[0]
     if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
         reply = lane.pipeline([source_command(name, sent)])[0]
@@ -151,15 +157,11 @@ class LinkScripts:
 
     def hello(self, lane: Lane, me: Instance) -> Answer:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        keys, epoch = [self.keys.link, self.keys.results, self.keys.notice], me.epoch
-        while True:
-            said = run(lane, "hello", keys, [me.role, me.name, epoch, self.policy.retention_ms, self.publish])
-            if said.word == NEXT:
-                epoch = said.number()
-            elif said.word == FENCED and not me.epoch:
-                epoch = 0  # another instance started between the two steps
-            else:
-                return said
+        keys = [self.keys.link, self.keys.results, self.keys.notice]
+        said = run(lane, "hello", keys, [me.role, me.name, me.epoch, self.policy.retention_ms, self.publish])
+        if said.word == NEXT:
+            said = run(lane, "hello", keys, [me.role, me.name, said.number(), self.policy.retention_ms, self.publish])
+        return said
 
     def bye(self, lane: Lane, me: Instance) -> Answer:
         k, p = self.keys, self.policy
@@ -175,20 +177,29 @@ class LinkScripts:
             keys.append(k.task(task_id))
         return command("beat", keys, [me.role, me.name, me.epoch, beat, ttl_ms, self.policy.retention_ms])
 
-    def assign(
-        self, lane: Lane, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = ""
-    ) -> Answer:
+    def assign(self, lane: Lane, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = "") -> Answer:
         """Put a task on the link; ``lost``: the entry in results that has, or that reports, a missing payload."""
+        sent = self.assign_command(me, entry, size=size, expected=expected, lost=lost)
+        return run_command(lane, "assign", sent)
+
+    def assign_command(
+        self, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = ""
+    ) -> list[Arg]:
+        """``assign`` as a command, to send together with the XREAD that waits for the result."""
         k = self.keys
         task = k.task(entry.task_id)
         keys = [k.link, k.tasks, k.results, task, k.task(expected) if expected else task, k.abort, k.notice]
         blob = entry.blob.prefix if entry.blob else ""
         args: list[Arg] = [me.name, me.epoch, entry.task_id, entry.task_name, expected, lost, size, blob]
         args += [self.policy.retention_ms, self.policy.settled_ms, self.publish]
-        return run(lane, "assign", keys, args + list(entry.fields()))
+        return command("assign", keys, args + list(entry.fields()))
 
-    def take(self, lane: Lane, me: Instance, task_id: str) -> Answer:
-        return run(lane, "take", [self.keys.link, self.keys.task(task_id)], [me.name, me.epoch])
+    def take_command(self, me: Instance, task_id: str = "") -> list[Arg]:
+        """Taking the open task, or only this one, as a command to send behind the XREAD that waits for its entry."""
+        return command("take", [self.keys.link, self.keys.task("")], [me.name, me.epoch, task_id])
+
+    def take(self, lane: Lane, me: Instance, task_id: str = "") -> Answer:
+        return run(lane, "take", [self.keys.link, self.keys.task("")], [me.name, me.epoch, task_id])
 
     def refuse(self, lane: Lane, me: Instance, task_id: str, rc: str, reason: str) -> Answer:
         k, p = self.keys, self.policy
@@ -204,11 +215,11 @@ class LinkScripts:
         return run(lane, "submit", keys, args + list(entry.fields()))
 
     def settle(self, lane: Lane, me: Instance, task_id: str, verdict: str, reason: str = "") -> Answer:
-        k = self.keys
-        keys = [k.link, k.tasks, k.results, k.task(task_id), k.notice]
-        return run(
-            lane, "settle", keys, [me.name, me.epoch, task_id, verdict, reason, self.policy.settled_ms, self.publish]
-        )
+        """Accept or reject a result; a rejected one goes to the dead-letter stream."""
+        k, p = self.keys, self.policy
+        keys = [k.link, k.tasks, k.results, k.task(task_id), k.notice, k.dead]
+        args: list[Arg] = [me.name, me.epoch, task_id, verdict, reason, p.settled_ms, self.publish]
+        return run(lane, "settle", keys, [*args, p.retention_ms, p.dead_entries, p.dead_value_bytes])
 
     def abort(self, lane: Lane, me: Instance | None, task_id: str, reason: str) -> Answer:
         """Abort as the CJ ``me``, or as an operator when there is none."""

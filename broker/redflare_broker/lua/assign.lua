@@ -36,5 +36,5 @@ redis.call('HSET', task, 'status', 'NEW', 'name', ARGV[4], 'entry', entry, 'sess
 redis.call('HSETNX', task, 'attempt', 0)
 redis.call('HDEL', link, 'kept', 'kept_task')
 redis.call('HSET', link, 'task', ARGV[3])
-keep(ARGV[9], link, tasks, results, task)
+keep(ARGV[9], tasks, task)
 return {'NEW', ''}

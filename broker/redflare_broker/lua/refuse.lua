@@ -7,10 +7,11 @@
 local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local held = standing(link, 'agent', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
-local known = redis.call('HMGET', task, 'status', 'epoch', 'entry', 'name')
+local known = redis.call('HMGET', task, 'status', 'epoch', 'entry', 'name', 'result')
 if not known[1] then return {'GONE'} end
 if known[1] ~= 'FETCHED' or known[2] ~= ARGV[2] then return {known[1]} end
 
+remove(results, known[5])
 local entry = redis.call('XADD', results, '*', 'v', 1, 'topic', 'get_task', 'task_id', ARGV[3], 'task_name', known[4],
   'rc', ARGV[4], 'epoch', ARGV[2], 'sender', ARGV[1], 'reason', ARGV[5])
 local again = ARGV[4] == 'BLOB_MISSING'

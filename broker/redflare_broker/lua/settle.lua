@@ -1,10 +1,12 @@
 -- The CJ has the result in hand and says so; the agent that waits for it is woken.
--- KEYS: link, tasks, results, task, notice channel
--- ARGV: cj instance, cj epoch, task id, verdict (ACCEPTED or REJECTED), reason, settled ms, publish verb
+-- KEYS: link, tasks, results, task, notice channel, dead
+-- ARGV: cj instance, cj epoch, task id, verdict (ACCEPTED or REJECTED), reason, settled ms, publish verb, retention ms,
+--       longest dead stream, longest value
 -- Returns: {status} after the step | {UNKNOWN} | {FENCED} | {LOST}
 -- Why atomic: the verdict and the end of the task are one thing; abort and accept exclude each other.
 -- Why safe to run twice: a task that is settled answers with its status.
--- An accepted result's entry is kept until the next task, so a CJ that dies before it used the result finds it again.
+-- An accepted result's entry is kept until the next task, so a CJ that dies before it used the result finds it again; a
+-- rejected one is moved to the dead-letter stream.
 local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local held = standing(link, 'cj', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
@@ -17,6 +19,7 @@ if ARGV[4] == 'ACCEPTED' then
   redis.call('HSET', task, 'status', 'ACCEPTED', 'settled', now())
   redis.call('PEXPIRE', task, ARGV[6])
 else
+  bury(results, known[2], KEYS[6], ARGV[5], ARGV[9], ARGV[10], ARGV[8])
   finish(link, tasks, results, task, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 end
 redis.call(ARGV[7], KEYS[5], string.lower(ARGV[4]) .. ' ' .. ARGV[3])

@@ -26,5 +26,5 @@ remove(tasks, known[3])
 remove(results, known[5])
 redis.call('HSET', task, 'status', 'SUBMITTED', 'submit_id', ARGV[4], 'rc', ARGV[5], 'result', entry,
   'result_size', ARGV[6], 'result_blob', ARGV[7], 'epoch', ARGV[2], 'agent', ARGV[1], 'submitted', now())
-keep(ARGV[8], link, results, task)
+keep(ARGV[8], results, task)
 return {'SUBMITTED'}

@@ -15,12 +15,12 @@ local function now()
 end
 
 -- Whether the caller still holds its side of the link: OK; FENCED by a newer instance; LOST when Redis forgot it, or the
--- caller (epoch 0) has not said hello yet.
+-- caller (epoch 0) has not said hello yet. Behind the word: the link's open task ('' for none) and its kept entry.
 local function standing(link, role, instance, epoch)
-  local held = redis.call('HMGET', link, role, role .. '_epoch')
+  local held = redis.call('HMGET', link, role, role .. '_epoch', 'task', 'kept')
   if not held[1] or tonumber(epoch) == 0 then return 'LOST' end
   local current = tonumber(held[2])
-  if held[1] == instance and current == tonumber(epoch) then return 'OK' end
+  if held[1] == instance and current == tonumber(epoch) then return 'OK', held[3] or '', held[4] or '' end
   if current > tonumber(epoch) then return 'FENCED' end
   return 'LOST'
 end

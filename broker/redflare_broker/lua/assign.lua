@@ -9,14 +9,12 @@
 -- Why atomic: ledger, stream and the link's open task must never disagree.
 -- Why safe to run twice: the same task id changes nothing, unless its result is the one that is `lost`; once.
 local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held = standing(link, 'cj', ARGV[1], ARGV[2])
+local held, open, kept = standing(link, 'cj', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
-local known = redis.call('HMGET', task, 'status', 'result', 'submit_id', 'entry')
+local known = redis.call('HMGET', task, 'status', 'result', 'submit_id', 'entry', 'attempt')
 local final = known[1] == 'ABORTED' or known[1] == 'REJECTED'
 if known[1] and (final or ARGV[6] == '' or ARGV[6] ~= known[2]) then return {known[1], known[2] or ''} end
 
-local linked = redis.call('HMGET', link, 'task', 'kept')
-local open = linked[1] or ''
 if open ~= '' and open ~= ARGV[3] then
   if open ~= ARGV[5] then return {'BUSY', open} end
   finish(link, tasks, results, KEYS[5], open, 'ABORTED', 'replaced by task ' .. ARGV[3], ARGV[10])
@@ -24,17 +22,15 @@ if open ~= '' and open ~= ARGV[3] then
 end
 remove(tasks, known[4])
 remove(results, known[2])
-remove(results, linked[2])
-redis.call('HDEL', task, 'result', 'submit_id', 'reason', 'settled', 'rc')
+remove(results, kept)
+if known[1] then redis.call('HDEL', task, 'result', 'submit_id', 'reason', 'settled', 'rc') end
 if known[3] then
   redis.call('HSET', task, 'lost', known[3])
   redis.call(ARGV[11], KEYS[7], 'resend ' .. ARGV[3])
 end
 local entry = redis.call('XADD', tasks, '*', unpack(ARGV, 12))
 redis.call('HSET', task, 'status', 'NEW', 'name', ARGV[4], 'entry', entry, 'session', ARGV[1], 'size', ARGV[7],
-  'blob', ARGV[8], 'assigned', now())
-redis.call('HSETNX', task, 'attempt', 0)
-redis.call('HDEL', link, 'kept', 'kept_task')
-redis.call('HSET', link, 'task', ARGV[3])
+  'blob', ARGV[8], 'assigned', now(), 'attempt', known[5] or 0)
+redis.call('HSET', link, 'task', ARGV[3], 'kept', '', 'kept_task', '')
 keep(ARGV[9], tasks, task)
 return {'NEW', ''}

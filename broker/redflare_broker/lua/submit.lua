@@ -8,11 +8,10 @@
 -- Why atomic: a result that is reported as submitted is in the stream, and its task in nobody's hands.
 -- Why safe to run twice: the same submit id is answered with the task's status.
 local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held = standing(link, 'agent', ARGV[1], ARGV[2])
+local held, open = standing(link, 'agent', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
 if ARGV[3] == '' then
-  local open = redis.call('HGET', link, 'task')
-  if not open or open == '' then return {'UNKNOWN'} end
+  if open == '' then return {'UNKNOWN'} end
   return {'OPEN', open}
 end
 local known = redis.call('HMGET', task, 'status', 'submit_id', 'entry', 'lost', 'result')

@@ -6,10 +6,9 @@
 --          {FENCED} | {LOST}
 -- Why atomic: a task must not be handed to an instance that is being replaced.
 -- Why safe to run twice: the same epoch takes again without effect.
-local held = standing(KEYS[1], 'agent', ARGV[1], ARGV[2])
+local held, open = standing(KEYS[1], 'agent', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
-local open = redis.call('HGET', KEYS[1], 'task')
-if not open or open == '' or (ARGV[3] ~= '' and ARGV[3] ~= open) then return {'NONE'} end
+if open == '' or (ARGV[3] ~= '' and ARGV[3] ~= open) then return {'NONE'} end
 local task = KEYS[2] .. open
 local known = redis.call('HMGET', task, 'status', 'epoch', 'attempt')
 if not known[1] then return {'NONE'} end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -103,6 +104,7 @@ def _serve(pipe: Connection, factory: Callable[..., object], args: tuple[object,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the children
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and a parent that was killed takes them along
+    logging.basicConfig(level=logging.ERROR)  # aborts and takeovers are what is measured, nothing to warn of
     with pipe:
         try:
             target = factory(*args)

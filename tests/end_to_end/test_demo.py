@@ -146,6 +146,15 @@ def test_a_signal_in_the_middle_ends_everything(tmp_path: Path, send: Callable[[
         assert errors == "stopped; every process has ended\n"
 
 
+def test_an_agent_that_a_stranger_kills_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, "--rounds", "9999") as demo:
+        demo.read_until("round   2/9999")
+        victim = next(process for process in demo.processes() if process.cmdline()[-1].endswith("site-3"))
+        victim.kill()
+        demo.read_until(f"site-3: agent {victim.pid} ended by itself")
+        demo.read_until("/9999  federated")
+
+
 def test_ctrl_c_while_the_agents_start_ends_everything(tmp_path: Path) -> None:
     with running(tmp_path, "--rounds", "9999") as demo:
         wait_until(lambda: len(demo.processes()) >= 3)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from redflare_workers.demo.events import Event
+from redflare_workers.demo.signals import stop_signals
 
 if TYPE_CHECKING:
     from redflare_workers.demo.run import Options
@@ -25,18 +29,21 @@ def demo(
 ) -> None:
     """Train a classifier of handwritten digits at four sites by federated averaging, and watch it."""
     began = time.monotonic()
-    try:
-        from redflare_workers.demo.run import Options  # this takes a moment, and no other command needs it
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("redflare"):
-            raise
-        typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
-        raise typer.Exit(1) from None
-    options = Options(rounds=rounds, sites=sites, seed=seed, kill_agents=kill_agents, url=url, out=out, began=began)
-    _carry_out(options, json_file)
+    events: SimpleQueue[Event] = SimpleQueue()
+    # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
+    with stop_signals(events.put):
+        try:
+            from redflare_workers.demo.run import Options  # this takes a moment, and no other command needs it
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("redflare"):
+                raise
+            typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
+            raise typer.Exit(1) from None
+        options = Options(rounds=rounds, sites=sites, seed=seed, kill_agents=kill_agents, url=url, out=out, began=began)
+        _carry_out(options, events, json_file)
 
 
-def _carry_out(options: Options, json_file: Path | None) -> None:
+def _carry_out(options: Options, events: SimpleQueue[Event], json_file: Path | None) -> None:
     from redflare_broker.errors import ConfigError, RedflareError
     from rich.console import Console
 
@@ -47,7 +54,7 @@ def _carry_out(options: Options, json_file: Path | None) -> None:
 
     console = Console()
     try:
-        outcome = Run(options).carry_out(Display(console, options.rounds, kills=options.kill_agents))
+        outcome = Run(options, events).carry_out(Display(console, options.rounds, kills=options.kill_agents))
     except DemoStopped as stopped:
         typer.echo("stopped; every process has ended", err=True)
         raise typer.Exit(128 + stopped.signal_number) from None

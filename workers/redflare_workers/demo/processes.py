@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import threading
-from pathlib import Path
 
 from redflare_workers.demo.data import Samples
 from redflare_workers.demo.errors import DemoError
@@ -22,13 +21,16 @@ from redflare_workers.demo.kill_plan import KillPlan
 from redflare_workers.demo.model import ONE_THREAD
 from redflare_workers.demo.site_settings import SiteSettings
 
-#: An agent that ends by itself this often is not started again.
-MOST_DEATHS = 5
+#: An agent that ends by itself this often, and begins no new round in between, is not started again.
+MOST_DEATHS = 3
 
 #: Time an agent gets to say goodbye, in seconds, before it is killed.
 GRACE = 5.0
 
 LOG_FILE = "agent.log"
+
+#: Lines of the log that the error shows.
+LAST_WORDS = 12
 
 
 class AgentProcess:
@@ -44,10 +46,11 @@ class AgentProcess:
     def __init__(self, settings: SiteSettings, samples: Samples, emit: Emit, plan: KillPlan | None) -> None:
         self.site = settings.site
         self._command = settings.prepare(samples)
-        self._log = settings.workspace / LOG_FILE
+        self._log = (settings.workspace / LOG_FILE).open("w+b")
         self._emit = emit
         self._plan = plan
         self._stopping = False
+        self._round = 0  #: the latest that was begun
         self._lock = threading.Lock()  #: guards the process and its standard input
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._watch, name=f"demo-{self.site}", daemon=True)
@@ -72,29 +75,31 @@ class AgentProcess:
         if self._thread.is_alive() and self._process:
             _kill(self._process)
             self._thread.join()
+        self._log.close()
 
     def _watch(self) -> None:
         deaths = 0
         while process := self._spawn():
+            reached = self._round
             killed = self._follow(process)
             process.wait()
             self._close_lifeline()
             if self._stopping:
                 return
-            deaths += not killed
+            deaths = 0 if killed or self._round > reached else deaths + 1
             if deaths == MOST_DEATHS:
                 self._emit(Failed(error=self._explain(process)))
                 return
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        with self._lock, self._log.open("ab") as log:
+        with self._lock:
             if self._stopping:
                 return None
             process = self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=self._log,
                 env=os.environ | ONE_THREAD,
                 start_new_session=True,
             )
@@ -104,11 +109,11 @@ class AgentProcess:
     def _follow(self, process: subprocess.Popen[bytes]) -> bool:
         """Hear what the process says until it ends; whether it was killed on purpose."""
         assert process.stdout is not None
-        round_number, killed = 0, False
+        killed = False
         with process.stdout:
             for line in process.stdout:
                 told = json.loads(line)
-                round_number = told["round"]
+                self._round = round_number = max(self._round, told["round"])
                 match told["state"]:
                     case "ready":
                         self._changed(process, State.WAITING, round_number)
@@ -120,7 +125,7 @@ class AgentProcess:
                     case "halfway":
                         self._give_leave(process)
         if not self._stopping:
-            self._changed(process, State.KILLED if killed else State.DIED, round_number)
+            self._changed(process, State.KILLED if killed else State.DIED, self._round)
         return killed
 
     def _changed(self, process: subprocess.Popen[bytes], state: State, round_number: int) -> None:
@@ -138,7 +143,8 @@ class AgentProcess:
                 self._process.stdin.close()
 
     def _explain(self, process: subprocess.Popen[bytes]) -> DemoError:
-        last_words = "\n".join(_tail(self._log, 12))
+        self._log.seek(0)
+        last_words = "\n".join(self._log.read().decode(errors="replace").splitlines()[-LAST_WORDS:])
         return DemoError(
             f"the agent of {self.site} ended by itself {MOST_DEATHS} times, the last time with exit code "
             f"{process.returncode}; the end of its log:\n{last_words}"
@@ -148,9 +154,3 @@ class AgentProcess:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None:  # not waited for, so the number is still its own
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _tail(path: Path, lines: int) -> list[str]:
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_text(errors="replace").splitlines()[-lines:]
-    return []

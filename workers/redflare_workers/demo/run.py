@@ -27,7 +27,6 @@ from redflare_workers.demo.model import STEPS, Weights, fingerprint, initial
 from redflare_workers.demo.outcome import FEDERATED, POOLED, Curve, Outcome
 from redflare_workers.demo.plot import draw
 from redflare_workers.demo.processes import AgentProcess
-from redflare_workers.demo.signals import stop_signals
 from redflare_workers.demo.site_settings import SiteSettings
 from redflare_workers.exchanger import IPCExchanger
 
@@ -48,11 +47,16 @@ class Options:
 
 
 class Run:
-    """A run; ``carry_out`` may be called once."""
+    """A run; ``carry_out`` may be called once.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: of this run.
+        events: what happens, read here only; signals may be in it already.
+    """
+
+    def __init__(self, options: Options, events: SimpleQueue[Event]) -> None:
         self._options = options
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._events = events
         self._stop = threading.Event()
         self._plan = KillPlan([f"site-{n}" for n in range(1, options.sites + 1)]) if options.kill_agents else None
         self._agents: list[AgentProcess] = []
@@ -69,13 +73,14 @@ class Run:
             RedflareError: the server cannot be used.
         """
         with ExitStack() as ending:
-            ending.enter_context(stop_signals(self._events.put))
+            self._heed_signals()  # so that nothing is started any more
             ending.enter_context(display)
             ending.enter_context(threadpool_limits(1))
             split = load_split(self._options.sites, self._options.seed)
             display.sites(split.sites)
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
             _check(url)
+            self._heed_signals()
             scratch = tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True)
             ending.enter_context(scratch)
             ending.callback(self._end)
@@ -121,6 +126,11 @@ class Run:
             self._training.join()
         for agent in self._agents:
             agent.stop()
+
+    def _heed_signals(self) -> None:
+        while not self._events.empty():
+            if isinstance(event := self._events.get(), Signalled):
+                raise DemoStopped(event.number)
 
     def _follow(self, display: Display) -> None:
         """Show what happens until it is over."""

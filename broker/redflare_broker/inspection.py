@@ -115,13 +115,12 @@ class Inspector:
             blob_bytes=sum(chunks.values()),
         )
 
-    def link(self, fqcn: str) -> LinkStatus | None:
-        """One link; its payload is not measured. None when nobody was ever there."""
+    def link(self, fqcn: str) -> LinkStatus:
+        """One link; its payload is not measured. Both sides are "never" where nobody was, or all is forgotten."""
         keys = self.keys.link(fqcn)
         with self.server.borrow(self.keys.agents) as lane:
             score = cast("bytes | None", lane.call("ZSCORE", self.keys.agents, keys.fqcn))
-        status = self._link(fqcn, _milliseconds(score) if score else 0, {})
-        return None if status.agent.state == status.cj.state == "never" else status
+        return self._link(fqcn, _milliseconds(score) if score else 0, {})
 
     def task(self, task_id: str, fqcn: str | None = None) -> list[TaskView]:
         """A task by its id, on every link that knows it, or on one.

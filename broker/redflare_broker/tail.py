@@ -2,8 +2,8 @@
 
 Two threads feed one queue, both blocked in Redis: one reads the streams (XREAD BLOCK), the other hears a ``ChangeFeed``
 and reads the ledger or the sides whose keys have changed. Both connect again for as long as it takes. After that the
-streams are read from their start, minus what was reported already, and so is the ledger of the open task: what came and
-went while the connection was down is not told.
+streams are read from their start, minus what was reported already, and so are the ledgers of tasks that were or are
+open: of what came and went while the connection was down, nothing is told.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .errors import RedflareError, Unavailable
 from .inspection import Inspector
 from .keys import DEFAULT_NAMESPACE
 from .lane import Lane
-from .tail_event import TailEvent, ledger_event, presence_event, stream_event
+from .tail_event import TailEvent, ledger_event, lost_event, presence_event, stream_event
 
 _BLOCK_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 5.0
@@ -51,6 +51,7 @@ class Tail:
         self._lane: Lane | None = None
         self._entries = _Memory()
         self._ledgers = _Memory()
+        self._unsettled: set[str] = set()
         self._sides = _Memory()
         self._threads = [
             threading.Thread(target=self._supervise, args=(follow,), name=f"redflare-tail-{name}", daemon=True)
@@ -173,8 +174,9 @@ class Tail:
     def _everything(self) -> Iterator[TailEvent]:
         yield from self._presence()
         status = self._inspector.link(self._keys.fqcn)
-        if status and status.task:
-            yield from self._ledger(status.task.task_id)
+        opened = {status.task.task_id} if status.task else set()
+        for task_id in sorted(opened | self._unsettled):
+            yield from self._ledger(task_id)
 
     def _unpushed(self, task_id: str) -> Iterator[TailEvent]:
         """Where the server does not push changes of keys, an entry or a message is the occasion to look."""
@@ -183,14 +185,22 @@ class Tail:
             yield from self._everything()
 
     def _ledger(self, task_id: str) -> Iterator[TailEvent]:
+        """What a task has come to, and what became of one that was open when the connection was lost."""
         story = self._inspector.story(self._keys.fqcn, task_id)
-        if story and self._ledgers.news(task_id, (story.status, story.attempt, story.rc, story.reason, story.epoch)):
+        if story is None:
+            if task_id in self._unsettled:
+                self._unsettled.discard(task_id)
+                yield lost_event(self._keys.fqcn, task_id, self._inspector.now(self._keys.fqcn))
+            return
+        if story.is_settled:
+            self._unsettled.discard(task_id)
+        else:
+            self._unsettled.add(task_id)
+        if self._ledgers.news(task_id, (story.status, story.attempt, story.rc, story.reason, story.epoch)):
             yield ledger_event(story)
 
     def _presence(self) -> Iterator[TailEvent]:
         status = self._inspector.link(self._keys.fqcn)
-        if status is None:
-            return
         for side in (status.agent, status.cj):
             if self._sides.news(side.role, (side.state, side.instance)):
                 yield presence_event(self._keys.fqcn, side, status.now)

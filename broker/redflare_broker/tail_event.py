@@ -80,6 +80,12 @@ def ledger_event(story: TaskStory) -> TailEvent:
     )
 
 
+def lost_event(fqcn: str, task_id: str, now_ms: int) -> TailEvent:
+    """The ledger of an open task is not there any more."""
+    text = "LOST: its ledger is gone, Redis has lost its data or somebody has deleted it"
+    return TailEvent(time_ms=now_ms, kind="ledger", fqcn=fqcn, text=text, task_id=task_id, facts={"status": "LOST"})
+
+
 def presence_event(fqcn: str, side: Presence, now_ms: int) -> TailEvent:
     """The state that a side has come to."""
     text = f"{side.label} {side.place} connected" if side.connected else side.absence

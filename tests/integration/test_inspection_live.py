@@ -1,0 +1,306 @@
+"""Looking in at a real server: what only it can do is push changes, block, expire, restart and fall silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import pytest
+from redflare_broker.changes import Changed, ChangeFeed, Message
+from redflare_broker.connection import Server
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.inspection import Inspector
+from redflare_broker.keys import Keys
+from redflare_broker.tail import Tail
+from redflare_broker.tail_event import TailEvent
+
+from tests.link_steps import LinkSteps
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def server(embedded: EmbeddedServer) -> Iterator[Server]:
+    with Server.connect(embedded.url) as server:
+        with server.borrow("x") as lane:
+            lane.call("FLUSHALL")
+        yield server
+
+
+class Followed:
+    """A tail whose events are taken one by one, each within a few seconds."""
+
+    def __init__(self, tail: Tail) -> None:
+        self._tail = tail
+        self._events: queue.Queue[TailEvent | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self.seen: list[str] = []
+
+    def expect(self, kind: str, pattern: str) -> TailEvent:
+        """The next event of this kind and text; others are passed over."""
+        while True:
+            try:
+                event = self._events.get(timeout=10)
+            except queue.Empty:
+                raise AssertionError(f"no {kind} event like {pattern!r}, but: {self.seen}") from None
+            assert event is not None, f"the tail has ended after {self.seen}"
+            self.seen.append(f"{event.kind}: {event.text}")
+            if event.kind == kind and re.search(pattern, event.text):
+                return event
+
+    def _collect(self) -> None:
+        for event in self._tail:
+            self._events.put(event)
+        self._events.put(None)
+
+    def __enter__(self) -> Followed:
+        self._tail.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tail.close()
+        self._thread.join(timeout=10)
+        assert not self._thread.is_alive()
+
+
+def follow_one_task(link: LinkSteps, events: Followed) -> None:
+    """One task from end to end, each step awaited before the next is taken."""
+    link.hello("cj", "cj-host:101:c")
+    events.expect("cj", "CJ cj-host:101 connected")
+    link.assign("t1")
+    entry = events.expect("task", "task 'train' in the stream")
+    assert (entry.task_id, entry.facts["session"]) == ("t1", "cj-host:101:c")
+    link.hello("agent", "agent-host:201:d")
+    events.expect("agent", "agent agent-host:201 connected")
+    link.take("t1")
+    assert events.expect("ledger", "^FETCHED: fetched by agent agent-host:201:d$").task_id == "t1"
+    link.submit("t1")
+    events.expect("ledger", "^SUBMITTED: .* rc OK$")
+    link.settle("t1")
+    events.expect("ledger", "^ACCEPTED$")
+
+
+def test_a_tail_tells_every_step_of_a_task_as_it_happens(server: Server) -> None:
+    link = LinkSteps(server)
+    with Followed(Tail(server, link.fqcn)) as events:
+        follow_one_task(link, events)
+
+
+def test_a_tail_hears_aborts_and_goodbyes(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    link.assign("t1")
+    with Followed(Tail(server, link.fqcn)) as events:
+        events.expect("ledger", "^NEW")
+        link.abort("t1", "the round is over")
+        events.expect("ledger", "^ABORTED: the round is over$")
+        link.assign("t2")
+        link.abort("t2", "again")
+        assert events.expect("abort", "^abort t2$").task_id == "t2"
+        link.bye("agent")
+        events.expect("agent", r"no agent is connected \(it said bye\)")
+
+
+def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
+    link = LinkSteps(server)
+    link.hello("agent", "agent-host:200:b")
+    with server.borrow(link.keys.link) as lane:
+        lane.call("HINCRBY", link.keys.link, "agent_since", -60_000)
+    link.beat("agent", left_ms=200)
+    with Followed(Tail(server, link.fqcn)) as events:
+        events.expect("agent", "agent agent-host:200 connected")
+        events.expect("agent", r"no agent is connected \(last beat 1 min ago\)")
+
+
+def test_a_tail_tells_only_of_its_own_link(server: Server) -> None:
+    link, other = LinkSteps(server), LinkSteps(server, "site-1--trainer2")
+    with Followed(Tail(server, link.fqcn)) as events:
+        other.both()
+        other.assign("t2")
+        link.both()
+        link.assign("t1")
+        events.expect("ledger", "^NEW")
+
+    assert "t2" not in str(events.seen)
+
+
+def test_a_tail_goes_on_after_a_restart_of_the_server() -> None:
+    with (
+        EmbeddedServer() as embedded,
+        Server.connect(embedded.url) as watching,
+        Followed(Tail(watching, "site-1--trainer")) as events,
+    ):
+        with Server.connect(embedded.url) as server:
+            link = LinkSteps(server)
+            link.both()
+            link.assign("t0")
+        events.expect("ledger", "^NEW")
+        embedded.kill()
+        events.expect("server", "connection lost")
+        embedded.stop()
+        embedded.start()
+        assert events.expect("ledger", "^LOST").task_id == "t0"
+        with Server.connect(embedded.url) as server:
+            follow_one_task(LinkSteps(server), events)
+
+
+def test_what_became_of_an_open_task_during_an_interruption_is_told(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    link.assign("t1")
+    with Followed(Tail(server, link.fqcn)) as events:
+        events.expect("ledger", "^NEW")
+        with server.borrow("x") as lane:
+            lane.call("CLIENT", "KILL", "TYPE", "pubsub")
+        link.abort("t1", "the round is over")
+        events.expect("ledger", "^ABORTED: the round is over$")
+
+
+def test_a_tail_notices_that_all_data_was_deleted(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    link.assign("t0")
+    with Followed(Tail(server, link.fqcn)) as events:
+        events.expect("ledger", "^NEW")
+        events.expect("cj", "connected")
+        with server.borrow("x") as lane:
+            lane.call("FLUSHALL")
+        assert events.expect("ledger", "^LOST").task_id == "t0"
+        follow_one_task(link, events)
+
+
+def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
+    embedded: EmbeddedServer, server: Server
+) -> None:
+    with server.borrow("x") as lane:
+        lane.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
+    link = LinkSteps(server)
+    link.both()
+    url = embedded.url.replace("//", "//reader:pw@")
+    with Server.connect(url) as reading, Followed(Tail(reading, link.fqcn)) as events:
+        events.expect("agent", "connected")
+        link.assign("t1")
+        link.take("t1")
+        link.submit("t1")
+        link.settle("t1")
+        events.expect("ledger", "^ACCEPTED$")
+
+
+def test_a_user_who_may_not_subscribe_gets_an_error(embedded: EmbeddedServer, server: Server) -> None:
+    with server.borrow("x") as lane:
+        lane.call("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
+    url = embedded.url.replace("//", "//deaf:pw@")
+    with (
+        Server.connect(url) as deaf,
+        Tail(deaf, "site-1--trainer") as tail,
+        pytest.raises(RedflareError, match="refused to subscribe"),
+    ):
+        list(tail)
+
+
+def test_a_feed_hears_keys_that_are_written_deleted_and_expired(server: Server) -> None:
+    with ChangeFeed(server, "a:", ["a:", "b:"], ["news"]) as feed, server.borrow("a:") as lane:
+        lane.call("SET", "a:1", 1, "PX", 1)
+        heard = [feed.wait(), feed.wait()]
+        lane.call("PUBLISH", "news", "hello")
+        heard.append(feed.wait())
+        lane.call("SET", "c:1", 1)
+        lane.call("DEL", "c:1")
+        lane.call("FLUSHALL")
+        heard.append(feed.wait())
+
+        assert feed.tracked
+        assert heard == [
+            Changed(keys=("a:1",)),
+            Changed(keys=("a:1",)),
+            Message(channel="news", text="hello"),
+            Changed(keys=None),
+        ]
+        assert feed.wait(0.01) is None
+
+
+def test_a_feed_that_is_closed_wakes_its_thread(server: Server) -> None:
+    with ChangeFeed(server, "a:", ["a:"]) as feed:
+        closer = threading.Timer(0.05, feed.close)
+        closer.start()
+        with pytest.raises(Unavailable):
+            feed.wait()
+        closer.join()
+
+
+def test_payload_of_many_chunks_is_counted(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    blob = link.store(Keys().task_blob("b1"), *[10] * 600)
+    link.assign("t1", blob=blob)
+
+    inspector = Inspector(server)
+
+    assert inspector.status().links[0].blob_bytes == 6000
+    assert inspector.task("t1")[0].task_blob_bytes == 6000
+
+
+class Command:
+    """``redflare`` as a process of its own."""
+
+    def __init__(self, url: str, *args: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from redflare_workers.cli import main; main()", *args],
+            env={**os.environ, "REDFLARE_URL": url, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def object(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C; the exit code and what it said about it."""
+        self.process.send_signal(signal.SIGINT)
+        _, said = self.process.communicate(timeout=10)
+        return self.process.returncode, said
+
+
+def test_tail_follows_until_ctrl_c(embedded: EmbeddedServer, server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    command = Command(embedded.url, "tail", link.fqcn, "--json")
+    assert command.object()["kind"] in ("result", "agent", "cj")
+    link.assign("t1")
+    while (event := command.object())["kind"] != "ledger":
+        pass
+
+    assert event["text"].startswith("NEW")
+    assert command.interrupt() == (130, "")
+
+
+def test_status_watch_sees_a_change_at_once(embedded: EmbeddedServer, server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    command = Command(embedded.url, "status", "--watch", "--json")
+    assert command.object()["links"][0]["task"] is None
+    link.assign("t1")
+    while (task := command.object()["links"][0]["task"]) is None:
+        pass
+
+    assert task["age"] < 1.5
+    assert command.interrupt() == (130, "")

@@ -93,7 +93,7 @@ class Task:
             self._aborted.clear()
 
     def wait_aborted(self, timeout: float | None = None) -> bool:
-        """Wait until the task is aborted, like ``threading.Event.wait``; False when ``timeout`` seconds passed first."""
+        """Wait until the task is aborted, like ``Event.wait``; False when ``timeout`` seconds passed first."""
         return self._aborted.wait(timeout)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""From a function to a running agent: ``train(task) -> TaskResult`` is called for every task until the agent is closed."""
+"""From a function to a running agent: ``train(task) -> TaskResult`` for each task until the agent is closed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The listener: a thread that hears the abort and notice channels of one agent's link.
 
-What it hears is a wake-up and no more. Every confirmation of a subscription, the first and each after a reconnect, means
-that messages may have been missed, so it asks the link to look at the truth in Redis.
+What it hears is a wake-up and no more. Every confirmation of a subscription, the first and each after a reconnect,
+means that messages may have been missed, so it asks the link to look at the truth in Redis.
 """
 
 from __future__ import annotations

@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .codec import Encoded, encode
 from .connection import Server
-from .defs import TOPIC_SUBMIT_RESULT
-from .entry import BlobRef, Entry
+from .entry import Entry
 from .errors import BlobMissing, DecodeError, Unavailable
 from .link import Link
 from .liveness import Liveness, Peer
@@ -26,12 +24,10 @@ from .scripts import (
     ABORTED,
     ACCEPTED,
     BLOB_MISSING,
-    DUPLICATE,
     FENCED,
     FETCHED,
     LOST,
     NEW,
-    OPEN,
     REJECTED,
     RESEND,
     SUBMITTED,
@@ -40,6 +36,7 @@ from .scripts import (
     answer,
 )
 from .settings import LinkSettings
+from .submission import Submission
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +158,7 @@ class AgentLink(Link):
         Raises:
             Fenced: a newer instance has taken over.
         """
-        sending = _Sending(self, task_id, task_name, rc, encoded)
+        sending = Submission(self, task_id, task_name, rc, encoded)
         known_until = time.monotonic() + answer_timeout
         failures = 0
         try:
@@ -203,7 +200,7 @@ class AgentLink(Link):
             if left <= 0 or give_up() or not self._told.wait(left):
                 return ""
 
-    def _last_look(self, sending: _Sending) -> str:
+    def _last_look(self, sending: Submission) -> str:
         """The verdict of a CJ that has left, should its message have been lost; "" when there is none."""
         if self.peer is Peer.CLOSED and sending.task_id:
             try:
@@ -261,62 +258,6 @@ class AgentLink(Link):
         """The current task is no longer this agent's."""
         self.task_id, self.task_status = None, ""
         self._verdicts.clear()
-
-
-class _Sending:
-    """One result on its way: keeps its submit id, so that it is handed in once however often it is sent."""
-
-    def __init__(self, link: AgentLink, task_id: str, task_name: str, rc: str, encoded: Encoded) -> None:
-        self.task_id = task_id
-        self._link = link
-        self._encoded = encoded
-        self._entry = Entry(
-            topic=TOPIC_SUBMIT_RESULT,
-            task_id=task_id,
-            task_name=task_name,
-            rc=rc,
-            sender=link.me.name,
-            meta=encoded.meta,
-            data=encoded.data,
-        )
-        self._submit_id = ""
-        self._blob: BlobRef | None = None
-
-    def once(self) -> str:
-        """Send, and return the word of the answer."""
-        if not self._submit_id:
-            submit_id = uuid.uuid4().hex
-            buffers, self._blob = self._link.payload(self._encoded, self._link.keys.result_blob(submit_id))
-            self._entry = replace(self._entry, buffers=buffers, blob=self._blob)
-            self._submit_id = submit_id
-        while True:
-            said = self._step()
-            if said.word != OPEN:
-                break
-            self.task_id = said.text()
-            self._entry = replace(self._entry, task_id=self.task_id)
-        if said.word == RESEND:
-            self._submit_id = ""
-        return said.word
-
-    def _step(self) -> Answer:
-        link = self._link
-        # the entry carries the epoch it is submitted under, which a resumed link may have changed
-        return link.step(
-            lambda lane, me: link.scripts.submit(
-                lane, me, replace(self._entry, epoch=me.epoch), submit_id=self._submit_id, size=self._encoded.nbytes
-            )
-        )
-
-    def end(self, word: str) -> str:
-        """A payload that the CJ will not read is deleted; an accepted one is the CJ's to delete."""
-        if word != ACCEPTED:
-            self._link.release_blob(self._blob)
-        elif self._blob is not None:
-            self._link.hand_over_blob(self._blob)
-        if word == DUPLICATE:
-            logger.warning("%s: task %s has another result already", self._link.label, self.task_id)
-        return word
 
 
 def encode_result(meta: dict[str, Any], data: object, settings: LinkSettings) -> Encoded:

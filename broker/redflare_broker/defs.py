@@ -87,4 +87,5 @@ class TaskResult:
         self.return_code = return_code
 
     def __repr__(self) -> str:
-        return f"TaskResult(return_code={self.return_code!r}, meta={sorted(self.meta)}, data={type(self.data).__name__})"
+        data = type(self.data).__name__
+        return f"TaskResult(return_code={self.return_code!r}, meta={sorted(self.meta)}, data={data})"

@@ -46,7 +46,3 @@ class BlobMissing(RedflareError):
 
 class Fenced(RedflareError):
     """A newer instance has taken over this link; this one can change nothing any more and must stop."""
-
-
-class Interrupted(RedflareError):
-    """A blocked wait was ended from another thread, on purpose; look at the reason it was interrupted for."""

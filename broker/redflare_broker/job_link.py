@@ -1,8 +1,8 @@
 """The client job's side of a link: assigns a task, waits for its result, accepts or aborts.
 
 ``exchange`` is the whole of it and blocks in the caller's thread. Every step is safe to run twice, so its answer to any
-trouble with the connection, and to a server that lost its data, is to begin again with ``assign``: a task that stands is
-left as it is, one that was lost is put there again, one that was answered meanwhile gives its result.
+trouble with the connection, and to a server that lost its data, is to begin again with ``assign``: a task that stands
+is left as it is, one that was lost is put there again, one that was answered meanwhile gives its result.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import blobs
-from .codec import Encoded, encode
+from .codec import encode
+from .connection import Server
 from .defs import RC, TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry, check_task_id
 from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
+from .exchange import Outcome, Outgoing
 from .link import Link
+from .liveness import Liveness
 from .replies import Reply, ReplyError
 from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, NEW, REJECTED, UNKNOWN, Answer, answer
+from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,49 +32,25 @@ logger = logging.getLogger(__name__)
 _ABORT_PATIENCE: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How an exchange ended."""
-
-    #: ACCEPTED: a result is here. REJECTED: the agent could not read the task, or its result could not be read.
-    #: ABORTED: nobody will answer any more.
-    status: str
-    rc: str = ""
-    meta: dict[str, Any] = field(default_factory=dict)
-    data: Any = None
-    reason: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Outgoing:
-    """A task on its way to the agent."""
-
-    task_id: str
-    name: str
-    encoded: Encoded
-    blob_prefix: str
-    blob: BlobRef | None = None
-    entry: Entry | None = None
-    #: The open task that this one replaces, as Redis told.
-    expected: str = ""
-    #: The entry in results that has, or that reports, a missing payload: why the task is sent once more.
-    lost: str = ""
-
-    def send_again(self, lost: str) -> None:
-        """Forget what was written; the next assign writes it once more, in place of the entry ``lost``."""
-        self.entry = None
-        self.lost = lost
-
-
 class JobLink(Link):
     """The CJ's side of the link of ``fqcn``; ``exchange`` is for one thread at a time."""
 
     role = "cj"
-    _cursor = "0"
-    _kept: BlobRef | None = None
-    _owed_abort: tuple[str, str] | None = None
-    _longest_read = 30.0
-    _scripts_known = False
+
+    def __init__(
+        self, server: Server, fqcn: str, settings: LinkSettings, liveness: Liveness, on_news: Callable[[], None]
+    ) -> None:
+        super().__init__(server, fqcn, settings, liveness, on_news)
+        self._cursor = "0"
+        self._longest_read = settings.block
+        #: the server knows the assign script: a refusal of it would leave a begun read behind
+        self._scripts_known = False
+        #: payload of the last accepted result
+        self._kept: BlobRef | None = None
+        #: tasks whose ledgers stand in Redis, oldest first
+        self._settled: dict[str, None] = {}
+        #: an abort that Redis could not be told of, and its reason
+        self._owed_abort: tuple[str, str] | None = None
 
     def exchange(
         self,
@@ -100,8 +79,9 @@ class JobLink(Link):
         check_task_id(task_id)
         blob_id = uuid.uuid4().hex
         prefix = f"{self.keys.namespace}:blob:{{{blob_id}}}"
-        task = _Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
+        task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.task_id, self.task_status = task_id, ""
+        self._settled.pop(task_id, None)
         try:
             return self._until_settled(task, give_up, deadline)
         except Fenced as exc:
@@ -111,9 +91,10 @@ class JobLink(Link):
             raise
         finally:
             self.task_id, self.task_status = None, ""
+            self._settled[task_id] = None
             self.release_blob(task.blob)
 
-    def _until_settled(self, task: _Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome:
+    def _until_settled(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome:
         failures = 0
         while True:
             reason = give_up()
@@ -134,7 +115,7 @@ class JobLink(Link):
             if outcome is not None:
                 return outcome
 
-    def _attempt(self, task: _Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
+    def _attempt(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
         """Assign, wait, settle; None: begin again."""
         said = self._assign(task)
         if said.word == ACCEPTED:
@@ -146,6 +127,10 @@ class JobLink(Link):
         if said.word != NEW:
             # it stands since before: its result may be there already
             self._cursor = "0"
+        return self._wait(task, give_up, deadline)
+
+    def _wait(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
+        """Read until the task has ended; None: give up, or begin again."""
         epoch = self.me.epoch
         while not give_up() and self.task_status != ABORTED and self.me.epoch == epoch:
             left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
@@ -162,7 +147,7 @@ class JobLink(Link):
 
     # -- assign --------------------------------------------------------------------------------------------------------
 
-    def _assign(self, task: _Outgoing) -> Answer:
+    def _assign(self, task: Outgoing) -> Answer:
         while True:
             if task.entry is None:
                 buffers, task.blob = self.payload(task.encoded, task.blob_prefix)
@@ -188,20 +173,26 @@ class JobLink(Link):
         logger.debug("%s: task %s %r is %s", self.label, task.task_id, task.name, said.word)
         return said
 
-    def _assign_step(self, task: _Outgoing, entry: Entry) -> Answer:
+    def _assign_step(self, task: Outgoing, entry: Entry) -> Answer:
         size, expected, lost = task.encoded.nbytes, task.expected, task.lost
         if self._scripts_known and not expected and not lost:
             # the usual case, in one round trip with the read that waits for the result
-            sent = self.scripts.assign_command(self.me, entry, size=size)
+            sent = self.scripts.assign_command(self.me, entry, size=size, forget=self._oldest())
             reply = self.step_and_read(sent, self.keys.results, self._cursor, self._longest_read)
             if not isinstance(reply, ReplyError) and (said := answer("assign", reply)).word == NEW:
                 return said
             self.drop_lane()
-        said = self.step(
-            lambda lane, me: self.scripts.assign(lane, me, entry, size=size, expected=expected, lost=lost)
-        )
+        said = self.step(lambda lane, me: self.scripts.assign(lane, me, entry, size=size, expected=expected, lost=lost))
         self._scripts_known = True
         return said
+
+    def _oldest(self) -> str:
+        """A task whose ledger has stood long enough; "" while there are few."""
+        if len(self._settled) <= self.settings.policy.settled_tasks:
+            return ""
+        oldest = next(iter(self._settled))
+        del self._settled[oldest]
+        return oldest
 
     def drop_lane(self) -> None:
         super().drop_lane()
@@ -210,7 +201,7 @@ class JobLink(Link):
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _consider(self, task: _Outgoing, entry_id: str, fields: list[bytes]) -> Outcome | None:
+    def _consider(self, task: Outgoing, entry_id: str, fields: list[bytes]) -> Outcome | None:
         """One entry of the results stream; None: not the end of this task."""
         entry = self.parse(self.keys.results, entry_id, fields)
         if entry is None or entry.topic in (TOPIC_HELLO, TOPIC_BYE):
@@ -228,7 +219,7 @@ class JobLink(Link):
             self.bury(self.keys.results, entry_id, f"topic {entry.topic!r}, task {entry.task_id!r}: not asked for here")
         return None
 
-    def _settle(self, task: _Outgoing, entry_id: str, entry: Entry) -> Outcome | None:
+    def _settle(self, task: Outgoing, entry_id: str, entry: Entry) -> Outcome | None:
         try:
             meta, data = self.decode(entry).finish()
         except BlobMissing as exc:
@@ -249,7 +240,7 @@ class JobLink(Link):
             task.send_again("")
         return None
 
-    def _verdict(self, task: _Outgoing, verdict: str, reason: str) -> str:
+    def _verdict(self, task: Outgoing, verdict: str, reason: str) -> str:
         return self.step(lambda lane, me: self.scripts.settle(lane, me, task.task_id, verdict, reason)).word
 
     def _keep(self, blob: BlobRef | None) -> None:
@@ -263,7 +254,7 @@ class JobLink(Link):
         except RedflareError as exc:
             logger.warning("%s: payload %s expires late: %s", self.label, blob.prefix, exc)
 
-    def _kept_result(self, task: _Outgoing, entry_id: str) -> Outcome | None:
+    def _kept_result(self, task: Outgoing, entry_id: str) -> Outcome | None:
         """The result of a task that was accepted before: this process, or one that died, has had it already."""
         found = self._lookup(entry_id) if entry_id else None
         if found is not None:
@@ -285,7 +276,7 @@ class JobLink(Link):
             return [value for value in reply[0][1] if isinstance(value, bytes)]
         return None
 
-    def _refused(self, task: _Outgoing) -> Outcome:
+    def _refused(self, task: Outgoing) -> Outcome:
         reply = self.open_lane().call("HMGET", self.keys.task(task.task_id), "rc", "reason")
         rc, reason = (value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for value in _pair(reply))
         return Outcome(status=REJECTED, rc=rc, reason=reason or "the task was rejected")

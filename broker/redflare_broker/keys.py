@@ -33,7 +33,7 @@ class LinkKeys:
 
     @property
     def results(self) -> str:
-        """stream; agent writes, CJ reads; an entry goes when it is settled (an accepted one: when the next comes); TTL."""
+        """stream; agent writes, CJ reads; an entry goes when settled (an accepted one: with the next task); TTL."""
         return f"{self.prefix}:results"
 
     @property

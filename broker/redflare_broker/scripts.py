@@ -58,6 +58,8 @@ class Policy:
     settled_retention: float = 3_600.0
     #: The payload of an accepted result, for a CJ that died before it used it.
     result_keep: float = 60.0
+    #: Ledgers of settled tasks that one CJ keeps; beyond that the oldest goes with each new task.
+    settled_tasks: int = 1_000
     #: Entries in a dead-letter stream; the oldest go first.
     dead_entries: int = 1_000
     #: Bytes of one value in a dead-letter entry; the rest is cut.
@@ -177,18 +179,25 @@ class LinkScripts:
             keys.append(k.task(task_id))
         return command("beat", keys, [me.role, me.name, me.epoch, beat, ttl_ms, self.policy.retention_ms])
 
-    def assign(self, lane: Lane, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = "") -> Answer:
+    def assign(
+        self, lane: Lane, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = ""
+    ) -> Answer:
         """Put a task on the link; ``lost``: the entry in results that has, or that reports, a missing payload."""
         sent = self.assign_command(me, entry, size=size, expected=expected, lost=lost)
         return run_command(lane, "assign", sent)
 
     def assign_command(
-        self, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = ""
+        self, me: Instance, entry: Entry, *, size: int, expected: str = "", lost: str = "", forget: str = ""
     ) -> list[Arg]:
-        """``assign`` as a command, to send together with the XREAD that waits for the result."""
+        """``assign`` as a command, to send together with the XREAD that waits for the result.
+
+        ``forget``: a task settled long ago, whose ledger goes.
+        """
         k = self.keys
         task = k.task(entry.task_id)
         keys = [k.link, k.tasks, k.results, task, k.task(expected) if expected else task, k.abort, k.notice]
+        if forget:
+            keys.append(k.task(forget))
         blob = entry.blob.prefix if entry.blob else ""
         args: list[Arg] = [me.name, me.epoch, entry.task_id, entry.task_name, expected, lost, size, blob]
         args += [self.policy.retention_ms, self.policy.settled_ms, self.publish]

@@ -18,8 +18,9 @@ from typing import Any, Final, Self
 
 from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey, TaskResult
 from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.exchange import Outcome
 from redflare_broker.fqcn import agent_site_fqcn
-from redflare_broker.job_link import JobLink, Outcome
+from redflare_broker.job_link import JobLink
 from redflare_broker.liveness import Liveness, Peer
 from redflare_broker.scripts import ACCEPTED, REJECTED
 from redflare_broker.settings import LinkSettings, load_settings
@@ -377,9 +378,8 @@ def _agent_id(job_meta: object) -> str:
     if agent_id is None or agent_id == "":
         raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
     if not isinstance(agent_id, str):
-        raise ConfigError(
-            f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({type(agent_id).__name__})"
-        )
+        kind = type(agent_id).__name__
+        raise ConfigError(f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({kind})")
     return agent_id
 
 

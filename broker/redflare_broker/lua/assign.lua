@@ -1,6 +1,6 @@
 -- The CJ puts a task on the link; another one that is open is aborted first, for a link has one task at a time.
 -- KEYS: link, tasks, results, task, ledger of the open task the caller expects (or the task's own), abort channel,
---       notice channel
+--       notice channel [, ledger of a task settled long ago, which goes]
 -- ARGV: cj instance, cj epoch, task id, name, expected open id, lost ('' or the id of the results entry that says, or
 --       shows, that a payload is gone), payload bytes, blob prefix, retention ms, settled ms, publish verb,
 --       fields of the entry ...
@@ -20,6 +20,7 @@ if open ~= '' and open ~= ARGV[3] then
   finish(link, tasks, results, KEYS[5], open, 'ABORTED', 'replaced by task ' .. ARGV[3], ARGV[10])
   redis.call(ARGV[11], KEYS[6], 'abort ' .. open)
 end
+if KEYS[8] then redis.call('UNLINK', KEYS[8]) end
 remove(tasks, known[4])
 remove(results, known[2])
 remove(results, kept)

@@ -105,11 +105,13 @@ class Server:
         """
         self._check_usable()
         node = self._node(key)
-        dialled = self._idle.take(node) or self._open(node)
+        dialled: Dialled | None = None
         try:
+            dialled = self._idle.take(node) or self._open(node)
             yield dialled.lane
         except BaseException as error:
-            dialled.lane.close()
+            if dialled:
+                dialled.lane.close()
             if isinstance(error, Unavailable):
                 self._failed(node)
             raise

@@ -1,0 +1,132 @@
+"""A TCP proxy that breaks on demand, for tests of what a network does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+Mode = Literal["pass", "drop", "half_open"]
+
+_CHUNK = 1 << 16
+
+
+class Proxy:
+    """Forwards connections on ``port`` to ``target``; every change of mode applies to those that are open as well.
+
+    ``pass``: forwards. ``drop``: closes what is open and refuses what is new. ``half_open``: keeps connections, accepts
+    new ones, and swallows all bytes in silence; they are gone when it passes again.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._mode: Mode = "pass"
+        self._delay = 0.0
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._closed = threading.Event()
+        self._spawn(self._accept)
+
+    def pass_through(self) -> None:
+        """Forward again; connections that were half open stay broken, new ones work."""
+        self._set("pass", 0.0)
+
+    def drop(self) -> None:
+        """Close everything, and every new connection at once."""
+        self._set("drop", 0.0)
+        self._hang_up()
+
+    def delay(self, seconds: float) -> None:
+        """Forward every piece ``seconds`` late."""
+        self._set("pass", seconds)
+
+    def half_open(self) -> None:
+        """Swallow everything, tell nobody."""
+        self._set("half_open", 0.0)
+
+    def close(self) -> None:
+        """End all connections and threads."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._hang_up()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _set(self, mode: Mode, delay: float) -> None:
+        with self._lock:
+            self._mode, self._delay = mode, delay
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            connections, self._open = self._open, set()
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._mode == "drop":
+                client.close()
+                continue
+            try:
+                upstream = socket.create_connection(self._target, 5)
+            except OSError:
+                client.close()
+                continue
+            upstream.settimeout(None)
+            for connection in (client, upstream):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._open |= {client, upstream}
+            ends = threading.Barrier(2)
+            self._spawn(self._forward, client, upstream, ends)
+            self._spawn(self._forward, upstream, client, ends)
+
+    def _forward(self, source: socket.socket, sink: socket.socket, ends: threading.Barrier) -> None:
+        swallowed = False
+        try:
+            while data := source.recv(_CHUNK):
+                swallowed = swallowed or self._mode == "half_open"
+                if swallowed:
+                    continue  # a gap in the stream can never be forwarded across
+                if self._delay:
+                    self._closed.wait(self._delay)
+                sink.sendall(data)
+        except OSError:
+            pass
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            ends.wait(10)
+        with self._lock:
+            self._open.discard(source)
+        source.close()
+
+    def _spawn(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, name=f"proxy-{self.port}", daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+
+@contextmanager
+def proxy(url: str) -> Iterator[Proxy]:
+    """A proxy to the server of a ``redis://host:port`` URL."""
+    host, _, port = url.removeprefix("redis://").partition(":")
+    running = Proxy((host, int(port)))
+    try:
+        yield running
+    finally:
+        running.close()

@@ -21,7 +21,7 @@ from .errors import RedflareError, Unavailable
 from .inspection import Inspector
 from .keys import DEFAULT_NAMESPACE
 from .lane import Lane
-from .tail_event import TailEvent, ledger_event, lost_event, presence_event, stream_event
+from .tail_event import TailEvent, ledger_events, lost_event, presence_event, stream_event
 
 _BLOCK_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 5.0
@@ -196,8 +196,9 @@ class Tail:
             self._unsettled.discard(task_id)
         else:
             self._unsettled.add(task_id)
-        if self._ledgers.news(task_id, (story.status, story.attempt, story.rc, story.reason, story.epoch)):
-            yield ledger_event(story)
+        for event in ledger_events(story):
+            if self._ledgers.news(f"{task_id} {event.facts['status']}", event.time_ms):
+                yield event
 
     def _presence(self) -> Iterator[TailEvent]:
         status = self._inspector.link(self._keys.fqcn)

@@ -9,6 +9,7 @@ from typing import Literal
 from . import wording
 from .defs import TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESULT
 from .presence import Presence
+from .scripts import FETCHED, NEW, SUBMITTED
 from .story import TaskStory
 
 #: task, result: a stream entry; ledger: a task's state; agent, cj: a side came or went; abort, notice: a wake-up
@@ -62,22 +63,33 @@ def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat
     return TailEvent(time_ms=time_ms, kind=kind, fqcn=fqcn, text=text, task_id=facts.get("task_id", ""), facts=facts)
 
 
-def ledger_event(story: TaskStory) -> TailEvent:
-    """The state that a task has come to."""
+def ledger_events(story: TaskStory) -> list[TailEvent]:
+    """The states that a task has been in since it was assigned, the one it is in last.
+
+    A ledger is read after it has changed, and may have changed again since: its times tell what was in between.
+    """
     tries = f", attempt {story.attempt}" if story.attempt > 1 else ""
-    said = {
-        "NEW": f"assigned by CJ {story.session}",
-        "FETCHED": f"fetched by agent {story.agent}{tries}",
-        "SUBMITTED": f"submitted by agent {story.agent}, rc {story.rc}",
-    }.get(story.status, story.reason)
-    return TailEvent(
-        time_ms=story.since or story.now,
-        kind="ledger",
-        fqcn=story.fqcn,
-        text=f"{story.status}: {said}" if said else story.status,
-        task_id=story.task_id,
-        facts={"status": story.status, "attempt": str(story.attempt), "rc": story.rc, "reason": story.reason},
-    )
+    course = [
+        (NEW, story.assigned, f"assigned by CJ {story.session}"),
+        (FETCHED, story.fetched, f"fetched by agent {story.agent}{tries}"),
+        (SUBMITTED, story.submitted, f"submitted by agent {story.agent}, rc {story.rc}"),
+    ]
+    passed = next((place for place, (status, _, _) in enumerate(course) if status == story.status), len(course))
+    steps = [step for step in course[:passed] if step[1] >= max(story.assigned, 1)]
+    if passed == len(course):
+        steps.append((story.status, story.settled, story.reason))
+    else:
+        status, _, what = course[passed]
+        steps.append((status, story.since, f"{what}, again: {story.reason}" if story.reason else what))
+    return [_ledger_event(story, status, time_ms, what) for status, time_ms, what in steps]
+
+
+def _ledger_event(story: TaskStory, status: str, time_ms: int, what: str) -> TailEvent:
+    facts = {"status": status, "attempt": str(story.attempt)}
+    if status == story.status:
+        facts |= {"rc": story.rc, "reason": story.reason}
+    text = f"{status}: {what}" if what else status
+    return TailEvent(time_ms=time_ms, kind="ledger", fqcn=story.fqcn, text=text, task_id=story.task_id, facts=facts)
 
 
 def lost_event(fqcn: str, task_id: str, now_ms: int) -> TailEvent:

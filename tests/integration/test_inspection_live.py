@@ -44,6 +44,23 @@ def test_a_tail_tells_every_step_of_a_task_as_it_happens(server: Server) -> None
         follow_one_task(link, events)
 
 
+def test_a_tail_tells_the_states_that_went_by_before_it_could_look(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    with Followed(Tail(server, link.fqcn)) as events:
+        events.expect("cj", "connected")
+        link.assign("t1")
+        link.take("t1")
+        link.submit("t1")
+        link.settle("t1")
+        times = [
+            events.expect("ledger", f"^{status}").time_ms for status in ("NEW", "FETCHED", "SUBMITTED", "ACCEPTED")
+        ]
+
+        assert times == sorted(times)
+        assert not [text for text in events.seen if "ledger: " in text][4:]
+
+
 def test_a_tail_hears_aborts_and_goodbyes(server: Server) -> None:
     link = LinkSteps(server)
     link.both()

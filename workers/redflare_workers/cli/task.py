@@ -81,7 +81,7 @@ def _moments(story: TaskStory) -> Table:
 def _payload(size: int, blob: str, stored: int) -> str:
     said = wording.size(size)
     if not blob:
-        return f"{said}, in its stream entry"
+        return f"{said}, small enough for its stream entry"
     return (
         f"{said}, {wording.size(stored)} of it in chunks that stand in Redis" if stored else f"{said}, chunks are gone"
     )

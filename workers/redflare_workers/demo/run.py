@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -76,10 +76,10 @@ class Run:
             self._heed_signals()  # so that nothing is started any more
             ending.enter_context(display)
             ending.enter_context(threadpool_limits(1))
-            split = load_split(self._options.sites, self._options.seed)
-            display.sites(split.sites)
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
             _check(url)
+            split = load_split(self._options.sites, self._options.seed)
+            display.sites(split.sites)
             self._heed_signals()
             scratch = tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True)
             ending.enter_context(scratch)
@@ -171,7 +171,7 @@ class Run:
 
     def _conclude(self, split: Split, model: Weights, federated: Curve, others: list[Curve]) -> None:
         *alone, pooled = others
-        self._outcome = Outcome(
+        outcome = Outcome(
             seed=self._options.seed,
             rounds=self._options.rounds,
             steps=self._options.rounds * STEPS,
@@ -181,10 +181,11 @@ class Run:
             pooled=pooled,
             sha256=fingerprint(model),
             kills=self._plan.kills if self._plan else 0,
-            seconds=round(time.monotonic() - self._options.began, 2),
+            seconds=0.0,
             plot=str(self._options.out / PLOT_FILE),
         )
-        draw(self._outcome)
+        draw(outcome)
+        self._outcome = replace(outcome, seconds=round(time.monotonic() - self._options.began, 2))
 
 
 def _curve(name: str, samples: Samples, accuracy: list[float]) -> Curve:

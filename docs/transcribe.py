@@ -131,11 +131,13 @@ def main() -> None:
                 done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
                 return done.stdout + done.stderr
             process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=env, stdout=subprocess.PIPE, text=True)
-            threading.Event().wait(2)
+            assert process.stdout
+            printed = [process.stdout.readline()]
             getattr(federation, live.pop())()
-            threading.Event().wait(0.5)
+            while not all(any(word in line for line in printed) for word in ("ACCEPTED", "notice")):
+                printed.append(process.stdout.readline())
             process.send_signal(signal.SIGINT)
-            return process.communicate()[0] + "^C"
+            return "".join(printed) + process.communicate()[0] + "^C"
 
         stack.callback(federation.end)
         PAGE.write_text(transcribe(PAGE.read_text(), run, play))

@@ -45,7 +45,7 @@ class ClientLane(Lane):
         self._default_timeout = timeout
         self._replies: deque[Reply] = deque()
         self._waiting: deque[Command] = deque()
-        self._interrupted = False
+        self.interrupted = False
 
     def send(self, commands: Sequence[Command]) -> None:
         self._waiting.extend(commands)
@@ -98,7 +98,7 @@ class ClientLane(Lane):
                 rest = rest[len(view) :]
 
     def interrupt(self) -> None:
-        self._interrupted = True
+        self.interrupted = True
 
     def close(self) -> None:
         if not self.closed:
@@ -133,7 +133,7 @@ class ClientLane(Lane):
         return None
 
     def _check_open(self) -> None:
-        if self._interrupted:
+        if self.interrupted:
             self._fail(RedisConnectionError("the wait was interrupted by another thread"))
         if self.closed:
             self._fail(RedisConnectionError("the lane is closed"))

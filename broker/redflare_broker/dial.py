@@ -194,17 +194,18 @@ class Dialled(NamedTuple):
     @classmethod
     def wrap(cls, connection: Connection, timeout: float) -> Dialled:
         """Put the lane on a connection that fits it: a socket of ours, or a fake server's connection."""
-        make = RawLane if _has_socket(connection) else ClientLane
+        make = RawLane if isinstance(connection._sock, socket.socket) else ClientLane
         return cls(make(cast("Any", connection), node_name(connection), timeout), connection)
 
     def silent(self) -> bool:
         """Whether the lane can be used: it is open, and neither an end of file nor a stray reply waits to be read."""
-        if self.lane.closed or self.connection._sock is None:
+        if self.lane.closed or self.lane.interrupted:
             return False
-        if not _has_socket(self.connection):
-            return True
+        sock = self.connection._sock
+        if not isinstance(sock, socket.socket):
+            return sock is not None
         poll = select.poll()
-        poll.register(self.connection._sock, select.POLLIN)
+        poll.register(sock, select.POLLIN)
         return not poll.poll(0)
 
 
@@ -213,10 +214,6 @@ def abandon(connection: Connection) -> None:
     sock = connection._sock
     if isinstance(sock, socket.socket):
         sock.close()
-
-
-def _has_socket(connection: Connection) -> bool:
-    return isinstance(connection._sock, socket.socket)
 
 
 def _settings(url: ServerUrl, options: ConnectionOptions) -> dict[str, object]:

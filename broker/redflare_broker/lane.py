@@ -25,6 +25,8 @@ class Lane(ABC):
     #: the server's address, for logs: "127.0.0.1:6379"
     node: str
     closed: bool = False
+    #: ``interrupt`` was called: whatever the lane is used for next fails
+    interrupted: bool = False
 
     def call(self, *args: Arg, timeout: float | None = None) -> Reply:
         """Run one command.

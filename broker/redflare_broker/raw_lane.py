@@ -58,7 +58,7 @@ class RawLane(Lane):
         #: keeps the socket from being closed, and its number reused, while another thread shuts it down; re-entrant
         #: because a signal handler may interrupt a lane in the midst of its close
         self._guard = threading.RLock()
-        self._interrupted = False
+        self.interrupted = False
 
     def send(self, commands: Sequence[Command]) -> None:
         try:
@@ -124,7 +124,7 @@ class RawLane(Lane):
 
     def interrupt(self) -> None:
         with self._guard:
-            self._interrupted = True
+            self.interrupted = True
             if not self.closed:
                 # Not SSLSocket's own shutdown, which would take the TLS state away under the reading thread.
                 with contextlib.suppress(OSError):
@@ -219,7 +219,7 @@ class RawLane(Lane):
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Close the lane; the one place where errors of the network become ours."""
-        interrupted, closed = self._interrupted, self.closed
+        interrupted, closed = self.interrupted, self.closed
         self.close()
         if not isinstance(error, OSError | EOFError | hiredis.ProtocolError):
             raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,11 @@ def _measure(bench: Bench, chosen: Sequence[Benchmark], runs: int, report: Repor
             if benchmark.name in report.failures:
                 continue
             with console.status(f"run {run + 1} of {runs}: {benchmark.name}"):
+                began = time.monotonic()
                 try:
                     report.add(benchmark, benchmark.measure(bench))
+                    took = time.monotonic() - began
+                    console.print(f"run {run + 1} of {runs}: {benchmark.name} took {took:.0f} s")
                 except ChildError as exc:
                     report.failures[benchmark.name] = str(exc)
                 finally:

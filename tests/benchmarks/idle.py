@@ -24,7 +24,7 @@ def _link(bench: Bench) -> dict[str, float]:
         lambda: Child(Caller, bench.url, bench.site, name),
     ) as (agent, caller):
         caller.call("round_trips", 2)
-        seconds = bench.seconds(60, 10)
+        seconds = bench.seconds(60, 6)
         with count_commands(bench.url) as count:
             begin = time.monotonic()
             agent_cpu, caller_cpu = agent.call("cpu_seconds"), caller.call("cpu_seconds")

@@ -19,7 +19,7 @@ def measure(bench: Bench) -> dict[str, float]:
         return Child(HoldingAgent, bench.url, bench.site, name, bench.workspace)
 
     with children(lambda: Child(Caller, bench.url, bench.site, name)) as (caller,):
-        warm = [_standby(caller, agent) for _ in range(bench.count(10, 3))]
+        warm = [_standby(caller, agent) for _ in range(bench.count(10, 2))]
         cold = [_restart(caller, agent) for _ in range(bench.count(3, 2))]
     from_start = [since_start for since_start, _ in warm]
     return {

@@ -33,8 +33,8 @@ def _one_agent(bench: Bench) -> dict[str, float]:
         caller.call("round_trips", 50)
         bare, one = [], []
         for _ in range(BLOCKS):
-            bare.append(worker.call("tasks_per_second", bench.count(5000 // BLOCKS, 1000 // BLOCKS)))
-            trips = caller.call("round_trips", bench.count(5000 // BLOCKS, 1000 // BLOCKS))
+            bare.append(worker.call("tasks_per_second", bench.count(5000 // BLOCKS, 600 // BLOCKS)))
+            trips = caller.call("round_trips", bench.count(5000 // BLOCKS, 600 // BLOCKS))
             one.append(len(trips) / (trips[-1][1] - trips[0][0]))
     return {"bare": statistics.median(bare), "one": statistics.median(one)}
 
@@ -47,7 +47,7 @@ def _many_agents(bench: Bench) -> dict[str, float]:
         *(lambda share=share: Child(AgentGroup, bench.url, bench.site, share, bench.workspace) for share in shares),
     ) as (callers, *_):
         callers.call("tasks_per_second", 2)  # warms up
-        return {"many": callers.call("tasks_per_second", bench.count(100, 20))}
+        return {"many": callers.call("tasks_per_second", bench.count(100, 12))}
 
 
 BENCHMARK: Final = Benchmark(

@@ -95,8 +95,10 @@ class AgentLink(Link):
             return None
         said = self._taken(reply)
         for entry_id, fields in entries:
-            entry = self.parse(self.keys.tasks, entry_id, fields)
-            if entry is None:
+            try:
+                entry = self.parse(self.keys.tasks, entry_id, fields)
+            except DecodeError as exc:
+                self._unreadable(said, entry_id, str(exc))
                 continue
             if said.word == FETCHED and said.text() == entry.task_id:
                 return self._received(entry, said.number(1))
@@ -112,6 +114,13 @@ class AgentLink(Link):
             # resumes, or raises Fenced; what was lost is read and taken anew by the next call
             self.step(self.scripts.take)
         return said
+
+    def _unreadable(self, said: Answer, entry_id: str, reason: str) -> None:
+        """What is none of ours is moved away; where the task that was taken should be, it ends the task."""
+        if said.word == FETCHED and self.stands_for(said.text(), "entry", entry_id):
+            self._refuse(said.text(), BAD_REQUEST_DATA, reason)
+        else:
+            self.bury(self.keys.tasks, entry_id, reason)
 
     def _received(self, entry: Entry, attempt: int) -> ReceivedTask | None:
         try:

@@ -117,6 +117,7 @@ class JobLink(Link):
 
     def _attempt(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
         """Assign, wait, settle; None: begin again."""
+        losses = self.losses
         said = self._assign(task)
         if said.word == ACCEPTED:
             return self._kept_result(task, said.text())
@@ -127,12 +128,13 @@ class JobLink(Link):
         if said.word != NEW:
             # it stands since before: its result may be there already
             self._cursor = "0"
-        return self._wait(task, give_up, deadline)
+        return self._wait(task, give_up, deadline, losses)
 
-    def _wait(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
-        """Read until the task has ended; None: give up, or begin again."""
-        epoch = self.me.epoch
-        while not give_up() and self.task_status != ABORTED and self.me.epoch == epoch:
+    def _wait(
+        self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, losses: int
+    ) -> Outcome | None:
+        """Read until the task has ended; None: give up, or begin again, as when Redis has lost the task."""
+        while not give_up() and self.task_status != ABORTED and self.losses == losses:
             left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
             if left <= 0:
                 return None
@@ -203,8 +205,11 @@ class JobLink(Link):
 
     def _consider(self, task: Outgoing, entry_id: str, fields: list[bytes]) -> Outcome | None:
         """One entry of the results stream; None: not the end of this task."""
-        entry = self.parse(self.keys.results, entry_id, fields)
-        if entry is None or entry.topic in (TOPIC_HELLO, TOPIC_BYE):
+        try:
+            entry = self.parse(self.keys.results, entry_id, fields)
+        except DecodeError as exc:
+            return self._unreadable(task, entry_id, str(exc))
+        if entry.topic in (TOPIC_HELLO, TOPIC_BYE):
             return None
         if entry.topic == TOPIC_GET_TASK and entry.task_id == task.task_id:
             if entry.rc == BLOB_MISSING:
@@ -227,8 +232,7 @@ class JobLink(Link):
             task.send_again(entry_id)
             return None
         except DecodeError as exc:
-            self._verdict(task, REJECTED, str(exc))
-            return Outcome(status=REJECTED, rc=RC.EXECUTION_EXCEPTION, reason=str(exc))
+            return self._rejected(task, str(exc))
         verdict = self._verdict(task, ACCEPTED, "")
         if verdict == ACCEPTED:
             self._keep(entry.blob)
@@ -239,6 +243,17 @@ class JobLink(Link):
             # Redis lost the task after it gave its result: put it there again, its agent still holds the result
             task.send_again("")
         return None
+
+    def _unreadable(self, task: Outgoing, entry_id: str, reason: str) -> Outcome | None:
+        """What is none of ours is moved away; where the task's result should be, it ends the task."""
+        if self.stands_for(task.task_id, "result", entry_id):
+            return self._rejected(task, reason)
+        self.bury(self.keys.results, entry_id, reason)
+        return None
+
+    def _rejected(self, task: Outgoing, reason: str) -> Outcome:
+        self._verdict(task, REJECTED, reason)
+        return Outcome(status=REJECTED, rc=RC.EXECUTION_EXCEPTION, reason=reason)
 
     def _verdict(self, task: Outgoing, verdict: str, reason: str) -> str:
         return self.step(lambda lane, me: self.scripts.settle(lane, me, task.task_id, verdict, reason)).word
@@ -258,11 +273,10 @@ class JobLink(Link):
         """The result of a task that was accepted before: this process, or one that died, has had it already."""
         found = self._lookup(entry_id) if entry_id else None
         if found is not None:
-            entry = self.parse(self.keys.results, entry_id, found)
             try:
-                if entry is not None:
-                    meta, data = self.decode(entry).finish()
-                    return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
+                entry = self.parse(self.keys.results, entry_id, found)
+                meta, data = self.decode(entry).finish()
+                return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
             except (BlobMissing, DecodeError) as exc:
                 logger.warning("%s: the kept result of task %s is gone: %s", self.label, task.task_id, exc)
         logger.warning("%s: task %s was accepted, but its result is gone: it is done again", self.label, task.task_id)

@@ -47,6 +47,8 @@ class Line:
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
         self.me = Instance(role=self.role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
         self.fenced = False
+        #: how often Redis had lost this link, and it was resumed
+        self.losses = 0
         self._lane: Lane | None = None
         self._blocked: Lane | None = None
         #: Seconds the server may take for a read that was begun and is not finished; None: the lane is in step.
@@ -72,6 +74,7 @@ class Line:
             if said.word == FENCED:
                 self._fence()
             if seen:
+                self.losses += 1
                 logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, said.number())
             self.me = replace(self.me, epoch=said.number())
 

@@ -14,7 +14,7 @@ from .codec import Encoded, Plan, plan
 from .connection import Server
 from .defs import PROTOCOL_VERSION
 from .entry import BlobRef, Entry
-from .errors import DecodeError, Fenced, RedflareError
+from .errors import Fenced, RedflareError
 from .keys import Keys
 from .line import Line
 from .liveness import Liveness, Peer
@@ -108,14 +108,18 @@ class Link(Line):
             target[:] = buffer
         return received
 
-    def parse(self, stream: str, entry_id: str, fields: list[bytes]) -> Entry | None:
-        """An entry, or None after it was moved to the dead-letter stream because it is none of ours."""
+    def parse(self, stream: str, entry_id: str, fields: list[bytes]) -> Entry:
+        """Read an entry of a stream.
+
+        Raises:
+            DecodeError: it is none of ours; ``bury`` it, unless it ``stands_for`` the task in hand.
+        """
         prefixes = (self.keys.result_blob(""), f"{self.keys.namespace}:blob:{{")
-        try:
-            return Entry.parse(stream, entry_id, fields, allowed_prefixes=prefixes)
-        except DecodeError as exc:
-            self.bury(stream, entry_id, str(exc))
-            return None
+        return Entry.parse(stream, entry_id, fields, allowed_prefixes=prefixes)
+
+    def stands_for(self, task_id: str, field: str, entry_id: str) -> bool:
+        """Whether the ledger of a task names this entry in ``field`` (entry or result)."""
+        return self.open_lane().call("HGET", self.keys.task(task_id), field) == entry_id.encode()
 
     def bury(self, stream: str, entry_id: str, reason: str) -> None:
         """Move an entry to the dead-letter stream."""

@@ -38,34 +38,34 @@ class LinkKeys:
 
     @property
     def link(self) -> str:
-        """hash; scripts write, all read: instances, epochs, current task; TTL refreshed by heartbeats."""
+        """hash; scripts write, both sides read: instances, epochs, open task; TTL renewed by heartbeats."""
         return f"{self.prefix}:link"
 
     @property
     def dead(self) -> str:
-        """stream, capped; readers move what they cannot decode here; TTL."""
+        """stream, capped; readers move what they cannot decode here, people read it; TTL."""
         return f"{self.prefix}:dead"
 
     @property
     def abort(self) -> str:
-        """pub/sub channel; CJ publishes, agent listens; wake-up only."""
+        """channel; scripts publish, agent listens; a wake-up: abort."""
         return f"{self.prefix}:abort"
 
     @property
     def notice(self) -> str:
-        """pub/sub channel; scripts publish, agent listens; wake-up only: accepted, rejected, bye, fenced, resend."""
+        """channel; scripts publish, agent listens; a wake-up: accepted, rejected, resend, hello, bye."""
         return f"{self.prefix}:notice"
 
     def task(self, task_id: str) -> str:
-        """hash, the task's ledger; scripts write, all read; TTL, shorter once it is settled."""
+        """hash, the task's ledger; scripts write, both sides read; TTL, shorter once it is settled."""
         return f"{self.prefix}:task:{task_id}"
 
     def heartbeat(self, role: str) -> str:
-        """string (JSON) with PX; written by ``role`` (``agent`` or ``cj``), read by the other side."""
+        """string, JSON; written by ``role`` (``agent`` or ``cj``), read by the other side; TTL."""
         return f"{self.prefix}:heartbeat:{role}"
 
     def result_blob(self, blob_id: str) -> str:
-        """prefix of strings ``<prefix>:<n>``, result payload in chunks; agent writes, CJ reads; TTL."""
+        """string, ``<this>:<n>`` for each chunk of a result's payload; agent writes, CJ reads; TTL."""
         return f"{self.prefix}:blob:{blob_id}"
 
 
@@ -86,9 +86,9 @@ class Keys:
 
     @property
     def agents(self) -> str:
-        """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; heartbeats write; trimmed."""
+        """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; agents write, people read; TTL."""
         return f"{self.namespace}:agents"
 
     def task_blob(self, blob_id: str) -> str:
-        """prefix of strings ``<prefix>:<n>``, shared task payload in chunks; CJ or server writes, agents read; TTL."""
+        """string, ``<this>:<n>`` for each chunk of a task's payload; CJ writes, agent reads; TTL."""
         return f"{self.namespace}:blob:{{{blob_id}}}"

@@ -1,0 +1,115 @@
+"""Real processes for tests: started in milliseconds, told what to do over a pipe, killed, stopped and resumed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+#: One process imports everything once, and each child is a fork of it: none inherits the test's threads or sockets.
+_processes: Final = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.programs.agent", "tests.programs.cj"])
+
+#: Seconds a child may take to say what is waited for.
+PATIENCE: Final = 10.0
+_LOG_LINES: Final = 40
+
+Message = tuple[Any, ...]
+Main = Callable[..., None]
+
+
+class Child:
+    """A child process that runs ``main(connection, log, args)``; killed at the end of the ``with`` block."""
+
+    def __init__(self, main: Main, args: object, log: Path) -> None:
+        self._log = log
+        self._unheard: list[Message] = []
+        self._all: list[Message] = []
+        self._pipe, other = _processes.Pipe()
+        self._process: ForkServerProcess = _processes.Process(target=main, args=(other, str(log), args), daemon=True)
+        self._process.start()
+        other.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def connection(self) -> Connection:
+        """Readable when the child has said something, for ``multiprocessing.connection.wait``."""
+        return self._pipe
+
+    def say(self, *order: Any) -> None:
+        """Give an order."""
+        self._pipe.send(order)
+
+    def hear(self, word: str, timeout: float = PATIENCE) -> Message:
+        """The next message that begins with ``word``, without it; those in between are kept."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for index, message in enumerate(self._unheard):
+                if message[0] == word:
+                    return self._unheard.pop(index)[1:]
+            if not self._receive(deadline - time.monotonic()):
+                raise AssertionError(f"no {word!r} within {timeout:g} s, but {self._all}\n{self.log_tail()}")
+
+    def heard(self, word: str) -> list[Message]:
+        """All messages so far that begin with ``word``, without it; nothing is waited for."""
+        while self._receive(0):
+            pass
+        return [message[1:] for message in self._all if message[0] == word]
+
+    def _receive(self, timeout: float) -> bool:
+        try:
+            if self._pipe.closed or not self._pipe.poll(max(timeout, 0)):
+                return False
+            message = self._pipe.recv()
+        except (EOFError, OSError):
+            return False
+        self._unheard.append(message)
+        self._all.append(message)
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to a child that lives."""
+        assert self._process.is_alive(), f"it has ended already:\n{self.log_tail()}"
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        self._process.join()
+
+    def end(self) -> None:
+        """Let it stop its agent or exchanger, and end."""
+        self.say("end")
+        self._process.join(PATIENCE)
+        assert self._process.exitcode == 0, f"it ended with {self._process.exitcode}:\n{self.log_tail()}"
+
+    def log_tail(self) -> str:
+        """The end of what it logged."""
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-_LOG_LINES:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid} {self._log.name}>"

@@ -1,0 +1,258 @@
+"""Bytes that are not ours, or lie, meet a running agent and a running CJ: each gets a clear error and life goes on."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.children import Child
+from tests.scene import Fields, Scene, pause, resume
+from tests.waiting import wait_until
+
+Damage = Callable[[Fields], Fields]
+#: Bytes a process may need beyond what it had, whatever an entry claims: what a million values that are allowed take.
+BOUND = 400 << 20
+
+
+def change(**changes: bytes) -> Damage:
+    """Fields replaced by others."""
+    return lambda fields: {**fields, **{name.encode(): value for name, value in changes.items()}}
+
+
+def with_blobs(claim: bytes) -> Damage:
+    """A claim about blobs in the place of the buffer."""
+    return lambda fields: {**{name: fields[name] for name in fields if name != b"b0"}, b"blobs": claim}
+
+
+def million_keys() -> bytes:
+    return b'{"data":{' + b",".join(b'"%d":0' % number for number in range(1_000_001)) + b"}}"
+
+
+#: Name, what is done to an entry whose data is {"w": array}, a word of the error.
+DAMAGES: list[tuple[str, Damage, str]] = [
+    ("a buffer that was cut", lambda fields: {**fields, b"b0": fields[b"b0"][:-3]}, "bytes"),
+    ("a buffer that is missing", lambda fields: {name: fields[name] for name in fields if name != b"b0"}, "buffer"),
+    ("a size that lies about its shape", change(data=b'{"w":{"$nd":[0,"float64",[1000]]}}'), "bytes"),
+    ("10 GB in 100 bytes", change(data=b'{"w":{"$nd":[0,"float64",[1250000000]]}}'), "bytes"),
+    ("a shape that overflows", change(data=b'{"w":{"$nd":[0,"float64",[4611686018427387904,4]]}}'), "bytes|shape"),
+    ("a negative shape", change(data=b'{"w":{"$nd":[0,"float64",[-1]]}}'), "shape"),
+    ("a foreign dtype", change(data=b'{"w":{"$nd":[0,"object",[3]]}}'), "object"),
+    ("a dtype with code in its name", change(data=b'{"w":{"$nd":[0,"__import__(\'os\')",[3]]}}'), "dtype"),
+    ("deep nesting", change(data=b"[" * 100_000 + b"]" * 100_000), "deep|nest|depth|level"),
+    ("a million keys", change(data=million_keys()), "values|items|keys"),
+    ("a lone surrogate", change(data=b'{"w":"\\ud800"}'), "JSON|surrogate"),
+    ("no JSON at all", change(data=b"\x80\x04pickle"), "JSON"),
+    ("an unknown protocol version", change(v=b"99"), "version"),
+    ("a blob that is somebody else's", with_blobs(b'{"prefix":"flare:link","chunk":1,"sizes":[24]}'), "prefix"),
+    ("blobs of 10 GB", with_blobs(b'{"prefix":"%s","chunk":1048576,"sizes":[10000000000]}'), "bytes|max_bytes"),
+]
+
+
+def damaged(damage: Damage, scene: Scene, fields: Fields) -> Fields:
+    """An entry after ``damage``, with a legal prefix where it needs one."""
+    own = f"{scene.keys.namespace}:blob:{{x}}".encode()
+    return {name: value.replace(b"%s", own) for name, value in damage(fields).items()}
+
+
+def replace_entry(scene: Scene, stream: str, field: str, damage: Damage) -> None:
+    """Put a damaged copy in the place of the open task's entry, as a broken sender would have written it."""
+    [(entry, fields)] = [found for found in scene.entries(stream) if found[1].get(b"task_id") == b"t"]
+    scene.client.xdel(stream, entry)
+    copy = scene.client.xadd(stream, damaged(damage, scene, fields))  # type: ignore[arg-type]
+    scene.client.hset(scene.keys.task("t"), field, copy)
+
+
+def dead_reasons(scene: Scene) -> list[str]:
+    return [fields[b"reason"].decode() for _, fields in scene.entries(scene.keys.dead)]
+
+
+def peak_of(child: Child) -> int:
+    """The child's highest memory use since ``forget_peak``."""
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) << 10
+
+
+def forget_peak(child: Child) -> int:
+    Path(f"/proc/{child.pid}/clear_refs").write_text("5")
+    return peak_of(child)
+
+
+def assert_next_works(cj: Child, agent: Child) -> None:
+    agent.say("serve")
+    cj.say("run", "next", {"w": np.arange(3.0)})
+    task_id, data = cj.hear("result")
+    assert task_id == "next"
+    np.testing.assert_array_equal(data["w"], np.arange(3.0))
+
+
+@pytest.mark.parametrize(("damage", "word"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
+def test_a_bad_task_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, damage: Damage, word: str) -> None:
+    cj, agent = scene.cj(), scene.agent()
+    cj.say("run", "t", {"w": np.arange(3.0)})
+    scene.until("t", "NEW")
+    replace_entry(scene, scene.keys.tasks, "entry", damage)
+    before = forget_peak(agent)
+    agent.say("get")
+    task_id, kind, said = cj.hear("failed")
+    assert (task_id, kind) == ("t", "TaskRejected")
+    assert re.search(word, said), said
+    assert peak_of(agent) - before < BOUND
+    [reason] = dead_reasons(scene)
+    assert re.search(word, reason), reason
+    cj.say("run", "next", {"w": np.arange(3.0)})
+    agent.hear("task")
+    agent.say("echo")
+    assert cj.hear("result")[0] == "next"
+    assert scene.status("t") == "REJECTED"
+    assert scene.client.xlen(scene.keys.tasks) == 0
+
+
+@pytest.mark.parametrize(("damage", "word"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
+def test_a_bad_result_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, damage: Damage, word: str) -> None:
+    first = scene.cj()
+    first.say("run", "t", {"w": np.arange(3.0)})
+    agent = scene.agent_with_task()
+    first.kill()
+    agent.say("echo")
+    scene.until("t", "SUBMITTED")
+    replace_entry(scene, scene.keys.results, "result", damage)
+    cj = scene.cj()
+    before = forget_peak(cj)
+    cj.say("run", "t", {"w": np.arange(3.0)})
+    task_id, kind, said = cj.hear("failed")
+    assert (task_id, kind) == ("t", "TaskRejected")
+    assert re.search(word, said), said
+    assert agent.hear("submitted") == (False,)
+    assert peak_of(cj) - before < BOUND
+    [reason] = dead_reasons(scene)
+    assert re.search(word, reason), reason
+    assert_next_works(cj, agent)
+    assert scene.status("t") == "REJECTED"
+
+
+FOREIGN: list[dict[bytes, bytes]] = [
+    {b"hello": b"\xff\xfe\x00 not ours"},
+    {b"v": b"99", b"topic": b"get_task", b"task_id": b"u"},
+    {b"v": b"1", b"topic": b"get_task"},
+    {b"v": b"1", b"topic": b"\x00", b"task_id": b"u"},
+    {b"v": b"1", b"topic": b"submit_result", b"task_id": b"../../u", b"data": b"{}", b"meta": b"{}"},
+    {b"v": b"1", b"topic": b"submit_result", b"task_id": b"u", b"data": b"{}", b"meta": b"{}", b"rc": b"OK"},
+    {b"x" * 5_000: b"y" * 200_000},
+    {b"f%d" % number: b"" for number in range(2_000)},
+]
+
+
+def test_entries_that_are_not_ours_go_to_the_dead_letters_and_hinder_nothing(scene: Scene) -> None:
+    cj, agent = scene.cj(), scene.agent()
+    agent.say("serve")
+    for stream in (scene.keys.tasks, scene.keys.results):
+        for fields in FOREIGN:
+            scene.client.xadd(stream, fields)  # type: ignore[arg-type]
+            scene.client.pexpire(stream, 6_000)
+    for number in range(3):
+        cj.say("run", f"t{number}", number)
+        assert cj.hear("result") == (f"t{number}", number)
+    wait_until(lambda: scene.client.xlen(scene.keys.dead) == 2 * len(FOREIGN))
+    streams = {fields[b"stream"].decode() for _, fields in scene.entries(scene.keys.dead)}
+    assert streams == {scene.keys.tasks, scene.keys.results}
+    scene.assert_settled({f"t{number}": "ACCEPTED" for number in range(3)})
+
+
+def chunk_of(scene: Scene, owner: str) -> str:
+    [key] = [key for key in scene.own_keys() if owner in key and key.endswith(":0")]
+    return key
+
+
+@pytest.mark.parametrize("cut", [b"short", b"x" * ((1 << 20) + 1)])
+def test_a_task_whose_chunk_has_another_size_is_rejected(scene: Scene, cut: bytes) -> None:
+    cj, agent = scene.cj(), scene.agent()
+    cj.say("run", "t", {"w": np.arange(400_000.0)})
+    scene.until("t", "NEW")
+    scene.client.set(chunk_of(scene, ":blob:"), cut, px=5_000)
+    agent.say("get")
+    assert "bytes" in cj.hear("failed")[2]
+    cj.say("run", "next", 2)
+    agent.hear("task")
+    agent.say("echo")
+    assert cj.hear("result") == ("next", 2)
+
+
+def test_a_result_whose_chunk_was_cut_is_rejected(scene: Scene) -> None:
+    cj = scene.cj()
+    cj.say("run", "t", 1)
+    agent = scene.agent_with_task()
+    pause(cj)
+    agent.say("submit", np.arange(400_000.0))
+    scene.until("t", "SUBMITTED")
+    scene.client.set(chunk_of(scene, ":blob:"), b"short", px=5_000)
+    resume(cj)
+    assert "bytes" in cj.hear("failed")[2]
+    assert agent.hear("submitted") == (False,)
+    assert_next_works(cj, agent)
+
+
+def test_a_result_whose_chunk_is_gone_is_sent_again_without_new_work(scene: Scene) -> None:
+    cj = scene.cj()
+    cj.say("run", "t", 1)
+    agent = scene.agent_with_task()
+    pause(cj)
+    agent.say("submit", np.arange(400_000.0))
+    scene.until("t", "SUBMITTED")
+    scene.client.delete(chunk_of(scene, ":blob:"))
+    resume(cj)
+    task_id, data = cj.hear("result")
+    np.testing.assert_array_equal(data, np.arange(400_000.0))
+    assert agent.hear("submitted") == (True,)
+    assert (task_id, scene.works()) == ("t", [("t", 1)])
+
+
+def test_nan_and_infinity_arrive_as_they_are(scene: Scene) -> None:
+    cj, agent = scene.cj(), scene.agent()
+    agent.say("serve")
+    cj.say("run", "t", {"x": math.nan, "y": [math.inf, -math.inf], "w": np.array([math.nan, 1.0])})
+    _, data = cj.hear("result")
+    assert math.isnan(data["x"])
+    assert data["y"] == [math.inf, -math.inf]
+    np.testing.assert_array_equal(data["w"], [math.nan, 1.0])
+
+
+def nested(depth: int) -> Any:
+    tree: Any = 0
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
+UNSENDABLE: list[tuple[str, Any, str]] = [
+    ("a lone surrogate", {"name": "\ud800"}, "name"),
+    ("a lone surrogate in a key", {"\ud800": 1}, "surrogate|UTF-8|encod"),
+    ("deep nesting", nested(200), "deep|nest|depth|level"),
+    ("objects in an array", {"w": np.array([object()], dtype=object)[:0]}, "object"),
+    ("a million keys", {str(number): 0 for number in range(1_000_001)}, "values|items|keys"),
+    ("a set", {"labels": {1, 2}}, "labels"),
+]
+
+
+@pytest.mark.parametrize(("data", "word"), [case[1:] for case in UNSENDABLE], ids=[case[0] for case in UNSENDABLE])
+def test_what_cannot_be_sent_is_refused_where_it_is_sent(scene: Scene, data: Any, word: str) -> None:
+    cj, agent = scene.cj(), scene.agent()
+    cj.say("run", "bad", data)
+    task_id, kind, said = cj.hear("failed")
+    assert (task_id, kind in ("EncodeError", "MessageTooLarge")) == ("bad", True)
+    assert re.search(word, said), said
+    assert scene.client.xlen(scene.keys.tasks) == 0
+    cj.say("run", "t", 1)
+    agent.say("get")
+    agent.hear("task")
+    agent.say("submit", data)
+    assert re.search(word, agent.hear("refused")[0])
+    agent.say("submit", "good")
+    assert cj.hear("result") == ("t", "good")

@@ -1,0 +1,72 @@
+"""What the child programs have in common: words over a pipe, and points at which to wait for the test."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from redflare_broker.link import Link
+from redflare_broker.scripts import LinkScripts
+
+Message = tuple[Any, ...]
+
+
+class ParentPipe:
+    """Tells the test what happens and hears what to do; the process ends with its test."""
+
+    def __init__(self, connection: Connection, log: str) -> None:
+        self._connection = connection
+        self._guard = threading.Lock()
+        self._go = threading.Event()
+        # what Python and its libraries say stands in a file that a failing test shows
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+    def tell(self, *message: Any) -> None:
+        """Say something to the test; what was said stays said, whatever happens to this process."""
+        with self._guard:
+            self._connection.send(message)
+
+    def obey(self, orders: Mapping[str, Callable[..., None]]) -> None:
+        """Run each order of the test in a thread of its own; returns at "end"."""
+        while True:
+            try:
+                word, *args = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # the test is gone
+            if word == "end":
+                return
+            if word == "go":
+                self._go.set()
+            else:
+                threading.Thread(target=orders[word], args=args, name=f"order-{word}", daemon=True).start()
+
+    def wait_at(self, point: str) -> None:
+        """At a point like "before:settle" say "at" and wait for "go": the moment to kill this process, or another."""
+        if not point:
+            return
+        when, step = point.split(":")
+        owner = LinkScripts if hasattr(LinkScripts, step) else Link
+        original = getattr(owner, step)
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if when == "before":
+                self._wait(point)
+            said = original(*args, **kwargs)
+            if when == "after":
+                self._wait(point)
+            return said
+
+        setattr(owner, step, wrapped)
+
+    def _wait(self, point: str) -> None:
+        self._go.clear()
+        self.tell("at", point)
+        self._go.wait()

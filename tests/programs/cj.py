@@ -1,0 +1,76 @@
+"""A client job that runs the tasks its test names, for one agent or several."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from redflare_broker.errors import RedflareError
+from redflare_broker.settings import LinkSettings
+from redflare_workers.exchanger import IPCExchanger
+
+from .child_pipe import ParentPipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class CJArgs:
+    """What a child CJ is made of."""
+
+    url: str
+    settings: LinkSettings
+    site: str = "site-1"
+    agent_ids: tuple[str, ...] = ("agent",)
+    #: "before:settle", "after:assign" and the like: where to wait for the test.
+    wait_at: str = ""
+
+
+class CJProgram:
+    """Exchangers, and the orders for them."""
+
+    def __init__(self, pipe: ParentPipe, args: CJArgs) -> None:
+        self._pipe = pipe
+        self.exchangers = {
+            agent_id: IPCExchanger(
+                redis_url=args.url,
+                site_name=args.site,
+                agent_id=agent_id,
+                agent_heartbeat_interval=args.settings.heartbeat_interval,
+                settings=args.settings,
+            )
+            for agent_id in args.agent_ids
+        }
+
+    def start(self) -> None:
+        for exchanger in self.exchangers.values():
+            exchanger.start()
+        self._pipe.tell("started")
+
+    def run(self, task_id: str, data: Any = None, timeout: float | None = None, agent_id: str = "agent") -> None:
+        """Tells ("result", id, data) or ("failed", id, error's name, its words)."""
+        try:
+            result = self.exchangers[agent_id].run("train", data, timeout=timeout, task_id=task_id)
+        except RedflareError as exc:
+            self._pipe.tell("failed", task_id, type(exc).__name__, str(exc))
+        else:
+            self._pipe.tell("result", task_id, result.data)
+
+    def abort(self, agent_id: str = "agent") -> None:
+        self.exchangers[agent_id].abort("the test says so")
+
+    def stop(self) -> None:
+        for exchanger in self.exchangers.values():
+            exchanger.stop()
+        self._pipe.tell("stopped")
+
+
+def main(connection: Connection, log: str, args: CJArgs) -> None:
+    """Run the CJ until the test ends it."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    pipe.wait_at(args.wait_at)
+    program = CJProgram(pipe, args)
+    program.start()
+    pipe.obey({"run": program.run, "abort": program.abort})
+    program.stop()

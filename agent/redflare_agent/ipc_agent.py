@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from redflare_broker.abort import Listener
@@ -352,6 +353,12 @@ class IPCAgent(FlareAgent):
             self._close("the CJ said bye")
         elif self._link.peer is Peer.DEAD:
             self._close(f"no sign of the CJ for {self._link.liveness.silence:.0f} s")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._stopped:  # another thread, or a signal handler, may have stopped it: no reason to warn
+            self.stop()
 
     def __repr__(self) -> str:
         state = f"closed ({self._closed})" if self._closed else "running" if self._started else "new"

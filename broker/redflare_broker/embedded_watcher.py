@@ -11,6 +11,7 @@ and reaped, a temporary directory removed, and the lock released.
 from __future__ import annotations
 
 import contextlib
+import os
 import fcntl
 import shutil
 import signal
@@ -66,7 +67,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 def _tell(line: str) -> None:
     with contextlib.suppress(OSError):  # the parent may be gone, which is what we are here for
-        print(line, flush=True)
+        os.write(1, f"{line}\n".encode())  # not through a buffer, whose rest would be complained of at the end
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

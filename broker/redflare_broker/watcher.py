@@ -13,7 +13,6 @@ from typing import Final
 
 from .errors import ConfigError, ServerError
 
-
 #: For the C library of the server: payloads come and go, and taking fresh pages from the system for each makes a large
 #: write a third slower; so up to 256 MiB that were freed are kept for the next.
 _MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}

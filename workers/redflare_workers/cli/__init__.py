@@ -13,4 +13,6 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
         sys.exit("redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'")
+    except KeyboardInterrupt:  # nothing has begun
+        sys.exit(130)
     app()

@@ -1,8 +1,8 @@
 """The heartbeat thread: one for all links of a process that share a server.
 
 Every link is beaten for at its own interval; those that are due together go in one pipeline. A beat renews what the
-link has in Redis, and its answer tells the link what it must know: what a lost pub/sub message would have said is learned
-here at the latest. The thread survives everything it meets: an unreachable server is reported to the links,
+link has in Redis, and its answer tells the link what it must know: what a lost pub/sub message would have said is
+learned here at the latest. The thread survives everything it meets: an unreachable server is reported to the links,
 whose own clocks then decide, and an exception of a link's callback is logged.
 """
 

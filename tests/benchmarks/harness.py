@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import logging
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Final, Self
 
@@ -41,7 +43,7 @@ class Child:
         self._pipe, theirs = context.Pipe()
         self._name = factory.__name__
         self._process = context.Process(target=_serve, args=(theirs, factory, args), name=self._name, daemon=True)
-        self._process.start()
+        _start_without_interrupts(self._process)
         theirs.close()
 
     def __repr__(self) -> str:
@@ -99,11 +101,20 @@ class Child:
         self.close()
 
 
+def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> None:
+    """Start a process that never sees Ctrl-C, which reaches the whole group; the parent ends its children itself."""
+    resource_tracker.ensure_running()  # started now, because its start would end the block below
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _serve(pipe: Connection, factory: Callable[..., object], args: tuple[object, ...]) -> None:
     """Run in the child: answer calls until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the children
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and a parent that was killed takes them along
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a parent that was killed takes its children along
     logging.basicConfig(level=logging.ERROR)  # aborts and takeovers are what is measured, nothing to warn of
     with pipe:
         try:

@@ -64,6 +64,17 @@ class Cluster:
         wait_until(lambda: all(self._knows_successor(node, lost) for node in others), 30, f"failover of {lost.url}")
         return lost
 
+    def hand_over(self, key: str) -> Node:
+        """Let the replica of the node that serves ``key`` take over without a loss; return it when all know."""
+        old = self.primary_of(key)
+        with old.client() as client:
+            (replica,) = client.execute_command("ROLE")[2]
+        new = next(node for node in self.nodes if node.port == int(replica[1]))
+        with new.client() as client:
+            client.execute_command("CLUSTER FAILOVER")
+        wait_until(lambda: all(self._knows_successor(node, old) for node in self.nodes), 30, "the hand-over")
+        return new
+
     @staticmethod
     def _knows_successor(node: Node, lost: Node) -> bool:
         with node.client() as client:

@@ -148,7 +148,7 @@ class TlsNode(Node):
 
     def _write_certificates(self) -> None:
         authority = trustme.CA()
-        server = authority.issue_cert("localhost", "127.0.0.1")
+        server = authority.issue_cert("localhost")
         authority.cert_pem.write_to_path(str(self.directory / "ca-cert.pem"))
         server.private_key_pem.write_to_path(str(self.directory / "key.pem"))
         server.cert_chain_pems[0].write_to_path(str(self.directory / "cert.pem"))

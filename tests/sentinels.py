@@ -38,24 +38,12 @@ class SentinelTrio:
             wait_until(lambda node=node: self._sees_all(node), 20)  # type: ignore[misc]
 
     def failover(self) -> Node:
-        """Let the Sentinels promote the replica; return the old primary, which is the replica now."""
-        old = self.primary
-        with self.sentinels[0].client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", "main")
-        self._await_new_primary(old)
-        wait_until(lambda: old.info("replication").get("master_link_status") == "up", 30, "the old primary's demotion")
-        return old
-
-    def kill_primary(self) -> Node:
         """Kill the primary; return it when the Sentinels have promoted the replica."""
         old = self.primary
         old.kill()
-        self._await_new_primary(old)
-        return old
-
-    def _await_new_primary(self, old: Node) -> None:
         new = next(node for node in self.nodes if node is not old)
         wait_until(lambda: new.info("replication")["role"] == "master" and self.primary is new, 30, "failover")
+        return old
 
     @staticmethod
     def _sees_all(node: Node) -> bool:

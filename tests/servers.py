@@ -79,7 +79,7 @@ def sentinel() -> Iterator[SentinelTrio]:
             "dir": "<directory>",
             "sentinel monitor main": f"127.0.0.1 {primary.port} 2",
             "sentinel down-after-milliseconds main": 1000,
-            "sentinel failover-timeout main": 5000,
+            "sentinel failover-timeout main": 1000,
         }
         sentinels = [stack.enter_context(running(Node(binary, watch, "--sentinel"))) for _ in range(3)]
         trio = SentinelTrio([primary, replica], sentinels)

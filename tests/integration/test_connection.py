@@ -1,0 +1,365 @@
+"""Servers of every kind, and what networks and restarts do to connections."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import redis
+import trustme
+from redflare_broker.connection import ConnectionOptions, Server
+from redflare_broker.errors import ConfigError, ServerError, Unavailable
+from redflare_broker.lane import Lane
+from redflare_broker.preflight import check
+
+from tests import servers
+from tests.cluster import Cluster
+from tests.nodes import Node, TlsNode
+from tests.proxy import Proxy, proxy
+from tests.sentinels import SentinelTrio
+from tests.waiting import wait_until
+
+KEY = "flare:{site-1--trainer}:link"
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with servers.embedded() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tls() -> Iterator[TlsNode]:
+    with servers.tls() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with servers.cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sentinel() -> Iterator[SentinelTrio]:
+    with servers.sentinel() as running:
+        yield running
+
+
+@pytest.fixture
+def cut(node: Node) -> Iterator[Proxy]:
+    with proxy(node.url) as made:
+        yield made
+
+
+def _ping(lane: Lane) -> object:
+    return lane.call("PING")
+
+
+def _increment(lane: Lane) -> object:
+    return lane.call("HINCRBY", KEY, "n", 1)
+
+
+def _write(lane: Lane) -> str:
+    lane.call("SET", KEY, 1, "PX", 60_000)
+    return lane.node
+
+
+def _soon(seconds: float = 20.0) -> float:
+    return time.monotonic() + seconds
+
+
+@pytest.mark.parametrize("kind", sorted(servers.KINDS))
+def test_every_kind_of_server_is_fit_for_both_roles(kind: str) -> None:
+    with servers.KINDS[kind]() as running:
+        for options in (running.options, running.agent_options):
+            with Server.connect(running.url, options) as server:
+                assert check(server).eviction == "noeviction"
+        with running.client() as admin:
+            assert list(admin.scan_iter("*")) == []
+
+
+def test_a_database_of_the_url_is_used(node: Node) -> None:
+    with Server.connect(f"{node.url}/3") as server, redis.Redis.from_url(f"{node.url}/3") as client:
+        server.run(KEY, lambda lane: lane.call("SET", "in-three", 1, "PX", 10_000))
+        assert client.get("in-three") == b"1"
+
+
+def test_a_client_of_a_real_server_gives_its_settings(node: Node) -> None:
+    with (
+        redis.Redis.from_url(f"{node.url}/4", decode_responses=True) as client,
+        Server.connect(client=client) as server,
+    ):
+        server.run(KEY, lambda lane: lane.call("SET", "in-four", 1, "PX", 10_000))
+        assert client.get("in-four") == "1"
+        assert server.run(KEY, lambda lane: lane.call("GET", "in-four")) == b"1"
+
+
+def test_the_name_of_a_client_is_listed(node: Node) -> None:
+    with Server.connect(node.url, ConnectionOptions(client_name="cj-of-site-1")) as server, node.client() as client:
+        server.run(KEY, _ping, deadline=_soon())
+        assert "cj-of-site-1" in [entry["name"] for entry in client.client_list()]
+
+
+def test_nobody_listening_is_unavailable_and_named() -> None:
+    with (
+        Server.connect("redis://127.0.0.1:1") as server,
+        pytest.raises(Unavailable, match=r"redis://127\.0\.0\.1:1 cannot be reached"),
+    ):
+        server.lane(KEY)
+
+
+def test_a_wrong_password_is_refused_at_once(node: Node) -> None:
+    url = node.url.replace("//", "//nobody:wrong@")
+    with Server.connect(url) as server, pytest.raises(ServerError, match="refuses the login") as caught:
+        server.run(KEY, _ping, deadline=_soon())
+    assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+
+
+def test_a_rotated_password_file_is_read_again(node: Node, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("first\n")
+    with node.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "rotating", "on", ">first", "+ping")
+        with Server.connect(node.url, ConnectionOptions(username="rotating", password_file=secret)) as server:
+            assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+            admin.execute_command("ACL", "SETUSER", "rotating", "resetpass", ">second")
+            secret.write_text("second\n")
+            lane = server.lane(KEY)
+            assert lane.call("PING") == b"PONG"
+            lane.close()
+
+
+def test_lanes_that_died_while_idle_are_not_lent(node: Node) -> None:
+    with Server.connect(node.url) as server:
+        with server.borrow(KEY) as first, server.borrow(KEY) as second:
+            assert first.call("PING") == second.call("PING") == b"PONG"
+        node.restart()
+        with server.borrow(KEY) as lane:
+            assert lane not in (first, second)
+            assert lane.call("PING") == b"PONG"
+
+
+def test_run_survives_a_restart_of_the_server(node: Node) -> None:
+    with Server.connect(node.url) as server:
+        server.run(KEY, _ping, deadline=_soon())
+        node.kill()
+        with pytest.raises(Unavailable):
+            server.run(KEY, _ping, deadline=_soon(0.1))
+        node.restart()
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+
+
+def test_run_survives_dropped_connections(cut: Proxy) -> None:
+    with Server.connect(cut.url) as server:
+        server.run(KEY, _ping, deadline=_soon())
+        cut.drop()
+        with pytest.raises(Unavailable):
+            server.run(KEY, _ping, deadline=_soon(0.1))
+        cut.pass_through()
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+
+
+def test_a_half_open_connection_is_unavailable_after_the_socket_timeout(cut: Proxy) -> None:
+    with Server.connect(cut.url, ConnectionOptions(socket_timeout=0.2, connect_timeout=0.2)) as server:
+        with server.borrow(KEY) as one, server.borrow(KEY) as other:
+            assert one.call("PING") == other.call("PING") == b"PONG"
+        cut.half_open()
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            server.run(KEY, _ping, stop=lambda: True)
+        assert 0.15 < time.monotonic() - began < 1.0
+        cut.pass_through()
+        assert server.run(KEY, _ping, stop=lambda: True) == b"PONG", "the other idle lane led into the same hole"
+
+
+def test_a_slow_network_is_only_slow(cut: Proxy) -> None:
+    with Server.connect(cut.url, ConnectionOptions(socket_timeout=2)) as server:
+        cut.delay(0.05)
+        began = time.monotonic()
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+        assert time.monotonic() - began >= 0.1
+
+
+def test_a_server_that_is_stopped_answers_when_it_goes_on(node: Node) -> None:
+    with Server.connect(node.url, ConnectionOptions(socket_timeout=0.1)) as server:
+        server.run(KEY, _ping, deadline=_soon())
+        node.pause()
+        try:
+            with pytest.raises(Unavailable):
+                server.run(KEY, _ping, stop=lambda: True)
+        finally:
+            node.resume()
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+
+
+def _use_in_child(server: Server, lane: Lane, told: Connection) -> None:
+    uses: list[Callable[[], object]] = [
+        lambda: server.run(KEY, _ping, deadline=_soon()),
+        lambda: server.lane(KEY),
+        lambda: lane.call("PING"),
+    ]
+    for use in uses:
+        try:
+            told.send(repr(use()))
+        except (ConfigError, Unavailable) as error:
+            told.send(f"{type(error).__name__}: {error}")
+    server.close()
+    told.close()
+
+
+def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -> None:
+    with Server.connect(node.url) as server:
+        lane = server.lane(KEY)
+        with server.borrow(KEY) as idle:
+            idle.call("CLIENT", "SETNAME", "mine")
+        hear, tell = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(server, lane, tell))
+        child.start()
+        tell.close()
+        answers = [hear.recv() for _ in range(3)]
+        child.join()
+        hear.close()
+        refusal = f"ConfigError: the connection to {node.url} was made in process {os.getpid()} and cannot be used"
+        assert answers[0].startswith(refusal)
+        assert answers[1].startswith(refusal)
+        assert answers[2].startswith("Unavailable")
+        assert lane.call("PING") == b"PONG"
+        with server.borrow(KEY) as same:
+            assert same is idle
+            assert same.call("CLIENT", "GETNAME") == b"mine"
+        lane.close()
+
+
+def test_tls_wants_our_authority_to_be_known(tls: TlsNode, tmp_path: Path) -> None:
+    stranger = tmp_path / "rootCA.pem"
+    trustme.CA().cert_pem.write_to_path(str(stranger))
+    options = ConnectionOptions(ca_cert=stranger, client_cert=tls.options.client_cert)
+    with Server.connect(tls.url, options) as server, pytest.raises(ConfigError, match=r"is not trusted.*Set ca_cert"):
+        server.run(KEY, _ping, deadline=_soon())
+
+
+def test_tls_wants_the_host_that_the_certificate_is_for(tls: TlsNode) -> None:
+    url = tls.url.replace("localhost", "127.0.0.1")
+    with Server.connect(url, tls.options) as server, pytest.raises(ConfigError, match="use the host name"):
+        server.run(KEY, _ping, deadline=_soon())
+
+
+def test_tls_without_a_client_certificate_says_so(tls: TlsNode) -> None:
+    options = ConnectionOptions(ca_cert=tls.options.ca_cert, username="cj", password="cj-secret")
+    with Server.connect(tls.url, options) as server, pytest.raises(ServerError, match="client certificate"):
+        server.run(KEY, _ping, deadline=_soon())
+
+
+def test_tls_lanes_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:
+    with Server.connect(tls.url, tls.options) as server, tls.client() as admin:
+        with server.borrow(KEY) as first:
+            assert first.call("PING") == b"PONG"
+        with server.borrow(KEY) as again:
+            assert again is first
+            assert again.call("PING") == b"PONG"
+        admin.client_kill_filter(skipme=True, _type="normal")
+        with server.borrow(KEY) as lane:
+            assert lane is not first
+            assert lane.call("PING") == b"PONG"
+
+
+def test_an_acl_user_reaches_no_other_keys_and_channels(tls: TlsNode) -> None:
+    with Server.connect(tls.url, tls.agent_options) as server:
+        for refused in (("SET", "other", 1), ("PUBLISH", "other", 1), ("FLUSHALL",), ("SET", "flare:blob:{x}:0", 1)):
+            with pytest.raises(ServerError, match="NOPERM"):
+                server.run(KEY, lambda lane, command=refused: lane.call(*command))  # type: ignore[misc]
+
+
+def test_keys_of_a_cluster_are_reached_on_their_nodes(cluster: Cluster) -> None:
+    with Server.connect(cluster.url) as server:
+        keys = [f"flare:{{site-{number}--a}}:link" for number in range(20)]
+        nodes = set()
+        for key in keys:
+            nodes.add(server.run(key, lambda lane, key=key: lane.call("SET", key, 1, "PX", 5000) and lane.node))  # type: ignore[misc]
+        assert len(nodes) == 3
+        assert set(keys) <= set(server.scan("flare:{site-*"))
+
+
+def test_a_cluster_client_gives_its_nodes(cluster: Cluster) -> None:
+    with cluster.client() as client, Server.connect(client=client) as server:
+        assert server.cluster
+        assert server.run(KEY, lambda lane: lane.call("SET", KEY, 1, "PX", 1)) == b"OK"
+
+
+def test_a_moved_slot_is_followed(cluster: Cluster) -> None:
+    with Server.connect(cluster.url) as server:
+        home = cluster.primary_of(KEY)
+        assert server.run(KEY, lambda lane: lane.node) == f"127.0.0.1:{home.port}"
+        moved = cluster.hand_over(KEY)
+        assert moved is not home
+        assert server.run(KEY, _write, deadline=_soon()) == f"127.0.0.1:{moved.port}"
+
+
+def test_a_dead_primary_of_a_cluster_is_replaced(cluster: Cluster) -> None:
+    with Server.connect(cluster.url) as server:
+        server.run(KEY, lambda lane: lane.call("DEL", KEY))
+        assert server.run(KEY, _increment, deadline=_soon()) == 1
+        dedicated = server.lane(KEY)
+        lost = cluster.primary_of(KEY)
+        lost.kill()
+        with pytest.raises(Unavailable):
+            dedicated.call("PING")
+        try:
+            assert isinstance(server.run(KEY, _increment, deadline=_soon(30)), int)
+            successor = server.lane(KEY)
+            assert successor.node not in (dedicated.node, f"127.0.0.1:{lost.port}")
+            successor.close()
+        finally:
+            lost.restart()
+
+
+def test_a_node_of_a_cluster_is_no_single_server(cluster: Cluster) -> None:
+    other = next(node for node in cluster.nodes[:3] if node is not cluster.primary_of(KEY))
+    with Server.connect(other.url) as server, pytest.raises(Unavailable, match="MOVED"):
+        server.run(KEY, lambda lane: lane.call("GET", KEY), stop=lambda: True)
+
+
+def test_a_failover_by_sentinel_is_followed(sentinel: SentinelTrio) -> None:
+    with Server.connect(sentinel.url) as server:
+        server.run(KEY, lambda lane: lane.pipeline([("SET", "before", 1, "PX", 60_000), ("WAIT", 1, 1000)]))
+        dedicated = server.lane(KEY)
+        old = sentinel.failover()
+        new = f"127.0.0.1:{sentinel.primary.port}"
+        with pytest.raises(Unavailable):
+            dedicated.call("PING")
+        written = server.run(
+            KEY, lambda lane: lane.call("SET", "after", 1, "PX", 60_000) and lane.node, deadline=_soon()
+        )
+        assert written == new != f"127.0.0.1:{old.port}"
+        assert server.run(KEY, lambda lane: lane.call("GET", "before")) == b"1"
+
+
+def test_a_sentinel_that_is_gone_is_not_missed(sentinel: SentinelTrio) -> None:
+    sentinel.sentinels[0].kill()
+    try:
+        with Server.connect(sentinel.url) as server:
+            assert server.run(KEY, _ping, stop=lambda: True) == b"PONG"
+    finally:
+        sentinel.sentinels[0].restart()
+
+
+def test_a_service_that_no_sentinel_knows_is_unavailable_and_named(sentinel: SentinelTrio) -> None:
+    url = sentinel.url.replace("/main", "/mian")
+    with Server.connect(url) as server, pytest.raises(Unavailable, match="No master found for 'mian'"):
+        server.lane(KEY)
+
+
+def test_close_leaves_no_connection(node: Node) -> None:
+    with node.client() as admin:
+        before = len(admin.client_list())
+        with Server.connect(node.url) as server:
+            with server.borrow(KEY), server.borrow(KEY):
+                assert len(admin.client_list()) == before + 2
+            list(server.scan("*"))
+        wait_until(lambda: len(admin.client_list()) == before)

@@ -291,6 +291,8 @@ class IPCAgent(FlareAgent):
                     give_up=lambda: bool(self._closed),
                     on_send=lambda: _mark_sent(task),
                 )
+                if not verdict and self._link.fenced:
+                    raise Fenced(self._closed)  # the heartbeat has found it out first
             except Fenced as exc:
                 self._close(str(exc))
                 raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc

@@ -54,6 +54,7 @@ class Link(Line):
         self._agents = Keys(settings.namespace).agents
         self._registered = -_REGISTER_EVERY
         self._renewed = time.monotonic()
+        self._silent = False
         self._held_blobs: dict[str, BlobRef] = {}
 
     @property
@@ -173,10 +174,15 @@ class Link(Line):
             self.task_status = said.text(1)
             self._hear(said)
             self._look_after()
+        if self._silent:
+            # what broke this connection may have broken the one of a blocked read too, and nobody will tell it
+            self._silent = False
+            self.nudge()
         self.judge()
 
     def on_silence(self, error: RedflareError) -> None:
         """A heartbeat could not be sent."""
+        self._silent = True
         logger.debug("%s: no heartbeat: %s", self.label, error)
         self.judge()
 

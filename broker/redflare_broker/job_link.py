@@ -82,6 +82,7 @@ class JobLink(Link):
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.task_id, self.task_status = task_id, ""
         self._settled.pop(task_id, None)
+        self._longest_read = _shortest(self.settings.block, look_every, deadline)
         try:
             return self._until_settled(task, give_up, deadline)
         except Fenced as exc:
@@ -327,6 +328,12 @@ class JobLink(Link):
     def close(self, *, bye: bool) -> None:
         self.release_blob(self._kept if bye else None)
         super().close(bye=bye)
+
+
+def _shortest(block: float, look_every: float | None, deadline: float | None) -> float:
+    """How many seconds a read may block, so that nothing is looked at too late."""
+    left = block if deadline is None else max(deadline - time.monotonic(), 0.001)
+    return min(block, left, block if look_every is None else look_every)
 
 
 def _pair(reply: Reply) -> tuple[Reply, Reply]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from redflare_broker.agent_link import ReceivedTask
 from redflare_broker.defs import RC, TaskResult
 from redflare_broker.errors import EncodeError
@@ -21,6 +20,7 @@ from redflare_workers.apis.fl_constant import AppConstants, FLContextKey
 from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.apis.shareable import ReservedHeaderKey
 from redflare_workers.exchanger import IPCExchanger, TaskAborted, TaskRejected, TaskTimeout
+
 from tests.waiting import wait_until
 
 
@@ -250,6 +250,7 @@ def test_a_signal_that_cannot_call_back_is_seen_too(redflare_link: LinkUnderTest
         wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
         signal.triggered = True
         asking.join(5)
+        assert not asking.is_alive()
     assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED
 
 
@@ -321,6 +322,15 @@ def test_a_newer_cj_ends_the_older_ones_task(redflare_link: LinkUnderTest) -> No
     older.stop()
     assert results[0].data == {"x": 1}
     assert "newer instance" in ended[0] or "taken over" in ended[0]
+
+
+def test_every_task_keeps_its_timeout(redflare_link: LinkUnderTest) -> None:
+    with IPCExchanger(**redflare_link.exchanger_args) as exchanger:
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(TaskTimeout, match="no result in time"):
+                exchanger.run("train", 1, timeout=0.1)
+            assert time.monotonic() - began < 3
 
 
 def test_garbage_in_the_results_goes_to_the_dead_letters_and_the_task_works(redflare_link: LinkUnderTest) -> None:

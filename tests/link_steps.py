@@ -80,7 +80,7 @@ class LinkSteps:
         with self.server.borrow(stream) as lane:
             entry = lane.call("XADD", stream, "*", *fields)
             assert isinstance(entry, bytes)
-            assert self.scripts.bury(lane, stream, entry.decode(), reason).word == "BURIED"
+            assert self.scripts.bury(lane, None, stream, entry.decode(), reason).word == "BURIED"
             newest = lane.call("XREVRANGE", self.keys.dead, "+", "-", "COUNT", 1)
         assert isinstance(newest, list)
         assert isinstance(newest[0], list)

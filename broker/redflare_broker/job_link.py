@@ -131,9 +131,7 @@ class JobLink(Link):
             self._cursor = "0"
         return self._wait(task, give_up, deadline, losses)
 
-    def _wait(
-        self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, losses: int
-    ) -> Outcome | None:
+    def _wait(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, losses: int) -> Outcome | None:
         """Read until the task has ended; None: give up, or begin again, as when Redis has lost the task."""
         while not give_up() and self.task_status != ABORTED and self.losses == losses:
             left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
@@ -219,9 +217,8 @@ class JobLink(Link):
             return self._refused(task)
         if entry.topic == TOPIC_SUBMIT_RESULT and entry.task_id == task.task_id:
             return self._settle(task, entry_id, entry)
-        if entry.topic == TOPIC_GET_TASK:
-            self._remove(entry_id)
-        else:
+        # the refusal of another task goes with the next assign; it may be the one this CJ's successor waits for
+        if entry.topic != TOPIC_GET_TASK:
             self.bury(self.keys.results, entry_id, f"topic {entry.topic!r}, task {entry.task_id!r}: not asked for here")
         return None
 
@@ -295,9 +292,6 @@ class JobLink(Link):
         reply = self.open_lane().call("HMGET", self.keys.task(task.task_id), "rc", "reason")
         rc, reason = (value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for value in _pair(reply))
         return Outcome(status=REJECTED, rc=rc, reason=reason or "the task was rejected")
-
-    def _remove(self, entry_id: str) -> None:
-        self.open_lane().call("XDEL", self.keys.results, entry_id)
 
     # -- abort ---------------------------------------------------------------------------------------------------------
 

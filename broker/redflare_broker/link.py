@@ -124,7 +124,7 @@ class Link(Line):
 
     def bury(self, stream: str, entry_id: str, reason: str) -> None:
         """Move an entry to the dead-letter stream."""
-        if self.step(lambda lane, _: self.scripts.bury(lane, stream, entry_id, reason)).word == BURIED:
+        if self.step(lambda lane, me: self.scripts.bury(lane, me, stream, entry_id, reason)).word == BURIED:
             logger.error("%s: entry %s of %s is now in %s: %s", self.label, entry_id, stream, self.keys.dead, reason)
 
     def release_blob(self, ref: BlobRef | None) -> None:

@@ -237,10 +237,12 @@ class LinkScripts:
         name, epoch = (me.name, me.epoch) if me else ("", 0)
         return run(lane, "abort", keys, [name, epoch, task_id, reason, self.policy.settled_ms, self.publish])
 
-    def bury(self, lane: Lane, stream: str, entry_id: str, reason: str) -> Answer:
+    def bury(self, lane: Lane, me: Instance | None, stream: str, entry_id: str, reason: str) -> Answer:
+        """Move an entry to the dead-letter stream, as its reader ``me``, or as an operator when there is none."""
         p = self.policy
         args: list[Arg] = [entry_id, reason, p.dead_entries, p.dead_value_bytes, p.retention_ms]
-        return run(lane, "bury", [stream, self.keys.dead], args)
+        args += [me.role, me.name, me.epoch] if me else ["", "", 0]
+        return run(lane, "bury", [stream, self.keys.dead, self.keys.link], args)
 
     def register(self, lane: Lane, agents: str) -> Answer:
         """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""

@@ -86,12 +86,14 @@ def agent_options(agent: Agent, db: Db) -> Iterator[Option]:
         if db.cj.closed:
             yield Option("leaves", Step("bye", me), lambda _: (agent._replace(phase="closed"),))
         yield Option("beats", Step("beat", me, ("",)), same)
+        # its read has ended without an entry, and the take that was sent along with it is run
+        yield Option("takes what it has not read", Step("take", me), same)
     elif agent.phase == "fetch":
 
         def taken(answer: Answer) -> tuple[Agent, ...]:
-            return (agent._replace(phase="work", blank=False),) if answer[0] == FETCHED else idle(answer)
+            return (agent._replace(phase="work", blank=False),) if answer[:2] == (FETCHED, agent.task) else idle(answer)
 
-        yield Option("takes", Step("take", me, (agent.task,)), taken)
+        yield Option("takes", Step("take", me), taken)
     elif agent.phase == "work":
         yield Option("finishes", None, lambda _: (_with_result(agent),))
         yield Option("finds no payload", None, lambda _: (agent._replace(phase="refuse"),), needs="payloads")

@@ -129,18 +129,20 @@ def assign(db: Db, me: Me, task: str, expected: str = "", lost: str = "") -> tup
     results = _without(_without(db.results, known.result), db.kept)
     ledger = Ledger(NEW, known.attempt, known.epoch, lost=known.submit_id or known.lost)
     db = _write(db, task, ledger)
-    return db._replace(task=task, tasks=(task,), results=results, kept="", kept_task="", over=False), (NEW, "")
+    return db._replace(task=task, tasks=(task,), results=results, kept="", kept_task=""), (NEW, "")
 
 
-def take(db: Db, me: Me, task: str) -> tuple[Db, Answer]:
+def take(db: Db, me: Me, task: str = "") -> tuple[Db, Answer]:
     if held := _standing(db, me):
         return db, held
-    known = db.ledger(task)
-    if known.status not in (NEW, FETCHED):
-        return db, (known.status or "GONE",)
+    known = db.ledger(db.task)
+    if not known.status or task not in ("", db.task):
+        return db, ("NONE",)
+    if known.status == SUBMITTED:
+        return db, (SUBMITTED, db.task)
     if known.status == NEW or known.epoch != me.epoch:
         known = known._replace(status=FETCHED, epoch=me.epoch, attempt=known.attempt + 1)
-    return _write(db, task, known), (FETCHED, known.attempt)
+    return _write(db, db.task, known), (FETCHED, db.task, known.attempt)
 
 
 def refuse(db: Db, me: Me, task: str, rc: str) -> tuple[Db, Answer]:
@@ -184,6 +186,7 @@ def settle(db: Db, me: Me, task: str, verdict: str) -> tuple[Db, Answer]:
     if known.status != SUBMITTED:
         return db, (known.status or "UNKNOWN",)
     if verdict == REJECTED:
+        db = db._replace(dead=db.dead + 1)
         return _finish(db, task, REJECTED), (REJECTED,)
     db = _write(db, task, known._replace(status=ACCEPTED))
     return db._replace(task="", kept=known.result, kept_task=task), (ACCEPTED,)
@@ -210,7 +213,7 @@ def beat(db: Db, me: Me, task: str) -> tuple[Db, Answer]:
 
 def _standing(db: Db, me: Me) -> Answer | None:
     held = db.side(me.role)
-    if not held.name:
+    if not held.name or not me.epoch:
         return ("LOST",)
     if held.name == me.name and held.epoch == me.epoch:
         return None

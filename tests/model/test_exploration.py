@@ -156,7 +156,7 @@ def _hello_of_anyone(db: Db, me: Me, now: int) -> tuple[Db, Answer]:
     return db._replace(agent=side) if me.role == "agent" else db._replace(cj=side), ("OK", me.epoch)
 
 
-def _take_by_anyone(db: Db, me: Me, task: str) -> tuple[Db, Answer]:
+def _take_by_anyone(db: Db, me: Me, task: str = "") -> tuple[Db, Answer]:
     return TRUE["take"](db, Me("agent", db.agent.name, db.agent.epoch), task)
 
 

@@ -197,7 +197,7 @@ class EmbeddedServer:
     def _await_answer(self, deadline: float) -> None:
         assert self._watcher is not None
         password = self._extra.get("requirepass")
-        options = ConnectionOptions(password=None if password is None else str(password))
+        options = ConnectionOptions(password=None if password is None else str(password), socket_timeout=1.0)
         failure: RedflareError | None = None
         pid = 0
         try:

@@ -2,8 +2,8 @@
 
     embedded_watcher.py <directory> <keep|remove> <command of the server ...>
 
-It tells its parent ``locked`` once the directory is its own, ``started <pid>``, and ``ended <exit code>`` when the
-server ends by itself. It lives in a session of its own, where no Ctrl-C reaches it: the parent decides. The parent
+It tells its parent ``locked`` once the directory is its own, ``started <pid>`` (or ``failed <why>``), and
+``ended <exit code>`` when the server ends by itself. It lives in a session of its own, where no Ctrl-C reaches it: the parent decides. The parent
 holds the other end of the standard input; when that closes, on purpose or because the parent was killed, the server is
 ended and reaped, a temporary directory removed, and the lock released.
 """
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -28,41 +29,59 @@ _GRACE = 10.0
 def main(directory: str, fate: str, *command: str) -> None:
     """Run ``command`` until the standard input ends."""
     signal.signal(signal.SIGTERM, _leave)
+    keeper = Keeper(Path(directory), command)
+    threading.Thread(target=keeper.run, name="keeper", daemon=True).start()
     try:
-        with (Path(directory) / "server.lock").open("ab") as locked:
-            # A server that was ended a moment ago may still be writing its last lines into the same directory.
-            fcntl.flock(locked, fcntl.LOCK_EX)
-            _tell("locked")
-            _run(directory, command)
+        sys.stdin.buffer.read()
     finally:
+        keeper.end()
         if fate == "remove":
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _run(directory: str, command: tuple[str, ...]) -> None:
-    with (Path(directory) / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory)
-    try:
-        _tell(f"started {server.pid}")
-        threading.Thread(target=_report, args=(server,), name="report", daemon=True).start()
-        sys.stdin.buffer.read()
-    finally:
-        _end(server)
+class Keeper:
+    """Has the server in a thread of its own, so that the main thread sees at once that the parent is gone."""
 
+    def __init__(self, directory: Path, command: Sequence[str]) -> None:
+        self._directory = directory
+        self._command = command
+        self._gate = threading.Lock()
+        self._ending = False
+        self._server: subprocess.Popen[bytes] | None = None
 
-def _report(server: subprocess.Popen[bytes]) -> None:
-    _tell(f"ended {server.wait()}")
+    def run(self) -> None:
+        """Take the directory, start the server, report its end. The lock is held until this process ends."""
+        lock = (self._directory / "server.lock").open("ab")
+        # A server that was ended a moment ago may still be writing its last lines into the same directory.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _tell("locked")
+        with self._gate, (self._directory / "server.log").open("ab") as log:
+            if self._ending:
+                return
+            try:
+                self._server = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory
+                )
+            except OSError as error:
+                _tell(f"failed {error}")
+                return
+        _tell(f"started {self._server.pid}")
+        _tell(f"ended {self._server.wait()}")
+        threading.Event().wait()  # holding the lock
 
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    if server.poll() is None:
-        server.send_signal(signal.SIGCONT)  # a stopped process would never see the first signal
-    try:
-        server.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    def end(self) -> None:
+        """End the server if it was started, and let none be started any more."""
+        with self._gate:
+            self._ending = True
+        if self._server is None or self._server.poll() is not None:
+            return
+        self._server.terminate()
+        self._server.send_signal(signal.SIGCONT)  # a stopped process would never see the first signal
+        try:
+            self._server.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
 
 
 def _tell(line: str) -> None:

@@ -184,7 +184,7 @@ def _misplaced(server: Server) -> Iterator[None]:
         yield
     except Unavailable as error:
         words = str(error)
-        if "MOVED" in words and not server.cluster:
+        if ("MOVED" in words or "CLUSTERDOWN" in words) and not server.cluster:
             raise _unfit(server.url, ["it is a node of a cluster. Use redis+cluster:// instead of redis://"]) from error
         if "READONLY" in words and not server.cluster:
             remedy = "Use the URL of its primary, redis+sentinel://, or make it one: REPLICAOF NO ONE"

@@ -17,6 +17,9 @@ from .errors import ConfigError, ServerError
 #: write a third slower; so up to 256 MiB that were freed are kept for the next.
 _MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
+#: Seconds to wait for a directory: a server that is being ended in it is given ten to write its data.
+LOCK_TIMEOUT: Final = 12.0
+
 
 class Watcher:
     """A pipe that keeps the server alive, and one that says how it is; to be used by one thread."""
@@ -42,12 +45,12 @@ class Watcher:
 
     def await_start(self, deadline: float) -> int:
         """The server's process id, as soon as it runs."""
-        if self.hear(deadline - time.monotonic()) != "locked":
+        if self.hear(min(LOCK_TIMEOUT, deadline - time.monotonic())) != "locked":
             raise ConfigError(f"directory {str(self._directory)!r} is in use by another server: stop that one first")
-        word, _, pid = self.hear(deadline - time.monotonic()).partition(" ")
+        word, _, rest = self.hear(deadline - time.monotonic()).partition(" ")
         if word != "started":
-            raise ServerError(f"the embedded server in {str(self._directory)!r} cannot be run: see the error output")
-        return int(pid)
+            raise ServerError(f"the embedded server in {str(self._directory)!r} cannot be run: {rest or 'no answer'}")
+        return int(rest)
 
     def has_news(self) -> bool:
         """Whether something was reported: that the server has ended, or the end of file of a watcher that is gone."""

@@ -1,0 +1,182 @@
+"""What the preflight check says about servers that are fit, unfit, and silent."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+from redflare_broker.connection import Server
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.errors import PreflightError, ServerError, Unavailable
+from redflare_broker.keys import Keys
+from redflare_broker.preflight import check
+
+RIGHTS = ["~flare:*", "&flare:*", "+@all"]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(extra={"enable-debug-command": "local"}) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(running: EmbeddedServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(running.url) as client:
+        yield client
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "0")
+
+
+@pytest.fixture
+def server(running: EmbeddedServer) -> Iterator[Server]:
+    with Server.connect(running.url) as made:
+        yield made
+
+
+def _complaint_of(admin: redis.Redis, url: str, *rules: str) -> str:
+    """What the check says to a user with these rules."""
+    admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *rules)
+    with Server.connect(url.replace("//", "//bob:pw@")) as server, pytest.raises(PreflightError) as caught:
+        check(server)
+    return str(caught.value)
+
+
+def _refused(server: Server, pattern: str) -> str:
+    """What the check says, which must match."""
+    with pytest.raises(PreflightError, match=pattern) as caught:
+        check(server)
+    return str(caught.value)
+
+
+def test_a_fit_server_tells_what_it_is(server: Server, running: EmbeddedServer) -> None:
+    facts = check(server)
+    assert facts.url == running.url
+    assert facts.software.startswith("valkey ")
+    assert facts.eviction == "noeviction"
+
+
+def test_the_check_leaves_no_key(server: Server, admin: redis.Redis) -> None:
+    check(server)
+    assert admin.dbsize() == 0
+
+
+def test_the_check_does_not_touch_the_link_it_is_given(server: Server, admin: redis.Redis) -> None:
+    keys = Keys().link("site-1--trainer")
+    with admin.pubsub() as listener:
+        listener.subscribe(keys.abort, keys.notice)
+        check(server, keys=keys)
+        heard = [listener.get_message(timeout=0.05) for _ in range(3)]
+    assert [message["type"] for message in heard if message] == ["subscribe", "subscribe"]
+    assert admin.dbsize() == 0
+
+
+def test_missing_commands_are_named_with_their_remedy(running: EmbeddedServer, admin: redis.Redis) -> None:
+    complaint = _complaint_of(admin, running.url, *RIGHTS, "-xadd", "-evalsha", "-subscribe")
+    assert "user bob may not use EVALSHA, SUBSCRIBE, XADD." in complaint
+    assert complaint.endswith("Mend it with: ACL SETUSER bob +xadd +subscribe +evalsha")
+    assert "bob:***@" in complaint
+
+
+def test_the_command_that_is_named_mends_it(running: EmbeddedServer, admin: redis.Redis) -> None:
+    complaint = _complaint_of(admin, running.url, "+@connection")
+    for _ in range(3):  # commands first, then what they may touch
+        admin.execute_command(*complaint.rpartition("Mend it with: ")[2].split())
+        with Server.connect(running.url.replace("//", "//bob:pw@")) as server:
+            try:
+                check(server)
+                return
+            except PreflightError as error:
+                complaint = str(error)
+    pytest.fail(f"not mended by following the advice: {complaint}")
+
+
+def test_missing_keys_are_named_with_the_rule_that_grants_them(running: EmbeddedServer, admin: redis.Redis) -> None:
+    assert _complaint_of(admin, running.url, "~other:*", "&flare:*", "+@all").endswith("ACL SETUSER bob ~flare:*")
+
+
+def test_missing_channels_are_named_with_the_rule_that_grants_them(running: EmbeddedServer, admin: redis.Redis) -> None:
+    assert _complaint_of(admin, running.url, "~flare:*", "resetchannels", "+@all").endswith("SETUSER bob &flare:*")
+
+
+def test_a_command_that_the_server_does_not_have_asks_for_a_newer_one() -> None:
+    with EmbeddedServer(extra={"rename-command": "XREAD elsewhere"}) as running, Server.connect(running.url) as server:
+        _refused(server, r"does not know XREAD\. Use Redis 7\.0 or Valkey 7\.2, or newer")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_refused_with_the_command_that_mends_it(
+    server: Server, admin: redis.Redis, policy: str
+) -> None:
+    admin.config_set("maxmemory-policy", policy)
+    with pytest.raises(PreflightError, match=f"maxmemory-policy is {policy}.*CONFIG SET maxmemory-policy noeviction"):
+        check(server)
+
+
+def test_a_server_that_evicts_can_be_accepted(
+    server: Server, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    assert check(server, allow_eviction=True).eviction == "allkeys-lru"
+    assert "accepted by allow_eviction" in caplog.text
+
+
+def test_without_config_the_policy_is_read_from_info(running: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lfu")
+    assert "maxmemory-policy is allkeys-lfu" in _complaint_of(admin, running.url, *RIGHTS, "-config")
+
+
+def test_a_policy_that_nobody_tells_is_a_warning(
+    running: EmbeddedServer, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *RIGHTS, "-config", "-info")
+    with Server.connect(running.url.replace("//", "//bob:pw@")) as server:
+        facts = check(server)
+    assert (facts.software, facts.eviction) == ("", "")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "does not tell its maxmemory-policy" in caplog.text
+
+
+def test_a_full_server_is_refused(server: Server, admin: redis.Redis) -> None:
+    admin.config_set("maxmemory", "1")
+    complaint = _refused(server, "Its memory is full. Mend it with: CONFIG SET maxmemory <bytes>")
+    assert complaint.count("OOM") == 1
+
+
+def test_a_login_that_is_missing_is_said_once() -> None:
+    with EmbeddedServer(extra={"requirepass": "geheim"}) as running, Server.connect(running.url) as server:
+        assert _refused(server, "Give user and password").count("NOAUTH") == 1
+
+
+def test_a_wrong_login_is_refused(running: EmbeddedServer) -> None:
+    url = running.url.replace("//", "//bob:wrong@")
+    with Server.connect(url) as server, pytest.raises(ServerError, match="refuses the login"):
+        check(server)
+
+
+def test_a_replica_is_refused() -> None:
+    with EmbeddedServer(extra={"replicaof": "127.0.0.1 1"}) as running, Server.connect(running.url) as server:
+        _refused(server, "is a replica, which cannot be written to")
+
+
+def test_a_node_of_a_cluster_is_refused_as_a_single_server() -> None:
+    with EmbeddedServer(extra={"cluster-enabled": "yes"}) as running, Server.connect(running.url) as server:
+        _refused(server, r"it is a node of a cluster\. Use redis\+cluster://")
+
+
+def test_a_server_that_is_away_is_unavailable() -> None:
+    with Server.connect("redis://127.0.0.1:1") as server, pytest.raises(Unavailable):
+        check(server)
+
+
+def test_a_fake_server_is_fit(caplog: pytest.LogCaptureFixture) -> None:
+    client = fakeredis.FakeRedis()
+    with Server.connect(client=client) as server:
+        assert check(server).eviction == ""
+    assert client.dbsize() == 0
+    client.close()

@@ -2,10 +2,10 @@
 
     embedded_watcher.py <directory> <keep|remove> <command of the server ...>
 
-It tells its parent ``locked`` once the directory is its own, ``started <pid>`` (or ``failed <why>``), and
-``ended <exit code>`` when the server ends by itself. It lives in a session of its own, where no Ctrl-C reaches it: the parent decides. The parent
-holds the other end of the standard input; when that closes, on purpose or because the parent was killed, the server is
-ended and reaped, a temporary directory removed, and the lock released.
+It tells its parent ``locked`` once the directory is its own, ``started <pid>`` (or ``failed <why>``), and ``ended
+<exit code>`` when the server ends by itself. It lives in a session of its own, where no Ctrl-C reaches it: the parent
+decides. The parent holds the other end of the standard input; when that closes, on purpose or because the parent was
+killed, the server is ended and reaped, a temporary directory removed, and the lock released.
 """
 
 from __future__ import annotations

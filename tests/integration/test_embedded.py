@@ -177,7 +177,7 @@ def test_a_program_that_cannot_be_run_is_said_so(tmp_path: Path, monkeypatch: py
     program = tmp_path / "valkey-server"
     program.touch()
     monkeypatch.setattr(embedded, "find_binary", lambda: program)
-    with pytest.raises(ServerError, match="cannot be run: .*Permission denied"):
+    with pytest.raises(ServerError, match=r"cannot be run: .*Permission denied"):
         EmbeddedServer().start()
 
 

@@ -34,6 +34,8 @@ _COMMANDS: Final = (
 AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
 #: Rules of a CJ's user: everything in the namespace.
 CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS}"
+#: On a cluster in addition, for both.
+CLUSTER_ACL: Final = "+spublish +ssubscribe +sunsubscribe +cluster|slots"
 
 _ADMIN_PASSWORD: Final = "admin-secret"
 

@@ -78,7 +78,9 @@ def _try_all(lane: Lane, link: LinkKeys, server: Server) -> Iterator[tuple[str, 
     commands = _commands(link.task(f"{name}-stream"), link.task(f"{name}-hash"), link.task(f"{name}-zset"))
     key = link.task(name)
     commands += [
+        ["PING"],
         ["TIME"],
+        ["EVAL", "return 1", 1, key],
         ["SET", key, "preflight", "PX", _TTL_MS],
         ["GET", key],
         ["PTTL", key],

@@ -1,5 +1,7 @@
 """Servers of every kind, and what networks and restarts do to connections."""
 
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import multiprocessing
@@ -19,7 +21,7 @@ from redflare_broker.preflight import check
 
 from tests import servers
 from tests.cluster import Cluster
-from tests.nodes import Node, TlsNode
+from tests.nodes import AGENT_ACL, CJ_ACL, CLUSTER_ACL, Node, TlsNode
 from tests.proxy import Proxy, proxy
 from tests.sentinels import SentinelTrio
 from tests.waiting import wait_until
@@ -284,6 +286,15 @@ def test_keys_of_a_cluster_are_reached_on_their_nodes(cluster: Cluster) -> None:
             nodes.add(server.run(key, lambda lane, key=key: lane.call("SET", key, 1, "PX", 5000) and lane.node))  # type: ignore[misc]
         assert len(nodes) == 3
         assert set(keys) <= set(server.scan("flare:{site-*"))
+
+
+@pytest.mark.parametrize("rules", [AGENT_ACL, CJ_ACL])
+def test_the_recommended_rights_are_enough_on_a_cluster(cluster: Cluster, rules: str) -> None:
+    for node in cluster.nodes:
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *rules.split(), *CLUSTER_ACL.split())
+    with Server.connect(cluster.url, ConnectionOptions(username="bob", password="pw")) as server:
+        assert check(server).eviction == "noeviction"
 
 
 def test_a_cluster_client_gives_its_nodes(cluster: Cluster) -> None:

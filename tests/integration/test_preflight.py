@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from importlib import resources
 
 import fakeredis
 import pytest
@@ -15,6 +17,8 @@ from redflare_broker.embedded import EmbeddedServer
 from redflare_broker.errors import PreflightError, ServerError, Unavailable
 from redflare_broker.keys import Keys
 from redflare_broker.preflight import check
+
+from tests.nodes import AGENT_ACL, free_port
 
 RIGHTS = ["~flare:*", "&flare:*", "+@all"]
 
@@ -59,6 +63,29 @@ def test_a_fit_server_tells_what_it_is(server: Server, running: EmbeddedServer) 
     assert facts.url == running.url
     assert facts.software.startswith("valkey ")
     assert facts.eviction == "noeviction"
+
+
+@pytest.fixture
+def tried(admin: redis.Redis, server: Server) -> set[str]:
+    """The names of the commands that the check sends."""
+    admin.config_resetstat()
+    check(server)
+    return {name.removeprefix("cmdstat_").upper() for name in admin.info("commandstats")}
+
+
+def test_every_command_of_the_scripts_is_tried(tried: set[str]) -> None:
+    lua = resources.files("redflare_broker") / "lua"
+    sources = "".join(file.read_text("utf-8") for file in lua.iterdir() if file.name.endswith(".lua"))
+    used = set(re.findall(r"redis\.p?call\('(\w+)'", sources))
+    assert "XADD" in used
+    assert used <= tried
+
+
+def test_the_recommended_rights_are_those_that_are_tried(tried: set[str]) -> None:
+    granted = {rule[1:].upper() for rule in AGENT_ACL.split() if rule.startswith("+")}
+    sharded = {"SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"}
+    only_asked = {"CONFIG|GET", "CONFIG|RESETSTAT"}
+    assert granted - sharded == tried - only_asked
 
 
 def test_the_check_leaves_no_key(server: Server, admin: redis.Redis) -> None:
@@ -165,7 +192,10 @@ def test_a_replica_is_refused() -> None:
 
 
 def test_a_node_of_a_cluster_is_refused_as_a_single_server() -> None:
-    with EmbeddedServer(extra={"cluster-enabled": "yes"}) as running, Server.connect(running.url) as server:
+    with (
+        EmbeddedServer(port=free_port(), extra={"cluster-enabled": "yes"}) as running,
+        Server.connect(running.url) as server,
+    ):
         _refused(server, r"it is a node of a cluster\. Use redis\+cluster://")
 
 

@@ -95,7 +95,12 @@ class Server:
         if self._topology:
             self._check_usable()
             self._topology.refresh()
-        return self._open(self._node(key)).lane
+        node = self._node(key)
+        try:
+            return self._open(node).lane
+        except Unavailable:
+            self._failed(node)
+            raise
 
     @contextmanager
     def borrow(self, key: str) -> Iterator[Lane]:

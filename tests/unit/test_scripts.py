@@ -1,0 +1,260 @@
+"""What each script answers, and what stands in Redis then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+from redflare_broker import scripts
+from redflare_broker.connection import Server
+from redflare_broker.errors import ServerError
+from redflare_broker.replies import ReplyError
+from redflare_broker.scripts import Answer, Instance
+
+from tests.script_bench import Bench
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=client) as server, server.borrow("any") as lane:
+        yield Bench(lane)
+
+
+# -- who may do anything -----------------------------------------------------------------------------------------------
+
+
+def everything(bench: Bench, agent: Instance, cj: Instance) -> dict[str, str]:
+    """The word of every step that these instances take."""
+    bench.agent, bench.cj = agent, cj
+    return {
+        "assign": bench.assign("t1").word,
+        "take": bench.take().word,
+        "refuse": bench.refuse("t1", "BAD").word,
+        "submit": bench.submit("t1").word,
+        "settle": bench.settle("t1").word,
+        "abort": bench.abort("t1", cj).word,
+        "bury by the agent": bench.bury(agent, bench.keys.tasks, "1-1").word,
+        "bury by the CJ": bench.bury(cj, bench.keys.results, "1-1").word,
+        "beat of the agent": bench.beat(agent, "t1").word,
+        "beat of the CJ": bench.beat(cj, "t1").word,
+        "bye of the agent": bench.bye(agent).word,
+        "bye of the CJ": bench.bye(cj).word,
+    }
+
+
+def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: Bench) -> None:
+    agent, cj = bench.agent, bench.cj
+    bench.start(Instance(role="agent", name="a2"))
+    bench.start(Instance(role="cj", name="c2"))
+    assert set(everything(bench, agent, cj).values()) == {"FENCED"}
+    assert bench.scripts.hello(bench.lane, agent).word == "FENCED"
+
+
+def test_an_instance_that_redis_forgot_is_told_so_at_every_step(bench: Bench) -> None:
+    bench.lane.call("FLUSHALL")
+    assert set(everything(bench, bench.agent, bench.cj).values()) == {"LOST"}
+
+
+def test_an_instance_that_has_not_said_hello_is_lost(bench: Bench) -> None:
+    assert set(everything(bench, Instance(role="agent", name="x"), Instance(role="cj", name="y")).values()) == {"LOST"}
+
+
+def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are_lost(bench: Bench) -> None:
+    old, new = bench.agent, bench.start(Instance(role="agent", name="a2"))
+    bench.lane.call("FLUSHALL")
+    assert bench.scripts.hello(bench.lane, old).word == "OK"
+    assert bench.beat(new).word == "LOST"
+    assert bench.scripts.hello(bench.lane, new) == Answer(word="OK", rest=(new.epoch,))
+    assert bench.scripts.hello(bench.lane, old).word == "FENCED"
+
+
+def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_before(bench: Bench) -> None:
+    old = bench.agent
+    bench.lane.call("FLUSHALL")
+    assert bench.start(Instance(role="agent", name="a2")).epoch > old.epoch
+    assert bench.scripts.hello(bench.lane, old).word == "FENCED"
+
+
+def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None:
+    before = bench.lane.call("HGETALL", bench.keys.link)
+    said = scripts.run(
+        bench.lane,
+        "hello",
+        [bench.keys.link, bench.keys.results, bench.keys.notice],
+        ["agent", "a2", 0, 1000, "PUBLISH"],
+    )
+    assert said.word == "NEXT"
+    assert said.number() > bench.agent.epoch
+    assert bench.lane.call("HGETALL", bench.keys.link) == before
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_assign_adds_a_task_once(bench: Bench) -> None:
+    assert bench.assign("t1") == bench.assign("t1") == Answer(word="NEW", rest=(b"",))
+    assert len(bench.entries(bench.keys.tasks)) == 1
+
+
+def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.assign("t2") == Answer(word="BUSY", rest=(b"t1",))
+    assert bench.assign("t2", expected="t1").word == "NEW"
+    assert (bench.field("t1", "status"), bench.field("t1", "reason")) == ("ABORTED", "replaced by task t2")
+    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"hello"]
+
+
+@pytest.mark.parametrize("verdict", ["ACCEPTED", "REJECTED"])
+def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: Bench, verdict: str) -> None:
+    bench.submitted("t1")
+    bench.settle("t1", verdict)
+    assert bench.assign("t1") == Answer(word=verdict, rest=(bench.field("t1", "result").encode(),))
+    assert bench.take().word == "NONE"
+
+
+def test_assign_of_an_aborted_task_does_not_open_it(bench: Bench) -> None:
+    bench.abort("t1", bench.cj)
+    assert bench.assign("t1") == Answer(word="ABORTED", rest=(b"",))
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: Bench, settled: bool) -> None:
+    bench.submitted("t1")
+    if settled:
+        bench.settle("t1")
+    lost = bench.field("t1", "result")
+    assert bench.assign("t1", lost="1-1").word in ("SUBMITTED", "ACCEPTED")
+    assert bench.assign("t1", lost=lost) == bench.assign("t1", lost=lost) == Answer(word="NEW", rest=(b"",))
+    assert bench.submit("t1", "s1").word == "RESEND"
+    assert bench.submit("t1", "s2").word == "SUBMITTED"
+    assert bench.assign("t1", lost=lost).word == "SUBMITTED"
+
+
+def test_take_hands_out_the_open_task_and_counts_the_instances_that_had_it(bench: Bench) -> None:
+    assert bench.take() == Answer(word="NONE")
+    bench.assign("t1")
+    assert bench.take() == bench.take("t1") == Answer(word="FETCHED", rest=(b"t1", 1))
+    assert bench.take("t2") == Answer(word="NONE")
+    bench.agent = bench.start(Instance(role="agent", name="a2"))
+    assert bench.take() == Answer(word="FETCHED", rest=(b"t1", 2))
+    bench.submit("t1")
+    assert bench.take() == Answer(word="SUBMITTED", rest=(b"t1",))
+
+
+def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
+    assert bench.refuse("t1", "BLOB_MISSING").word == "GONE"
+    bench.assign("t1")
+    assert bench.refuse("t1", "BLOB_MISSING").word == "NEW"
+    bench.take()
+    assert bench.refuse("t1", "BLOB_MISSING").word == "NEW"
+    refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
+    assert bench.entries(bench.keys.tasks) == []
+    assert bench.assign("t1", lost=refusals[0]).word == "NEW"
+    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"hello"]
+    assert bench.take() == Answer(word="FETCHED", rest=(b"t1", 2))
+
+
+def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None:
+    bench.assign("t1")
+    bench.take()
+    assert bench.refuse("t1", "BAD_TASK_DATA").word == "REJECTED"
+    assert bench.refuse("t1", "BAD_TASK_DATA").word == "REJECTED"
+    assert bench.submit("t1").word == "REJECTED"
+    assert (bench.field("t1", "rc"), bench.field("t1", "reason")) == ("BAD_TASK_DATA", "why")
+    assert len(bench.entries(bench.keys.dead)) == 1
+    assert len(bench.entries(bench.keys.results)) == 2
+    bench.assign("t2")
+    assert len(bench.entries(bench.keys.results)) == 1, "the refusal goes with the next task"
+
+
+def test_submit_answers_what_became_of_the_task(bench: Bench) -> None:
+    assert bench.submit("").word == "UNKNOWN"
+    assert bench.submit("t1").word == "UNKNOWN"
+    bench.assign("t1")
+    assert bench.submit("") == Answer(word="OPEN", rest=(b"t1",))
+    assert bench.submit("t1").word == bench.submit("t1").word == "SUBMITTED"
+    assert bench.submit("t1", "s2").word == "DUPLICATE"
+    bench.settle("t1")
+    assert bench.submit("t1").word == "ACCEPTED"
+    assert bench.submit("t1", "s2").word == "DUPLICATE"
+    bench.abort("t2", bench.cj)
+    assert bench.submit("t2").word == "ABORTED"
+
+
+def test_settle_accepts_a_result_that_is_there_and_nothing_else(bench: Bench) -> None:
+    assert bench.settle("t1").word == "UNKNOWN"
+    bench.assign("t1")
+    assert bench.settle("t1").word == "NEW"
+    bench.take()
+    assert bench.settle("t1").word == "FETCHED"
+    bench.submit("t1")
+    assert bench.settle("t1").word == bench.settle("t1", "REJECTED").word == "ACCEPTED"
+
+
+def test_an_accepted_result_is_kept_until_the_next_task(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    assert bench.field("t1", "result") in [entry for entry, _ in bench.entries(bench.keys.results)]
+    bench.assign("t2")
+    assert bench.field("t1", "result") not in [entry for entry, _ in bench.entries(bench.keys.results)]
+
+
+def test_a_rejected_result_is_buried(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.settle("t1", "REJECTED").word == "REJECTED"
+    assert [fields[b"raw.topic"] for _, fields in bench.entries(bench.keys.dead)] == [b"submit_result"]
+
+
+def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.abort("t1").word == bench.abort("t1", bench.cj).word == "ABORTED"
+    assert bench.settle("t1").word == "ABORTED"
+    bench.submitted("t2")
+    bench.settle("t2")
+    assert bench.abort("t2").word == "ACCEPTED"
+
+
+def test_an_operator_cannot_abort_a_task_nobody_knows(bench: Bench) -> None:
+    assert bench.abort("t1").word == "UNKNOWN"
+    assert bench.assign("t1").word == "NEW"
+
+
+def test_a_beat_tells_what_its_sender_must_know(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.beat(bench.cj)
+    said = bench.beat(bench.agent, "t1")
+    assert said.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
+    assert 0 < said.number(3) <= 60_000
+    assert said.rest[4:] == (b"c1", 0)
+
+
+def test_a_bye_ends_the_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: Bench) -> None:
+    bench.beat(bench.agent)
+    assert bench.bye(bench.agent).word == "OK"
+    assert bench.beat(bench.agent).word == "OK"
+    assert bench.lane.call("EXISTS", bench.keys.heartbeat("agent")) == 0
+    assert bench.beat(bench.cj).rest[4:] == (b"a1", 1)
+
+
+def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    bench.bye(bench.cj)
+    bench.bye(bench.agent)
+    for key in (bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.task("t1")):
+        assert 0 < bench.ttl_ms(key) <= bench.scripts.policy.settled_ms
+    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"bye"]
+
+
+def test_a_server_that_does_not_know_a_script_learns_it(bench: Bench) -> None:
+    bench.lane.call("SCRIPT", "FLUSH")
+    assert bench.assign("t1").word == "NEW"
+
+
+def test_an_error_of_a_script_names_it() -> None:
+    with pytest.raises(ServerError, match="script take failed on the server: ERR broken"):
+        scripts.answer("take", ReplyError("ERR broken"))
+    with pytest.raises(ServerError, match="script take answered 7"):
+        scripts.answer("take", 7)

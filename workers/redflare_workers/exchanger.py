@@ -144,7 +144,7 @@ class IPCExchanger(Executor):
         link.interval = self.agent_heartbeat_interval
         self._done = ""
         try:
-            hub.preflight(self._settings.allow_eviction)
+            hub.preflight(self._settings.allow_eviction, link.keys)
             link.open_lane()
         except Unavailable as exc:
             logger.warning("%s waits for its server: %s", link.label, exc)

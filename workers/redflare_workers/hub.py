@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.heartbeat import Heartbeats
+from redflare_broker.keys import LinkKeys
 from redflare_broker.preflight import check
 
 
@@ -26,15 +27,15 @@ class Hub:
     checked: bool = False
     checking: threading.Lock = field(default_factory=threading.Lock)
 
-    def preflight(self, allow_eviction: bool) -> None:
-        """Check the server once for all users.
+    def preflight(self, allow_eviction: bool, keys: LinkKeys) -> None:
+        """Check the server once for all users, with the rights that the first one's link needs.
 
         Raises:
             PreflightError, Unavailable: as ``preflight.check``; the next user checks again.
         """
         with self.checking:
             if not self.checked:
-                check(self.server, allow_eviction=allow_eviction)
+                check(self.server, allow_eviction=allow_eviction, keys=keys)
                 self.checked = True
 
 

@@ -120,7 +120,7 @@ class IPCAgent(FlareAgent):
                 return
             self._started = True
         try:
-            check(self._server, allow_eviction=self._settings.allow_eviction)
+            check(self._server, allow_eviction=self._settings.allow_eviction, keys=self._link.keys)
             self._link.open_lane()
         except Unavailable as exc:
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
@@ -219,7 +219,7 @@ class IPCAgent(FlareAgent):
                     failures += 1
                     level = logging.WARNING if failures == 1 else logging.DEBUG
                     logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
-                    self._link.pause(failures)
+                    self._link.pause(failures, deadline - time.monotonic())
                     continue
                 if received is not None:
                     return self._fetched(received)

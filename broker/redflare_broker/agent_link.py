@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .bell import Bell
 from .codec import Encoded, encode
 from .connection import Server
 from .entry import Entry
@@ -76,7 +76,7 @@ class AgentLink(Link):
     ) -> None:
         super().__init__(server, fqcn, settings, liveness, on_news)
         self._on_abort = on_abort
-        self._told = threading.Event()
+        self._told = Bell()
         self._verdicts: dict[str, str] = {}
         #: asks for a beat at once; set by the owner of the heartbeat thread
         self.look_now: Callable[[], None] = lambda: None
@@ -171,7 +171,11 @@ class AgentLink(Link):
         known_until = time.monotonic() + answer_timeout
         failures = 0
         try:
-            while not give_up():
+            while True:
+                # an old wake-up would end every wait below at once; the flags are looked at after it is forgotten
+                self._told.hush()
+                if give_up():
+                    break
                 if self._verdicts.get(sending.task_id) == ABORTED:
                     return sending.end(ABORTED)
                 try:
@@ -201,7 +205,7 @@ class AgentLink(Link):
         """What the listener hears of a task within ``patience`` seconds; "" when it is time to ask again."""
         deadline = time.monotonic() + patience
         while True:
-            self._told.clear()
+            self._told.hush()
             # the verdict first: a CJ that accepts and then says bye has accepted
             if verdict := self._verdicts.pop(task_id, ""):
                 return verdict if verdict != RESEND else ""
@@ -222,7 +226,7 @@ class AgentLink(Link):
 
     def wake_submit(self) -> None:
         """From any thread: ``submit`` asks ``give_up`` again at once."""
-        self._told.set()
+        self._told.ring()
 
     # -- what the other threads hear -----------------------------------------------------------------------------------
 
@@ -233,12 +237,12 @@ class AgentLink(Link):
                 self._aborted(task_id)
             case ["accepted" | "rejected" | "resend" as word, task_id]:
                 self._verdicts[task_id] = word.upper()
-                self._told.set()
+                self._told.ring()
             case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.me.epoch:
                 pass
             case _:
                 self.look_now()
-                self._told.set()
+                self._told.ring()
 
     def on_beat(self, reply: Reply) -> None:
         super().on_beat(reply)
@@ -247,12 +251,12 @@ class AgentLink(Link):
         elif self.task_id and self.task_status == NEW:
             self._retake(self.task_id)
         elif self.task_id and self.task_status in (ACCEPTED, REJECTED):
-            self._told.set()
+            self._told.ring()
 
     def _aborted(self, task_id: str) -> None:
         self._verdicts[task_id] = ABORTED
         self._on_abort(task_id)
-        self._told.set()
+        self._told.ring()
 
     def _retake(self, task_id: str) -> None:
         """Redis lost who has the task, or its payload was sent again: it is still in this agent's hands."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from .bell import Bell
 from .connection import Server
 from .errors import Fenced, ServerError, Unavailable
 from .keys import Keys, LinkKeys
@@ -56,7 +57,7 @@ class Line:
         self._nudged = False
         #: re-entrant, since a signal handler may nudge while its own thread is in here
         self._guard = threading.RLock()
-        self._nudge_event = threading.Event()
+        self._bell = Bell()
         self._resuming = threading.Lock()
 
     # -- identity ------------------------------------------------------------------------------------------------------
@@ -176,21 +177,26 @@ class Line:
         """Take a nudge, if there is one; the caller holds the guard."""
         nudged, self._nudged = self._nudged, False
         if nudged:
-            self._nudge_event.clear()
+            self._bell.hush()
         return nudged
 
     def nudge(self) -> None:
         """From any thread: the current read, or else the next, ends at once and empty."""
         with self._guard:
             self._nudged = True
-            self._nudge_event.set()
+            self._bell.ring()
             if self._blocked is not None:
                 self._blocked.interrupt()
 
-    def pause(self, failures: int) -> None:
-        """Wait after the given number of failures in a row; a nudge ends it."""
+    def pause(self, failures: int, at_most: float = _LONGEST_BACKOFF) -> None:
+        """Wait after the given number of failures in a row, ``at_most`` so many seconds.
+
+        A nudge ends it, and is used up by it: the caller looks at the flags next.
+        """
         longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
-        self._nudge_event.wait(longest * random.uniform(0.5, 1.0))
+        self._bell.wait(min(longest * random.uniform(0.5, 1.0), at_most))
+        with self._guard:
+            self._was_nudged()
 
     def open_lane(self) -> Lane:
         """The lane of the working thread; says hello on first use.

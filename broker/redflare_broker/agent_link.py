@@ -132,7 +132,7 @@ class AgentLink(Link):
         except DecodeError as exc:
             self._refuse(entry.task_id, BAD_REQUEST_DATA, str(exc))
             return None
-        self.task_id, self.task_status = entry.task_id, FETCHED
+        self.work_on(entry.task_id)
         logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, attempt)
         return ReceivedTask(task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=attempt)
 
@@ -246,11 +246,15 @@ class AgentLink(Link):
 
     def on_beat(self, reply: Reply) -> None:
         super().on_beat(reply)
-        if self.task_id and self.task_status == ABORTED:
-            self._aborted(self.task_id)
-        elif self.task_id and self.task_status == NEW:
-            self._retake(self.task_id)
-        elif self.task_id and self.task_status in (ACCEPTED, REJECTED):
+        task_id, status = self._seen
+        if not task_id or task_id != self.task_id:
+            return
+        if status == ABORTED:
+            self._aborted(task_id)
+        elif status == NEW:
+            self._retake(task_id)
+        elif status in (ACCEPTED, REJECTED):
+            self._verdicts[task_id] = status
             self._told.ring()
 
     def _aborted(self, task_id: str) -> None:
@@ -269,7 +273,7 @@ class AgentLink(Link):
 
     def forget_task(self) -> None:
         """The current task is no longer this agent's."""
-        self.task_id, self.task_status = None, ""
+        self.work_on(None)
         self._verdicts.clear()
 
 

@@ -80,7 +80,7 @@ class JobLink(Link):
         blob_id = uuid.uuid4().hex
         prefix = f"{self.keys.namespace}:blob:{{{blob_id}}}"
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
-        self.task_id, self.task_status = task_id, ""
+        self.work_on(task_id)
         self._settled.pop(task_id, None)
         self._longest_read = _shortest(self.settings.block, look_every, deadline)
         try:
@@ -91,7 +91,7 @@ class JobLink(Link):
             self.abort(task_id, f"the client job failed: {exc!r}")
             raise
         finally:
-            self.task_id, self.task_status = None, ""
+            self.work_on(None)
             self._settled[task_id] = None
             self.release_blob(task.blob)
 

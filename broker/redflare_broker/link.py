@@ -46,9 +46,11 @@ class Link(Line):
         self.liveness = liveness
         #: Seconds between two heartbeats.
         self.interval = settings.heartbeat_interval
-        #: The task this side works on, and its status when the last beat looked.
+        #: The task this side works on.
         self.task_id: str | None = None
-        self.task_status = ""
+        #: The task that the heartbeat on its way asks about, and what the last one told: a task and its status.
+        self._asked = ""
+        self._seen = ("", "")
         self.peer_instance = ""
         self._on_news = on_news
         self._agents = Keys(settings.namespace).agents
@@ -60,6 +62,17 @@ class Link(Line):
     @property
     def peer(self) -> Peer:
         return self.liveness.state
+
+    @property
+    def task_status(self) -> str:
+        """The status of this side's task when the last heartbeat looked; "" when none has looked yet."""
+        task_id, status = self._seen
+        return status if task_id == self.task_id else ""
+
+    def work_on(self, task_id: str | None) -> None:
+        """From now on this side works on this task, or on none."""
+        self._seen = ("", "")
+        self.task_id = task_id
 
     def close(self, *, bye: bool) -> None:
         """Leave; with ``bye`` the other side is told, if Redis can be reached now. Safe to call twice."""
@@ -150,6 +163,8 @@ class Link(Line):
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
         ttl_ms = round(self.settings.heartbeat_ttl * 1000)
+        # the reply may come when this side has gone on to another task
+        self._asked = self.task_id or ""
         host, pid, _ = self.me.name.rsplit(":", 2)
         beat = {
             "instance": self.me.name,
@@ -158,10 +173,10 @@ class Link(Line):
             "pid": int(pid),
             "interval": self.interval,
             "ttl_ms": ttl_ms,
-            "task": self.task_id or "",
+            "task": self._asked,
             "version": PROTOCOL_VERSION,
         }
-        return self.scripts.beat_command(self.me, orjson.dumps(beat), ttl_ms, self.task_id)
+        return self.scripts.beat_command(self.me, orjson.dumps(beat), ttl_ms, self._asked)
 
     def on_beat(self, reply: Reply) -> None:
         """What Redis answered to a heartbeat."""
@@ -171,7 +186,7 @@ class Link(Line):
         elif said.word == LOST:
             self._resume()
         else:
-            self.task_status = said.text(1)
+            self._seen = (self._asked, said.text(1))
             self._hear(said)
             self._look_after()
         if self._silent:

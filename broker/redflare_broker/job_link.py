@@ -49,8 +49,8 @@ class JobLink(Link):
         self._kept: BlobRef | None = None
         #: tasks whose ledgers stand in Redis, oldest first
         self._settled: dict[str, None] = {}
-        #: an abort that Redis could not be told of, and its reason
-        self._owed_abort: tuple[str, str] | None = None
+        #: aborts that Redis could not be told of, and their reasons
+        self._owed_aborts: dict[str, str] = {}
 
     def exchange(
         self,
@@ -82,9 +82,8 @@ class JobLink(Link):
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.work_on(task_id)
         self._settled.pop(task_id, None)
-        self._longest_read = _shortest(self.settings.block, look_every, deadline)
         try:
-            return self._until_settled(task, give_up, deadline)
+            return self._until_settled(task, give_up, deadline, look_every)
         except Fenced as exc:
             return Outcome(status=ABORTED, reason=str(exc))
         except BaseException as exc:
@@ -95,15 +94,19 @@ class JobLink(Link):
             self._settled[task_id] = None
             self.release_blob(task.blob)
 
-    def _until_settled(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome:
+    def _until_settled(
+        self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, look_every: float | None
+    ) -> Outcome:
         failures = 0
         while True:
             reason = give_up()
             if not reason and deadline is not None and time.monotonic() >= deadline:
                 reason = "no result in time"
             if reason:
-                self.abort(task.task_id, reason)
+                # a server that is known to be away is not waited for
+                self.abort(task.task_id, reason, patience=0.0 if failures else _ABORT_PATIENCE)
                 return Outcome(status=ABORTED, reason=reason)
+            self._longest_read = _shortest(self.settings.block, look_every, deadline)
             try:
                 outcome = self._attempt(task, give_up, deadline)
                 failures = 0
@@ -111,7 +114,7 @@ class JobLink(Link):
                 failures += 1
                 level = logging.WARNING if failures == 1 else logging.DEBUG
                 logger.log(level, "%s: task %s waits for Redis: %s", self.label, task.task_id, exc)
-                self.pause(failures)
+                self.pause(failures, self._longest_read)
                 continue
             if outcome is not None:
                 return outcome
@@ -295,16 +298,16 @@ class JobLink(Link):
 
     # -- abort ---------------------------------------------------------------------------------------------------------
 
-    def abort(self, task_id: str, reason: str) -> str:
+    def abort(self, task_id: str, reason: str, *, patience: float = _ABORT_PATIENCE) -> str:
         """Abort a task from any thread; returns its status, "" when Redis cannot be told now (it will be)."""
-        until = time.monotonic() + _ABORT_PATIENCE
+        until = time.monotonic() + patience
         try:
             word = self.server.run(
                 self.keys.link, lambda lane: self.scripts.abort(lane, self.me, task_id, reason).word, deadline=until
             )
         except RedflareError as exc:
             logger.warning("%s: task %s will be aborted when Redis is back: %s", self.label, task_id, exc)
-            self._owed_abort = (task_id, reason)
+            self._owed_aborts[task_id] = reason
             return ""
         logger.info("%s: task %s is %s: %s", self.label, task_id, word, reason)
         self.nudge()
@@ -312,16 +315,18 @@ class JobLink(Link):
 
     def on_beat(self, reply: Reply) -> None:
         super().on_beat(reply)
-        if owed := self._owed_abort:
-            self._owed_abort = None
-            if owed[0] != self.task_id:
-                self.abort(*owed)
+        for task_id in list(self._owed_aborts):
+            reason = self._owed_aborts.pop(task_id)
+            if task_id != self.task_id and not self.abort(task_id, reason):
+                break
         if self.task_status == ABORTED:
             self.nudge()
 
     def close(self, *, bye: bool) -> None:
-        self.release_blob(self._kept if bye else None)
         super().close(bye=bye)
+        # a successor may be reading what this CJ has kept
+        if bye and not self.fenced:
+            self.release_blob(self._kept)
 
 
 def _shortest(block: float, look_every: float | None, deadline: float | None) -> float:

@@ -80,7 +80,7 @@ class Link(Line):
         if bye and not self.fenced and self.me.epoch:
             try:
                 with self.server.borrow(self.keys.link) as lane:
-                    self.scripts.bye(lane, self.me)
+                    self.fenced = self.scripts.bye(lane, self.me).word == FENCED
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)
 

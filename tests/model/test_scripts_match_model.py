@@ -83,6 +83,13 @@ class ScriptsMatchModel(RuleBasedStateMachine):
         self.pair.take(self._agent(who), "")
         self.pair.submit(self._agent(who), task, f"{submit_id}-{task}")
 
+    @precondition(lambda self: self.pair.db.task)
+    @rule(who=whose)
+    def miss_the_payload_of_the_open_task(self, who: int) -> None:
+        task = self.pair.db.task
+        self.pair.take(self._agent(who), "")
+        self.pair.refuse(self._agent(who), task, "BLOB_MISSING")
+
     @rule(who=whose, task=tasks, operator=st.booleans())
     def abort(self, who: int, task: str, operator: bool) -> None:
         self.pair.abort(None if operator else self._cj(who), task)
@@ -143,7 +150,7 @@ def walk(pair: Pair, dice: random.Random, steps: int) -> set[str]:
         (5, submit),
         (5, lambda: pair.take(one(agents), dice.choice(("", pair.db.task, *TASKS)))),
         (5, lambda: pair.settle(one(cjs), pair.db.task or "t1", dice.choice((ACCEPTED, ACCEPTED, REJECTED)))),
-        (1, lambda: pair.refuse(one(agents), pair.db.task or "t1", dice.choice(("BLOB_MISSING", "BAD_TASK_DATA")))),
+        (3, lambda: pair.refuse(one(agents), pair.db.task or "t1", dice.choice(("BLOB_MISSING", "BAD_TASK_DATA")))),
         (1, lambda: pair.abort(dice.choice((None, one(cjs))), dice.choice(TASKS))),
         (2, lambda: pair.beat(one(dice.choice((agents, cjs))), dice.choice(("", *TASKS)))),
         (3, lambda: pair.hello(dice.choice((agents, cjs))[-1])),

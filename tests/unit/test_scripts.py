@@ -156,6 +156,15 @@ def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
     assert bench.take() == Answer(word="FETCHED", rest=(b"t1", 2))
 
 
+def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Bench) -> None:
+    bench.assign("t1")
+    for _ in range(2):
+        bench.take()
+        assert bench.refuse("t1", "BLOB_MISSING").word == "NEW"
+    refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
+    assert refusals == [bench.field("t1", "result")]
+
+
 def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None:
     bench.assign("t1")
     bench.take()

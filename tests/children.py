@@ -33,7 +33,7 @@ class Child:
         self._unheard: list[Message] = []
         self._all: list[Message] = []
         self._pipe, other = _processes.Pipe()
-        self._process: ForkServerProcess = _processes.Process(target=main, args=(other, str(log), args), daemon=True)
+        self._process: ForkServerProcess = _processes.Process(target=main, args=(other, str(log), args))
         self._process.start()
         other.close()
 

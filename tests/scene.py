@@ -68,17 +68,18 @@ class Scene:
 
     def agent(self, **args: Any) -> Child:
         """Start an agent; it is connected when this returns."""
-        child = self._start(agent_program.main, AgentArgs(**{"url": self.url, "settings": self.settings, **args}))
+        child = self.start(agent_program.main, AgentArgs(**{"url": self.url, "settings": self.settings, **args}))
         self.agents.append(child)
         return child
 
     def cj(self, **args: Any) -> Child:
         """Start a CJ; it is connected when this returns."""
-        child = self._start(cj_program.main, CJArgs(**{"url": self.url, "settings": self.settings, **args}))
+        child = self.start(cj_program.main, CJArgs(**{"url": self.url, "settings": self.settings, **args}))
         self.cjs.append(child)
         return child
 
-    def _start(self, main: Any, args: object) -> Child:
+    def start(self, main: Any, args: object) -> Child:
+        """Start a child program; it is connected when this returns."""
         number = len(self.agents) + len(self.cjs)
         name = type(args).__name__.removesuffix("Args").lower()
         child = self._children.enter_context(Child(main, args, self._folder / f"{number}-{name}.log"))

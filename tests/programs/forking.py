@@ -1,0 +1,51 @@
+"""An agent whose trainer forks data loaders, as torch does, in the middle of its tasks."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from redflare_agent import CallStateError, IPCAgent, TaskResult
+
+from .agent import AgentArgs
+from .child_pipe import ParentPipe
+
+
+def load(agent: IPCAgent, end: str, ready: Connection) -> None:
+    """A loader: works, tries what it must not, and ends in one of three ways."""
+    try:
+        agent.get_task(timeout=1)
+    except CallStateError as exc:
+        ready.send(str(exc))
+    if end == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def fork_loaders(agent: IPCAgent) -> list[tuple[str, int | None]]:
+    """What each loader was told when it called the agent, and how it ended."""
+    forks = multiprocessing.get_context("fork")
+    seen = []
+    for end in ("return", "kill", "interrupt"):
+        hears, ready = forks.Pipe(duplex=False)
+        loader = forks.Process(target=load, args=(agent, end, ready))
+        loader.start()
+        said = hears.recv()
+        loader.join()
+        seen.append((said, loader.exitcode))
+    return seen
+
+
+def main(connection: Connection, log: str, args: AgentArgs) -> None:
+    """Serve tasks; each is answered with what became of its loaders."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(process)d %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    with IPCAgent(args.url, args.site, args.agent_id, ".", settings=args.settings) as agent:
+        pipe.tell("started")
+        for task in agent.tasks():
+            pipe.tell("task", task.task_id, task.attempt)
+            pipe.tell("submitted", agent.submit_result(TaskResult({}, fork_loaders(agent))))

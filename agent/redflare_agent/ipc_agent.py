@@ -78,6 +78,7 @@ class IPCAgent(FlareAgent):
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
         self._link = AgentLink(self._server, self.fqcn, self._settings, liveness, self._on_news, self._on_abort)
         self._link.look_now = self._look_now
+        self._link.interval = liveness.look_every(self._settings.heartbeat_interval)
         keys = self._link.keys
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
         self._listener = Listener(

@@ -136,8 +136,10 @@ class Heartbeats:
                 self._due[link] = time.monotonic() + after
 
     def _tell(self, link: Beating, what: Reply | RedflareError) -> None:
+        if isinstance(what, ReplyError):
+            logger.error("the heartbeat of %r is refused: %s", link, what)
         try:
-            if isinstance(what, RedflareError) and not isinstance(what, ReplyError):
+            if isinstance(what, RedflareError):
                 link.on_silence(what)
             else:
                 link.on_beat(what)

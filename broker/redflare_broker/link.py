@@ -14,7 +14,7 @@ from .codec import Encoded, Plan, plan
 from .connection import Server
 from .defs import PROTOCOL_VERSION
 from .entry import BlobRef, Entry
-from .errors import Fenced, RedflareError
+from .errors import RedflareError
 from .keys import Keys
 from .line import Line
 from .liveness import Liveness, Peer
@@ -52,6 +52,8 @@ class Link(Line):
         self._asked = ""
         self._seen = ("", "")
         self.peer_instance = ""
+        #: a CJ that had said bye when this side first looked: it was not this side's; None: not looked yet
+        self._bygone: str | None = None
         self._on_news = on_news
         self._agents = Keys(settings.namespace).agents
         self._registered = -_REGISTER_EVERY
@@ -162,7 +164,8 @@ class Link(Line):
 
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
-        ttl_ms = round(self.settings.heartbeat_ttl * 1000)
+        # the interval of this side may be another than the one that the settings were checked with
+        ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         # the reply may come when this side has gone on to another task
         self._asked = self.task_id or ""
         host, pid, _ = self.me.name.rsplit(":", 2)
@@ -211,8 +214,8 @@ class Link(Line):
         try:
             with self.server.borrow(self.keys.link) as lane:
                 self.hello(lane, self.me.epoch)
-        except Fenced:
-            pass
+        except RedflareError as exc:
+            logger.debug("%s: not resumed: %s", self.label, exc)
         self.nudge()
 
     def _hear(self, said: Answer) -> None:
@@ -227,7 +230,10 @@ class Link(Line):
                 self.liveness.heard((ttl_ms - left) / 1000)
         if self.role == "agent":
             # a CJ that said bye ends its agent; an agent that did may be followed by another
-            self.liveness.closed(said.number(5) == 1)
+            closed = said.number(5) == 1
+            if self._bygone is None:
+                self._bygone = instance if closed else ""
+            self.liveness.closed(closed and instance != self._bygone)
         if instance and instance != self.peer_instance:
             if self.peer_instance:
                 logger.info("%s: the other side is now %s, was %s", self.label, instance, self.peer_instance)
@@ -236,14 +242,18 @@ class Link(Line):
     def _look_after(self) -> None:
         """What has to be done from time to time: the list of agents, and the life of payloads."""
         now = time.monotonic()
-        if self.role == "agent" and now - self._registered >= _REGISTER_EVERY:
-            with self.server.borrow(self._agents) as lane:
-                self.scripts.register(lane, self._agents)
-            self._registered = now
-        if self._held_blobs and now - self._renewed >= self.settings.policy.retention / 4:
-            for ref in list(self._held_blobs.values()):
-                blobs.renew(self.server, ref, self.settings.policy.retention_ms, deadline=now)
-            self._renewed = now
+        try:
+            if self.role == "agent" and now - self._registered >= _REGISTER_EVERY:
+                self._registered = now
+                with self.server.borrow(self._agents) as lane:
+                    self.scripts.register(lane, self._agents)
+            if self._held_blobs and now - self._renewed >= self.settings.policy.retention / 4:
+                for ref in list(self._held_blobs.values()):
+                    blobs.renew(self.server, ref, self.settings.policy.retention_ms, deadline=now)
+                self._renewed = now
+        except RedflareError as exc:
+            # what the heartbeat has told must be heeded all the same
+            logger.warning("%s: not registered, or payloads not renewed: %s", self.label, exc)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.keys.fqcn} epoch {self.me.epoch}, peer {self.peer.value}>"

@@ -9,6 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
+
+#: Nothing is looked at more often, in seconds.
+_SHORTEST_LOOK: Final = 0.05
 
 
 class Peer(Enum):
@@ -47,6 +51,11 @@ class Liveness:
         self._heard_once = False
         self._closed = False
         self.state = Peer.AWAITED
+
+    def look_every(self, interval: float) -> float:
+        """Seconds between two looks at the peer: ``interval``, or less so that a short timeout is noticed in time."""
+        timeouts = [timeout for timeout in (self._connection_timeout, self._heartbeat_timeout) if timeout is not None]
+        return min(interval, max(_SHORTEST_LOOK, min(timeouts) / 2))
 
     @property
     def silence(self) -> float:

@@ -70,7 +70,7 @@ class IPCExchanger(Executor):
         agent_connection_timeout: seconds without a sign of the agent after which it counts as disconnected.
         agent_heartbeat_timeout: seconds without a sign of the agent after which it is dead: the task in progress is
             aborted and the job panics; None: never.
-        agent_heartbeat_interval: seconds between two heartbeats of this side.
+        agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
         agent_ack_timeout: kept for NVFlare's signature; the goodbye needs no answer here.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta.
         redis_url: as the agent's ``flare_site_url``.
@@ -141,7 +141,7 @@ class IPCExchanger(Executor):
         hub = open_hub(self._redis_url, self._settings.connection, self._client)
         liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
         link = JobLink(hub.server, fqcn, self._settings, liveness, self._on_news)
-        link.interval = self.agent_heartbeat_interval
+        link.interval = liveness.look_every(self.agent_heartbeat_interval)
         self._done = ""
         try:
             hub.preflight(self._settings.allow_eviction, link.keys)

@@ -90,7 +90,7 @@ class AgentLink(Link):
             Unavailable: the server is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
-        entries, reply = self.read(self.keys.tasks, "0", timeout, then=self.scripts.take_command(self.me))
+        entries, reply = self.read(self.keys.tasks, "0", timeout, then=lambda: self.scripts.take_command(self.me))
         if reply is None:
             return None
         said = self._taken(reply)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from . import blobs
 from .codec import encode
 from .connection import Server
-from .defs import RC, TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESULT
+from .defs import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry, check_task_id
 from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from .exchange import Outcome, Outgoing
@@ -104,8 +104,8 @@ class JobLink(Link):
                 reason = "no result in time"
             if reason:
                 # a server that is known to be away is not waited for
-                self.abort(task.task_id, reason, patience=0.0 if failures else _ABORT_PATIENCE)
-                return Outcome(status=ABORTED, reason=reason)
+                word = self.abort(task.task_id, reason, patience=0.0 if failures else _ABORT_PATIENCE)
+                return self._given_up(task, word, reason)
             self._longest_read = _shortest(self.settings.block, look_every, deadline)
             try:
                 outcome = self._attempt(task, give_up, deadline)
@@ -118,6 +118,15 @@ class JobLink(Link):
                 continue
             if outcome is not None:
                 return outcome
+
+    def _given_up(self, task: Outgoing, word: str, reason: str) -> Outcome:
+        """``word``: the task's status after the abort; a result that was accepted before it counts."""
+        try:
+            if word == ACCEPTED and (said := self._assign(task)).word == ACCEPTED:
+                return self._kept_result(task, said.text()) or Outcome(status=ABORTED, reason=reason)
+        except Unavailable as exc:
+            logger.warning("%s: the result of task %s came as it was given up: %s", self.label, task.task_id, exc)
+        return Outcome(status=ABORTED, reason=reason)
 
     def _attempt(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None) -> Outcome | None:
         """Assign, wait, settle; None: begin again."""
@@ -140,9 +149,13 @@ class JobLink(Link):
             left = self._longest_read if deadline is None else min(deadline - time.monotonic(), self._longest_read)
             if left <= 0:
                 return None
-            for entry_id, fields in self.read(self.keys.results, self._cursor, left)[0]:
+            entries, reply = self.read(
+                self.keys.results, self._cursor, left, then=lambda: self.scripts.accept_command(self.me, task.task_id)
+            )
+            accepted = isinstance(reply, list) and reply[0] == b"ACCEPTED"
+            for entry_id, fields in entries:
                 self._cursor = entry_id
-                outcome = self._consider(task, entry_id, fields)
+                outcome = self._consider(task, entry_id, fields, accepted)
                 if outcome is not None or task.entry is None:
                     return outcome
         if self.task_status == ABORTED:
@@ -182,7 +195,8 @@ class JobLink(Link):
         if self._scripts_known and not expected and not lost:
             # the usual case, in one round trip with the read that waits for the result
             sent = self.scripts.assign_command(self.me, entry, size=size, forget=self._oldest())
-            reply = self.step_and_read(sent, self.keys.results, self._cursor, self._longest_read)
+            accept = self.scripts.accept_command(self.me, entry.task_id)
+            reply = self.step_and_read(sent, self.keys.results, self._cursor, self._longest_read, accept)
             if not isinstance(reply, ReplyError) and (said := answer("assign", reply)).word == NEW:
                 return said
             self.drop_lane()
@@ -205,27 +219,25 @@ class JobLink(Link):
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _consider(self, task: Outgoing, entry_id: str, fields: list[bytes]) -> Outcome | None:
-        """One entry of the results stream; None: not the end of this task."""
+    def _consider(self, task: Outgoing, entry_id: str, fields: list[bytes], accepted: bool) -> Outcome | None:
+        """One entry of the results stream; None: not the end of this task. ``accepted``: its result is, in Redis."""
         try:
             entry = self.parse(self.keys.results, entry_id, fields)
         except DecodeError as exc:
             return self._unreadable(task, entry_id, str(exc))
-        if entry.topic in (TOPIC_HELLO, TOPIC_BYE):
-            return None
         if entry.topic == TOPIC_GET_TASK and entry.task_id == task.task_id:
             if entry.rc == BLOB_MISSING:
                 task.send_again(entry_id)
                 return None
             return self._refused(task)
         if entry.topic == TOPIC_SUBMIT_RESULT and entry.task_id == task.task_id:
-            return self._settle(task, entry_id, entry)
+            return self._settle(task, entry_id, entry, accepted)
         # the refusal of another task goes with the next assign; it may be the one this CJ's successor waits for
         if entry.topic != TOPIC_GET_TASK:
             self.bury(self.keys.results, entry_id, f"topic {entry.topic!r}, task {entry.task_id!r}: not asked for here")
         return None
 
-    def _settle(self, task: Outgoing, entry_id: str, entry: Entry) -> Outcome | None:
+    def _settle(self, task: Outgoing, entry_id: str, entry: Entry, accepted: bool) -> Outcome | None:
         try:
             meta, data = self.decode(entry).finish()
         except BlobMissing as exc:
@@ -234,7 +246,7 @@ class JobLink(Link):
             return None
         except DecodeError as exc:
             return self._rejected(task, str(exc))
-        verdict = self._verdict(task, ACCEPTED, "")
+        verdict = ACCEPTED if accepted else self._verdict(task, ACCEPTED, "")
         if verdict == ACCEPTED:
             self._keep(entry.blob)
             return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)

@@ -52,8 +52,8 @@ class Line:
         self.losses = 0
         self._lane: Lane | None = None
         self._blocked: Lane | None = None
-        #: Seconds the server may take for a read that was begun and is not finished; None: the lane is in step.
-        self._owed: float | None = None
+        #: Seconds the server may be silent about a read that was begun; None: none was, the lane is in step.
+        self._begun: float | None = None
         self._nudged = False
         #: re-entrant, since a signal handler may nudge while its own thread is in here
         self._guard = threading.RLock()
@@ -114,13 +114,13 @@ class Line:
         raise Unavailable(f"{self.label}: Redis keeps losing this link")
 
     def read(
-        self, stream: str, after: str, timeout: float, then: list[Arg] | None = None
+        self, stream: str, after: str, timeout: float, then: Callable[[], list[Arg]]
     ) -> tuple[list[tuple[str, list[bytes]]], Reply]:
         """Entries after an id, as soon as there are any; none on timeout (seconds) and after a nudge.
 
         Args:
-            then: a command to run right after the read, in the same round trip; its reply comes second, None when it
-                was not run.
+            then: makes a command to run right after the read, in the same round trip; its reply comes second, None when
+                it was not run. A read that was begun has one already.
 
         Raises:
             Unavailable: the connection broke; read again from the id "0".
@@ -131,12 +131,12 @@ class Line:
                 return [], None
             self._blocked = lane
         try:
-            if self._owed is None:
-                self._owed, request = self._xread(stream, after, timeout)
-                lane.send([request] if then is None else [request, then])
-            found = require(lane.receive(self._owed), lane.node)
-            self._owed = None
-            return _entries(found), None if then is None else lane.receive()
+            if self._begun is None:
+                lane.send(self._begin(stream, after, timeout, then()))
+            found = require(lane.receive(self._begun), lane.node)
+            follower = lane.receive()
+            self._begun = None
+            return _entries(found), follower
         except Unavailable:
             self.drop_lane()
             with self._guard:
@@ -151,7 +151,7 @@ class Line:
             with self._guard:
                 self._blocked = None
 
-    def step_and_read(self, command: list[Arg], stream: str, after: str, timeout: float) -> Reply:
+    def step_and_read(self, command: list[Arg], stream: str, after: str, timeout: float, then: list[Arg]) -> Reply:
         """Run a command and begin a read, which the next ``read`` finishes, in one round trip; the command's reply.
 
         A caller that does not go on to read drops the lane.
@@ -161,17 +161,17 @@ class Line:
         """
         lane = self._lane_in_step()
         try:
-            self._owed, request = self._xread(stream, after, timeout)
-            lane.send([command, request])
+            lane.send([command, *self._begin(stream, after, timeout, then)])
             return lane.receive()
         except BaseException:
             self.drop_lane()
             raise
 
-    def _xread(self, stream: str, after: str, timeout: float) -> tuple[float, list[Arg]]:
-        """How many seconds the server may be silent, and the command."""
+    def _begin(self, stream: str, after: str, timeout: float, then: list[Arg]) -> list[list[Arg]]:
+        """The commands of a read, which counts as begun from now on."""
         block = max(1, round(min(timeout, self.settings.block) * 1000))
-        return block / 1000 + _MARGIN, ["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after]
+        self._begun = block / 1000 + _MARGIN
+        return [["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after], then]
 
     def _was_nudged(self) -> bool:
         """Take a nudge, if there is one; the caller holds the guard."""
@@ -218,13 +218,13 @@ class Line:
 
     def _lane_in_step(self) -> Lane:
         """The lane, or another one when a read that was begun on it was not finished."""
-        if self._owed is not None:
+        if self._begun is not None:
             self.drop_lane()
         return self.open_lane()
 
     def drop_lane(self) -> None:
         """Forget the lane; the next step opens another."""
-        self._owed = None
+        self._begun = None
         if self._lane is not None:
             self._lane.close()
             self._lane = None

@@ -159,7 +159,7 @@ class LinkScripts:
 
     def hello(self, lane: Lane, me: Instance) -> Answer:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        keys = [self.keys.link, self.keys.results, self.keys.notice]
+        keys = [self.keys.link, self.keys.tasks, self.keys.results, self.keys.notice]
         said = run(lane, "hello", keys, [me.role, me.name, me.epoch, self.policy.retention_ms, self.publish])
         if said.word == NEXT:
             said = run(lane, "hello", keys, [me.role, me.name, said.number(), self.policy.retention_ms, self.publish])
@@ -220,15 +220,22 @@ class LinkScripts:
         k = self.keys
         keys = [k.link, k.tasks, k.results, k.task(entry.task_id)]
         blob = entry.blob.prefix if entry.blob else ""
-        args: list[Arg] = [me.name, me.epoch, entry.task_id, submit_id, entry.rc, size, blob, self.policy.retention_ms]
+        args: list[Arg] = [me.name, me.epoch, entry.task_id, submit_id, entry.rc, size, blob]
         return run(lane, "submit", keys, args + list(entry.fields()))
 
     def settle(self, lane: Lane, me: Instance, task_id: str, verdict: str, reason: str = "") -> Answer:
         """Accept or reject a result; a rejected one goes to the dead-letter stream."""
+        return run_command(lane, "settle", self._settle_command(me, task_id, verdict, reason, inline=False))
+
+    def accept_command(self, me: Instance, task_id: str) -> list[Arg]:
+        """Accepting a small result, as a command to send behind the XREAD that waits for its entry."""
+        return self._settle_command(me, task_id, ACCEPTED, "", inline=True)
+
+    def _settle_command(self, me: Instance, task_id: str, verdict: str, reason: str, *, inline: bool) -> list[Arg]:
         k, p = self.keys, self.policy
         keys = [k.link, k.tasks, k.results, k.task(task_id), k.notice, k.dead]
         args: list[Arg] = [me.name, me.epoch, task_id, verdict, reason, p.settled_ms, self.publish]
-        return run(lane, "settle", keys, [*args, p.retention_ms, p.dead_entries, p.dead_value_bytes])
+        return command("settle", keys, [*args, p.retention_ms, p.dead_entries, p.dead_value_bytes, int(inline)])
 
     def abort(self, lane: Lane, me: Instance | None, task_id: str, reason: str) -> Answer:
         """Abort as the CJ ``me``, or as an operator when there is none."""

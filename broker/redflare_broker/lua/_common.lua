@@ -2,9 +2,9 @@
 --
 -- Keys of one link (all share the hash tag {F}); docs/protocol.md describes each field:
 --   link     hash    agent, agent_epoch, agent_since, agent_closed and the same for cj; task (the open one);
---                    kept, kept_task (last answer of a settled task); hello (the agent's hello or bye in results)
+--                    kept, kept_task (last answer of a settled task)
 --   tasks    stream  at most one entry: the open task that nobody has answered yet
---   results  stream  the answer to it, a hello or bye of the agent, the answer to a settled task that is still kept
+--   results  stream  the answer to it, and the answer to a settled task that is still kept
 --   task     hash    the ledger of one task
 --
 -- Every answer is an array whose first element is a word. A repeated run answers like the first.
@@ -23,6 +23,11 @@ local function standing(link, role, instance, epoch)
   if held[1] == instance and current == tonumber(epoch) then return 'OK', held[3] or '', held[4] or '' end
   if current > tonumber(epoch) then return 'FENCED' end
   return 'LOST'
+end
+
+-- When an entry was added, in ms, as its id tells.
+local function at(entry)
+  return string.match(entry, '^%d+')
 end
 
 local function settled(status)

@@ -31,7 +31,7 @@ if known[3] then
 end
 local entry = redis.call('XADD', tasks, '*', unpack(ARGV, 12))
 redis.call('HSET', task, 'status', 'NEW', 'name', ARGV[4], 'entry', entry, 'session', ARGV[1], 'size', ARGV[7],
-  'blob', ARGV[8], 'assigned', now(), 'attempt', known[5] or 0)
+  'blob', ARGV[8], 'assigned', at(entry), 'attempt', known[5] or 0)
 redis.call('HSET', link, 'task', ARGV[3], 'kept', '', 'kept_task', '')
-keep(ARGV[9], tasks, task)
+redis.call('PEXPIRE', task, ARGV[9])
 return {'NEW', ''}

@@ -5,21 +5,17 @@
 -- Why atomic: the other side must not see a link that is half closed.
 -- Why safe to run twice: what is closed stays as it is.
 local link, results = KEYS[1], KEYS[3]
-local held = standing(link, ARGV[1], ARGV[2], ARGV[3])
+local held, open, kept = standing(link, ARGV[1], ARGV[2], ARGV[3])
 if held ~= 'OK' then return {held} end
 if redis.call('HGET', link, ARGV[1] .. '_closed') == '1' then return {'OK'} end
 redis.call('HSET', link, ARGV[1] .. '_closed', 1)
 redis.call('DEL', KEYS[4])
-local linked = redis.call('HMGET', link, 'hello', 'kept', 'agent_closed', 'cj_closed', 'task')
-if ARGV[1] == 'agent' then
-  remove(results, linked[1])
-  local entry = redis.call('XADD', results, '*', 'v', 1, 'topic', 'bye', 'sender', ARGV[2], 'epoch', ARGV[3])
-  redis.call('HSET', link, 'hello', entry)
-else
-  remove(results, linked[2])
-  redis.call('HDEL', link, 'kept', 'kept_task')
+if ARGV[1] == 'cj' then
+  remove(results, kept)
+  redis.call('HSET', link, 'kept', '', 'kept_task', '')
 end
-local over = linked[4] == '1' and linked[3] ~= '0' and (linked[5] or '') == ''
+local closed = redis.call('HMGET', link, 'agent_closed', 'cj_closed')
+local over = closed[2] == '1' and closed[1] ~= '0' and open == ''
 keep(over and ARGV[4] or ARGV[5], link, KEYS[2], results)
 redis.call(ARGV[6], KEYS[5], 'bye ' .. ARGV[1])
 return {'OK'}

@@ -1,23 +1,22 @@
 -- An instance takes over its side of the link; older ones are fenced from this step on.
--- KEYS: link, results, notice channel
+-- KEYS: link, tasks, results, notice channel
 -- ARGV: role, instance, epoch (0: it has none yet), retention ms, publish verb
 -- Returns: {NEXT, epoch to call again with}, nothing changed | {OK, epoch} | {FENCED, epoch of the newer instance}
 -- Why atomic: one instance holds the side, the one with the highest epoch.
 -- Why safe to run twice: the holder is answered OK. An epoch is an instance's start by Redis's clock, kept for life, so
 -- neither a step that arrives late nor the loss of all data puts an older instance before a newer one.
 local role, instance, epoch = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local held = redis.call('HMGET', KEYS[1], role, role .. '_epoch', 'hello')
+local held = redis.call('HMGET', KEYS[1], role, role .. '_epoch')
 local current = tonumber(held[2] or 0)
 if held[1] == instance and current >= epoch then return {'OK', current} end
 if epoch == 0 then return {'NEXT', math.max(current + 1, now())} end
 if current >= epoch then return {'FENCED', current} end
 
 redis.call('HSET', KEYS[1], role, instance, role .. '_epoch', ARGV[3], role .. '_since', now(), role .. '_closed', 0)
-if role == 'agent' then
-  remove(KEYS[2], held[3])
-  local entry = redis.call('XADD', KEYS[2], '*', 'v', 1, 'topic', 'hello', 'sender', instance, 'epoch', ARGV[3])
-  redis.call('HSET', KEYS[1], 'hello', entry)
+for stream = 2, 3 do
+  -- made here, empty, so that no step of a task has to see to its TTL
+  if redis.call('EXISTS', KEYS[stream]) == 0 then redis.call('XADD', KEYS[stream], 'MAXLEN', 0, '*', 'v', 1) end
 end
-keep(ARGV[4], KEYS[1], KEYS[2])
-redis.call(ARGV[5], KEYS[3], 'hello ' .. role .. ' ' .. ARGV[3])
+keep(ARGV[4], KEYS[1], KEYS[2], KEYS[3])
+redis.call(ARGV[5], KEYS[4], 'hello ' .. role .. ' ' .. ARGV[3])
 return {'OK', epoch}

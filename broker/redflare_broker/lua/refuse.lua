@@ -24,5 +24,4 @@ else
   redis.call('HSET', link, 'kept', entry, 'kept_task', ARGV[3])
 end
 redis.call('HSET', task, 'rc', ARGV[4], 'result', entry)
-keep(ARGV[7], results)
 return {again and 'NEW' or 'REJECTED'}

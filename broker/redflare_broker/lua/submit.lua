@@ -1,7 +1,7 @@
 -- The agent hands in a result: the entry is added for the CJ and the task's own entry goes, in one step.
 -- KEYS: link, tasks, results, task
 -- ARGV: agent instance, agent epoch, task id ('' for the open one), submit id, rc, payload bytes, blob prefix,
---       retention ms, fields of the entry ...
+--       fields of the entry ...
 -- Returns: {SUBMITTED} | {ACCEPTED}, {REJECTED}, {ABORTED}: settled | {DUPLICATE}: another result is in |
 --          {RESEND}: its payload was lost, hand it in with a new submit id | {UNKNOWN}: no such task |
 --          {OPEN, id}: call again for this task | {FENCED} | {LOST}
@@ -20,10 +20,9 @@ if known[2] == ARGV[4] or known[1] == 'ABORTED' or known[1] == 'REJECTED' then r
 if known[1] ~= 'NEW' and known[1] ~= 'FETCHED' then return {'DUPLICATE'} end
 if known[4] == ARGV[4] then return {'RESEND'} end
 
-local entry = redis.call('XADD', results, '*', unpack(ARGV, 9))
+local entry = redis.call('XADD', results, '*', unpack(ARGV, 8))
 remove(tasks, known[3])
 remove(results, known[5])
 redis.call('HSET', task, 'status', 'SUBMITTED', 'submit_id', ARGV[4], 'rc', ARGV[5], 'result', entry,
-  'result_size', ARGV[6], 'result_blob', ARGV[7], 'epoch', ARGV[2], 'agent', ARGV[1], 'submitted', now())
-keep(ARGV[8], results, task)
+  'result_size', ARGV[6], 'result_blob', ARGV[7], 'epoch', ARGV[2], 'agent', ARGV[1], 'submitted', at(entry))
 return {'SUBMITTED'}

@@ -168,16 +168,20 @@ def test_a_link_that_cannot_say_its_beat_does_not_end_the_thread(
     assert "heartbeats failed; they go on" in caplog.text
 
 
-def test_a_refused_beat_is_told_to_its_link_alone(heartbeats: Heartbeats) -> None:
+def test_a_refused_beat_is_silence_for_its_link_alone_and_is_logged(
+    heartbeats: Heartbeats, caplog: pytest.LogCaptureFixture
+) -> None:
     refused, sound = Beater("refused", command=["HGET", "sound", "field"]), Beater("sound")
     borrowed(heartbeats._server, "sound", "SET", "sound", 0)
     heartbeats.add(refused)
     heartbeats.add(sound)
     heartbeats.start()
-    wait_until(lambda: refused.replies and sound.replies)
-    assert isinstance(refused.replies[0], ReplyError)
-    assert refused.silences == []
+    wait_until(lambda: refused.silences and sound.replies)
+    assert isinstance(refused.silences[0], ReplyError)
+    assert refused.silences[0].code == "WRONGTYPE"
+    assert refused.replies == []
     assert sound.replies == [1]
+    assert "the heartbeat of <Beater refused> is refused: WRONGTYPE" in caplog.text
 
 
 def test_an_unreachable_server_is_silence_until_it_is_back() -> None:

@@ -129,3 +129,22 @@ def test_only_a_change_is_news() -> None:
         news.append(watch.liveness.judge())
     assert news == [False, False, True, False]
     assert "disconnected, silent for 61.0 s" in repr(watch.liveness)
+
+
+@pytest.mark.parametrize(
+    ("connection_timeout", "heartbeat_timeout", "interval", "looked"),
+    [
+        (60.0, None, 5.0, 5.0),
+        (60.0, 300.0, 5.0, 5.0),
+        (4.0, None, 5.0, 2.0),
+        (60.0, 4.0, 5.0, 2.0),
+        (3.0, 4.0, 5.0, 1.5),
+        (3.0, 4.0, 0.5, 0.5),
+        (0.01, None, 5.0, 0.05),
+        (60.0, 0.0, 5.0, 0.05),
+    ],
+)
+def test_a_short_timeout_is_noticed_in_time(
+    connection_timeout: float, heartbeat_timeout: float | None, interval: float, looked: float
+) -> None:
+    assert Liveness(connection_timeout, heartbeat_timeout).look_every(interval) == looked

@@ -7,6 +7,7 @@ caller's thread; what many exchangers of a process have in common, they share (`
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -119,8 +120,11 @@ class IPCExchanger(Executor):
         self._busy = threading.Lock()
         #: Why no task can be run any more; "" while it can.
         self._done = ""
-        #: Why the task in progress is to be aborted; "" while it is not.
-        self._abort_reason = ""
+        #: Why the task in progress is to be aborted; None while there is none.
+        self._aborts: list[str] | None = None
+        #: The thread of the task in progress, 0 while there is none; and whether a stop is left to its end.
+        self._worker = 0
+        self._stop_owed = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -149,6 +153,7 @@ class IPCExchanger(Executor):
         except Unavailable as exc:
             logger.warning("%s waits for its server: %s", link.label, exc)
         except BaseException:
+            link.drop_lane()
             close_hub(hub)
             raise
         self._hub, self._link = hub, link
@@ -156,13 +161,26 @@ class IPCExchanger(Executor):
         logger.info("%s started at %s", link.label, hub.server.url)
 
     def stop(self) -> None:
-        """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect."""
+        """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect.
+
+        A signal handler that breaks into ``run`` or ``execute`` may call it: they then close at their end. In a forked
+        child it only forgets what belongs to the parent.
+        """
         hub, link = self._hub, self._link
         if hub is None or link is None:
             return
+        if hub.pid != os.getpid():
+            self._hub = self._link = None
+            return
         self._done = self._done or "the client job was stopped"
         link.nudge()
+        if self._worker == threading.get_ident():
+            self._stop_owed = True
+            return
         with self._busy:
+            if self._link is not link:
+                return
+            self._stop_owed = False
             hub.heartbeats.remove(link)
             link.close(bye=True)
             link.drop_lane()
@@ -220,15 +238,16 @@ class IPCExchanger(Executor):
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be > 0, but got {timeout}")
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._busy.acquire(blocking=False):
+        fqcn = self.fqcn
+        if not self._begin():
             raise RuntimeError(f"{self!r} has a task in progress; use one exchanger per agent and one task at a time")
         try:
             outcome = self._exchange(task_id or uuid.uuid4().hex, task_name, meta or {}, data, lambda: "", deadline)
         finally:
-            self._busy.release()
+            self._end()
         if outcome.status == ACCEPTED:
             return TaskResult(outcome.meta, outcome.data, outcome.rc)
-        said = f"task {task_name!r} of agent {self.fqcn}: {outcome.reason}"
+        said = f"task {task_name!r} of agent {fqcn}: {outcome.reason}"
         if outcome.status == REJECTED:
             raise TaskRejected(said)
         if deadline is not None and time.monotonic() >= deadline:
@@ -237,9 +256,25 @@ class IPCExchanger(Executor):
 
     def abort(self, reason: str = "abort was called") -> None:
         """From any thread: abort the task in progress, if there is one."""
-        if self._busy.locked() and self._link is not None:
-            self._abort_reason = reason
-            self._link.nudge()
+        aborts, link = self._aborts, self._link
+        if aborts is not None and link is not None:
+            aborts.append(reason)
+            link.nudge()
+
+    def _begin(self) -> bool:
+        """Be busy from now on; False when there is a task in progress."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        self._worker = threading.get_ident()
+        self._aborts = []
+        return True
+
+    def _end(self) -> None:
+        self._aborts = None
+        self._worker = 0
+        self._busy.release()
+        if self._stop_owed:
+            self.stop()
 
     def _exchange(
         self,
@@ -254,13 +289,13 @@ class IPCExchanger(Executor):
         link = self._link
         if link is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
-        self._abort_reason = ""
+        aborts = self._aborts
         return link.exchange(
             task_id,
             task_name,
             meta,
             data,
-            give_up=lambda: self._done or self._abort_reason or aborted(),
+            give_up=lambda: self._done or (aborts[0] if aborts else aborted()),
             deadline=deadline,
             look_every=look_every,
         )
@@ -290,13 +325,13 @@ class IPCExchanger(Executor):
             the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
             or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it, TASK_ABORTED, or the agent's.
         """
-        if not self._busy.acquire(blocking=False):
+        if not self._begin():
             self.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
             return make_reply(ReturnCode.BAD_REQUEST_DATA)
         try:
             return self._execute(task_name, shareable, fl_ctx, abort_signal)
         finally:
-            self._busy.release()
+            self._end()
 
     def _execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if self._link is None or self._done or abort_signal.triggered:
@@ -357,10 +392,12 @@ class IPCExchanger(Executor):
             self._done = "another client job has taken over this agent"
         elif link.peer is Peer.DEAD:
             self._done = f"agent {link.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
-            self._panic(self._done)
         if self._done:
             logger.error("%s: %s", link.label, self._done)
             link.nudge()
+        # last: whoever hears of it may wait for the task in progress to end, or fail
+        if self._done and not link.fenced:
+            self._panic(self._done)
 
     def _panic(self, reason: str) -> None:
         if self._engine is None:

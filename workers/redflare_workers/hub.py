@@ -6,6 +6,7 @@ and in whatever order they come and go.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +27,8 @@ class Hub:
     users: int = 0
     checked: bool = False
     checking: threading.Lock = field(default_factory=threading.Lock)
+    #: the process that made it; a forked child makes its own
+    pid: int = field(default_factory=os.getpid)
 
     def preflight(self, allow_eviction: bool, keys: LinkKeys) -> None:
         """Check the server once for all users, with the rights that the first one's link needs.
@@ -40,7 +43,16 @@ class Hub:
 
 
 _hubs: Final[dict[object, Hub]] = {}
-_guard: Final = threading.Lock()
+_guard: Final = threading.RLock()
+
+
+def _forget_in_child() -> None:
+    _hubs.clear()
+    _guard.release()
+
+
+# held during a fork, so that it is in no other thread's hands in the child
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_forget_in_child)
 
 
 def open_hub(url: str, options: ConnectionOptions, client: Any = None) -> Hub:

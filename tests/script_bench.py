@@ -42,6 +42,10 @@ class Bench:
     def settle(self, task: str, verdict: str = "ACCEPTED") -> Answer:
         return self.scripts.settle(self.lane, self.cj, task, verdict, "why")
 
+    def accept_unread(self, task: str) -> Answer:
+        sent = self.scripts.accept_command(self.cj, task)
+        return scripts.answer("settle", self.lane.pipeline([scripts.source_command("settle", sent)])[0])
+
     def abort(self, task: str, me: Instance | None = None) -> Answer:
         return self.scripts.abort(self.lane, me, task, "why")
 

@@ -11,8 +11,9 @@ Theory of operation. A task's status stands in its ledger in Redis and is change
 
 A link has at most one task that is *open*: NEW, FETCHED or SUBMITTED. While it is NEW or FETCHED its entry stands in
 the stream of tasks; from SUBMITTED on the result stands in the stream of results. REJECTED and ABORTED are for ever.
-ACCEPTED is too, but for one case: nobody has used the result yet and its payload is gone. Any payload may be lost (it
-may live on a server that keeps nothing), and then the task goes back to NEW and is sent again, not given up.
+ACCEPTED is too, but for two cases. Nobody has used the result yet and its payload is gone: any payload may be lost (it
+may live on a server that keeps nothing), and then the task goes back to NEW and is sent again, not given up. Or the CJ,
+which accepts a small result in the round trip that brings it, cannot read what it got: it takes its word back.
 
 A repeated step finds the status it has made itself, for which it has no row: it changes nothing. The status None is
 that of a task without a ledger: never assigned, expired after it was settled, or forgotten by a Redis that lost it.
@@ -61,8 +62,9 @@ TRANSITIONS: Final = (
     Transition("take", FETCHED, FETCHED, "the agent that had it was replaced: one attempt more"),
     Transition("submit", FETCHED, SUBMITTED, "the agent hands in the result"),
     Transition("submit", NEW, SUBMITTED, "a restarted agent hands in the result its predecessor has worked out"),
-    Transition("settle", SUBMITTED, ACCEPTED, "the CJ has read the result"),
+    Transition("settle", SUBMITTED, ACCEPTED, "the CJ has the result"),
     Transition("settle", SUBMITTED, REJECTED, "the result cannot be read"),
+    Transition("settle", ACCEPTED, REJECTED, "the same, found out after it was accepted"),
     Transition("refuse", FETCHED, REJECTED, "the task cannot be read"),
     Transition("refuse", FETCHED, NEW, "the task's payload is gone: the CJ is asked to send it again"),
     Transition("assign", NEW, NEW, "the CJ sends a task again whose payload was gone"),

@@ -116,12 +116,13 @@ def agent_options(agent: Agent, db: Db) -> Iterator[Option]:
             yield Option("takes again", Step("take", me, (agent.task,)), same)
 
 
-def cj_options(cj: Cj, db: Db, wanted: str, gone: frozenset[str]) -> Iterator[Option]:
+def cj_options(cj: Cj, db: Db, wanted: str, gone: frozenset[str], small: bool) -> Iterator[Option]:
     """All a CJ may do in its state. It reads the stream of results, hence ``db``.
 
     Args:
         wanted: the task the workflow above wants next, "" for none.
         gone: the letters whose payload is not there when one reads it.
+        small: payloads stand in their letters, and are accepted unread.
     """
     me = Me("cj", cj.name, cj.epoch)
 
@@ -152,6 +153,9 @@ def cj_options(cj: Cj, db: Db, wanted: str, gone: frozenset[str]) -> Iterator[Op
         for letter in db.results:
             if letter.task == cj.task:
                 yield Option("reads", None, lambda _: have("settle", letter.ref))  # noqa: B023
+        if small:
+            # it is sent along with the read, and run when that ends, with or without a letter
+            yield Option("accepts unread", Step("settle", me, (cj.task, ACCEPTED)), lambda _: (cj,))
         yield Option("begins again", None, lambda _: (_assigning(cj),), needs="an outage")
         yield Option("beats", Step("beat", me, (cj.task,)), lambda said: free(said) if said[2] == ABORTED else (cj,))
     elif cj.phase == "settle":

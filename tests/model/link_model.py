@@ -2,8 +2,8 @@
 
 A step takes the state and returns the next one with the answer; it is the specification of the script of the same name,
 and ``test_scripts_match_model.py`` runs the two side by side. Left out is what no step decides on: times, sizes, names.
-Entry ids are words that say what the entry is: ``hello:7`` is the hello of epoch 7, ``refused:t1:2`` the refusal of t1
-at its second attempt, ``result:s1`` the result with the submit id s1. A stream of tasks holds task ids alone.
+Entry ids are words that say what the entry is: ``refused:t1:2`` is the refusal of t1 at its second attempt,
+``result:s1`` the result with the submit id s1. A stream of tasks holds task ids alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class Db(NamedTuple):
     #: the answer to a settled task that still stands in results, and that task
     kept: str = ""
     kept_task: str = ""
-    hello: str = ""
     ledgers: tuple[tuple[str, Ledger], ...] = ()
     tasks: tuple[str, ...] = ()
     results: tuple[Letter, ...] = ()
@@ -93,11 +92,9 @@ def hello(db: Db, me: Me, now: int) -> tuple[Db, Answer]:
         return db, ("NEXT", max(held.epoch + 1, now))
     if held.epoch >= me.epoch:
         return db, ("FENCED", held.epoch)
-    if me.role == "cj":
-        return db._replace(cj=Side(me.name, me.epoch), over=False), ("OK", me.epoch)
-    ref = f"hello:{me.epoch}"
-    results = (*_without(db.results, db.hello), Letter("hello", "", ref))
-    return db._replace(agent=Side(me.name, me.epoch), hello=ref, results=results, over=False), ("OK", me.epoch)
+    side = Side(me.name, me.epoch)
+    db = db._replace(agent=side) if me.role == "agent" else db._replace(cj=side)
+    return db._replace(over=False), ("OK", me.epoch)
 
 
 def bye(db: Db, me: Me) -> tuple[Db, Answer]:
@@ -106,9 +103,7 @@ def bye(db: Db, me: Me) -> tuple[Db, Answer]:
     if db.side(me.role).closed:
         return db, ("OK",)
     if me.role == "agent":
-        ref = f"bye:{me.epoch}"
-        results = (*_without(db.results, db.hello), Letter("bye", "", ref))
-        db = db._replace(agent=db.agent._replace(closed=True), hello=ref, results=results)
+        db = db._replace(agent=db.agent._replace(closed=True))
     else:
         results = _without(db.results, db.kept)
         db = db._replace(cj=db.cj._replace(closed=True), kept="", kept_task="", results=results)
@@ -183,7 +178,9 @@ def settle(db: Db, me: Me, task: str, verdict: str) -> tuple[Db, Answer]:
     if held := _standing(db, me):
         return db, held
     known = db.ledger(task)
-    if known.status != SUBMITTED:
+    if (known.status, verdict) == (ACCEPTED, REJECTED) and db.kept == known.result:
+        db = db._replace(kept="", kept_task="")
+    elif known.status != SUBMITTED:
         return db, (known.status or "UNKNOWN",)
     if verdict == REJECTED:
         db = db._replace(dead=db.dead + 1)

@@ -69,6 +69,8 @@ class World(NamedTuple):
     cjs: tuple[Cj, ...] = (Cj("j", "start"), Cj("k"))
     #: a copy of a step that Redis has not seen yet
     late: Step | None = None
+    #: payloads stand in their letters and cannot be lost
+    small: bool = False
     #: the highest epoch that was ever offered: Redis's clock goes on, whatever Redis forgets
     clock: int = 0
     faults: Faults = Faults()
@@ -93,7 +95,7 @@ def moves(world: World) -> Iterator[Move]:
             yield from _do(world, agent, option)
     wanted = next((task for task, outcome in zip(TASKS, world.history.outcome, strict=True) if not outcome), "")
     for cj in world.cjs:
-        for option in cj_options(cj, world.db, wanted, world.history.gone):
+        for option in cj_options(cj, world.db, wanted, world.history.gone, world.small):
             yield from _do(world, cj, option)
     yield from _faults(world)
 

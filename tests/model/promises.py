@@ -83,7 +83,7 @@ def broken_in(world: World) -> Iterator[str]:
         yield f"5: the one agent there was has begun its work {world.history.works} times"
     if set(db.tasks) - {db.task} or letters - _known(db):
         yield f"7: left over: {set(db.tasks) - {db.task}} in tasks, {letters - _known(db)} in results"
-    if db.over and (db.tasks or db.task or db.kept or len(letters) > 1):
+    if db.over and (db.tasks or db.task or db.kept or letters):
         yield f"7: both sides are gone, but left {db}"
 
 
@@ -105,4 +105,4 @@ def ended(world: World) -> bool:
 
 def _known(db: Db) -> set[str]:
     """The letters that belong there."""
-    return {db.hello, db.kept, db.ledger(db.task).result if db.task else ""}
+    return {db.kept, db.ledger(db.task).result if db.task else ""}

@@ -8,6 +8,7 @@ import fakeredis
 import pytest
 from redflare_broker import scripts
 from redflare_broker.connection import Server
+from redflare_broker.entry import BlobRef, Entry
 from redflare_broker.errors import ServerError
 from redflare_broker.replies import ReplyError
 from redflare_broker.scripts import Answer, Instance
@@ -82,7 +83,7 @@ def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None
     said = scripts.run(
         bench.lane,
         "hello",
-        [bench.keys.link, bench.keys.results, bench.keys.notice],
+        [bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.notice],
         ["agent", "a2", 0, 1000, "PUBLISH"],
     )
     assert said.word == "NEXT"
@@ -103,7 +104,7 @@ def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench
     assert bench.assign("t2") == Answer(word="BUSY", rest=(b"t1",))
     assert bench.assign("t2", expected="t1").word == "NEW"
     assert (bench.field("t1", "status"), bench.field("t1", "reason")) == ("ABORTED", "replaced by task t2")
-    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"hello"]
+    assert bench.entries(bench.keys.results) == []
 
 
 @pytest.mark.parametrize("verdict", ["ACCEPTED", "REJECTED"])
@@ -152,7 +153,7 @@ def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
     refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
     assert bench.entries(bench.keys.tasks) == []
     assert bench.assign("t1", lost=refusals[0]).word == "NEW"
-    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"hello"]
+    assert bench.entries(bench.keys.results) == []
     assert bench.take() == Answer(word="FETCHED", rest=(b"t1", 2))
 
 
@@ -173,9 +174,9 @@ def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None
     assert bench.submit("t1").word == "REJECTED"
     assert (bench.field("t1", "rc"), bench.field("t1", "reason")) == ("BAD_TASK_DATA", "why")
     assert len(bench.entries(bench.keys.dead)) == 1
-    assert len(bench.entries(bench.keys.results)) == 2
+    assert len(bench.entries(bench.keys.results)) == 1
     bench.assign("t2")
-    assert len(bench.entries(bench.keys.results)) == 1, "the refusal goes with the next task"
+    assert bench.entries(bench.keys.results) == [], "the refusal goes with the next task"
 
 
 def test_submit_answers_what_became_of_the_task(bench: Bench) -> None:
@@ -199,7 +200,39 @@ def test_settle_accepts_a_result_that_is_there_and_nothing_else(bench: Bench) ->
     bench.take()
     assert bench.settle("t1").word == "FETCHED"
     bench.submit("t1")
-    assert bench.settle("t1").word == bench.settle("t1", "REJECTED").word == "ACCEPTED"
+    assert bench.settle("t1").word == bench.settle("t1").word == "ACCEPTED"
+
+
+def test_a_cj_that_cannot_read_what_it_has_accepted_takes_it_back(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    assert bench.settle("t1", "REJECTED").word == bench.settle("t1", "ACCEPTED").word == "REJECTED"
+    assert bench.entries(bench.keys.results) == []
+    assert len(bench.entries(bench.keys.dead)) == 1
+
+
+def test_a_result_that_has_made_room_for_the_next_task_stays_accepted(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    bench.assign("t2")
+    assert bench.settle("t1", "REJECTED").word == "ACCEPTED"
+
+
+def test_a_large_result_is_not_accepted_unread(bench: Bench) -> None:
+    bench.assign("t1")
+    blob = BlobRef(prefix=bench.keys.result_blob("x"), chunk=10, sizes=(4,))
+    entry = Entry(topic="submit_result", task_id="t1", blob=blob)
+    bench.scripts.submit(bench.lane, bench.agent, entry, submit_id="s1", size=4)
+    assert bench.accept_unread("t1").word == "SUBMITTED"
+    assert bench.settle("t1").word == "ACCEPTED"
+
+
+def test_a_small_result_is_accepted_unread(bench: Bench) -> None:
+    bench.assign("t1")
+    assert bench.accept_unread("t1").word == "NEW"
+    bench.submit("t1")
+    assert bench.accept_unread("t1").word == "ACCEPTED"
+    assert bench.assign("t1") == Answer(word="ACCEPTED", rest=(bench.field("t1", "result").encode(),))
 
 
 def test_an_accepted_result_is_kept_until_the_next_task(bench: Bench) -> None:
@@ -254,7 +287,7 @@ def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench
     bench.bye(bench.agent)
     for key in (bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.task("t1")):
         assert 0 < bench.ttl_ms(key) <= bench.scripts.policy.settled_ms
-    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"bye"]
+    assert bench.entries(bench.keys.results) == []
 
 
 def test_a_server_that_does_not_know_a_script_learns_it(bench: Bench) -> None:

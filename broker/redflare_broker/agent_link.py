@@ -16,7 +16,7 @@ from .bell import Bell
 from .codec import Encoded, encode
 from .connection import Server
 from .entry import Entry
-from .errors import BlobMissing, DecodeError, Unavailable
+from .errors import BlobMissing, DecodeError, ServerError, Unavailable
 from .link import Link
 from .liveness import Liveness, Peer
 from .replies import Reply, ReplyError
@@ -198,6 +198,9 @@ class AgentLink(Link):
                 elif word != RESEND:
                     return sending.end(word)
             return self._last_look(sending)
+        except ServerError:
+            sending.refused()
+            raise
         finally:
             self._verdicts.clear()
 

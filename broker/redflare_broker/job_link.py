@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any, Final
 
 from . import blobs
@@ -77,7 +77,7 @@ class JobLink(Link):
         """
         encoded = encode(meta, data, self.settings.limits)
         check_task_id(task_id)
-        blob_id = uuid.uuid4().hex
+        blob_id = token_hex(16)
         prefix = f"{self.keys.namespace}:blob:{{{blob_id}}}"
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.work_on(task_id)

@@ -6,7 +6,7 @@ tag ``{fqcn}`` and so stand on one shard of a cluster, where one script may touc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import ConfigError
@@ -21,10 +21,11 @@ class LinkKeys:
 
     namespace: str
     fqcn: str
+    #: What all of them begin with.
+    prefix: str = field(init=False)
 
-    @property
-    def prefix(self) -> str:
-        return f"{self.namespace}:{{{self.fqcn}}}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
 
     @property
     def tasks(self) -> str:

@@ -47,6 +47,8 @@ class Line:
         self.keys: LinkKeys = Keys(settings.namespace).link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
         self.me = Instance(role=self.role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        #: Who this is, for the log.
+        self.label = f"{self.role} of {fqcn}"
         self.fenced = False
         #: how often Redis had lost this link, and it was resumed
         self.losses = 0
@@ -83,11 +85,6 @@ class Line:
         self.fenced = True
         self.nudge()
         raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.me.name} must stop")
-
-    @property
-    def label(self) -> str:
-        """Who this is, for the log."""
-        return f"{self.role} of {self.keys.fqcn}"
 
     # -- steps and reads -----------------------------------------------------------------------------------------------
 

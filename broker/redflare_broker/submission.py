@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import uuid
-from dataclasses import replace
+from secrets import token_hex
 
 from .codec import Encoded
 from .defs import TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry
 from .link import Link
-from .scripts import ACCEPTED, DUPLICATE, OPEN, RESEND, Answer
+from .scripts import ACCEPTED, DUPLICATE, OPEN, RESEND, SUBMITTED, Answer, Instance
 
 logger = logging.getLogger(__name__)
 
@@ -22,43 +21,54 @@ class Submission:
         self.task_id = task_id
         self._link = link
         self._encoded = encoded
-        self._entry = Entry(
-            topic=TOPIC_SUBMIT_RESULT,
-            task_id=task_id,
-            task_name=task_name,
-            rc=rc,
-            sender=link.me.name,
-            meta=encoded.meta,
-            data=encoded.data,
-        )
+        self._task_name = task_name
+        self._rc = rc
         self._submit_id = ""
+        self._buffers: tuple[memoryview, ...] = ()
         self._blob: BlobRef | None = None
+        self._handed_in = False
 
     def once(self) -> str:
         """Send, and return the word of the answer."""
         if not self._submit_id:
-            submit_id = uuid.uuid4().hex
-            buffers, self._blob = self._link.payload(self._encoded, self._link.keys.result_blob(submit_id))
-            self._entry = replace(self._entry, buffers=buffers, blob=self._blob)
+            submit_id = token_hex(16)
+            self._buffers, self._blob = self._link.payload(self._encoded, self._link.keys.result_blob(submit_id))
             self._submit_id = submit_id
         while True:
             said = self._step()
             if said.word != OPEN:
                 break
             self.task_id = said.text()
-            self._entry = replace(self._entry, task_id=self.task_id)
         if said.word == RESEND:
+            self._link.release_blob(self._blob)
             self._submit_id = ""
+        self._handed_in = said.word == SUBMITTED
         return said.word
 
     def _step(self) -> Answer:
-        link = self._link
-        # the entry carries the epoch it is submitted under, which a resumed link may have changed
-        return link.step(
-            lambda lane, me: link.scripts.submit(
-                lane, me, replace(self._entry, epoch=me.epoch), submit_id=self._submit_id, size=self._encoded.nbytes
-            )
+        size, scripts = self._encoded.nbytes, self._link.scripts
+        return self._link.step(
+            lambda lane, me: scripts.submit(lane, me, self._entry(me), submit_id=self._submit_id, size=size)
         )
+
+    def _entry(self, me: Instance) -> Entry:
+        return Entry(
+            topic=TOPIC_SUBMIT_RESULT,
+            task_id=self.task_id,
+            task_name=self._task_name,
+            rc=self._rc,
+            epoch=me.epoch,
+            sender=me.name,
+            meta=self._encoded.meta,
+            data=self._encoded.data,
+            buffers=self._buffers,
+            blob=self._blob,
+        )
+
+    def refused(self) -> None:
+        """The server refused for good: unless the result is in nevertheless, its payload is deleted."""
+        if not self._handed_in:
+            self._link.release_blob(self._blob)
 
     def end(self, word: str) -> str:
         """A payload that the CJ will not read is deleted; an accepted one is the CJ's to delete."""

@@ -10,10 +10,10 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -242,7 +242,7 @@ class IPCExchanger(Executor):
         if not self._begin():
             raise RuntimeError(f"{self!r} has a task in progress; use one exchanger per agent and one task at a time")
         try:
-            outcome = self._exchange(task_id or uuid.uuid4().hex, task_name, meta or {}, data, lambda: "", deadline)
+            outcome = self._exchange(task_id or token_hex(16), task_name, meta or {}, data, lambda: "", deadline)
         finally:
             self._end()
         if outcome.status == ACCEPTED:
@@ -341,7 +341,7 @@ class IPCExchanger(Executor):
         except Exception as exc:
             self.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
             return make_reply(ReturnCode.BAD_TASK_DATA)
-        task_id = shareable.get_header(ReservedHeaderKey.TASK_ID) or uuid.uuid4().hex
+        task_id = shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16)
         look_every = None if hasattr(abort_signal, "add_callback") else _LOOK_AT_SIGNAL
         try:
             with self._waking(abort_signal):

@@ -1,7 +1,7 @@
 """All interleavings of two agents, two CJs and two tasks, with faults at any point: the seven promises hold in each.
 
-Each scenario is explored to its end: some 250,000 worlds in all, in less than a minute. Those with more faults are about one
-task (the other has been used before), because two tasks follow one another and share nothing but the link.
+Each scenario is explored to its end: some 250,000 worlds in all, in less than a minute. Those with more faults are
+about one task (the other has been used before), because two tasks follow one another and share nothing but the link.
 """
 
 from __future__ import annotations

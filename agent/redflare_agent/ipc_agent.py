@@ -17,7 +17,7 @@ from typing import Any
 from redflare_broker.abort import Listener
 from redflare_broker.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.connection import Server
-from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.heartbeat import Heartbeats
 from redflare_broker.liveness import Liveness, Peer
@@ -127,6 +127,8 @@ class IPCAgent(FlareAgent):
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
+            self._link.drop_lane()
+            self._server.close()
             raise
         self._heartbeats.start()
         self._heartbeats.add(self._link)
@@ -216,6 +218,11 @@ class IPCAgent(FlareAgent):
                 except Fenced as exc:
                     self._close(str(exc))
                     continue
+                except ConfigError:
+                    if not self._closed:
+                        raise
+                    # stop() in another thread has closed the server under this call
+                    continue
                 except Unavailable as exc:
                     failures += 1
                     level = logging.WARNING if failures == 1 else logging.DEBUG
@@ -297,9 +304,14 @@ class IPCAgent(FlareAgent):
             except Fenced as exc:
                 self._close(str(exc))
                 raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
-            except BaseException:
+            except BaseException as exc:
                 self._not_sent(task)
+                if isinstance(exc, ConfigError) and self._closed:
+                    return False  # stop() in another thread has closed the server under this call
                 raise
+            finally:
+                if self._closed:
+                    self._link.drop_lane()
             accepted = verdict == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
             logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", verdict)

@@ -38,9 +38,10 @@ def serve(train: Train, agent: FlareAgent) -> int:
         if task.aborted:
             continue
         try:
-            accepted += agent.submit_result(result)
-        except EncodeError as exc:
-            accepted += agent.submit_result(_failure(exc))
+            try:
+                accepted += agent.submit_result(result)
+            except EncodeError as exc:
+                accepted += agent.submit_result(_failure(exc))
         except AgentClosed:
             break
     return accepted

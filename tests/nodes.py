@@ -27,7 +27,7 @@ N = TypeVar("N", bound="Node")
 
 #: What both sides of a link run, and nothing more.
 _COMMANDS: Final = (
-    "+eval +evalsha +time +ping +info +set +get +del +unlink +pexpire +pttl +hset +hsetnx +hget +hmget +hdel "
+    "+eval +evalsha +time +ping +info +set +get +del +unlink +pexpire +pttl +hset +hget +hmget +hdel "
     "+xadd +xread +xrange +xdel +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
 )
 #: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.

@@ -20,10 +20,11 @@ from .defs import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry, check_task_id
 from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from .exchange import Outcome, Outgoing
+from .lane import Lane
 from .link import Link
 from .liveness import Liveness
 from .replies import Reply, ReplyError
-from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, NEW, REJECTED, UNKNOWN, Answer, answer
+from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, FENCED, LOST, NEW, REJECTED, UNKNOWN, Answer, answer
 from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class JobLink(Link):
         encoded = encode(meta, data, self.settings.limits)
         check_task_id(task_id)
         blob_id = token_hex(16)
-        prefix = f"{self.keys.namespace}:blob:{{{blob_id}}}"
+        prefix = self.federation.task_blob(blob_id)
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.work_on(task_id)
         self._settled.pop(task_id, None)
@@ -315,8 +316,10 @@ class JobLink(Link):
         until = time.monotonic() + patience
         try:
             word = self.server.run(
-                self.keys.link, lambda lane: self.scripts.abort(lane, self.me, task_id, reason).word, deadline=until
+                self.keys.link, lambda lane: self._abort_step(lane, task_id, reason).word, deadline=until
             )
+        except Fenced:
+            return FENCED
         except RedflareError as exc:
             logger.warning("%s: task %s will be aborted when Redis is back: %s", self.label, task_id, exc)
             self._owed_aborts[task_id] = reason
@@ -324,6 +327,14 @@ class JobLink(Link):
         logger.info("%s: task %s is %s: %s", self.label, task_id, word, reason)
         self.nudge()
         return word
+
+    def _abort_step(self, lane: Lane, task_id: str, reason: str) -> Answer:
+        me = self.me
+        said = self.scripts.abort(lane, me, task_id, reason)
+        if said.word == LOST:
+            self.hello(lane, me.epoch)
+            said = self.scripts.abort(lane, self.me, task_id, reason)
+        return said
 
     def on_beat(self, reply: Reply) -> None:
         super().on_beat(reply)

@@ -44,7 +44,8 @@ class Line:
     def __init__(self, server: Server, fqcn: str, settings: LinkSettings) -> None:
         self.server = server
         self.settings = settings
-        self.keys: LinkKeys = Keys(settings.namespace).link(fqcn)
+        self.federation = Keys(settings.namespace)
+        self.keys: LinkKeys = self.federation.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
         self.me = Instance(role=self.role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
         #: Who this is, for the log.

@@ -15,7 +15,6 @@ from .connection import Server
 from .defs import PROTOCOL_VERSION
 from .entry import BlobRef, Entry
 from .errors import RedflareError
-from .keys import Keys
 from .line import Line
 from .liveness import Liveness, Peer
 from .replies import Arg, Reply
@@ -55,7 +54,6 @@ class Link(Line):
         #: a CJ that had said bye when this side first looked: it was not this side's; None: not looked yet
         self._bygone: str | None = None
         self._on_news = on_news
-        self._agents = Keys(settings.namespace).agents
         self._registered = -_REGISTER_EVERY
         self._renewed = time.monotonic()
         self._silent = False
@@ -130,7 +128,7 @@ class Link(Line):
         Raises:
             DecodeError: it is none of ours; ``bury`` it, unless it ``stands_for`` the task in hand.
         """
-        prefixes = (self.keys.result_blob(""), f"{self.keys.namespace}:blob:{{")
+        prefixes = (self.keys.result_blob(""), self.federation.task_blob("").removesuffix("}"))
         return Entry.parse(stream, entry_id, fields, allowed_prefixes=prefixes)
 
     def stands_for(self, task_id: str, field: str, entry_id: str) -> bool:
@@ -245,8 +243,8 @@ class Link(Line):
         try:
             if self.role == "agent" and now - self._registered >= _REGISTER_EVERY:
                 self._registered = now
-                with self.server.borrow(self._agents) as lane:
-                    self.scripts.register(lane, self._agents)
+                with self.server.borrow(self.federation.agents) as lane:
+                    self.scripts.register(lane, self.federation.agents)
             if self._held_blobs and now - self._renewed >= self.settings.policy.retention / 4:
                 for ref in list(self._held_blobs.values()):
                     blobs.renew(self.server, ref, self.settings.policy.retention_ms, deadline=now)

@@ -112,7 +112,6 @@ def _commands(stream: str, table: str, ranking: str) -> list[Command]:
         ["XDEL", stream, "1-1"],
         ["HSET", table, "v", 1],
         ["PEXPIRE", table, _TTL_MS],
-        ["HSETNX", table, "v", 2],
         ["HGET", table, "v"],
         ["HMGET", table, "v", "w"],
         ["HDEL", table, "w"],

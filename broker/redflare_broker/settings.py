@@ -64,6 +64,14 @@ def _positive(name: str, value: object) -> None:
 #: Keys of comm_config.json that stand at its top level and go to the connection.
 _CONNECTION_KEYS: Final = ("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout")
 _TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "allow_eviction")
+#: Top-level keys that are no durations, with their types; null stands for a name that is not given.
+_TYPES: Final[dict[str, type]] = {
+    "namespace": str,
+    "username": str,
+    "password_file": str,
+    "check_hostname": bool,
+    "allow_eviction": bool,
+}
 
 
 def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
@@ -80,6 +88,9 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
     config = _read(folder / CONFIG_FILE)
     source = str(folder / CONFIG_FILE)
     _refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention"), source)
+    for key, kind in _TYPES.items():
+        if not isinstance(config.get(key), kind | None):
+            raise ConfigError(f"{source}: {key} must be a {kind.__name__}, but is {config[key]!r}")
     connection: dict[str, Any] = {key: config[key] for key in _CONNECTION_KEYS if key in config}
     if isinstance(password_file := connection.get("password_file"), str):
         connection["password_file"] = str(folder / password_file)
@@ -123,8 +134,12 @@ def _section(config: dict[str, Any], name: str, kind: type, source: str) -> dict
     if not isinstance(section, dict):
         raise ConfigError(f"{source}: {name!r} must be an object, but is a {type(section).__name__}")
     _refuse_unknown(section, tuple(item.name for item in dataclasses.fields(kind)), f"{source}: {name}")
-    for key, value in section.items():
-        _positive(f"{name}.{key}", value)
+    for item in dataclasses.fields(kind):
+        value = section.get(item.name, item.default)
+        whole = isinstance(item.default, int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < 0:
+            wanted = "a whole number" if whole else "a number of seconds"
+            raise ConfigError(f"{source}: {name}.{item.name} must be {wanted}, but is {value!r}")
     return section
 
 

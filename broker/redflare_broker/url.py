@@ -137,9 +137,7 @@ def mask(url: str) -> str:
 def _parse(url: str, masked: str) -> ServerUrl:
     scheme, _, _ = url.partition("://")
     if scheme == "embedded":
-        raise ValueError(
-            "start the embedded server first (EmbeddedServer, or `redflare server`) and use the URL it shows"
-        )
+        raise ValueError("start the embedded server first (EmbeddedServer of redflare_broker.embedded) and use its url")
     if scheme not in _SCHEMES:
         raise ValueError(f"unknown scheme {scheme!r}")
     mode, tls = _SCHEMES[scheme]

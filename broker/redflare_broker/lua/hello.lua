@@ -15,7 +15,7 @@ if current >= epoch then return {'FENCED', current} end
 redis.call('HSET', KEYS[1], role, instance, role .. '_epoch', ARGV[3], role .. '_since', now(), role .. '_closed', 0)
 for stream = 2, 3 do
   -- made here, empty, so that no step of a task has to see to its TTL
-  if redis.call('EXISTS', KEYS[stream]) == 0 then redis.call('XADD', KEYS[stream], 'MAXLEN', 0, '*', 'v', 1) end
+  if redis.call('PTTL', KEYS[stream]) == -2 then redis.call('XADD', KEYS[stream], 'MAXLEN', 0, '*', 'v', 1) end
 end
 keep(ARGV[4], KEYS[1], KEYS[2], KEYS[3])
 redis.call(ARGV[5], KEYS[4], 'hello ' .. role .. ' ' .. ARGV[3])

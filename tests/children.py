@@ -43,6 +43,10 @@ class Child:
         return self._process.pid
 
     @property
+    def alive(self) -> bool:
+        return not self._pipe.closed and self._process.is_alive()
+
+    @property
     def connection(self) -> Connection:
         """Readable when the child has said something, for ``multiprocessing.connection.wait``."""
         return self._pipe
@@ -67,6 +71,12 @@ class Child:
             pass
         return [message[1:] for message in self._all if message[0] == word]
 
+    def next_message(self) -> Message | None:
+        """What it said next, if it has said anything more."""
+        if self._unheard or self._receive(0):
+            return self._unheard.pop(0)
+        return None
+
     def _receive(self, timeout: float) -> bool:
         try:
             if self._pipe.closed or not self._pipe.poll(max(timeout, 0)):
@@ -88,6 +98,10 @@ class Child:
         self.signal(signal.SIGKILL)
         self._process.join()
 
+    def dismiss(self) -> None:
+        """SIGKILL, unless it has ended by itself; it may still have said something."""
+        self._process.kill()
+
     def end(self) -> None:
         """Let it stop its agent or exchanger, and end."""
         self.say("end")
@@ -99,17 +113,21 @@ class Child:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-_LOG_LINES:])
 
+    def close(self) -> None:
+        """Kill it if it lives, and forget it."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
-        self._process.close()
-        self._pipe.close()
+        self.close()
 
     def __repr__(self) -> str:
         return f"<Child {self.pid} {self._log.name}>"

@@ -1,4 +1,4 @@
-"""A trainer may fork data loaders as it likes: they end by themselves, by SIGKILL or by Ctrl-C, and the agent works on."""
+"""A trainer may fork data loaders as it likes: they end by themselves, by SIGKILL or by Ctrl-C."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -26,6 +27,8 @@ class AgentArgs:
     wait_at: str = ""
     #: Seconds one task takes when serving.
     work: float = 0.0
+    #: Answer with {"data": ..., "by": "<pid>:<attempt>"}, so that no two works give the same result.
+    sign: bool = False
 
 
 class AgentProgram:
@@ -72,7 +75,8 @@ class AgentProgram:
     def echo(self) -> None:
         """Submit the task's own data."""
         assert self._task is not None
-        self.submit(self._task.data)
+        data = self._task.data
+        self.submit({"data": data, "by": f"{os.getpid()}:{self._task.attempt}"} if self._args.sign else data)
 
     def await_abort(self, timeout: float) -> None:
         """Tells ("aborted", whether it was)."""

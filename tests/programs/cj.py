@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 from redflare_broker.errors import RedflareError
 from redflare_broker.settings import LinkSettings
 from redflare_workers.exchanger import IPCExchanger
@@ -56,6 +57,20 @@ class CJProgram:
         else:
             self._pipe.tell("result", task_id, result.data)
 
+    def run_array(self, task_id: str, size: int, agent_id: str) -> None:
+        """Send an array to an agent that signs; tells ("result", id, its signature) or "failed", as ``run``.
+
+        Neither the order nor the answer fills the pipe, in which a frozen process would block its test.
+        """
+        array = np.arange(float(size))
+        try:
+            result = self.exchangers[agent_id].run("train", array, task_id=task_id)
+        except RedflareError as exc:
+            self._pipe.tell("failed", task_id, type(exc).__name__, str(exc))
+        else:
+            assert np.array_equal(result.data["data"], array), f"task {task_id} came back damaged"
+            self._pipe.tell("result", task_id, result.data["by"])
+
     def abort(self, agent_id: str = "agent") -> None:
         self.exchangers[agent_id].abort("the test says so")
 
@@ -72,5 +87,5 @@ def main(connection: Connection, log: str, args: CJArgs) -> None:
     pipe.wait_at(args.wait_at)
     program = CJProgram(pipe, args)
     program.start()
-    pipe.obey({"run": program.run, "abort": program.abort})
+    pipe.obey({"run": program.run, "run_array": program.run_array, "abort": program.abort})
     program.stop()

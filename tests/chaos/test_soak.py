@@ -1,0 +1,22 @@
+"""The soak in its short form, and its sequence of injections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.plan import KINDS, plan
+from tests.chaos.soak import Soak
+
+
+def test_no_promise_breaks_in_a_short_soak(tmp_path: Path) -> None:
+    tally = Soak(tmp_path, seed=1, tasks=150, injections=2 * len(KINDS)).run()
+    assert not tally.broken, tally.table()
+    assert set(tally.injected) == set(KINDS)
+    assert len([task_id for task_id, results in tally.results.items() if results]) + len(tally.aborted) == 150
+
+
+def test_the_same_seed_gives_the_same_injections() -> None:
+    first = plan(7, 2_000, 8, 100)
+    assert first == plan(7, 2_000, 8, 100)
+    assert first != plan(8, 2_000, 8, 100)
+    assert {injection.kind for injection in first} == set(KINDS)

@@ -114,7 +114,9 @@ class Child:
         return "\n".join(lines[-_LOG_LINES:])
 
     def close(self) -> None:
-        """Kill it if it lives, and forget it."""
+        """Kill it if it lives, and forget it. Again is allowed."""
+        if self._pipe.closed:
+            return
         if self._process.is_alive():
             self._process.kill()
         self._process.join()

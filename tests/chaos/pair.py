@@ -148,7 +148,7 @@ class Pair:
         match word:
             case "task":
                 task_id, attempt = said
-                work = Work(by=f"{child.pid}:{attempt}", hurt=self._fates.get(child, ""))
+                work = Work(by=f"{child.pid}:{attempt}", attempt=attempt, hurt=self._fates.get(child, ""))
                 self._works[child] = (task_id, work)
                 self._tally.works[task_id].append(work)
             case "submitted" if said[0]:
@@ -177,7 +177,7 @@ class Pair:
     def _ended(self, child: Child, task_id: str) -> None:
         if not self.finished and self.task_ids[self.done] == task_id:
             self.done += 1
-        if child is self.cj:
+        if child is self.cj and child not in self._former:
             self._ask(child)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ class Work:
 
     #: "<pid>:<attempt>", which signs the result
     by: str
+    attempt: int
     #: what was done to the agent afterwards: why somebody else had to do the work again; "" when nothing was
     hurt: str = ""
 
@@ -63,14 +64,17 @@ class Tally:
             self.broken.append(f"{task_id}: submission reported as accepted, but lost: {self.submitted[task_id]}")
 
     def _judge_works(self, task_id: str) -> None:
-        works = self.works[task_id]
-        for work in works[:-1]:
+        for work in self._given_up(task_id):
             if not work.hurt:
-                self.broken.append(f"{task_id} was worked on {len(works)} times, though nothing happened to {work.by}")
+                self.broken.append(f"{task_id} was worked on again, though nothing happened to {work.by}")
+
+    def _given_up(self, task_id: str) -> list[Work]:
+        """All works but the last; who was frozen may have told of its own later than its successor."""
+        return sorted(self.works[task_id], key=lambda work: work.attempt)[:-1]
 
     def why_twice(self) -> Counter[str]:
         """Causes of work that was done again."""
-        return Counter(work.hurt or "no reason" for works in self.works.values() for work in works[:-1])
+        return Counter(work.hurt or "no reason" for task_id in self.works for work in self._given_up(task_id))
 
     def table(self) -> str:
         """For people."""

@@ -17,7 +17,8 @@ class IdleLanes:
     """A last-in-first-out pool per node: the lane that was used last is the likeliest to be alive. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        #: re-entrant: a signal handler that says goodbye borrows a lane while its own thread may be in here
+        self._lock = threading.RLock()
         self._lanes: defaultdict[Address | None, list[Dialled]] = defaultdict(list)
 
     def __len__(self) -> int:
@@ -28,9 +29,10 @@ class IdleLanes:
         """An idle lane to ``node`` that can be used at once, or None."""
         while True:
             with self._lock:
-                if not self._lanes[node]:
+                try:
+                    dialled = self._lanes[node].pop()
+                except IndexError:
                     return None
-                dialled = self._lanes[node].pop()
             if dialled.silent():
                 return dialled
             dialled.lane.close()

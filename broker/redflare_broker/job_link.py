@@ -340,7 +340,7 @@ class JobLink(Link):
         super().on_beat(reply)
         for task_id in list(self._owed_aborts):
             reason = self._owed_aborts.pop(task_id)
-            if task_id != self.task_id and not self.abort(task_id, reason):
+            if task_id != self.task_id and not self.abort(task_id, reason, patience=0.0):
                 break
         if self.task_status == ABORTED:
             self.nudge()

@@ -204,7 +204,9 @@ class Line:
         """
         if self.fenced:
             raise Fenced(f"{self.label}: a newer instance has taken over this link")
-        if self._lane is None or self._lane.closed:
+        if self._lane is not None and self._lane.closed:
+            self.drop_lane()
+        if self._lane is None:
             self._lane = self.server.lane(self.keys.link)
         if self.me.epoch == 0:
             try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redflare_agent import AgentClosed, IPCAgent
+from redflare_broker import bell, idle
 from redflare_broker.agent_link import encode_result
 from redflare_broker.testing import LinkUnderTest
 from redflare_workers.exchanger import IPCExchanger, TaskTimeout
@@ -56,18 +57,34 @@ def test_a_signal_handler_may_wake_a_thread_at_any_line_of_its_wait(redflare_lin
             (lambda: side.pause(3), side.nudge),
             (lambda: submit(side, "unknown", 1), side.wake_submit),
         ):
-            waiting = threading.Thread(target=_interrupted_at, args=(step, wait, wake), daemon=True)
+            waiting = threading.Thread(target=_interrupted_at, args=(step, wait, wake, bell.__name__), daemon=True)
             waiting.start()
             waiting.join(5)
             assert not waiting.is_alive()
 
 
-def _interrupted_at(step: int, wait: Callable[[], object], wake: Callable[[], None]) -> None:
-    """Call ``wake`` where a signal handler of this thread would run: at one line of the threading module."""
+@pytest.mark.parametrize("step", range(12))
+def test_a_signal_handler_may_borrow_a_lane_at_any_line_of_the_pool(redflare_link: LinkUnderTest, step: int) -> None:
+    with redflare_link.server() as server:
+
+        def borrow() -> None:
+            with server.borrow("key") as lane:
+                assert lane.call("PING") == b"PONG"
+
+        borrow()
+        borrowing = threading.Thread(target=_interrupted_at, args=(step, borrow, borrow, idle.__name__), daemon=True)
+        borrowing.start()
+        borrowing.join(5)
+        assert not borrowing.is_alive()
+        assert len(server._idle) >= 1
+
+
+def _interrupted_at(step: int, wait: Callable[[], object], wake: Callable[[], None], module: str) -> None:
+    """Call ``wake`` where a signal handler of this thread would run: at one line of a module."""
     left = [step]
 
     def trace(frame: Any, event: str, arg: object) -> Any:
-        if frame.f_globals.get("__name__") not in ("threading", "queue"):
+        if frame.f_globals.get("__name__") != module:
             return trace if "redflare" in frame.f_code.co_filename else None
         if event == "line":
             left[0] -= 1

@@ -48,7 +48,7 @@ def test_an_agent_killed_after_its_result_is_in_redis_is_not_needed_any_more(sce
     agent = scene.agent_with_task()
     pause(cj)
     agent.say("submit", "done")
-    scene.until("t", "SUBMITTED")
+    scene.until("t", "SUBMITTED", "ACCEPTED")
     agent.kill()
     successor = scene.agent()
     successor.say("serve")
@@ -141,7 +141,7 @@ def test_a_task_aborted_after_its_result_is_in_redis_is_never_accepted(scene: Sc
     cj = scene.cj(wait_at="before:settle")
     cj.say("run", "t", {"x": 1})
     agent = scene.agent_with_task()
-    agent.say("submit", "done")
+    agent.say("submit", np.arange(400_000.0))
     cj.hear("at")
     # an operator aborts at the very moment at which the CJ has read the result
     scene.abort_as_operator("t")

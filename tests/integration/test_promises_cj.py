@@ -127,7 +127,7 @@ def test_a_cj_frozen_before_it_accepts_cannot_accept_after_it_was_replaced(scene
     older = scene.cj(wait_at="before:settle")
     older.say("run", "t", {"x": 1})
     agent = scene.agent_with_task()
-    agent.say("submit", "done")
+    agent.say("submit", BIG)
     older.hear("at")
     pause(older)
     newer = scene.cj()

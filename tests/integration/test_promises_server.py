@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 from redflare_broker.embedded import EmbeddedServer
@@ -18,6 +19,8 @@ from tests.scene import Scene, pause, resume
 from tests.waiting import wait_until
 
 POINTS = ["NEW", "FETCHED", "SUBMITTED"]
+#: Too large for an entry: such a result is accepted when it has been read, a small one while it is.
+DATA = np.arange(40_000.0)
 
 
 @dataclass
@@ -72,12 +75,12 @@ def bring_to(scene: Scene, point: str) -> tuple[Child, Child]:
     """A CJ and an agent with a task that stands at ``point``; the agent has it in hand from FETCHED on."""
     cj = scene.cj()
     if point == "NEW":
-        cj.say("run", "t", {"x": 1})
+        cj.say("run", "t", DATA)
         scene.until("t", "NEW")
-        return cj, scene.agent(wait_at="")
+        return cj, scene.agent()
     agent = scene.agent()
     agent.say("get")
-    cj.say("run", "t", {"x": 1})
+    cj.say("run", "t", DATA)
     agent.hear("task")
     if point == "SUBMITTED":
         pause(cj)
@@ -94,8 +97,10 @@ def finish(fragile: Fragile, point: str, cj: Child, agent: Child) -> None:
         agent.say("echo")
     if point == "SUBMITTED":
         resume(cj)
-    assert cj.hear("result") == ("t", {"x": 1})
+    task_id, data = cj.hear("result")
+    np.testing.assert_array_equal(data, DATA)
     assert agent.hear("submitted") == (True,)
+    assert (task_id, fragile.scene.status("t")) == ("t", "ACCEPTED")
     if point != "NEW":
         agent.say("serve")
     cj.say("run", "next", 2)

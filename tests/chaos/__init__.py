@@ -1,0 +1,1 @@
+"""The soak: many tasks while everything around them breaks."""

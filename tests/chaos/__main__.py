@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same sequence of injections")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="redflare-chaos-"))
-    print(f"seed {args.seed}; logs of all processes: {folder}", flush=True)
+    print(f"seed {args.seed}, logs in {folder} until it ends well", flush=True)
     soak = Soak(
         folder,
         seed=args.seed,
@@ -31,7 +32,11 @@ def main() -> int:
     )
     tally = soak.run()
     print(f"\n{tally.table()}")
-    return 1 if tally.broken else 0
+    if tally.broken:
+        print(f"logs of all processes: {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

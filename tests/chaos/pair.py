@@ -42,6 +42,8 @@ class Pair:
         self._tally = tally
         #: what each agent has, or had last
         self._works: dict[Child, tuple[str, Work]] = {}
+        #: agents that were neither killed nor stopped, nor closed by another
+        self._live: set[Child] = set()
         #: what was done to those that were replaced
         self._fates: dict[Child, str] = {}
         #: those that were replaced and have not ended yet
@@ -65,6 +67,7 @@ class Pair:
         )
         child = Child(agent_program.main, args, self._folder / f"{next(_numbers)}-{self.name}.log")
         child.say("serve")
+        self._live.add(child)
         return child
 
     def _start_cj(self) -> Child:
@@ -82,11 +85,13 @@ class Pair:
 
     def kill_agent(self) -> None:
         self._hurt(self.agent, "kill agent")
+        self._live.discard(self.agent)
         self.agent.kill()
         self._replace_agent()
 
     def stop_agent(self) -> None:
         self._hurt(self.agent, "stop agent")
+        self._live.discard(self.agent)
         self.agent.signal(signal.SIGCONT)
         self.agent.say("end")
         self._replace_agent()
@@ -154,10 +159,8 @@ class Pair:
             case "submitted" if said[0]:
                 task_id, work = self._works[child]
                 self._tally.submitted[task_id].append(work.by)
-            case "closed" if child is self.agent:
-                self._tally.broken.append(f"{child} of {self.name} was closed: {said[0]}")
             case "closed":
-                child.dismiss()
+                self._closed(child, said[0])
             case "result":
                 task_id, by = said
                 self._tally.results[task_id].append(by)
@@ -166,6 +169,22 @@ class Pair:
                 task_id, kind, words = said
                 if child is self.cj or "taken over" not in words:
                     self._failed(child, task_id, f"{kind}: {words}")
+
+    def _closed(self, agent: Child, words: str) -> None:
+        agent.dismiss()
+        self._live.discard(agent)
+        if agent is not self.agent:
+            return
+        if not self._live:
+            self._tally.broken.append(f"{agent} of {self.name} was closed: {words}")
+            return
+        # behind a cut cable the one that was started first may be the last to say hello
+        self._former.append(agent)
+        self._fates[agent] = "replace agent"
+        self.agent = self._live.pop()
+        self._live.add(self.agent)
+        self._former.remove(self.agent)
+        self._fates.pop(self.agent, None)
 
     def _failed(self, child: Child, task_id: str, words: str) -> None:
         if "abort" in words or "the test says so" in words:

@@ -63,7 +63,7 @@ class Fragile:
 def fragile(tmp_path: Path) -> Iterator[Fragile]:
     data = tmp_path / "server"
     with (
-        EmbeddedServer(data) as server,
+        EmbeddedServer(data, extra={"appendfsync": "always"}) as server,
         redis.Redis.from_url(server.url) as client,
         Scene(server.url, tmp_path, client) as scene,
     ):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, TaskResult, serve, trainer
 from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing import LinkUnderTest, TaskNotDone
+
 from tests.waiting import wait_until
 
 
@@ -112,7 +112,9 @@ def test_falsy_data_is_data() -> None:
     assert TaskResult({}, 0).data == 0
     assert TaskResult({}, []).data == []
     assert TaskResult(None, None).data == {}
-    assert TaskResult(None, np.zeros(0)).data.shape == (0,)
+    empty = TaskResult(None, np.zeros(0)).data
+    assert isinstance(empty, np.ndarray)
+    assert empty.shape == (0,)
 
 
 def test_meta_and_return_code_are_checked() -> None:

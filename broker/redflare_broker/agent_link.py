@@ -78,6 +78,8 @@ class AgentLink(Link):
         self._on_abort = on_abort
         self._told = Bell()
         self._verdicts: dict[str, str] = {}
+        #: a result that is in Redis, whose verdict was not waited for
+        self._interrupted: Submission | None = None
         #: asks for a beat at once; set by the owner of the heartbeat thread
         self.look_now: Callable[[], None] = lambda: None
 
@@ -164,10 +166,16 @@ class AgentLink(Link):
             give_up: asked after every wake-up; True leaves what was submitted to the CJ.
             on_send: called at each submission.
 
+        A submission that was interrupted (Ctrl-C) when the result was in already goes on, with that result, when it is
+        called again for the same task.
+
         Raises:
             Fenced: a newer instance has taken over.
         """
-        sending = Submission(self, task_id, task_name, rc, encoded)
+        sending = self._interrupted
+        if sending is None or task_id not in ("", sending.task_id):
+            sending = Submission(self, task_id, task_name, rc, encoded)
+        self._interrupted = None
         known_until = time.monotonic() + answer_timeout
         failures = 0
         try:
@@ -200,6 +208,9 @@ class AgentLink(Link):
             return self._last_look(sending)
         except ServerError:
             sending.refused()
+            raise
+        except KeyboardInterrupt:
+            self._interrupted = sending if sending.handed_in else None
             raise
         finally:
             self._verdicts.clear()

@@ -26,7 +26,8 @@ class Submission:
         self._submit_id = ""
         self._buffers: tuple[memoryview, ...] = ()
         self._blob: BlobRef | None = None
-        self._handed_in = False
+        #: It stands in Redis.
+        self.handed_in = False
 
     def once(self) -> str:
         """Send, and return the word of the answer."""
@@ -42,7 +43,7 @@ class Submission:
         if said.word == RESEND:
             self._link.release_blob(self._blob)
             self._submit_id = ""
-        self._handed_in = said.word == SUBMITTED
+        self.handed_in = said.word == SUBMITTED
         return said.word
 
     def _step(self) -> Answer:
@@ -67,7 +68,7 @@ class Submission:
 
     def refused(self) -> None:
         """The server refused for good: unless the result is in nevertheless, its payload is deleted."""
-        if not self._handed_in:
+        if not self.handed_in:
             self._link.release_blob(self._blob)
 
     def end(self, word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, Task
 from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing import LinkUnderTest, TaskNotDone
 
+from tests.link_steps import LinkSteps
 from tests.waiting import wait_until
 
 
@@ -175,6 +177,28 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
         submitting.join(5)
         assert verdicts == [False]
     server.close()
+
+
+def test_a_submission_that_was_interrupted_goes_on_when_it_is_called_again(redflare_link: LinkUnderTest) -> None:
+    with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t")
+        assert agent.get_task(timeout=5)
+
+        def interrupt() -> None:
+            wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            agent.submit_result(TaskResult({}, "first"))
+        interrupting.join()
+        with redflare_link.cj() as cj:
+            answer = cj.send("train", task_id="t")
+            assert agent.submit_result(TaskResult({}, "second")) is True
+            assert answer.result(timeout=5).data == "first"
 
 
 def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:

@@ -2,8 +2,8 @@
 
 In a block that is marked ``console`` each line that starts with ``$ `` is a command; the lines below it are replaced by
 its output. A comment ``<!-- scene: name -->`` brings the federation of this script to the state that the text tells of;
-before a command that follows something live, its scene plays while the command runs. Needs redis-tools, jq, and port
-6379 to be free::
+a command that follows something live runs while its scene plays. What does not come in time is an error, and leaves the
+page as it was. Needs redis-tools, jq, and port 6379 to be free::
 
     python docs/transcribe.py
 """
@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import IO, Final, NoReturn
 
 import numpy as np
 from redflare_agent import IPCAgent, TaskResult
@@ -36,6 +37,28 @@ _SCENE: Final = re.compile(r"<!-- scene: ([a-z-]+) -->")
 _REDIS_CLI: Final = '#!/bin/sh\ncase "$1" in --scan) ;; *) set -- --no-raw "$@" ;; esac\nexec /usr/bin/redis-cli "$@"\n'
 
 
+#: A scene or a command takes a few seconds at most.
+_PATIENCE_SECONDS: Final = 20
+#: A tail that has told of the CJ hears whatever happens from then on.
+_FOLLOWING: Final = ("  cj  ",)
+_FOLLOWED: Final = ("round-4.site-1 ACCEPTED", "accepted round-4.site-1", "bye agent", "it said bye")
+
+
+@contextmanager
+def in_time(what: str) -> Iterator[None]:
+    """Fail where the main thread waits, whatever it waits for, when that takes too long."""
+
+    def give_up(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"{what}: not over after {_PATIENCE_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(_PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
 class Federation:
     """Two sites: an agent that works on command, and one that is awaited."""
 
@@ -43,7 +66,8 @@ class Federation:
         stack.enter_context(EmbeddedServer(port=6379))
         self._first = stack.enter_context(IPCExchanger(redis_url=URL, site_name="site-1", agent_id="trainer"))
         self._second = stack.enter_context(IPCExchanger(redis_url=URL, site_name="site-2", agent_id="trainer"))
-        self._agent = stack.enter_context(IPCAgent(URL, "site-1", "trainer", "."))
+        self._host = stack.enter_context(ExitStack())
+        self._agent = self._host.enter_context(IPCAgent(URL, "site-1", "trainer", "."))
         self._inspector = Inspector(stack.enter_context(Server.connect(URL)))
         self._running: list[threading.Thread] = []
 
@@ -51,7 +75,7 @@ class Federation:
         """Site 1 works on a small task; site 2 has a large one and no agent."""
         self._send(self._first, "round-3.site-1", {"weights": np.arange(3, dtype="float32")})
         self._send(self._second, "round-3.site-2", {"weights": np.zeros(600_000, dtype="float32")})
-        self._agent.get_task(timeout=10)
+        self._agent.get_task()
         self._await("round-3.site-2", "NEW")
 
     def done(self) -> None:
@@ -60,11 +84,12 @@ class Federation:
         self._await("round-3.site-1", "ACCEPTED")
 
     def round(self) -> None:
-        """Another task of site 1 from end to end."""
+        """Another task of site 1 from end to end, then its agent leaves."""
         self._send(self._first, "round-4.site-1", {"weights": np.ones(3, dtype="float32")})
-        self._agent.get_task(timeout=10)
+        self._agent.get_task()
         self._agent.submit_result(TaskResult({"loss": 0.25}, {"weights": np.ones(3, dtype="float32")}))
         self._await("round-4.site-1", "ACCEPTED")
+        self._host.close()
 
     def buried(self) -> None:
         """The CJ of site 2 has moved the foreign entry away."""
@@ -72,7 +97,8 @@ class Federation:
             threading.Event().wait(0.05)
 
     def end(self) -> None:
-        self._second.abort()
+        for exchanger in (self._first, self._second):
+            exchanger.abort()
         for thread in self._running:
             thread.join()
 
@@ -83,7 +109,7 @@ class Federation:
             except TaskFailed as error:
                 print(error, file=sys.stderr)
 
-        self._running.append(threading.Thread(target=run))
+        self._running.append(threading.Thread(target=run, daemon=True))
         self._running[-1].start()
 
     def _await(self, task_id: str, status: str) -> None:
@@ -109,38 +135,67 @@ def transcribe(page: str, run: Callable[[str], str], play: Callable[[str], None]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    with ExitStack() as stack:
-        federation = Federation(stack)
-        tools = stack.enter_context(tempfile.TemporaryDirectory())
-        wrapper = Path(tools, "redis-cli")
+class Terminal:
+    """Plays the scenes and runs the commands of the page, in its order."""
+
+    def __init__(self, federation: Federation, tools: Path) -> None:
+        wrapper = tools / "redis-cli"
         wrapper.write_text(_REDIS_CLI)
         wrapper.chmod(0o755)
         path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "COLUMNS": "80", "TZ": "UTC", "NO_COLOR": "1"}
-        live: list[str] = []
+        self._env = {**os.environ, "PATH": path, "COLUMNS": "80", "TZ": "UTC", "NO_COLOR": "1"}
+        self._federation = federation
+        self._follow = False
 
-        def play(scene: str) -> None:
-            if scene == "round":
-                live.append(scene)
-            else:
-                getattr(federation, scene)()
+    def play(self, scene: str) -> None:
+        """Bring the federation to a state; the scene of a command that follows plays when that runs."""
+        if scene == "round":
+            self._follow = True
+            return
+        with in_time(f"scene {scene}"):
+            getattr(self._federation, scene)()
 
-        def run(command: str) -> str:
-            if not live:
-                done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
-                return done.stdout + done.stderr
-            process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=env, stdout=subprocess.PIPE, text=True)
-            assert process.stdout
-            printed = [process.stdout.readline()]
-            getattr(federation, live.pop())()
-            while not all(any(word in line for line in printed) for word in ("ACCEPTED", "notice")):
-                printed.append(process.stdout.readline())
-            process.send_signal(signal.SIGINT)
-            return "".join(printed) + process.communicate()[0] + "^C"
+    def run(self, command: str) -> str:
+        """What a command prints."""
+        following, self._follow = self._follow, False
+        with in_time(command):
+            if following:
+                return self._run_live(command)
+            done = subprocess.run(["bash", "-c", command], env=self._env, capture_output=True, text=True, check=False)
+            return done.stdout + done.stderr
 
+    def _run_live(self, command: str) -> str:
+        words = ["bash", "-c", f"exec {command}"]
+        with subprocess.Popen(words, env=self._env, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout
+                printed = _read(process.stdout, _FOLLOWING)
+                self._federation.round()
+                printed += _read(process.stdout, _FOLLOWED)
+                process.send_signal(signal.SIGINT)
+                return printed + process.communicate()[0] + "^C"
+            finally:
+                process.kill()
+
+
+def _read(output: IO[str], awaited: tuple[str, ...]) -> str:
+    """What a command prints until it has printed all that is awaited."""
+    printed = ""
+    while not all(text in printed for text in awaited):
+        line = output.readline()
+        if not line:
+            raise EOFError(f"the command has ended without {awaited}; it printed {printed!r}")
+        printed += line
+    return printed
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        federation = Federation(stack)
         stack.callback(federation.end)
-        PAGE.write_text(transcribe(PAGE.read_text(), run, play))
+        terminal = Terminal(federation, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        page = transcribe(PAGE.read_text(), terminal.run, terminal.play)
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

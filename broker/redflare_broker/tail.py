@@ -52,6 +52,8 @@ class Tail:
         self._entries = _Memory()
         self._ledgers = _Memory()
         self._unsettled: set[str] = set()
+        #: the server does not push changes of keys; not known, and not needed, before the feed is open
+        self._untracked = False
         self._sides = _Memory()
         self._threads = [
             threading.Thread(target=self._supervise, args=(follow,), name=f"redflare-tail-{name}", daemon=True)
@@ -144,13 +146,15 @@ class Tail:
 
     def _follow_changes(self) -> Iterator[TailEvent | None]:
         self._feed.open()
+        self._untracked = not self._feed.tracked
         yield None
         yield from self._everything()
         while True:
             event = self._feed.wait()
             if isinstance(event, Message):
-                yield self._message(event)
-                yield from self._unpushed(event.text.partition(" ")[2])
+                told = self._message(event)
+                yield told
+                yield from self._unpushed(told.task_id)
             elif event and event.keys is None:
                 yield from self._everything()
             elif event and event.keys:
@@ -180,8 +184,9 @@ class Tail:
 
     def _unpushed(self, task_id: str) -> Iterator[TailEvent]:
         """Where the server does not push changes of keys, an entry or a message is the occasion to look."""
-        if not self._feed.tracked:
-            yield from self._ledger(task_id)
+        if self._untracked:
+            if task_id:
+                yield from self._ledger(task_id)
             yield from self._everything()
 
     def _ledger(self, task_id: str) -> Iterator[TailEvent]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from . import wording
-from .defs import TOPIC_BYE, TOPIC_GET_TASK, TOPIC_HELLO, TOPIC_SUBMIT_RESULT
+from .defs import TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from .presence import Presence
 from .scripts import FETCHED, NEW, SUBMITTED
 from .story import TaskStory
@@ -54,8 +54,6 @@ def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat
         text = f"result in the stream, rc {rc} ({_payload(facts, nbytes)})"
     elif topic == TOPIC_GET_TASK:
         text = f"the agent refused the task, rc {rc}: {facts.get('reason', '')}"
-    elif topic in (TOPIC_HELLO, TOPIC_BYE):
-        text = f"{topic} of agent {facts.get('sender', '')}"
     else:
         text = f"an entry that is not ours: {len(fields)} fields, {wording.size(nbytes)}"
     time_ms = int(entry_id.partition("-")[0])

@@ -61,7 +61,7 @@ def test_a_tail_tells_the_states_that_went_by_before_it_could_look(server: Serve
         assert not [text for text in events.seen if "ledger: " in text][4:]
 
 
-def test_a_tail_hears_aborts_and_goodbyes(server: Server) -> None:
+def test_a_tail_hears_aborts_greetings_and_goodbyes(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t1")
@@ -74,6 +74,9 @@ def test_a_tail_hears_aborts_and_goodbyes(server: Server) -> None:
         assert events.expect("abort", "^abort t2$").task_id == "t2"
         link.bye("agent")
         events.expect("agent", r"no agent is connected \(it said bye\)")
+        link.hello("agent", "agent-host:201:d")
+        assert events.expect("notice", f"^hello agent {link.agent.epoch}$").task_id == ""
+        assert "notice: bye agent" in events.seen
 
 
 def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
@@ -136,8 +139,8 @@ def test_a_tail_notices_that_all_data_was_deleted(server: Server) -> None:
     link.both()
     link.assign("t0")
     with Followed(Tail(server, link.fqcn)) as events:
-        events.expect("ledger", "^NEW")
         events.expect("cj", "connected")
+        events.expect("ledger", "^NEW")
         with server.borrow("x") as lane:
             lane.call("FLUSHALL")
         assert events.expect("ledger", "^LOST").task_id == "t0"
@@ -242,7 +245,7 @@ def test_tail_follows_until_ctrl_c(embedded: EmbeddedServer, server: Server) -> 
     link = LinkSteps(server)
     link.both()
     command = Command(embedded.url, "tail", link.fqcn, "--json")
-    assert command.object()["kind"] in ("result", "agent", "cj")
+    assert command.object()["kind"] in ("agent", "cj")
     link.assign("t1")
     while (event := command.object())["kind"] != "ledger":
         pass

@@ -53,7 +53,7 @@ def test_a_task_whose_payload_was_lost_is_new_again() -> None:
             [b"topic", b"get_task", b"rc", b"BAD", b"reason", b"why"],
             "the agent refused the task, rc BAD: why",
         ),
-        ("result", [b"topic", b"hello", b"sender", b"h:1:a"], "hello of agent h:1:a"),
+        ("result", [b"topic", b"hello", b"sender", b"h:1:a"], "an entry that is not ours: 2 fields, 21 B"),
         ("result", [b"topic", b"\xff"], "an entry that is not ours: 1 fields, 6 B"),
         ("task", [b"odd"], "an entry that is not ours: 0 fields, 3 B"),
     ],

@@ -17,8 +17,8 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any, Final, Self
 
-from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey, TaskResult
-from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.defs import TaskResult
+from redflare_broker.errors import ConfigError, EncodeError, RedflareError, Unavailable
 from redflare_broker.exchange import Outcome
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.job_link import JobLink
@@ -26,35 +26,23 @@ from redflare_broker.liveness import Liveness, Peer
 from redflare_broker.scripts import ACCEPTED, REJECTED
 from redflare_broker.settings import LinkSettings, load_settings
 
-from .apis.dxo import DXO, DataKind, from_shareable
+from .apis.dxo import DXO, from_shareable
 from .apis.event_type import EventType
 from .apis.executor import Executor
-from .apis.fl_constant import AppConstants, FLContextKey, ReturnCode
+from .apis.fl_constant import FLContextKey, ReturnCode
 from .apis.fl_context import FLContext
 from .apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from .apis.signal import Signal
+from .errors import TaskAborted, TaskFailed, TaskRejected, TaskTimeout
 from .hub import Hub, close_hub, open_hub
+from .translation import agent_id_of, problem_of, reply_of, task_meta
+
+__all__ = ["IPCExchanger", "TaskAborted", "TaskFailed", "TaskRejected", "TaskTimeout"]
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
 _LOOK_AT_SIGNAL: Final = 0.5
-
-
-class TaskFailed(RedflareError):
-    """A task ended without a result of its agent; the message says why."""
-
-
-class TaskTimeout(TaskFailed, TimeoutError):
-    """No result came within the timeout; the task was aborted."""
-
-
-class TaskAborted(TaskFailed):
-    """The task was aborted: by a call of ``abort`` or ``stop``, by an operator, or because the agent is dead."""
-
-
-class TaskRejected(TaskFailed):
-    """The agent could not read the task, or its result could not be read."""
 
 
 class IPCExchanger(Executor):
@@ -312,7 +300,7 @@ class IPCExchanger(Executor):
     def _start_run(self, fl_ctx: FLContext) -> None:
         self._engine = fl_ctx.get_engine()
         try:
-            self.agent_id = self.agent_id or _agent_id(fl_ctx.get_prop(FLContextKey.JOB_META))
+            self.agent_id = self.agent_id or agent_id_of(fl_ctx.get_prop(FLContextKey.JOB_META))
             self._site_name = self._site_name or fl_ctx.get_identity_name()
             self.start()
         except RedflareError as exc:
@@ -348,15 +336,18 @@ class IPCExchanger(Executor):
                 outcome = self._exchange(
                     task_id,
                     task_name,
-                    _task_meta(dxo, shareable),
+                    task_meta(dxo, shareable),
                     {} if dxo.data is None else dxo.data,
                     lambda: "the job was aborted" if abort_signal.triggered else "",
                     None,
                     look_every,
                 )
-        except RedflareError as exc:
+        except EncodeError as exc:
             self.log_error(fl_ctx, f"task {task_name!r} {task_id} cannot be sent: {exc}")
             return make_reply(ReturnCode.BAD_TASK_DATA)
+        except RedflareError as exc:
+            self.log_error(fl_ctx, f"task {task_name!r} {task_id} failed: {exc}")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         return self._reply(outcome, dxo, task_name, fl_ctx)
 
     def _waking(self, abort_signal: Signal) -> AbstractContextManager[Any]:
@@ -366,21 +357,11 @@ class IPCExchanger(Executor):
         return abort_signal.add_callback(link.nudge)
 
     def _reply(self, outcome: Outcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
-        if outcome.status == REJECTED:
-            self.log_error(fl_ctx, f"task {task_name!r} was rejected: {outcome.reason}")
-            failed = outcome.rc == RC.EXECUTION_EXCEPTION
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA)
-        if outcome.status != ACCEPTED:
+        if problem := problem_of(outcome):
+            self.log_error(fl_ctx, f"task {task_name!r}: {problem}")
+        elif outcome.status != ACCEPTED:
             self.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
-            return make_reply(ReturnCode.TASK_ABORTED)
-        if outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
-            self.log_error(fl_ctx, f"the agent answered task {task_name!r} with {outcome.rc}: {_why(outcome.meta)}")
-            return make_reply(outcome.rc)
-        app_defined = dxo.data_kind == DataKind.APP_DEFINED
-        kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
-        reply = DXO(data_kind=kind, data=outcome.data, meta=outcome.meta).to_shareable()
-        reply.set_return_code(outcome.rc)
-        return reply
+        return reply_of(outcome, dxo)
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
 
@@ -408,30 +389,3 @@ class IPCExchanger(Executor):
     def __repr__(self) -> str:
         state = f"done ({self._done})" if self._done else "running" if self._link else "new"
         return f"<IPCExchanger {self._site_name}/{self.agent_id} {state}>"
-
-
-def _agent_id(job_meta: object) -> str:
-    agent_id = job_meta.get(JOB_META_KEY_AGENT_ID) if isinstance(job_meta, dict) else None
-    if agent_id is None or agent_id == "":
-        raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
-    if not isinstance(agent_id, str):
-        kind = type(agent_id).__name__
-        raise ConfigError(f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({kind})")
-    return agent_id
-
-
-def _task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
-    meta = dict(dxo.meta or {})
-    meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
-    for key, header in (
-        (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
-        (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
-    ):
-        value = shareable.get_header(header)
-        if value is not None:
-            meta[key] = value
-    return meta
-
-
-def _why(meta: dict[str, Any]) -> str:
-    return str(meta.get("exception") or meta.get("reason") or "no reason given")

@@ -1,0 +1,69 @@
+"""Between the executor's world (Shareable, DXO) and the link's (task, outcome); pure, after NVFlare's IPCExchanger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey
+from redflare_broker.errors import ConfigError
+from redflare_broker.exchange import Outcome
+from redflare_broker.scripts import ACCEPTED, REJECTED
+
+from .apis.dxo import DXO, DataKind
+from .apis.fl_constant import AppConstants, ReturnCode
+from .apis.shareable import Shareable, make_reply
+
+
+def agent_id_of(job_meta: object) -> str:
+    """The agent that a job's meta names.
+
+    Raises:
+        ConfigError: there is none, or it is not a str.
+    """
+    agent_id = job_meta.get(JOB_META_KEY_AGENT_ID) if isinstance(job_meta, dict) else None
+    if agent_id is None or agent_id == "":
+        raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
+    if not isinstance(agent_id, str):
+        kind = type(agent_id).__name__
+        raise ConfigError(f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({kind})")
+    return agent_id
+
+
+def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
+    """The meta an agent gets with a task: the DXO's, its kind, and the rounds of the Shareable's headers."""
+    meta = dict(dxo.meta or {})
+    meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
+    for key, header in (
+        (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
+        (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
+    ):
+        value = shareable.get_header(header)
+        if value is not None:
+            meta[key] = value
+    return meta
+
+
+def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
+    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
+    if outcome.status == REJECTED:
+        failed = outcome.rc == RC.EXECUTION_EXCEPTION
+        return make_reply(ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA)
+    if outcome.status != ACCEPTED:
+        return make_reply(ReturnCode.TASK_ABORTED)
+    if outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
+        return make_reply(outcome.rc)
+    app_defined = dxo.data_kind == DataKind.APP_DEFINED
+    kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
+    reply = DXO(data_kind=kind, data=outcome.data, meta=outcome.meta).to_shareable()
+    reply.set_return_code(outcome.rc)
+    return reply
+
+
+def problem_of(outcome: Outcome) -> str:
+    """What went wrong at the agent, for the log; "" when nothing did, or the task was aborted."""
+    if outcome.status == REJECTED:
+        return f"it was rejected: {outcome.reason}"
+    if outcome.status == ACCEPTED and outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
+        why = outcome.meta.get("exception") or outcome.meta.get("reason") or "no reason given"
+        return f"the agent answered {outcome.rc}: {why}"
+    return ""

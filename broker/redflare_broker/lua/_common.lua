@@ -2,7 +2,7 @@
 --
 -- Keys of one link (all share the hash tag {F}); docs/protocol.md describes each field:
 --   link     hash    agent, agent_epoch, agent_since, agent_closed and the same for cj; task (the open one);
---                    kept, kept_task (last answer of a settled task)
+--                    kept, kept_task (last answer of a settled task); streams (1: both have been made)
 --   tasks    stream  at most one entry: the open task that nobody has answered yet
 --   results  stream  the answer to it, and the answer to a settled task that is still kept
 --   task     hash    the ledger of one task
@@ -15,12 +15,13 @@ local function now()
 end
 
 -- Whether the caller still holds its side of the link: OK; FENCED by a newer instance; LOST when Redis forgot it, or the
--- caller (epoch 0) has not said hello yet. Behind the word: the link's open task ('' for none) and its kept entry.
+-- caller (epoch 0) has not said hello yet. Behind the word: the link's open task ('' for none), its kept entry, and
+-- whether its streams were made.
 local function standing(link, role, instance, epoch)
-  local held = redis.call('HMGET', link, role, role .. '_epoch', 'task', 'kept')
+  local held = redis.call('HMGET', link, role, role .. '_epoch', 'task', 'kept', 'streams')
   if not held[1] or tonumber(epoch) == 0 then return 'LOST' end
   local current = tonumber(held[2])
-  if held[1] == instance and current == tonumber(epoch) then return 'OK', held[3] or '', held[4] or '' end
+  if held[1] == instance and current == tonumber(epoch) then return 'OK', held[3] or '', held[4] or '', held[5] end
   if current > tonumber(epoch) then return 'FENCED' end
   return 'LOST'
 end

@@ -9,7 +9,7 @@
 -- Why atomic: ledger, stream and the link's open task must never disagree.
 -- Why safe to run twice: the same task id changes nothing, unless its result is the one that is `lost`; once.
 local link, tasks, results, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held, open, kept = standing(link, 'cj', ARGV[1], ARGV[2])
+local held, open, kept, streams = standing(link, 'cj', ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
 local known = redis.call('HMGET', task, 'status', 'result', 'submit_id', 'entry', 'attempt')
 local final = known[1] == 'ABORTED' or known[1] == 'REJECTED'
@@ -29,9 +29,12 @@ if known[3] then
   redis.call('HSET', task, 'lost', known[3])
   redis.call(ARGV[11], KEYS[7], 'resend ' .. ARGV[3])
 end
+if not streams and redis.call('PTTL', results) == -2 then redis.call('XADD', results, 'MAXLEN', 0, '*', 'v', 1) end
 local entry = redis.call('XADD', tasks, '*', unpack(ARGV, 12))
 redis.call('HSET', task, 'status', 'NEW', 'name', ARGV[4], 'entry', entry, 'session', ARGV[1], 'size', ARGV[7],
   'blob', ARGV[8], 'assigned', at(entry), 'attempt', known[5] or 0)
-redis.call('HSET', link, 'task', ARGV[3], 'kept', '', 'kept_task', '')
+redis.call('HSET', link, 'task', ARGV[3], 'kept', '', 'kept_task', '', 'streams', 1)
+-- with the first task the link gets its streams, whose lives the heartbeats prolong from then on
+if not streams then keep(ARGV[9], tasks, results) end
 redis.call('PEXPIRE', task, ARGV[9])
 return {'NEW', ''}

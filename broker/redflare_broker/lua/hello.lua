@@ -13,10 +13,6 @@ if epoch == 0 then return {'NEXT', math.max(current + 1, now())} end
 if current >= epoch then return {'FENCED', current} end
 
 redis.call('HSET', KEYS[1], role, instance, role .. '_epoch', ARGV[3], role .. '_since', now(), role .. '_closed', 0)
-for stream = 2, 3 do
-  -- made here, empty, so that no step of a task has to see to its TTL
-  if redis.call('PTTL', KEYS[stream]) == -2 then redis.call('XADD', KEYS[stream], 'MAXLEN', 0, '*', 'v', 1) end
-end
 keep(ARGV[4], KEYS[1], KEYS[2], KEYS[3])
 redis.call(ARGV[5], KEYS[4], 'hello ' .. role .. ' ' .. ARGV[3])
 return {'OK', epoch}

@@ -78,6 +78,7 @@ class IPCAgent(FlareAgent):
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
         self._link = AgentLink(self._server, self.fqcn, self._settings, liveness, self._on_news, self._on_abort)
         self._link.look_now = self._look_now
+        self._link.preflight = self._preflight
         self._link.interval = liveness.look_every(self._settings.heartbeat_interval)
         keys = self._link.keys
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
@@ -121,7 +122,6 @@ class IPCAgent(FlareAgent):
                 return
             self._started = True
         try:
-            check(self._server, allow_eviction=self._settings.allow_eviction, keys=self._link.keys)
             self._link.open_lane()
         except Unavailable as exc:
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
@@ -348,6 +348,9 @@ class IPCAgent(FlareAgent):
         self._link.forget_task()
 
     # -- what the other threads learn ----------------------------------------------------------------------------------
+
+    def _preflight(self) -> None:
+        check(self._server, allow_eviction=self._settings.allow_eviction, keys=self._link.keys)
 
     def _look_now(self) -> None:
         self._heartbeats.beat_now(self._link)

@@ -51,6 +51,8 @@ class Line:
         #: Who this is, for the log.
         self.label = f"{self.role} of {fqcn}"
         self.fenced = False
+        #: Run before the first hello, however late the server is there for it; what it raises is raised. For the owner.
+        self.preflight: Callable[[], object] = lambda: None
         #: how often Redis had lost this link, and it was resumed
         self.losses = 0
         self._lane: Lane | None = None
@@ -70,10 +72,13 @@ class Line:
 
         Raises:
             Fenced: a newer instance is there.
+            PreflightError: the server is not fit.
         """
         with self._resuming:
             if self.me.epoch != seen:
                 return
+            if not seen:
+                self.preflight()
             said = self.scripts.hello(lane, self.me)
             if said.word == FENCED:
                 self._fence()

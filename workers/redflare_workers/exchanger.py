@@ -133,10 +133,10 @@ class IPCExchanger(Executor):
         hub = open_hub(self._redis_url, self._settings.connection, self._client)
         liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
         link = JobLink(hub.server, fqcn, self._settings, liveness, self._on_news)
+        link.preflight = lambda: hub.preflight(self._settings.allow_eviction, link.keys)
         link.interval = liveness.look_every(self.agent_heartbeat_interval)
         self._done = ""
         try:
-            hub.preflight(self._settings.allow_eviction, link.keys)
             link.open_lane()
         except Unavailable as exc:
             logger.warning("%s waits for its server: %s", link.label, exc)

@@ -51,8 +51,6 @@ class Link(Line):
         self._asked = ""
         self._seen = ("", "")
         self.peer_instance = ""
-        #: a CJ that had said bye when this side first looked: it was not this side's; None: not looked yet
-        self._bygone: str | None = None
         self._on_news = on_news
         self._registered = -_REGISTER_EVERY
         self._renewed = time.monotonic()
@@ -217,7 +215,7 @@ class Link(Line):
         self.nudge()
 
     def _hear(self, said: Answer) -> None:
-        """``said``: open task id, status, peer's beat, its PTTL, peer's instance, peer closed."""
+        """``said``: open task id, status, peer's beat, its PTTL, peer's instance, when it said bye."""
         instance, left = said.text(4), said.number(3)
         if beat := said.text(2):
             try:
@@ -228,10 +226,8 @@ class Link(Line):
                 self.liveness.heard((ttl_ms - left) / 1000)
         if self.role == "agent":
             # a CJ that said bye ends its agent; an agent that did may be followed by another
-            closed = said.number(5) == 1
-            if self._bygone is None:
-                self._bygone = instance if closed else ""
-            self.liveness.closed(closed and instance != self._bygone)
+            # an agent's epoch is its start by Redis's clock: a bye before that was meant for its predecessors
+            self.liveness.closed(said.number(5) >= self.me.epoch)
         if instance and instance != self.peer_instance:
             if self.peer_instance:
                 logger.info("%s: the other side is now %s, was %s", self.label, instance, self.peer_instance)

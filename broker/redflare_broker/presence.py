@@ -111,7 +111,7 @@ def read_presence(
 def _state(
     link: Mapping[str, str], role: Role, beating: bool, silence: float, interval: float | None, held: float
 ) -> State:
-    if link.get(f"{role}_closed") == "1":
+    if link.get(f"{role}_closed", "0") != "0":
         return "left"
     if not beating:
         return "connected" if held < _FIRST_BEAT else "gone"

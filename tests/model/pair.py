@@ -52,7 +52,9 @@ class Pair:
         def run() -> scripts.Answer:
             said = scripts.answer("beat", self.lane.pipeline([scripts.source_command("beat", sent)])[0])
             open_task, status, _, _, peer, closed = said.rest or (None,) * 6
-            return scripts.Answer(word=said.word, rest=(open_task, status, peer, closed) if said.rest else ())
+            return scripts.Answer(
+                word=said.word, rest=(open_task, status, peer, int(closed != b"0")) if said.rest else ()
+            )
 
         self._step(model.beat(self.db, me, task), run)
 
@@ -132,7 +134,7 @@ class Pair:
         link = self._hash(self.keys.link)
         for role in ("agent", "cj"):
             name, epoch, closed = (link.get(role + field, "") for field in SIDE_FIELDS)
-            assert (name, int(epoch or 0), closed == "1") == db.side(role)
+            assert (name, int(epoch or 0), closed not in ("", "0")) == db.side(role)
         found = [link.get(field, "") for field in ("task", "kept_task", "kept")]
         assert found == [db.task, db.kept_task, self.ids[db.kept]]
 

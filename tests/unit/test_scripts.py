@@ -269,7 +269,7 @@ def test_a_beat_tells_what_its_sender_must_know(bench: Bench) -> None:
     said = bench.beat(bench.agent, "t1")
     assert said.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
     assert 0 < said.number(3) <= 60_000
-    assert said.rest[4:] == (b"c1", 0)
+    assert said.rest[4:] == (b"c1", b"0")
 
 
 def test_a_bye_ends_the_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: Bench) -> None:
@@ -277,7 +277,9 @@ def test_a_bye_ends_the_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: 
     assert bench.bye(bench.agent).word == "OK"
     assert bench.beat(bench.agent).word == "OK"
     assert bench.lane.call("EXISTS", bench.keys.heartbeat("agent")) == 0
-    assert bench.beat(bench.cj).rest[4:] == (b"a1", 1)
+    said = bench.beat(bench.cj)
+    assert said.text(4) == "a1"
+    assert said.number(5) >= bench.agent.epoch
 
 
 def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench) -> None:

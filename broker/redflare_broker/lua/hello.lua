@@ -6,10 +6,11 @@
 -- Why safe to run twice: the holder is answered OK. An epoch is an instance's start by Redis's clock, kept for life, so
 -- neither a step that arrives late nor the loss of all data puts an older instance before a newer one.
 local role, instance, epoch = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local held = redis.call('HMGET', KEYS[1], role, role .. '_epoch')
+local held = redis.call('HMGET', KEYS[1], role, role .. '_epoch', 'cj_closed')
 local current = tonumber(held[2] or 0)
 if held[1] == instance and current >= epoch then return {'OK', current} end
-if epoch == 0 then return {'NEXT', math.max(current + 1, now())} end
+-- later than a goodbye of the CJ, too, which was meant for those before
+if epoch == 0 then return {'NEXT', math.max(current + 1, now(), tonumber(held[3] or 0) + 1)} end
 if current >= epoch then return {'FENCED', current} end
 
 redis.call('HSET', KEYS[1], role, instance, role .. '_epoch', ARGV[3], role .. '_since', now(), role .. '_closed', 0)

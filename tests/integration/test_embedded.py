@@ -200,8 +200,9 @@ PARENT = """
     if sys.argv[2] == "forks" and not os.fork():
         time.sleep(30)
         os._exit(0)
-    print(json.dumps([server.pid, watching, str(server.directory), server.url]), flush=True)
     try:
+        # within the try: a Ctrl-C may come as soon as this is read
+        print(json.dumps([server.pid, watching, str(server.directory), server.url]), flush=True)
         signal.pause()
     except KeyboardInterrupt:
         with __import__("redis").Redis.from_url(server.url) as client:

@@ -78,7 +78,7 @@ class AgentLink(Link):
         self._on_abort = on_abort
         self._told = Bell()
         self._verdicts: dict[str, str] = {}
-        #: a result that is in Redis, whose verdict was not waited for
+        #: a result that is in Redis, or may be, whose verdict was not waited for
         self._interrupted: Submission | None = None
         #: asks for a beat at once; set by the owner of the heartbeat thread
         self.look_now: Callable[[], None] = lambda: None
@@ -166,8 +166,8 @@ class AgentLink(Link):
             give_up: asked after every wake-up; True leaves what was submitted to the CJ.
             on_send: called at each submission.
 
-        A submission that was interrupted (Ctrl-C) when the result was in already goes on, with that result, when it is
-        called again for the same task.
+        A submission that was interrupted (Ctrl-C) when the result was sent already goes on, with that result, when it
+        is called again for the same task.
 
         Raises:
             Fenced: a newer instance has taken over.
@@ -210,7 +210,7 @@ class AgentLink(Link):
             sending.refused()
             raise
         except KeyboardInterrupt:
-            self._interrupted = sending if sending.handed_in else None
+            self._interrupted = sending if sending.sent else None
             raise
         finally:
             self._verdicts.clear()

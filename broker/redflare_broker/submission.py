@@ -26,6 +26,8 @@ class Submission:
         self._submit_id = ""
         self._buffers: tuple[memoryview, ...] = ()
         self._blob: BlobRef | None = None
+        #: It may stand in Redis.
+        self.sent = False
         #: It stands in Redis.
         self.handed_in = False
 
@@ -47,6 +49,7 @@ class Submission:
         return said.word
 
     def _step(self) -> Answer:
+        self.sent = True
         size, scripts = self._encoded.nbytes, self._link.scripts
         return self._link.step(
             lambda lane, me: scripts.submit(lane, me, self._entry(me), submit_id=self._submit_id, size=size)

@@ -289,6 +289,10 @@ class AgentLink(Link):
         """The current task is no longer this agent's."""
         self.work_on(None)
         self._verdicts.clear()
+        if self._interrupted is not None:
+            # its task was aborted before the submission was taken up again: nobody reads its payload
+            self._interrupted.end(ABORTED)
+            self._interrupted = None
 
 
 def encode_result(meta: dict[str, Any], data: object, settings: LinkSettings) -> Encoded:

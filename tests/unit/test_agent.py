@@ -186,19 +186,26 @@ def test_a_submission_that_was_interrupted_goes_on_when_it_is_called_again(redfl
         steps.assign("t")
         assert agent.get_task(timeout=5)
 
-        def interrupt() -> None:
-            wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
-            os.kill(os.getpid(), signal.SIGINT)
-
-        interrupting = threading.Thread(target=interrupt)
-        interrupting.start()
-        with pytest.raises(KeyboardInterrupt):
-            agent.submit_result(TaskResult({}, "first"))
-        interrupting.join()
+        _submit_and_interrupt(redflare_link, agent, "first")
         with redflare_link.cj() as cj:
             answer = cj.send("train", task_id="t")
             assert agent.submit_result(TaskResult({}, "second")) is True
             assert answer.result(timeout=5).data == "first"
+
+
+def test_the_payload_of_an_interrupted_submission_goes_when_its_task_is_aborted(redflare_link: LinkUnderTest) -> None:
+    with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t")
+        task = agent.get_task(timeout=5)
+        assert task is not None
+        _submit_and_interrupt(redflare_link, agent, np.zeros(50_000))
+        assert list(server.scan(f"{steps.keys.result_blob('')}*"))
+        steps.abort("t", "no longer needed")
+        assert task.wait_aborted(5)
+        assert agent.get_task(timeout=0.05) is None
+        assert not list(server.scan(f"{steps.keys.result_blob('')}*"))
 
 
 def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:
@@ -404,6 +411,20 @@ def test_no_thread_is_left_after_stop(redflare_link: LinkUnderTest) -> None:
     with redflare_link.cj(), IPCAgent(**redflare_link.agent_args):
         pass
     wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def _submit_and_interrupt(link: LinkUnderTest, agent: IPCAgent, data: Any) -> None:
+    """Ctrl-C in the submission of task t, whose result is in Redis by then."""
+
+    def interrupt() -> None:
+        wait_until(lambda: _status(link, "t") == "SUBMITTED")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        agent.submit_result(TaskResult({}, data))
+    interrupting.join()
 
 
 def _status(link: LinkUnderTest, task_id: str) -> str:

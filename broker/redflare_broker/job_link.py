@@ -21,6 +21,7 @@ from .entry import BlobRef, Entry, check_task_id
 from .errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from .exchange import Outcome, Outgoing
 from .lane import Lane
+from .line import entries_in
 from .link import Link
 from .liveness import Liveness
 from .replies import Reply, ReplyError
@@ -78,8 +79,7 @@ class JobLink(Link):
         """
         encoded = encode(meta, data, self.settings.limits)
         check_task_id(task_id)
-        blob_id = token_hex(16)
-        prefix = self.federation.task_blob(blob_id)
+        prefix = self.federation.task_blob(token_hex(16))
         task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
         self.work_on(task_id)
         self._settled.pop(task_id, None)
@@ -285,23 +285,16 @@ class JobLink(Link):
 
     def _kept_result(self, task: Outgoing, entry_id: str) -> Outcome | None:
         """The result of a task that was accepted before: this process, or one that died, has had it already."""
-        found = self._lookup(entry_id) if entry_id else None
-        if found is not None:
+        reply = self.open_lane().call("XRANGE", self.keys.results, entry_id, entry_id) if entry_id else None
+        for _, fields in entries_in(reply if isinstance(reply, list) else []):
             try:
-                entry = self.parse(self.keys.results, entry_id, found)
+                entry = self.parse(self.keys.results, entry_id, fields)
                 meta, data = self.decode(entry).finish()
                 return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
             except (BlobMissing, DecodeError) as exc:
                 logger.warning("%s: the kept result of task %s is gone: %s", self.label, task.task_id, exc)
         logger.warning("%s: task %s was accepted, but its result is gone: it is done again", self.label, task.task_id)
         task.send_again(entry_id)
-        return None
-
-    def _lookup(self, entry_id: str) -> list[bytes] | None:
-        lane = self.open_lane()
-        reply = lane.call("XRANGE", self.keys.results, entry_id, entry_id)
-        if isinstance(reply, list) and reply and isinstance(reply[0], list) and isinstance(reply[0][1], list):
-            return [value for value in reply[0][1] if isinstance(value, bytes)]
         return None
 
     def _refused(self, task: Outgoing) -> Outcome:

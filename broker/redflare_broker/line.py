@@ -242,8 +242,13 @@ def _entries(reply: Reply) -> list[tuple[str, list[bytes]]]:
     stream = reply[0]
     if not isinstance(stream, list) or not isinstance(stream[1], list):
         raise ServerError(f"XREAD answered {reply!r}, which is no list of entries")
+    return entries_in(stream[1])
+
+
+def entries_in(items: list[Reply]) -> list[tuple[str, list[bytes]]]:
+    """The entries of a stream as XREAD and XRANGE list them: id, and fields and values in turn."""
     found: list[tuple[str, list[bytes]]] = []
-    for item in stream[1]:
+    for item in items:
         if isinstance(item, list) and isinstance(item[0], bytes) and isinstance(item[1], list):
             found.append((item[0].decode(), [value for value in item[1] if isinstance(value, bytes)]))
     return found

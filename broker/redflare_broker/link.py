@@ -56,6 +56,8 @@ class Link(Line):
         self._renewed = time.monotonic()
         self._silent = False
         self._held_blobs: dict[str, BlobRef] = {}
+        #: what the keys of payloads begin with that an entry of this link may name
+        self._blob_prefixes = (self.keys.result_blob(""), self.federation.task_blob("").removesuffix("}"))
 
     @property
     def peer(self) -> Peer:
@@ -126,8 +128,7 @@ class Link(Line):
         Raises:
             DecodeError: it is none of ours; ``bury`` it, unless it ``stands_for`` the task in hand.
         """
-        prefixes = (self.keys.result_blob(""), self.federation.task_blob("").removesuffix("}"))
-        return Entry.parse(stream, entry_id, fields, allowed_prefixes=prefixes)
+        return Entry.parse(stream, entry_id, fields, allowed_prefixes=self._blob_prefixes)
 
     def stands_for(self, task_id: str, field: str, entry_id: str) -> bool:
         """Whether the ledger of a task names this entry in ``field`` (entry or result)."""
@@ -225,8 +226,8 @@ class Link(Line):
             else:
                 self.liveness.heard((ttl_ms - left) / 1000)
         if self.role == "agent":
-            # a CJ that said bye ends its agent; an agent that did may be followed by another
-            # an agent's epoch is its start by Redis's clock: a bye before that was meant for its predecessors
+            # A CJ that said bye ends its agent; an agent that did may be followed by another. An agent's epoch is its
+            # start by Redis's clock: a bye before that was meant for its predecessors.
             self.liveness.closed(said.number(5) >= self.me.epoch)
         if instance and instance != self.peer_instance:
             if self.peer_instance:

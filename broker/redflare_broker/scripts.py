@@ -34,14 +34,12 @@ ABORTED: Final = lifecycle.ABORTED
 DUPLICATE: Final = "DUPLICATE"
 UNKNOWN: Final = "UNKNOWN"
 RESEND: Final = "RESEND"
-GONE: Final = "GONE"
 OK: Final = "OK"
 OPEN: Final = "OPEN"
 NEXT: Final = "NEXT"
 BUSY: Final = "BUSY"
 FENCED: Final = "FENCED"
 LOST: Final = "LOST"
-NONE: Final = "NONE"
 BURIED: Final = "BURIED"
 
 #: rc of a refusal that asks the CJ for the payload once more.

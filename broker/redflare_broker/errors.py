@@ -46,3 +46,11 @@ class BlobMissing(RedflareError):
 
 class Fenced(RedflareError):
     """A newer instance has taken over this link; this one can change nothing any more and must stop."""
+
+
+class JobLost(RedflareError):
+    """Redis has lost a job's state, or another run was begun; begin the job again and write its tasks anew."""
+
+
+class JobEnded(RedflareError):
+    """The job is over and its state stays as it is; the message names the reason."""

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from .connection import Server
 from .errors import RedflareError, Unavailable
 from .replies import Arg, Reply, ReplyError
-from .scripts import source_command
+from .scripts import retried
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Heartbeats:
             replies = lane.pipeline(commands)
             for index, reply in enumerate(replies):
                 if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                    replies[index] = lane.pipeline([source_command("beat", commands[index])])[0]
+                    replies[index] = lane.pipeline([retried(commands[index])])[0]
             return replies
 
     def _schedule(self, link: Beating, after: float) -> None:

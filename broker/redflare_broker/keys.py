@@ -70,6 +70,66 @@ class LinkKeys:
         return f"{self.prefix}:blob:{blob_id}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKeys:
+    """Keys of one job's state; all carry the hash tag ``{fqcn}`` of the cell of the job's server."""
+
+    namespace: str
+    fqcn: str
+    #: What all of them begin with.
+    prefix: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
+
+    @property
+    def job(self) -> str:
+        """hash; server writes, all read: run, status, checkpoint, a controller's state; TTL renewed by the server."""
+        return f"{self.prefix}:job"
+
+    @property
+    def clients(self) -> str:
+        """hash, field = client name, value = JSON; clients write, server reads; TTL renewed by both."""
+        return f"{self.prefix}:clients"
+
+    @property
+    def standing(self) -> str:
+        """sorted set, member = root id, score = order; tasks that stand; server writes and reads; TTL."""
+        return f"{self.prefix}:standing"
+
+    @property
+    def ended(self) -> str:
+        """sorted set, member = root id, score = order; tasks ended since the last checkpoint; TTL."""
+        return f"{self.prefix}:ended"
+
+    def task(self, root_id: str) -> str:
+        """hash, the ledger of a task and its client tasks; server writes and reads; TTL, shorter once it is over."""
+        return f"{self.prefix}:task:{root_id}"
+
+    @property
+    def blobs(self) -> str:
+        """hash, field = prefix, value = chunks and run; payloads that the server owns; TTL renewed by the server."""
+        return f"{self.prefix}:blobs"
+
+    def heartbeat(self, client: str) -> str:
+        """string, JSON; written by the client, read by the server; TTL."""
+        return f"{self.prefix}:heartbeat:{client}"
+
+    @property
+    def cell(self) -> str:
+        """The hash of the server's cell, which says who serves the job."""
+        return f"{self.prefix}:cell"
+
+    @property
+    def server_heartbeat(self) -> str:
+        """The heartbeat of the server's cell, read by clients."""
+        return f"{self.prefix}:heartbeat"
+
+    def payload(self, blob_id: str) -> str:
+        """string, ``<this>:<n>`` for each chunk of a payload kept with the job; server writes and reads; TTL."""
+        return f"{self.prefix}:blob:{blob_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Keys of a federation."""
@@ -84,6 +144,10 @@ class Keys:
     def link(self, fqcn: str) -> LinkKeys:
         """The keys of the link whose agent is called ``fqcn``."""
         return LinkKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
+
+    def job(self, fqcn: str) -> JobKeys:
+        """The keys of the job whose server's cell is called ``fqcn``."""
+        return JobKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     @property
     def agents(self) -> str:

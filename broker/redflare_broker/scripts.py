@@ -1,7 +1,8 @@
 """Every change of a link's state: one typed wrapper for each Lua script in ``lua/``.
 
 A script is one atomic step that answers the same when it is run twice, so a caller that lost the reply simply runs it
-again. Each file's head says what its keys, arguments and answers are; ``_common.lua`` stands in front of all of them.
+again. Each file's head says what its keys, arguments and answers are; ``_common.lua`` stands in front of all of them,
+and ``_job.lua`` in front of those whose names begin with ``job_``.
 """
 
 from __future__ import annotations
@@ -110,8 +111,16 @@ class _Script:
 @cache
 def _load(name: str) -> _Script:
     folder = resources.files(__package__) / "lua"
-    source = (folder / "_common.lua").read_text("utf-8") + "\n" + (folder / f"{name}.lua").read_text("utf-8")
-    return _Script(source=source, sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    family = name.partition("_")[0]
+    heads = ["_common.lua", f"_{family}.lua"] if (folder / f"_{family}.lua").is_file() else ["_common.lua"]
+    source = "\n".join((folder / file).read_text("utf-8") for file in (*heads, f"{name}.lua"))
+    script = _Script(source=source, sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    _sources[script.sha] = source
+    return script
+
+
+#: The sources of all scripts that this process has made a command of, by their digest.
+_sources: Final[dict[str, str]] = {}
 
 
 def command(name: str, keys: Sequence[str], args: Sequence[Arg]) -> list[Arg]:
@@ -122,6 +131,11 @@ def command(name: str, keys: Sequence[str], args: Sequence[Arg]) -> list[Arg]:
 def source_command(name: str, sent: Sequence[Arg]) -> list[Arg]:
     """The EVAL command for an EVALSHA that the server did not know."""
     return ["EVAL", _load(name).source, *sent[2:]]
+
+
+def retried(sent: Sequence[Arg]) -> list[Arg]:
+    """The EVAL command for an EVALSHA of ``command``, whichever script it runs, that the server did not know."""
+    return ["EVAL", _sources[str(sent[1])], *sent[2:]]
 
 
 def answer(name: str, reply: Reply) -> Answer:

@@ -27,7 +27,7 @@ from .tree_path import TreeError
 from .tree_reader import TreeReader
 from .tree_writer import TreeWriter
 
-__all__ = ["CodecLimits", "Encoded", "Plan", "decode", "encode", "plan"]
+__all__ = ["CodecLimits", "Encoded", "Plan", "decode", "encode", "meta_beside", "plan"]
 
 DEFAULT_LIMITS: Final = CodecLimits()
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -92,6 +92,39 @@ def plan(meta: bytes, data: bytes, sizes: Sequence[int], limits: CodecLimits = D
     Raises:
         DecodeError: it is not a message of this protocol, is over a limit, or does not fit into memory.
     """
+    roots, reader, _ = _visit(meta, data, sizes, limits)
+    if reader is None:
+        return Plan([], roots, None)
+    try:
+        return Plan(reader.allocate(), roots, reader)
+    except (MemoryError, RuntimeError) as error:
+        raise DecodeError(f"message: cannot be held: {error}") from error
+
+
+def meta_beside(
+    meta: bytes, data: bytes, sizes: Sequence[int], limits: CodecLimits = DEFAULT_LIMITS
+) -> dict[str, Any] | None:
+    """Check a message as ``plan`` does, and allocate nothing: its meta, for a reader who passes the data on as it is.
+
+    Returns:
+        None when meta has buffers of its own, for then data's are not numbered from 0.
+
+    Raises:
+        DecodeError: it is not a message of this protocol, or is over a limit.
+    """
+    roots, reader, own = _visit(meta, data, sizes, limits)
+    if own:
+        return None
+    if reader is not None:
+        reader.finish()
+    checked: dict[str, Any] = roots["meta"]
+    return checked
+
+
+def _visit(
+    meta: bytes, data: bytes, sizes: Sequence[int], limits: CodecLimits
+) -> tuple[dict[str, Any], TreeReader | None, int]:
+    """Both trees, checked; who fills them, None for plain JSON; and how many of the buffers are meta's."""
     root = "message"
     try:
         _check_sizes(sizes)
@@ -103,20 +136,21 @@ def plan(meta: bytes, data: bytes, sizes: Sequence[int], limits: CodecLimits = D
         if type(roots[root]) is not dict:
             raise TreeError(f"must be an object, but is {meta[:80]!r}")
         if not sizes and _is_plain(meta, limits) and _is_plain(data, limits):
-            return Plan([], roots, None)
+            return roots, None, 0
         reader = TreeReader(sizes, limits)
         reader.visit_dict(roots, "meta")
+        own = reader.used
         root = "data"
         reader.visit(roots, "data")
         root = "message"
         reader.check_complete()
-        return Plan(reader.allocate(), roots, reader)
     except TreeError as error:
         raise DecodeError(error.under(root)) from error.__cause__
     except orjson.JSONDecodeError as error:
         raise DecodeError(f"{root}: not JSON: {error}") from None
     except (MemoryError, RuntimeError) as error:  # no memory for what was announced, or the caller's stack is full
         raise DecodeError(f"{root}: cannot be held: {error}") from error
+    return roots, reader, own
 
 
 def decode(

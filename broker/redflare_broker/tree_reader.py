@@ -80,6 +80,11 @@ class TreeReader:
                 except TreeError as error:
                     raise error.at(key) from error.__cause__
 
+    @property
+    def used(self) -> int:
+        """Buffers that the marks so far speak of."""
+        return len(self._slots) - self._slots.count(None)
+
     def check_complete(self) -> None:
         """Raise TreeError when a buffer came that no mark speaks of."""
         if None in self._slots:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 import pytest
-from redflare_broker.codec import CodecLimits, decode, encode, plan
-from redflare_broker.errors import ConfigError
+from redflare_broker.codec import CodecLimits, decode, encode, meta_beside, plan
+from redflare_broker.errors import ConfigError, DecodeError
 
 NUMERIC = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -272,3 +272,32 @@ decode(encoded.meta, encoded.data, encoded.buffers)
 sys.exit("torch" in sys.modules or "ml_dtypes" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_meta_is_read_without_room_for_the_data_beside_it() -> None:
+    encoded = encode({"shape": (1, 2), "loss": float("inf")}, {"w": np.zeros(1000)})
+    huge = encoded.data.replace(b"[1000]", b"[%d]" % (1 << 28))
+    assert meta_beside(encoded.meta, huge, [8 << 28]) == {"shape": (1, 2), "loss": float("inf")}
+    assert meta_beside(b'{"a":1}', b"{}", []) == {"a": 1}
+
+
+def test_meta_with_buffers_of_its_own_cannot_be_read_alone() -> None:
+    encoded = encode({"scale": np.ones(2)}, {"w": np.zeros(3)})
+    assert meta_beside(encoded.meta, encoded.data, [16, 24]) is None
+
+
+@pytest.mark.parametrize(
+    ("meta", "data", "sizes", "where"),
+    [
+        (b"[]", b"{}", [], "meta"),
+        (b"{", b"{}", [], "meta"),
+        (b"{}", b"{", [], "data"),
+        (b"{}", b'{"$bytes":[0,5]}', [6], "data"),
+        (b"{}", b"{}", [6], "message"),
+    ],
+)
+def test_data_that_is_passed_on_unread_is_checked_all_the_same(
+    meta: bytes, data: bytes, sizes: list[int], where: str
+) -> None:
+    with pytest.raises(DecodeError, match=f"^{where}"):
+        meta_beside(meta, data, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redflare_broker.sealed import seal
 from redflare_workers.apis import DXO, DataKind, MetaKey, Shareable, from_dict, from_shareable
 
 
@@ -109,3 +110,11 @@ def test_data_kinds_are_plain_words() -> None:
 
 def test_repr_names_the_keys_of_the_data_and_not_the_data() -> None:
     assert repr(DXO(DataKind.WEIGHTS, {"w": "x" * 1000})) == "DXO(data_kind=WEIGHTS, data=['w'], meta={})"
+
+
+@pytest.mark.parametrize("kind", [DataKind.WEIGHTS, DataKind.APP_DEFINED])
+def test_sealed_data_stands_for_any_kind_and_stays_sealed(kind: DataKind) -> None:
+    sealed = seal({"w": [1.0]})
+    dxo = from_shareable(DXO(kind, sealed).to_shareable())
+    assert dxo.data is sealed
+    assert "Sealed" in repr(dxo)

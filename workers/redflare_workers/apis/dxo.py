@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
+from redflare_broker.sealed import Sealed
+
 from .fl_constant import FLMetaKey
 from .shareable import ReservedHeaderKey, Shareable
 
-_CONTENT_TYPE: Final = "DXO"
-_CONTENT: Final = "DXO"
+CONTENT_TYPE: Final = "DXO"
+CONTENT: Final = "DXO"
 _KIND: Final = "kind"
 _DATA: Final = "data"
 _META: Final = "meta"
@@ -45,7 +47,8 @@ class DXO:
 
     Args:
         data_kind: one of ``DataKind``, or a word of the application's own.
-        data: a dict, or anything when the kind is APP_DEFINED; None becomes ``{}``.
+        data: a dict, or anything when the kind is APP_DEFINED; None becomes ``{}``. Instead of it a ``Sealed``, which
+            stands for such data to whoever only passes it on.
         meta: a dict of further properties; None becomes ``{}``.
 
     Raises:
@@ -68,7 +71,7 @@ class DXO:
         """What is wrong with this DXO, or ``""``."""
         if self.data is None:
             return "data is missing"
-        if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict):
+        if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict | Sealed):
             return f"data of kind {self.data_kind!s} must be a dict, but is {type(self.data).__name__}"
         if self.meta is not None and not isinstance(self.meta, dict):
             return f"meta must be a dict, but is {type(self.meta).__name__}"
@@ -115,8 +118,8 @@ class DXO:
 
     def update_shareable(self, s: Shareable) -> Shareable:
         """Make this DXO the content of ``s`` and return ``s``."""
-        s.set_header(ReservedHeaderKey.CONTENT_TYPE, _CONTENT_TYPE)
-        s[_CONTENT] = self.to_dict()
+        s.set_header(ReservedHeaderKey.CONTENT_TYPE, CONTENT_TYPE)
+        s[CONTENT] = self.to_dict()
         return s
 
     def to_shareable(self) -> Shareable:
@@ -131,11 +134,11 @@ def from_shareable(s: Shareable) -> DXO:
         ValueError: there is none, or it is not a valid one; the message says which.
     """
     content_type = s.get_header(ReservedHeaderKey.CONTENT_TYPE)
-    if content_type != _CONTENT_TYPE:
+    if content_type != CONTENT_TYPE:
         raise ValueError(f"the Shareable holds no DXO: its content type is {content_type!r}; use DXO.to_shareable()")
-    content = s.get(_CONTENT)
+    content = s.get(CONTENT)
     if not content:
-        raise ValueError(f"the Shareable says it holds a DXO, but {_CONTENT!r} is {content!r}")
+        raise ValueError(f"the Shareable says it holds a DXO, but {CONTENT!r} is {content!r}")
     return from_dict(content)
 
 

@@ -13,6 +13,10 @@ from .signal import Signal
 class Executor(FLComponent, ABC):
     """Carries out the tasks a client job pulls."""
 
+    #: It passes data on as it is: the DXO of a task may hold a ``Sealed`` instead of the tree itself, and so may the
+    #: DXO of its reply. To any other executor the client job gives the opened tree.
+    accepts_sealed: bool = False
+
     def __init__(self) -> None:
         super().__init__()
         #: Set it when what the task asks for must not be done here; the job is then treated as unsafe.

@@ -6,6 +6,7 @@ Only what this project uses, or hands to a component, is here.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 
@@ -196,3 +197,15 @@ class JobConstants:
     META_FILE: Final = "meta.json"
     SERVER_JOB_CONFIG: Final = "config_fed_server.json"
     SITES: Final = "sites"
+
+
+class JobMetaKey(StrEnum):
+    """Keys of a job's meta, the prop ``FLContextKey.JOB_META`` (NVFlare keeps them in ``job_def``)."""
+
+    JOB_CLIENTS = "job_clients"
+    JOB_ID = "job_id"
+    JOB_NAME = "name"
+    #: Names of the clients without which the job cannot go on.
+    MANDATORY_CLIENTS = "mandatory_clients"
+    #: How many clients must be alive for the job to go on.
+    MIN_CLIENTS = "min_clients"

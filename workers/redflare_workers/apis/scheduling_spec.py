@@ -1,0 +1,161 @@
+"""``SchedulingSpec``: how a task is given to sites. A controller offers it, and a communicator does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .client import Client
+from .fl_context import FLContext
+from .signal import Signal
+from .task import SendOrder, Task, TaskCompletionStatus
+
+#: Clients or their names; None: every client, also one that joins while the task stands.
+Targets = Sequence[Client | str] | None
+
+
+class SchedulingSpec:
+    """Methods common to ``ControllerSpec`` and ``WFCommSpec``; what a subclass leaves out raises NotImplementedError.
+
+    Those called ``*_and_wait`` return when the task is done and its ``task_done_cb`` has run, or when the abort signal
+    is triggered, which ends the task with ABORTED; the others return at once.
+    """
+
+    def broadcast(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        min_responses: int = 0,
+        wait_time_after_min_received: int = 0,
+    ) -> None:
+        """Send a task to many clients, once to each.
+
+        Args:
+            task: what to do.
+            fl_ctx: the context of the run.
+            targets: who gets it; None: everybody, also those that join while it stands.
+            min_responses: how many results are enough; 0: those of all targets.
+            wait_time_after_min_received: seconds to wait for more when there are enough.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: a number is negative, or more responses are wanted than there are targets.
+        """
+        raise NotImplementedError
+
+    def broadcast_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        min_responses: int = 0,
+        wait_time_after_min_received: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``broadcast``, and wait."""
+        raise NotImplementedError
+
+    def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
+        """Send a task to each client whenever it asks, until the task times out or is cancelled."""
+        raise NotImplementedError
+
+    def send(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+    ) -> None:
+        """Send a task to one client.
+
+        Args:
+            task: what to do.
+            fl_ctx: the context of the run.
+            targets: who may get it; must be given when the order is SEQUENTIAL.
+            send_order: ANY: whoever asks first gets it. SEQUENTIAL: the first target, or one behind it after a while.
+            task_assignment_timeout: seconds after which the next target may have it too; 0: only the first may.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: the timeout is negative or longer than the task's, or SEQUENTIAL has no targets.
+        """
+        raise NotImplementedError
+
+    def send_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``send``, and wait."""
+        raise NotImplementedError
+
+    def relay(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        task_result_timeout: int = 0,
+        dynamic_targets: bool = True,
+    ) -> None:
+        """Send a task to one client after the other.
+
+        Args:
+            task: what to do.
+            fl_ctx: the context of the run.
+            targets: who gets it, as often as it is named; None: everybody.
+            send_order: in the order of the targets, or whoever asks first.
+            task_assignment_timeout: SEQUENTIAL: seconds after which the next target may have it too; 0: never.
+            task_result_timeout: seconds after which a client that does not answer is passed over; 0: never.
+            dynamic_targets: clients that ask and are no targets become targets.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: a timeout is negative or longer than the task's, or there can be no targets.
+        """
+        raise NotImplementedError
+
+    def relay_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        task_result_timeout: int = 0,
+        dynamic_targets: bool = True,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``relay``, and wait."""
+        raise NotImplementedError
+
+    def get_num_standing_tasks(self) -> int:
+        """How many tasks stand."""
+        raise NotImplementedError
+
+    def cancel_task(
+        self,
+        task: Task,
+        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
+        fl_ctx: FLContext | None = None,
+    ) -> None:
+        """End a task with that status; one that does not stand stays as it is."""
+        raise NotImplementedError
+
+    def cancel_all_tasks(
+        self,
+        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
+        fl_ctx: FLContext | None = None,
+    ) -> None:
+        """End all tasks that stand, with that status."""
+        raise NotImplementedError
+
+    def get_client_disconnect_time(self, client_name: str) -> float | None:
+        """When that client was found to be disconnected, in seconds since the epoch; None: it is not."""
+        raise NotImplementedError

@@ -1,0 +1,49 @@
+"""``ServerEngineSpec``: what a server process offers to the components of its job. After NVFlare's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from .client import Client
+from .fl_context import FLContext
+
+
+class ServerEngineSpec(ABC):
+    """The process a controller runs in; ``fl_ctx.get_engine()`` answers it."""
+
+    @abstractmethod
+    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Hand an event to every component of this process."""
+
+    @abstractmethod
+    def get_clients(self) -> list[Client]:
+        """The clients that have joined."""
+
+    @abstractmethod
+    def new_context(self) -> FLContext:
+        """A new context with the sticky props of the run."""
+
+    @abstractmethod
+    def get_workspace(self) -> str:
+        """Path of the folder in which the job may keep its files."""
+
+    @abstractmethod
+    def add_component(self, component_id: str, component: object) -> None:
+        """Add a component.
+
+        Raises:
+            TypeError: the id is not a str.
+            ValueError: a component of that id is there.
+        """
+
+    @abstractmethod
+    def get_component(self, component_id: str) -> object:
+        """The component of that id, or None."""
+
+    def validate_targets(self, target_names: Iterable[str]) -> tuple[list[Client], list[str]]:
+        """Those of the names that have joined, as clients, and those that have not, as names."""
+        clients = {client.name: client for client in self.get_clients()}
+        # a dict, because each counts once and their order is kept
+        names = list(dict.fromkeys(target_names))
+        return [clients[name] for name in names if name in clients], [name for name in names if name not in clients]

@@ -1,0 +1,213 @@
+"""Models in files: one ``.npz`` each, readable by ``numpy.load``, with its structure and what is said of it inside.
+
+A member ``about.json`` describes the tree (which array stands where, numbers that are no arrays, dtypes that numpy has
+no letter for), and holds the caller's notes. Files are written under another name and renamed, so a reader finds the
+old one or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from redflare_broker import dtypes, tensors
+
+from .model_tree import Model, at
+from .model_tree import Path as TreePath
+
+#: What a workflow may be given to begin with: a model, a function that makes one, or a file that ``save`` wrote.
+InitialModel = Model | Callable[[], Model] | str | os.PathLike[str]
+
+_ABOUT: Final = "about.json"
+#: Values JSON has no word for: ``[member, type, dtype, shape]``, and the items of a tuple.
+_ARRAY: Final = "$array"
+_TUPLE: Final = "$tuple"
+#: The dtypes that numpy's own format knows; arrays of others are kept as bytes.
+_PLAIN: Final = frozenset(
+    (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+)
+
+
+class ModelStore:
+    """A folder with the newest and the best model of a run, under NVFlare's names for them.
+
+    Args:
+        folder: made when something is saved.
+    """
+
+    #: The model after the newest round.
+    NEWEST: Final = "FL_global_model.npz"
+    #: The one with the best metric.
+    BEST: Final = "best_FL_global_model.npz"
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"ModelStore({str(self.folder)!r})"
+
+    def save(self, model: Model, notes: dict[str, Any], *, best: bool = False) -> Path:
+        """Save a model as the newest one, or the best; returns its file. Errors as ``save_model``'s."""
+        path = self.folder / (self.BEST if best else self.NEWEST)
+        save_model(path, model, notes)
+        return path
+
+    def load(self, *, best: bool = False) -> tuple[Model, dict[str, Any]]:
+        """The newest or best model with its notes. Errors as ``load_model``'s."""
+        return load_model(self.folder / (self.BEST if best else self.NEWEST))
+
+
+def save_model(path: str | os.PathLike[str], model: Model, notes: dict[str, Any] | None = None) -> None:
+    """Write a model into a file, in one step as far as readers can see.
+
+    Args:
+        path: the file; its folder is made.
+        model: nested dicts and lists of arrays, torch tensors and numbers.
+        notes: JSON values that are kept beside it, such as the round.
+
+    Raises:
+        ValueError: the model holds something else; the text says where.
+        OSError: the file cannot be written; the old one stands.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                about = {"model": _described(model, (), archive), "notes": notes or {}}
+                archive.writestr(_ABOUT, json.dumps(about))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
+    """A model that ``save_model`` wrote, and its notes. Nothing in the file is run.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is not a file of ours.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = json.loads(archive.read(_ABOUT))
+            return _restored(about["model"], archive), about["notes"]
+    except (zipfile.BadZipFile, KeyError, TypeError, LookupError, ValueError) as exc:
+        raise ValueError(f"{os.fspath(path)} is not a model that save_model() wrote: {exc}") from exc
+
+
+def initial(model: InitialModel) -> Model:
+    """The model to begin with: as it is, made by the function, or read from the file.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(model)[0]
+    made = model() if callable(model) else model
+    if not isinstance(made, dict):
+        raise TypeError(f"the initial model must be a dict of arrays, but is a {type(made).__name__}")
+    return made
+
+
+def _described(value: Any, path: TreePath, archive: zipfile.ZipFile) -> Any:
+    """What JSON says of a value; its arrays are written on the way."""
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(at(path, f"keys must be str, but one is {wrong[0]!r}"))
+        return {_escaped(key): _described(item, (*path, key), archive) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_described(item, (*path, index), archive) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else {_TUPLE: items}
+    if isinstance(value, (np.ndarray, np.generic)) or tensors.is_tensor(value):
+        return {_ARRAY: _written(value, path, archive)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(at(path, f"a {type(value).__name__} cannot be saved; use arrays and numbers"))
+
+
+def _written(value: Any, path: TreePath, archive: zipfile.ZipFile) -> list[Any]:
+    """Write one array under a name that tells where it stands; returns how to read it."""
+    if tensors.is_tensor(value):
+        kind, name = "torch", tensors.name_of(value)
+        array = _as_array(tensors.to_bytes(value), name, value.shape)
+    else:
+        kind, known = ("array" if isinstance(value, np.ndarray) else "number"), dtypes.name_of(value.dtype)
+        if known is None:
+            raise ValueError(at(path, f"an array of dtype {value.dtype} cannot be saved"))
+        name = known
+        array = np.asarray(value, order="C")
+        if array.dtype.type.__module__ == "ml_dtypes":
+            array = np.frombuffer(dtypes.flat(array), np.uint8)
+    member = _free_name("/".join(map(str, path)) + ".npy", archive)
+    with archive.open(member, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+    return [member, kind, name, list(value.shape)]
+
+
+def _as_array(memory: memoryview, name: str, shape: Sequence[int]) -> dtypes.Array:
+    """A tensor's memory as an array of its own dtype, or flat bytes where numpy has no such dtype."""
+    array: dtypes.Array = np.frombuffer(memory, np.uint8)
+    return array.view(name).reshape(shape) if name in _PLAIN else array
+
+
+def _restored(described: Any, archive: zipfile.ZipFile) -> Any:
+    if isinstance(described, list):
+        return [_restored(item, archive) for item in described]
+    if not isinstance(described, dict):
+        return described
+    if _ARRAY in described:
+        return _read(archive, *described[_ARRAY])
+    if _TUPLE in described:
+        return tuple(_restored(item, archive) for item in described[_TUPLE])
+    return {key.removeprefix("$"): _restored(item, archive) for key, item in described.items()}
+
+
+def _read(archive: zipfile.ZipFile, member: str, kind: str, name: str, shape: list[int]) -> Any:
+    with archive.open(member) as file:
+        array: dtypes.Array = np.lib.format.read_array(file, allow_pickle=False)
+    if kind == "torch":
+        value, memory = tensors.allocate(name, shape)
+        memory[:] = dtypes.flat(array)
+        return value
+    dtype = dtypes.by_name(name)
+    if array.dtype != dtype:
+        array = array.view(dtype).reshape(shape)
+    return array if kind == "array" else array[()]
+
+
+def _escaped(key: str) -> str:
+    """A user's key that begins like a mark gets one more sign; ``_restored`` takes it off."""
+    return f"${key}" if key.startswith("$") else key
+
+
+def _free_name(wanted: str, archive: zipfile.ZipFile) -> str:
+    name, number = wanted, 1
+    while name in archive.NameToInfo or name == _ABOUT:
+        number += 1
+        name = f"{number}~{wanted}"
+    return name
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,6 +6,7 @@ tag ``{fqcn}`` and so stand on one shard of a cluster, where one script may touc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,8 +126,41 @@ class JobKeys:
         """The heartbeat of the server's cell, read by clients."""
         return f"{self.prefix}:heartbeat"
 
-    def payload(self, blob_id: str) -> str:
-        """string, ``<this>:<n>`` for each chunk of a payload kept with the job; server writes and reads; TTL."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellKeys:
+    """Keys of one cell; all carry the hash tag ``{fqcn}``."""
+
+    namespace: str
+    fqcn: str
+    #: What all of them begin with.
+    prefix: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
+
+    @property
+    def inbox(self) -> str:
+        """stream; any cell writes, its cell reads; requests, replies and events; TTL."""
+        return f"{self.prefix}:inbox"
+
+    @property
+    def cell(self) -> str:
+        """hash; scripts write, its cell reads: instance, epoch, since, closed, host, pid; TTL renewed by heartbeats."""
+        return f"{self.prefix}:cell"
+
+    @property
+    def heartbeat(self) -> str:
+        """string, JSON; its cell writes, others read; TTL."""
+        return f"{self.prefix}:heartbeat"
+
+    @property
+    def dead(self) -> str:
+        """stream, capped; its cell moves what it cannot decode here, people read it; TTL."""
+        return f"{self.prefix}:dead"
+
+    def blob(self, blob_id: str) -> str:
+        """string, ``<this>:<n>`` for each chunk of a message's payload; sender writes, receiver reads; TTL."""
         return f"{self.prefix}:blob:{blob_id}"
 
 
@@ -149,6 +183,10 @@ class Keys:
         """The keys of the job whose server's cell is called ``fqcn``."""
         return JobKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
+    def cell(self, fqcn: str) -> CellKeys:
+        """The keys of the cell called ``fqcn``."""
+        return CellKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
+
     @property
     def agents(self) -> str:
         """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; agents write, people read; TTL."""
@@ -157,3 +195,8 @@ class Keys:
     def task_blob(self, blob_id: str) -> str:
         """string, ``<this>:<n>`` for each chunk of a task's payload; CJ writes, agent reads; TTL."""
         return f"{self.namespace}:blob:{{{blob_id}}}"
+
+
+def names_payload(namespace: str, prefix: str) -> bool:
+    """Whether chunks under ``prefix`` are a task's: a CJ's own, or those of a cell that it passes on by reference."""
+    return re.fullmatch(rf"{namespace}:(blob:{{[\w-]+}}|{{[\w.~-]+}}:blob:[\w.~:-]+)", prefix, re.ASCII) is not None

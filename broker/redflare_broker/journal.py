@@ -1,0 +1,310 @@
+"""The journal of a job: what a server that dies leaves to the one that follows it, and what people read meanwhile.
+
+Every task has a *ledger*, a hash with its client tasks. A controller that can go on from a *checkpoint* finds its state
+there, and the tasks since then: those that stand, and those that have ended, each with the results that came in. A
+checkpoint drops what it contains. Payloads that the server owns are listed, so none is left behind by a server that
+died: their prefix is written down before their chunks are.
+
+Every step is one script that is safe to run twice, and refuses a server that was replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from . import blobs
+from .connection import Server
+from .entry import BlobRef
+from .errors import RedflareError
+from .job_scripts import JobScripts, ServerHold
+from .keys import JobKeys
+from .lane import Lane
+from .ledger import STANDING, ClientTaskRecord, TaskRecord, blob_of, fields_of, read_task, sealed_fields, sealed_from
+from .replies import Arg, Reply, ReplyError, require
+from .roll import check
+from .scripts import Answer, Policy, answer, retried
+from .sealed import Sealed
+
+__all__ = ["STANDING", "ClientTaskRecord", "Journal", "OwnedBlob", "Recovered", "TaskRecord"]
+
+#: Commands of one pipeline.
+_SLICE: Final = 256
+_FREE: Final = b"free"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedBlob:
+    """A payload that the server owns."""
+
+    prefix: str
+    chunks: int
+    #: The run that noted it.
+    run: str = ""
+    #: No record needs it any more.
+    free: bool = False
+
+    @property
+    def ref(self) -> BlobRef:
+        """Names its chunks, to renew or remove them; its sizes are not known."""
+        return BlobRef(prefix=self.prefix, chunk=1, sizes=(self.chunks,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What a previous run has left, since its last checkpoint."""
+
+    #: Number of the last checkpoint; 0: there was none.
+    checkpoint: int = 0
+    #: Meta and payload of the controller's state at that checkpoint; None: there was none.
+    state: tuple[dict[str, Any], Sealed] | None = None
+    #: In the order they were scheduled; those that have ended since the checkpoint are among them.
+    tasks: tuple[TaskRecord, ...] = ()
+
+    def prefixes(self) -> set[str]:
+        """Prefixes of the payloads that these records need."""
+        held = [self.state[1]] if self.state else []
+        for task in self.tasks:
+            held += [sealed for sealed in (task.data, *(client.result for client in task.client_tasks)) if sealed]
+        return {sealed.blob.prefix for sealed in held if sealed.blob}
+
+
+class Journal:
+    """The journal of one job, as its server writes it. Thread-safe.
+
+    Args:
+        server: the federation's Redis.
+        keys: of the job.
+        me: who writes; ``Roll.begin`` must have been called for it.
+        policy: how long things stand.
+        resume: keep what a successor needs to go on. Without, ended tasks expire after a while, results are not kept,
+            and of a task that is sent again and again only the open client tasks are.
+        stop: asked while Redis is away; True ends the attempts of a step, which then raises Unavailable.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        keys: JobKeys,
+        me: ServerHold,
+        policy: Policy,
+        *,
+        resume: bool = False,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.me = me
+        self.resume = resume
+        self._server = server
+        self._stop = stop
+        self._scripts = JobScripts(keys=keys, policy=policy)
+        self._retention_ms = policy.retention_ms
+        self._checkpoint = 0
+        self._needed: set[str] | None = None
+        self._checkpointing = threading.Lock()
+
+    # -- after a start -------------------------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """What the runs before this one have left; empty for a new job.
+
+        Raises:
+            DecodeError: a record is not one of ours.
+            Unavailable: ``stop`` ended the attempts.
+        """
+        found = self._server.run(self.keys.job, self._recover, stop=self._stop)
+        self._checkpoint = found.checkpoint
+        self._needed = found.prefixes()
+        return found
+
+    def _recover(self, lane: Lane) -> Recovered:
+        job, standing, ended = (
+            require(reply, lane.node)
+            for reply in lane.pipeline(
+                [
+                    ("HGETALL", self.keys.job),
+                    ("ZRANGE", self.keys.standing, 0, -1),
+                    ("ZRANGE", self.keys.ended, 0, -1),
+                ]
+            )
+        )
+        known = _hash(job)
+        roots = [root.decode() for root in (*_list(standing), *_list(ended)) if isinstance(root, bytes)]
+        replies = lane.pipeline([("HGETALL", self.keys.task(root)) for root in roots]) if roots else []
+        ledgers = [_hash(require(reply, lane.node)) for reply in replies]
+        tasks = [
+            read_task(self.keys.task(root), root, ledger) for root, ledger in zip(roots, ledgers, strict=True) if ledger
+        ]
+        state = sealed_from(self.keys.job, known, "state_data")
+        return Recovered(
+            checkpoint=int(known.get(b"checkpoint", b"0")),
+            state=(orjson.loads(known.get(b"state", b"{}")), state) if state else None,
+            tasks=tuple(sorted(tasks, key=lambda task: task.order)),
+        )
+
+    def orphans(self) -> list[OwnedBlob]:
+        """Payloads of previous runs that no record needs, and all that a checkpoint has set free: ``discard`` them."""
+        if self._needed is None:
+            self.recover()
+        needed = self._needed or set()
+        return [blob for blob in self.owned() if blob.free or (blob.run != self.me.run and blob.prefix not in needed)]
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def scheduled(self, task: TaskRecord) -> None:
+        """Write a task's ledger, before a client can see the task; for one that has a ledger already, write it anew.
+
+        Its client tasks are written as well: a record can be written again when Redis has lost the job. What a ledger
+        tells of other client tasks is left standing.
+
+        Raises:
+            Fenced: a newer server is there.
+            JobLost: Redis has lost the job.
+            JobEnded: the job is over.
+            Unavailable: ``stop`` ended the attempts; the step is safe to repeat.
+        """
+        fields = fields_of(task, data=self.resume)
+        blob = blob_of(task.data if self.resume else None)
+        commands = [self._scripts.schedule(self.me, task.root_id, task.order, blob, fields)]
+        commands += [self._note(task.root_id, client) for client in task.client_tasks]
+        self._run("job_schedule", commands)
+
+    def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
+        return self._note(root_id, client_task)
+
+    def received_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        """The command that notes a result; the first result counts. The server owns its payload from then on."""
+        return self._note(root_id, client_task)
+
+    def _note(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        result = client_task.result if self.resume else None
+        return self._scripts.note(
+            self.me,
+            root_id,
+            client_task.id,
+            client_task.to_json(),
+            resume=self.resume,
+            blob=blob_of(result),
+            fields=sealed_fields(f"result:{client_task.id}", result),
+        )
+
+    def note(self, root_id: str, client_tasks: Iterable[ClientTaskRecord]) -> None:
+        """Write client tasks, sent or received, at once.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        self._run("job_note", [self._note(root_id, client_task) for client_task in client_tasks])
+
+    def ended(self, root_id: str, status: str, at: float) -> None:
+        """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
+
+        Args:
+            at: when, in seconds of the server's clock.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        self._run("job_finish", [self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)])
+
+    def checkpoint(self, meta: Mapping[str, Any], state: Sealed) -> list[OwnedBlob]:
+        """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.
+
+        All or nothing. A payload of the state is noted as owned here too, but ``own`` it before its chunks are written.
+
+        Returns:
+            The payloads that no record needs any more: ``discard`` them.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
+        with self._checkpointing:
+            number = self._checkpoint + 1
+            said = self._run("job_checkpoint", [self._scripts.checkpoint(self.me, number, blob_of(state), fields)])[0]
+            self._checkpoint = number
+        return [_owned(*said.rest[index : index + 2]) for index in range(0, len(said.rest), 2)]
+
+    # -- payloads ------------------------------------------------------------------------------------------------------
+
+    def own(self, prefix: str, chunks: int) -> None:
+        """Note a payload as the server's, before its chunks are written.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        self._run("job_own", [self._scripts.own(self.me, [(prefix, max(1, chunks))])])
+
+    def disown(self, *prefixes: str) -> None:
+        """These payloads are gone, or are somebody else's now.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        if prefixes:
+            self._run("job_own", [self._scripts.own(self.me, [(prefix, 0) for prefix in prefixes])])
+
+    def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
+        """Delete payloads, and disown them then.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        gone = []
+        for payload in payloads:
+            blobs.remove(self._server, payload if isinstance(payload, BlobRef) else payload.ref, stop=self._stop)
+            gone.append(payload.prefix)
+        self.disown(*gone)
+
+    def owned(self) -> list[OwnedBlob]:
+        """All payloads that are noted as the server's, those of previous runs too."""
+        found = self._server.run(self.keys.blobs, lambda lane: lane.call("HGETALL", self.keys.blobs), stop=self._stop)
+        return [_owned(prefix, value) for prefix, value in _hash(found).items()]
+
+    def renew(self) -> None:
+        """Let every payload of the server's live on; call it a few times in each retention time."""
+        for blob in self.owned():
+            if not blob.free:
+                blobs.renew(self._server, blob.ref, self._retention_ms, stop=self._stop)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _run(self, name: str, commands: list[list[Arg]]) -> list[Answer]:
+        """Run the commands, the first of which is the script ``name``, in as few round trips as are reasonable."""
+
+        def run(lane: Lane) -> list[Answer]:
+            said: list[Answer] = []
+            for first in range(0, len(commands), _SLICE):
+                part = commands[first : first + _SLICE]
+                replies = lane.pipeline(part)
+                for index, reply in enumerate(replies):
+                    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                        replies[index] = lane.pipeline([retried(part[index])])[0]
+                said += [check(answer(name, reply), self.keys) for reply in replies]
+            return said
+
+        return self._server.run(self.keys.job, run, stop=self._stop)
+
+    def __repr__(self) -> str:
+        return f"<Journal of {self.keys.fqcn} run {self.me.run}, checkpoint {self._checkpoint}>"
+
+
+def _owned(prefix: Reply, value: Reply) -> OwnedBlob:
+    words = value.split() if isinstance(value, bytes) else []
+    if not isinstance(prefix, bytes) or len(words) < 2 or not words[0].isdigit():
+        raise RedflareError(f"{prefix!r:.200} is noted as a payload of {value!r:.200}, not of chunks and a run")
+    return OwnedBlob(prefix=prefix.decode(), chunks=int(words[0]), run=words[1].decode(), free=words[2:] == [_FREE])
+
+
+def _list(reply: Reply) -> list[Reply]:
+    return reply if isinstance(reply, list) else []
+
+
+def _hash(reply: Reply) -> dict[bytes, bytes]:
+    words = [word for word in _list(reply) if isinstance(word, bytes)]
+    return dict(zip(words[::2], words[1::2], strict=True))

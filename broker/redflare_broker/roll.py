@@ -1,0 +1,263 @@
+"""The roll of a job: which clients take part, which of them are alive, and whether the job goes on.
+
+A client job *joins* under its site's name, *beats* while it lives and *leaves* in the end; the newest instance of a
+name wins, as on a link. The server *begins* the job, *calls the roll* with each of its own beats, and *ends* the job.
+Clients may join before the server has begun. Ages are measured by Redis's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from .defs import PROTOCOL_VERSION
+from .errors import DecodeError, Fenced, JobEnded, JobLost
+from .job_scripts import ENDED, FENCED, LOST, OK, RESUMED, ClientHold, JobScripts, ServerHold
+from .keys import JobKeys
+from .lane import Lane
+from .replies import Arg, Reply
+from .scripts import NEXT, Answer, Policy, answer, run_command
+
+__all__ = ["Beat", "Began", "ClientHold", "Roll", "RollCall", "RollEntry", "ServerHold", "check"]
+
+_NO_HEARTBEAT: Final = -2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """What ``Roll.begin`` found."""
+
+    #: A previous run's state goes on; otherwise the job is new, or was begun anew.
+    resumed: bool
+    #: The run before this one; "" when there is none that Redis knows.
+    previous: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a client's beat was answered."""
+
+    #: OK; FENCED: a newer instance of this client is there; LOST: join again; ENDED: the job is over.
+    word: str
+    #: The server's run; "" before its first start.
+    run: str = ""
+    #: Seconds since the server's last beat by Redis's clock; None when no heartbeat of it stands.
+    server_age: float | None = None
+    #: Instance of the server's cell that the heartbeat tells.
+    server_instance: str = ""
+    #: Why the job has ended.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollEntry:
+    """One client on the roll."""
+
+    name: str
+    instance: str
+    epoch: int
+    #: FQCN of its cell.
+    cell: str
+    host: str
+    pid: int
+    #: When it joined, in ms by Redis's clock.
+    joined: int
+    #: When it left, in ms by Redis's clock; 0 while it has not.
+    left: int
+    props: Mapping[str, Any] = field(default_factory=dict)
+    #: What is left of its heartbeat's life in ms; -2: it has none, the client is silent.
+    heartbeat_ms: int = _NO_HEARTBEAT
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not left and its heartbeat stands."""
+        return not self.left and self.heartbeat_ms != _NO_HEARTBEAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollCall:
+    """What ``Roll.roll_call_command`` was answered."""
+
+    #: OK; FENCED: a newer server is there; LOST: begin again and write the tasks anew; ENDED: the job is over.
+    word: str
+    entries: tuple[RollEntry, ...] = ()
+    #: Why the job has ended.
+    reason: str = ""
+
+
+class Roll:
+    """The steps of one job's roll; holds no connection and no thread.
+
+    Args:
+        keys: of the job.
+        policy: how long its keys stand.
+    """
+
+    def __init__(self, keys: JobKeys, policy: Policy) -> None:
+        self.keys = keys
+        self._scripts = JobScripts(keys=keys, policy=policy)
+
+    # -- the client's side ---------------------------------------------------------------------------------------------
+
+    def join(self, lane: Lane, me: ClientHold, props: Mapping[str, Any] | None = None) -> Answer:
+        """Enter the roll; with an epoch, enter it again after Redis lost it. An epoch is kept for life.
+
+        Returns:
+            OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
+        """
+        said = self._join(lane, me, props)
+        if said.word == NEXT:
+            said = self._join(lane, replace(me, epoch=said.number()), props)
+        return said
+
+    def _join(self, lane: Lane, me: ClientHold, props: Mapping[str, Any] | None) -> Answer:
+        record = {
+            "instance": me.instance,
+            "epoch": me.epoch,
+            "cell": me.cell,
+            "host": me.host,
+            "pid": me.pid,
+            "props": dict(props or {}),
+        }
+        return run_command(lane, "job_join", self._scripts.join(me, orjson.dumps(record)))
+
+    def beat_command(self, me: ClientHold, *, interval: float, ttl_ms: int) -> list[Arg]:
+        """The heartbeat as a command, for the heartbeat thread; read its reply with ``read_beat``.
+
+        Args:
+            interval: seconds between two beats, told in the heartbeat.
+            ttl_ms: how long the heartbeat stands.
+        """
+        beat = {
+            "instance": me.instance,
+            "epoch": me.epoch,
+            "host": me.host,
+            "pid": me.pid,
+            "interval": interval,
+            "ttl_ms": ttl_ms,
+            "version": PROTOCOL_VERSION,
+        }
+        return self._scripts.beat(me, orjson.dumps(beat), ttl_ms)
+
+    @staticmethod
+    def read_beat(reply: Reply) -> Beat:
+        """What a heartbeat was answered.
+
+        Raises:
+            ServerError: the server refused the command.
+        """
+        said = answer("job_beat", reply)
+        if said.word == ENDED:
+            return Beat(word=ENDED, reason=said.text())
+        if said.word != OK:
+            return Beat(word=said.word)
+        age, instance = _server_of(said.text(1), said.number(2))
+        return Beat(word=OK, run=said.text(), server_age=age, server_instance=instance)
+
+    def leave(self, lane: Lane, me: ClientHold) -> Answer:
+        """Leave for good: the heartbeat goes, and the roll notes when.
+
+        Returns:
+            OK, also when it has left before; FENCED; LOST.
+        """
+        return run_command(lane, "job_leave", self._scripts.leave(me))
+
+    # -- the server's side ---------------------------------------------------------------------------------------------
+
+    def begin(self, lane: Lane, me: ServerHold, *, resume: bool = True) -> Began:
+        """Begin this run, or go on with the state of the run before it.
+
+        Args:
+            resume: False drops the state and the tasks of a previous run, as is done anyway when that has ended.
+
+        Raises:
+            Fenced: a newer cell of this name is there.
+            JobLost: Redis does not know the cell (yet).
+            JobEnded: this very run has ended.
+        """
+        said = check(run_command(lane, "job_begin", self._scripts.begin(me, resume=resume)), self.keys)
+        return Began(resumed=said.text() == RESUMED, previous=said.text(1))
+
+    def roll_call_command(self, me: ServerHold) -> list[Arg]:
+        """Read the roll, and let all keys of the job live on; read the reply with ``read_roll_call``."""
+        return self._scripts.roll_call(me)
+
+    @staticmethod
+    def read_roll_call(reply: Reply) -> RollCall:
+        """The roll, by name.
+
+        Raises:
+            ServerError: the server refused the command.
+            DecodeError: somebody else has written into the roll.
+        """
+        said = answer("job_roll", reply)
+        if said.word != OK:
+            return RollCall(word=said.word, reason=said.text())
+        rest = said.rest
+        entries = [_entry(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
+        return RollCall(word=OK, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
+
+    def end(self, lane: Lane, me: ServerHold, status: str = ENDED, reason: str = "") -> None:
+        """The job is over: clients hear it with their next beat, and all its keys expire after a while.
+
+        Args:
+            status: anything but RUNNING, for people.
+
+        Raises:
+            Fenced: a newer server is there.
+            JobLost: Redis has lost the job.
+        """
+        said = run_command(lane, "job_end", self._scripts.end(me, status, reason))
+        if said.word != ENDED:
+            check(said, self.keys)
+
+
+def check(said: Answer, keys: JobKeys) -> Answer:
+    """The answer to a server's step when it took effect.
+
+    Raises:
+        Fenced: a newer server is there.
+        JobLost: Redis has lost the job.
+        JobEnded: the job is over.
+    """
+    if said.word == FENCED:
+        raise Fenced(f"a newer server has taken over {keys.fqcn}; this one must stop")
+    if said.word == LOST:
+        raise JobLost(f"Redis does not know this run of {keys.fqcn}: begin it again and write its tasks anew")
+    if said.word == ENDED:
+        raise JobEnded(f"{keys.fqcn} has ended{': ' + said.text() if said.text() else ''}")
+    return said
+
+
+def _server_of(beat: str, left_ms: int) -> tuple[float | None, str]:
+    """Age in seconds and instance that the heartbeat of the server's cell tells."""
+    try:
+        told = orjson.loads(beat)
+        return max(0.0, (int(told["ttl_ms"]) - left_ms) / 1000), str(told.get("instance", ""))
+    except (ValueError, KeyError, TypeError):
+        # none stands, or it is not one of ours
+        return None, ""
+
+
+def _entry(name: Reply, record: Reply, left_ms: Reply) -> RollEntry:
+    try:
+        if not isinstance(name, bytes) or not isinstance(record, bytes) or not isinstance(left_ms, int):
+            raise ValueError("is not name, record and time")
+        told = orjson.loads(record)
+        return RollEntry(
+            name=name.decode(),
+            instance=str(told["instance"]),
+            epoch=int(told["epoch"]),
+            cell=str(told["cell"]),
+            host=str(told["host"]),
+            pid=int(told["pid"]),
+            joined=int(told["joined"]),
+            left=int(told["left"]),
+            props=dict(told["props"]),
+            heartbeat_ms=left_ms,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DecodeError(f"the roll's record of client {name!r:.200} is {record!r:.200}: {error!r}") from None

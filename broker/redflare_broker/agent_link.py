@@ -17,6 +17,7 @@ from .codec import Encoded, encode
 from .connection import Server
 from .entry import Entry
 from .errors import BlobMissing, DecodeError, ServerError, Unavailable
+from .keys import names_payload
 from .link import Link
 from .liveness import Liveness, Peer
 from .replies import Reply, ReplyError
@@ -75,6 +76,8 @@ class AgentLink(Link):
         on_abort: Callable[[str], None],
     ) -> None:
         super().__init__(server, fqcn, settings, liveness, on_news)
+        # the payload of a task may be the server's, which the CJ passes on; what else is named is refused by ``parse``
+        self._blob_prefixes = (f"{self.federation.namespace}:",)
         self._on_abort = on_abort
         self._told = Bell()
         self._verdicts: dict[str, str] = {}
@@ -137,6 +140,14 @@ class AgentLink(Link):
         self.work_on(entry.task_id)
         logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, attempt)
         return ReceivedTask(task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=attempt)
+
+    def parse(self, stream: str, entry_id: str, fields: list[bytes]) -> Entry:
+        entry = super().parse(stream, entry_id, fields)
+        if entry.blob is not None and not names_payload(self.federation.namespace, entry.blob.prefix):
+            raise DecodeError(
+                f"{stream} entry {entry_id}: field blobs: prefix {entry.blob.prefix!r} is that of no payload"
+            )
+        return entry
 
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
         logger.error("%s: task %s is refused, %s: %s", self.label, task_id, rc, reason)

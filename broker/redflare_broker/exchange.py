@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from .codec import Encoded
+from .codec import Encoded, encode
 from .entry import BlobRef, Entry
+from .errors import EncodeError, MessageTooLarge
+from .limits import CodecLimits
+from .sealed import Sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +21,7 @@ class Outcome:
     status: str
     rc: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    #: A tree, or the result as a ``Sealed``.
     data: Any = None
     reason: str = ""
 
@@ -30,14 +34,59 @@ class Outgoing:
     name: str
     encoded: Encoded
     blob_prefix: str
+    #: Chunks that others made and delete: a sealed payload that is passed on.
+    foreign: BlobRef | None = None
+    #: The result is wanted sealed.
+    seal_result: bool = False
+    #: Chunks that were made for this task.
     blob: BlobRef | None = None
     entry: Entry | None = None
     #: The open task that this one replaces, as Redis told.
     expected: str = ""
     #: The entry in results that has, or that reports, a missing payload: why the task is sent once more.
     lost: str = ""
+    #: How often it was sent once more.
+    repeated: int = 0
+
+    @classmethod
+    def make(
+        cls, task_id: str, name: str, meta: dict[str, Any], data: object, blob_prefix: str, limits: CodecLimits
+    ) -> Self:
+        """Encode a task; a ``Sealed`` is taken as it is.
+
+        Raises:
+            EncodeError: the task cannot be sent.
+        """
+        foreign = None
+        if isinstance(data, Sealed):
+            foreign = data.blob
+            encoded = _beside(meta, data, limits)
+        else:
+            encoded = encode(meta, data, limits)
+        return cls(task_id=task_id, name=name, encoded=encoded, blob_prefix=blob_prefix, foreign=foreign)
 
     def send_again(self, lost: str) -> None:
         """Forget what was written; the next assign writes it once more, in place of the entry ``lost``."""
         self.entry = None
         self.lost = lost
+        self.repeated += 1
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Chunks that are missing are not this side's to write anew.
+
+        The first refusal may be that of an entry which a predecessor wrote, naming other chunks.
+        """
+        return self.foreign is not None and self.repeated > 0
+
+
+def _beside(meta: dict[str, Any], sealed: Sealed, limits: CodecLimits) -> Encoded:
+    encoded = encode(meta, None, limits)
+    if encoded.buffers:
+        raise EncodeError(
+            "meta: arrays, tensors and bytes cannot stand beside a sealed payload; put them into the data"
+        )
+    nbytes = len(encoded.meta) + sealed.nbytes
+    if nbytes > limits.max_bytes:
+        raise MessageTooLarge(f"data: the message has {nbytes} bytes, over max_bytes = {limits.max_bytes}")
+    return Encoded(encoded.meta, sealed.data, [memoryview(buffer) for buffer in sealed.buffers], nbytes)

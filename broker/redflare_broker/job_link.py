@@ -14,7 +14,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from . import blobs
-from .codec import encode
+from .codec import meta_beside
 from .connection import Server
 from .defs import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from .entry import BlobRef, Entry, check_task_id
@@ -26,6 +26,7 @@ from .link import Link
 from .liveness import Liveness
 from .replies import Reply, ReplyError
 from .scripts import ABORTED, ACCEPTED, BLOB_MISSING, BUSY, FENCED, LOST, NEW, REJECTED, UNKNOWN, Answer, answer
+from .sealed import Sealed
 from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class JobLink(Link):
         self._scripts_known = False
         #: payload of the last accepted result
         self._kept: BlobRef | None = None
+        #: payload of the last accepted result, when that was given out sealed, until ``release_result``
+        self._lent: BlobRef | None = None
         #: tasks whose ledgers stand in Redis, oldest first
         self._settled: dict[str, None] = {}
         #: aborts that Redis could not be told of, and their reasons
@@ -64,23 +67,31 @@ class JobLink(Link):
         give_up: Callable[[], str],
         deadline: float | None = None,
         look_every: float | None = None,
+        seal_result: bool = False,
     ) -> Outcome:
         """Hand a task to the agent and wait for the result.
 
         Args:
             task_id: the same id again, also from another process, gets the same result.
+            data: a tree, or a ``Sealed``, which is passed on as it is. Its chunks are the caller's to renew and delete;
+                when they are gone, the outcome is REJECTED with rc BLOB_MISSING, and the task stands until it is sent
+                again with others, or another task replaces it.
             give_up: asked after every wake-up; a non-empty reason aborts the task.
             deadline: moment of ``time.monotonic()`` at which the task is aborted.
             look_every: seconds after which ``give_up`` is asked without a wake-up, for reasons that cannot wake.
+            seal_result: the result's data comes back as a ``Sealed``, and chunks of it are not fetched; say
+                ``release_result`` before the next exchange. A result whose meta has arrays comes back as a tree all the
+                same.
 
         Raises:
             EncodeError: the task cannot be sent; nothing was written.
             ServerError: the server refused for good; nothing is left standing.
         """
-        encoded = encode(meta, data, self.settings.limits)
-        check_task_id(task_id)
         prefix = self.federation.task_blob(token_hex(16))
-        task = Outgoing(task_id=task_id, name=name, encoded=encoded, blob_prefix=prefix)
+        task = Outgoing.make(task_id, name, meta, data, prefix, self.settings.limits)
+        task.seal_result = seal_result
+        check_task_id(task_id)
+        self.release_result(handed_over=False)
         self.work_on(task_id)
         self._settled.pop(task_id, None)
         try:
@@ -142,6 +153,10 @@ class JobLink(Link):
         if said.word != NEW:
             # it stands since before: its result may be there already
             self._cursor = "0"
+        elif said.text():
+            # it stands since before without its payload, which was gone
+            task.send_again(said.text())
+            return None
         return self._wait(task, give_up, deadline, losses)
 
     def _wait(self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, losses: int) -> Outcome | None:
@@ -168,7 +183,9 @@ class JobLink(Link):
     def _assign(self, task: Outgoing) -> Answer:
         while True:
             if task.entry is None:
-                buffers, task.blob = self.payload(task.encoded, task.blob_prefix)
+                buffers: tuple[memoryview, ...] = ()
+                if task.foreign is None:
+                    buffers, task.blob = self.payload(task.encoded, task.blob_prefix)
                 task.entry = Entry(
                     topic=TOPIC_GET_TASK,
                     task_id=task.task_id,
@@ -179,7 +196,7 @@ class JobLink(Link):
                     meta=task.encoded.meta,
                     data=task.encoded.data,
                     buffers=buffers,
-                    blob=task.blob,
+                    blob=task.foreign or task.blob,
                 )
             said = self._assign_step(task, task.entry)
             if said.word != BUSY:
@@ -228,6 +245,8 @@ class JobLink(Link):
             return self._unreadable(task, entry_id, str(exc))
         if entry.topic == TOPIC_GET_TASK and entry.task_id == task.task_id:
             if entry.rc == BLOB_MISSING:
+                if task.is_hopeless:
+                    return Outcome(status=REJECTED, rc=BLOB_MISSING, reason=entry.reason)
                 task.send_again(entry_id)
                 return None
             return self._refused(task)
@@ -240,7 +259,7 @@ class JobLink(Link):
 
     def _settle(self, task: Outgoing, entry_id: str, entry: Entry, accepted: bool) -> Outcome | None:
         try:
-            meta, data = self.decode(entry).finish()
+            meta, data = self._content(task, entry)
         except BlobMissing as exc:
             logger.warning("%s: the result of task %s must be sent again: %s", self.label, task.task_id, exc)
             task.send_again(entry_id)
@@ -249,7 +268,7 @@ class JobLink(Link):
             return self._rejected(task, str(exc))
         verdict = ACCEPTED if accepted else self._verdict(task, ACCEPTED, "")
         if verdict == ACCEPTED:
-            self._keep(entry.blob)
+            self._hold(entry.blob, data)
             return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
         if verdict in (ABORTED, REJECTED):
             return Outcome(status=ABORTED, reason=f"the task was {verdict.lower()} while its result was read")
@@ -272,10 +291,53 @@ class JobLink(Link):
     def _verdict(self, task: Outgoing, verdict: str, reason: str) -> str:
         return self.step(lambda lane, me: self.scripts.settle(lane, me, task.task_id, verdict, reason)).word
 
-    def _keep(self, blob: BlobRef | None) -> None:
-        """An accepted payload stays for a CJ that takes over, until the next task or for ``result_keep``."""
+    def _content(self, task: Outgoing, entry: Entry) -> tuple[dict[str, Any], Any]:
+        """Meta and data of a result; when it is wanted sealed, its chunks are only made sure of.
+
+        Raises:
+            DecodeError, BlobMissing, Unavailable: as ``decode``.
+        """
+        if task.seal_result:
+            blob, limits = entry.blob, self.settings.limits
+            sizes = blob.sizes if blob is not None else tuple(map(len, entry.buffers))
+            meta = meta_beside(entry.meta, entry.data, sizes, limits)
+            if meta is not None:
+                if blob is not None:
+                    blobs.check_ref(blob, limits)
+                    ttl_ms = self.settings.policy.retention_ms
+                    if not blobs.renew(self.server, blob, ttl_ms, deadline=time.monotonic()):
+                        raise BlobMissing(f"payload {blob.prefix!r} is gone, or a part of it")
+                return meta, Sealed(entry.data, entry.buffers, blob)
+        return self.decode(entry).finish()
+
+    def _hold(self, blob: BlobRef | None, data: object) -> None:
+        """Look after the payload of an accepted result."""
         if blob is None:
             return
+        if isinstance(data, Sealed):
+            self._lent = blob
+            self._kept = None if self._kept == blob else self._kept
+            self.hold_blob(blob)
+        else:
+            self._keep(blob)
+
+    def release_result(self, handed_over: bool) -> None:
+        """Say what becomes of the last result that was given out sealed; without one it has no effect.
+
+        Args:
+            handed_over: the chunks are somebody else's now, to renew and to delete. Else they are kept as those of any
+                accepted result: for ``result_keep``, or until the next task. Not said before the next exchange, this is
+                taken for granted.
+        """
+        blob, self._lent = self._lent, None
+        if blob is None:
+            return
+        self.hand_over_blob(blob)
+        if not handed_over and not self.fenced:
+            self._keep(blob)
+
+    def _keep(self, blob: BlobRef) -> None:
+        """An accepted payload stays for a CJ that takes over, until the next task or for ``result_keep``."""
         self._kept = blob
         try:
             keep_ms = round(self.settings.policy.result_keep * 1000)
@@ -289,7 +351,8 @@ class JobLink(Link):
         for _, fields in entries_in(reply if isinstance(reply, list) else []):
             try:
                 entry = self.parse(self.keys.results, entry_id, fields)
-                meta, data = self.decode(entry).finish()
+                meta, data = self._content(task, entry)
+                self._hold(entry.blob, data)
                 return Outcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
             except (BlobMissing, DecodeError) as exc:
                 logger.warning("%s: the kept result of task %s is gone: %s", self.label, task.task_id, exc)

@@ -19,12 +19,11 @@ from .line import Line
 from .liveness import Liveness, Peer
 from .replies import Arg, Reply
 from .scripts import BURIED, FENCED, LOST, Answer, answer
+from .sealed import INLINE_BUFFERS
 from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
 
-#: Buffers that may stand in one entry; Lua passes at most some thousand arguments on.
-_INLINE_BUFFERS: Final = 256
 _REGISTER_EVERY: Final = 30.0
 
 
@@ -57,7 +56,10 @@ class Link(Line):
         self._silent = False
         self._held_blobs: dict[str, BlobRef] = {}
         #: what the keys of payloads begin with that an entry of this link may name
-        self._blob_prefixes = (self.keys.result_blob(""), self.federation.task_blob("").removesuffix("}"))
+        self._blob_prefixes: tuple[str, ...] = (
+            self.keys.result_blob(""),
+            self.federation.task_blob("").removesuffix("}"),
+        )
 
     @property
     def peer(self) -> Peer:
@@ -89,7 +91,7 @@ class Link(Line):
     def payload(self, encoded: Encoded, prefix: str) -> tuple[tuple[memoryview, ...], BlobRef | None]:
         """Where a message's buffers go: into its entry when it is small, else into blob chunks, written now."""
         limits = self.settings.limits
-        if encoded.nbytes <= limits.inline_bytes and len(encoded.buffers) <= _INLINE_BUFFERS:
+        if encoded.nbytes <= limits.inline_bytes and len(encoded.buffers) <= INLINE_BUFFERS:
             return tuple(encoded.buffers), None
         # one attempt: the caller's loop repeats it, and asks in between whether it is still wanted
         ref = blobs.put(
@@ -100,7 +102,7 @@ class Link(Line):
             ttl_ms=self.settings.policy.retention_ms,
             deadline=time.monotonic(),
         )
-        self._held_blobs[prefix] = ref
+        self.hold_blob(ref)
         return (), ref
 
     def decode(self, entry: Entry) -> Plan:
@@ -149,8 +151,12 @@ class Link(Line):
         except RedflareError as exc:
             logger.warning("%s: payload %s is left to expire: %s", self.label, ref.prefix, exc)
 
+    def hold_blob(self, ref: BlobRef) -> None:
+        """From now on this side keeps the payload alive."""
+        self._held_blobs[ref.prefix] = ref
+
     def hand_over_blob(self, ref: BlobRef) -> None:
-        """The other side keeps and deletes this payload from now on."""
+        """Somebody else keeps and deletes this payload from now on."""
         self._held_blobs.pop(ref.prefix, None)
 
     # -- heartbeat thread ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.job_link import JobLink
 from redflare_broker.liveness import Liveness, Peer
 from redflare_broker.scripts import ACCEPTED, REJECTED
+from redflare_broker.sealed import Sealed
 from redflare_broker.settings import LinkSettings, load_settings
 
 from .apis.dxo import DXO, from_shareable
@@ -53,6 +54,9 @@ class IPCExchanger(Executor):
         with IPCExchanger(redis_url="redis://localhost", site_name="site-1", agent_id="trainer") as exchanger:
             result = exchanger.run("train", {"weights": weights})
 
+    It passes data on as it is: a task whose DXO holds a ``Sealed`` goes to the agent without being decoded here, and is
+    answered with a DXO that holds a ``Sealed``; then say ``release_result``.
+
     Args:
         send_task_timeout: kept for NVFlare's signature; a task stands in Redis until it is fetched or aborted.
         resend_task_interval: kept for NVFlare's signature; see ``send_task_timeout``.
@@ -67,9 +71,12 @@ class IPCExchanger(Executor):
         job_id: the agent belongs to this one job.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``.
         secure_mode: ``startup/rootCA.pem`` must be there.
+        seal_results: results come back sealed whether or not their task did.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
+
+    accepts_sealed = True
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class IPCExchanger(Executor):
         job_id: str | None = None,
         workspace_dir: str | Path = ".",
         secure_mode: bool = False,
+        seal_results: bool = False,
         settings: LinkSettings | None = None,
         client: Any = None,
     ) -> None:
@@ -97,6 +105,7 @@ class IPCExchanger(Executor):
         self.agent_heartbeat_interval = agent_heartbeat_interval
         self.agent_ack_timeout = agent_ack_timeout
         self.agent_id = agent_id
+        self.seal_results = seal_results
         self._redis_url = redis_url
         self._site_name = site_name
         self._job_id = job_id
@@ -273,6 +282,7 @@ class IPCExchanger(Executor):
         aborted: Callable[[], str],
         deadline: float | None,
         look_every: float | None = None,
+        seal_result: bool = False,
     ) -> Outcome:
         link = self._link
         if link is None:
@@ -286,6 +296,7 @@ class IPCExchanger(Executor):
             give_up=lambda: self._done or (aborts[0] if aborts else aborted()),
             deadline=deadline,
             look_every=look_every,
+            seal_result=seal_result,
         )
 
     # -- the executor --------------------------------------------------------------------------------------------------
@@ -312,6 +323,7 @@ class IPCExchanger(Executor):
         Returns:
             the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
             or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it, TASK_ABORTED, or the agent's.
+            BLOB_MISSING: the task came sealed and its chunks are gone; it stands until it is sent again with others.
         """
         if not self._begin():
             self.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
@@ -341,6 +353,7 @@ class IPCExchanger(Executor):
                     lambda: "the job was aborted" if abort_signal.triggered else "",
                     None,
                     look_every,
+                    self.seal_results or isinstance(dxo.data, Sealed),
                 )
         except EncodeError as exc:
             self.log_error(fl_ctx, f"task {task_name!r} {task_id} cannot be sent: {exc}")
@@ -362,6 +375,17 @@ class IPCExchanger(Executor):
         elif outcome.status != ACCEPTED:
             self.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
         return reply_of(outcome, dxo)
+
+    def release_result(self, handed_over: bool) -> None:
+        """Say what becomes of the payload of the last result that came back sealed; without one it has no effect.
+
+        Args:
+            handed_over: whoever got it, as the server that confirmed it, renews and deletes its chunks from now on.
+                Else they stay for a while, should the same task id be asked for again; so it is too when nothing was
+                said before the next task.
+        """
+        if self._link is not None:
+            self._link.release_result(handed_over)
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
 

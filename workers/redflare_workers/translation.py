@@ -7,7 +7,7 @@ from typing import Any
 from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey
 from redflare_broker.errors import ConfigError
 from redflare_broker.exchange import Outcome
-from redflare_broker.scripts import ACCEPTED, REJECTED
+from redflare_broker.scripts import ACCEPTED, BLOB_MISSING, REJECTED
 
 from .apis.dxo import DXO, DataKind
 from .apis.fl_constant import AppConstants, ReturnCode
@@ -46,6 +46,8 @@ def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
 def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
     """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
     if outcome.status == REJECTED:
+        if outcome.rc == BLOB_MISSING:
+            return make_reply(BLOB_MISSING)
         failed = outcome.rc == RC.EXECUTION_EXCEPTION
         return make_reply(ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA)
     if outcome.status != ACCEPTED:

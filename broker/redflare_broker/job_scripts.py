@@ -125,7 +125,7 @@ class JobScripts:
     def finish(self, me: ServerHold, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
         k, p = self.keys, self.policy
         args = [*_hold(me), root_id, status, ended_ms, int(resume), p.retention_ms, p.settled_ms]
-        return command("job_finish", [k.cell, k.job, k.task(root_id), k.standing, k.ended, k.blobs], args)
+        return command("job_finish", [k.cell, k.job, k.task(root_id), k.standing, k.ended], args)
 
     def checkpoint(self, me: ServerHold, number: int, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
         """``number``: of this checkpoint; ``fields``: of the state."""

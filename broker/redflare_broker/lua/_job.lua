@@ -24,15 +24,38 @@ local function serving(cell, job, instance, epoch, run)
   return 'OK'
 end
 
--- Instance and epoch of a client, as its record says; nothing when there is none.
-local function joined(clients, name)
-  local text = redis.call('HGET', clients, name)
-  if not text then return nil, 0 end
-  local held = cjson.decode(text)
-  return held.instance, held.epoch, held.left, text
-end
-
 -- The prefix of the chunks that a field names; nothing when the payload is inline.
 local function prefix_of(ref)
   return ref and cjson.decode(ref).prefix
+end
+
+-- A payload is the server's from now on; a run that notes one again has a use for it again.
+local function own(blobs, prefix, chunks, run, ttl_ms)
+  if prefix == '' then return end
+  redis.call('HSET', blobs, prefix, chunks .. ' ' .. run)
+  redis.call('PEXPIRE', blobs, ttl_ms)
+end
+
+-- No record needs this payload any more: the server is told with the next checkpoint, or by `orphans`.
+local function free(blobs, prefix)
+  local held = prefix and redis.call('HGET', blobs, prefix)
+  if held and not string.find(held, ' free', 1, true) then redis.call('HSET', blobs, prefix, held .. ' free') end
+end
+
+-- Whether a client task's record says that its result has not come in.
+local function open(record)
+  return string.sub(record, 1, 14) == '{"received":0,'
+end
+
+-- A checkpoint contains the results of this ledger: they go, and of a task that is sent for ever, those who gave them.
+local function strip(task, blobs)
+  local forever = redis.call('HGET', task, 'kind') == 'broadcast_forever'
+  for _, name in ipairs(redis.call('HKEYS', task)) do
+    if string.sub(name, 1, 7) == 'result:' then
+      if string.sub(name, -6) == ':blobs' then free(blobs, prefix_of(redis.call('HGET', task, name))) end
+      redis.call('HDEL', task, name)
+    elseif forever and string.sub(name, 1, 7) == 'client:' and not open(redis.call('HGET', task, name)) then
+      redis.call('HDEL', task, name)
+    end
+  end
 end

@@ -95,12 +95,20 @@ class Server:
         if self._topology:
             self._check_usable()
             self._topology.refresh()
-        node = self._node(key)
+        node = self.node(key)
         try:
             return self._open(node).lane
         except Unavailable:
             self._failed(node)
             raise
+
+    def node(self, key: str) -> Address | None:
+        """The node that serves ``key`` as far as is known, for grouping; None unless this is a cluster.
+
+        Raises:
+            Unavailable: no node serves it now.
+        """
+        return self._topology.node(key) if self._topology else None
 
     @contextmanager
     def borrow(self, key: str) -> Iterator[Lane]:
@@ -109,7 +117,7 @@ class Server:
         When the block ends with an exception the lane is closed: nobody can tell whether a reply is still to come.
         """
         self._check_usable()
-        node = self._node(key)
+        node = self.node(key)
         dialled: Dialled | None = None
         try:
             dialled = self._idle.take(node) or self._open(node)
@@ -202,9 +210,6 @@ class Server:
     def __repr__(self) -> str:
         state = "closed" if self._closing.is_set() else f"{len(self._idle)} idle"
         return f"<Server {self.url} {state}>"
-
-    def _node(self, key: str) -> Address | None:
-        return self._topology.node(key) if self._topology else None
 
     def _open(self, node: Address | None) -> Dialled:
         self._check_usable()

@@ -1,0 +1,42 @@
+"""A Client is a site's name, its session's token and some props."""
+
+from __future__ import annotations
+
+import time
+
+from redflare_workers.apis import Client, ClientPropKey
+
+
+def test_a_client_is_called_by_its_name_everywhere_unless_said_otherwise() -> None:
+    before = time.time()
+    client = Client("site-1", "token")
+    assert (client.name, client.get_token()) == ("site-1", "token")
+    assert (client.get_fqcn(), client.get_fqsn(), client.get_is_leaf()) == ("site-1", "site-1", True)
+    assert client.get_site_config() is None
+    assert before <= client.last_connect_time <= time.time()
+    assert repr(client) == "Client(name='site-1', fqcn='site-1')"
+
+
+def test_what_was_set_is_there() -> None:
+    client = Client("site-1", "token")
+    client.set_token("next")
+    client.set_fqcn("site-1.job-1")
+    client.set_fqsn("region/site-1")
+    client.set_is_leaf(False)
+    client.set_prop(ClientPropKey.ORG, "hospital")
+    assert (client.token, client.get_fqcn(), client.get_fqsn()) == ("next", "site-1.job-1", "region/site-1")
+    assert (client.get_is_leaf(), client.get_prop("org"), client.get_prop("absent", 1)) == (False, "hospital", 1)
+
+
+def test_others_are_told_what_is_unusual_and_never_the_token() -> None:
+    client = Client("site-1", "token")
+    assert client.to_dict() == {"name": "site-1"}
+    config = {"gpus": [0, 1]}
+    client.set_site_config(config)
+    config["gpus"].append(2)
+    client.set_fqcn("site-1.job-1")
+    client.set_is_leaf(False)
+    told = client.to_dict()
+    assert told == {"name": "site-1", "fqcn": "site-1.job-1", "is_leaf": False, "site_config": {"gpus": [0, 1]}}
+    told["site_config"]["gpus"].clear()
+    assert client.get_site_config() == {"gpus": [0, 1]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redflare_workers.apis import TaskCompletionStatus
-from redflare_workers.workflow.bcast_manager import BcastTaskManager
+from redflare_workers.workflow.bcast_manager import DOES_NOT_COUNT, BcastTaskManager
 from redflare_workers.workflow.task_manager import TaskCheckStatus
 
 from tests.unit.workflow.task_states import Sent, asking, send, standing
@@ -85,3 +85,25 @@ def test_a_client_that_joins_becomes_one_whose_answer_is_needed() -> None:
 
 def test_repr_names_the_numbers() -> None:
     assert repr(BcastTaskManager(standing([]), 3, 10)) == "BcastTaskManager(min_responses=3, wait=10)"
+
+
+@pytest.mark.parametrize(
+    ("enough", "last", "now", "done"),
+    [
+        pytest.param(2, None, 99, False, id="it is none of those that are enough"),
+        pytest.param(2, Sent("c", 1, 5), 5, True, id="another makes up for it"),
+        pytest.param(3, Sent("c", 1, 5), 5, True, id="all have answered, and nobody is left to make up for it"),
+        pytest.param(1, None, 9, True, id="enough without it: the wait begins with the first that counts"),
+        pytest.param(1, None, 8.9, False, id="enough without it: the wait goes on"),
+    ],
+)
+def test_a_result_of_no_use_is_an_answer_that_does_not_count(
+    enough: int, last: Sent | None, now: float, done: bool
+) -> None:
+    task = standing(["a", "b", "c"])
+    send(task, Sent("a", 1, 1.5)).props[DOES_NOT_COUNT] = True
+    send(task, Sent("b", 1, 2))
+    if last is not None:
+        send(task, last)
+    expected = (True, TaskCompletionStatus.OK) if done else (False, None)
+    assert BcastTaskManager(task, enough, 7).check_task_exit(task, now) == expected

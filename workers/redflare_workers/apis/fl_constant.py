@@ -171,9 +171,12 @@ class FLMetaKey:
 
 
 class AppConstants:
-    """Headers a workflow puts on a task's Shareable (NVFlare keeps them in ``app_common.app_constant``)."""
+    """Headers and cookies of a workflow's Shareable (NVFlare keeps them in ``app_common.app_constant``)."""
 
+    #: A cookie: the round, or version, of the model that a site trained.
+    CONTRIBUTION_ROUND: Final = "contribution_round"
     CURRENT_ROUND: Final = "current_round"
+    MODEL_OWNER: Final = "_model_owner_"
     NUM_ROUNDS: Final = "num_rounds"
 
 

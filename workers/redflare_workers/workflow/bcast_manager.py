@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..apis.task import Task, TaskCompletionStatus
 from .task_manager import NOT_DONE, TaskManager, is_answered
+
+#: A result_received_cb that has no use for a result sets this prop of its ClientTask: the result is then an answer, but
+#: none of those that are enough.
+DOES_NOT_COUNT: Final = "does_not_count"
 
 
 class BcastTaskManager(TaskManager):
@@ -30,7 +36,8 @@ class BcastTaskManager(TaskManager):
             return NOT_DONE
         enough_at = self._enough_at(task)
         if _all_answered(task):
-            done = enough_at is not None or not self._min_responses
+            # nobody is left who could make up for results that do not count
+            done = _answers(task) >= self._min_responses
         else:
             done = enough_at is not None and now >= enough_at + self._wait
         return (True, TaskCompletionStatus.OK) if done else NOT_DONE
@@ -47,7 +54,7 @@ class BcastTaskManager(TaskManager):
         if not self._min_responses or len(task.client_tasks) < self._min_responses:
             return None
         # read once: a result may come in another thread
-        times = [client_task.result_received_time for client_task in task.client_tasks]
+        times = [sent.result_received_time for sent in task.client_tasks if not sent.props.get(DOES_NOT_COUNT)]
         received = sorted(moment for moment in times if moment is not None)
         return received[self._min_responses - 1] if len(received) >= self._min_responses else None
 
@@ -57,3 +64,8 @@ def _all_answered(task: Task) -> bool:
     newest = task.last_client_task_map
     names = newest if task.targets is None else task.targets
     return all(name in newest and is_answered(newest[name]) for name in names)
+
+
+def _answers(task: Task) -> int:
+    """How many clients have answered, whatever it was."""
+    return sum(is_answered(client_task) for client_task in task.client_tasks)

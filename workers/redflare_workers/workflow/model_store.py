@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from redflare_broker import dtypes, tensors
 
 from .model_tree import Model, at
 from .model_tree import Path as TreePath
+from .whole_file import replacing
 
 #: What a workflow may be given to begin with: a model, a function that makes one, or a file that ``save`` wrote.
 InitialModel = Model | Callable[[], Model] | str | os.PathLike[str]
@@ -78,22 +78,9 @@ def save_model(path: str | os.PathLike[str], model: Model, notes: dict[str, Any]
         ValueError: the model holds something else; the text says where.
         OSError: the file cannot be written; the old one stands.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                about = {"model": _described(model, (), archive), "notes": notes or {}}
-                archive.writestr(_ABOUT, json.dumps(about))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(target.parent)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        about = {"model": _described(model, (), archive), "notes": notes or {}}
+        archive.writestr(_ABOUT, json.dumps(about))
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
@@ -202,12 +189,3 @@ def _free_name(wanted: str, archive: zipfile.ZipFile) -> str:
         number += 1
         name = f"{number}~{wanted}"
     return name
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""What workflows and sites say to each other about a model: the task to train it, and what a site made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from ..apis.fl_constant import AppConstants, ReturnCode
+from ..apis.shareable import Shareable
+from .model_tree import Model
+
+
+def model_shareable(model: Model, current_round: int, num_rounds: int) -> Shareable:
+    """Data of a task: the model, the round (from 0) and how many there are. The round comes back as a cookie."""
+    shareable = DXO(DataKind.WEIGHTS, model).to_shareable()
+    shareable.set_header(AppConstants.CURRENT_ROUND, current_round)
+    shareable.set_header(AppConstants.NUM_ROUNDS, num_rounds)
+    shareable.add_cookie(AppConstants.CONTRIBUTION_ROUND, current_round)
+    return shareable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUpdate:
+    """What a site made of a model."""
+
+    #: Weights, or what is to be added to those that the site was given.
+    data: Model
+    difference: bool
+    #: What the site's result counts: the steps it trained, or whatever it put in their place.
+    steps: float
+    meta: dict[str, Any]
+
+
+def update_of(result: object) -> ModelUpdate:
+    """The update in a result.
+
+    Raises:
+        ValueError: there is none; the text says why.
+    """
+    if not isinstance(result, Shareable):
+        raise ValueError(f"the result is a {type(result).__name__} and no Shareable")
+    rc = result.get_return_code()
+    if rc not in (ReturnCode.OK, ReturnCode.EARLY_TERMINATION):
+        raise ValueError(f"the return code is {rc}")
+    dxo = from_shareable(result)
+    if dxo.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+        raise ValueError(f"the data is {dxo.data_kind!s}, but must be {DataKind.WEIGHTS} or {DataKind.WEIGHT_DIFF}")
+    steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
+    return ModelUpdate(data=dxo.data, difference=dxo.data_kind == DataKind.WEIGHT_DIFF, steps=steps, meta=dxo.meta)

@@ -127,10 +127,10 @@ class JobScripts:
         args = [*_hold(me), root_id, status, ended_ms, int(resume), p.retention_ms, p.settled_ms]
         return command("job_finish", [k.cell, k.job, k.task(root_id), k.standing, k.ended], args)
 
-    def checkpoint(self, me: ServerHold, number: int, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
-        """``number``: of this checkpoint; ``fields``: of the state."""
+    def checkpoint(self, me: ServerHold, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
+        """``checkpoint_id``: new for each; ``fields``: of the state."""
         p = self.policy
-        args = [*_hold(me), number, *blob, p.retention_ms, p.settled_ms, *fields]
+        args = [*_hold(me), checkpoint_id, *blob, p.retention_ms, p.settled_ms, *fields]
         return command("job_checkpoint", self._all(), args)
 
     def own(self, me: ServerHold, blobs: Sequence[tuple[str, int]]) -> list[Arg]:

@@ -10,7 +10,7 @@ Every step is one script that is safe to run twice, and refuses a server that wa
 
 from __future__ import annotations
 
-import threading
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -103,9 +103,7 @@ class Journal:
         self._stop = stop
         self._scripts = JobScripts(keys=keys, policy=policy)
         self._retention_ms = policy.retention_ms
-        self._checkpoint = 0
         self._needed: set[str] | None = None
-        self._checkpointing = threading.Lock()
 
     # -- after a start -------------------------------------------------------------------------------------------------
 
@@ -117,7 +115,6 @@ class Journal:
             Unavailable: ``stop`` ended the attempts.
         """
         found = self._server.run(self.keys.job, self._recover, stop=self._stop)
-        self._checkpoint = found.checkpoint
         self._needed = found.prefixes()
         return found
 
@@ -224,11 +221,9 @@ class Journal:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
         fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
-        with self._checkpointing:
-            number = self._checkpoint + 1
-            said = self._run("job_checkpoint", [self._scripts.checkpoint(self.me, number, blob_of(state), fields)])[0]
-            self._checkpoint = number
-        return [_owned(*said.rest[index : index + 2]) for index in range(0, len(said.rest), 2)]
+        command = self._scripts.checkpoint(self.me, uuid.uuid4().hex, blob_of(state), fields)
+        [said] = self._run("job_checkpoint", [command])
+        return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
 
     # -- payloads ------------------------------------------------------------------------------------------------------
 
@@ -291,7 +286,7 @@ class Journal:
         return self._server.run(self.keys.job, run, stop=self._stop)
 
     def __repr__(self) -> str:
-        return f"<Journal of {self.keys.fqcn} run {self.me.run}, checkpoint {self._checkpoint}>"
+        return f"<Journal of {self.keys.fqcn} run {self.me.run}>"
 
 
 def _owned(prefix: Reply, value: Reply) -> OwnedBlob:

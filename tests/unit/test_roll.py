@@ -200,7 +200,7 @@ def test_the_first_end_counts(bench: JobBench) -> None:
     bench.roll.end(bench.lane, bench.me, reason="first")
     bench.roll.end(bench.lane, bench.me, reason="second")
     assert bench.call_roll().reason == "first"
-    with pytest.raises(JobEnded, match="server.job-1 has ended: first"):
+    with pytest.raises(JobEnded, match=r"server\.job-1 has ended: first"):
         bench.begin()
 
 
@@ -208,7 +208,7 @@ def test_a_server_that_was_replaced_is_fenced_at_every_step(bench: JobBench) -> 
     bench.started()
     old = bench.me
     bench.serve()
-    with pytest.raises(Fenced, match="a newer server has taken over server.job-1"):
+    with pytest.raises(Fenced, match=r"a newer server has taken over server\.job-1"):
         bench.begin(old)
     with pytest.raises(Fenced):
         bench.roll.end(bench.lane, old)
@@ -229,9 +229,7 @@ def test_a_server_whose_cell_redis_forgot_is_lost_at_every_step(bench: JobBench)
     assert bench.call_roll().word == "OK"
 
 
-@pytest.mark.parametrize(
-    "change", [{"instance": "x"}, {"epoch": 2}, {"epoch": 0}, {"run": "x"}], ids=lambda change: str(change)
-)
+@pytest.mark.parametrize("change", [{"instance": "x"}, {"epoch": 2}, {"epoch": 0}, {"run": "x"}], ids=str)
 def test_a_hold_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: dict[str, str]) -> None:
     bench.started()
     assert bench.call_roll(replace(bench.me, **change)).word == "LOST"  # type: ignore[arg-type]

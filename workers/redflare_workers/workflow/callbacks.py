@@ -37,7 +37,7 @@ class Callbacks:
         return len(self._running)
 
     def run(
-        self, kind: str, fn: Callable[..., object], task: Task, client_task: ClientTask | None, **arguments: Any
+        self, kind: str, fn: Callable[..., object], task: Task, client_task: ClientTask | None, /, **arguments: Any
     ) -> None:
         """Call ``fn`` with ``arguments``; what it raises, the caller gets."""
         who = "" if client_task is None else f" for client {client_task.client.name} ({client_task.id})"

@@ -52,7 +52,7 @@ class Monitor:
             self._changed.notify()
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """End the thread; False: it is still busy after ``timeout`` seconds. From its own thread: it ends after this look."""
+        """End the thread, its own one after this look; False: it is still busy after ``timeout`` seconds."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

@@ -1,0 +1,198 @@
+"""``Controller``: base of all workflows. After NVFlare's class of this name."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Any
+
+from ..apis.controller_spec import ControllerSpec
+from ..apis.fl_component import FLComponent
+from ..apis.fl_context import FLContext
+from ..apis.scheduling_spec import Targets
+from ..apis.signal import Signal
+from ..apis.task import SendOrder, Task, TaskCompletionStatus
+from ..apis.wf_comm_spec import WFCommSpec
+
+
+class Controller(FLComponent, ControllerSpec, ABC):
+    """Write ``start_controller``, ``control_flow`` and ``stop_controller``; schedule tasks with the methods here.
+
+    One that can be resumed (``resume=True``) also has ``state`` and ``restore``, and calls ``checkpoint`` where a
+    restarted server shall go on.
+
+    Args:
+        task_check_period: seconds between two looks of the communicator at standing tasks, at the longest.
+        resume: when the server was killed and started again, the run goes on from the last checkpoint.
+    """
+
+    def __init__(self, task_check_period: float = 0.2, *, resume: bool = False) -> None:
+        super().__init__()
+        self._task_check_period = task_check_period
+        self.resume = resume
+        self.communicator: WFCommSpec | None = None
+        #: The engine of the run, from ``initialize`` on.
+        self.engine: Any = None
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def set_communicator(self, communicator: WFCommSpec) -> None:
+        """Schedule through this communicator; it takes over this controller's ``task_check_period``.
+
+        Raises:
+            TypeError: that is no WFCommSpec.
+        """
+        if not isinstance(communicator, WFCommSpec):
+            raise TypeError(f"communicator must be a WFCommSpec, but is a {type(communicator).__name__}")
+        self.communicator = communicator
+        communicator.controller = self
+        communicator.task_check_period = self._task_check_period
+
+    def initialize(self, fl_ctx: FLContext) -> None:
+        """Note the engine and start the controller; without an engine in the context, panic."""
+        engine = fl_ctx.get_engine()
+        if engine is None:
+            self.system_panic(f"{self.name} needs an engine, and the context has none", fl_ctx)
+            return
+        self.engine = engine
+        self.start_controller(fl_ctx)
+
+    def finalize(self, fl_ctx: FLContext) -> None:
+        """Stop the controller."""
+        self.stop_controller(fl_ctx)
+
+    # -- resuming ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs to go on from here: a dict of plain values and arrays."""
+        raise NotImplementedError(f"{self.name} has no state(): write state() and restore(), or do without resume=True")
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state that ``state`` gave; called before ``start_controller``."""
+        raise NotImplementedError(
+            f"{self.name} has no restore(): write state() and restore(), or do without resume=True"
+        )
+
+    def checkpoint(self, fl_ctx: FLContext) -> None:
+        """Keep the state of now; without ``resume`` this has no effect."""
+        if self.resume:
+            keep = getattr(self._comm, "checkpoint", None)
+            if keep is None:
+                raise NotImplementedError(
+                    f"{type(self._comm).__name__} cannot keep checkpoints: do without resume=True"
+                )
+            keep(self.state())
+
+    # -- scheduling ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _comm(self) -> WFCommSpec:
+        if self.communicator is None:
+            raise RuntimeError(f"{self.name} has no communicator; call set_communicator() first")
+        return self.communicator
+
+    def broadcast(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        min_responses: int = 0,
+        wait_time_after_min_received: int = 0,
+    ) -> None:
+        """See ``SchedulingSpec``."""
+        self._comm.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
+
+    def broadcast_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        min_responses: int = 0,
+        wait_time_after_min_received: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``broadcast``, and wait."""
+        self._comm.broadcast_and_wait(task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal)
+
+    def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
+        """See ``SchedulingSpec``."""
+        self._comm.broadcast_forever(task, fl_ctx, targets)
+
+    def send(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+    ) -> None:
+        """See ``SchedulingSpec``."""
+        self._comm.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
+
+    def send_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``send``, and wait."""
+        self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
+
+    def relay(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        task_result_timeout: int = 0,
+        dynamic_targets: bool = True,
+    ) -> None:
+        """See ``SchedulingSpec``."""
+        self._comm.relay(
+            task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets
+        )
+
+    def relay_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: Targets = None,
+        send_order: SendOrder = SendOrder.SEQUENTIAL,
+        task_assignment_timeout: int = 0,
+        task_result_timeout: int = 0,
+        dynamic_targets: bool = True,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """``relay``, and wait."""
+        timeouts = (task_assignment_timeout, task_result_timeout)
+        self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
+
+    # -- standing tasks ------------------------------------------------------------------------------------------------
+
+    def get_num_standing_tasks(self) -> int:
+        """How many tasks stand."""
+        return self._comm.get_num_standing_tasks()
+
+    def cancel_task(
+        self,
+        task: Task,
+        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
+        fl_ctx: FLContext | None = None,
+    ) -> None:
+        """End a task with that status; one that does not stand stays as it is."""
+        self._comm.cancel_task(task, completion_status, fl_ctx)
+
+    def cancel_all_tasks(
+        self,
+        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
+        fl_ctx: FLContext | None = None,
+    ) -> None:
+        """End all tasks that stand, with that status."""
+        self._comm.cancel_all_tasks(completion_status, fl_ctx)
+
+    def get_client_disconnect_time(self, client_name: str) -> float | None:
+        """When that client was deemed disconnected; None: it is not, or there is no communicator."""
+        return None if self.communicator is None else self.communicator.get_client_disconnect_time(client_name)

@@ -203,6 +203,8 @@ class Roll:
     def end(self, lane: Lane, me: ServerHold, status: str = ENDED, reason: str = "") -> None:
         """The job is over: clients hear it with their next beat, and all its keys expire after a while.
 
+        The first end counts.
+
         Args:
             status: anything but RUNNING, for people.
 
@@ -210,9 +212,7 @@ class Roll:
             Fenced: a newer server is there.
             JobLost: Redis has lost the job.
         """
-        said = run_command(lane, "job_end", self._scripts.end(me, status, reason))
-        if said.word != ENDED:
-            check(said, self.keys)
+        check(run_command(lane, "job_end", self._scripts.end(me, status, reason)), self.keys)
 
 
 def check(said: Answer, keys: JobKeys) -> Answer:

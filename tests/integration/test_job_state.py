@@ -1,0 +1,267 @@
+"""A job's state on real servers: every step may be run twice, nothing outlives its time, and a real cell holds it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import fakeredis
+import pytest
+from redflare_broker.cell import Cell
+from redflare_broker.connection import Server
+from redflare_broker.errors import Fenced
+from redflare_broker.job_scripts import JobScripts, ServerHold
+from redflare_broker.journal import Journal
+from redflare_broker.ledger import blob_of, sealed_fields
+from redflare_broker.replies import Arg, Reply
+from redflare_broker.roll import Roll
+from redflare_broker.scripts import Policy
+from redflare_broker.settings import LinkSettings
+
+from tests.job_bench import JobBench, client, large, received, sent, small, task
+from tests.servers import KINDS
+from tests.waiting import wait_until
+
+#: Short lives, so that a test can wait for the end of them.
+POLICY: Final = Policy(retention=3.0, settled_retention=1.0)
+_NAMES = iter(range(1_000_000))
+
+
+@contextmanager
+def fake() -> Iterator[Server]:
+    with Server.connect(client=fakeredis.FakeRedis(server=fakeredis.FakeServer())) as server:
+        yield server
+
+
+@contextmanager
+def real(kind: str) -> Iterator[Server]:
+    with KINDS[kind]() as node, Server.connect(node.url, node.options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "embedded", "redis70", "cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with fake() if request.param == "fakeredis" else real(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def new_bench(server: Server) -> Iterator[Callable[..., JobBench]]:
+    """Makes benches, each in a namespace of its own."""
+    with server.borrow("ns:{server.job-1}:job") as lane:
+        yield lambda policy=None: JobBench(server, lane, f"job{next(_NAMES)}", policy or Policy())
+
+
+# -- every script, run twice -------------------------------------------------------------------------------------------
+
+
+class Steps:
+    """The commands of a job's whole life, each of which is run once or more often."""
+
+    def __init__(self, bench: JobBench, times: int) -> None:
+        self.bench = bench
+        self.times = times
+        self.scripts = JobScripts(keys=bench.keys, policy=bench.policy)
+        self.said: list[str] = []
+        self.ran: set[str] = set()
+
+    def run(self, name: str, command: list[Arg]) -> None:
+        """Run a step, and note what it answers without the times in it; each time the same."""
+        answers = [without_times(self.bench.run(command)) for _ in range(self.times)]
+        assert answers == answers[:1] * self.times, name
+        self.said.append(f"{name} {answers[0]}")
+        self.ran.add(name)
+        for key in self.bench.own_keys():
+            assert self.bench.ttl_ms(key) > 0, f"{key} is left without an end by {name}"
+
+    def joins(self, name: str, instance: str) -> int:
+        command = self.scripts.join(client(name, instance), b'{"instance":"c1","epoch":0}')
+        epoch = int(self.bench.run(command)[1])  # type: ignore[index, arg-type]
+        record = b'{"instance":"%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (instance.encode(), epoch)
+        self.run("job_join", command)
+        self.run("job_join", self.scripts.join(client(name, instance, epoch), record))
+        return epoch
+
+    def life(self) -> None:
+        """What happens to a job from its first client to its end."""
+        b, s = self.bench, self.scripts
+        first = client("site-1", "c1", self.joins("site-1", "c1"))
+        self.run("job_beat", s.beat(first, b"{}", 60_000))
+        me = b.serve()
+        self.run("job_begin", s.begin(me, resume=True))
+        self.run("job_roll", s.roll_call(me))
+        journal = b.journal()
+        self.run("job_own", s.own(me, [("flare:blob:{b1}", 3)]))
+        self._schedule(me, 1, "broadcast", large(1))
+        self._schedule(me, 2, "broadcast_forever", small())
+        for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
+            self.run("job_note", journal.sent_command("t1", note))
+        self.run("job_note", journal.received_command("t2", received("ct3", result=large(3))))
+        self.run("job_note", journal.received_command("none", received("ct4", result=large(4))))
+        self.run("job_finish", s.finish(me, "t1", "OK", 5, resume=True))
+        self._checkpoint(me, "k1", 5)
+        self._schedule(me, 3, "send", None)
+        self.run("job_finish", s.finish(me, "t3", "TIMEOUT", 6, resume=False))
+        self.run("job_finish", s.finish(me, "t9", "OK", 6, resume=True))
+        self._checkpoint(me, "k2", 6)
+        self.run("job_own", s.own(me, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
+        self.joins("site-1", "c2")
+        self.run("job_beat", s.beat(first, b"{}", 60_000))
+        self.run("job_leave", s.leave(first))
+        second = client("site-2", "c3", self.joins("site-2", "c3"))
+        self.run("job_leave", s.leave(second))
+        self.run("job_beat", s.beat(second, b"{}", 60_000))
+        me = b.serve()
+        self.run("job_begin", s.begin(me, resume=True))
+        self.run("job_roll", s.roll_call(me))
+        self.run("job_end", s.end(me, "ENDED", "done"))
+        self.run("job_beat", s.beat(second, b"{}", 60_000))
+
+    def _schedule(self, me: ServerHold, number: int, kind: str, data: object) -> None:
+        record = task(f"t{number}", number, kind, data=data)
+        fields = ["status", "STANDING", "order", number, "kind", kind, *sealed_fields("data", record.data)]
+        self.run("job_schedule", self.scripts.schedule(me, record.root_id, number, blob_of(record.data), fields))
+
+    def _checkpoint(self, me: ServerHold, checkpoint_id: str, number: int) -> None:
+        state = large(number)
+        fields = ["state", b"{}", *sealed_fields("state_data", state)]
+        self.run("job_checkpoint", self.scripts.checkpoint(me, checkpoint_id, blob_of(state), fields))
+
+    def stands(self) -> dict[str, object]:
+        """All that stands in Redis, without the times in it."""
+        found: dict[str, object] = {}
+        for key in self.bench.own_keys():
+            short = key.removeprefix(self.bench.keys.prefix)
+            kind = self.bench.lane.call("TYPE", key)
+            if kind == b"hash":
+                found[short] = {name: _timeless(value) for name, value in self.bench.hash(key).items()}
+            elif kind == b"zset":
+                found[short] = self.bench.members(key)
+            else:
+                found[short] = kind
+        return found
+
+
+def without_times(reply: Reply) -> str:
+    return re.sub(r"\b\d{5,}\b", "T", _timeless(repr(reply)))
+
+
+def _timeless(text: str) -> str:
+    return re.sub(r"\b\d{13}\b", "T", text)
+
+
+def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Callable[..., JobBench]) -> None:
+    once, twice = Steps(new_bench(), 1), Steps(new_bench(), 2)
+    once.life()
+    twice.life()
+    assert once.said == twice.said
+    assert once.stands() == twice.stands()
+    methods = {"begin", "join", "beat", "leave", "roll", "end", "schedule", "note", "finish", "checkpoint", "own"}
+    assert once.ran == {f"job_{name}" for name in methods}
+
+
+# -- nothing is left ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], resume: bool) -> None:
+    bench = new_bench(POLICY)
+    journal = whole_job(bench, resume=resume)
+    journal.discard(journal.orphans())
+    bench.roll.end(bench.lane, bench.me, reason="done")
+    settled = [key for key in bench.own_keys() if key not in (bench.keys.cell, bench.keys.heartbeat("site-1"))]
+    assert settled
+    for key in settled:
+        assert 0 < bench.ttl_ms(key) <= POLICY.settled_ms, key
+    wait_until(lambda: not bench.own_keys(), 10, "the end of all keys")
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_no_key_is_left_when_everybody_is_killed(new_bench: Callable[..., JobBench], resume: bool) -> None:
+    bench = new_bench(POLICY)
+    whole_job(bench, resume=resume)
+    for key in bench.own_keys():
+        assert 0 < bench.ttl_ms(key) <= POLICY.retention_ms, key
+    wait_until(lambda: not bench.own_keys(), 10, "the end of all keys")
+
+
+def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
+    bench = new_bench(POLICY)
+    whole_job(bench, resume=True)
+    bench.policy = Policy()
+    bench.roll = Roll(bench.keys, bench.policy)
+    bench.call_roll()
+    ended = bench.keys.task("t2")
+    others = (bench.keys.cell, bench.keys.heartbeat("site-1"), ended)
+    for key in bench.own_keys():
+        if key not in others:
+            assert bench.ttl_ms(key) > POLICY.retention_ms, key
+
+
+def whole_job(bench: JobBench, *, resume: bool) -> Journal:
+    """A job in the middle of its life, with everything that can stand."""
+    me = bench.joined()
+    bench.beat(me, ttl_ms=1_000)
+    journal = bench.started(resume=resume)
+    journal.own("flare:blob:{b1}", 3)
+    journal.scheduled(task("t1", 1, data=large(1)))
+    journal.scheduled(task("t2", 2, data=small()))
+    journal.note("t2", [sent("ct1"), received("ct1", result=large(2))])
+    journal.ended("t2", "OK", 5.0)
+    if resume:
+        journal.checkpoint({"round": 1}, large(3))
+    journal.scheduled(task("t3", 3))
+    journal.note("t3", [received("ct3")])
+    journal.ended("t3", "OK", 5.0)
+    return journal
+
+
+# -- a server that is replaced, on a real cell -------------------------------------------------------------------------
+
+
+def test_the_hold_of_a_real_cell_is_the_servers(server: Server, new_bench: Callable[..., JobBench]) -> None:
+    bench = new_bench()
+    settings = LinkSettings(namespace=bench.keys.namespace, heartbeat_interval=0.05, heartbeat_ttl=1.0)
+    me = bench.joined()
+    with Cell(server, "server.job-1", settings) as old:
+        first = ServerHold(instance=old.instance, epoch=old.epoch, run="a")
+        assert not bench.begin(first).resumed
+        journal = bench.journal(me=first)
+        journal.scheduled(task(data=small()))
+        wait_until(lambda: bench.beat(me).server_age is not None)
+        assert bench.beat(me).server_instance == old.instance
+        with Cell(server, "server.job-1", settings) as new:
+            second = ServerHold(instance=new.instance, epoch=new.epoch, run="b")
+            with pytest.raises(Fenced):
+                journal.scheduled(task("t2", 2))
+            began = bench.begin(second)
+            assert (began.resumed, began.previous) == (True, "a")
+            assert bench.journal(me=second).recover().tasks == (task(data=small()),)
+    assert bench.beat(me).server_age is None
+
+
+def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
+    server: Server, new_bench: Callable[..., JobBench]
+) -> None:
+    bench = new_bench()
+    bench.serve()
+    holds = [replace(bench.me, run=f"run-{number}") for number in range(8)]
+    together = threading.Barrier(len(holds))
+
+    def begin(me: ServerHold) -> None:
+        together.wait()
+        with server.borrow(bench.keys.job) as lane:
+            began.append(bench.roll.begin(lane, me).previous)
+
+    began: list[str] = []
+    threads = [threading.Thread(target=begin, args=(me,)) for me in holds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(began)) == len(holds), "each has followed another"
+    assert [bench.call_roll(me).word for me in holds].count("OK") == 1

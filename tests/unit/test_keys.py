@@ -12,12 +12,13 @@ from typing import Any, Final
 import pytest
 from redflare_broker.entry import check_task_id
 from redflare_broker.errors import ConfigError
-from redflare_broker.keys import Keys, LinkKeys
+from redflare_broker.keys import JobKeys, Keys, LinkKeys
 from redis.crc import key_slot
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
 NS: Final = Keys("ns")
 LINK: Final = NS.link("F")
+JOB: Final = NS.job("X")
 #: Arguments of the keys that take one, as the table writes them.
 ARGUMENTS: Final = {
     "task": ["<task_id>"],
@@ -25,6 +26,7 @@ ARGUMENTS: Final = {
     "result_blob": ["<id>"],
     "task_blob": ["<id>"],
 }
+JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"]}
 #: Chunks are numbered below the prefix that ``keys.py`` makes.
 CHUNKED: Final = ("result_blob", "task_blob")
 
@@ -50,10 +52,15 @@ def documented() -> dict[str, Described]:
 
 def coded() -> dict[str, Described]:
     """What ``keys.py`` makes, with what its docstrings say."""
-    return dict([*_made(LINK, LinkKeys, except_for=("prefix",)), *_made(NS, Keys, except_for=("link",))])
+    made = [*_made(LINK, LinkKeys, except_for=("prefix",)), *_made(NS, Keys, except_for=("link", "job", "cell"))]
+    # the keys of the server's cell are the cell's own
+    made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat"), arguments=JOB_ARGUMENTS)
+    return dict(made)
 
 
-def _made(keys: Any, kind: type, except_for: tuple[str, ...]) -> Iterator[tuple[str, Described]]:
+def _made(
+    keys: Any, kind: type, except_for: tuple[str, ...], arguments: dict[str, list[str]] = ARGUMENTS
+) -> Iterator[tuple[str, Described]]:
     for name, member in vars(kind).items():
         if (
             name.startswith("_")
@@ -63,7 +70,7 @@ def _made(keys: Any, kind: type, except_for: tuple[str, ...]) -> Iterator[tuple[
             continue
         text = inspect.getdoc(member) or ""
         said = Described(re.split("[,;]", text)[0], "TTL" in text)
-        made = [getattr(keys, name)] if isinstance(member, property) else map(getattr(keys, name), ARGUMENTS[name])
+        made = [getattr(keys, name)] if isinstance(member, property) else map(getattr(keys, name), arguments[name])
         for key in made:
             yield f"{key}:<n>" if name in CHUNKED else key, said
 
@@ -74,7 +81,7 @@ def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
 
 def test_the_table_has_no_key_without_an_end() -> None:
     rows = documented()
-    assert len(rows) == 12
+    assert len(rows) == 19
     assert {said.kind for said in rows.values() if not said.expires} == {"channel"}
 
 
@@ -84,6 +91,13 @@ def test_all_keys_of_a_link_are_in_one_slot(fqcn: str) -> None:
     keys = [link.tasks, link.results, link.link, link.dead, link.abort, link.notice, link.task("t:1"), link.task("")]
     keys += [link.heartbeat("agent"), link.heartbeat("cj"), f"{link.result_blob('id')}:7"]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(fqcn.encode())}
+
+
+def test_all_keys_of_a_job_and_its_servers_cell_are_in_one_slot() -> None:
+    job = Keys().job("server.job-1")
+    keys = [job.job, job.clients, job.standing, job.ended, job.task("t:1"), job.task(""), job.blobs]
+    keys += [job.heartbeat("site-1"), job.heartbeat(""), job.cell, job.server_heartbeat]
+    assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server.job-1")}
 
 
 def test_the_chunks_of_a_task_are_in_one_slot_that_does_not_depend_on_the_link() -> None:

@@ -236,19 +236,19 @@ class Journal:
         self._run("job_own", [self._scripts.own(self.me, [(prefix, max(1, chunks))])])
 
     def disown(self, *prefixes: str) -> None:
-        """These payloads are gone, or are somebody else's now.
+        """These payloads are gone, or are somebody else's now; also when the job is over.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, Unavailable: as ``scheduled``.
         """
         if prefixes:
             self._run("job_own", [self._scripts.own(self.me, [(prefix, 0) for prefix in prefixes])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
-        """Delete payloads, and disown them then.
+        """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, Unavailable: as ``scheduled``.
         """
         gone = []
         for payload in payloads:

@@ -68,6 +68,9 @@ class RollEntry:
     #: When it left, in ms by Redis's clock; 0 while it has not.
     left: int
     props: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds between two of its heartbeats, and how long each stands in ms.
+    interval: float = 5.0
+    ttl_ms: int = 60_000
     #: What is left of its heartbeat's life in ms; -2: it has none, the client is silent.
     heartbeat_ms: int = _NO_HEARTBEAT
 
@@ -75,6 +78,11 @@ class RollEntry:
     def alive(self) -> bool:
         """Whether it has not left and its heartbeat stands."""
         return not self.left and self.heartbeat_ms != _NO_HEARTBEAT
+
+    @property
+    def missed_beats(self) -> float:
+        """Age of its last heartbeat, in intervals; one that is due just now is 1."""
+        return (self.ttl_ms - self.heartbeat_ms) / 1000 / self.interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,25 +110,39 @@ class Roll:
 
     # -- the client's side ---------------------------------------------------------------------------------------------
 
-    def join(self, lane: Lane, me: ClientHold, props: Mapping[str, Any] | None = None) -> Answer:
+    def join(
+        self,
+        lane: Lane,
+        me: ClientHold,
+        props: Mapping[str, Any] | None = None,
+        *,
+        interval: float = 5.0,
+        ttl_ms: int = 60_000,
+    ) -> Answer:
         """Enter the roll; with an epoch, enter it again after Redis lost it. An epoch is kept for life.
+
+        Args:
+            props: public properties of the client.
+            interval: seconds between two of its heartbeats.
+            ttl_ms: how long each of them stands.
 
         Returns:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
         """
-        said = self._join(lane, me, props)
+        about = {"props": dict(props or {}), "interval": interval, "ttl_ms": ttl_ms}
+        said = self._join(lane, me, about)
         if said.word == NEXT:
-            said = self._join(lane, replace(me, epoch=said.number()), props)
+            said = self._join(lane, replace(me, epoch=said.number()), about)
         return said
 
-    def _join(self, lane: Lane, me: ClientHold, props: Mapping[str, Any] | None) -> Answer:
+    def _join(self, lane: Lane, me: ClientHold, about: Mapping[str, Any]) -> Answer:
         record = {
             "instance": me.instance,
             "epoch": me.epoch,
             "cell": me.cell,
             "host": me.host,
             "pid": me.pid,
-            "props": dict(props or {}),
+            **about,
         }
         return run_command(lane, "job_join", self._scripts.join(me, orjson.dumps(record)))
 
@@ -193,12 +215,11 @@ class Roll:
             ServerError: the server refused the command.
             DecodeError: somebody else has written into the roll.
         """
-        said = answer("job_roll", reply)
-        if said.word != OK:
-            return RollCall(word=said.word, reason=said.text())
-        rest = said.rest
-        entries = [_entry(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
-        return RollCall(word=OK, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
+        return _roll_call(answer("job_roll", reply))
+
+    def roll_call(self, lane: Lane, me: ServerHold) -> RollCall:
+        """``roll_call_command``, now."""
+        return _roll_call(run_command(lane, "job_roll", self._scripts.roll_call(me)))
 
     def end(self, lane: Lane, me: ServerHold, status: str = ENDED, reason: str = "") -> None:
         """The job is over: clients hear it with their next beat, and all its keys expire after a while.
@@ -213,6 +234,14 @@ class Roll:
             JobLost: Redis has lost the job.
         """
         check(run_command(lane, "job_end", self._scripts.end(me, status, reason)), self.keys)
+
+
+def _roll_call(said: Answer) -> RollCall:
+    if said.word != OK:
+        return RollCall(word=said.word, reason=said.text())
+    rest = said.rest
+    entries = [_entry(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
+    return RollCall(word=OK, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
 
 
 def check(said: Answer, keys: JobKeys) -> Answer:
@@ -257,6 +286,8 @@ def _entry(name: Reply, record: Reply, left_ms: Reply) -> RollEntry:
             joined=int(told["joined"]),
             left=int(told["left"]),
             props=dict(told["props"]),
+            interval=max(float(told["interval"]), 0.001),
+            ttl_ms=int(told["ttl_ms"]),
             heartbeat_ms=left_ms,
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What the exchangers of one process share: the connection to a server and the heartbeat thread.
+"""What the exchangers and cells of one process share: the connection to a server and the heartbeat thread.
 
 Two hundred exchangers in a process make one heartbeat thread and one pool of connections per server, whoever made them
 and in whatever order they come and go.
@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.heartbeat import Heartbeats
-from redflare_broker.keys import LinkKeys
+from redflare_broker.keys import Keys, LinkKeys
 from redflare_broker.preflight import check
+from redflare_broker.settings import LinkSettings
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -40,6 +41,10 @@ class Hub:
             if not self.checked:
                 check(self.server, allow_eviction=allow_eviction, keys=keys)
                 self.checked = True
+
+    def preflight_cell(self, settings: LinkSettings, fqcn: str) -> None:
+        """``preflight`` for the user of a cell: its keys begin like those of a link of its name."""
+        self.preflight(settings.allow_eviction, Keys(settings.namespace).link(fqcn))
 
 
 _hubs: Final[dict[object, Hub]] = {}

@@ -24,7 +24,7 @@ from ..apis.fl_component import FLComponent
 from ..apis.fl_constant import FLContextKey
 from ..apis.fl_context import FLContext
 from ..apis.scheduling_spec import Targets
-from ..apis.shareable import Shareable
+from ..apis.shareable import ReservedHeaderKey, Shareable
 from ..apis.signal import Signal
 from ..apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from ..apis.wf_comm_spec import WFCommSpec
@@ -164,7 +164,10 @@ class WFCommServer(FLComponent, WFCommSpec):
         self.wait_for_task(task, abort_signal)
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        """See ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb."""
+        """See ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb.
+
+        Other data put in its place later is what is sent from then on, as it is: do not change it, replace it.
+        """
         schedule = forever_schedule(task, fl_ctx, targets)
         self._schedule(task, fl_ctx, BcastForeverTaskManager(), schedule)
 
@@ -231,9 +234,10 @@ class WFCommServer(FLComponent, WFCommSpec):
 
     def _schedule(self, task: Task, fl_ctx: FLContext, manager: TaskManager, schedule: Schedule) -> None:
         desk = self._desk
-        engine = desk.engine or fl_ctx.get_engine()
-        everybody = schedule.targets is None and engine is not None
-        present = [client.name for client in engine.get_clients()] if everybody else ()
+        if desk.engine is None:
+            desk.engine = fl_ctx.get_engine()
+        everybody = schedule.targets is None and desk.engine is not None
+        present = [client.name for client in desk.engine.get_clients()] if everybody else ()
         with desk.lock:
             standing = desk.board.enter(task, manager, schedule, present, self._clock())
             closed = desk.closed
@@ -264,6 +268,13 @@ class WFCommServer(FLComponent, WFCommSpec):
         """How a task was scheduled, also while the observer hears of it; None: it was not, or it is finished."""
         standing = self._desk.board.by_task.get(task)
         return None if standing is None else standing.schedule
+
+    def protect_again(self, task: Task) -> None:
+        """What the clients of a broadcast get is lost: the next of them gets a copy of what its data is then."""
+        with self._desk.lock:
+            standing = self._desk.board.by_task.get(task)
+            if standing is not None:
+                standing.data = None
 
     # -- standing tasks ------------------------------------------------------------------------------------------------
 
@@ -337,13 +348,15 @@ class WFCommServer(FLComponent, WFCommSpec):
         """See ``WFCommSpec``.
 
         Raises:
-            TypeError: an argument is of the wrong type.
+            TypeError: an argument is of the wrong type, or the headers of the result are.
             ValueError: the task of that id has another name.
         """
         check_client(client)
         check_context(fl_ctx)
         if not isinstance(result, Shareable):
             raise TypeError(f"result must be a Shareable, but is a {type(result).__name__}: {task_name!r} ({task_id})")
+        if not isinstance(result.get(ReservedHeaderKey.HEADERS, {}), dict):
+            raise TypeError(f"the headers of the result of client {client.name} for {task_name!r} ({task_id}) are no dict")
         verdict = self._submissions.take(client, task_name, task_id, result, fl_ctx)
         if verdict is Verdict.ACCEPT:
             return

@@ -1,0 +1,372 @@
+"""``ClientJob``: a site's part in one job. It asks the server for tasks, has executors carry them out, and submits.
+
+``run`` blocks until the job ends. It survives a server that restarts and a Redis that is away or lost its data: its
+requests stand in the server's inbox, and what was lost is sent again. If the process itself dies, the next one of the
+same name is handed the same client task; an agent that has worked on it meanwhile is not asked twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from redflare_broker import blobs
+from redflare_broker.entry import BlobRef
+from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, RedflareError
+from redflare_broker.keys import Keys
+from redflare_broker.request import Reply, Request
+from redflare_broker.sealed import Sealed, seal, store
+from redflare_broker.settings import LinkSettings, load_settings
+
+from ..apis.event_type import EventType
+from ..apis.executor import Executor
+from ..apis.filter import Filter
+from ..apis.fl_constant import FLContextKey, ProcessType, ReturnCode
+from ..apis.fl_context import FLContext
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from ..apis.signal import Signal
+from ..job_outcome import FAILED, FENCED, STOPPED, JobOutcome, ended_with
+from ..job_protocol import (
+    BLOB_MISSING,
+    CHANNEL,
+    GET_TASK,
+    JOB_ENDED,
+    NOT_JOINED,
+    SUBMIT,
+    TASK_ENDED,
+    TOLD_ENDED,
+    TOLD_FENCED,
+)
+from ..panic_listener import PanicListener
+from ..run_engine import RunEngine
+from ..shareable_message import from_message, opened, sealed_in, to_message
+from .job_host import JobHost
+from .membership import Membership
+from .task_runner import ANY_TASK, TaskRunner
+
+__all__ = ["ClientJob"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assigned:
+    """A task that the server handed out."""
+
+    name: str
+    task_id: str
+    shareable: Shareable
+
+
+class ClientJob:
+    """A site's part in a job; ``run`` it, once.
+
+    Args:
+        site_name: name of the site; a newer process of that name takes its place.
+        executors: what carries tasks out: one for all, or by task name, ``"*"`` for all others.
+        redis_url: any form of ``redflare_broker.url``.
+        job_id: the job to take part in.
+        server_name: first part of the FQCN of the server's cell.
+        task_filters: what a task goes through before it is carried out.
+        result_filters: what a result goes through before it is submitted.
+        components: further components by id, which hear events.
+        job_meta: what the job says of itself; executors find ``agent_id`` in it.
+        props: public properties of this site, which controllers see in the peer context.
+        workspace_dir: folder with ``comm_config.json`` and ``startup/``.
+        secure_mode: ``startup/rootCA.pem`` must be there.
+        settings: instead of those in the workspace.
+        client: a redis-py or fakeredis client to use instead of the URL.
+        host: share this process's connection and cell with other sites; then URL, settings and client are the host's.
+    """
+
+    def __init__(
+        self,
+        site_name: str,
+        executors: Executor | Mapping[str, Executor],
+        *,
+        redis_url: str = "",
+        job_id: str = "job",
+        server_name: str = "server",
+        task_filters: Sequence[Filter] = (),
+        result_filters: Sequence[Filter] = (),
+        components: Mapping[str, object] | None = None,
+        job_meta: Mapping[str, Any] | None = None,
+        props: Mapping[str, Any] | None = None,
+        workspace_dir: str | Path = ".",
+        secure_mode: bool = False,
+        settings: LinkSettings | None = None,
+        client: Any = None,
+        host: JobHost | None = None,
+    ) -> None:
+        by_name = {ANY_TASK: executors} if isinstance(executors, Executor) else dict(executors)
+        self.site_name = site_name
+        self.job_id = job_id
+        self._own_host = host is None
+        self._host = host or JobHost(
+            site_name,
+            job_id,
+            redis_url=redis_url,
+            settings=settings or load_settings(workspace_dir, secure_mode),
+            client=client,
+        )
+        self._server_cell = f"{server_name}.{job_id}"
+        self._props = dict(props or {})
+        self._runner = TaskRunner(by_name, task_filters, result_filters)
+        parts: dict[str, object] = {f"executor:{name}": executor for name, executor in by_name.items()}
+        parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
+        self.engine = RunEngine(
+            site_name, job_id, job_meta or {}, ProcessType.CLIENT_JOB, {**parts, **dict(components or {})}
+        )
+        self._membership: Membership | None = None
+        #: how the job has ended for this site; None while it goes on
+        self._outcome: JobOutcome | None = None
+        self._guard = threading.Lock()
+        #: the task in hand, and what aborts it
+        self._task: tuple[str, Signal] | None = None
+        #: tasks that ended before their reply was read
+        self._ended_early: dict[str, None] = {}
+        #: the task whose payload was not found
+        self._lost = ""
+        #: rc of the server's last answer
+        self._told = ""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> JobOutcome:
+        """Take part until the job ends, or ``stop``.
+
+        Raises:
+            ConfigError: a ValueError; a name, the URL or a setting is wrong.
+            PreflightError: the server is not fit.
+            ServerError: the server refuses this user.
+        """
+        if self._own_host:
+            self._host.start()
+        try:
+            self._membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
+            self._host.add_site(self.site_name, self._on_event)
+            try:
+                self._take_part(self._membership)
+            finally:
+                self._host.remove_site(self.site_name)
+                self._membership.leave()
+        finally:
+            if self._own_host:
+                self._host.stop()
+        assert self._outcome is not None
+        logger.info("%s: %s", self, self._outcome)
+        return self._outcome
+
+    def stop(self, reason: str = "it was stopped") -> None:
+        """End this site's part from any thread, also in the middle of a task."""
+        self._end(JobOutcome(status=STOPPED, reason=reason))
+
+    def _take_part(self, membership: Membership) -> None:
+        self.engine.add_component("panics", PanicListener(self._on_panic))
+        membership.join(self._given_up)
+        started = False
+        try:
+            if not self._given_up():
+                started = True
+                self._fire(EventType.ABOUT_TO_START_RUN)
+                self._fire(EventType.START_RUN)
+            while not self._given_up():
+                assigned = self._get_task(membership)
+                if assigned is not None:
+                    self._work_on(membership, assigned)
+        finally:
+            if started:
+                self._fire(EventType.ABOUT_TO_END_RUN)
+                self._fire(EventType.END_RUN)
+
+    def _fire(self, event_type: str) -> None:
+        with self.engine.new_context() as fl_ctx:
+            self.engine.fire_event(event_type, fl_ctx)
+
+    def _given_up(self) -> str:
+        """Why this site takes part no longer; "" while it does."""
+        return self._outcome.reason or self._outcome.status if self._outcome else ""
+
+    def _end(self, outcome: JobOutcome) -> None:
+        with self._guard:
+            if self._outcome is not None:
+                return
+            self._outcome = outcome
+            task = self._task
+        self.engine.abort_signal.trigger(outcome.reason)
+        if task is not None:
+            task[1].trigger(outcome.reason)
+        self._host.nudge()
+
+    # -- one task ------------------------------------------------------------------------------------------------------
+
+    def _get_task(self, membership: Membership) -> _Assigned | None:
+        """Wait for a task; None: look at the flags and ask again."""
+        reply = self._request(GET_TASK, membership, {"lost": self._lost} if self._lost else {}, None)
+        if reply is None:
+            return None
+        self._lost = ""
+        try:
+            name, task_id = reply.meta["task_name"], reply.meta["task_id"]
+            shareable = from_message(reply.meta["message"], reply.sealed)
+            return _Assigned(name=name, task_id=task_id, shareable=shareable)
+        except (KeyError, TypeError, DecodeError) as error:
+            logger.error("%s: what the server handed out is no task: %r", self, error)
+            self._end(JobOutcome(status=FAILED, reason=f"what the server handed out is no task: {error!r}"))
+            return None
+
+    def _work_on(self, membership: Membership, task: _Assigned) -> None:
+        logger.debug("%s: task %s %r begins", self, task.task_id, task.name)
+        abort = Signal(parent=self.engine.abort_signal)
+        with self._guard:
+            self._task = (task.task_id, abort)
+            ended = task.task_id in self._ended_early
+            self._ended_early.clear()
+        if ended:
+            abort.trigger("the task has ended at the server")
+        try:
+            with self.engine.new_context() as fl_ctx:
+                result = self._carry_out(task, fl_ctx, abort)
+                if result is not None and not abort.triggered:
+                    self._submit(membership, task, result, fl_ctx)
+        finally:
+            with self._guard:
+                self._task = None
+
+    def _carry_out(self, task: _Assigned, fl_ctx: FLContext, abort: Signal) -> Shareable | None:
+        """The result; None: the task's payload is gone, ask for it again."""
+        shareable = task.shareable
+        shareable.set_header(ReservedHeaderKey.TASK_NAME, task.name)
+        shareable.set_header(ReservedHeaderKey.TASK_ID, task.task_id)
+        if not self._runner.passes_sealed(task.name):
+            try:
+                shareable = opened(shareable, self._host.server, self._host.settings.limits)
+            except BlobMissing as error:
+                self._ask_again(task, str(error))
+                return None
+            except DecodeError as error:
+                logger.error("%s: task %s %r cannot be read: %s", self, task.task_id, task.name, error)
+                return make_reply(ReturnCode.BAD_TASK_DATA)
+        result = self._runner.run(task.name, task.task_id, shareable, fl_ctx, abort)
+        if result.get_return_code() == BLOB_MISSING:
+            self._ask_again(task, "its agent did not find it")
+            return None
+        return result
+
+    def _ask_again(self, task: _Assigned, why: str) -> None:
+        logger.warning(
+            "%s: what task %s %r carries is gone, it is asked for again: %s", self, task.task_id, task.name, why
+        )
+        self._lost = task.task_id
+
+    def _submit(self, membership: Membership, task: _Assigned, result: Shareable, fl_ctx: FLContext) -> None:
+        fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
+        self.engine.fire_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
+        passed_on = sealed_in(result) is not None
+        taken = False
+        try:
+            try:
+                message, sealed = self._store(result)
+            except EncodeError as error:
+                # an answer too, or the workflow would wait for it for ever
+                logger.error("%s: the result of task %s %r cannot be sent: %s", self, task.task_id, task.name, error)
+                message, sealed = self._store(make_reply(ReturnCode.EXECUTION_RESULT_ERROR))
+            meta = {"task_name": task.name, "task_id": task.task_id, "message": message}
+            while not taken and not self._given_up() and not self._has_ended(task.task_id):
+                reply = self._request(SUBMIT, membership, meta, sealed)
+                taken = reply is not None
+                if self._told == BLOB_MISSING:
+                    # it is worked out again, or read again from an agent that still has it
+                    return
+            if taken and reply is not None:
+                logger.debug(
+                    "%s: the result of task %s %r: %s", self, task.task_id, task.name, reply.meta.get("verdict")
+                )
+        finally:
+            if passed_on:
+                self._runner.release_result(task.name, handed_over=taken)
+            elif not taken and sealed.blob is not None:
+                self._delete(sealed.blob)
+        self.engine.fire_event(EventType.AFTER_SEND_TASK_RESULT, fl_ctx)
+
+    def _store(self, result: Shareable) -> tuple[dict[str, Any], Sealed]:
+        """The message that carries a result; a large one is stored now, and is the server's once that answers."""
+        host, settings = self._host, self._host.settings
+        meta, data = to_message(result)
+        prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
+        ttl_ms, stop = settings.policy.retention_ms, lambda: bool(self._given_up())
+        return meta, store(host.server, seal(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms, stop=stop)
+
+    def _delete(self, blob: BlobRef) -> None:
+        try:
+            blobs.remove(self._host.server, blob, stop=lambda: True)
+        except RedflareError as error:
+            logger.warning("%s: payload %s is left to expire: %s", self, blob.prefix, error)
+
+    def _has_ended(self, task_id: str) -> bool:
+        task = self._task
+        return task is not None and task[0] == task_id and task[1].triggered
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    def _request(self, topic: str, membership: Membership, meta: dict[str, Any], data: object) -> Reply | None:
+        """Ask the server; None: there was no answer to go on with, look at the flags."""
+        reply = self._host.cell.send_request(
+            CHANNEL,
+            topic,
+            self._server_cell,
+            {**membership.credentials, **meta},
+            data,
+            timeout=None,
+            give_up=lambda: (
+                self._given_up() or ("the task has ended" if self._task and self._task[1].triggered else "")
+            ),
+        )
+        self._told = reply.rc
+        if reply.ok:
+            return reply
+        if reply.rc == TOLD_ENDED:
+            self._end(ended_with(reply.meta.get("reason")))
+        elif reply.rc == TOLD_FENCED:
+            self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
+        elif reply.rc == NOT_JOINED:
+            membership.join(self._given_up)
+        elif not self._given_up():
+            logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, reply.meta.get("reason", ""))
+        return None
+
+    def _on_event(self, request: Request) -> None:
+        """What the server tells this site; from a thread of the cell."""
+        if request.topic == JOB_ENDED:
+            self._end(ended_with(request.meta.get("reason")))
+        if request.topic != TASK_ENDED:
+            return
+        ended = request.meta.get("task_ids")
+        with self._guard:
+            task = self._task
+            if task is None or task[0] not in (ended or ()):
+                # the reply that hands the task out may still be on its way
+                self._ended_early.update(dict.fromkeys(ended or ()))
+                return
+        logger.info("%s: task %s has ended at the server", self, task[0])
+        task[1].trigger("the task has ended at the server")
+        self._host.nudge()
+
+    def _on_panic(self, reason: str) -> None:
+        logger.error("%s: panic: %s", self, reason)
+        self._end(JobOutcome(status=FAILED, reason=reason))
+
+    def _on_news(self, membership: Membership) -> None:
+        """What the heartbeat thread learns."""
+        if membership.fenced:
+            self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
+        elif membership.ended is not None:
+            self._end(ended_with(membership.ended))
+
+    def __repr__(self) -> str:
+        return f"<ClientJob {self.site_name} of {self.job_id}>"

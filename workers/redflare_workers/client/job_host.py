@@ -1,0 +1,139 @@
+"""``JobHost``: what the sites that one process runs share: a connection, a heartbeat thread, and a cell.
+
+A site alone in its process has a host of its own. A hundred simulated ones share one, so that they cost one connection
+that reads and one inbox, not a hundred.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from redflare_broker.cell import Cell
+from redflare_broker.connection import Server
+from redflare_broker.fqcn import FQCN
+from redflare_broker.heartbeat import Heartbeats
+from redflare_broker.request import Request
+from redflare_broker.settings import LinkSettings
+
+from ..hub import Hub, close_hub, open_hub
+from ..job_protocol import CHANNEL
+
+logger = logging.getLogger(__name__)
+
+
+class JobHost:
+    """Shared by the client jobs of one process; a context manager, or ``start`` and ``stop``.
+
+    Args:
+        name: first part of the cell's FQCN: the site's name, or one for all sites of this process.
+        job_id: the job they take part in; the second part.
+        redis_url: any form of ``redflare_broker.url``.
+        settings: of the connection, the heartbeats and the limits.
+        client: a redis-py or fakeredis client to use instead of the URL.
+    """
+
+    def __init__(
+        self, name: str, job_id: str, *, redis_url: str = "", settings: LinkSettings | None = None, client: Any = None
+    ) -> None:
+        self.settings = settings or LinkSettings()
+        self.fqcn = FQCN.join([name, job_id])
+        self._redis_url = redis_url
+        self._client = client
+        self._hub: Hub | None = None
+        self._cell: Cell | None = None
+        self._guard = threading.Lock()
+        self._sites: dict[str, Callable[[Request], None]] = {}
+
+    def start(self) -> None:
+        """Connect, and open the cell; an older process of that name is fenced from now on.
+
+        Raises:
+            ConfigError: a ValueError; a name, the URL or a setting is wrong.
+            PreflightError: the server is not fit.
+            ServerError: the server refuses this user.
+        """
+        if self._hub is not None:
+            logger.warning("%r was started before; this start has no effect", self)
+            return
+        hub = self._hub = open_hub(self._redis_url, self.settings.connection, self._client)
+        try:
+            self._cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
+            self._cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
+            self._cell.register_request_cb(CHANNEL, "*", self._on_event)
+            self._cell.start()
+        except BaseException:
+            self._hub = self._cell = None
+            close_hub(hub)
+            raise
+
+    def stop(self) -> None:
+        """Close the cell and the connection. Again is allowed."""
+        hub, cell = self._hub, self._cell
+        self._hub = self._cell = None
+        if cell is not None:
+            cell.stop()
+        if hub is not None:
+            close_hub(hub)
+
+    @property
+    def cell(self) -> Cell:
+        if self._cell is None:
+            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
+        return self._cell
+
+    @property
+    def hub(self) -> Hub:
+        if self._hub is None:
+            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
+        return self._hub
+
+    @property
+    def server(self) -> Server:
+        return self.hub.server
+
+    @property
+    def heartbeats(self) -> Heartbeats:
+        return self.hub.heartbeats
+
+    def add_site(self, name: str, on_event: Callable[[Request], None]) -> None:
+        """Hand the server's events for a site on to it.
+
+        Raises:
+            ValueError: there is a site of that name in this process.
+        """
+        with self._guard:
+            if name in self._sites:
+                raise ValueError(f"site {name!r} runs in this process already; names must differ")
+            self._sites[name] = on_event
+
+    def remove_site(self, name: str) -> None:
+        with self._guard:
+            self._sites.pop(name, None)
+
+    def nudge(self) -> None:
+        """Let every call that waits look at its flags now."""
+        if self._cell is not None:
+            self._cell.nudge()
+
+    def _on_event(self, request: Request) -> None:
+        named = request.meta.get("clients")
+        with self._guard:
+            sites = [self._sites[name] for name in named or () if name in self._sites]
+        for on_event in sites:
+            on_event(request)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<JobHost {self.fqcn} of {len(self._sites)} sites>"

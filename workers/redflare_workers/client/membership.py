@@ -1,0 +1,154 @@
+"""``Membership``: one site's place on the roll of a job; joins, beats, and learns what became of the job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.job_scripts import ENDED, FENCED, LOST, ClientHold
+from redflare_broker.keys import Keys
+from redflare_broker.lane import Lane
+from redflare_broker.replies import Arg, Reply
+from redflare_broker.roll import Roll
+from redflare_broker.scripts import run_command
+
+from ..job_protocol import CLIENT, EPOCH, INSTANCE
+from .job_host import JobHost
+
+logger = logging.getLogger(__name__)
+
+#: Beats of the server that may be missing before it counts as silent.
+_MISSED_BEATS: Final = 4
+
+
+class Membership:
+    """A site's place on the roll; the heartbeat thread beats for it.
+
+    Args:
+        host: this process's connection, heartbeat thread and cell.
+        server_cell: FQCN of the cell of the job's server.
+        name: the site's.
+        props: public properties of the site, for the server's controllers.
+        on_news: called after each beat; look at ``fenced`` and ``ended``.
+    """
+
+    def __init__(
+        self,
+        host: JobHost,
+        server_cell: str,
+        name: str,
+        props: Mapping[str, Any],
+        on_news: Callable[[Membership], None],
+    ) -> None:
+        self.fenced = False
+        #: Why the job has ended; None while it goes on.
+        self.ended: str | None = None
+        self.interval = host.settings.heartbeat_interval
+        self._ttl_ms = round(max(host.settings.heartbeat_ttl, 2 * self.interval) * 1000)
+        self._host = host
+        self._props = props
+        self._on_news = on_news
+        self._keys = Keys(host.settings.namespace).job(server_cell)
+        self._roll = Roll(self._keys, host.settings.policy)
+        machine, pid, _ = host.cell.instance.rsplit(":", 2)
+        self._hold = ClientHold(
+            name=name, instance=host.cell.instance, cell=host.fqcn, epoch=0, host=machine, pid=int(pid)
+        )
+        self._joining = threading.Lock()
+        self._server_seen = True
+
+    @property
+    def route(self) -> str:
+        return self._keys.job
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        """What the server knows this site by; part of the meta of every request."""
+        return {CLIENT: self._hold.name, INSTANCE: self._hold.instance, EPOCH: self._hold.epoch}
+
+    def join(self, given_up: Callable[[], str]) -> None:
+        """Enter the roll, or enter it again after Redis lost it; as long as it takes.
+
+        Raises:
+            ServerError: the server refuses this user.
+            Unavailable: it was given up before the server was there.
+        """
+        with self._joining:
+            self._host.server.run(self._keys.job, self._enter, stop=lambda: bool(given_up()))
+        self._on_news(self)
+        if not self.fenced and self.ended is None:
+            self._host.heartbeats.add(self)
+
+    def _enter(self, lane: Lane) -> None:
+        """Join, and show a first heartbeat: a server that reads the roll now must not take this site for dead."""
+        said = self._roll.join(lane, self._hold, self._props, interval=self.interval, ttl_ms=self._ttl_ms)
+        if said.word == FENCED:
+            self.fenced = True
+        elif said.word == ENDED:
+            self.ended = said.text()
+        else:
+            self._hold = replace(self._hold, epoch=said.number())
+            run_command(lane, "job_beat", self.beat())
+            logger.info("%s has joined %s", self._hold.name, self._keys.fqcn)
+
+    def leave(self) -> None:
+        """Leave the roll; what cannot be told now, the silence will tell."""
+        self._host.heartbeats.remove(self)
+        if not self._hold.epoch or self.fenced:
+            return
+        try:
+            with self._host.server.borrow(self._keys.job) as lane:
+                self._roll.leave(lane, self._hold)
+        except RedflareError as error:
+            logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._hold.name, self.route, error)
+
+    # -- heartbeat thread ----------------------------------------------------------------------------------------------
+
+    def beat(self) -> list[Arg]:
+        """The heartbeat as a command."""
+        return self._roll.beat_command(self._hold, interval=self.interval, ttl_ms=self._ttl_ms)
+
+    def on_beat(self, reply: Reply) -> None:
+        """What Redis answered to a heartbeat."""
+        beat = self._roll.read_beat(reply)
+        if beat.word == FENCED:
+            self.fenced = True
+        elif beat.word == ENDED:
+            self.ended = beat.reason
+        elif beat.word == LOST:
+            self._join_again()
+        else:
+            self._look_at_server(beat.server_age)
+        self._on_news(self)
+
+    def on_silence(self, error: RedflareError) -> None:
+        """A heartbeat could not be sent; what waits for the server goes on to wait."""
+        logger.debug("%s: no heartbeat: %s", self._hold.name, error)
+
+    def _join_again(self) -> None:
+        with self._joining:
+            try:
+                with self._host.server.borrow(self._keys.job) as lane:
+                    self._enter(lane)
+            except Unavailable as error:
+                logger.debug("%s: not joined again: %s", self._hold.name, error)
+                return
+        logger.warning("%s: Redis had lost %s; joined it again", self._hold.name, self._keys.fqcn)
+        # the requests that wait at the server were lost with it
+        self._host.cell.resync()
+
+    def _look_at_server(self, age: float | None) -> None:
+        seen = age is not None and age < _MISSED_BEATS * self.interval
+        if seen is not self._server_seen:
+            self._server_seen = seen
+            if seen:
+                logger.info("%s: the server of %s is there", self._hold.name, self._keys.fqcn)
+            else:
+                logger.warning("%s: the server of %s is away; it is waited for", self._hold.name, self._keys.fqcn)
+
+    def __repr__(self) -> str:
+        return f"<Membership of {self._hold.name} in {self._keys.fqcn}, epoch {self._hold.epoch}>"

@@ -1,0 +1,41 @@
+"""How a job ended, for the server and for each site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: The controller came to its end.
+COMPLETED: Final = "FINISHED:COMPLETED"
+#: ``abort`` was called, or an operator aborted it.
+ABORTED: Final = "FINISHED:ABORTED"
+#: A component panicked, or the controller raised.
+FAILED: Final = "FINISHED:EXECUTION_EXCEPTION"
+#: Another process has taken over; the job goes on there.
+FENCED: Final = "FENCED"
+#: A site was stopped; the job goes on without it.
+STOPPED: Final = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOutcome:
+    """How a job ended."""
+
+    #: One of this module's words.
+    status: str
+    #: Why, where the status does not say it all.
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """The controller came to its end."""
+        return self.status == COMPLETED
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
+
+def ended_with(told: object) -> JobOutcome:
+    """The outcome that a server has told its sites as text."""
+    status, _, reason = str(told or COMPLETED).partition(": ")
+    return JobOutcome(status=status, reason=reason)

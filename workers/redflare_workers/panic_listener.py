@@ -1,0 +1,22 @@
+"""Hears a component's panic, and ends the run for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .apis.event_type import EventType
+from .apis.fl_component import FLComponent
+from .apis.fl_constant import FLContextKey
+from .apis.fl_context import FLContext
+
+
+class PanicListener(FLComponent):
+    """Calls ``on_panic`` with the reason of each FATAL_SYSTEM_ERROR."""
+
+    def __init__(self, on_panic: Callable[[str], object]) -> None:
+        super().__init__()
+        self._on_panic = on_panic
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.FATAL_SYSTEM_ERROR:
+            self._on_panic(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA, "a component panicked")))

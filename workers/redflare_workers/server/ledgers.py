@@ -1,0 +1,329 @@
+"""The server's tasks in Redis: what the communicator reports becomes ledgers, and payloads that sites can read.
+
+A broadcast's data is stored once, when it is first handed out. The ledger of a task shows people where it is; for a
+controller that resumes it holds, besides, what a successor needs: data, client tasks and results.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from redflare_broker.errors import RedflareError
+from redflare_broker.journal import ClientTaskRecord, Journal, TaskRecord
+from redflare_broker.pool import Pool
+from redflare_broker.replies import Arg
+from redflare_broker.sealed import Sealed
+
+from ..apis.client import Client
+from ..apis.shareable import Shareable
+from ..apis.task import ClientTask, Task
+from ..shareable_message import from_message, to_message
+from ..workflow.comm_observer import CommObserver
+from ..workflow.scheduling import Schedule
+from .payloads import Payloads
+from .recovery import Recovery, Retry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ledger:
+    """One standing task, beside what the communicator keeps of it."""
+
+    task: Task
+    record: TaskRecord
+    #: Payloads that clients may still be reading, by client task; "": that of all of them.
+    stored: dict[str, Sealed] = field(default_factory=dict)
+    #: It stands in Redis.
+    written: bool = False
+    guard: threading.RLock = field(default_factory=threading.RLock)
+
+
+class Ledgers(CommObserver):
+    """Keeps the ledgers of the standing tasks. Thread-safe.
+
+    Args:
+        journal: writes them.
+        payloads: stores what tasks carry.
+        recovery: what a predecessor has left.
+        pool: for what nobody has to wait for.
+        schedule_of: how a task was scheduled.
+        client_of: the client of a name, for client tasks that a predecessor has handed out.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        payloads: Payloads,
+        recovery: Recovery,
+        pool: Pool,
+        schedule_of: Callable[[Task], Schedule | None],
+        client_of: Callable[[str], Client],
+    ) -> None:
+        self.recovery = recovery
+        self._journal = journal
+        self._payloads = payloads
+        self._pool = pool
+        self._schedule_of = schedule_of
+        self._client_of = client_of
+        self._orders = itertools.count(recovery.last_order + 1)
+        self._guard = threading.Lock()
+        self._ledgers: dict[str, _Ledger] = {}
+        #: Payloads of results that a successor would need; a checkpoint frees them.
+        self._retained: set[str] = set()
+        #: Tasks that were taken up: as soon as they stand, the controller gets the results that had been accepted.
+        self._taken_up: list[TaskRecord] = []
+        #: How many tasks have still to be brought up to date; nothing is handed out meanwhile.
+        self._behind = 0
+        #: The next checkpoint tells what was just restored.
+        self._just_restored = recovery.restored
+        #: For the job: clients that may ask, tasks that have ended, results to be given once more.
+        self.on_may_ask: Callable[[Set[str] | None], None] = lambda names: None
+        self.on_ended: Callable[[Task, list[ClientTask]], None] = lambda task, unanswered: None
+        self.on_replay: Callable[[TaskRecord, ClientTaskRecord], None] = lambda task, client_task: None
+
+    # -- what the communicator reports ---------------------------------------------------------------------------------
+
+    def scheduled(self, task: Task) -> list[ClientTask]:
+        """Begin its ledger, or take up the one that a predecessor has left."""
+        schedule = self._schedule_of(task)
+        assert schedule is not None, f"{task} is reported as scheduled, but was not"
+        self._just_restored = False
+        left = self.recovery.take_up(task.name, str(schedule.kind), schedule.targets)
+        if left is not None:
+            return self._take_up(task, left)
+        record = TaskRecord(
+            root_id=task.msg_root_id,
+            name=task.name,
+            kind=str(schedule.kind),
+            order=next(self._orders),
+            scheduled=task.schedule_time or 0.0,
+            timeout=task.timeout,
+            targets=schedule.targets,
+            options=schedule.options,
+        )
+        ledger = self._ledgers[task.msg_root_id] = _Ledger(task=task, record=record)
+        # nobody waits for it: no client has the task yet, and who gets it first sees to it that this is written
+        self._pool.submit(partial(self._quietly, partial(self._write, ledger)))
+        return []
+
+    def protect(self, task: Task, data: Shareable) -> Shareable:
+        """Store it: what stands in Redis cannot be changed by anybody."""
+        ledger = self._ledgers[task.msg_root_id]
+        if (kept := ledger.record.data) is not None:
+            return from_message(dict(ledger.record.meta), kept)
+        meta, tree = to_message(data)
+        sealed = self._payloads.store(tree)
+        if sealed.blob is None:
+            # a small one still shows the memory of the controller's arrays
+            sealed = Sealed(sealed.data, tuple(map(bytes, sealed.buffers)))
+        self._keep(ledger, "", meta, sealed)
+        return from_message(meta, sealed)
+
+    def may_ask(self, names: Set[str] | None) -> None:
+        """Hand it on; a task that has just been taken up gets its accepted results first."""
+        with self._guard:
+            taken_up, self._taken_up = self._taken_up, []
+        if taken_up:
+            self._pool.submit(partial(self._catch_up, taken_up))
+        else:
+            self.on_may_ask(names)
+
+    def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
+        """Tell those who still work on it, close its ledger, and delete what was stored for it."""
+        ledger = self._ledgers.pop(task.msg_root_id, None)
+        self.on_ended(task, unanswered)
+        if ledger is not None:
+            self._quietly(partial(self._close, ledger))
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep a controller's state; what it contains need not be kept any more.
+
+        Raises:
+            EncodeError: the state cannot be sent; says where and why.
+            Fenced, Unavailable, ServerError: it is not kept.
+        """
+        # the one right after a restart tells what was just restored, and what stands behind it is still to be taken up
+        if self._just_restored:
+            return
+        self.abandon()
+        freed = self._journal.checkpoint({}, self._payloads.store(state))
+        self._journal.discard(freed)
+        with self._guard:
+            self._retained.difference_update(blob.prefix for blob in freed)
+
+    # -- what the desk asks --------------------------------------------------------------------------------------------
+
+    @property
+    def restoring(self) -> bool:
+        """Results of a predecessor are on their way to the controller: hand nothing out yet."""
+        return self._behind > 0
+
+    def pack(self, client_task: ClientTask, shareable: Shareable) -> tuple[dict[str, Any], Sealed, list[Arg]]:
+        """Meta and data of the message that hands a task out, and the command that notes it.
+
+        Raises:
+            KeyError: the task has ended meanwhile.
+            EncodeError: its data cannot be sent; says where and why.
+            Unavailable, ServerError: they cannot be stored.
+        """
+        ledger = self._ledgers[client_task.task.msg_root_id]
+        meta, tree = to_message(shareable)
+        if isinstance(tree, Sealed):
+            sealed = tree
+        elif (kept := ledger.stored.get(client_task.id)) is not None:
+            sealed = kept
+        else:
+            sealed = self._payloads.store(tree)
+            self._keep(ledger, client_task.id, meta, sealed)
+        self._write(ledger)
+        return meta, sealed, self._journal.sent_command(ledger.record.root_id, _record(client_task))
+
+    def lost(self, client_task: ClientTask) -> bool:
+        """What a task carries is gone from Redis: forget it, so that it is stored anew. True: it was a broadcast's."""
+        ledger = self._ledgers.get(client_task.task.msg_root_id)
+        if ledger is None:
+            return False
+        with ledger.guard:
+            ledger.record = replace(ledger.record, data=None)
+            ledger.stored.pop(client_task.id, None)
+            return ledger.stored.pop("", None) is not None
+
+    def received(
+        self, client_task: ClientTask, task: Task, rc: str, meta: dict[str, Any], result: Sealed
+    ) -> list[list[Arg]]:
+        """Commands that note a result; its payload is kept for a successor if there may be one."""
+        record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
+        if self._journal.resume and result.blob is not None:
+            with self._guard:
+                self._retained.add(result.blob.prefix)
+        ledger = self._ledgers.get(task.msg_root_id)
+        stored = ledger.stored.pop(client_task.id, None) if ledger else None
+        if stored is not None:
+            self._payloads.release([stored])
+        return [self._journal.received_command(task.msg_root_id, record)]
+
+    def retains(self, result: Sealed) -> bool:
+        """Whether the payload of a result must not be deleted yet."""
+        with self._guard:
+            return result.blob is None or result.blob.prefix in self._retained
+
+    def write_all(self) -> None:
+        """Redis has lost the job: write what stands anew, and store what it carries when it is next asked for."""
+        for ledger in list(self._ledgers.values()):
+            with ledger.guard:
+                clients = tuple(_record(client_task) for client_task in ledger.task.client_tasks)
+                ledger.record = replace(ledger.record, data=None, client_tasks=clients)
+                ledger.stored.clear()
+                ledger.written = False
+            self._quietly(partial(self._write, ledger))
+
+    def abandon(self) -> None:
+        """What a predecessor has left, and nobody took up, is over."""
+        tasks, submissions = self.recovery.give_up()
+        for record in tasks:
+            logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
+            self._quietly(partial(self._journal.ended, record.root_id, "cancelled", time.time()))
+        self._try_again(submissions)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _take_up(self, task: Task, left: TaskRecord) -> list[ClientTask]:
+        """Stand where a predecessor's task stood."""
+        task.msg_root_id = left.root_id
+        ledger = _Ledger(task=task, record=left)
+        if left.data is not None:
+            ledger.stored[""] = left.data
+        self._ledgers[task.msg_root_id] = ledger
+        self._write(ledger)
+        answered = [one for one in left.client_tasks if one.received]
+        with self._guard:
+            self._taken_up.append(left)
+            self._behind += 1
+            self._retained.update(one.result.blob.prefix for one in answered if one.result and one.result.blob)
+        logger.info(
+            "task %r %s goes on: %d sites have it, %d of them have answered",
+            left.name,
+            left.root_id,
+            len(left.client_tasks),
+            len(answered),
+        )
+        return [self._client_task(task, one) for one in left.client_tasks]
+
+    def _client_task(self, task: Task, record: ClientTaskRecord) -> ClientTask:
+        client_task = ClientTask(self._client_of(record.client), task)
+        client_task.id = record.id
+        client_task.task_send_count = record.count
+        client_task.task_sent_time = record.sent
+        if record.received and record.result is None:
+            client_task.result_received_time = record.received
+        return client_task
+
+    def _catch_up(self, tasks: list[TaskRecord]) -> None:
+        """Give the controller what was accepted before, in order; what came too early is then tried again."""
+        try:
+            for task in tasks:
+                for client_task in sorted(task.client_tasks, key=lambda one: one.received):
+                    # one that was received, and has no result, is part of the state that was restored
+                    if client_task.received and client_task.result is not None:
+                        self.on_replay(task, client_task)
+        finally:
+            with self._guard:
+                self._behind -= len(tasks)
+            for task in tasks:
+                self._try_again(self.recovery.arrived(task.client_tasks))
+            self.on_may_ask(None)
+
+    def _try_again(self, submissions: list[Retry]) -> None:
+        for submission in submissions:
+            self._pool.submit(submission)
+
+    def _keep(self, ledger: _Ledger, client_task_id: str, meta: dict[str, Any], sealed: Sealed) -> None:
+        """Remember what was stored; a successor would find it in the ledger."""
+        with ledger.guard:
+            if sealed.blob is not None:
+                ledger.stored[client_task_id] = sealed
+            if self._journal.resume:
+                ledger.record = replace(ledger.record, meta=meta, data=sealed)
+                ledger.written = False
+                self._write(ledger)
+
+    def _write(self, ledger: _Ledger) -> None:
+        with ledger.guard:
+            if not ledger.written:
+                self._journal.scheduled(ledger.record)
+                ledger.written = True
+
+    def _close(self, ledger: _Ledger) -> None:
+        try:
+            self._write(ledger)
+            self._journal.ended(ledger.record.root_id, str(ledger.task.completion_status), time.time())
+        finally:
+            self._payloads.release(ledger.stored.values())
+
+    def _quietly(self, step: Callable[[], object]) -> None:
+        """What people read of a task is worth a warning, not the task."""
+        try:
+            step()
+        except RedflareError as error:
+            logger.warning("a ledger is behind: %s", error)
+
+    def __repr__(self) -> str:
+        return f"<Ledgers of {len(self._ledgers)} tasks>"
+
+
+def _record(client_task: ClientTask) -> ClientTaskRecord:
+    return ClientTaskRecord(
+        id=client_task.id,
+        client=client_task.client.name,
+        sent=client_task.task_sent_time or 0.0,
+        count=client_task.task_send_count,
+        received=client_task.result_received_time or 0.0,
+    )

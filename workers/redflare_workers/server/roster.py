@@ -1,0 +1,170 @@
+"""The roster: the clients of a job as its server knows them, and which of them are silent.
+
+The truth is the job's roll in Redis. It is read with each of the server's beats, and once more when a request names a
+client, or an instance of one, that is not known here yet. What the roll tells of heartbeats becomes dead-client reports
+and signs of life for the communicator.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redflare_broker.request import Request
+from redflare_broker.roll import RollEntry
+
+from ..apis.client import Client
+from ..apis.fl_constant import ReservedKey
+from ..apis.fl_context import FLContext
+from ..job_protocol import CLIENT, EPOCH, INSTANCE, NOT_JOINED, TOLD_FENCED
+
+logger = logging.getLogger(__name__)
+
+#: Heartbeats that may be missing before no task is handed to a client that waits for one.
+_MISSED_BEATS: Final = 3
+
+
+class Refused(Exception):
+    """A request names a client that is not entitled to it."""
+
+    def __init__(self, rc: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rc = rc
+
+
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """One client."""
+
+    entry: RollEntry
+    client: Client
+    peer: FLContext
+    #: A report of its death was made, and no sign of life came since.
+    reported: bool = False
+    #: Beats are missing: nothing is handed to it.
+    silent: bool = False
+
+
+class Roster:
+    """The clients of one job. Thread-safe.
+
+    Args:
+        read_roll: reads the roll now; called when a request names somebody unknown.
+        on_silent: the heartbeat of a client is gone, or it has left; called once until it is back.
+        on_alive: it is back, with a reason.
+        on_heard: a client to which nothing was handed because beats were missing may be handed something again.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        read_roll: Callable[[], Iterable[RollEntry]],
+        on_silent: Callable[[str], None],
+        on_alive: Callable[[str, str], None],
+        on_heard: Callable[[str], None],
+    ) -> None:
+        self._job_id = job_id
+        self._read_roll = read_roll
+        self._on_silent = on_silent
+        self._on_alive = on_alive
+        self._on_heard = on_heard
+        self._guard = threading.Lock()
+        self._known: dict[str, _Known] = {}
+
+    def clients(self) -> list[Client]:
+        """Those who have joined, in the order in which they did."""
+        with self._guard:
+            return [known.client for known in self._known.values()]
+
+    def client_of(self, request: Request) -> tuple[Client, FLContext]:
+        """Who asks, and the context of that client.
+
+        Raises:
+            Refused: it has not joined, or another process of that name has taken over.
+        """
+        name, instance, epoch = (request.meta.get(key) for key in (CLIENT, INSTANCE, EPOCH))
+        known = self._known.get(name) if isinstance(name, str) else None
+        if known is None or known.entry.epoch != epoch or known.entry.instance != instance:
+            self.update(self._read_roll())
+            known = self._known.get(name) if isinstance(name, str) else None
+        if known is None:
+            raise Refused(NOT_JOINED, f"client {name!r:.200} has not joined job {self._job_id}")
+        if known.entry.instance != instance or known.entry.epoch != epoch:
+            newer = isinstance(epoch, int) and epoch > known.entry.epoch
+            raise Refused(
+                NOT_JOINED if newer else TOLD_FENCED,
+                f"client {name!r} is {known.entry.instance} since {known.entry.joined} ms, not {instance!r:.200}",
+            )
+        if known.reported and not known.entry.left:
+            known.reported = False
+            self._on_alive(known.client.name, f"it has asked for {request.topic}")
+        return known.client, known.peer
+
+    def cell_of(self, name: str) -> str | None:
+        """FQCN of the cell of a client; None: it is not known."""
+        known = self._known.get(name)
+        return known.entry.cell if known else None
+
+    def cells(self) -> list[str]:
+        """FQCNs of the cells of all clients that have not left."""
+        with self._guard:
+            return sorted({known.entry.cell for known in self._known.values() if not known.entry.left})
+
+    def peer_of(self, name: str) -> FLContext | None:
+        """The context of a client: its public properties."""
+        known = self._known.get(name)
+        return known.peer if known else None
+
+    def is_silent(self, name: str) -> bool:
+        """Whether beats of a client are missing, so that nothing should be handed to it."""
+        known = self._known.get(name)
+        return known is None or known.silent
+
+    def update(self, entries: Iterable[RollEntry]) -> None:
+        """What the roll tells now."""
+        for entry in sorted(entries, key=lambda entry: entry.joined):
+            with self._guard:
+                known = self._know(entry)
+                gone = not entry.alive
+                report, alive = gone and not known.reported, known.reported and not gone
+                known.reported = gone
+                heard = known.silent
+                known.silent = gone or entry.missed_beats > _MISSED_BEATS
+                heard = heard and not known.silent
+            if report:
+                self._on_silent(entry.name)
+            if alive:
+                self._on_alive(entry.name, "its heartbeat is back")
+            if heard:
+                self._on_heard(entry.name)
+
+    def _know(self, entry: RollEntry) -> _Known:
+        known = self._known.get(entry.name)
+        if known is not None and known.entry.epoch > entry.epoch:
+            # a roll that was read earlier
+            return known
+        if known is None or known.entry.instance != entry.instance:
+            what = "has joined" if known is None else f"has taken over from {known.entry.instance}"
+            logger.info("client %s (%s on %s) %s", entry.name, entry.instance, entry.host, what)
+        if known is None:
+            client = Client(entry.name, entry.instance)
+            known = self._known[entry.name] = _Known(entry=entry, client=client, peer=_peer(entry, self._job_id))
+        elif known.entry.instance != entry.instance:
+            known.client = Client(entry.name, entry.instance)
+            known.peer = _peer(entry, self._job_id)
+        known.entry = entry
+        return known
+
+    def __repr__(self) -> str:
+        return f"<Roster of {len(self._known)} clients>"
+
+
+def _peer(entry: RollEntry, job_id: str) -> FLContext:
+    """What a controller sees of the client that asks."""
+    peer = FLContext()
+    props: dict[str, Any] = {**entry.props, ReservedKey.IDENTITY_NAME: entry.name, ReservedKey.RUN_NUM: job_id}
+    peer.set_public_props(props)
+    return peer

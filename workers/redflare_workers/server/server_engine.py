@@ -1,0 +1,42 @@
+"""The engine of a server's job: what controllers and components ask for contexts, events and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..apis.client import Client
+from ..apis.fl_constant import ProcessType
+from ..apis.server_engine_spec import ServerEngineSpec
+from ..run_engine import RunEngine
+
+
+class ServerEngine(RunEngine, ServerEngineSpec):
+    """The engine of one job at the server.
+
+    Args:
+        clients: gives the clients that take part now.
+        workspace: folder for what components write.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        job_id: str,
+        job_meta: Mapping[str, Any],
+        components: Mapping[str, object],
+        clients: Callable[[], list[Client]],
+        workspace: str | Path,
+    ) -> None:
+        super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components)
+        self._clients = clients
+        self._workspace = Path(workspace)
+
+    def get_clients(self) -> list[Client]:
+        """The clients that take part now, in the order in which they joined."""
+        return self._clients()
+
+    def get_workspace(self) -> str:
+        """Folder for what components write."""
+        return str(self._workspace)

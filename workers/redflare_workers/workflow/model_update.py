@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from ..apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -38,13 +39,33 @@ def update_of(result: object) -> ModelUpdate:
     Raises:
         ValueError: there is none; the text says why.
     """
+    dxo = _dxo_of(result)
+    if dxo.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+        raise ValueError(f"the data is {dxo.data_kind!s}, but must be {DataKind.WEIGHTS} or {DataKind.WEIGHT_DIFF}")
+    steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
+    return ModelUpdate(data=dxo.data, difference=dxo.data_kind == DataKind.WEIGHT_DIFF, steps=steps, meta=dxo.meta)
+
+
+def metrics_of(result: object) -> dict[str, float]:
+    """The numbers that a result holds by name, whatever else is in it.
+
+    Raises:
+        ValueError: there are none; the text says why.
+    """
+    data = _dxo_of(result).data
+    metrics = {name: float(value) for name, value in data.items() if isinstance(value, Real)}
+    if not metrics:
+        raise ValueError(f"there is no number in it, but {sorted(data)}")
+    return metrics
+
+
+def _dxo_of(result: object) -> DXO:
     if not isinstance(result, Shareable):
         raise ValueError(f"the result is a {type(result).__name__} and no Shareable")
     rc = result.get_return_code()
     if rc not in (ReturnCode.OK, ReturnCode.EARLY_TERMINATION):
         raise ValueError(f"the return code is {rc}")
     dxo = from_shareable(result)
-    if dxo.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
-        raise ValueError(f"the data is {dxo.data_kind!s}, but must be {DataKind.WEIGHTS} or {DataKind.WEIGHT_DIFF}")
-    steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
-    return ModelUpdate(data=dxo.data, difference=dxo.data_kind == DataKind.WEIGHT_DIFF, steps=steps, meta=dxo.meta)
+    if not isinstance(dxo.data, dict):
+        raise ValueError(f"its data is a {type(dxo.data).__name__} and no dict")
+    return dxo

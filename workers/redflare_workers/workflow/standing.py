@@ -38,6 +38,8 @@ class Standing:
     receiving: set[str] = field(default_factory=set)
     #: What all clients of a broadcast get, once it is protected.
     data: Shareable | None = None
+    #: What that was made of.
+    source: Shareable | None = None
     #: When something becomes due by the passing of time alone.
     due: float = inf
     #: It is final, and stands no more.
@@ -49,7 +51,9 @@ class Standing:
 
     @property
     def shared(self) -> bool:
-        """Whether all clients get the same, protected data."""
+        """Whether all clients get the same, protected data; without end, until other data is put in its place."""
+        if self.schedule.kind is TaskKind.BROADCAST_FOREVER and self.source is not None and self.task.data is not None:
+            return self.task.data is self.source
         return self.schedule.kind in _SHARED
 
     def needs_turn(self) -> bool:

@@ -104,6 +104,7 @@ class Requests:
             return task.data
         if standing.data is None and task.completion_status is None:
             try:
+                standing.source = task.data
                 standing.data = self._desk.observer.protect(task, task.data)
             except Exception as exc:
                 self._desk.fail(standing, exc, "its data cannot be protected from changes", fl_ctx)
@@ -115,7 +116,7 @@ class Requests:
         desk.board.sent(choice, desk.clock())
         if standing.schedule.kind is TaskKind.RELAY:
             desk.touch(standing)
-        data = task.data if standing.data is None else standing.data
+        data = standing.data if standing.data is not None and standing.shared else task.data
         return Parcel(task.name, choice.client_task.id, data, task.operator, task.msg_root_id, task.timeout)
 
 

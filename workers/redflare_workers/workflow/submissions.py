@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..apis.client import Client
 from ..apis.event_type import EventType
 from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
+from ..apis.shareable import ReservedHeaderKey, Shareable
 from ..apis.task import ClientTask
 from .board import Verdict
 from .desk import Desk
@@ -78,6 +78,10 @@ class Submissions:
     def _check(self, standing: Standing, client_task: ClientTask, result: Shareable) -> Exception | None:
         """Note the result, and have the manager look at it. Under the lock."""
         client_task.result = result
+        # whether it is late is decided here, whatever the client says
+        headers = result.get(ReservedHeaderKey.HEADERS)
+        if headers:
+            headers.pop(ReservedHeaderKey.REPLY_IS_LATE, None)
         try:
             standing.manager.check_task_result(result, client_task, self._desk.clock())
         except Exception as exc:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from ..apis.event_type import EventType
 from ..apis.fl_constant import FLContextKey
@@ -36,21 +37,21 @@ class Watch:
         self._dead = dead
         self._lead_time = lead_time
         self._period = period
-        #: When everything is looked at next.
+        #: When everything is looked at next, on the monotonic clock: the desk's may be set back.
         self._next_scan = 0.0
         #: The earliest moment at which a task is due.
         self._next_due = inf
         #: How many clients there were, when there were most.
         self._most = 0
         self._panicked = False
+        self._policy_failed = False
 
     def look(self) -> float | None:
         """Do what is to be done; seconds until the next look, None: there is nothing to wait for."""
         now = self._desk.clock()
-        # a clock that was set back must not stop the scans
-        scan = now >= self._next_scan or self._next_scan - now > self._period()
+        scan = time.monotonic() >= self._next_scan
         if scan:
-            self._next_scan = now + self._period()
+            self._next_scan = time.monotonic() + self._period()
         self._desk.callbacks.warn(now)
         gone = self._look_at_clients(now)
         if self._dead.disconnected and (scan or gone):
@@ -127,8 +128,8 @@ class Watch:
         if not desk.board.by_task and not len(self._dead) and not len(desk.callbacks):
             return None
         grace_over = self._dead.next_change()
-        due = min(self._next_due, self._next_scan, inf if grace_over is None else grace_over)
-        return min(max(due - now, _LEAST_PAUSE), self._period())
+        due = min(self._next_due, inf if grace_over is None else grace_over) - now
+        return min(max(min(due, self._next_scan - time.monotonic()), _LEAST_PAUSE), self._period())
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
@@ -147,9 +148,17 @@ class Watch:
 
     def _look_at_policy(self) -> None:
         """Panic, once, if the job cannot go on with the clients that are left."""
-        engine = self._desk.engine
-        if engine is None or self._panicked:
+        if self._desk.engine is None or self._panicked:
             return
+        try:
+            self._check_policy(self._desk.engine)
+        except Exception:
+            # the tasks are looked at all the same, and the policy again at the next look
+            if not self._policy_failed:
+                self._desk.logger.exception("the job's policy could not be checked")
+            self._policy_failed = True
+
+    def _check_policy(self, engine: Any) -> None:
         with self._desk.new_context() as fl_ctx:
             joined = [client.name for client in engine.get_clients()]
             self._most = max(self._most, len(joined))

@@ -356,7 +356,9 @@ class WFCommServer(FLComponent, WFCommSpec):
         if not isinstance(result, Shareable):
             raise TypeError(f"result must be a Shareable, but is a {type(result).__name__}: {task_name!r} ({task_id})")
         if not isinstance(result.get(ReservedHeaderKey.HEADERS, {}), dict):
-            raise TypeError(f"the headers of the result of client {client.name} for {task_name!r} ({task_id}) are no dict")
+            raise TypeError(
+                f"the headers of the result of client {client.name} for {task_name!r} ({task_id}) are no dict"
+            )
         verdict = self._submissions.take(client, task_name, task_id, result, fl_ctx)
         if verdict is Verdict.ACCEPT:
             return

@@ -24,7 +24,7 @@ from .cell_scripts import CellScripts, Tenant
 from .connection import Server
 from .defs import PROTOCOL_VERSION
 from .envelope import Envelope, pack_meta
-from .errors import ConfigError, DecodeError, Fenced, RedflareError
+from .errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
 from .handlers import Handler, Handlers
 from .heartbeat import Heartbeats
 from .inbox import Inbox
@@ -78,6 +78,8 @@ class Cell:
         self.on_loss: Callable[[], object] = lambda: None
         #: Run before the first hello, however late the server is there for it; what it raises ``start`` raises.
         self.preflight: Callable[[], object] = lambda: None
+        #: Seconds after which it is looked whether a request that waits still stands in its target's inbox.
+        self.look_after = 30.0
         #: How often Redis had lost this cell.
         self.losses = 0
         self._me = Tenant(name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
@@ -88,9 +90,10 @@ class Cell:
         self._outbox = Outbox(server, self.keys.inbox, self._pool)
         self._handlers = Handlers(server, self.federation, self._scripts, settings, self._outbox, self._pool)
         self._questions = Questions(server, self.federation, self._scripts, settings, self._outbox, self._pool)
-        self._inbox = Inbox(server, self._scripts, settings.block, self)
+        self._inbox = Inbox(server, self._scripts, self)
         self._waiters: set[Waiter] = set()
         self._hello_guard = threading.RLock()
+        self._pid = os.getpid()
         self._stopped = False
         self._silent = False
 
@@ -118,7 +121,11 @@ class Cell:
         if self._me.epoch or self._stopped:
             raise ConfigError(f"{self!r} was started before: make a new Cell")
         self.server.run(self.keys.cell, lambda lane: self._hello(lane, 0), stop=lambda: self._stopped)
-        self._inbox.start()
+        if self._stopped:
+            raise Unavailable(f"{self!r}: stop() was called")
+        self._questions.begin(self.epoch)
+        self._questions.look_after = self.look_after
+        self._inbox.start(min(self.settings.block, self.look_after))
         if self._shared_beats is None:
             self._beats.start()
         self._beats.add(self)
@@ -129,12 +136,13 @@ class Cell:
         Args:
             timeout: seconds for handlers that run, and for messages that are still to be written.
         """
-        if self._stopped:
+        if self._stopped or self._pid != os.getpid():
             return
         self._stopped = True
         deadline = time.monotonic() + timeout
         # first nothing more comes in, then what is in hand goes out, and only then it stops to look alive
         self._inbox.stop()
+        self._handlers.stop()
         self._questions.abandon(f"cell {self.fqcn} was stopped")
         self._outbox.finish(deadline)
         if stuck := self._pool.close(max(deadline - time.monotonic(), 0.1)):
@@ -237,7 +245,7 @@ class Cell:
         *,
         timeout: float | None,
     ) -> dict[str, Reply]:
-        """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as ``send_request``'s."""
+        """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as if sent alone."""
         self._check_running()
         text, sealed = pack_meta(meta), self._sealed(data)
         given = sealed.blob
@@ -305,7 +313,13 @@ class Cell:
             return self._handlers.receive(entry_id, envelope)
         except DecodeError as exc:
             self._bury(entry_id, str(exc))
-            return ""
+        except RedflareError:
+            raise
+        except Exception as exc:
+            # it would be read again and again, and nothing behind it
+            logger.exception("%s: dealing with entry %s failed", self.fqcn, entry_id)
+            self._bury(entry_id, f"program error: {type(exc).__name__}: {exc}")
+        return ""
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
         """Who holds the cell now; False: Redis had lost it, what was read may be old.
@@ -323,7 +337,7 @@ class Cell:
 
     def before_read(self) -> bool:
         """Whether to come back soon: a request was not found where it should stand."""
-        return self._questions.look_after()
+        return self._questions.see_to()
 
     def on_quiet(self) -> None:
         """All that stood in the inbox has been read."""
@@ -446,6 +460,8 @@ class Cell:
             pending.cancel()
 
     def _check_running(self) -> None:
+        if self._pid != os.getpid():
+            raise ConfigError(f"{self!r} was made in process {self._pid}, before a fork: make a new Cell in this one")
         if self.fenced:
             raise Fenced(f"{self.fqcn}: a newer instance has taken over this cell; {self._me.name} must stop")
         if self._stopped or not self._me.epoch:

@@ -10,13 +10,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from .cell_scripts import CellScripts
 from .connection import Server
 from .envelope import EVENT, REPLY, Envelope, check_word, pack_meta, unpack_meta
-from .errors import BlobMissing, EncodeError, RedflareError
+from .errors import BlobMissing, DecodeError, EncodeError, RedflareError
 from .keys import Keys
 from .outbox import Letter, Outbox
 from .pool import Pool
@@ -47,6 +48,7 @@ class Handlers:
         self._outbox = outbox
         self._pool = pool
         self._fqcn = scripts.keys.fqcn
+        self._stopped = False
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
         self._in_hand: dict[str, Request] = {}
@@ -65,7 +67,7 @@ class Handlers:
         """Have a request handled; id of an entry that is of no use any more, or "".
 
         Raises:
-            DecodeError: its meta cannot be read.
+            DecodeError: its meta cannot be read; its sender is told so.
         """
         with self._guard:
             held = self._in_hand.get(envelope.id)
@@ -76,7 +78,11 @@ class Handlers:
                 return older if older != entry_id else ""
             if envelope.attempt <= self._answered.get(envelope.id, -1):
                 return entry_id
-            request = self._request(entry_id, envelope)
+            try:
+                request = self._request(entry_id, envelope)
+            except DecodeError as exc:
+                self._outbox.send(self._refusal(envelope, str(exc)), here=False)
+                raise
             self._in_hand[envelope.id] = request
         self._pool.submit(partial(self._handle, request))
         return ""
@@ -128,6 +134,24 @@ class Handlers:
     def __len__(self) -> int:
         return len(self._in_hand)
 
+    def stop(self) -> None:
+        """Wait no longer for a server that is away."""
+        self._stopped = True
+
+    def _refusal(self, envelope: Envelope, reason: str) -> Letter:
+        inbox = self._federation.cell(envelope.origin).inbox
+        reply = replace(
+            envelope,
+            kind=REPLY,
+            origin=self._fqcn,
+            rc=ReplyCode.BAD_REQUEST_DATA,
+            meta=pack_meta({"error": reason}),
+            data=b"null",
+            buffers=(),
+            blob=None,
+        )
+        return Letter(route=inbox, post=self._scripts.post_command(inbox, reply.fields()))
+
     def _request(self, entry_id: str, envelope: Envelope) -> Request:
         sealed = Sealed(envelope.data, envelope.buffers, envelope.blob)
         return Request(
@@ -137,7 +161,7 @@ class Handlers:
             topic=envelope.topic,
             origin=envelope.origin,
             meta=unpack_meta(envelope.meta),
-            payload=Payload(sealed, not envelope.keep, self._server, self._settings.limits),
+            payload=Payload(sealed, not envelope.keep, self._server, self._settings.limits, stop=lambda: self._stopped),
             event=envelope.kind is EVENT,
             entry_id=entry_id,
             desk=self,
@@ -171,7 +195,8 @@ class Handlers:
             return Sealed(sealed.data, tuple(map(bytes, sealed.buffers)), sealed.blob), False
         prefix = self._scripts.keys.blob(os.urandom(16).hex())
         ttl_ms = self._settings.policy.retention_ms
-        return store(self._server, sealed, prefix, self._settings.limits, ttl_ms=ttl_ms), True
+        limits = self._settings.limits
+        return store(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
 
     def _finish(self, request: Request) -> str:
         """It is in hand no longer; its entry."""

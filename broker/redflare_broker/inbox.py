@@ -48,11 +48,11 @@ class Reader(Protocol):
 class Inbox:
     """Reads the inbox of a cell from a thread of its own, between ``start`` and ``stop``."""
 
-    def __init__(self, server: Server, scripts: CellScripts, block: float, reader: Reader) -> None:
+    def __init__(self, server: Server, scripts: CellScripts, reader: Reader) -> None:
         self._server = server
         self._scripts = scripts
         self._key = scripts.keys.inbox
-        self._block = block
+        self._block = 0.0
         self._reader = reader
         self._after = "0"
         #: entries that were dealt with, to be deleted with the next read
@@ -64,7 +64,9 @@ class Inbox:
         self._lane: Lane | None = None
         self._thread = threading.Thread(target=self._run, name=f"redflare-inbox-{scripts.keys.fqcn}", daemon=True)
 
-    def start(self) -> None:
+    def start(self, block: float) -> None:
+        """Begin to read; ``block``: seconds of one read, and how often ``before_read`` is called at least."""
+        self._block = block
         self._thread.start()
 
     def stop(self, *, wait: bool = True) -> None:

@@ -250,7 +250,10 @@ class Outbox:
         if command[0] != "EVALSHA" or (node, command[1]) in self._known:
             return command
         self._known.add((node, command[1]))
-        return retried(command)
+        try:
+            return retried(command)
+        except KeyError:  # none of ours
+            return command
 
     def _tell_all(self, letters: list[Letter], posts: list[Reply]) -> None:
         told = iter(posts)

@@ -84,6 +84,10 @@ class PendingRequests:
             if self._waiting.setdefault(pending.id, pending) is not pending:
                 raise ValueError(f"a request of id {pending.id!r} waits already: wait for its reply, or cancel it")
 
+    def get(self, request_id: str) -> Pending | None:
+        """The one of that id, if it waits."""
+        return self._waiting.get(request_id)
+
     def remove(self, request_id: str) -> Pending | None:
         """Take it out: its reply is here, or nobody wants it. None: it does not wait."""
         with self._guard:

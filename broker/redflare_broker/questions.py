@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,8 +27,6 @@ from .settings import LinkSettings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which it is looked whether a request still stands where it was posted, and again after as many.
-_LOOK_AFTER: Final = 30.0
 #: Ids of settled requests that are remembered, for second copies of their replies.
 _REMEMBERED: Final = 10_000
 #: Times that a payload is stored anew because the target found it gone.
@@ -51,12 +48,19 @@ class Questions:
         self._fqcn = scripts.keys.fqcn
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
-        #: An attempt is a moment, so that a request of a cell's successor counts as new.
-        self._attempts = itertools.count(time.time_ns() // 1_000_000)
+        #: Seconds after which it is looked whether a request still stands where it was posted.
+        self.look_after = 30.0
+        #: The cell's epoch, with which attempts begin, so that a request of its successor counts as a later one.
+        self._epoch = 0
+        self._attempts = itertools.count(1)
         self._looked = time.monotonic()
         self._missed: list[Pending] = []
-        self._reader: threading.Thread | None = None
         self._closed = ""
+
+    def begin(self, epoch: int) -> None:
+        """From now on questions may be asked."""
+        self._epoch = epoch
+        self._attempts = itertools.count(epoch + 1)
 
     def ask(
         self,
@@ -73,7 +77,7 @@ class Questions:
         """Post a request; ``stored``: its payload in chunks that the caller deletes."""
         pending = Pending(
             id=os.urandom(16).hex() if request_id is None else check_id(request_id),
-            attempt=next(self._attempts),
+            attempt=self._epoch if request_id is None else next(self._attempts),
             channel=check_word(channel, "channel"),
             topic=check_word(topic, "topic"),
             target=target,
@@ -101,7 +105,7 @@ class Questions:
             envelope = Envelope(
                 kind=EVENT,
                 id=os.urandom(16).hex(),
-                attempt=next(self._attempts),
+                attempt=self._epoch,
                 channel=channel,
                 topic=topic,
                 origin=self._fqcn,
@@ -149,17 +153,15 @@ class Questions:
             not envelope.keep,
             self._server,
             self._settings.limits,
+            stop=lambda: bool(self._closed),
         )
-        pending = self._pending.remove(envelope.id)
-        if pending is None:
+        pending = self._pending.get(envelope.id)
+        if pending is not None and envelope.rc == ReplyCode.BLOB_MISSING and self._store_anew(pending):
+            return entry_id
+        if pending is None or self._pending.remove(envelope.id) is None:
             # nobody waits any more; a second copy's chunks are in the hands of who got the first
             if envelope.id not in self._settled and payload.ours:
                 self._pool.submit(payload.release)
-            return entry_id
-        if envelope.rc == ReplyCode.BLOB_MISSING and pending.source.blob is None and pending.stores < _STORES:
-            pending.stores += 1
-            self._pending.add(pending)
-            self.post_again([pending])
             return entry_id
         self._settled[envelope.id] = None
         if len(self._settled) > _REMEMBERED:
@@ -178,16 +180,16 @@ class Questions:
 
     # -- from the reader: is everything where it should be? ------------------------------------------------------------
 
-    def look_after(self) -> bool:
+    def see_to(self) -> bool:
         """From time to time, see whether requests stand where they were posted; True when some do not.
 
         An entry that is gone was answered, or lost: who answers posts the reply first. So the reply, if there is one,
         is in the inbox by now; when that has been read to its end, ``on_quiet`` posts again what still waits.
         """
         now = time.monotonic()
-        if now - self._looked >= _LOOK_AFTER:
+        if now - self._looked >= self.look_after:
             self._looked = now
-            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= _LOOK_AFTER]
+            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= self.look_after]
             by_inbox: dict[str, list[Pending]] = {}
             for pending in old:
                 by_inbox.setdefault(pending.inbox, []).append(pending)
@@ -221,6 +223,15 @@ class Questions:
             for pending, entry, stands in zip(some, entries, stand, strict=True):
                 if not stands and pending.entry_id == entry:
                     self._missed.append(pending)
+
+    def _store_anew(self, pending: Pending) -> bool:
+        """The target has found the payload gone: send it once more, if there is one to send."""
+        if pending.source.blob is not None or pending.sealed.blob is None or pending.stores >= _STORES:
+            return False
+        pending.stores += 1
+        logger.warning("%s: the payload of %r was lost; it is sent again", self._fqcn, pending)
+        self.post_again([pending])
+        return True
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -285,10 +296,11 @@ class Questions:
             return
         pending.cancelled = True
         self._take_back(pending)
-        if pending.sealed.blob is not None and pending.source.blob is None and not pending.keep:
-            self._pool.submit(partial(self.discard, pending.sealed))
 
     def _take_back(self, pending: Pending) -> None:
-        """Delete a request that nobody wants to have answered any more, if its target has not read it yet."""
-        if pending.entry_id:
+        """Delete a request that nobody wants to have answered any more.
+
+        One with chunks stays: the target may have taken them over already, and deletes them if it has not.
+        """
+        if pending.entry_id and (pending.sealed.blob is None or pending.keep):
             self._outbox.send(Letter(route=pending.inbox, post=["XDEL", pending.inbox, pending.entry_id]), here=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -29,6 +29,8 @@ class ReplyCode:
     TIMEOUT: Final = "TIMEOUT"
     #: The asking side gave up: ``abort``, ``give_up``, or its cell was stopped or fenced.
     ABORTED: Final = "ABORTED"
+    #: The target cannot read the request.
+    BAD_REQUEST_DATA: Final = "BAD_REQUEST_DATA"
     #: The target has no handler for this channel and topic.
     TOPIC_UNKNOWN: Final = "TOPIC_UNKNOWN"
     #: The handler raised an exception.
@@ -57,14 +59,18 @@ class Payload:
     Args:
         sealed: the data as it came.
         ours: the receiver deletes the chunks, as soon as they are of no use to it.
+        stop: ends the attempts to read them from a server that is away.
     """
 
-    __slots__ = ("_limits", "_opened", "_server", "_tree", "ours", "sealed")
+    __slots__ = ("_limits", "_opened", "_server", "_stop", "_tree", "ours", "sealed")
 
-    def __init__(self, sealed: Sealed, ours: bool, server: Server, limits: CodecLimits) -> None:
+    def __init__(
+        self, sealed: Sealed, ours: bool, server: Server, limits: CodecLimits, stop: Callable[[], bool] | None = None
+    ) -> None:
         self.sealed = sealed
         self.ours = ours and sealed.blob is not None
         self._server = server
+        self._stop = stop
         self._limits = limits
         self._opened = False
         self._tree: Any = None
@@ -75,10 +81,10 @@ class Payload:
         Raises:
             DecodeError: it is not a payload of this protocol.
             BlobMissing: its chunks are gone.
-            Unavailable: the server is closed.
+            Unavailable: the server is away, and the cell was stopped.
         """
         if not self._opened:
-            self._tree = self.sealed.open(self._server, self._limits)
+            self._tree = self.sealed.open(self._server, self._limits, stop=self._stop)
             self._opened = True
         return self._tree
 

@@ -87,7 +87,8 @@ class Roster:
         """
         name, instance, epoch = (request.meta.get(key) for key in (CLIENT, INSTANCE, EPOCH))
         known = self._known.get(name) if isinstance(name, str) else None
-        if known is None or known.entry.epoch != epoch or known.entry.instance != instance:
+        if known is None or known.silent or known.entry.epoch != epoch or known.entry.instance != instance:
+            # also for one that seemed silent: it may have beaten, or joined, since the roll was read
             self.update(self._read_roll())
             known = self._known.get(name) if isinstance(name, str) else None
         if known is None:

@@ -83,6 +83,8 @@ class CrossSiteEval(Controller):
         """Ask for the models, hand them round, and wait for all that comes back."""
         named = self.participating_clients or []
         joined = wait_for_clients(fl_ctx.get_engine(), self.min_clients, abort_signal, names=named)
+        if abort_signal.triggered:
+            return
         self._sites = named or joined
         self.results = {site: {} for site in self._sites}
         if self.submit_model_task_name:

@@ -79,9 +79,10 @@ class Cyclic(ModelWorkflow):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Wait for the sites, then have the rounds."""
         named = self.order if isinstance(self.order, list) else []
-        least = max(self.min_clients, len(set(named)))
-        wait_for_clients(fl_ctx.get_engine(), 1 if named else least, abort_signal, names=named)
-        while self.current_round < self.num_rounds and self._run_round(abort_signal, fl_ctx):
+        wait_for_clients(fl_ctx.get_engine(), 1 if named else self.min_clients, abort_signal, names=named)
+        while self.current_round < self.num_rounds and not abort_signal.triggered:
+            if not self._run_round(abort_signal, fl_ctx):
+                return
             self.current_round += 1
 
     def _run_round(self, abort_signal: Signal, fl_ctx: FLContext) -> bool:

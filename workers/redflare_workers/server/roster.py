@@ -75,9 +75,9 @@ class Roster:
         self._known: dict[str, _Known] = {}
 
     def clients(self) -> list[Client]:
-        """Those who have joined, in the order in which they did."""
+        """Those who have joined and not left, in the order in which they joined."""
         with self._guard:
-            return [known.client for known in self._known.values()]
+            return [known.client for known in self._known.values() if not known.entry.left]
 
     def client_of(self, request: Request) -> tuple[Client, FLContext]:
         """Who asks, and the context of that client.

@@ -107,6 +107,9 @@ class Requests:
                 standing.source = task.data
                 standing.data = self._desk.observer.protect(task, task.data)
             except Exception as exc:
+                if standing.ended:
+                    # what it takes to protect it may have gone with the task
+                    return None
                 self._desk.fail(standing, exc, "its data cannot be protected from changes", fl_ctx)
         return standing.data
 

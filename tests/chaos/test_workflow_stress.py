@@ -1,0 +1,53 @@
+"""What remains true of tasks and callbacks whatever clients and callbacks do at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from redflare_workers.apis.task import ClientTask
+
+from tests.chaos.workflow_stress import Stress
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("redflare_workers").setLevel(logging.CRITICAL)
+    threads = set(threading.enumerate())
+    stress = Stress(seed)
+    try:
+        stress.run(seconds=3)
+    finally:
+        logging.getLogger("redflare_workers").setLevel(logging.NOTSET)
+    tally, comm = stress.tally, stress.comm
+
+    assert tally.problems == []
+    assert set(threading.enumerate()) == threads, "a thread is left"
+
+    tasks = tally.scheduled_tasks
+    assert len(tasks) > 50
+    assert stress.accepted > 200
+    assert {task for task in tasks if tally.ended_tasks[task] != 1} == set()
+    assert {task for task in tasks if tally.calls["task_done_cb"][task] != 1} == set()
+    assert {task for task in tasks if task.completion_status is None or task.is_standing} == set()
+
+    for task in tasks:
+        assert len({client_task.id for client_task in task.client_tasks}) == len(task.client_tasks)
+        if task.result_received_cb is not None:
+            for client_task in task.client_tasks:
+                assert_callbacks_ran_as_they_should(stress, client_task)
+
+    board = comm._desk.board
+    assert comm.get_num_standing_tasks() == 0
+    left = (board.standing, board.by_task, board._client_tasks, board._owed, board._own, board._wide, board.freed)
+    assert [len(each) for each in left] == [0] * len(left)
+    assert len(comm._desk.callbacks) == 0
+
+
+def assert_callbacks_ran_as_they_should(stress: Stress, client_task: ClientTask) -> None:
+    calls = stress.tally.calls
+    before, after = calls["before_task_sent_cb"][client_task], calls["after_task_sent_cb"][client_task]
+    assert before == after >= client_task.task_send_count >= 1
+    received = client_task.result_received_time is not None
+    assert calls["result_received_cb"][client_task] == int(received)

@@ -32,8 +32,10 @@ _COMMANDS: Final = (
 )
 #: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.
 AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
-#: Rules of a CJ's user: everything in the namespace.
-CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS}"
+#: What cells and jobs run in addition.
+_JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
+#: Rules of a CJ's and a server's user: everything in the namespace.
+CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS} {_JOB_COMMANDS}"
 #: On a cluster in addition, for both.
 CLUSTER_ACL: Final = "+spublish +ssubscribe +sunsubscribe +cluster|slots"
 

@@ -46,13 +46,16 @@ class ServerFacts:
     eviction: str
 
 
-def check(server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None = None) -> ServerFacts:
+def check(
+    server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None = None, jobs: bool = False
+) -> ServerFacts:
     """Try the server; return what is known about it when it is fit.
 
     Args:
         server: what to check.
         allow_eviction: accept a server that may throw keys away when its memory is full.
         keys: the link that will be used, when permissions differ from one to the other; None: a link of its own.
+        jobs: also try what cells and jobs need beyond links.
 
     Raises:
         PreflightError: it is not fit; says what is wrong and the commands that mend it.
@@ -61,7 +64,7 @@ def check(server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None
     """
     link = keys or Keys().link("preflight")
     with _misplaced(server), server.borrow(link.link) as lane:
-        if complaints := _complaints(server.url, lane, link, _try_all(lane, link, server)):
+        if complaints := _complaints(server.url, lane, link, _try_all(lane, link, server, jobs)):
             raise _unfit(server.url, complaints)
         software = _info(lane, "server")
     for node in server.primaries():
@@ -72,10 +75,11 @@ def check(server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None
     return ServerFacts(url=server.url, software=f"{name} {version}" if version else "", eviction=eviction)
 
 
-def _try_all(lane: Lane, link: LinkKeys, server: Server) -> Iterator[tuple[str, ReplyError]]:
+def _try_all(lane: Lane, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
     """Run every command that the protocol needs; yield the names of those refused, with the server's words."""
     name = f"preflight-{uuid.uuid4().hex}"
-    commands = _commands(link.task(f"{name}-stream"), link.task(f"{name}-hash"), link.task(f"{name}-zset"))
+    places = [link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset")]
+    commands = _commands(*places, jobs)
     key = link.task(name)
     commands += [
         ["PING"],
@@ -103,7 +107,14 @@ def _try_all(lane: Lane, link: LinkKeys, server: Server) -> Iterator[tuple[str, 
         yield str(sent[0]), ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
 
 
-def _commands(stream: str, table: str, ranking: str) -> list[Command]:
+def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command]:
+    for_jobs: list[Command] = [
+        ["HGETALL", table],
+        ["HKEYS", table],
+        ["HINCRBY", table, "v", 1],
+        ["ZRANGE", ranking, 0, -1],
+        ["ZREM", ranking, "v"],
+    ]
     return [
         ["XADD", stream, "1-1", "v", 1],
         ["PEXPIRE", stream, _TTL_MS],
@@ -118,6 +129,7 @@ def _commands(stream: str, table: str, ranking: str) -> list[Command]:
         ["ZADD", ranking, 1, "v"],
         ["PEXPIRE", ranking, _TTL_MS],
         ["ZREMRANGEBYSCORE", ranking, 2, 3],
+        *(for_jobs if jobs else []),
         ["UNLINK", stream, table, ranking],
     ]
 

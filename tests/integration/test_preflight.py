@@ -18,7 +18,7 @@ from redflare_broker.errors import PreflightError, ServerError, Unavailable
 from redflare_broker.keys import Keys
 from redflare_broker.preflight import check
 
-from tests.nodes import AGENT_ACL, free_port
+from tests.nodes import AGENT_ACL, CJ_ACL, free_port
 
 RIGHTS = ["~flare:*", "&flare:*", "+@all"]
 
@@ -65,27 +65,34 @@ def test_a_fit_server_tells_what_it_is(server: Server, running: EmbeddedServer) 
     assert facts.eviction == "noeviction"
 
 
-@pytest.fixture
-def tried(admin: redis.Redis, server: Server) -> set[str]:
+def commands_tried(admin: redis.Redis, server: Server, *, jobs: bool) -> set[str]:
     """The names of the commands that the check sends."""
     admin.config_resetstat()
-    check(server)
+    check(server, jobs=jobs)
     return {name.removeprefix("cmdstat_").upper() for name in admin.info("commandstats")}
 
 
-def test_every_command_of_the_scripts_is_tried(tried: set[str]) -> None:
+def is_for_jobs(script: str) -> bool:
+    return script.lstrip("_").startswith(("cell", "job"))
+
+
+@pytest.mark.parametrize("jobs", [False, True])
+def test_every_command_of_the_scripts_is_tried(admin: redis.Redis, server: Server, jobs: bool) -> None:
     lua = resources.files("redflare_broker") / "lua"
-    sources = "".join(file.read_text("utf-8") for file in lua.iterdir() if file.name.endswith(".lua"))
-    used = set(re.findall(r"redis\.p?call\('(\w+)'", sources))
+    files = [file for file in lua.iterdir() if file.name.endswith(".lua") and (jobs or not is_for_jobs(file.name))]
+    used = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(file.read_text("utf-8") for file in files)))
     assert "XADD" in used
-    assert used <= tried
+    assert used <= commands_tried(admin, server, jobs=jobs)
 
 
-def test_the_recommended_rights_are_those_that_are_tried(tried: set[str]) -> None:
-    granted = {rule[1:].upper() for rule in AGENT_ACL.split() if rule.startswith("+")}
+@pytest.mark.parametrize(("rules", "jobs"), [(AGENT_ACL, False), (CJ_ACL, True)])
+def test_the_recommended_rights_are_those_that_are_tried(
+    admin: redis.Redis, server: Server, rules: str, jobs: bool
+) -> None:
+    granted = {rule[1:].upper() for rule in rules.split() if rule.startswith("+")}
     sharded = {"SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"}
     only_asked = {"CONFIG|GET", "CONFIG|RESETSTAT"}
-    assert granted - sharded == tried - only_asked
+    assert granted - sharded == commands_tried(admin, server, jobs=jobs) - only_asked
 
 
 def test_the_check_leaves_no_key(server: Server, admin: redis.Redis) -> None:

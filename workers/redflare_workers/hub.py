@@ -26,25 +26,26 @@ class Hub:
     heartbeats: Heartbeats
     key: object
     users: int = 0
-    checked: bool = False
+    #: what was checked: True, also what jobs need
+    checked: set[bool] = field(default_factory=set)
     checking: threading.Lock = field(default_factory=threading.Lock)
     #: the process that made it; a forked child makes its own
     pid: int = field(default_factory=os.getpid)
 
-    def preflight(self, allow_eviction: bool, keys: LinkKeys) -> None:
-        """Check the server once for all users, with the rights that the first one's link needs.
+    def preflight(self, allow_eviction: bool, keys: LinkKeys, *, jobs: bool = False) -> None:
+        """Check the server once for all users, with the rights that the first one needs.
 
         Raises:
             PreflightError, Unavailable: as ``preflight.check``; the next user checks again.
         """
         with self.checking:
-            if not self.checked:
-                check(self.server, allow_eviction=allow_eviction, keys=keys)
-                self.checked = True
+            if jobs not in self.checked:
+                check(self.server, allow_eviction=allow_eviction, keys=keys, jobs=jobs)
+                self.checked |= {jobs, False}
 
     def preflight_cell(self, settings: LinkSettings, fqcn: str) -> None:
         """``preflight`` for the user of a cell: its keys begin like those of a link of its name."""
-        self.preflight(settings.allow_eviction, Keys(settings.namespace).link(fqcn))
+        self.preflight(settings.allow_eviction, Keys(settings.namespace).link(fqcn), jobs=True)
 
 
 _hubs: Final[dict[object, Hub]] = {}

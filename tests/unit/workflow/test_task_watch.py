@@ -300,6 +300,24 @@ def test_a_sign_of_a_client_nobody_missed_is_nothing(live: Scene, listener: List
     assert listener.heard == []
 
 
+def test_a_handler_that_never_returns_does_not_stop_the_monitor(live: Scene) -> None:
+    opened = threading.Event()
+
+    class Slow(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            if event_type == EventType.CLIENT_DISCONNECTED:
+                assert opened.wait(30)
+
+    live.engine.add_component("slow", Slow())
+    task = live.task(timeout=100)
+    live.comm.broadcast(task, live.ctx)
+    lose(live, "site-1")
+    live.clock.now += 100
+    live.settle(task)
+    assert task.completion_status is TIMEOUT
+    opened.set()
+
+
 def test_a_handler_that_raises_does_not_stop_the_monitor(live: Scene) -> None:
     class Bad(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:

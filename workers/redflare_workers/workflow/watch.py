@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 from math import inf
 from typing import Any, Final
 
 from ..apis.event_type import EventType
 from ..apis.fl_constant import FLContextKey
-from ..apis.task import Task, TaskCompletionStatus
+from ..apis.task import TaskCompletionStatus
 from .board import Ended
 from .dead_clients import DeadClients
 from .desk import Desk
@@ -138,13 +139,18 @@ class Watch:
         gone = self._dead.look(now) if len(self._dead) else []
         for name in gone:
             self._desk.logger.error("client %s is deemed disconnected", name)
-            try:
-                with self._desk.new_context() as fl_ctx:
-                    fl_ctx.set_prop(FLContextKey.DISCONNECTED_CLIENT_NAME, name, private=True, sticky=False)
-                    self._desk.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
-            except Exception:
-                self._desk.logger.exception("the event that client %s is disconnected could not be handled", name)
+            # not here: handlers may take their time
+            self._desk.pool.submit(partial(self._tell_of, name))
         return gone
+
+    def _tell_of(self, name: str) -> None:
+        """Fire the event that a client is disconnected."""
+        try:
+            with self._desk.new_context() as fl_ctx:
+                fl_ctx.set_prop(FLContextKey.DISCONNECTED_CLIENT_NAME, name, private=True, sticky=False)
+                self._desk.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
+        except Exception:
+            self._desk.logger.exception("the event that client %s is disconnected could not be handled", name)
 
     def _look_at_policy(self) -> None:
         """Panic, once, if the job cannot go on with the clients that are left."""
@@ -164,24 +170,32 @@ class Watch:
             self._most = max(self._most, len(joined))
             meta = fl_ctx.get_prop(FLContextKey.JOB_META)
             why = violation(joined, self._dead.disconnected, meta if isinstance(meta, Mapping) else {}, self._most)
-            if why:
-                self._panicked = True
-                self._desk.component.log_error(fl_ctx, why)
-                self._desk.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
+        if why:
+            self._panicked = True
+            self._desk.pool.submit(partial(self._panic, why))
+
+    def _panic(self, why: str) -> None:
+        with self._desk.new_context() as fl_ctx:
+            self._desk.component.log_error(fl_ctx, why)
+            self._desk.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
 
 
 def _waits_only_for(gone: Set[str], standing: Standing) -> bool:
     """Whether there are targets without an answer, and all of them are gone."""
+    # it ends with the first that is there: most tasks wait for somebody who is
+    first = next(unanswered := _unanswered(standing), None)
+    return first is not None and first in gone and all(name in gone for name in unanswered)
+
+
+def _unanswered(standing: Standing) -> Iterator[str]:
+    """Targets whose answer is missing; in a relay, those that have not answered as often as they are named."""
     task = standing.task
-    unanswered = _unanswered(task, standing.schedule.kind is TaskKind.RELAY)
-    return bool(unanswered) and unanswered <= gone
-
-
-def _unanswered(task: Task, repeats: bool) -> set[str]:
-    """Targets whose answer is missing; with ``repeats``, those that have not answered as often as they are named."""
     targets = task.targets or []
-    if repeats:
+    if standing.schedule.kind is TaskKind.RELAY:
         answers = Counter(sent.client.name for sent in task.client_tasks if sent.result_received_time is not None)
-        return set(Counter(targets) - answers)
+        yield from Counter(targets) - answers
+        return
     newest = task.last_client_task_map
-    return {name for name in targets if name not in newest or newest[name].result_received_time is None}
+    for name in targets:
+        if name not in newest or newest[name].result_received_time is None:
+            yield name

@@ -56,6 +56,8 @@ class Pending:
         self.keep = False
         #: How often the payload was stored anew.
         self.stores = 0
+        #: How often it was posted.
+        self.posts = 1
         #: Its entry in the target's inbox; "" while that is on its way.
         self.entry_id = ""
         self.posted = time.monotonic()

@@ -139,6 +139,7 @@ class Questions:
         """Post requests that wait again, as a further attempt; None: all of them."""
         for pending in self._pending.all() if some is None else some:
             pending.attempt = next(self._attempts)
+            pending.posts += 1
             pending.entry_id = ""
             if pending.source.blob is None and pending.sealed.blob is not None:
                 # the chunks may be lost as well; they get new names, so that the old ones can be anybody's
@@ -163,6 +164,9 @@ class Questions:
             if envelope.id not in self._settled and payload.ours:
                 self._pool.submit(payload.release)
             return entry_id
+        if pending.posts > 1:
+            # the answer is one to an earlier attempt, or to this one; then it deletes what is gone already
+            self._take_back(pending)
         self._settled[envelope.id] = None
         if len(self._settled) > _REMEMBERED:
             del self._settled[next(iter(self._settled))]
@@ -283,7 +287,7 @@ class Questions:
             self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(what)}))
         elif isinstance(what, bytes) and pending.attempt == attempt:
             pending.entry_id = what.decode()
-            if pending.cancelled:
+            if pending.cancelled or (pending.posts > 1 and not self._pending.waits(pending)):
                 self._take_back(pending)
 
     def _settle(self, pending: Pending, reply: Reply) -> None:

@@ -8,6 +8,6 @@ local held = holds(KEYS[1], ARGV[1], ARGV[2])
 if held ~= 'OK' then return {held} end
 if redis.call('HGET', KEYS[1], 'closed') == '0' then redis.call('HSET', KEYS[1], 'closed', now()) end
 redis.call('DEL', KEYS[3])
-if redis.call('XLEN', KEYS[2]) == 0 then redis.call('DEL', KEYS[2]) end
+if #redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1) == 0 then redis.call('DEL', KEYS[2]) end
 keep(ARGV[3], KEYS[1], KEYS[2])
 return {'OK'}

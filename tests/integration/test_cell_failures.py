@@ -1,0 +1,149 @@
+"""What cells survive: a network that breaks, a server that restarts, a process that is killed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redflare_broker.cell import LATER, Answer, Request
+from redflare_broker.embedded import EmbeddedServer
+
+from tests.cells import SETTINGS, Replies, cells_at
+from tests.children import Child
+from tests.programs import cell as program
+from tests.programs.cell import CellArgs
+from tests.proxy import Proxy, proxy
+from tests.servers import embedded
+from tests.waiting import wait_until
+
+BIG = np.arange(50_000.0)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def cable(url: str) -> Iterator[Proxy]:
+    with proxy(url) as laid:
+        yield laid
+
+
+class Once:
+    """A handler that counts how often each number came."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+
+    def __call__(self, request: Request) -> Answer:
+        number = request.meta["number"]
+        self.counts[number] = self.counts.get(number, 0) + 1
+        return "OK", {"number": number}, request.data
+
+
+@pytest.mark.parametrize("how", ["drop", "half open"])
+def test_requests_survive_a_network_that_breaks_again_and_again(
+    url: str, cable: Proxy, namespace: str, how: str
+) -> None:
+    handler = Once()
+    with cells_at(url, namespace) as near, cells_at(cable.url, namespace) as far:
+        near.make("server", {"do": handler})
+        site = far.make("site")
+        replies = Replies()
+        for number in range(60):
+            site.ask("c", "do", "server", {"number": number}, BIG if number % 10 == 0 else None, on_reply=replies)
+            if number % 20 == 10:
+                cable.drop() if how == "drop" else cable.half_open()
+                wait_until(lambda: site._silent, what="a heartbeat without an answer")
+                cable.pass_through()
+        wait_until(lambda: len(replies.all) == 60, 30)
+        assert sorted(reply.meta["number"] for reply in replies.all) == list(range(60))
+        assert handler.counts == dict.fromkeys(range(60), 1)
+        for reply in replies.all:
+            reply.release()
+        wait_until(lambda: not near.blobs())
+
+
+def test_a_handler_behind_a_broken_network_answers_when_it_is_back(url: str, cable: Proxy, namespace: str) -> None:
+    parked: list[Request] = []
+    with cells_at(url, namespace) as near, cells_at(cable.url, namespace) as far:
+        far.make("server", {"park": lambda request: parked.append(request) or LATER})
+        replies = Replies()
+        near.make("site").ask("c", "park", "server", on_reply=replies)
+        wait_until(lambda: parked)
+        cable.drop()
+        parked[0].reply("OK", {"late": True})
+        assert not replies.all
+        cable.pass_through()
+        wait_until(lambda: replies.all)
+        assert replies.all[0].meta == {"late": True}
+
+
+def test_a_cell_starts_when_its_server_does(namespace: str) -> None:
+    with embedded() as node, cells_at(node.url, namespace) as cells:
+        node.kill()
+        started = threading.Event()
+        made = threading.Thread(target=lambda: (cells.make("site"), started.set()))
+        made.start()
+        node.restart()
+        assert started.wait(20)
+        made.join()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_requests_survive_a_restart_of_the_server(namespace: str, durable: bool) -> None:
+    parked: list[Request] = []
+    with embedded(durable=durable) as node, cells_at(node.url, namespace) as cells:
+        cells.make("server", {"park": lambda request: parked.append(request) or LATER})
+        site = cells.make("site")
+        replies = Replies()
+        for _ in range(10):
+            site.ask("c", "park", "server", on_reply=replies)
+        wait_until(lambda: len(parked) == 10)
+        node.kill()
+        parked[0].reply()
+        site.ask("c", "park", "server", on_reply=replies)
+        node.restart()
+        wait_until(lambda: len({request.id for request in parked}) == 11, 20)
+        wait_until(lambda: len(replies.all) == 1, 20)
+        for request in parked[1:]:
+            request.reply()
+        wait_until(lambda: len(replies.all) == 11, 20)
+        assert all(reply.ok for reply in replies.all)
+        wait_until(lambda: not cells.entries("site"))
+
+
+def test_a_request_that_was_parked_by_a_process_that_was_killed_is_parked_by_its_successor(
+    url: str, namespace: str, tmp_path: Path
+) -> None:
+    args = CellArgs(url=url, settings=replace(SETTINGS, namespace=namespace))
+    with cells_at(url, namespace) as cells:
+        site = cells.make("site")
+        replies = Replies()
+        site.ask("c", "park", "server", on_reply=replies, request_id="one")
+        with Child(program.main, args, tmp_path / "first.log") as first:
+            (epoch,) = first.hear("started")
+            assert first.hear("parked")[0] == "one"
+            first.kill()
+        with Child(program.main, args, tmp_path / "second.log") as second:
+            assert second.hear("started")[0] > epoch
+            assert second.hear("parked")[0] == "one"
+            assert site.send_request("c", "echo", "server", None, BIG, timeout=10).ok
+            second.end()
+        assert not replies.all
+
+
+def test_a_cell_cannot_be_used_in_a_fork_and_goes_on_in_the_parent(url: str, namespace: str, tmp_path: Path) -> None:
+    args = CellArgs(url=url, settings=replace(SETTINGS, namespace=namespace))
+    with cells_at(url, namespace) as cells, Child(program.main, args, tmp_path / "fork.log") as child:
+        child.hear("started")
+        child.say("fork")
+        assert "before a fork: make a new Cell in this one" in child.hear("forked")[0]
+        assert cells.make("site").send_request("c", "echo", "server", None, 3, timeout=10).data == 3
+        child.end()

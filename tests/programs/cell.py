@@ -1,0 +1,73 @@
+"""A cell in a process of its own, which parks requests or answers them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from redflare_broker.cell import LATER, Answer, Cell, Request
+from redflare_broker.connection import Server
+from redflare_broker.errors import ConfigError
+from redflare_broker.settings import LinkSettings
+
+from .child_pipe import ParentPipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellArgs:
+    """What a child's cell is made of."""
+
+    url: str
+    settings: LinkSettings
+    fqcn: str = "server"
+
+
+class CellProgram:
+    """A cell with the topics park, echo and fork."""
+
+    def __init__(self, pipe: ParentPipe, args: CellArgs) -> None:
+        self._pipe = pipe
+        self._server = Server.connect(args.url, args.settings.connection)
+        self.cell = Cell(self._server, args.fqcn, args.settings)
+        self.cell.register_request_cb("c", "park", self._park)
+        self.cell.register_request_cb("c", "echo", lambda request: ("OK", request.meta, request.data))
+
+    def start(self) -> None:
+        self.cell.start()
+        self._pipe.tell("started", self.cell.epoch)
+
+    def fork(self) -> None:
+        """Tells ("forked", what a child is told that uses the cell)."""
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            try:
+                self.cell.fire_and_forget("c", "note", "server")
+                said = "nothing"
+            except ConfigError as exc:
+                said = str(exc)
+            self.cell.stop()
+            os.write(writing, said.encode())
+            os._exit(0)
+        os.close(writing)
+        self._pipe.tell("forked", os.read(reading, 10_000).decode())
+
+    def stop(self) -> None:
+        self.cell.stop()
+        self._server.close()
+        self._pipe.tell("stopped")
+
+    def _park(self, request: Request) -> Answer:
+        self._pipe.tell("parked", request.id, request.attempt)
+        return LATER
+
+
+def main(connection: Connection, log: str, args: CellArgs) -> None:
+    """Run the cell until the test ends it."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    program = CellProgram(pipe, args)
+    program.start()
+    pipe.obey({"fork": program.fork})
+    program.stop()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from redflare_workers.demo.data import Samples, load_digits
 from redflare_workers.demo.model import (
-    ONE_THREAD,
     STEPS,
     Weights,
     accuracy,
@@ -20,6 +19,7 @@ from redflare_workers.demo.model import (
     generator,
     initial,
 )
+from redflare_workers.one_thread import ONE_THREAD
 
 TRAIN = """
 import numpy as np

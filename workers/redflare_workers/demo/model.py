@@ -2,7 +2,7 @@
 
 The numbers depend on the weights, the samples and the random generator handed in, and on nothing else: not on timing,
 not on which process computes them, not on how often it was killed before. Processes that compare results bit for bit
-run the linear algebra on one thread (``ONE_THREAD``), because threads change the order of additions.
+run the linear algebra on one thread (``one_thread``), because threads change the order of additions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ STEPS = 60
 HIDDEN = 128
 BATCH = 32
 LEARNING_RATE = np.float32(0.1)
-
-#: For the environment of a child process: one thread for every linear algebra library numpy may be built with.
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}
 
 
 def initial(seed: int) -> Weights:

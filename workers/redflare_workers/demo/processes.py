@@ -18,8 +18,8 @@ from redflare_workers.demo.data import Samples
 from redflare_workers.demo.errors import DemoError
 from redflare_workers.demo.events import Emit, Failed, SiteChanged, State
 from redflare_workers.demo.kill_plan import KillPlan
-from redflare_workers.demo.model import ONE_THREAD
 from redflare_workers.demo.site_settings import SiteSettings
+from redflare_workers.one_thread import ONE_THREAD
 
 #: An agent that ends by itself this often, and begins no new round in between, is not started again.
 MOST_DEATHS = 3

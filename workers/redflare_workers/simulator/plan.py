@@ -1,0 +1,77 @@
+"""Which sites a simulation has, and how they are divided among processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import FQCN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Checked arguments."""
+
+    job_id: str
+    #: For each process its sites; one part for this process if ``processes`` is 0.
+    parts: tuple[tuple[str, ...], ...]
+    processes: int
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(site for part in self.parts for site in part)
+
+
+def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | None) -> Plan:
+    """Check the arguments and fill in what was left out.
+
+    Raises:
+        ConfigError: one is wrong; the text says which.
+        TypeError: ``sites`` or ``processes`` is no number.
+    """
+    names = _names(sites)
+    if processes is None:
+        processes = min(_cores(), len(names))
+    elif isinstance(processes, bool) or not isinstance(processes, int):
+        raise TypeError(f"processes must be an int, but is {processes!r}")
+    elif processes < 0:
+        raise ConfigError(f"processes must be 0 (threads of this process) or more, but is {processes}")
+    processes = min(processes, len(names))
+    job_id = FQCN.check_segment(job_id or f"sim-{secrets.token_hex(4)}", "job_id")
+    return Plan(job_id=job_id, parts=divide(names, max(processes, 1)), processes=processes)
+
+
+def divide(names: Sequence[str], parts: int) -> tuple[tuple[str, ...], ...]:
+    """Divide in order, into parts that differ by one at most."""
+    each, more = divmod(len(names), parts)
+    divided, start = [], 0
+    for number in range(parts):
+        stop = start + each + (number < more)
+        divided.append(tuple(names[start:stop]))
+        start = stop
+    return tuple(divided)
+
+
+def _names(sites: int | Sequence[str]) -> list[str]:
+    if isinstance(sites, bool) or not isinstance(sites, int | Sequence) or isinstance(sites, str | bytes):
+        raise TypeError(f"sites must be how many there are, or a list of their names, but is {sites!r}")
+    if isinstance(sites, int):
+        names = [f"site-{number}" for number in range(1, sites + 1)]
+    else:
+        names = [FQCN.check_segment(site, "site name") for site in sites]
+    if not names:
+        raise ConfigError(f"a simulation needs at least one site, but sites is {sites!r}")
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the names of sites must differ, but {doubled[0]!r} is there more than once")
+    return names
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,93 @@
+"""How far a simulation is: counted at the server, from the events of its job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..apis.event_type import EventType
+from ..apis.fl_component import FLComponent
+from ..apis.fl_context import FLContext
+from ..workflow.controller import Controller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far it is."""
+
+    #: Sites that have joined, of how many.
+    joined: int
+    sites: int
+    #: Rounds (for FedBuff: versions) that are over, of how many; 0 of 0 where the controller does not count any.
+    rounds_done: int
+    rounds: int
+    #: Results of sites, in all and since the last round.
+    results: int
+    results_in_round: int
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class ProgressCounter(FLComponent):
+    """Counts; a component of the server's job.
+
+    Args:
+        controller: is asked for its rounds.
+        sites: how many there will be.
+        on_progress: called after each change, from several threads but never from two at once; None: nobody is.
+    """
+
+    def __init__(self, controller: Controller, sites: int, on_progress: OnProgress | None) -> None:
+        super().__init__()
+        self._controller = controller
+        self._sites = sites
+        self._on_progress = on_progress
+        self._began = time.monotonic()
+        self._guard = threading.Lock()
+        self._telling = threading.Lock()
+        self._round = 0
+        self._results = 0
+        self._results_before = 0
+
+    @property
+    def results(self) -> int:
+        """How many there were."""
+        return self._results
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.AFTER_PROCESS_SUBMISSION:
+            with self._guard:
+                self._results += 1
+        elif event_type not in (EventType.AFTER_PROCESS_TASK_REQUEST, EventType.END_WORKFLOW):
+            return
+        if self._on_progress is not None:
+            with self._telling:
+                self._on_progress(self._look(fl_ctx.get_engine()))
+
+    def _look(self, engine: Any) -> Progress:
+        done, rounds = rounds_of(self._controller)
+        with self._guard:
+            if done != self._round:
+                self._round, self._results_before = done, self._results
+            return Progress(
+                joined=len(engine.get_clients()),
+                sites=self._sites,
+                rounds_done=done,
+                rounds=rounds,
+                results=self._results,
+                results_in_round=self._results - self._results_before,
+                seconds=time.monotonic() - self._began,
+            )
+
+
+def rounds_of(controller: Controller) -> tuple[int, int]:
+    """Rounds of a controller that are over, and how many there will be, under the names that shipped ones have."""
+    for done, rounds in (("current_round", "num_rounds"), ("version", "num_updates")):
+        if hasattr(controller, done) and hasattr(controller, rounds):
+            return int(getattr(controller, done)), int(getattr(controller, rounds))
+    return 0, 0

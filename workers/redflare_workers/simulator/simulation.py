@@ -1,0 +1,167 @@
+"""One simulation: what is started in which order, and that all of it ends, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.settings import LinkSettings
+
+from ..job_outcome import JobOutcome
+from ..server.server_job import ServerJob
+from ..workflow.controller import Controller
+from .errors import SimulationError
+from .outcome import SimulationOutcome
+from .plan import Plan
+from .progress import OnProgress, ProgressCounter
+from .site_process import SiteProcess
+from .sites import Sites
+from .work_order import WorkOrder, check_not_importing
+
+if TYPE_CHECKING:
+    from .work_order import Train
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=Controller)
+
+#: Seconds that sites have to hear that their job has ended, before they are told in another way.
+_HEAR_WITHIN: Final = 2.0
+#: Seconds that the controller has to heed its abort signal.
+_HEED_WITHIN: Final = 10.0
+
+
+class Simulation(Generic[C]):
+    """One simulation; a context manager that is used once."""
+
+    def __init__(self, plan: Plan, controller: C, train: Train, url: str | None, settings: LinkSettings) -> None:
+        check_not_importing()
+        if not isinstance(controller, Controller):
+            raise TypeError(f"controller must be a Controller, but is a {type(controller).__name__}")
+        if not callable(train):
+            raise TypeError(f"train must be a function of a task and a site's name, but is {train!r}")
+        self._plan = plan
+        self._controller = controller
+        self._train = train
+        self._url = url
+        self._settings = settings
+        self._began = time.monotonic()
+        self._ending = ExitStack()
+        self._job: ServerJob | None = None
+        self._done: Future[JobOutcome] = Future()
+        self._server_thread = threading.Thread(target=self._run_job, name="redflare-simulated-server", daemon=True)
+        self._local: Sites | None = None
+        self._processes: list[SiteProcess] = []
+        #: Why the first site failed that did.
+        self._failure: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.close()
+
+    def run(
+        self, job_meta: Mapping[str, Any], components: Mapping[str, object], on_progress: OnProgress | None
+    ) -> SimulationOutcome[C]:
+        """See ``simulate``."""
+        counter = ProgressCounter(self._controller, len(self._plan.sites), on_progress)
+        if self._url is None:
+            self._url = self._ending.enter_context(EmbeddedServer()).url
+        self._job = ServerJob(
+            self._controller,
+            redis_url=self._url,
+            job_id=self._plan.job_id,
+            job_meta=job_meta,
+            components={**components, "simulator": counter},
+            settings=self._settings,
+        )
+        self._ending.callback(self._end)
+        self._start_sites()
+        self._server_thread.start()
+        # interrupts come here, and not into the middle of the controller
+        outcome = self._done.result()
+        self._ending.close()
+        if self._failure is not None and not outcome.ok:
+            raise SimulationError(self._failure)
+        return SimulationOutcome(
+            status=outcome.status,
+            reason=outcome.reason,
+            controller=self._controller,
+            seconds=time.monotonic() - self._began,
+            sites=len(self._plan.sites),
+            results=counter.results,
+            processes=self._plan.processes,
+        )
+
+    # -- begin ---------------------------------------------------------------------------------------------------------
+
+    def _start_sites(self) -> None:
+        for number, part in enumerate(self._plan.parts, start=1):
+            order = self._order(f"simulator-{number}", part)
+            if self._plan.processes:
+                self._processes.append(SiteProcess(order, self._on_failure))
+            else:
+                self._local = Sites(order, self._on_failure)
+                self._local.start()
+
+    def _order(self, name: str, sites: tuple[str, ...]) -> WorkOrder:
+        assert self._url is not None
+        return WorkOrder(
+            name=name,
+            url=self._url,
+            job_id=self._plan.job_id,
+            sites=sites,
+            settings=self._settings,
+            train=self._train,
+        )
+
+    def _run_job(self) -> None:
+        assert self._job is not None
+        try:
+            self._done.set_result(self._job.run())
+        except BaseException as error:  # the top of this thread; ``run`` raises it
+            self._done.set_exception(error)
+
+    def _on_failure(self, reason: str) -> None:
+        """A site has failed, or a process has ended: as it should, if the job is over."""
+        assert self._job is not None
+        if self._failure is None and not self._done.done():
+            self._failure = reason
+        self._job.abort(reason)
+
+    # -- end -----------------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """End everything, however far it came: the job, whose end its sites hear; then those that did not hear it."""
+        if not self._done.done():
+            assert self._job is not None
+            self._job.abort("the simulation was interrupted")
+            if self._server_thread.ident is not None:
+                self._server_thread.join(_HEED_WITHIN)
+                if self._server_thread.is_alive():
+                    logger.warning("%s does not heed its abort signal; it is left behind", self._controller.name)
+        self._end_sites()
+
+    def _end_sites(self) -> None:
+        heard_by = time.monotonic() + (_HEAR_WITHIN if self._done.done() else 0)
+        everyone: list[Sites | SiteProcess] = [*self._processes, *([self._local] if self._local else [])]
+        for part in everyone:
+            part.wait(max(0.0, heard_by - time.monotonic()))
+        for process in self._processes:
+            process.let_end()
+        for process in self._processes:
+            process.stop()
+        if self._local is not None:
+            self._local.stop("the simulation has ended")
+            if not self._local.wait(_HEED_WITHIN):
+                logger.warning("%r has not ended; it is left behind", self._local)

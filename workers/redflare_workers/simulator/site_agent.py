@@ -1,0 +1,76 @@
+"""The agent of a simulated site: a user's function, served in a thread. Only this module imports ``redflare_agent``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from redflare_agent import IPCAgent, Task, TaskResult, serve
+from redflare_broker.settings import LinkSettings
+
+if TYPE_CHECKING:
+    from .work_order import Train
+
+logger = logging.getLogger(__name__)
+
+#: Second part of the agents' names.
+AGENT_ID: Final = "simulated"
+
+#: Seconds that a function has to return when its site ends.
+_GRACE: Final = 3.0
+
+
+class SiteAgent:
+    """Takes a site's tasks and answers them with ``train(task, site)``; a context manager.
+
+    Args:
+        on_end: called with the reason when the agent ends before it is told to.
+    """
+
+    def __init__(
+        self, train: Train, site: str, url: str, job_id: str, settings: LinkSettings, on_end: Callable[[str], None]
+    ) -> None:
+        self.site = site
+        self._train = functools.partial(_call, train, site)
+        self._agent = IPCAgent(url, site, AGENT_ID, ".", job_id=job_id, settings=settings)
+        self._on_end = on_end
+        self._stopping = False
+        self._thread = threading.Thread(target=self._serve, name=f"redflare-agent-{site}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._agent.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self._agent.stop()
+        self._thread.join(_GRACE)
+        if self.busy:
+            logger.warning("%s: its function goes on, although nobody waits for its result any more", self.site)
+
+    @property
+    def busy(self) -> bool:
+        """The function has not returned yet."""
+        return self._thread.is_alive()
+
+    def _serve(self) -> None:
+        try:
+            serve(self._train, self._agent)
+        except BaseException as error:  # sys.exit() would end this thread alone, and its site would wait for ever
+            logger.exception("%s: its agent failed", self.site)
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            reason = "its agent was closed"
+        if not self._stopping:
+            self._on_end(f"{self.site}: {reason}")
+
+
+def _call(train: Train, site: str, task: Task) -> TaskResult:
+    return train(task, site)

@@ -358,3 +358,40 @@ def test_after_the_run_there_is_nothing_for_anybody(scene: Scene) -> None:
     scene.comm.finalize_run(scene.ctx)
     assert scene.ask("site-1") == ""
     wait_until(lambda: scene.comm.get_num_standing_tasks() == 0)
+
+
+# -- other data for a task that stands ---------------------------------------------------------------------------------
+
+
+def test_a_broadcast_without_end_sends_the_data_that_was_put_in_its_place(scene: Scene) -> None:
+    task = scene.task(data={"version": 1})
+    scene.comm.broadcast_forever(task, scene.ctx)
+    assert (scene.ask_fully("site-1")[2] or Shareable())["version"] == 1
+    task.data = Shareable({"version": 2})
+    assert (scene.ask_fully("site-2")[2] or Shareable())["version"] == 2
+
+
+def test_a_broadcast_sends_all_clients_the_same_whatever_is_put_in_its_place(scene: Scene) -> None:
+    task = scene.task(data={"version": 1})
+    scene.comm.broadcast(task, scene.ctx)
+    scene.ask("site-1")
+    task.data = Shareable({"version": 2})
+    assert (scene.ask_fully("site-2")[2] or Shareable())["version"] == 1
+
+
+def test_a_broadcasts_data_can_be_protected_again(scene: Scene) -> None:
+    protected = []
+
+    class Keeper(CommObserver):
+        def protect(self, task: Any, data: Shareable) -> Shareable:
+            protected.append(data)
+            return super().protect(task, data)
+
+    scene.comm.observer = Keeper()
+    task = scene.task()
+    scene.comm.broadcast(task, scene.ctx)
+    scene.ask("site-1")
+    scene.comm.protect_again(task)
+    assert scene.ask("site-1")
+    assert scene.ask("site-2")
+    assert len(protected) == 2

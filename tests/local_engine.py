@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from redflare_workers.apis.client import Client
@@ -12,6 +13,7 @@ from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_context import FLContext, FLContextManager
 from redflare_workers.apis.server_engine_spec import ServerEngineSpec
 from redflare_workers.apis.signal import Signal
+from redflare_workers.client_watch import ClientWatch
 
 
 class LocalEngine(ServerEngineSpec):
@@ -34,6 +36,7 @@ class LocalEngine(ServerEngineSpec):
         self._workspace = workspace
         self._lock = threading.Lock()
         self._clients: dict[str, Client] = {}
+        self._watch = ClientWatch()
         self._components: dict[str, object] = {}
         #: ends the run; panics trigger it
         self.abort_signal = Signal()
@@ -51,12 +54,15 @@ class LocalEngine(ServerEngineSpec):
     def join(self, name: str) -> Client:
         """The client of that name; it joins if it has not."""
         with self._lock:
-            return self._clients.setdefault(name, Client(name, f"token-of-{name}"))
+            client = self._clients.setdefault(name, Client(name, f"token-of-{name}"))
+        self._watch.changed()
+        return client
 
     def leave(self, name: str) -> None:
         """The client is none of the job's any more."""
         with self._lock:
             self._clients.pop(name, None)
+        self._watch.changed()
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
         self.events.append(event_type)
@@ -71,6 +77,9 @@ class LocalEngine(ServerEngineSpec):
     def get_clients(self) -> list[Client]:
         with self._lock:
             return list(self._clients.values())
+
+    def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[None]:
+        return self._watch.watching(fn)
 
     def new_context(self) -> FLContext:
         return self._contexts.new_context()

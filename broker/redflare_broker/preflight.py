@@ -78,8 +78,8 @@ def check(
 def _try_all(lane: Lane, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
     """Run every command that the protocol needs; yield the names of those refused, with the server's words."""
     name = f"preflight-{uuid.uuid4().hex}"
-    places = [link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset")]
-    commands = _commands(*places, jobs)
+    stream, table, ranking = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset"))
+    commands = _commands(stream, table, ranking, jobs)
     key = link.task(name)
     commands += [
         ["PING"],

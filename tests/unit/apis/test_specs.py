@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -70,6 +71,9 @@ class Engine(ServerEngineSpec):
 
     def new_context(self) -> FLContext:
         return FLContextManager(self).new_context()
+
+    def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def get_workspace(self) -> str:
         return "."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from .client import Client
 from .fl_context import FLContext
@@ -19,6 +20,13 @@ class ServerEngineSpec(ABC):
     @abstractmethod
     def get_clients(self) -> list[Client]:
         """The clients that have joined."""
+
+    @abstractmethod
+    def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[object]:
+        """Have ``fn`` called whenever a client joins or leaves, until the context ends.
+
+        It is called from any thread and must be quick: set an event.
+        """
 
     @abstractmethod
     def new_context(self) -> FLContext:

@@ -171,7 +171,8 @@ class ClientJob:
         membership.join(self._given_up)
         started = False
         try:
-            if not self._given_up():
+            # also for a job that ended while this site was away: its agent may still work for it, and must be told
+            if self._outcome is None or self._outcome.status not in (FENCED, STOPPED):
                 started = True
                 self._fire(EventType.ABOUT_TO_START_RUN)
                 self._fire(EventType.START_RUN)

@@ -71,6 +71,9 @@ class TaskRunner(FLComponent):
             return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
         result = self._execute(executor, task_name, filtered, fl_ctx, abort)
         fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
+        if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
+            # what the server wrote into the jar comes back to it
+            result.set_cookie_jar(jar)
         sent = self._filter(self._result_filters, "TASK_RESULT_FILTER", result, fl_ctx)
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
 

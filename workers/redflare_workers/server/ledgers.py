@@ -39,8 +39,8 @@ class _Ledger:
 
     task: Task
     record: TaskRecord
-    #: Payloads that clients may still be reading, by client task; "": that of all of them.
-    stored: dict[str, Sealed] = field(default_factory=dict)
+    #: Payloads that clients may still be reading, with their meta, by client task; "": that of all of them.
+    stored: dict[str, tuple[dict[str, Any], Sealed]] = field(default_factory=dict)
     #: It stands in Redis.
     written: bool = False
     guard: threading.RLock = field(default_factory=threading.RLock)
@@ -179,7 +179,7 @@ class Ledgers(CommObserver):
         if isinstance(tree, Sealed):
             sealed = tree
         elif (kept := ledger.stored.get(client_task.id)) is not None:
-            sealed = kept
+            meta, sealed = kept
         else:
             sealed = self._payloads.store(tree)
             self._keep(ledger, client_task.id, meta, sealed)
@@ -207,7 +207,7 @@ class Ledgers(CommObserver):
         ledger = self._ledgers.get(task.msg_root_id)
         stored = ledger.stored.pop(client_task.id, None) if ledger else None
         if stored is not None:
-            self._payloads.release([stored])
+            self._payloads.release([stored[1]])
         return [self._journal.received_command(task.msg_root_id, record)]
 
     def retains(self, result: Sealed) -> bool:
@@ -240,7 +240,7 @@ class Ledgers(CommObserver):
         task.msg_root_id = left.root_id
         ledger = _Ledger(task=task, record=left)
         if left.data is not None:
-            ledger.stored[""] = left.data
+            ledger.stored[""] = dict(left.meta), left.data
         self._ledgers[task.msg_root_id] = ledger
         self._write(ledger)
         answered = [one for one in left.client_tasks if one.received]
@@ -289,7 +289,7 @@ class Ledgers(CommObserver):
         """Remember what was stored; a successor would find it in the ledger."""
         with ledger.guard:
             if sealed.blob is not None:
-                ledger.stored[client_task_id] = sealed
+                ledger.stored[client_task_id] = meta, sealed
             if self._journal.resume:
                 ledger.record = replace(ledger.record, meta=meta, data=sealed)
                 ledger.written = False
@@ -306,7 +306,7 @@ class Ledgers(CommObserver):
             self._write(ledger)
             self._journal.ended(ledger.record.root_id, str(ledger.task.completion_status), time.time())
         finally:
-            self._payloads.release(ledger.stored.values())
+            self._payloads.release(sealed for _, sealed in ledger.stored.values())
 
     def _quietly(self, step: Callable[[], object]) -> None:
         """What people read of a task is worth a warning, not the task."""

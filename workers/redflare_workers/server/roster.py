@@ -56,6 +56,7 @@ class Roster:
         on_silent: the heartbeat of a client is gone, or it has left; called once until it is back.
         on_alive: it is back, with a reason.
         on_heard: a client to which nothing was handed because beats were missing may be handed something again.
+        on_change: a client has joined, or left.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Roster:
         on_silent: Callable[[str], None],
         on_alive: Callable[[str, str], None],
         on_heard: Callable[[str], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._job_id = job_id
         self._read_roll = read_roll
         self._on_silent = on_silent
         self._on_alive = on_alive
         self._on_heard = on_heard
+        self._on_change = on_change
         self._guard = threading.Lock()
         self._known: dict[str, _Known] = {}
 
@@ -128,6 +131,8 @@ class Roster:
         """What the roll tells now."""
         for entry in sorted(entries, key=lambda entry: entry.joined):
             with self._guard:
+                before = self._known.get(entry.name)
+                changed = before is None or bool(before.entry.left) is not bool(entry.left)
                 known = self._know(entry)
                 gone = not entry.alive
                 report, alive = gone and not known.reported, known.reported and not gone
@@ -135,6 +140,8 @@ class Roster:
                 heard = known.silent
                 known.silent = gone or entry.missed_beats > _MISSED_BEATS
                 heard = heard and not known.silent
+            if changed:
+                self._on_change()
             if report:
                 self._on_silent(entry.name)
             if alive:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..apis.client import Client
 from ..apis.fl_constant import ProcessType
 from ..apis.server_engine_spec import ServerEngineSpec
+from ..client_watch import ClientWatch
 from ..run_engine import RunEngine
 
 
@@ -31,11 +33,20 @@ class ServerEngine(RunEngine, ServerEngineSpec):
     ) -> None:
         super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components)
         self._clients = clients
+        self._watch = ClientWatch()
         self._workspace = Path(workspace)
 
     def get_clients(self) -> list[Client]:
         """The clients that take part now, in the order in which they joined."""
         return self._clients()
+
+    def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have ``fn`` called whenever a client joins or leaves, until the context ends."""
+        return self._watch.watching(fn)
+
+    def clients_changed(self) -> None:
+        """For the job: a client has joined, or left."""
+        self._watch.changed()
 
     def get_workspace(self) -> str:
         """Folder for what components write."""

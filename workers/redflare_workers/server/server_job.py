@@ -203,6 +203,7 @@ class ServerJob:
             self._on_silent,
             self._on_alive,
             lambda name: desk.may_ask({name}),
+            self.engine.clients_changed,
         )
         desk = TaskDesk(
             self.communicator,

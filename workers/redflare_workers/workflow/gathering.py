@@ -5,13 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
-from typing import Final
 
 from ..apis.server_engine_spec import ServerEngineSpec
 from ..apis.signal import Signal
-
-#: Seconds between two looks: an engine does not say when somebody joins.
-_LOOK_EVERY: Final = 0.2
 
 
 def wait_for_clients(
@@ -31,12 +27,14 @@ def wait_for_clients(
         names: these must be among them.
         timeout: seconds after which whoever has joined will do; 0: no limit.
     """
-    aborted = threading.Event()
+    changed = threading.Event()
     deadline = time.monotonic() + timeout if timeout else None
-    with abort_signal.add_callback(aborted.set):
+    with abort_signal.add_callback(changed.set), engine.watch_clients(changed.set):
         while True:
+            changed.clear()
             joined = [client.name for client in engine.get_clients()]
+            left = None if deadline is None else deadline - time.monotonic()
             enough = len(joined) >= least and set(names) <= set(joined)
-            if enough or aborted.is_set() or (deadline is not None and time.monotonic() >= deadline):
+            if enough or abort_signal.triggered or (left is not None and left <= 0):
                 return joined
-            aborted.wait(_LOOK_EVERY)
+            changed.wait(left)

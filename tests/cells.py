@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import fakeredis
-from redflare_broker.cell import Cell, Reply
+from redflare_broker.cell import LATER, Answer, Cell, Reply, Request
 from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.limits import CodecLimits
 from redflare_broker.replies import Reply as RedisReply
 from redflare_broker.scripts import Policy
 from redflare_broker.settings import LinkSettings
+
+from tests.waiting import wait_until
 
 #: Seconds after which keys of a test are gone.
 RETENTION: Final = 30.0
@@ -35,6 +37,8 @@ class Cells:
     def __init__(self, server: Server, settings: LinkSettings = SETTINGS) -> None:
         self.server = server
         self.settings = settings
+        #: Looks for keys; replaced where the cells' user may not.
+        self.scan: Callable[[], Iterable[str]] = lambda: server.scan(f"{settings.namespace}:*")
         self._made: list[Cell] = []
 
     def make(self, fqcn: str, handlers: dict[str, Callable[..., Any]] | None = None, **changes: Any) -> Cell:
@@ -65,7 +69,7 @@ class Cells:
 
     def keys(self) -> set[str]:
         """All keys of this namespace."""
-        return set(self.server.scan(f"{self.settings.namespace}:*"))
+        return set(self.scan())
 
     def blobs(self) -> set[str]:
         """Keys of chunks."""
@@ -87,6 +91,22 @@ def _entry(item: RedisReply) -> dict[str, str]:
     assert isinstance(flat, list)
     texts = [value.decode(errors="replace") for value in flat if isinstance(value, bytes)]
     return {"entry": entry_id.decode(), **dict(zip(texts[::2], texts[1::2], strict=True))}
+
+
+class Parking:
+    """A handler that answers later."""
+
+    def __init__(self) -> None:
+        self.parked: list[Request] = []
+
+    def __call__(self, request: Request) -> Answer:
+        self.parked.append(request)
+        return LATER
+
+    def wait(self, count: int = 1) -> Request:
+        """The last of so many requests."""
+        wait_until(lambda: len(self.parked) >= count, what=f"{count} parked requests")
+        return self.parked[-1]
 
 
 class Replies:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from redflare_broker.cell import LATER, Answer, Request
+from redflare_broker.cell import Answer, Cell, Request
 from redflare_broker.embedded import EmbeddedServer
 
-from tests.cells import SETTINGS, Replies, cells_at
+from tests.cells import SETTINGS, Parking, Replies, cells_at
 from tests.children import Child
 from tests.programs import cell as program
 from tests.programs.cell import CellArgs
@@ -71,14 +71,14 @@ def test_requests_survive_a_network_that_breaks_again_and_again(
 
 
 def test_a_handler_behind_a_broken_network_answers_when_it_is_back(url: str, cable: Proxy, namespace: str) -> None:
-    parked: list[Request] = []
+    parking = Parking()
     with cells_at(url, namespace) as near, cells_at(cable.url, namespace) as far:
-        far.make("server", {"park": lambda request: parked.append(request) or LATER})
+        far.make("server", {"park": parking})
         replies = Replies()
         near.make("site").ask("c", "park", "server", on_reply=replies)
-        wait_until(lambda: parked)
+        request = parking.wait()
         cable.drop()
-        parked[0].reply("OK", {"late": True})
+        request.reply("OK", {"late": True})
         assert not replies.all
         cable.pass_through()
         wait_until(lambda: replies.all)
@@ -88,31 +88,31 @@ def test_a_handler_behind_a_broken_network_answers_when_it_is_back(url: str, cab
 def test_a_cell_starts_when_its_server_does(namespace: str) -> None:
     with embedded() as node, cells_at(node.url, namespace) as cells:
         node.kill()
-        started = threading.Event()
-        made = threading.Thread(target=lambda: (cells.make("site"), started.set()))
-        made.start()
+        made: list[Cell] = []
+        starting = threading.Thread(target=lambda: made.append(cells.make("site")))
+        starting.start()
         node.restart()
-        assert started.wait(20)
-        made.join()
+        starting.join(20)
+        assert made[0].epoch
 
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_requests_survive_a_restart_of_the_server(namespace: str, durable: bool) -> None:
-    parked: list[Request] = []
+    parking = Parking()
     with embedded(durable=durable) as node, cells_at(node.url, namespace) as cells:
-        cells.make("server", {"park": lambda request: parked.append(request) or LATER})
+        cells.make("server", {"park": parking})
         site = cells.make("site")
         replies = Replies()
         for _ in range(10):
             site.ask("c", "park", "server", on_reply=replies)
-        wait_until(lambda: len(parked) == 10)
+        parking.wait(10)
         node.kill()
-        parked[0].reply()
+        parking.parked[0].reply()
         site.ask("c", "park", "server", on_reply=replies)
         node.restart()
-        wait_until(lambda: len({request.id for request in parked}) == 11, 20)
+        wait_until(lambda: len({request.id for request in parking.parked}) == 11, 20)
         wait_until(lambda: len(replies.all) == 1, 20)
-        for request in parked[1:]:
+        for request in parking.parked[1:]:
             request.reply()
         wait_until(lambda: len(replies.all) == 11, 20)
         assert all(reply.ok for reply in replies.all)

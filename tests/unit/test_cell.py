@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_broker.cell import LATER, Answer, Cell, ReplyCode, Request
+from redflare_broker.cell import Answer, Cell, ReplyCode, Request
 from redflare_broker.errors import BlobMissing, ConfigError, EncodeError
+from redflare_broker.replies import Arg
 from redflare_broker.sealed import Sealed, seal
 
-from tests.cells import Cells, Replies, cells_on_fakeredis, threads_of
+from tests.cells import Cells, Parking, Replies, cells_on_fakeredis, threads_of
 from tests.waiting import wait_until
 
 BIG = np.arange(1000.0)
@@ -27,21 +28,6 @@ def cells() -> Iterator[Cells]:
 
 def echo(request: Request) -> Answer:
     return "OK", request.meta, request.data
-
-
-class Parking:
-    """A handler that answers later."""
-
-    def __init__(self) -> None:
-        self.parked: list[Request] = []
-
-    def __call__(self, request: Request) -> Answer:
-        self.parked.append(request)
-        return LATER
-
-    def wait(self, count: int = 1) -> Request:
-        wait_until(lambda: len(self.parked) >= count, what=f"{count} parked requests")
-        return self.parked[-1]
 
 
 # -- requests and replies ----------------------------------------------------------------------------------------------
@@ -166,12 +152,13 @@ def test_commands_run_before_the_reply_is_posted(cells: Cells) -> None:
     parking, replies = Parking(), Replies()
     cells.make("server", {"park": parking})
     cells.make("site").ask("c", "park", "server", on_reply=replies)
-    script = ["EVAL", "return redis.call('SET', KEYS[1], redis.call('EXISTS', KEYS[2]), 'PX', 9000)", 2]
-    keys: list[Any] = ["ns:{server}:seen", "ns:{site}:inbox"]
-    before = cells.redis("EXISTS", keys[1])
-    parking.wait().reply(with_commands=[[*script, *keys], ["SET", "ns:{server}:second", "1", "PX", 9000]])
+    script = "return redis.call('SET', KEYS[1], redis.call('EXISTS', KEYS[2]), 'PX', 9000)"
+    seen, second, inbox = "ns:{server}:seen", "ns:{server}:second", "ns:{site}:inbox"
+    assert cells.redis("EXISTS", inbox) == 0
+    commands: list[list[Arg]] = [["EVAL", script, 2, seen, inbox], ["SET", second, "1", "PX", 9000]]
+    parking.wait().reply(with_commands=commands)
     wait_until(lambda: replies.all)
-    assert (cells.redis("GET", keys[0]), cells.redis("GET", "ns:{server}:second")) == (b"%d" % before, b"1")
+    assert (cells.redis("GET", seen), cells.redis("GET", second)) == (b"0", b"1")
 
 
 def test_a_command_that_is_refused_is_logged_and_the_reply_goes_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from redflare_broker.pool import Pool
@@ -34,10 +35,15 @@ def test_work_that_is_quick_needs_few_threads(pool: Pool) -> None:
     assert len(set(names)) < 10
 
 
+def _pass_on(awaited: threading.Event, then: threading.Event) -> None:
+    if awaited.wait(10):
+        then.set()
+
+
 def test_work_that_waits_for_later_work_gets_it(pool: Pool) -> None:
     steps = [threading.Event() for _ in range(50)]
     for before, after in itertools.pairwise(steps):
-        pool.submit(lambda mine=before, next_one=after: mine.set() if next_one.wait(10) else None)
+        pool.submit(partial(_pass_on, after, before))
     pool.submit(steps[-1].set)
     wait_until(steps[0].is_set)
 
@@ -62,7 +68,7 @@ def test_close_does_what_was_submitted_and_names_who_is_stuck(pool: Pool) -> Non
     release, done = threading.Event(), list[int]()
     pool.submit(lambda: release.wait(10))
     for number in range(20):
-        pool.submit(lambda number=number: done.append(number))
+        pool.submit(partial(done.append, number))
     stuck = pool.close(timeout=0.3)
     assert len(stuck) == 1
     assert sorted(done) == list(range(20))

@@ -12,13 +12,14 @@ from typing import Any, Final
 import pytest
 from redflare_broker.entry import check_task_id
 from redflare_broker.errors import ConfigError
-from redflare_broker.keys import JobKeys, Keys, LinkKeys
+from redflare_broker.keys import CellKeys, JobKeys, Keys, LinkKeys
 from redis.crc import key_slot
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
 NS: Final = Keys("ns")
 LINK: Final = NS.link("F")
 JOB: Final = NS.job("X")
+CELL: Final = NS.cell("C")
 #: Arguments of the keys that take one, as the table writes them.
 ARGUMENTS: Final = {
     "task": ["<task_id>"],
@@ -27,8 +28,9 @@ ARGUMENTS: Final = {
     "task_blob": ["<id>"],
 }
 JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"]}
+CELL_ARGUMENTS: Final = {"blob": ["<id>"]}
 #: Chunks are numbered below the prefix that ``keys.py`` makes.
-CHUNKED: Final = ("result_blob", "task_blob")
+CHUNKED: Final = ("blob", "result_blob", "task_blob")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def documented() -> dict[str, Described]:
 def coded() -> dict[str, Described]:
     """What ``keys.py`` makes, with what its docstrings say."""
     made = [*_made(LINK, LinkKeys, except_for=("prefix",)), *_made(NS, Keys, except_for=("link", "job", "cell"))]
+    made += _made(CELL, CellKeys, except_for=("prefix",), arguments=CELL_ARGUMENTS)
     # the keys of the server's cell are the cell's own
     made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat"), arguments=JOB_ARGUMENTS)
     return dict(made)
@@ -81,7 +84,7 @@ def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
 
 def test_the_table_has_no_key_without_an_end() -> None:
     rows = documented()
-    assert len(rows) == 19
+    assert len(rows) == 24
     assert {said.kind for said in rows.values() if not said.expires} == {"channel"}
 
 

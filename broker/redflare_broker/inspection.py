@@ -7,22 +7,20 @@ The parts of one view are of about the same moment, not of exactly the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Final, cast
+from typing import cast
 
 from .connection import Server
 from .dead_letters import DeadLetter, DeadLetters
 from .entry import check_task_id
-from .errors import ConfigError
-from .fqcn import FQCN
+from .job_inspection import JobInspector
+from .job_story import JobStory
 from .keys import DEFAULT_NAMESPACE, Keys, LinkKeys
-from .lane import Command, Lane, Reply, require
+from .lane import Lane
+from .looking import BATCH, fqcns, is_fqcn, now_of, pipeline, stored, text_hash
 from .presence import Presence, read_presence
 from .story import TaskStory, waiting
-
-#: Chunks whose lengths are asked for in one go.
-_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +56,20 @@ class LinkStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationStatus:
-    """All links of a namespace, sorted by FQCN."""
+    """All links and jobs of a namespace, each sorted by FQCN."""
 
     url: str
     namespace: str
     links: tuple[LinkStatus, ...]
+    #: without their ended tasks
+    jobs: tuple[JobStory, ...]
     #: all payload chunks that stand in Redis, shared ones counted once
     blob_chunks: int
     blob_bytes: int
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "links": [link.to_json() for link in self.links]}
+        links, jobs = [link.to_json() for link in self.links], [job.to_json() for job in self.jobs]
+        return {**asdict(self), "links": links, "jobs": jobs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +101,22 @@ class Inspector:
         self.server = server
         self.keys = Keys(namespace)
 
+    @property
+    def jobs(self) -> JobInspector:
+        return JobInspector(self.server, self.keys)
+
     def status(self) -> FederationStatus:
-        """Every link, with the payload that stands in Redis."""
+        """Every link and job, with the payload that stands in Redis."""
         names = set(self.server.scan(f"{self.keys.namespace}:*"))
         seen = self._seen()
         chunks = self._chunk_sizes(names)
-        fqcns = set(self._fqcns(names, "link")) | set(seen)
-        links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(fqcns))
+        linked = set(self._fqcns(names, "link")) | set(seen)
+        links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(linked))
         return FederationStatus(
             url=self.server.url,
             namespace=self.keys.namespace,
             links=links,
+            jobs=tuple(self.jobs.all(names)),
             blob_chunks=len(chunks),
             blob_bytes=sum(chunks.values()),
         )
@@ -142,7 +148,7 @@ class Inspector:
         """The clock of the Redis that holds a link, in ms."""
         route = self.keys.link(fqcn).link
         with self.server.borrow(route) as lane:
-            return _now(lane.call("TIME"))
+            return now_of(lane.call("TIME"))
 
     def dead_letters(self, fqcn: str) -> DeadLetters:
         return DeadLetters(server=self.server, keys=self.keys.link(fqcn))
@@ -153,10 +159,7 @@ class Inspector:
         return [letter for fqcn in fqcns for letter in self.dead_letters(fqcn).all()]
 
     def _fqcns(self, names: Iterable[str], suffix: str) -> list[str]:
-        """FQCNs of the keys ``ns:{fqcn}:<suffix>`` among ``names``; what is not a legal FQCN is none of ours."""
-        head, tail = f"{self.keys.namespace}:{{", f"}}:{suffix}"
-        inner = (name[len(head) : -len(tail)] for name in names if name.startswith(head) and name.endswith(tail))
-        return sorted({fqcn for fqcn in inner if _is_fqcn(fqcn)})
+        return fqcns(self.keys.namespace, names, suffix)
 
     def _seen(self) -> dict[str, int]:
         """When each agent was last seen, in ms of Redis's clock."""
@@ -164,7 +167,7 @@ class Inspector:
             flat = cast("list[bytes]", lane.call("ZRANGE", self.keys.agents, 0, -1, "WITHSCORES"))
         pairs = zip(flat[::2], flat[1::2], strict=True)
         seen = {name.decode("utf-8", "replace"): _milliseconds(score) for name, score in pairs}
-        return {fqcn: at for fqcn, at in seen.items() if _is_fqcn(fqcn)}
+        return {fqcn: at for fqcn, at in seen.items() if is_fqcn(fqcn)}
 
     def _chunk_sizes(self, names: Iterable[str]) -> dict[str, int]:
         """Bytes of every payload chunk among ``names``."""
@@ -176,9 +179,9 @@ class Inspector:
         sizes: dict[str, int] = {}
         for prefix, chunks in blobs.items():
             with self.server.borrow(prefix) as lane:
-                for at in range(0, len(chunks), _BATCH):
-                    batch = chunks[at : at + _BATCH]
-                    replies = _pipeline(lane, [("STRLEN", chunk) for chunk in batch])
+                for at in range(0, len(chunks), BATCH):
+                    batch = chunks[at : at + BATCH]
+                    replies = pipeline(lane, [("STRLEN", chunk) for chunk in batch])
                     sizes.update(zip(batch, cast("list[int]", replies), strict=True))
         return {chunk: count for chunk, count in sizes.items() if count}
 
@@ -186,7 +189,7 @@ class Inspector:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as lane:
             sides = _read_sides(lane, keys, seen_ms)
-            lengths = _pipeline(lane, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
+            lengths = pipeline(lane, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
             task = _story(lane, keys, sides.open_task) if sides.open_task else None
         tasks, results, dead = cast("list[int]", lengths)
         own = sum(count for chunk, count in chunks.items() if chunk.startswith(keys.result_blob("")))
@@ -210,28 +213,17 @@ class Inspector:
         with self.server.borrow(keys.link) as lane:
             story = _story(lane, keys, task_id)
             sides = _read_sides(lane, keys, 0)
-        if story is None:
+        if story is None or not story.assigned:
+            # there is none, or it is a task of a job, which stands under a key of this form too
             return None
         return TaskView(
             story=story,
             agent=sides.agent,
             cj=sides.cj,
             waiting=waiting(story, sides.agent, sides.cj),
-            task_blob_bytes=self._stored(story.blob),
-            result_blob_bytes=self._stored(story.result_blob),
+            task_blob_bytes=stored(self.server, story.blob),
+            result_blob_bytes=stored(self.server, story.result_blob),
         )
-
-    def _stored(self, prefix: str) -> int:
-        """Bytes of one blob's chunks that are there, up to the first gap of a whole batch."""
-        total, first = 0, 0
-        while prefix:
-            with self.server.borrow(prefix) as lane:
-                replies = _pipeline(lane, [("STRLEN", f"{prefix}:{first + n}") for n in range(_BATCH)])
-            found = sum(cast("list[int]", replies))
-            if not found:
-                break
-            total, first = total + found, first + _BATCH
-        return total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,9 +236,9 @@ class _Sides:
 
 def _read_sides(lane: Lane, keys: LinkKeys, seen_ms: int) -> _Sides:
     beats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
-    time, link, *found = _pipeline(lane, [("TIME",), ("HGETALL", keys.link), *beats])
+    time, link, *found = pipeline(lane, [("TIME",), ("HGETALL", keys.link), *beats])
     agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", found)
-    now, held = _now(time), _hash(link)
+    now, held = now_of(time), text_hash(link)
     return _Sides(
         agent=read_presence("agent", held, agent_beat, agent_pttl, now, seen_ms),
         cj=read_presence("cj", held, cj_beat, cj_pttl, now),
@@ -257,32 +249,10 @@ def _read_sides(lane: Lane, keys: LinkKeys, seen_ms: int) -> _Sides:
 
 def _story(lane: Lane, keys: LinkKeys, task_id: str) -> TaskStory | None:
     ledger = keys.task(task_id)
-    time, fields, ttl_ms = _pipeline(lane, [("TIME",), ("HGETALL", ledger), ("PTTL", ledger)])
-    held = _hash(fields)
-    return TaskStory.read(keys.fqcn, task_id, held, _now(time), cast("int", ttl_ms)) if held else None
-
-
-def _pipeline(lane: Lane, commands: Sequence[Command]) -> list[Reply]:
-    return [require(reply, lane.node) for reply in lane.pipeline(commands)]
+    time, fields, ttl_ms = pipeline(lane, [("TIME",), ("HGETALL", ledger), ("PTTL", ledger)])
+    held = text_hash(fields)
+    return TaskStory.read(keys.fqcn, task_id, held, now_of(time), cast("int", ttl_ms)) if held else None
 
 
 def _milliseconds(score: bytes) -> int:
     return int(float(score) * 1000)
-
-
-def _now(time: Reply) -> int:
-    seconds, micros = cast("tuple[bytes, bytes]", time)
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _hash(reply: Reply) -> dict[str, str]:
-    texts = [value.decode("utf-8", "backslashreplace") for value in cast("list[bytes]", reply)]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _is_fqcn(name: str) -> bool:
-    try:
-        FQCN.check(name)
-    except ConfigError:
-        return False
-    return True

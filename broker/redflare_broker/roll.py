@@ -21,7 +21,7 @@ from .lane import Lane
 from .replies import Arg, Reply
 from .scripts import NEXT, Answer, Policy, answer, run_command
 
-__all__ = ["Beat", "Began", "ClientHold", "Roll", "RollCall", "RollEntry", "ServerHold", "check"]
+__all__ = ["Beat", "Began", "ClientHold", "Roll", "RollCall", "RollEntry", "ServerHold", "check", "read_entry"]
 
 _NO_HEARTBEAT: Final = -2
 
@@ -240,7 +240,7 @@ def _roll_call(said: Answer) -> RollCall:
     if said.word != OK:
         return RollCall(word=said.word, reason=said.text())
     rest = said.rest
-    entries = [_entry(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
+    entries = [read_entry(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
     return RollCall(word=OK, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
 
 
@@ -271,7 +271,8 @@ def _server_of(beat: str, left_ms: int) -> tuple[float | None, str]:
         return None, ""
 
 
-def _entry(name: Reply, record: Reply, left_ms: Reply) -> RollEntry:
+def read_entry(name: Reply, record: Reply, left_ms: Reply) -> RollEntry:
+    """One client by its name, its record and the PTTL of its heartbeat; DecodeError: it is not a record of ours."""
     try:
         if not isinstance(name, bytes) or not isinstance(record, bytes) or not isinstance(left_ms, int):
             raise ValueError("is not name, record and time")

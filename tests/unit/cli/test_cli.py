@@ -102,7 +102,7 @@ def test_status_is_json_for_programs(cli: Cli, link: LinkSteps) -> None:
 
 def test_a_federation_without_agents_is_exit_code_1(cli: Cli) -> None:
     assert cli("status").exit_code == 1
-    assert "no agent and no CJ has been seen" in cli("status").stdout
+    assert "no agent, no CJ and no job has been seen" in cli("status").stdout
     assert cli.json("status")["links"] == []
 
 

@@ -9,7 +9,7 @@ import typer
 
 from redflare_workers.demo.command import demo
 
-from . import dead, status, tail, task
+from . import dead, job, simulate, status, tail, task
 from .connecting import EXIT_CODES
 
 app = typer.Typer(
@@ -35,21 +35,27 @@ def options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Look into a federation's Redis: agents, tasks, results, dead letters.
+    """Look into a federation's Redis: jobs, agents, tasks, results, dead letters.
 
     redflare status --watch         [dim]who is there and what each agent does[/dim]
+    redflare job list               [dim]which jobs there are[/dim]
+    redflare job show job-7         [dim]one job: its sites, its tasks, why they wait[/dim]
     redflare task 7c1e              [dim]one task's whole story[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
     redflare dead list              [dim]entries that nobody could read[/dim]
-    redflare demo                   [dim]a federated training on this machine[/dim]
+    redflare simulate trainer:train [dim]a workflow with all its sites on this machine[/dim]
+    redflare demo                   [dim]a federated training to watch[/dim]
 
-    All but the demo find the server by --url or REDFLARE_URL, and print JSON
-    for programs with --json.
+    Those that look into Redis find it by --url or REDFLARE_URL; the other two
+    start a server of their own. All but the demo print JSON for programs with
+    --json.
     """
 
 
 app.command("status", epilog=EXIT_CODES)(status.status)
+app.add_typer(job.app, name="job")
 app.command("task", epilog=EXIT_CODES)(task.task)
 app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.add_typer(dead.app, name="dead")
+app.command("simulate", epilog=simulate.EXIT_CODES)(simulate.simulate)
 app.command("demo")(demo)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import orjson
 import typer
 from redflare_broker import wording
-from redflare_broker.presence import Presence, State
+from redflare_broker.job_story import JobStory
+from redflare_broker.presence import State
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,32 @@ STATUS_STYLES: Final = {
     "ACCEPTED": "green",
     "REJECTED": "red",
     "ABORTED": "magenta",
+    # of jobs
+    "RUNNING": "cyan",
+    "FINISHED:COMPLETED": "green",
+    "FINISHED:ABORTED": "magenta",
+    "FINISHED:EXECUTION_EXCEPTION": "red",
+    # of their tasks
+    "ok": "green",
+    "timeout": "red",
+    "error": "red",
+    "client_dead": "red",
+    "cancelled": "magenta",
+    "aborted": "magenta",
 }
+
+
+class Present(Protocol):
+    """A side of a link, the server of a job, or a site of it."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def beat_age(self) -> float | None: ...
+
+    @property
+    def connected(self) -> bool: ...
 
 
 def console() -> Console:
@@ -52,8 +78,8 @@ def table(*headers: str) -> Table:
     return made
 
 
-def side(presence: Presence) -> Text:
-    """A side's state with the age of its last beat: "● connected, 2 s ago"."""
+def side(presence: Present) -> Text:
+    """Somebody's state with the age of its last beat: "● connected, 2 s ago"."""
     mark, style = _MARKS[presence.state]
     said = Text.assemble((f"{mark} {presence.state}", style))
     if presence.beat_age is not None and presence.state != "left":
@@ -71,3 +97,12 @@ def clock(ms: int, *, day: bool = False) -> str:
     """A moment in the local time of whoever looks: "10:15:02.123"."""
     local = wording.moment(ms).astimezone()
     return local.strftime("%Y-%m-%d %H:%M:%S." if day else "%H:%M:%S.") + f"{ms % 1000:03d}"
+
+
+def job_line(job: JobStory) -> Text:
+    """A job and what it waits for, unless its tasks say that: "job server.job-7  RUNNING for 3 min: waits for ..."."""
+    said = job.waiting
+    if job.runs:
+        known = bool(job.tasks) and job.server.connected and job.connected
+        said = f"{job.status or 'NEW'} for {wording.age(job.age)}" + ("" if known else f": {said}")
+    return Text.assemble("job ", (job.fqcn, "bold"), "  ", status(said))

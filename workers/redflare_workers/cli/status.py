@@ -12,6 +12,7 @@ from redflare_broker import wording
 from redflare_broker.changes import ChangeFeed
 from redflare_broker.errors import Unavailable
 from redflare_broker.inspection import FederationStatus, LinkStatus
+from redflare_broker.job_story import JobStory
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -34,7 +35,7 @@ def status(
     ] = False,
     as_json: showing.Json = False,
 ) -> None:
-    """Every agent: connected or not, its open task and what that waits for, queues, payload.
+    """Every job and agent: who is connected, the open tasks and what they wait for, queues, payload.
 
     An agent, and the CJ that hands it tasks, is one of these; the time behind
     it is the age of its last sign of life:
@@ -45,6 +46,9 @@ def status(
     [dim]· never[/dim]      nobody has been there
 
     T/R/D counts the entries in the streams: tasks, results, dead letters.
+
+    Jobs, if there are any, come first, with what each of their tasks waits
+    for; `redflare job show` tells more of one.
 
     [bold]Examples[/bold]
     redflare status
@@ -59,7 +63,7 @@ def status(
         showing.print_json(found.to_json())
     else:
         showing.console().print(_picture(found))
-    if not found.links:
+    if not found.links and not found.jobs:
         raise typer.Exit(NOT_FOUND)
 
 
@@ -109,12 +113,28 @@ def _pause(feed: ChangeFeed) -> None:
 
 def _picture(found: FederationStatus) -> Group:
     where = f"{found.url}, namespace {found.namespace}"
-    if not found.links:
-        return Group(Text(f"no agent and no CJ has been seen at {where}"))
-    agents = sum(link.agent.connected for link in found.links)
+    if not found.links and not found.jobs:
+        return Group(Text(f"no agent, no CJ and no job has been seen at {where}"))
+    parts: list[RenderableType] = [*_jobs(found.jobs)]
     payload = f"{wording.size(found.blob_bytes)} of payload in chunks"
-    summary = Text(f"{agents} of {len(found.links)} agents connected, {payload}\n{where}", style="dim")
-    return Group(_sides(found.links), Text(), _tasks(found.links), Text(), summary)
+    if found.links:
+        parts += [_sides(found.links), Text(), _tasks(found.links), Text()]
+        agents = sum(link.agent.connected for link in found.links)
+        payload = f"{agents} of {len(found.links)} agents connected, {payload}"
+    return Group(*parts, Text(f"{payload}\n{where}", style="dim"))
+
+
+def _jobs(jobs: Sequence[JobStory]) -> Iterator[RenderableType]:
+    """A line for each job, and under it one for each task that stands."""
+    for job in jobs:
+        head = showing.job_line(job)
+        yield head
+        for task in job.tasks if job.runs else ():
+            yield Padding(
+                Text.assemble(task.name, " ", (task.root_id, "dim"), f"  {wording.age(task.age)}"), (0, 0, 0, 2)
+            )
+            yield Padding(Text(task.waiting), (0, 0, 0, 4))
+        yield Text()
 
 
 def _sides(links: Sequence[LinkStatus]) -> Table:

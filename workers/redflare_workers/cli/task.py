@@ -37,6 +37,12 @@ def task(
     views = target.inspector.task(task_id, agent)
     if as_json:
         showing.print_json([view.to_json() for view in views])
+    if not views and not agent and (jobs := target.inspector.jobs.with_task(task_id)):
+        fail(
+            f"{task_id} is a task of job {jobs[0]}, and not of an agent: `redflare job show {jobs[0]}` tells of it, "
+            "and gives the ids that agents know it by",
+            NOT_FOUND,
+        )
     if not views:
         place = f"agent {agent}" if agent else "any agent"
         fail(

@@ -15,7 +15,9 @@ from typing import Any, Final, Self
 
 #: One process imports everything once, and each child is a fork of it: none inherits the test's threads or sockets.
 _processes: Final = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.programs.agent", "tests.programs.cj"])
+_processes.set_forkserver_preload(
+    [f"tests.programs.{name}" for name in ("agent", "cj", "client_job", "server_job", "trainer")]
+)
 
 #: Seconds a child may take to say what is waited for.
 PATIENCE: Final = 10.0

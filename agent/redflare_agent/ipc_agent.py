@@ -368,9 +368,16 @@ class IPCAgent(FlareAgent):
             self._heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
         elif self._link.peer is Peer.CLOSED:
-            self._close("the CJ said bye")
+            self._abandon("the CJ said bye")
         elif self._link.peer is Peer.DEAD:
-            self._close(f"no sign of the CJ for {self._link.liveness.silence:.0f} s")
+            self._abandon(f"no sign of the CJ for {self._link.liveness.silence:.0f} s")
+
+    def _abandon(self, reason: str) -> None:
+        """The CJ is gone for good: nobody waits for the current task's result."""
+        if self._close(reason):
+            with self._state:
+                if self._current is not None:
+                    self._current.aborted = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

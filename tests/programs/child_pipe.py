@@ -45,7 +45,11 @@ class ParentPipe:
             if word == "go":
                 self._go.set()
             else:
-                threading.Thread(target=orders[word], args=args, name=f"order-{word}", daemon=True).start()
+                self.run_order(orders[word], *args, name=word)
+
+    def run_order(self, order: Callable[..., None], *args: Any, name: str = "main") -> None:
+        """Run an order, or what is done without one, in a thread of its own."""
+        threading.Thread(target=order, args=args, name=f"order-{name}", daemon=True).start()
 
     def wait_at(self, point: str) -> None:
         """At a point like "before:settle" say "at" and wait for "go": the moment to kill this process, or another."""
@@ -65,6 +69,11 @@ class ParentPipe:
             return said
 
         setattr(owner, step, wrapped)
+
+    def reach(self, point: str, wanted: str) -> None:
+        """A point of the program's own; the same as a step if it is the one at which to wait."""
+        if point == wanted:
+            self._wait(point)
 
     def _wait(self, point: str) -> None:
         self._go.clear()

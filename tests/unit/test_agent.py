@@ -271,6 +271,17 @@ def test_a_bye_of_the_cj_ends_the_agent(redflare_link: LinkUnderTest) -> None:
             agent.get_task(timeout=10)
 
 
+def test_a_bye_aborts_the_task_that_another_cj_had_left(redflare_link: LinkUnderTest) -> None:
+    with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.cj() as older:
+        older.send("train", task_id="t")
+        task = agent.get_task(timeout=5)
+        assert task is not None
+        with redflare_link.cj():
+            assert not task.aborted
+        assert task.wait_aborted(10)
+        assert not agent.submit_result(TaskResult({}, "for nobody"))
+
+
 def test_a_newer_instance_closes_the_older_one_and_gets_its_task(redflare_link: LinkUnderTest) -> None:
     with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as older:
         answer = cj.send("train", {"x": 1}, task_id="t")

@@ -1,0 +1,34 @@
+"""A server for all tests here, and a federation of its own on it for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redflare_broker.embedded import EmbeddedServer
+
+from tests.federation import Federation
+from tests.scene import RETENTION
+from tests.waiting import wait_until
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[tuple[str, redis.Redis]]:
+    """URL and client of a server that holds no key any more after the tests: nothing of them has leaked."""
+    with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
+        yield server.url, client
+        wait_until(lambda: client.dbsize() == 0, RETENTION + 4)
+
+
+@pytest.fixture
+def federation(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[Federation]:
+    """In a namespace of its own; its processes are killed in the end, and its keys have TTLs."""
+    url, client = shared_server
+    with Federation(url, tmp_path, client, f"w{next(_numbers)}") as made:
+        yield made
+    made.assert_clean()

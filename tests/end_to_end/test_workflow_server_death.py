@@ -1,0 +1,190 @@
+"""A server that dies wherever it wants: its successor goes on, sites notice a pause, and the model is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redflare_broker.embedded import EmbeddedServer
+
+from tests.children import Child
+from tests.federation import Federation
+from tests.programs.server_job import SMALL
+
+ROUNDS = 6
+#: The round in which it dies, from 0.
+FATAL = 2
+SITES = (1, 2, 3)
+OPTIONS: dict[str, Any] = {"min_clients": len(SITES), "num_rounds": ROUNDS, "wait_time_after_min_received": 0}
+#: Elements of a model that is too large for an entry.
+LARGE = 100_000
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+POINTS = [
+    f"checkpointed:{FATAL}",
+    f"taking:{FATAL}:1",
+    f"taken:{FATAL}:1",
+    f"taking:{FATAL}:2",
+    f"taken:{FATAL}:2",
+    f"taking:{FATAL}:3",
+    f"taken:{FATAL}:3",
+    f"ending:{FATAL}",
+    f"ended:{FATAL}",
+    f"checkpoint:{FATAL + 1}",
+    f"checkpointed:{FATAL + 1}",
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_server: tuple[str, redis.Redis], tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Digest of the model that a run comes to in which nobody dies, by the model's size."""
+    url, client = shared_server
+    digests = {}
+    for size in (SMALL, LARGE):
+        with Federation(url, tmp_path_factory.mktemp("undisturbed"), client, f"u{size}") as federation:
+            federation.sites(SITES)
+            digests[size] = federation.model_of(federation.server(options=OPTIONS, size=size), ROUNDS)
+            federation.assert_trained_once(SITES, ROUNDS)
+            federation.assert_all_end()
+            federation.assert_clean()
+    return digests
+
+
+def finish(federation: Federation, server: Child, expected: str) -> None:
+    """The run ends as if nobody had died."""
+    assert federation.model_of(server, ROUNDS) == expected
+    federation.assert_trained_once(SITES, ROUNDS)
+    federation.assert_all_end()
+    federation.assert_clean()
+
+
+@SIZES
+@pytest.mark.parametrize("point", POINTS)
+def test_a_server_killed_anywhere_in_a_round_is_followed_by_one_that_comes_to_an_equal_model(
+    federation: Federation, undisturbed: dict[int, str], point: str, size: int
+) -> None:
+    federation.sites(SITES)
+    doomed = federation.server(options=OPTIONS, size=size, wait_at=point)
+    doomed.hear("at")
+    doomed.kill()
+    server = federation.server(options=OPTIONS, size=size)
+    finish(federation, server, undisturbed[size])
+
+
+@SIZES
+def test_a_server_killed_while_all_sites_train_hands_nothing_out_again(
+    federation: Federation, undisturbed: dict[int, str], size: int
+) -> None:
+    federation.sites(SITES, wait_at=f"training:{FATAL}")
+    doomed = federation.server(options=OPTIONS, size=size)
+    trainers = [children[0] for children in federation.trainers.values()]
+    for trainer in trainers:
+        trainer.hear("at")
+    doomed.kill()
+    server = federation.server(options=OPTIONS, size=size)
+    for trainer in trainers:
+        trainer.say("go")
+    finish(federation, server, undisturbed[size])
+
+
+@SIZES
+def test_results_that_come_while_no_server_is_there_are_taken_in_by_its_successor(
+    federation: Federation, undisturbed: dict[int, str], size: int
+) -> None:
+    federation.sites(SITES, wait_at=f"training:{FATAL}")
+    doomed = federation.server(options=OPTIONS, size=size)
+    trainers = [children[0] for children in federation.trainers.values()]
+    for trainer in trainers:
+        trainer.hear("at")
+    doomed.kill()
+    for trainer in trainers:
+        trainer.say("go")
+        while trainer.hear("submitted") != (FATAL, True):
+            pass
+    server = federation.server(options=OPTIONS, size=size)
+    finish(federation, server, undisturbed[size])
+
+
+def test_a_server_killed_in_every_round_comes_to_an_equal_model(
+    federation: Federation, undisturbed: dict[int, str]
+) -> None:
+    federation.sites(SITES)
+    for number in range(ROUNDS):
+        doomed = federation.server(options=OPTIONS, size=LARGE, wait_at=f"taken:{number}:2")
+        doomed.hear("at")
+        doomed.kill()
+    server = federation.server(options=OPTIONS, size=LARGE)
+    finish(federation, server, undisturbed[LARGE])
+
+
+def test_a_server_that_is_killed_right_after_its_start_again_and_again_is_followed(
+    federation: Federation, undisturbed: dict[int, str]
+) -> None:
+    federation.sites(SITES)
+    for _ in range(5):
+        federation.server(options=OPTIONS, size=LARGE).kill()
+    server = federation.server(options=OPTIONS, size=LARGE)
+    finish(federation, server, undisturbed[LARGE])
+
+
+def test_a_server_that_is_replaced_while_it_lives_ends_and_changes_nothing(
+    federation: Federation, undisturbed: dict[int, str]
+) -> None:
+    federation.sites(SITES)
+    older = federation.server(options=OPTIONS, size=LARGE, wait_at=f"taken:{FATAL}:2")
+    older.hear("at")
+    server = federation.server(options=OPTIONS, size=LARGE)
+    assert federation.model_of(server, ROUNDS) == undisturbed[LARGE]
+    older.say("go")
+    assert older.hear("outcome")[0] == "FENCED"
+    assert older.hear("threads") == ([],)
+    older.end()
+    federation.assert_trained_once(SITES, ROUNDS)
+    federation.assert_all_end()
+    federation.assert_clean()
+
+
+def test_a_site_that_restarts_while_the_server_is_away_goes_on_with_its_task(
+    federation: Federation, undisturbed: dict[int, str]
+) -> None:
+    federation.sites(SITES, wait_at=f"training:{FATAL}")
+    doomed = federation.server(options=OPTIONS, size=LARGE)
+    trainers = [children[0] for children in federation.trainers.values()]
+    for trainer in trainers:
+        trainer.hear("at")
+    doomed.kill()
+    federation.cjs["site-2"][0].kill()
+    federation.cj("site-2")
+    for trainer in trainers:
+        trainer.say("go")
+    server = federation.server(options=OPTIONS, size=LARGE)
+    finish(federation, server, undisturbed[LARGE])
+
+
+# -- Redis is hurt as well ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_server", [True, False], ids=["server killed too", "server lives"])
+@pytest.mark.parametrize("point", [f"taken:{FATAL}:2", f"ended:{FATAL}", f"checkpointed:{FATAL}"])
+def test_a_redis_that_crashes_and_reads_its_file_costs_no_training(
+    tmp_path: Path, undisturbed: dict[int, str], point: str, with_server: bool
+) -> None:
+    with (
+        EmbeddedServer(tmp_path / "server", extra={"appendfsync": "always"}) as redis_server,
+        redis.Redis.from_url(redis_server.url) as client,
+        Federation(redis_server.url, tmp_path, client) as federation,
+    ):
+        federation.sites(SITES)
+        server = federation.server(options=OPTIONS, size=LARGE, wait_at=point)
+        server.hear("at")
+        if with_server:
+            server.kill()
+        redis_server.kill()
+        redis_server.stop()
+        if with_server:
+            server = federation.server(options=OPTIONS, size=LARGE)
+        redis_server.start()
+        if not with_server:
+            server.say("go")
+        finish(federation, server, undisturbed[LARGE])

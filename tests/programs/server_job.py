@@ -1,0 +1,128 @@
+"""A job's server: runs a workflow, tells what it takes in, and waits for its test wherever that wants to kill it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import numpy as np
+from redflare_broker.settings import LinkSettings
+from redflare_workers.apis import ClientTask, FLContext
+from redflare_workers.server import ServerJob
+from redflare_workers.workflow.cyclic import Cyclic
+from redflare_workers.workflow.fedavg import FedAvg
+
+from .child_pipe import ParentPipe
+
+#: Elements of a model that is small enough for an entry.
+SMALL: Final = 8
+#: Threads of a child that are no part of what it runs.
+_OWN: Final = ("MainThread", "order-")
+#: Seconds that threads have to end after a run.
+_END_WITHIN: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerJobArgs:
+    """What a child server is made of."""
+
+    url: str
+    settings: LinkSettings
+    workflow: str = "FedAvg"
+    #: Of the workflow.
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: Elements of the model.
+    size: int = SMALL
+    #: "taken:2:1", a point of ``WatchedFedAvg``, at which to wait for the test.
+    wait_at: str = ""
+
+
+def initial_model(size: int) -> dict[str, Any]:
+    """No two elements are equal, and each can be halved a few times without rounding."""
+    return {"w": np.arange(size, dtype=np.float32)}
+
+
+def digest(model: dict[str, Any]) -> str:
+    """Equal for equal models, to the bit."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(model[name]).tobytes() for name in sorted(model))).hexdigest()
+
+
+class WatchedFedAvg(FedAvg):
+    """FedAvg whose points a test can wait at: ``checkpoint:n``, ``checkpointed:n`` and ``round:n`` around the beginning
+    of round n, ``taking:n:k`` and ``taken:n:k`` around its k-th result, ``ending:n`` and ``ended:n`` around its end.
+    """
+
+    def __init__(self, pipe: ParentPipe, wait_at: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pipe = pipe
+        self._reach = partial(pipe.reach, wanted=wait_at)
+        self._taken = 0
+
+    def checkpoint(self, fl_ctx: FLContext) -> None:
+        self._reach(f"checkpoint:{self.current_round}")
+        super().checkpoint(fl_ctx)
+        self._reach(f"checkpointed:{self.current_round}")
+
+    def _run_round(self, abort_signal: Any, fl_ctx: FLContext) -> bool:
+        self._taken = 0
+        self._pipe.tell("round", self.current_round)
+        return super()._run_round(abort_signal, fl_ctx)
+
+    def _take_result(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        number, nth = self.current_round, self._taken + 1
+        self._reach(f"taking:{number}:{nth}")
+        super()._take_result(client_task, fl_ctx)
+        self._taken = nth
+        self._pipe.tell("taken", number, client_task.client.name, client_task.id)
+        self._reach(f"taken:{number}:{nth}")
+
+    def _end_round(self, fl_ctx: FLContext) -> None:
+        number = self.current_round
+        self._reach(f"ending:{number}")
+        super()._end_round(fl_ctx)
+        self._reach(f"ended:{number}")
+
+
+def tell_threads(pipe: ParentPipe) -> None:
+    """Tells ("threads", names of those that are left) when all have ended, or should have."""
+    deadline = time.monotonic() + _END_WITHIN
+    left = _threads()
+    while left and time.monotonic() < deadline:
+        time.sleep(0.01)
+        left = _threads()
+    pipe.tell("threads", left)
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if not thread.name.startswith(_OWN)]
+
+
+def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
+    """Run the job; tells ("outcome", status, reason), ("model", digest, model if it is small) and ("history", ...)."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    begin = partial(initial_model, args.size)
+    controller: FedAvg | Cyclic
+    if args.workflow == "FedAvg":
+        controller = WatchedFedAvg(pipe, args.wait_at, begin, **args.options)
+    else:
+        controller = Cyclic(begin, **args.options)
+    job = ServerJob(controller, redis_url=args.url, settings=args.settings)
+
+    def run() -> None:
+        outcome = job.run()
+        pipe.tell("history", controller.history)
+        pipe.tell("model", digest(controller.model), controller.model if args.size <= SMALL else None)
+        pipe.tell("outcome", outcome.status, outcome.reason)
+        tell_threads(pipe)
+
+    pipe.tell("started")
+    pipe.run_order(run)
+    pipe.obey({"abort": job.abort})

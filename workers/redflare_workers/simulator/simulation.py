@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
+from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from redflare_broker.embedded import EmbeddedServer
 from redflare_broker.settings import LinkSettings
@@ -18,6 +19,7 @@ from ..job_outcome import JobOutcome
 from ..server.server_job import ServerJob
 from ..workflow.controller import Controller
 from .errors import SimulationError
+from .interrupts import interrupts_to
 from .outcome import SimulationOutcome
 from .plan import Plan
 from .progress import OnProgress, ProgressCounter
@@ -56,6 +58,8 @@ class Simulation(Generic[C]):
         self._ending = ExitStack()
         self._job: ServerJob | None = None
         self._done: Future[JobOutcome] = Future()
+        #: That the job is done, or an interrupt; a queue, because handlers of signals may put into it.
+        self._news: SimpleQueue[Literal["done", "interrupt"]] = SimpleQueue()
         self._server_thread = threading.Thread(target=self._run_job, name="redflare-simulated-server", daemon=True)
         self._local: Sites | None = None
         self._processes: list[SiteProcess] = []
@@ -63,6 +67,7 @@ class Simulation(Generic[C]):
         self._failure: str | None = None
 
     def __enter__(self) -> Self:
+        self._ending.enter_context(interrupts_to(lambda: self._news.put("interrupt")))
         return self
 
     def __exit__(
@@ -88,7 +93,8 @@ class Simulation(Generic[C]):
         self._ending.callback(self._end)
         self._start_sites()
         self._server_thread.start()
-        # interrupts come here, and not into the middle of the controller
+        if self._news.get() == "interrupt":
+            raise KeyboardInterrupt
         outcome = self._done.result()
         self._ending.close()
         if self._failure is not None and not outcome.ok:
@@ -131,6 +137,7 @@ class Simulation(Generic[C]):
             self._done.set_result(self._job.run())
         except BaseException as error:  # the top of this thread; ``run`` raises it
             self._done.set_exception(error)
+        self._news.put("done")
 
     def _on_failure(self, reason: str) -> None:
         """A site has failed, or a process has ended: as it should, if the job is over."""
@@ -165,3 +172,5 @@ class Simulation(Generic[C]):
             self._local.stop("the simulation has ended")
             if not self._local.wait(_HEED_WITHIN):
                 logger.warning("%r has not ended; it is left behind", self._local)
+            elif busy := self._local.busy:
+                logger.warning("train goes on for %s, although nobody waits for its result", ", ".join(busy))

@@ -52,8 +52,6 @@ class SiteAgent:
         self._stopping = True
         self._agent.stop()
         self._thread.join(_GRACE)
-        if self.busy:
-            logger.warning("%s: its function goes on, although nobody waits for its result any more", self.site)
 
     @property
     def busy(self) -> bool:

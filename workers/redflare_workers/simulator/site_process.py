@@ -100,12 +100,12 @@ class SiteProcess:
     def _explain(self) -> str:
         first, last = self._sites[0], self._sites[-1]
         sites = first if first == last else f"{first} to {last}"
-        code = self._process.returncode
+        code, words = self._process.returncode, list(self._last_words)
+        named = f"the process with {sites} (pid {self._process.pid})"
+        if code == 1 and words:
+            return f"{named} failed: {words[-1]}"
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        words = "\n".join(self._last_words)
-        return f"the process with {sites} (pid {self._process.pid}) {how}" + (
-            f"; the end of its output:\n{words}" * bool(words)
-        )
+        return "\n".join([f"{named} {how}; the end of its output:", *words] if words else [f"{named} {how}"])
 
     def __repr__(self) -> str:
         return f"<SiteProcess {self.name} pid={self._process.pid}: {len(self._sites)} sites>"

@@ -1,0 +1,120 @@
+"""What a simulation has come to, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ..simulator.progress import rounds_of
+from ..workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
+from . import showing
+
+if TYPE_CHECKING:
+    from ..simulator import SimulationOutcome
+
+#: A matrix of more sites than this fits no terminal; its means are shown.
+_WIDEST: Final = 6
+#: Rows of a table; of more, the first and last ones are shown.
+_LONGEST: Final = 20
+
+
+def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
+    """Print it."""
+    style = "green" if outcome.ok else "red"
+    rounds, planned = rounds_of(outcome.controller)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    facts.add_row("status", Text(outcome.status, style=style))
+    if outcome.reason:
+        facts.add_row("reason", Text(outcome.reason))
+    where = f"in {outcome.processes} processes" if outcome.processes else "in threads of this process"
+    facts.add_row("sites", f"{outcome.sites}, {where}")
+    if planned:
+        facts.add_row("rounds", f"{rounds} of {planned}")
+    facts.add_row("results", f"{outcome.results}, {outcome.results / max(outcome.seconds, 1e-9):.0f} per second")
+    facts.add_row("time", f"{outcome.seconds:.1f} s")
+    store = getattr(outcome.controller, "store", None)
+    if store is not None and outcome.ok:
+        facts.add_row("model", str(store.folder / store.NEWEST))
+    table = _table(outcome.controller)
+    console.print(Group(table, Text(), facts) if table is not None and table.row_count else facts)
+
+
+def as_numbers(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
+    """All of it as JSON values."""
+    controller = outcome.controller
+    rounds, planned = rounds_of(controller)
+    numbers: dict[str, Any] = {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "controller": type(controller).__name__,
+        "sites": outcome.sites,
+        "processes": outcome.processes,
+        "rounds": {"done": rounds, "planned": planned},
+        "results": outcome.results,
+        "seconds": round(outcome.seconds, 3),
+    }
+    for name in ("history", "contributions"):
+        if isinstance(kept := getattr(controller, name, None), list | dict):
+            numbers[name] = kept
+    if isinstance(controller, CrossSiteEval):
+        numbers["matrix"] = controller.results
+    return numbers
+
+
+def _table(controller: Controller) -> Table | None:
+    if isinstance(controller, FedAvg):
+        table = showing.table("round", "sites", f"{controller.metric or 'metric'} of its first model")
+        rows = [
+            (str(number), str(len(done["clients"])), _figure(done["metric"]))
+            for number, done in enumerate(controller.history, start=1)
+        ]
+        return _filled(table, rows)
+    if isinstance(controller, Cyclic):
+        table = showing.table("round", "order in which sites trained")
+        return _filled(table, [(str(n), ", ".join(names)) for n, names in enumerate(controller.history, start=1)])
+    if isinstance(controller, FedBuff):
+        table = showing.table("site", "results that counted")
+        return _filled(table, [(site, str(count)) for site, count in sorted(controller.contributions.items())])
+    return _matrix(controller) if isinstance(controller, CrossSiteEval) else None
+
+
+def _matrix(controller: CrossSiteEval) -> Table:
+    """One row for each model; one column for each site, or their mean."""
+    sites = sorted(controller.results)
+    owners = sorted({owner for measured in controller.results.values() for owner in measured})
+    wide = len(sites) <= _WIDEST
+    table = showing.table("model of", *(sites if wide else ["mean of the sites", "lowest", "highest"]))
+    rows = []
+    for owner in owners:
+        figures = [_first(controller.results[site].get(owner)) for site in sites]
+        known = [figure for figure in figures if figure is not None]
+        if wide:
+            rows.append((owner, *map(_figure, figures)))
+        else:
+            rows.append((owner, *map(_figure, (sum(known) / len(known), min(known), max(known)))))
+    return _filled(table, rows)
+
+
+def _first(metrics: dict[str, float] | None) -> float | None:
+    return next(iter(metrics.values())) if metrics else None
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _filled(table: Table, rows: Sequence[tuple[str, ...]]) -> Table:
+    left_out = len(rows) - _LONGEST
+    half = _LONGEST // 2
+    for number, row in enumerate(rows):
+        if left_out > 0 and number == half:
+            table.add_row(*("..." for _ in row))
+        if left_out <= 0 or number < half or number >= len(rows) - half:
+            table.add_row(*row)
+    return table

@@ -9,7 +9,7 @@ import typer
 
 from redflare_workers.demo.command import demo
 
-from . import dead, simulate, status, tail, task
+from . import dead, job, simulate, status, tail, task
 from .connecting import EXIT_CODES
 
 app = typer.Typer(
@@ -38,6 +38,8 @@ def options(
     """Look into a federation's Redis: jobs, agents, tasks, results, dead letters.
 
     redflare status --watch         [dim]who is there and what each agent does[/dim]
+    redflare job list               [dim]which jobs there are[/dim]
+    redflare job show job-7         [dim]one job: its sites, its tasks, why they wait[/dim]
     redflare task 7c1e              [dim]one task's whole story[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
     redflare dead list              [dim]entries that nobody could read[/dim]
@@ -51,6 +53,7 @@ def options(
 
 
 app.command("status", epilog=EXIT_CODES)(status.status)
+app.add_typer(job.app, name="job")
 app.command("task", epilog=EXIT_CODES)(task.task)
 app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.add_typer(dead.app, name="dead")

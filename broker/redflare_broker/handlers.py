@@ -52,6 +52,8 @@ class Handlers:
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
         self._in_hand: dict[str, Request] = {}
+        #: by id: answers that are not written yet
+        self._unwritten: dict[str, Letter] = {}
         #: by id: the attempt that was answered; the oldest first
         self._answered: dict[str, int] = {}
 
@@ -77,7 +79,13 @@ class Handlers:
                 held.attempt = max(held.attempt, envelope.attempt)
                 return older if older != entry_id else ""
             if envelope.attempt <= self._answered.get(envelope.id, -1):
-                return entry_id
+                letter = self._unwritten.get(envelope.id)
+                if letter is None:
+                    return entry_id
+                # it must stand until its answer does
+                if entry_id not in letter.deletes:
+                    letter.deletes.append(entry_id)
+                return ""
             try:
                 request = self._request(entry_id, envelope)
             except DecodeError as exc:
@@ -123,13 +131,11 @@ class Handlers:
             )
             letter.route = inbox
             letter.post = self._scripts.post_command(inbox, envelope.fields())
-            letter.done = partial(self._written, request)
-        letter.delete = self._finish(request)
-        self._outbox.send(letter)
+        self._finish(request, letter)
 
     def close(self, request: Request) -> None:
         """As ``Request.drop``."""
-        self._outbox.send(Letter(delete=self._finish(request)))
+        self._finish(request, Letter())
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -198,19 +204,25 @@ class Handlers:
         limits = self._settings.limits
         return store(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
 
-    def _finish(self, request: Request) -> str:
-        """It is in hand no longer; its entry."""
+    def _finish(self, request: Request, letter: Letter) -> None:
+        """It is in hand no longer: send its answer, and delete its entry then."""
+        letter.done = partial(self._written, request, letter)
         with self._guard:
             self._in_hand.pop(request.id, None)
             self._answered.pop(request.id, None)
             self._answered[request.id] = request.attempt
             if len(self._answered) > _REMEMBERED:
                 del self._answered[next(iter(self._answered))]
-            return request.entry_id
+            letter.deletes.append(request.entry_id)
+            self._unwritten[request.id] = letter
+        self._outbox.send(letter)
 
-    def _written(self, request: Request, what: Reply | RedflareError) -> None:
-        if isinstance(what, RedflareError):
-            logger.error("%s: the reply to %r was refused: %s", self._fqcn, request, what)
-            with self._guard:
+    def _written(self, request: Request, letter: Letter, what: Reply | RedflareError) -> None:
+        with self._guard:
+            if self._unwritten.get(request.id) is letter:
+                del self._unwritten[request.id]
+            if isinstance(what, RedflareError):
                 # who asks again shall be answered
                 self._answered.pop(request.id, None)
+        if isinstance(what, RedflareError):
+            logger.error("%s: the reply to %r was refused: %s", self._fqcn, request, what)

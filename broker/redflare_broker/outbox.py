@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .connection import Server
@@ -43,9 +43,9 @@ class Letter:
     #: Commands that must have run before, and a key on the node that they are for.
     before: Sequence[list[Arg]] = ()
     before_route: str = ""
-    #: An entry of the own inbox that may go afterwards.
-    delete: str = ""
-    #: Told the reply to ``post``, or the error that Redis has refused it with.
+    #: Entries of the own inbox that may go afterwards.
+    deletes: list[str] = field(default_factory=list)
+    #: Told the reply to ``post`` (None: there was none), or the error that Redis has refused it with.
     done: Callable[[Reply | RedflareError], None] | None = None
 
 
@@ -107,10 +107,15 @@ class Outbox:
             try:
                 undelivered = self._deliver(batch)
             except Exception as exc:
-                logger.exception("%s: messages are lost, a program error", self._inbox)
+                logger.exception("%s: %d messages cannot be written", self._inbox, len(batch))
                 for letter in batch:
                     self._tell(letter, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
                 continue
+            except BaseException:
+                # a Ctrl-C in a user's thread, which wrote for others too
+                if self._put_back(batch) and not self._pool.submit(self._work):
+                    self._stop_writing()
+                raise
             done += 1
             failures = failures + 1 if undelivered else 0
             if undelivered and not self._put_back(undelivered):
@@ -125,21 +130,23 @@ class Outbox:
         with self._changed:
             batch, self._queue = self._queue[:_MOST], self._queue[_MOST:]
             if not batch:
-                self._writing = False
-                self._changed.notify_all()
+                self._stop_writing()
             return batch
+
+    def _stop_writing(self) -> None:
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
 
     def _put_back(self, letters: list[Letter]) -> bool:
         """Queue what could not be written in front; False: there is no time left for it."""
         with self._changed:
             late = self._deadline is not None and time.monotonic() >= self._deadline
+            if not self._closed:
+                self._queue = letters + self._queue
             if self._closed or late:
-                self._writing = False
-                self._changed.notify_all()
-                if late:
-                    self._queue = letters + self._queue
+                self._stop_writing()
                 return False
-            self._queue = letters + self._queue
             return True
 
     def _pause(self, failures: int) -> None:
@@ -179,7 +186,7 @@ class Outbox:
                 failed += letters
                 continue
             self._tell_all(letters, replies)
-            self._deletes += [letter.delete for letter in letters if letter.delete]
+            self._deletes += [entry for letter in letters for entry in letter.deletes]
         self._delete()
         return failed
 
@@ -189,7 +196,7 @@ class Outbox:
             commands += letter.before
             if letter.post:
                 commands.append(letter.post)
-        deletes = self._deletes + [letter.delete for letter in batch if letter.delete]
+        deletes = self._deletes + [entry for letter in batch for entry in letter.deletes]
         if deletes:
             commands.append(["XDEL", self._inbox, *deletes])
         try:
@@ -258,10 +265,8 @@ class Outbox:
     def _tell_all(self, letters: list[Letter], posts: list[Reply]) -> None:
         told = iter(posts)
         for letter in letters:
-            if letter.post is None:
-                continue
             try:
-                self._tell(letter, require(next(told), self._inbox))
+                self._tell(letter, require(next(told), self._inbox) if letter.post else None)
             except RedflareError as exc:
                 self._tell(letter, exc)
 

@@ -116,19 +116,23 @@ class Questions:
             )
             self._outbox.send(Letter(route=inbox, post=self._scripts.post_command(inbox, envelope.fields())))
 
-    def store(self, source: Sealed) -> Sealed:
+    def store(self, source: Sealed, stop: Callable[[], bool] = lambda: False) -> Sealed:
         """Data as it is sent: the buffers of a large payload in chunks.
 
         Raises:
-            Unavailable: the server was closed.
+            Unavailable: the server is away, and ``stop`` says so, or the cell was stopped.
             ServerError: it refuses them.
         """
         if source.fits_entry(self._settings.limits):
             return source
         prefix = self._scripts.keys.blob(os.urandom(16).hex())
-        ttl_ms = self._settings.policy.retention_ms
         return store(
-            self._server, source, prefix, self._settings.limits, ttl_ms=ttl_ms, stop=lambda: bool(self._closed)
+            self._server,
+            source,
+            prefix,
+            self._settings.limits,
+            ttl_ms=self._settings.policy.retention_ms,
+            stop=lambda: bool(self._closed) or stop(),
         )
 
     def discard(self, stored: Sealed) -> None:
@@ -247,7 +251,7 @@ class Questions:
 
     def _store_and_send(self, pending: Pending) -> None:
         try:
-            stored = self.store(pending.source)
+            stored = self.store(pending.source, stop=lambda: not self._pending.waits(pending))
         except RedflareError as exc:
             self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(exc)}))
             return

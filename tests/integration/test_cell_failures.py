@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from redflare_broker.cell import Answer, Cell, Request
 from redflare_broker.embedded import EmbeddedServer
 
-from tests.cells import SETTINGS, Parking, Replies, cells_at
+from tests.cells import SETTINGS, Parking, Replies, cells_at, threads_of
 from tests.children import Child
 from tests.programs import cell as program
 from tests.programs.cell import CellArgs
@@ -117,6 +118,35 @@ def test_requests_survive_a_restart_of_the_server(namespace: str, durable: bool)
         wait_until(lambda: len(replies.all) == 11, 20)
         assert all(reply.ok for reply in replies.all)
         wait_until(lambda: not cells.entries("site"))
+
+
+def test_a_request_stands_until_its_answer_is_written(url: str, cable: Proxy, namespace: str) -> None:
+    parking, replies = Parking(), Replies()
+    with cells_at(url, namespace) as near, cells_at(cable.url, namespace) as far:
+        server = far.make("server", {"park": parking})
+        near.make("site").ask("c", "park", "server", on_reply=replies)
+        request = parking.wait()
+        cable.drop()
+        request.reply()
+        wait_until(lambda: server._silent)
+        assert [entry["id"] for entry in near.entries("server")] == [request.id]
+        cable.pass_through()
+        wait_until(lambda: replies.all)
+        wait_until(lambda: not near.entries("server"))
+        assert len(parking.parked) == 1
+
+
+def test_a_cell_stops_in_time_when_its_server_is_away(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    with embedded() as node, cells_at(node.url, namespace) as cells:
+        site = cells.make("site")
+        node.kill()
+        site.fire_and_forget("c", "note", "server")
+        started = time.monotonic()
+        site.stop(timeout=0.5)
+        assert time.monotonic() - started < 5
+        assert "1 messages could not be written, Redis is away" in caplog.text
+        assert threads_of("site") == []
+        node.restart()
 
 
 def test_a_request_that_was_parked_by_a_process_that_was_killed_is_parked_by_its_successor(

@@ -11,6 +11,7 @@ import pytest
 from redflare_broker.cell import LATER, Answer, Cell, ReplyCode, Request
 from redflare_broker.envelope import REPLY, REQUEST, Envelope
 from redflare_broker.errors import Fenced
+from redflare_broker.outbox import Letter
 
 from tests.cells import Cells, Replies, cells_on_fakeredis, threads_of
 from tests.waiting import wait_until
@@ -282,6 +283,40 @@ def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
         assert pending.attempt == site.epoch
         handler.requests[0].reply()
         wait_until(lambda: replies.all)
+
+
+def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:
+    cells.redis("SET", "ns:{server}:inbox", "no stream", "PX", 9000)
+    reply = cells.make("site").send_request("c", "do", "server", timeout=5)
+    assert reply.rc == ReplyCode.COMM_ERROR
+    assert "WRONGTYPE" in reply.error
+
+
+def test_a_reply_that_redis_refuses_is_given_to_who_asks_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    cells.redis("SET", "ns:{site}:inbox", "no stream", "PX", 9000)
+    post(cells, "server")
+    wait_until(lambda: "was refused" in caplog.text)
+    cells.redis("DEL", "ns:{site}:inbox")
+    post(cells, "server")
+    handler.wait(2)
+    wait_until(lambda: cells.entries("site"))
+
+
+def test_a_writer_that_is_interrupted_leaves_its_messages_to_another(cells: Cells) -> None:
+    site = cells.make("site")
+    deliver = site._outbox._deliver
+
+    def interrupted(batch: list[Letter]) -> list[Letter]:
+        site._outbox._deliver = deliver  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    site._outbox._deliver = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        site.fire_and_forget("c", "do", "server", {"number": 1})
+    site.fire_and_forget("c", "do", "server", {"number": 2})
+    wait_until(lambda: [entry["meta"] for entry in cells.entries("server")] == ['{"number":1}', '{"number":2}'])
 
 
 # -- entries that are none ---------------------------------------------------------------------------------------------

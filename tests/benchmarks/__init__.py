@@ -1,1 +1,1 @@
-"""The benchmark suite: ``python -m tests.benchmarks`` measures the link, and the floors beside it."""
+"""The benchmark suite: ``python -m tests.benchmarks`` measures the link, a job's server, and the floors beside them."""

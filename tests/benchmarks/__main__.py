@@ -15,12 +15,13 @@ import redis
 from redflare_broker.embedded import EmbeddedServer
 from rich.console import Console
 
-from . import abort, idle, payload, recovery, round_trip, throughput
+from . import abort, idle, payload, recovery, round_trip, server_payload, server_tasks, throughput
 from .harness import Bench, Benchmark, ChildError
 from .report import Report, circumstances
 
 BENCHMARKS: Final[Sequence[Benchmark]] = [
-    module.BENCHMARK for module in (round_trip, payload, throughput, idle, abort, recovery)
+    module.BENCHMARK
+    for module in (round_trip, payload, throughput, idle, abort, recovery, server_tasks, server_payload)
 ]
 
 
@@ -83,7 +84,7 @@ def _server(url: str | None) -> Iterator[str]:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="Measure the link between a CJ and its agent, and the floors beside it.",
+        description="Measure the link between a CJ and its agent, a job's server, and the floors beside them.",
     )
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--quick", action="store_true", help="one run with fewer samples, under a minute")

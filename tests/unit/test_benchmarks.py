@@ -11,9 +11,10 @@ import redis
 from redflare_broker.embedded import EmbeddedServer
 from rich.console import Console
 
-from tests.benchmarks import round_trip
+from tests.benchmarks import round_trip, server_payload, server_tasks
+from tests.benchmarks.federation import BenchServer, LightClients
 from tests.benchmarks.figures import Figure, Target, percentile, spread, summary
-from tests.benchmarks.harness import Bench, Child, ChildError, children, count_commands
+from tests.benchmarks.harness import Bench, Benchmark, Child, ChildError, children, count_commands
 from tests.benchmarks.report import Report
 
 
@@ -103,6 +104,33 @@ def test_twenty_samples_of_the_round_trip_become_a_table_and_json(tmp_path: Path
     assert {figure["key"] for figure in written["figures"]} == {figure.key for figure in round_trip.BENCHMARK.figures}
     assert all(figure["median"] > 0 for figure in written["figures"] if figure["key"] != "late.p50")
     assert "round trip, p50" in console.export_text()
+
+
+@pytest.mark.parametrize("benchmark", [server_tasks.BENCHMARK, server_payload.BENCHMARK], ids=lambda each: each.name)
+def test_a_few_samples_of_a_server_are_what_its_figures_speak_of(benchmark: Benchmark, tmp_path: Path) -> None:
+    with EmbeddedServer() as server:
+        values = benchmark.measure(Bench(url=server.url, workspace=str(tmp_path), scale=0.01))
+    assert {figure.key for figure in benchmark.figures} <= values.keys()
+    assert all(value > 0 for key, value in values.items() if not key.endswith("cpu") and key != "passed")
+
+
+def test_light_clients_hold_tasks_until_they_are_told_to_answer() -> None:
+    with (
+        EmbeddedServer() as redis_server,
+        children(
+            lambda: Child(BenchServer, redis_server.url, "job"),
+            lambda: Child(LightClients, redis_server.url, "job", 3, 0, True),
+        ) as (server, sites),
+    ):
+        sites.call("ask")
+        server.call("await_clients", 3)
+        server.call("begin_broadcast", 1 << 20)
+        assert len(sites.call("stamps", 3)) == 3
+        server.start("finish_broadcast")
+        with pytest.raises(ChildError, match="has not answered"):
+            server.result(timeout=0.1)
+        sites.call("answer")
+        assert server.result() == [0, 0, 0]
 
 
 def test_commands_of_clients_and_of_scripts_are_told_apart() -> None:

@@ -1,0 +1,134 @@
+"""Looking into a job that runs: a server and sites that are real, on every kind of server, seen from start to end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from redflare_broker.connection import Server
+from redflare_broker.inspection import Inspector
+from redflare_broker.job_story import JobStory, SiteStory
+from redflare_broker.settings import LinkSettings
+from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.client import ClientJob
+from redflare_workers.job_outcome import COMPLETED
+from redflare_workers.server import ServerJob
+from redflare_workers.workflow import FedAvg
+
+from tests.servers import KINDS
+from tests.waiting import wait_until
+
+SITES = ("site-1", "site-2", "site-3")
+
+
+class HeldBack(Executor):
+    """Adds one to a model, as soon as it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        assert self.may_answer.wait(30)
+        model = from_shareable(shareable).data
+        return DXO(DataKind.WEIGHTS, {name: array + 1 for name, array in model.items()}).to_shareable()
+
+
+class Federation:
+    """One job: its server and its sites are threads of this process."""
+
+    def __init__(self, redis: str, settings: LinkSettings, model: int = 50_000) -> None:
+        self.executors = {name: HeldBack() for name in SITES}
+        self.workflow = FedAvg({"w": np.zeros(model, np.float32)}, min_clients=3, num_rounds=1)
+        self.server = ServerJob(self.workflow, redis_url=redis, job_id="job-7", settings=settings)
+        self.sites = [
+            ClientJob(name, executor, redis_url=redis, job_id="job-7", settings=settings)
+            for name, executor in self.executors.items()
+        ]
+        self.threads: list[threading.Thread] = []
+
+    def start(self, *runs: ServerJob | ClientJob) -> None:
+        for run in runs:
+            self.threads.append(threading.Thread(target=run.run))
+            self.threads[-1].start()
+
+    def stop(self) -> None:
+        self.server.abort()
+        for executor in self.executors.values():
+            executor.may_answer.set()
+        for site in self.sites:
+            site.stop()
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(params=["unix", "redis70", "cluster"])
+def running(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Federation]]:
+    with KINDS[request.param]() as redis, Server.connect(redis.url, redis.options) as server:
+        federation = Federation(redis.url, LinkSettings(connection=redis.options))
+        try:
+            yield server, federation
+        finally:
+            federation.stop()
+
+
+def site(job: JobStory, name: str) -> SiteStory:
+    return next(each for each in job.sites if each.name == name)
+
+
+class Watcher:
+    """Looks at the job until it sees what is awaited."""
+
+    def __init__(self, server: Server) -> None:
+        self.inspector = Inspector(server)
+
+    def sees(self, what: Callable[[JobStory], object]) -> JobStory:
+        def look() -> JobStory | None:
+            return next((job for job in self.inspector.jobs.find("job-7") if what(job)), None)
+
+        job = wait_until(look, what="what is awaited of the job")
+        assert job is not None
+        return job
+
+    def reads(self, waiting: str) -> JobStory:
+        return self.sees(lambda job: waiting in job.waiting)
+
+
+def test_a_job_is_seen_from_its_first_site_to_its_end(running: tuple[Server, Federation]) -> None:
+    server, federation = running
+    watcher = Watcher(server)
+
+    federation.start(federation.sites[0])
+    watcher.sees(lambda job: site(job, "site-1").asks_since)
+    job = watcher.reads("waits for a server: there has never been one")
+    assert (job.status, job.server.state) == ("", "never")
+
+    federation.start(federation.server, *federation.sites[1:])
+    job = watcher.sees(lambda job: job.tasks and len(job.tasks[0].holders) == 3)
+    assert "waits for 3 more of at least 3 results: site-" in job.waiting
+    assert job.server.connected
+    assert [each.attendance.state for each in job.sites] == ["connected"] * 3
+    [task] = job.tasks
+    assert (task.name, task.kind, task.targets) == ("train", "broadcast", None)
+    assert (task.size > 200_000, task.stored) == (True, 200_000)
+
+    federation.executors["site-1"].may_answer.set()
+    federation.executors["site-3"].may_answer.set()
+    job = watcher.reads("waits for 1 more of at least 3 results: site-2 has had it for ")
+    assert [held.site for held in job.tasks[0].holders] == ["site-2"]
+    assert sorted(share.site for share in job.tasks[0].answers) == ["site-1", "site-3"]
+    watcher.sees(lambda job: site(job, "site-3").asks_since)
+
+    federation.executors["site-2"].may_answer.set()
+    job = watcher.reads(COMPLETED)
+    assert (job.tasks, [(ended.name, ended.status) for ended in job.ended_tasks]) == ((), [("train", "ok")])
+    assert [len(ended.answers) for ended in job.ended_tasks] == [3]
+    watcher.sees(lambda job: {each.attendance.state for each in job.sites} == {"left"})
+    assert watcher.inspector.status().jobs[0].fqcn == "server.job-7"

@@ -87,7 +87,7 @@ class Cell:
         self._shared_beats = heartbeats
         self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
         self._pool = Pool(f"redflare-cell-{fqcn}")
-        self._outbox = Outbox(server, self.keys.inbox, self._pool)
+        self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
         self._handlers = Handlers(server, self.federation, self._scripts, settings, self._outbox, self._pool)
         self._questions = Questions(server, self.federation, self._scripts, settings, self._outbox, self._pool)
         self._inbox = Inbox(server, self._scripts, self)
@@ -106,6 +106,9 @@ class Cell:
     def instance(self) -> str:
         """``<host>:<pid>:<8 hex digits>``, new for each start."""
         return self._me.name
+
+    def _settle_command(self, entry_ids: Sequence[str]) -> list[Arg]:
+        return self._scripts.settle_command(self._me, entry_ids)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .keys import CellKeys
@@ -64,6 +65,10 @@ class CellScripts:
     def post_command(self, inbox: str, fields: list[str | bytes | int | memoryview]) -> list[Arg]:
         """Put a message into any cell's inbox."""
         return command("cell_post", [inbox], [self.policy.retention_ms, *fields])
+
+    def settle_command(self, me: Tenant, entry_ids: Sequence[str]) -> list[Arg]:
+        """Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay."""
+        return command("cell_settle", [self.keys.inbox, self.keys.cell], [me.name, me.epoch, *entry_ids])
 
     def stands_command(self, inbox: str, entry_ids: list[str]) -> list[Arg]:
         """Which of these entries stand in a cell's inbox, without reading them."""

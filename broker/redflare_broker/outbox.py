@@ -53,13 +53,15 @@ class Outbox:
     """Writes letters in the order in which they were sent; thread-safe.
 
     Args:
-        inbox: the own inbox, where entries that were dealt with are deleted.
+        inbox: the own inbox.
+        settle: makes the command that deletes entries of it that were dealt with.
         pool: lends a thread.
     """
 
-    def __init__(self, server: Server, inbox: str, pool: Pool) -> None:
+    def __init__(self, server: Server, inbox: str, settle: Callable[[Sequence[str]], list[Arg]], pool: Pool) -> None:
         self._server = server
         self._inbox = inbox
+        self._settle = settle
         self._pool = pool
         self._changed = threading.Condition()
         self._queue: list[Letter] = []
@@ -198,7 +200,7 @@ class Outbox:
                 commands.append(letter.post)
         deletes = self._deletes + [entry for letter in batch for entry in letter.deletes]
         if deletes:
-            commands.append(["XDEL", self._inbox, *deletes])
+            commands.append(self._settle(deletes))
         try:
             replies = self._exchange(self._inbox, commands) if commands else []
         except Unavailable as exc:
@@ -232,7 +234,7 @@ class Outbox:
         if not self._deletes:
             return
         try:
-            self._exchange(self._inbox, [["XDEL", self._inbox, *self._deletes]])
+            self._exchange(self._inbox, [self._settle(self._deletes)])
             self._deletes = []
         except Unavailable as exc:
             # they are known, should they be read again, and are deleted with the next

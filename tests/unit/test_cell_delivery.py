@@ -181,6 +181,23 @@ def test_a_successor_handles_what_was_parked(cells: Cells) -> None:
     wait_until(lambda: not cells.entries("server"))
 
 
+def test_what_a_replaced_cell_answers_is_left_to_its_successor(cells: Cells) -> None:
+    held: list[Request] = []
+
+    def park(request: Request) -> Answer:
+        held.append(request)
+        return LATER
+
+    cells.make("server", {"get": park}, heartbeat_interval=5.0, heartbeat_ttl=20.0)
+    pending = cells.make("site").ask("c", "get", "server", on_reply=lambda reply: None)
+    wait_until(lambda: held)
+    # the successor is not there to read yet, only its hold
+    cells.redis("HSET", "ns:{server}:cell", "instance", "newer:1:ab", "epoch", 10**15)
+    held[0].reply("OK")
+    wait_until(lambda: not cells.entries("site"))
+    assert [entry["id"] for entry in cells.entries("server")] == [pending.id]
+
+
 def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     old_handler, new_handler, replies = Counting(later=True), Counting(), Replies()
     fenced = threading.Event()

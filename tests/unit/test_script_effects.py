@@ -147,7 +147,11 @@ def test_a_script_is_short_and_says_what_it_is(name: str) -> None:
         assert f"-- {title}" in head, f"{name} does not say {title}"
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SOURCES if not name.startswith("_")))
+#: What any cell may run on another's inbox: ids and numbers come back, for there is nothing to be refused.
+WITHOUT_WORDS = {"cell_post.lua", "cell_stands.lua"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SOURCES.keys() - WITHOUT_WORDS if not name.startswith("_")))
 def test_the_head_of_a_script_names_every_word_it_answers(name: str) -> None:
     head, code = SOURCES[name].split("\n\n", 1) if "\n\n" in SOURCES[name] else (SOURCES[name], SOURCES[name])
     words = set(re.findall(r"return \{'([A-Z]+)'", head + code))

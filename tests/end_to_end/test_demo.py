@@ -126,6 +126,16 @@ def test_killing_an_agent_in_every_round_gives_the_same_model_to_the_bit(
         assert numbers[same] == undisturbed[1][same]
 
 
+def test_killing_the_server_in_a_round_gives_the_same_model_to_the_bit(
+    tmp_path: Path, undisturbed: tuple[str, dict[str, Any]]
+) -> None:
+    output, numbers = finished(tmp_path, "--rounds", "3", "--kill-server")
+    assert numbers["server_kills"] == 1
+    assert output.count("killed (SIGKILL) in the middle of a round") == 1
+    for same in ("sha256", "federated", "alone", "pooled"):
+        assert numbers[same] == undisturbed[1][same]
+
+
 @pytest.mark.parametrize(
     ("send", "code"),
     [
@@ -138,7 +148,7 @@ def test_killing_an_agent_in_every_round_gives_the_same_model_to_the_bit(
 def test_a_signal_in_the_middle_ends_everything(tmp_path: Path, send: Callable[[int], None], code: int) -> None:
     with running(tmp_path, "--rounds", "9999", "--kill-agents") as demo:
         demo.read_until("round   2/9999")
-        assert len(demo.processes()) >= 5
+        assert len(demo.processes()) >= 7
         send(demo.process.pid)
         _, errors = demo.process.communicate(timeout=20)
         assert demo.process.returncode == code
@@ -152,6 +162,16 @@ def test_an_agent_that_a_stranger_kills_is_replaced(tmp_path: Path) -> None:
         victim = next(process for process in demo.processes() if process.cmdline()[-1].endswith("site-3"))
         victim.kill()
         demo.read_until(f"site-3: agent {victim.pid} ended by itself")
+        demo.read_until("/9999  federated")
+
+
+@pytest.mark.parametrize(("program", "name"), [("server", "the server"), ("client_jobs", "the client jobs")])
+def test_a_server_or_client_jobs_that_a_stranger_kills_are_replaced(tmp_path: Path, program: str, name: str) -> None:
+    with running(tmp_path, "--rounds", "9999") as demo:
+        demo.read_until("round   2/9999")
+        victim = next(each for each in demo.processes() if f"redflare_workers.demo.{program}" in each.cmdline())
+        victim.kill()
+        demo.read_until(f"{name}: {victim.pid} ended by itself")
         demo.read_until("/9999  federated")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from redflare_workers.demo.data import Samples
 from redflare_workers.demo.display import Display
-from redflare_workers.demo.events import RoundEnded, SiteAnswered, SiteChanged, State
+from redflare_workers.demo.events import JobProcessEnded, RoundEnded, SiteAnswered, SiteChanged, State
 from redflare_workers.demo.sparkline import sparkline
 from rich.console import Console
 
@@ -38,6 +38,13 @@ def test_without_a_terminal_each_round_is_one_plain_line() -> None:
 def test_without_a_terminal_a_killed_agent_is_named() -> None:
     lines = shown(KILLED, STARTED, terminal=False)
     assert lines == "round   2  site-1: agent 4711 killed (SIGKILL) half-way through its training; starting another\n"
+
+
+def test_without_a_terminal_a_killed_server_is_named() -> None:
+    killed = JobProcessEnded(name="the server", pid=4713, round_number=1, killed=True)
+    assert shown(killed, terminal=False) == (
+        "round   2  the server: 4713 killed (SIGKILL) in the middle of a round; starting another\n"
+    )
 
 
 def test_the_live_table_shows_who_was_killed_until_the_successor_is_ready() -> None:

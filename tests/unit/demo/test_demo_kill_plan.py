@@ -1,8 +1,8 @@
-"""Whom the demo kills: one agent a round, in turn, once."""
+"""Whom the demo kills: one agent a round, in turn, once; and the server in some rounds."""
 
 from __future__ import annotations
 
-from redflare_workers.demo.kill_plan import KillPlan
+from redflare_workers.demo.kill_plan import KillPlan, ServerKillPlan
 
 SITES = ["site-1", "site-2", "site-3"]
 
@@ -22,3 +22,10 @@ def test_the_successor_of_a_victim_is_left_alone() -> None:
     assert plan.strikes("site-2", 2)
     assert not plan.strikes("site-2", 2)
     assert plan.kills == 1
+
+
+def test_the_server_is_killed_once_in_every_fifth_round_whichever_agent_is_half_way_first() -> None:
+    plan = ServerKillPlan()
+    asked = [number for number in range(1, 13) for _site in SITES]
+    assert [number for number in asked if plan.strikes(number)] == [2, 7, 12]
+    assert plan.kills == 3

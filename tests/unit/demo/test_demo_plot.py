@@ -24,6 +24,7 @@ def outcome(path: Path, rounds: int) -> Outcome:
         pooled=curve("all data together", 0.96),
         sha256="0" * 64,
         kills=0,
+        server_kills=0,
         seconds=1.0,
         plot=str(path),
     )

@@ -37,7 +37,14 @@ def test_the_handlers_of_before_are_put_back() -> None:
 
 def test_a_signal_that_came_first_stops_the_demo_before_anything_starts(tmp_path: Path) -> None:
     options = Options(
-        rounds=1, sites=2, seed=7, kill_agents=False, url=None, out=tmp_path / "out", began=time.monotonic()
+        rounds=1,
+        sites=2,
+        seed=7,
+        kill_agents=False,
+        kill_server=False,
+        url=None,
+        out=tmp_path / "out",
+        began=time.monotonic(),
     )
     events: SimpleQueue[Event] = SimpleQueue()
     events.put(Signalled(number=signal.SIGINT))

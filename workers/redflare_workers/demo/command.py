@@ -23,6 +23,9 @@ def demo(
     kill_agents: Annotated[
         bool, typer.Option("--kill-agents", help="Kill one agent with SIGKILL in the middle of every round.")
     ] = False,
+    kill_server: Annotated[
+        bool, typer.Option("--kill-server", help="Kill the server with SIGKILL in the middle of every fifth round.")
+    ] = False,
     url: Annotated[str | None, typer.Option(help="Redis to use; without it an embedded server is started.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for the plot.")] = Path("out"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
@@ -39,7 +42,16 @@ def demo(
                 raise
             typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
             raise typer.Exit(1) from None
-        options = Options(rounds=rounds, sites=sites, seed=seed, kill_agents=kill_agents, url=url, out=out, began=began)
+        options = Options(
+            rounds=rounds,
+            sites=sites,
+            seed=seed,
+            kill_agents=kill_agents,
+            kill_server=kill_server,
+            url=url,
+            out=out,
+            began=began,
+        )
         _carry_out(options, events, json_file)
 
 

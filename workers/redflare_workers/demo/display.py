@@ -13,7 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from redflare_workers.demo.data import Samples
-from redflare_workers.demo.events import ComparisonBegan, Event, RoundEnded, SiteAnswered, SiteChanged, State
+from redflare_workers.demo.events import (
+    ComparisonBegan,
+    Event,
+    JobProcessEnded,
+    RoundEnded,
+    SiteAnswered,
+    SiteChanged,
+    State,
+)
 from redflare_workers.demo.sparkline import sparkline
 
 STYLES = {
@@ -92,6 +100,10 @@ class Display:
                 )
             case RoundEnded():
                 self._round_ended(event)
+            case JobProcessEnded():
+                how = "killed (SIGKILL) in the middle of a round" if event.killed else "ended by itself"
+                self._note = f"{event.name}, pid {event.pid}: {how}; starting another"
+                self._line(f"round {event.round_number + 1:>3}  {event.name}: {event.pid} {how}; starting another")
             case ComparisonBegan(name=name):
                 self._note = f"for comparison: {name}"
                 self._line(f"for comparison, training {name}")

@@ -1,4 +1,4 @@
-"""What happens in the demo, as values: the federation and the watched processes report, the display shows."""
+"""What happens in the demo, as values: the watched processes report, the display shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SiteChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteAnswered:
-    """A site's result of this round is in hand."""
+    """A site's result of this round is in the server's hands."""
 
     site: str
     round_number: int
@@ -50,8 +50,23 @@ class RoundEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobProcessEnded:
+    """The server or the client jobs ended, and are started again."""
+
+    name: str
+    pid: int
+    round_number: int  #: the latest it has told of
+    killed: bool  #: by the demo, on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The rounds are over, and the model is in its file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonBegan:
-    """The rounds are over; training for one line of the comparison begins."""
+    """Training for one line of the comparison begins."""
 
     name: str
 
@@ -75,6 +90,16 @@ class Finished:
     """Everything is trained."""
 
 
-Event = SiteChanged | SiteAnswered | RoundEnded | ComparisonBegan | Signalled | Failed | Finished
+Event = (
+    SiteChanged
+    | SiteAnswered
+    | RoundEnded
+    | JobProcessEnded
+    | Trained
+    | ComparisonBegan
+    | Signalled
+    | Failed
+    | Finished
+)
 
 Emit = Callable[[Event], None]

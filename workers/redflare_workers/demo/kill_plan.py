@@ -1,4 +1,4 @@
-"""Whom ``redflare demo --kill-agents`` kills, and when."""
+"""Whom ``redflare demo --kill-agents`` and ``--kill-server`` kill, and when."""
 
 from __future__ import annotations
 
@@ -18,6 +18,28 @@ class KillPlan:
         """Whether this agent, half-way through this round, is to be killed; True at most once per round."""
         with self._lock:
             if round_number in self._struck or self._sites[(round_number - 1) % len(self._sites)] != site:
+                return False
+            self._struck.add(round_number)
+            return True
+
+    @property
+    def kills(self) -> int:
+        """How many there were so far."""
+        with self._lock:
+            return len(self._struck)
+
+
+class ServerKillPlan:
+    """The server in every fifth round, from the second on, once each."""
+
+    def __init__(self) -> None:
+        self._struck: set[int] = set()
+        self._lock = threading.Lock()
+
+    def strikes(self, round_number: int) -> bool:
+        """Whether the server is to be killed now, in the middle of this round; True at most once per round."""
+        with self._lock:
+            if round_number % 5 != 2 or round_number in self._struck:
                 return False
             self._struck.add(round_number)
             return True

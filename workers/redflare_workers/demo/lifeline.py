@@ -1,8 +1,8 @@
-"""The pipes between the demo and one of its agents, seen from the agent: its standard input and output.
+"""The pipes between the demo and one of its processes, seen from there: its standard input and output.
 
 The demo never closes the input while it lives, so its end means that the demo is gone, however it died: no signal
 handler and no watching of process ids is as sure as a pipe that the kernel closes. Each byte that comes in is leave to
-go on; each line that goes out is a small JSON object that says where the agent stands.
+go on; each line that goes out is a small JSON object that says where the process stands.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Lifeline:
         scratch: the demo's directory.
     """
 
-    def __init__(self, on_end: Callable[[], None], scratch: str) -> None:
+    def __init__(self, on_end: Callable[[], object], scratch: str) -> None:
         self._on_end = on_end
         self._scratch = scratch
         self._leave = threading.Semaphore(0)
@@ -44,15 +44,15 @@ class Lifeline:
             self._clear()
         self._left.set()
 
-    def tell(self, state: str, round_number: int) -> None:
-        """Let the demo know; nobody listening is no error."""
+    def tell(self, state: str, round_number: int, **more: str | float) -> None:
+        """Let the demo know, from any thread; nobody listening is no error."""
         try:
-            os.write(1, json.dumps({"state": state, "round": round_number}).encode() + b"\n")
+            os.write(1, json.dumps({"state": state, "round": round_number, **more}).encode() + b"\n")
         except BrokenPipeError:
             return  # the input has ended too, and the watching thread acts on that
 
     def wait_for_leave(self) -> None:
-        """Block until the demo lets this agent go on, or is gone."""
+        """Block until the demo lets this process go on, or is gone."""
         self._leave.acquire()
 
     def _watch(self) -> None:

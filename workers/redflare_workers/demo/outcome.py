@@ -38,6 +38,7 @@ class Outcome:
     pooled: Curve
     sha256: str  #: over every bit of the federated model
     kills: int  #: agents that were killed in the middle of a round
+    server_kills: int  #: times that the server was
     seconds: float
     plot: str  #: path of the PNG
 

@@ -38,6 +38,8 @@ def report(outcome: Outcome, console: Console) -> None:
     ]
     if outcome.kills:
         lines.append(f"killed  {outcome.kills} agents with SIGKILL, one half-way through every round")
+    if outcome.server_kills:
+        lines.append(f"killed  the server with SIGKILL, {outcome.server_kills} times in the middle of a round")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -16,19 +16,21 @@ from redflare_broker.embedded import EmbeddedServer
 from redflare_broker.preflight import check
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from redflare_workers.demo.agent_process import AgentProcess
 from redflare_workers.demo.baseline import learning_curve
 from redflare_workers.demo.data import Samples, Split, load_split
 from redflare_workers.demo.display import Display
 from redflare_workers.demo.errors import DemoStopped
-from redflare_workers.demo.events import ComparisonBegan, Event, Failed, Finished, Signalled
-from redflare_workers.demo.federation import Federation
-from redflare_workers.demo.kill_plan import KillPlan
+from redflare_workers.demo.events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
+from redflare_workers.demo.job_processes import ClientJobsProcess, ServerProcess
+from redflare_workers.demo.job_settings import JobSettings
+from redflare_workers.demo.kill_plan import KillPlan, ServerKillPlan
 from redflare_workers.demo.model import STEPS, Weights, fingerprint, initial
 from redflare_workers.demo.outcome import FEDERATED, POOLED, Curve, Outcome
 from redflare_workers.demo.plot import draw
-from redflare_workers.demo.processes import AgentProcess
+from redflare_workers.demo.processes import WatchedProcess
 from redflare_workers.demo.site_settings import SiteSettings
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.workflow.model_store import ModelStore
 
 PLOT_FILE = "accuracy.png"
 
@@ -41,6 +43,7 @@ class Options:
     sites: int
     seed: int
     kill_agents: bool
+    kill_server: bool
     url: str | None  #: None: an embedded server, for this run only
     out: Path
     began: float  #: time.monotonic() at the beginning
@@ -59,9 +62,10 @@ class Run:
         self._events = events
         self._stop = threading.Event()
         self._plan = KillPlan([f"site-{n}" for n in range(1, options.sites + 1)]) if options.kill_agents else None
-        self._agents: list[AgentProcess] = []
-        self._exchangers: dict[str, IPCExchanger] = {}
-        self._training: threading.Thread | None = None
+        self._server_plan = ServerKillPlan() if options.kill_server else None
+        self._processes: list[WatchedProcess] = []
+        self._server: ServerProcess | None = None
+        self._comparing: threading.Thread | None = None
         self._outcome: Outcome | None = None
 
     def carry_out(self, display: Display) -> Outcome:
@@ -84,55 +88,66 @@ class Run:
             scratch = tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True)
             ending.enter_context(scratch)
             ending.callback(self._end)
-            self._begin(split, url, scratch.name)
-            self._follow(display)
+            store = self._begin(split, url, scratch.name)
+            self._follow(display, split, store)
         assert self._outcome is not None
         return self._outcome
 
-    def _begin(self, split: Split, url: str, scratch: str) -> None:
-        """Start the agents' processes, an exchanger for each, and the thread that trains, so this one can watch."""
-        agent_id = f"demo-{secrets.token_hex(3)}"  # two demos may share one server
+    def _begin(self, split: Split, url: str, scratch: str) -> ModelStore:
+        """Start all processes; answers with where the server puts the model."""
+        options = self._options
+        job = JobSettings(
+            url=url,
+            job_id=f"demo-{secrets.token_hex(3)}",  # two demos may share one server
+            sites=list(split.sites),
+            rounds=options.rounds,
+            seed=options.seed,
+            scratch=scratch,
+        )
+        self._server = ServerProcess(job, split.held_out, self._events.put)
+        self._start(self._server)
+        self._start(ClientJobsProcess(job, self._events.put))
         for index, (site, samples) in enumerate(split.sites.items(), start=1):
             settings = SiteSettings(
                 url=url,
                 site=site,
-                agent_id=agent_id,
+                agent_id=job.job_id,
                 index=index,
-                seed=self._options.seed,
-                ask_leave=self._plan is not None,
+                seed=options.seed,
+                ask_leave=options.kill_agents or options.kill_server,
                 scratch=scratch,
             )
-            self._agents.append(AgentProcess(settings, samples, self._events.put, self._plan))
-            self._agents[-1].start()
-            self._exchangers[site] = IPCExchanger(
-                redis_url=url, site_name=site, agent_id=agent_id, workspace_dir=settings.workspace
-            )
-            self._exchangers[site].start()
-        self._training = threading.Thread(target=self._train, args=(split,), name="demo-training", daemon=True)
-        self._training.start()
+            self._start(AgentProcess(settings, samples, self._events.put, self._plan, self._on_halfway))
+        return ModelStore(job.server_workspace)
+
+    def _start(self, process: WatchedProcess) -> None:
+        self._processes.append(process)
+        process.start()
+
+    def _on_halfway(self, round_number: int) -> None:
+        """An agent is in the middle of a round; from its watching thread."""
+        if self._server_plan and self._server and self._server_plan.strikes(round_number):
+            self._server.kill()
 
     def _end(self) -> None:
         """End everything ``_begin`` started, however far it came.
 
-        No agent is started again once it was told to end, so that comes first; the exchangers' end wakes the training
-        thread; only then is there nobody left to wait for an agent.
+        All are told first: none is started again then, and none waits for another that is gone.
         """
         self._stop.set()
-        for agent in self._agents:
-            agent.let_end()
-        for exchanger in self._exchangers.values():
-            exchanger.stop()
-        if self._training:
-            self._training.join()
-        for agent in self._agents:
-            agent.stop()
+        for process in self._processes:
+            process.let_end()
+        if self._comparing:
+            self._comparing.join()
+        for process in self._processes:
+            process.stop()
 
     def _heed_signals(self) -> None:
         while not self._events.empty():
             if isinstance(event := self._events.get(), Signalled):
                 raise DemoStopped(event.number)
 
-    def _follow(self, display: Display) -> None:
+    def _follow(self, display: Display, split: Split, store: ModelStore) -> None:
         """Show what happens until it is over."""
         while True:
             match event := self._events.get():
@@ -142,15 +157,20 @@ class Run:
                     raise DemoStopped(number)
                 case Failed(error=error):
                     raise error
+                case Trained():
+                    self._comparing = threading.Thread(
+                        target=self._compare_all, args=(split, store), name="demo-comparison", daemon=True
+                    )
+                    self._comparing.start()
                 case _:
                     display.show(event)
 
-    def _train(self, split: Split) -> None:
+    def _compare_all(self, split: Split, store: ModelStore) -> None:
+        """Train without the federation, in a thread of its own so that the main one can watch; then conclude."""
         try:
+            model, notes = store.load()
+            federated = _curve(FEDERATED, split.pooled, [done["metric"] for done in notes["history"]])
             weights = initial(self._options.seed)
-            federation = Federation(self._exchangers, split.held_out, self._events.put)
-            model, accuracy = federation.train(weights, self._options.rounds)
-            federated = _curve(FEDERATED, split.pooled, accuracy)
             alone = [self._compare(f"{site} alone", n, split, weights) for n, site in enumerate(split.sites, start=1)]
             pooled = self._compare(POOLED, 0, split, weights)
             if not self._stop.is_set():
@@ -181,6 +201,7 @@ class Run:
             pooled=pooled,
             sha256=fingerprint(model),
             kills=self._plan.kills if self._plan else 0,
+            server_kills=self._server_plan.kills if self._server_plan else 0,
             seconds=0.0,
             plot=str(self._options.out / PLOT_FILE),
         )

@@ -19,7 +19,7 @@ from redflare_workers.demo.site_settings import SAMPLES_FILE, SiteSettings
 
 def train(task: Task, samples: Samples, settings: SiteSettings, lifeline: Lifeline) -> TaskResult:
     """One round: begin with the weights that came, take ``STEPS`` steps on this site's data, and answer."""
-    round_number = task.meta[MetaKey.CURRENT_ROUND]
+    round_number = task.meta[MetaKey.CURRENT_ROUND] + 1  # people count from 1
     lifeline.tell("training", round_number)
     weights = copied(task.data)
     losses: list[float] = []
@@ -30,8 +30,8 @@ def train(task: Task, samples: Samples, settings: SiteSettings, lifeline: Lifeli
             lifeline.wait_for_leave()
         if task.aborted:
             break
-    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: len(losses), "samples": len(samples), "loss": sum(losses) / len(losses)}
-    return TaskResult(meta, weights)
+    # every site takes as many steps; what it counts for in the mean is its number of images
+    return TaskResult({MetaKey.NUM_STEPS_CURRENT_ROUND: len(samples), "loss": sum(losses) / len(losses)}, weights)
 
 
 def main() -> None:

@@ -1,0 +1,47 @@
+"""The client jobs of all sites of the demo, in one process; at a real site, each would have a machine of its own.
+
+Run as ``python -m redflare_workers.demo.client_jobs WORKSPACE``. Each hands the server's tasks to its site's agent.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from redflare_workers.client.client_job import ClientJob
+from redflare_workers.client.job_host import JobHost
+from redflare_workers.demo.job_settings import JobSettings
+from redflare_workers.demo.lifeline import Lifeline
+from redflare_workers.exchanger import IPCExchanger
+
+
+def main() -> None:
+    """Take part in the job until it ends, or the demo is gone."""
+    settings = JobSettings.load(Path(sys.argv[1]))
+    host = JobHost("demo-sites", settings.job_id, redis_url=settings.url)
+    jobs = [
+        ClientJob(
+            site,
+            IPCExchanger(redis_url=settings.url, site_name=site, agent_id=settings.job_id),
+            job_id=settings.job_id,
+            host=host,
+        )
+        for site in settings.sites
+    ]
+
+    def end() -> None:
+        for job in jobs:
+            job.stop("the demo has ended")
+
+    with (
+        Lifeline(end, settings.scratch),
+        host,
+        ThreadPoolExecutor(len(jobs)) as pool,
+    ):
+        for run in [pool.submit(job.run) for job in jobs]:
+            run.result()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from .codec import decode, encode
 from .entry import BlobRef
 from .errors import DecodeError
 from .replies import Arg
@@ -52,7 +53,7 @@ class ClientTaskRecord:
                 "sent": _ms(self.sent),
                 "count": self.count,
                 "rc": self.rc,
-                "meta": dict(self.meta),
+                "meta": orjson.Fragment(_pack(self.meta)),
             }
         )
 
@@ -91,7 +92,7 @@ def fields_of(task: TaskRecord, *, data: bool) -> list[Arg]:
     fields: list[Arg] = ["status", task.status, "name", task.name, "kind", task.kind, "order", task.order]
     fields += ["scheduled", _ms(task.scheduled), "ended", _ms(task.ended), "timeout", task.timeout]
     fields += ["targets", orjson.dumps(task.targets), "options", orjson.dumps(dict(task.options))]
-    fields += ["meta", orjson.dumps(dict(task.meta))]
+    fields += ["meta", _pack(task.meta)]
     return fields + sealed_fields("data", task.data) if data else fields
 
 
@@ -115,7 +116,7 @@ def read_task(key: str, root_id: str, ledger: Mapping[bytes, bytes]) -> TaskReco
             timeout=int(ledger[b"timeout"]),
             targets=None if targets is None else tuple(map(str, targets)),
             options=dict(orjson.loads(ledger[b"options"])),
-            meta=dict(orjson.loads(ledger[b"meta"])),
+            meta=_unpack(ledger[b"meta"]),
             data=sealed_from(key, ledger, "data"),
             client_tasks=tuple(sorted(clients, key=lambda client: client.sent)),
         )
@@ -132,9 +133,18 @@ def _client_task(key: str, name: bytes, text: bytes, ledger: Mapping[bytes, byte
         count=int(told["count"]),
         received=int(told["received"]) / 1000,
         rc=str(told["rc"]),
-        meta=dict(told["meta"]),
+        meta=_unpack(orjson.dumps(told["meta"])),
         result=sealed_from(key, ledger, f"result:{task_id}"),
     )
+
+
+def _pack(meta: Mapping[str, Any]) -> bytes:
+    """Meta as messages have it: also what JSON alone has no word for, like a numpy scalar or nan."""
+    return encode(dict(meta), None).meta
+
+
+def _unpack(text: bytes) -> dict[str, Any]:
+    return decode(text, b"null", ())[0]
 
 
 def sealed_fields(name: str, sealed: Sealed | None) -> list[Arg]:

@@ -7,8 +7,10 @@ DXO's data, is data as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
 from redflare_broker.connection import Server
 from redflare_broker.errors import DecodeError
 from redflare_broker.limits import CodecLimits
@@ -90,19 +92,26 @@ def sealed_in(shareable: Shareable) -> Sealed | None:
     return data if isinstance(data, Sealed) else None
 
 
-def opened(shareable: Shareable, server: Server, limits: CodecLimits) -> Shareable:
+def sealed_whole(shareable: Shareable) -> bool:
+    """Whether nothing can be seen of a Shareable before it is ``opened``, not even that it holds a DXO."""
+    return _WHOLE in shareable
+
+
+def opened(
+    shareable: Shareable, server: Server, limits: CodecLimits, *, stop: Callable[[], bool] | None = None
+) -> Shareable:
     """The Shareable with its data read; itself when nothing of it is sealed.
 
     Raises:
         DecodeError: the data is not what it claims to be.
         BlobMissing: its chunks are gone.
-        Unavailable: the server cannot be reached now.
+        Unavailable: the server is away, and ``stop`` ended the attempts.
     """
     sealed = sealed_in(shareable)
     if sealed is None:
         return shareable
     meta, _ = to_message(shareable)
-    return from_message(meta, sealed.open(server, limits))
+    return from_message(meta, sealed.open(server, limits, stop=stop))
 
 
 def _dxo(content: object) -> DXO | None:
@@ -122,4 +131,4 @@ def _is_plain(value: object) -> bool:
         return all(map(_is_plain, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return isinstance(value, str | int | float)
+    return isinstance(value, str | int | float | np.generic)

@@ -13,11 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from redflare_broker import blobs
 from redflare_broker.entry import BlobRef
-from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, RedflareError
+from redflare_broker.envelope import pack_meta
+from redflare_broker.errors import (
+    BlobMissing,
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    Fenced,
+    RedflareError,
+    ServerError,
+    Unavailable,
+)
 from redflare_broker.keys import Keys
 from redflare_broker.request import Reply, Request
 from redflare_broker.sealed import Sealed, seal, store
@@ -44,7 +54,8 @@ from ..job_protocol import (
 )
 from ..panic_listener import PanicListener
 from ..run_engine import RunEngine
-from ..shareable_message import from_message, opened, sealed_in, to_message
+from ..shareable_message import from_message, opened, sealed_in, sealed_whole, to_message
+from .backoff import Backoff
 from .job_host import JobHost
 from .membership import Membership
 from .task_runner import ANY_TASK, TaskRunner
@@ -52,6 +63,9 @@ from .task_runner import ANY_TASK, TaskRunner
 __all__ = ["ClientJob"]
 
 logger = logging.getLogger(__name__)
+
+#: Answers to a submission that bringing it again would not change.
+_DROPPED: Final = frozenset({ReturnCode.EXECUTION_EXCEPTION, ReturnCode.BAD_REQUEST_DATA})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +136,6 @@ class ClientJob:
         self.engine = RunEngine(
             site_name, job_id, job_meta or {}, ProcessType.CLIENT_JOB, {**parts, **dict(components or {})}
         )
-        self._membership: Membership | None = None
         #: how the job has ended for this site; None while it goes on
         self._outcome: JobOutcome | None = None
         self._guard = threading.Lock()
@@ -130,10 +143,11 @@ class ClientJob:
         self._task: tuple[str, Signal] | None = None
         #: tasks that ended before their reply was read
         self._ended_early: dict[str, None] = {}
-        #: the task whose payload was not found
-        self._lost = ""
+        #: the task whose payload was not found, and that payload
+        self._lost: dict[str, str] = {}
         #: rc of the server's last answer
         self._told = ""
+        self._backoff = Backoff()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -145,22 +159,31 @@ class ClientJob:
             PreflightError: the server is not fit.
             ServerError: the server refuses this user.
         """
-        if self._own_host:
-            self._host.start()
         try:
-            self._membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
-            self._host.add_site(self.site_name, self._on_event)
-            try:
-                self._take_part(self._membership)
-            finally:
-                self._host.remove_site(self.site_name)
-                self._membership.leave()
+            if self._own_host:
+                self._host.start()
+            self._run()
+        except Fenced:
+            self._on_fenced()
+        except (Unavailable, ConfigError):
+            # the cell is closed under whoever waits in it when this site's part ends
+            if self._outcome is None:
+                raise
         finally:
             if self._own_host:
                 self._host.stop()
         assert self._outcome is not None
         logger.info("%s: %s", self, self._outcome)
         return self._outcome
+
+    def _run(self) -> None:
+        membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
+        self._host.add_site(self.site_name, self._on_event, self._on_fenced)
+        try:
+            self._take_part(membership)
+        finally:
+            self._host.remove_site(self.site_name)
+            membership.leave()
 
     def stop(self, reason: str = "it was stopped") -> None:
         """End this site's part from any thread, also in the middle of a task."""
@@ -202,16 +225,19 @@ class ClientJob:
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
             task[1].trigger(outcome.reason)
+        self._backoff.end()
+        if self._own_host:
+            self._host.give_up()
         self._host.nudge()
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
     def _get_task(self, membership: Membership) -> _Assigned | None:
         """Wait for a task; None: look at the flags and ask again."""
-        reply = self._request(GET_TASK, membership, {"lost": self._lost} if self._lost else {}, None)
+        reply = self._request(GET_TASK, membership, self._lost, None)
         if reply is None:
             return None
-        self._lost = ""
+        self._lost = {}
         try:
             name, task_id = reply.meta["task_name"], reply.meta["task_id"]
             shareable = from_message(reply.meta["message"], reply.sealed)
@@ -233,8 +259,12 @@ class ClientJob:
         try:
             with self.engine.new_context() as fl_ctx:
                 result = self._carry_out(task, fl_ctx, abort)
-                if result is not None and not abort.triggered:
+                if result is None:
+                    return
+                if not abort.triggered:
                     self._submit(membership, task, result, fl_ctx)
+                elif sealed_in(result) is not None:
+                    self._runner.release_result(task.name, handed_over=False)
         finally:
             with self._guard:
                 self._task = None
@@ -244,9 +274,11 @@ class ClientJob:
         shareable = task.shareable
         shareable.set_header(ReservedHeaderKey.TASK_NAME, task.name)
         shareable.set_header(ReservedHeaderKey.TASK_ID, task.task_id)
-        if not self._runner.passes_sealed(task.name):
+        if not self._runner.passes_sealed(task.name) or sealed_whole(shareable):
             try:
-                shareable = opened(shareable, self._host.server, self._host.settings.limits)
+                shareable = opened(
+                    shareable, self._host.server, self._host.settings.limits, stop=lambda: bool(self._given_up())
+                )
             except BlobMissing as error:
                 self._ask_again(task, str(error))
                 return None
@@ -263,45 +295,76 @@ class ClientJob:
         logger.warning(
             "%s: what task %s %r carries is gone, it is asked for again: %s", self, task.task_id, task.name, why
         )
-        self._lost = task.task_id
+        sealed = sealed_in(task.shareable)
+        prefix = sealed.blob.prefix if sealed is not None and sealed.blob is not None else ""
+        self._lost = {"lost": task.task_id, "payload": prefix}
 
     def _submit(self, membership: Membership, task: _Assigned, result: Shareable, fl_ctx: FLContext) -> None:
         fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
         self.engine.fire_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
         passed_on = sealed_in(result) is not None
         taken = False
+        sealed: Sealed | None = None
         try:
-            try:
-                message, sealed = self._store(result)
-            except EncodeError as error:
-                # an answer too, or the workflow would wait for it for ever
-                logger.error("%s: the result of task %s %r cannot be sent: %s", self, task.task_id, task.name, error)
-                message, sealed = self._store(make_reply(ReturnCode.EXECUTION_RESULT_ERROR))
+            message, sealed = self._stored(task, result)
             meta = {"task_name": task.name, "task_id": task.task_id, "message": message}
             while not taken and not self._given_up() and not self._has_ended(task.task_id):
                 reply = self._request(SUBMIT, membership, meta, sealed)
-                taken = reply is not None
+                taken = reply is not None or self._told in _DROPPED
                 if self._told == BLOB_MISSING:
                     # it is worked out again, or read again from an agent that still has it
                     return
-            if taken and reply is not None:
-                logger.debug(
-                    "%s: the result of task %s %r: %s", self, task.task_id, task.name, reply.meta.get("verdict")
-                )
+                if reply is not None:
+                    logger.debug(
+                        "%s: the result of task %s %r: %s", self, task.task_id, task.name, reply.meta.get("verdict")
+                    )
+        except Unavailable:
+            # it was given up while Redis was away
+            if not self._given_up() and not self._has_ended(task.task_id):
+                raise
         finally:
             if passed_on:
                 self._runner.release_result(task.name, handed_over=taken)
-            elif not taken and sealed.blob is not None:
+            elif not taken and sealed is not None and sealed.blob is not None:
                 self._delete(sealed.blob)
         self.engine.fire_event(EventType.AFTER_SEND_TASK_RESULT, fl_ctx)
 
-    def _store(self, result: Shareable) -> tuple[dict[str, Any], Sealed]:
+    def _stored(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], Sealed]:
+        """The message that carries a result; an answer that says so when it cannot be sent.
+
+        Raises:
+            Unavailable: it is not wanted any more, and Redis is away.
+        """
+        while True:
+            try:
+                return self._store(task, result)
+            except EncodeError as error:
+                # an answer too, or the workflow would wait for it for ever
+                logger.error("%s: the result of task %s %r cannot be sent: %s", self, task.task_id, task.name, error)
+                return self._store(task, make_reply(ReturnCode.EXECUTION_RESULT_ERROR))
+            except ServerError as error:
+                # it may have room later
+                logger.error("%s: the result of task %s %r is refused: %s", self, task.task_id, task.name, error)
+                if self._given_up() or self._has_ended(task.task_id):
+                    raise Unavailable(str(error)) from error
+                self._backoff.wait()
+
+    def _store(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], Sealed]:
         """The message that carries a result; a large one is stored now, and is the server's once that answers."""
         host, settings = self._host, self._host.settings
         meta, data = to_message(result)
+        pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
-        ttl_ms, stop = settings.policy.retention_ms, lambda: bool(self._given_up())
-        return meta, store(host.server, seal(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms, stop=stop)
+        ttl_ms = settings.policy.retention_ms
+        sealed = seal(data, settings.limits)
+        return meta, store(
+            host.server,
+            sealed,
+            prefix,
+            settings.limits,
+            ttl_ms=ttl_ms,
+            stop=lambda: bool(self._given_up()) or self._has_ended(task.task_id),
+        )
 
     def _delete(self, blob: BlobRef) -> None:
         try:
@@ -330,16 +393,24 @@ class ClientJob:
         )
         self._told = reply.rc
         if reply.ok:
+            self._backoff.reset()
             return reply
         if reply.rc == TOLD_ENDED:
             self._end(ended_with(reply.meta.get("reason")))
         elif reply.rc == TOLD_FENCED:
-            self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
-        elif reply.rc == NOT_JOINED:
-            membership.join(self._given_up)
-        elif not self._given_up():
-            logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, reply.meta.get("reason", ""))
+            self._on_fenced()
+        elif not self._given_up() and not (self._task and self._task[1].triggered):
+            if reply.rc == NOT_JOINED:
+                membership.join(self._given_up)
+            else:
+                why = reply.error or reply.meta.get("reason", "")
+                logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, why)
+            # whatever keeps it from being answered may stay for a while
+            self._backoff.wait()
         return None
+
+    def _on_fenced(self) -> None:
+        self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
 
     def _on_event(self, request: Request) -> None:
         """What the server tells this site; from a thread of the cell."""
@@ -350,9 +421,9 @@ class ClientJob:
         ended = request.meta.get("task_ids")
         with self._guard:
             task = self._task
-            if task is None or task[0] not in (ended or ()):
-                # the reply that hands the task out may still be on its way
-                self._ended_early.update(dict.fromkeys(ended or ()))
+            # the reply that hands a task out may still be on its way
+            self._ended_early.update(dict.fromkeys(ended if isinstance(ended, list) else ()))
+            if task is None or task[0] not in self._ended_early:
                 return
         logger.info("%s: task %s has ended at the server", self, task[0])
         task[1].trigger("the task has ended at the server")
@@ -365,7 +436,7 @@ class ClientJob:
     def _on_news(self, membership: Membership) -> None:
         """What the heartbeat thread learns."""
         if membership.fenced:
-            self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
+            self._on_fenced()
         elif membership.ended is not None:
             self._end(ended_with(membership.ended))
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from redflare_broker.cell import Cell
 from redflare_broker.connection import Server
+from redflare_broker.errors import Unavailable
 from redflare_broker.fqcn import FQCN
 from redflare_broker.heartbeat import Heartbeats
 from redflare_broker.request import Request
@@ -46,7 +47,9 @@ class JobHost:
         self._hub: Hub | None = None
         self._cell: Cell | None = None
         self._guard = threading.Lock()
-        self._sites: dict[str, Callable[[Request], None]] = {}
+        self._given_up = False
+        #: by name: who hears the server's events for a site, and that another process has taken the cell over
+        self._sites: dict[str, tuple[Callable[[Request], None], Callable[[], None]]] = {}
 
     def start(self) -> None:
         """Connect, and open the cell; an older process of that name is fenced from now on.
@@ -55,20 +58,33 @@ class JobHost:
             ConfigError: a ValueError; a name, the URL or a setting is wrong.
             PreflightError: the server is not fit.
             ServerError: the server refuses this user.
+            Unavailable: ``give_up`` was called before the server was there.
         """
         if self._hub is not None:
             logger.warning("%r was started before; this start has no effect", self)
             return
         hub = self._hub = open_hub(self._redis_url, self.settings.connection, self._client)
         try:
-            self._cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
-            self._cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
-            self._cell.register_request_cb(CHANNEL, "*", self._on_event)
-            self._cell.start()
+            cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
+            cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
+            cell.on_fenced = self._on_fenced
+            cell.register_request_cb(CHANNEL, "*", self._on_event)
+            with self._guard:
+                self._cell = cell
+                if self._given_up:
+                    raise Unavailable(f"{self!r} was given up before Redis was there")
+            cell.start()
         except BaseException:
             self._hub = self._cell = None
             close_hub(hub)
             raise
+
+    def give_up(self) -> None:
+        """From any thread: do not wait for a Redis that is not there yet; ``start`` raises Unavailable then."""
+        with self._guard:
+            self._given_up, cell = True, self._cell
+        if cell is not None and not cell.epoch:
+            cell.stop()
 
     def stop(self) -> None:
         """Close the cell and the connection. Again is allowed."""
@@ -99,8 +115,8 @@ class JobHost:
     def heartbeats(self) -> Heartbeats:
         return self.hub.heartbeats
 
-    def add_site(self, name: str, on_event: Callable[[Request], None]) -> None:
-        """Hand the server's events for a site on to it.
+    def add_site(self, name: str, on_event: Callable[[Request], None], on_fenced: Callable[[], None]) -> None:
+        """Hand the server's events for a site on to it, and tell it when another process has taken over the cell.
 
         Raises:
             ValueError: there is a site of that name in this process.
@@ -108,7 +124,7 @@ class JobHost:
         with self._guard:
             if name in self._sites:
                 raise ValueError(f"site {name!r} runs in this process already; names must differ")
-            self._sites[name] = on_event
+            self._sites[name] = on_event, on_fenced
 
     def remove_site(self, name: str) -> None:
         with self._guard:
@@ -116,15 +132,21 @@ class JobHost:
 
     def nudge(self) -> None:
         """Let every call that waits look at its flags now."""
-        if self._cell is not None:
-            self._cell.nudge()
+        if (cell := self._cell) is not None:
+            cell.nudge()
 
     def _on_event(self, request: Request) -> None:
         named = request.meta.get("clients")
         with self._guard:
-            sites = [self._sites[name] for name in named or () if name in self._sites]
-        for on_event in sites:
+            sites = [self._sites[name] for name in named if name in self._sites] if isinstance(named, list) else []
+        for on_event, _ in sites:
             on_event(request)
+
+    def _on_fenced(self) -> None:
+        with self._guard:
+            sites = list(self._sites.values())
+        for _, on_fenced in sites:
+            on_fenced()
 
     def __enter__(self) -> Self:
         self.start()

@@ -59,6 +59,7 @@ class Membership:
             name=name, instance=host.cell.instance, cell=host.fqcn, epoch=0, host=machine, pid=int(pid)
         )
         self._joining = threading.Lock()
+        self._gone = False
         self._server_seen = True
 
     @property
@@ -98,6 +99,9 @@ class Membership:
     def leave(self) -> None:
         """Leave the roll; what cannot be told now, the silence will tell."""
         self._host.heartbeats.remove(self)
+        with self._joining:
+            # the heartbeat thread may be about to join again
+            self._gone = True
         if not self._hold.epoch or self.fenced:
             return
         try:
@@ -131,6 +135,8 @@ class Membership:
 
     def _join_again(self) -> None:
         with self._joining:
+            if self._gone:
+                return
             try:
                 with self._host.server.borrow(self._keys.job) as lane:
                     self._enter(lane)

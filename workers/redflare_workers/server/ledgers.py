@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from redflare_broker.entry import BlobRef
+from redflare_broker.envelope import pack_meta
 from redflare_broker.errors import RedflareError
 from redflare_broker.journal import ClientTaskRecord, Journal, TaskRecord
 from redflare_broker.pool import Pool
@@ -27,6 +29,7 @@ from ..apis.task import ClientTask, Task
 from ..shareable_message import from_message, to_message
 from ..workflow.comm_observer import CommObserver
 from ..workflow.scheduling import Schedule
+from .job_life import JobLife
 from .payloads import Payloads
 from .recovery import Recovery, Retry
 
@@ -41,8 +44,11 @@ class _Ledger:
     record: TaskRecord
     #: Payloads that clients may still be reading, with their meta, by client task; "": that of all of them.
     stored: dict[str, tuple[dict[str, Any], Sealed]] = field(default_factory=dict)
-    #: It stands in Redis.
+    #: It stands in Redis, in this life of the job.
     written: bool = False
+    life: int = 0
+    #: The task has ended: nothing is stored for it any more.
+    closed: bool = False
     guard: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -51,39 +57,49 @@ class Ledgers(CommObserver):
 
     Args:
         journal: writes them.
+        life: of the job in Redis; a ledger that was lost is written again before it is next used.
         payloads: stores what tasks carry.
         recovery: what a predecessor has left.
         pool: for what nobody has to wait for.
         schedule_of: how a task was scheduled.
+        protect_again: the data of a broadcast is gone from Redis.
         client_of: the client of a name, for client tasks that a predecessor has handed out.
     """
 
     def __init__(
         self,
         journal: Journal,
+        life: JobLife,
         payloads: Payloads,
         recovery: Recovery,
         pool: Pool,
         schedule_of: Callable[[Task], Schedule | None],
+        protect_again: Callable[[Task], None],
         client_of: Callable[[str], Client],
     ) -> None:
         self.recovery = recovery
         self._journal = journal
+        self._life = life
         self._payloads = payloads
         self._pool = pool
         self._schedule_of = schedule_of
+        self._protect_again = protect_again
         self._client_of = client_of
         self._orders = itertools.count(recovery.last_order + 1)
         self._guard = threading.Lock()
         self._ledgers: dict[str, _Ledger] = {}
         #: Payloads of results that a successor would need; a checkpoint frees them.
-        self._retained: set[str] = set()
+        self._retained: dict[str, BlobRef] = {}
         #: Tasks that were taken up: as soon as they stand, the controller gets the results that had been accepted.
         self._taken_up: list[TaskRecord] = []
         #: How many tasks have still to be brought up to date; nothing is handed out meanwhile.
         self._behind = 0
         #: The next checkpoint tells what was just restored.
         self._just_restored = recovery.restored
+        #: Another server goes on: what stands is its.
+        self._left = False
+        #: The run is over: no successor will need a result.
+        self._closed = False
         #: For the job: clients that may ask, tasks that have ended, results to be given once more.
         self.on_may_ask: Callable[[Set[str] | None], None] = lambda names: None
         self.on_ended: Callable[[Task, list[ClientTask]], None] = lambda task, unanswered: None
@@ -109,14 +125,18 @@ class Ledgers(CommObserver):
             targets=schedule.targets,
             options=schedule.options,
         )
-        ledger = self._ledgers[task.msg_root_id] = _Ledger(task=task, record=record)
+        ledger = self._ledgers[task.msg_root_id] = _Ledger(task=task, record=record, life=self._life.number)
         # nobody waits for it: no client has the task yet, and who gets it first sees to it that this is written
         self._pool.submit(partial(self._quietly, partial(self._write, ledger)))
         return []
 
     def protect(self, task: Task, data: Shareable) -> Shareable:
         """Store it: what stands in Redis cannot be changed by anybody."""
-        ledger = self._ledgers[task.msg_root_id]
+        ledger = self._ledgers.get(task.msg_root_id)
+        if ledger is None:
+            # it has ended meanwhile, and this will not be sent
+            return data
+        self._write(ledger)
         if (kept := ledger.record.data) is not None:
             return from_message(dict(ledger.record.meta), kept)
         meta, tree = to_message(data)
@@ -139,6 +159,8 @@ class Ledgers(CommObserver):
     def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell those who still work on it, close its ledger, and delete what was stored for it."""
         ledger = self._ledgers.pop(task.msg_root_id, None)
+        if self._left:
+            return
         self.on_ended(task, unanswered)
         if ledger is not None:
             self._quietly(partial(self._close, ledger))
@@ -154,10 +176,11 @@ class Ledgers(CommObserver):
         if self._just_restored:
             return
         self.abandon()
-        freed = self._journal.checkpoint({}, self._payloads.store(state))
-        self._journal.discard(freed)
+        freed = self._life.surely(lambda: self._journal.checkpoint({}, self._payloads.store(state)))
+        self._payloads.discard(freed)
         with self._guard:
-            self._retained.difference_update(blob.prefix for blob in freed)
+            for blob in freed:
+                self._retained.pop(blob.prefix, None)
 
     # -- what the desk asks --------------------------------------------------------------------------------------------
 
@@ -172,10 +195,12 @@ class Ledgers(CommObserver):
         Raises:
             KeyError: the task has ended meanwhile.
             EncodeError: its data cannot be sent; says where and why.
-            Unavailable, ServerError: they cannot be stored.
+            Fenced, JobEnded, Unavailable, ServerError: they cannot be stored.
         """
         ledger = self._ledgers[client_task.task.msg_root_id]
+        self._write(ledger)
         meta, tree = to_message(shareable)
+        pack_meta(meta)
         if isinstance(tree, Sealed):
             sealed = tree
         elif (kept := ledger.stored.get(client_task.id)) is not None:
@@ -183,32 +208,52 @@ class Ledgers(CommObserver):
         else:
             sealed = self._payloads.store(tree)
             self._keep(ledger, client_task.id, meta, sealed)
-        self._write(ledger)
         return meta, sealed, self._journal.sent_command(ledger.record.root_id, _record(client_task))
 
-    def lost(self, client_task: ClientTask) -> bool:
-        """What a task carries is gone from Redis: forget it, so that it is stored anew. True: it was a broadcast's."""
+    def lost(self, client_task: ClientTask, prefix: str) -> None:
+        """A client did not find a payload of this prefix: forget it, so that what the task carries is stored anew."""
         ledger = self._ledgers.get(client_task.task.msg_root_id)
         if ledger is None:
-            return False
+            return
+        gone = []
         with ledger.guard:
-            ledger.record = replace(ledger.record, data=None)
-            ledger.stored.pop(client_task.id, None)
-            return ledger.stored.pop("", None) is not None
+            for key in ("", client_task.id):
+                kept = ledger.stored.get(key)
+                # another client may have told before, and it has been stored anew since
+                if kept is not None and (blob := kept[1].blob) is not None and blob.prefix == prefix:
+                    gone.append(ledger.stored.pop(key)[1])
+                    ledger.record = replace(ledger.record, data=None)
+            anew = "" not in ledger.stored
+        if gone:
+            logger.warning("what task %r carries is gone from Redis, it is stored again", client_task.task.name)
+            self._payloads.release(gone)
+        if anew:
+            self._protect_again(client_task.task)
 
     def received(
         self, client_task: ClientTask, task: Task, rc: str, meta: dict[str, Any], result: Sealed
-    ) -> list[list[Arg]]:
-        """Commands that note a result; its payload is kept for a successor if there may be one."""
+    ) -> ClientTaskRecord:
+        """What is to be noted of a result; its payload is kept for a successor if there may be one."""
         record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
         if self._journal.resume and result.blob is not None:
             with self._guard:
-                self._retained.add(result.blob.prefix)
+                if not self._closed:
+                    self._retained[result.blob.prefix] = result.blob
         ledger = self._ledgers.get(task.msg_root_id)
-        stored = ledger.stored.pop(client_task.id, None) if ledger else None
-        if stored is not None:
-            self._payloads.release([stored[1]])
-        return [self._journal.received_command(task.msg_root_id, record)]
+        if ledger is not None:
+            with ledger.guard:
+                stored = ledger.stored.pop(client_task.id, None)
+            if stored is not None:
+                self._payloads.release([stored[1]])
+        return record
+
+    def received_command(self, task: Task, record: ClientTaskRecord) -> list[Arg]:
+        """The command that notes a result."""
+        return self._journal.received_command(task.msg_root_id, record)
+
+    def note_received(self, task: Task, record: ClientTaskRecord) -> None:
+        """Note a result now: there is no reply that could take the command with it."""
+        self._quietly(lambda: self._life.surely(lambda: self._journal.note(task.msg_root_id, [record])))
 
     def retains(self, result: Sealed) -> bool:
         """Whether the payload of a result must not be deleted yet."""
@@ -216,21 +261,28 @@ class Ledgers(CommObserver):
             return result.blob is None or result.blob.prefix in self._retained
 
     def write_all(self) -> None:
-        """Redis has lost the job: write what stands anew, and store what it carries when it is next asked for."""
+        """Redis has lost the job: write what stands anew; what it carries is stored anew when it is next asked for."""
         for ledger in list(self._ledgers.values()):
-            with ledger.guard:
-                clients = tuple(_record(client_task) for client_task in ledger.task.client_tasks)
-                ledger.record = replace(ledger.record, data=None, client_tasks=clients)
-                ledger.stored.clear()
-                ledger.written = False
-            self._quietly(partial(self._write, ledger))
+            self._pool.submit(partial(self._quietly, partial(self._write, ledger)))
+
+    def leave(self) -> None:
+        """Another server goes on with the job: what stands in Redis is its from now on."""
+        self._left = True
+
+    def close(self) -> None:
+        """The run is over, nobody will go on with it: delete the results that were kept for a successor."""
+        with self._guard:
+            self._closed = True
+            retained, self._retained = list(self._retained.values()), {}
+        self._payloads.release(retained)
 
     def abandon(self) -> None:
         """What a predecessor has left, and nobody took up, is over."""
         tasks, submissions = self.recovery.give_up()
         for record in tasks:
             logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
-            self._quietly(partial(self._journal.ended, record.root_id, "cancelled", time.time()))
+            ended = partial(self._journal.ended, record.root_id, "cancelled", time.time())
+            self._quietly(partial(self._life.surely, ended))
         self._try_again(submissions)
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -238,7 +290,7 @@ class Ledgers(CommObserver):
     def _take_up(self, task: Task, left: TaskRecord) -> list[ClientTask]:
         """Stand where a predecessor's task stood."""
         task.msg_root_id = left.root_id
-        ledger = _Ledger(task=task, record=left)
+        ledger = _Ledger(task=task, record=left, life=self._life.number)
         if left.data is not None:
             ledger.stored[""] = dict(left.meta), left.data
         self._ledgers[task.msg_root_id] = ledger
@@ -247,7 +299,9 @@ class Ledgers(CommObserver):
         with self._guard:
             self._taken_up.append(left)
             self._behind += 1
-            self._retained.update(one.result.blob.prefix for one in answered if one.result and one.result.blob)
+            for one in answered:
+                if one.result is not None and (blob := one.result.blob) is not None:
+                    self._retained[blob.prefix] = blob
         logger.info(
             "task %r %s goes on: %d sites have it, %d of them have answered",
             left.name,
@@ -286,27 +340,51 @@ class Ledgers(CommObserver):
             self._pool.submit(submission)
 
     def _keep(self, ledger: _Ledger, client_task_id: str, meta: dict[str, Any], sealed: Sealed) -> None:
-        """Remember what was stored; a successor would find it in the ledger."""
+        """Remember what was stored; a successor would find it in the ledger.
+
+        Raises:
+            KeyError: the task has ended meanwhile.
+        """
         with ledger.guard:
-            if sealed.blob is not None:
-                ledger.stored[client_task_id] = meta, sealed
-            if self._journal.resume:
-                ledger.record = replace(ledger.record, meta=meta, data=sealed)
-                ledger.written = False
-                self._write(ledger)
+            if not ledger.closed:
+                if sealed.blob is not None:
+                    ledger.stored[client_task_id] = meta, sealed
+                if self._journal.resume:
+                    ledger.record = replace(ledger.record, meta=meta, data=sealed)
+                    ledger.written = False
+                    self._write(ledger)
+                return
+        self._payloads.release([sealed])
+        raise KeyError(ledger.record.root_id)
 
     def _write(self, ledger: _Ledger) -> None:
         with ledger.guard:
-            if not ledger.written:
-                self._journal.scheduled(ledger.record)
+            while not ledger.closed and not (ledger.written and ledger.life == self._life.number):
+                life = self._life.number
+                if ledger.life != life:
+                    self._begin_anew(ledger)
+                ledger.life = life
+                self._life.surely(lambda: self._journal.scheduled(ledger.record))
                 ledger.written = True
 
+    def _begin_anew(self, ledger: _Ledger) -> None:
+        """Redis had lost the job, and what its tasks carry as well."""
+        clients = tuple(_record(client_task) for client_task in list(ledger.task.client_tasks))
+        ledger.record = replace(ledger.record, data=None, client_tasks=clients)
+        gone, ledger.stored = list(ledger.stored.values()), {}
+        self._payloads.release(sealed for _, sealed in gone)
+        self._protect_again(ledger.task)
+
     def _close(self, ledger: _Ledger) -> None:
+        root_id, status = ledger.record.root_id, str(ledger.task.completion_status)
         try:
             self._write(ledger)
-            self._journal.ended(ledger.record.root_id, str(ledger.task.completion_status), time.time())
         finally:
-            self._payloads.release(sealed for _, sealed in ledger.stored.values())
+            with ledger.guard:
+                ledger.closed = True
+                stored, ledger.stored = list(ledger.stored.values()), {}
+            self._payloads.release(sealed for _, sealed in stored)
+        self._life.surely(partial(self._journal.ended, root_id, status, time.time()))
 
     def _quietly(self, step: Callable[[], object]) -> None:
         """What people read of a task is worth a warning, not the task."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 
 from redflare_broker.connection import Server
 from redflare_broker.entry import BlobRef
-from redflare_broker.errors import RedflareError
-from redflare_broker.journal import Journal
+from redflare_broker.errors import JobLost, RedflareError
+from redflare_broker.journal import Journal, OwnedBlob
 from redflare_broker.keys import Keys
 from redflare_broker.sealed import Sealed, seal, store
 from redflare_broker.settings import LinkSettings
+
+from .job_life import JobLife
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +30,17 @@ class Payloads:
     Args:
         server: holds them.
         journal: where they are noted.
+        life: of the job in Redis.
         settings: limits, and how long they stand.
         stop: asked while the server is away; True ends the attempts.
     """
 
-    def __init__(self, server: Server, journal: Journal, settings: LinkSettings, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, server: Server, journal: Journal, life: JobLife, settings: LinkSettings, stop: Callable[[], bool]
+    ) -> None:
         self._server = server
         self._journal = journal
+        self._life = life
         self._settings = settings
         self._stop = stop
         self._federation = Keys(settings.namespace)
@@ -46,6 +52,7 @@ class Payloads:
         Raises:
             EncodeError: it cannot be sent; says where and why.
             ServerError: the server refused (no memory, no permission).
+            Fenced, JobEnded: another server has taken over, or the job is over.
             Unavailable: ``stop`` ended the attempts.
         """
         limits = self._settings.limits
@@ -53,17 +60,26 @@ class Payloads:
         if sealed.fits_entry(limits):
             return sealed
         prefix = self._federation.task_blob(token_hex(16))
-        self._journal.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes)
+        self._life.surely(lambda: self._journal.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes))
         ttl_ms = self._settings.policy.retention_ms
         return store(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
 
     def release(self, payloads: Iterable[Sealed | BlobRef | None]) -> None:
         """Delete payloads that nobody needs any more; those that cannot be reached now expire."""
         refs = [each.blob if isinstance(each, Sealed) else each for each in payloads]
+        self.discard([ref for ref in refs if ref is not None])
+
+    def discard(self, payloads: Sequence[OwnedBlob | BlobRef]) -> None:
+        """``release``, of payloads as the journal names them."""
+        if not payloads:
+            return
         try:
-            self._journal.discard([ref for ref in refs if ref is not None])
+            self._journal.discard(payloads)
+        except JobLost:
+            # with what was noted of them
+            pass
         except RedflareError as error:
-            logger.warning("payloads %s are left to expire: %s", [ref.prefix for ref in refs if ref], error)
+            logger.warning("payloads %s are left to expire: %s", [each.prefix for each in payloads], error)
 
     def release_all(self) -> None:
         """The job is over: nobody needs any of them."""

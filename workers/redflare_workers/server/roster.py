@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redflare_broker.request import Request
+from redflare_broker.request import Answer, Request
 from redflare_broker.roll import RollEntry
 
 from ..apis.client import Client
@@ -34,6 +34,11 @@ class Refused(Exception):
         super().__init__(reason)
         self.rc = rc
 
+    def answer(self, request: Request) -> Answer:
+        """What that client is told."""
+        logger.warning("%s from %s is refused with %s: %s", request.topic, request.origin, self.rc, self)
+        return self.rc, {"reason": str(self)}, None
+
 
 @dataclass(slots=True, kw_only=True)
 class _Known:
@@ -42,8 +47,12 @@ class _Known:
     entry: RollEntry
     client: Client
     peer: FLContext
-    #: A report of its death was made, and no sign of life came since.
+    #: Its heartbeat is gone, and no other sign of life came since.
+    gone: bool = False
+    #: That was told to the communicator.
     reported: bool = False
+    #: A thread is telling it something just now.
+    telling: bool = False
     #: Beats are missing: nothing is handed to it.
     silent: bool = False
 
@@ -102,25 +111,36 @@ class Roster:
                 NOT_JOINED if newer else TOLD_FENCED,
                 f"client {name!r} is {known.entry.instance} since {known.entry.joined} ms, not {instance!r:.200}",
             )
-        if known.reported and not known.entry.left:
-            known.reported = False
-            self._on_alive(known.client.name, f"it has asked for {request.topic}")
+        with self._guard:
+            if not known.entry.left:
+                known.gone = False
+        self._report(known, f"it has asked for {request.topic}")
         return known.client, known.peer
+
+    def is_current(self, client: Client) -> bool:
+        """Whether no other process has taken over its name."""
+        known = self._known.get(client.name)
+        return known is not None and known.client is client
+
+    def introduce(self, client: Client, fl_ctx: FLContext) -> None:
+        """Let controllers see in a context who asks."""
+        known = self._known.get(client.name)
+        if known is not None:
+            fl_ctx.set_peer_context(known.peer)
 
     def cell_of(self, name: str) -> str | None:
         """FQCN of the cell of a client; None: it is not known."""
         known = self._known.get(name)
         return known.entry.cell if known else None
 
-    def cells(self) -> list[str]:
-        """FQCNs of the cells of all clients that have not left."""
+    def by_cell(self, without: Collection[str] = ()) -> dict[str, list[str]]:
+        """Names of the clients that have not left, by the FQCN of their cell; ``without`` are left out."""
+        cells: dict[str, list[str]] = {}
         with self._guard:
-            return sorted({known.entry.cell for known in self._known.values() if not known.entry.left})
-
-    def peer_of(self, name: str) -> FLContext | None:
-        """The context of a client: its public properties."""
-        known = self._known.get(name)
-        return known.peer if known else None
+            for name, known in self._known.items():
+                if not known.entry.left and name not in without:
+                    cells.setdefault(known.entry.cell, []).append(name)
+        return cells
 
     def is_silent(self, name: str) -> bool:
         """Whether beats of a client are missing, so that nothing should be handed to it."""
@@ -133,21 +153,38 @@ class Roster:
             with self._guard:
                 before = self._known.get(entry.name)
                 changed = before is None or bool(before.entry.left) is not bool(entry.left)
+                client, silent = (before.client, before.silent) if before else (None, False)
                 known = self._know(entry)
-                gone = not entry.alive
-                report, alive = gone and not known.reported, known.reported and not gone
-                known.reported = gone
-                heard = known.silent
-                known.silent = gone or entry.missed_beats > _MISSED_BEATS
-                heard = heard and not known.silent
+                if known.entry is not entry:
+                    continue
+                fresh = client is not known.client
+                # one that has just joined may be about to beat for the first time
+                known.gone = not entry.alive and (bool(entry.left) or not fresh)
+                known.silent = not entry.alive or entry.missed_beats > _MISSED_BEATS
+                # also when another process has taken over: the one that waits is to be told
+                heard = (silent and not known.silent) or (fresh and client is not None)
             if changed:
                 self._on_change()
-            if report:
-                self._on_silent(entry.name)
-            if alive:
-                self._on_alive(entry.name, "its heartbeat is back")
+            self._report(known, "its heartbeat is back")
             if heard:
                 self._on_heard(entry.name)
+
+    def _report(self, known: _Known, sign: str) -> None:
+        """Tell whether a client is gone, if that has changed; one thread at a time, so that the last word is true."""
+        while True:
+            with self._guard:
+                if known.telling or known.gone is known.reported:
+                    return
+                known.telling = True
+                gone = known.reported = known.gone
+            try:
+                if gone:
+                    self._on_silent(known.client.name)
+                else:
+                    self._on_alive(known.client.name, sign)
+            finally:
+                with self._guard:
+                    known.telling = False
 
     def _know(self, entry: RollEntry) -> _Known:
         known = self._known.get(entry.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from redflare_broker.journal import Journal, Recovered
 from redflare_broker.keys import Keys
 from redflare_broker.pool import Pool
 from redflare_broker.request import Request
-from redflare_broker.roll import Roll, RollCall, RollEntry, ServerHold
+from redflare_broker.roll import Roll, RollCall, RollEntry
 from redflare_broker.settings import LinkSettings, load_settings
 
 from ..apis.client import Client
@@ -32,9 +33,11 @@ from ..job_protocol import CHANNEL, GET_TASK, JOB_ENDED, SUBMIT
 from ..panic_listener import PanicListener
 from ..workflow.controller import Controller
 from ..workflow.wf_comm_server import WFCommServer
+from .job_life import JobLife
 from .ledgers import Ledgers
 from .payloads import Payloads
 from .recovery import Recovery
+from .result_desk import ResultDesk
 from .roll_caller import RollCaller
 from .roster import Roster
 from .server_engine import ServerEngine
@@ -44,8 +47,10 @@ __all__ = ["ServerJob"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that requests in hand have to end, once the job is over.
+#: Seconds that requests in hand have to end, once the job is over, and that Redis has to be told.
 _END_WITHIN: Final = 10.0
+#: Seconds that results in hand have of these.
+_HANDLED_WITHIN: Final = 5.0
 
 
 class ServerJob:
@@ -93,13 +98,15 @@ class ServerJob:
         self._pool = Pool(f"redflare-job-{self.fqcn}")
         self._guard = threading.Lock()
         self._outcome: JobOutcome | None = None
+        self._starting: Cell | None = None
         self._desk: TaskDesk | None = None
+        self._results: ResultDesk | None = None
         self._roster: Roster | None = None
         self._ledgers: Ledgers | None = None
         self._payloads: Payloads | None = None
         #: requests that came before there was a desk
         self._early: list[Request] = []
-        self._hold: ServerHold | None = None
+        self._life: JobLife | None = None
 
     # -- for others ----------------------------------------------------------------------------------------------------
 
@@ -120,9 +127,9 @@ class ServerJob:
             cell.on_fenced = self._on_fenced
             cell.register_request_cb(CHANNEL, GET_TASK, self._on_request)
             cell.register_request_cb(CHANNEL, SUBMIT, self._on_request)
-            cell.start()
+            cell.on_loss = self._look_for_loss
             try:
-                outcome = self._serve(hub, cell)
+                outcome = self._serve(hub, cell) if self._start(cell) else self._ended
             finally:
                 cell.stop()
         finally:
@@ -137,42 +144,64 @@ class ServerJob:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def _serve(self, hub: Hub, cell: Cell) -> JobOutcome:
-        recovered = self._begin(hub, cell)
-        caller = RollCaller(
-            self._keys, self._roll, self._held, self.settings.heartbeat_interval, lambda call: self._on_roll(hub, call)
-        )
-        hub.heartbeats.add(caller)
+    def _start(self, cell: Cell) -> bool:
+        """Wait for Redis; False: the job was aborted meanwhile."""
+        with self._guard:
+            if self._outcome is not None:
+                return False
+            self._starting = cell
         try:
+            cell.start()
+        except Unavailable:
+            if self._outcome is None:
+                raise
+            return False
+        finally:
+            with self._guard:
+                self._starting = None
+        return self._outcome is None
+
+    def _serve(self, hub: Hub, cell: Cell) -> JobOutcome:
+        self._life = life = JobLife(
+            hub.server, self._roll, cell, uuid.uuid4().hex, lambda: hub.heartbeats.beat_now(cell), self._is_over
+        )
+        caller = RollCaller(self._keys, self._roll, life.hold, self.settings.heartbeat_interval, self._on_roll)
+        try:
+            recovered = self._begin(hub, life)
+        except Fenced:
+            self._on_fenced()
+            return self._ended
+        except (Unavailable, JobLost):
+            if self._outcome is None:
+                raise
+            return self._outcome
+        try:
+            hub.heartbeats.add(caller)
             self._open_desk(hub, cell, recovered)
             self._run_controller()
         except (KeyboardInterrupt, SystemExit):
             if not self.controller.resume:
                 self._end(JobOutcome(status=ABORTED, reason="the server was interrupted"))
-            self._close(hub, cell)
+            self._close(hub, cell, life)
             raise
+        except Fenced:
+            self._on_fenced()
+        except JobEnded as error:
+            self.abort(str(error))
         except Exception as error:
             logger.exception("%s failed", self)
             self._end(JobOutcome(status=FAILED, reason=f"{type(error).__name__}: {error}"))
         finally:
             hub.heartbeats.remove(caller)
         self._end(JobOutcome(status=COMPLETED))
-        return self._close(hub, cell)
+        return self._close(hub, cell, life)
 
-    def _begin(self, hub: Hub, cell: Cell) -> Recovered:
+    def _begin(self, hub: Hub, life: JobLife) -> Recovered:
         """Take the job over; what a predecessor has left."""
-        self._hold = ServerHold(instance=cell.instance, epoch=cell.epoch, run=uuid.uuid4().hex)
         resume = self.controller.resume
-        began = hub.server.run(self._keys.job, lambda lane: self._roll.begin(lane, self._held, resume=resume))
-        journal = Journal(
-            hub.server,
-            self._keys,
-            self._held,
-            self.settings.policy,
-            resume=resume,
-            stop=lambda: self._outcome is not None,
-        )
-        self._payloads = Payloads(hub.server, journal, self.settings, lambda: self._outcome is not None)
+        began = life.begin(resume=resume)
+        journal = Journal(hub.server, self._keys, life.hold, self.settings.policy, resume=resume, stop=self._is_over)
+        self._payloads = Payloads(hub.server, journal, life, self.settings, self._is_over)
         recovered = journal.recover() if began.resumed and resume else Recovered()
         self._payloads.discard_orphans()
         if recovered.state is not None:
@@ -187,35 +216,40 @@ class ServerJob:
             )
         self._ledgers = Ledgers(
             journal,
+            life,
             self._payloads,
             Recovery(recovered.tasks, restored=recovered.state is not None),
             self._pool,
             self.communicator.schedule_of,
+            self.communicator.protect_again,
             self._client_of,
         )
+        life.on_loss = self._ledgers.write_all
         return recovered
 
     def _open_desk(self, hub: Hub, cell: Cell, recovered: Recovered) -> None:
         assert self._ledgers is not None
         self._roster = Roster(
             self.job_id,
-            lambda: self._read_roll(hub),
+            self._read_roll,
             self._on_silent,
             self._on_alive,
             lambda name: desk.may_ask({name}),
             self.engine.clients_changed,
+        )
+        results = ResultDesk(
+            self.communicator, self.engine, self._roster, self._ledgers, hub.server, self.settings, self._pool
         )
         desk = TaskDesk(
             self.communicator,
             self.engine,
             self._roster,
             self._ledgers,
-            hub.server,
-            self.settings,
+            results,
             self._pool,
             lambda cells, topic, meta: cell.fire_and_forget(CHANNEL, topic, cells, meta),
         )
-        self._roster.update(self._read_roll(hub))
+        self._roster.update(self._read_roll())
         self.communicator.observer = self._ledgers
         self.controller.set_communicator(self.communicator)
         self.engine.add_component("controller", self.controller)
@@ -224,7 +258,7 @@ class ServerJob:
         with self.engine.new_context() as fl_ctx:
             self.communicator.initialize_run(fl_ctx)
         with self._guard:
-            self._desk = desk
+            self._desk, self._results = desk, results
             early, self._early = self._early, []
         for request in early:
             self._pool.submit(lambda request=request: self._answer(request))  # type: ignore[misc]
@@ -235,17 +269,23 @@ class ServerJob:
                 self._fire(EventType.ABOUT_TO_START_RUN, fl_ctx)
                 self._fire(EventType.START_RUN, fl_ctx)
                 self.controller.initialize(fl_ctx)
-                self._fire(EventType.START_WORKFLOW, fl_ctx)
-                if not self.engine.abort_signal.triggered:
-                    self.controller.control_flow(self.engine.abort_signal, fl_ctx)
-                self._fire(EventType.END_WORKFLOW, fl_ctx)
-                self.controller.finalize(fl_ctx)
+                try:
+                    self._fire(EventType.START_WORKFLOW, fl_ctx)
+                    if not self.engine.abort_signal.triggered:
+                        self.controller.control_flow(self.engine.abort_signal, fl_ctx)
+                finally:
+                    self._fire(EventType.END_WORKFLOW, fl_ctx)
+                    self.controller.finalize(fl_ctx)
+            except (Fenced, KeyboardInterrupt, SystemExit) as error:
+                if self._ledgers is not None and (self.controller.resume or isinstance(error, Fenced)):
+                    self._ledgers.leave()
+                raise
             finally:
                 self.communicator.finalize_run(fl_ctx)
                 self._fire(EventType.ABOUT_TO_END_RUN, fl_ctx)
                 self._fire(EventType.END_RUN, fl_ctx)
 
-    def _close(self, hub: Hub, cell: Cell) -> JobOutcome:
+    def _close(self, hub: Hub, cell: Cell, life: JobLife) -> JobOutcome:
         """Tell everybody how it ended, unless a successor goes on."""
         outcome = self._outcome
         if outcome is None:
@@ -253,22 +293,37 @@ class ServerJob:
         if outcome.status == FENCED:
             return outcome
         reason = str(outcome)
+        deadline = time.monotonic() + _END_WITHIN
+        # what is in hand first, or its payloads would be nobody's; then Redis, which knows whether it is ours to end
+        if self._results is not None:
+            self._results.close(reason, _HANDLED_WITHIN)
         if self._ledgers is not None:
             self._ledgers.abandon()
-        if self._desk is not None:
-            self._desk.close(reason)
+            self._ledgers.close()
         try:
             hub.server.run(
-                self._keys.job, lambda lane: self._roll.end(lane, self._held, outcome.status, reason), stop=lambda: True
+                self._keys.job,
+                lambda lane: self._roll.end(lane, life.hold, outcome.status, reason),
+                deadline=deadline,
             )
-            if self._roster is not None and (cells := self._roster.cells()):
-                names = [client.name for client in self._clients()]
-                cell.fire_and_forget(CHANNEL, JOB_ENDED, cells, {"clients": names, "reason": reason})
-            if self._payloads is not None:
-                self._payloads.release_all()
+        except Fenced:
+            return JobOutcome(status=FENCED, reason="another server has taken over this job")
         except RedflareError as error:
             logger.warning("%s: Redis could not be told that it has ended: %s", self, error)
+        self._tell_ended(cell, reason)
+        if self._payloads is not None:
+            self._payloads.release_all()
         return outcome
+
+    def _tell_ended(self, cell: Cell, reason: str) -> None:
+        """Answer the clients that wait, and send the others word."""
+        answered = self._desk.close(reason) if self._desk is not None else set()
+        others = self._roster.by_cell(answered) if self._roster is not None else {}
+        for fqcn, names in others.items():
+            try:
+                cell.fire_and_forget(CHANNEL, JOB_ENDED, fqcn, {"clients": names, "reason": reason})
+            except RedflareError as error:
+                logger.warning("%s: cell %s is not told that it has ended: %s", self, fqcn, error)
 
     def _fire(self, event_type: str, fl_ctx: FLContext) -> None:
         self.engine.fire_event(event_type, fl_ctx)
@@ -277,8 +332,20 @@ class ServerJob:
         with self._guard:
             if self._outcome is not None:
                 return
-            self._outcome = outcome
+            self._outcome, starting = outcome, self._starting
+        if outcome.status == FENCED and self._ledgers is not None:
+            self._ledgers.leave()
         self.engine.abort_signal.trigger(outcome.reason or outcome.status)
+        if starting is not None:
+            starting.stop()
+
+    def _is_over(self) -> bool:
+        return self._outcome is not None
+
+    @property
+    def _ended(self) -> JobOutcome:
+        assert self._outcome is not None
+        return self._outcome
 
     def _on_panic(self, reason: str) -> None:
         logger.error("%s: panic: %s", self, reason)
@@ -292,11 +359,11 @@ class ServerJob:
 
     def _on_request(self, request: Request) -> Answer:
         with self._guard:
-            if self._desk is None:
+            if self._desk is None or self._results is None:
                 # this server has just begun
                 self._early.append(request)
                 return LATER
-        return self._desk.get_task(request) if request.topic == GET_TASK else self._desk.submit(request)
+        return self._desk.get_task(request) if request.topic == GET_TASK else self._results.submit(request)
 
     def _answer(self, request: Request) -> None:
         answer = self._on_request(request)
@@ -306,22 +373,21 @@ class ServerJob:
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _held(self) -> ServerHold:
-        assert self._hold is not None
-        return self._hold
-
     def _clients(self) -> list[Client]:
         return self._roster.clients() if self._roster else []
 
     def _client_of(self, name: str) -> Client:
         return next((client for client in self._clients() if client.name == name), Client(name, ""))
 
-    def _read_roll(self, hub: Hub) -> tuple[RollEntry, ...]:
-        call = hub.server.run(self._keys.job, lambda lane: self._roll.roll_call(lane, self._held))
+    def _read_roll(self) -> tuple[RollEntry, ...]:
+        assert self._life is not None
+        call = self._life.call_roll()
+        if call.word == "LOST":
+            self._begin_again()
+            call = self._life.call_roll()
         return call.entries
 
-    def _on_roll(self, hub: Hub, call: RollCall) -> None:
+    def _on_roll(self, call: RollCall) -> None:
         """What the heartbeat thread has read; users' code runs in other threads."""
         if call.word == "OK":
             self._pool.submit(lambda: self._look_after(call))
@@ -330,7 +396,7 @@ class ServerJob:
         elif call.word == "ENDED":
             self.abort(call.reason or "the job was ended in Redis")
         else:
-            self._pool.submit(lambda: self._begin_again(hub))
+            self._look_for_loss()
 
     def _look_after(self, call: RollCall) -> None:
         if self._roster is not None:
@@ -338,24 +404,21 @@ class ServerJob:
         if self._payloads is not None:
             self._payloads.renew()
 
-    def _begin_again(self, hub: Hub) -> None:
-        """Redis has lost the job: put there again what stands."""
+    def _look_for_loss(self) -> None:
+        self._pool.submit(self._begin_again)
+
+    def _begin_again(self) -> None:
+        """Redis has lost the job, it seems: put there again what stands."""
+        if self._life is None or self._is_over():
+            return
         try:
-            hub.server.run(
-                self._keys.job,
-                lambda lane: self._roll.begin(lane, self._held),
-                stop=lambda: self._outcome is not None,
-            )
+            self._life.begin_again()
         except Fenced:
             self._on_fenced()
-        except (JobLost, Unavailable) as error:
-            logger.debug("%s: not begun again yet: %s", self, error)
         except JobEnded as error:
             self.abort(str(error))
-        else:
-            logger.warning("%s: Redis had lost this job; it goes on", self)
-            if self._ledgers is not None:
-                self._ledgers.write_all()
+        except (JobLost, Unavailable) as error:
+            logger.debug("%s: not begun again, it is over: %s", self, error)
 
     def _on_silent(self, name: str) -> None:
         with self.engine.new_context() as fl_ctx:

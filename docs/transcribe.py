@@ -28,7 +28,12 @@ from redflare_agent import IPCAgent, TaskResult
 from redflare_broker.connection import Server
 from redflare_broker.embedded import EmbeddedServer
 from redflare_broker.inspection import Inspector
+from redflare_broker.job_story import JobStory
+from redflare_workers import DXO, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
+from redflare_workers.client import ClientJob
 from redflare_workers.exchanger import IPCExchanger, TaskFailed
+from redflare_workers.server import ServerJob
+from redflare_workers.workflow import FedAvg
 
 PAGE: Final = Path(__file__).with_name("inspect.md")
 URL: Final = "redis://127.0.0.1:6379"
@@ -59,8 +64,59 @@ def in_time(what: str) -> Iterator[None]:
         signal.alarm(0)
 
 
+class Trainer(Executor):
+    """Adds one to a model; from the second round on, when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = 0
+        self.may_answer = threading.Event()
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        self.rounds += 1
+        if self.rounds > 1:
+            self.may_answer.wait(_PATIENCE_SECONDS)
+        model = from_shareable(shareable).data
+        return DXO(DataKind.WEIGHTS, {name: array + 1 for name, array in model.items()}).to_shareable()
+
+
+class Job:
+    """A job of three sites, one of which takes its time in the second round."""
+
+    def __init__(self) -> None:
+        model = {"weights": np.zeros(600_000, dtype="float32")}
+        self.slow = Trainer()
+        self.server = ServerJob(FedAvg(model, min_clients=3, num_rounds=2), redis_url=URL, job_id="job-7")
+        self.sites = [ClientJob(f"site-{n}", self._trainer(n), redis_url=URL, job_id="job-7") for n in (1, 2, 3)]
+        self._threads = [threading.Thread(target=run.run, daemon=True) for run in (self.server, *self.sites)]
+
+    def _trainer(self, number: int) -> Trainer:
+        trainer = self.slow if number == 3 else Trainer()
+        if trainer is not self.slow:
+            trainer.may_answer.set()
+        return trainer
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def end(self) -> None:
+        self.server.abort()
+        self.slow.may_answer.set()
+        self.join()
+
+    @staticmethod
+    def waits_for_one(job: JobStory) -> bool:
+        """Two sites have answered and ask for more, the third works."""
+        return len(job.ended_tasks) == 1 and sum(site.asks_since > 0 for site in job.sites) == 2
+
+
 class Federation:
-    """Two sites: an agent that works on command, and one that is awaited."""
+    """Two sites: an agent that works on command, and one that is awaited; later a job."""
 
     def __init__(self, stack: ExitStack) -> None:
         stack.enter_context(EmbeddedServer(port=6379))
@@ -70,6 +126,7 @@ class Federation:
         self._agent = self._host.enter_context(IPCAgent(URL, "site-1", "trainer", "."))
         self._inspector = Inspector(stack.enter_context(Server.connect(URL)))
         self._running: list[threading.Thread] = []
+        self._job: Job | None = None
 
     def working(self) -> None:
         """Site 1 works on a small task; site 2 has a large one and no agent."""
@@ -96,7 +153,23 @@ class Federation:
         while not self._inspector.all_dead_letters():
             threading.Event().wait(0.05)
 
+    def training(self) -> None:
+        """A job is in its second round."""
+        self._job = Job()
+        self._job.start()
+        while not any(map(Job.waits_for_one, self._inspector.jobs.find("job-7"))):
+            threading.Event().wait(0.05)
+        threading.Event().wait(2)  # to have ages that are some
+
+    def trained(self) -> None:
+        """The job is over."""
+        assert self._job is not None
+        self._job.slow.may_answer.set()
+        self._job.join()
+
     def end(self) -> None:
+        if self._job is not None:
+            self._job.end()
         for exchanger in (self._first, self._second):
             exchanger.abort()
         for thread in self._running:

@@ -124,7 +124,7 @@ def _facts(job: JobStory) -> Table:
         facts.add_row("checkpoint", str(job.checkpoint))
     facts.add_row("inbox", f"{job.inbox} {'message' if job.inbox == 1 else 'messages'} for the server")
     if job.payloads:
-        facts.add_row("payload", f"{job.payloads} in chunks are the server's")
+        facts.add_row("payloads", f"{job.payloads} in chunks")
     return facts
 
 

@@ -57,6 +57,10 @@ class SimulationDisplay:
                 f"round {now.rounds_done} of {now.rounds}: {now.results} results, {now.seconds:.1f} s", soft_wrap=True
             )
 
+    def refresh(self) -> None:
+        """Draw the live line now."""
+        self._bar.refresh()
+
     def _fields(self, now: Snapshot) -> dict[str, Any]:
         if now.joined < self._sites and not now.rounds_done:
             what = f"{now.joined} of {self._sites} sites have joined"

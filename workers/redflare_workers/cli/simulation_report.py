@@ -32,7 +32,8 @@ def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
     facts.add_row("status", Text(outcome.status, style=style))
     if outcome.reason:
         facts.add_row("reason", Text(outcome.reason))
-    where = f"in {outcome.processes} processes" if outcome.processes else "in threads of this process"
+    many = f"in {outcome.processes} processes" if outcome.processes > 1 else "in one process"
+    where = many if outcome.processes else "in threads of this process"
     facts.add_row("sites", f"{outcome.sites}, {where}")
     if planned:
         facts.add_row("rounds", f"{rounds} of {planned}")

@@ -12,7 +12,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
+from redflare_broker.connection import Server
 from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.preflight import check
 from redflare_broker.settings import LinkSettings
 
 from ..job_outcome import JobOutcome
@@ -82,6 +84,8 @@ class Simulation(Generic[C]):
         counter = ProgressCounter(self._controller, len(self._plan.sites), on_progress)
         if self._url is None:
             self._url = self._ending.enter_context(EmbeddedServer()).url
+        else:
+            self._check(self._url)
         self._job = ServerJob(
             self._controller,
             redis_url=self._url,
@@ -108,6 +112,11 @@ class Simulation(Generic[C]):
             results=counter.results,
             processes=self._plan.processes,
         )
+
+    def _check(self, url: str) -> None:
+        """Fail now and clearly, rather than wait for a server that will not do."""
+        with Server.connect(url, self._settings.connection) as server:
+            check(server, allow_eviction=self._settings.allow_eviction)
 
     # -- begin ---------------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def _preparation(main: bool) -> dict[str, Any]:
         spec, file = getattr(program, "__spec__", None), getattr(program, "__file__", None)
         if spec is not None and spec.name:
             prepared["init_main_from_name"] = spec.name
-        elif file is not None:
+        elif file is not None and os.path.isfile(file):
             prepared["init_main_from_path"] = os.path.abspath(file)
         else:
             raise ConfigError(

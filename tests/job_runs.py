@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from redflare_broker.request import Reply, Request
 from redflare_broker.settings import LinkSettings
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.executor import Executor
@@ -14,9 +15,12 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import Task
-from redflare_workers.client import ClientJob
+from redflare_workers.client import ClientJob, JobHost
+from redflare_workers.client.membership import Membership
 from redflare_workers.job_outcome import JobOutcome
+from redflare_workers.job_protocol import CHANNEL, GET_TASK, SUBMIT
 from redflare_workers.server import ServerJob
+from redflare_workers.shareable_message import to_message
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.wf_comm_server import WFCommServer
 
@@ -177,3 +181,40 @@ class JobRuns:
 def task(data: Shareable | None = None, name: str = "train", **more: Any) -> Task:
     """A task for a test."""
     return Task(name, Shareable() if data is None else data, **more)
+
+
+class RawSite:
+    """A site whose every message a test writes itself; a context manager."""
+
+    def __init__(self, runs: JobRuns, name: str, job_id: str = "job") -> None:
+        self.host = JobHost(
+            name, job_id, client=runs.place["client"], redis_url=runs.place["redis_url"], settings=runs.settings
+        )
+        self.events: list[Request] = []
+        self._name = name
+        self._server = f"server.{job_id}"
+
+    def ask(self, topic: str, data: object = None, *, timeout: float = 10.0, **meta: Any) -> Reply:
+        """A request with this site's credentials, unless ``meta`` has others."""
+        given = {**self.membership.credentials, **meta}
+        return self.host.cell.send_request(CHANNEL, topic, self._server, given, data, timeout=timeout)
+
+    def get_task(self, **meta: Any) -> Reply:
+        return self.ask(GET_TASK, **meta)
+
+    def submit(self, name: object, task_id: object, result: Shareable, **meta: Any) -> Reply:
+        message, data = to_message(result)
+        return self.ask(SUBMIT, data, **{"task_name": name, "task_id": task_id, "message": message, **meta})
+
+    def __enter__(self) -> Self:
+        self.host.start()
+        self.membership = Membership(self.host, self._server, self._name, {}, lambda membership: None)
+        self.host.add_site(self._name, self.events.append, lambda: None)
+        self.membership.join(lambda: "")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.membership.leave()
+        self.host.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import fakeredis
@@ -23,24 +22,6 @@ from tests.job_runs import Doing, JobRuns, Script, echo, task, until_aborted
 from tests.waiting import wait_until
 
 BIG = 300_000
-
-
-@pytest.fixture
-def redis() -> Iterator[fakeredis.FakeRedis]:
-    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def job(redis: fakeredis.FakeRedis) -> Iterator[JobRuns]:
-    before = set(threading.enumerate())
-    with JobRuns(redis) as runs:
-        yield runs
-    wait_until(lambda: not {one for one in threading.enumerate() if one not in before}, what="threads end")
-    keys = [str(key, "utf8") for key in redis.scan_iter()]
-    assert not [key for key in keys if ":blob:" in key or "blob:{" in key], "payloads are left"
-    assert not [key for key in keys if redis.pttl(key) < 0], "keys without an end are left"
 
 
 def weights(value: float, size: int = 10) -> Shareable:

@@ -53,13 +53,15 @@ def to_message(shareable: Shareable) -> tuple[dict[str, Any], object]:
     return {}, {**others, ReservedHeaderKey.HEADERS: headers}
 
 
-def from_message(meta: dict[str, Any], data: object) -> Shareable:
+def from_message(meta: object, data: object) -> Shareable:
     """The Shareable that a message carries; its data may be ``Sealed``, see ``opened``.
 
     Raises:
         DecodeError: the message carries none.
     """
     shareable = Shareable()
+    if not isinstance(meta, dict):
+        raise DecodeError(f"the message of a Shareable must be an object, but is {meta!r:.200}")
     headers = meta.get(_HEADERS, {})
     if not isinstance(headers, dict):
         raise DecodeError(f"headers must be an object, but are {headers!r:.200}")

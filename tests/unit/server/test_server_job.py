@@ -259,13 +259,13 @@ def test_a_panic_of_a_component_ends_the_job(job: JobRuns) -> None:
 def test_nothing_unread_is_left_in_the_inboxes_of_sites_that_waited(redis: fakeredis.FakeRedis, job: JobRuns) -> None:
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         me.broadcast_and_wait(task(), fl_ctx, targets=["a", "b"], abort_signal=abort)
+        wait_until(lambda: server._desk is not None and len(server._desk._room) == 2)
 
     server = job.serve(flow)
     for name in ("a", "b"):
         job.join(name)
     assert job.outcome().ok
     job.site_outcomes()
-    assert server._desk is not None
     assert not [key for key in redis.scan_iter("*:inbox") if redis.xlen(key)]
 
 

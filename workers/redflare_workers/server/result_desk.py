@@ -235,11 +235,8 @@ class ResultDesk:
 
     def _read(self, submission: _Submission) -> Shareable:
         """The result; one that cannot be read counts as EXECUTION_RESULT_ERROR, or its task would wait for ever."""
-        message = submission.message
         try:
-            if not isinstance(message, dict):
-                raise DecodeError(f"its message must be an object, but is {message!r:.200}")
-            return opened(from_message(message, submission.sealed), self._server, self._limits)
+            return opened(from_message(submission.message, submission.sealed), self._server, self._limits)
         except DecodeError as error:
             logger.error("%s is none: %s", submission, error)
             return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)

@@ -95,8 +95,8 @@ class Simulation(Generic[C]):
             settings=self._settings,
         )
         self._ending.callback(self._end)
-        self._start_sites()
         self._server_thread.start()
+        self._start_sites()
         if self._news.get() == "interrupt":
             raise KeyboardInterrupt
         outcome = self._done.result()

@@ -21,12 +21,14 @@ from .defs import (
     TaskResult,
     agent_site_fqcn,
 )
+from .dxo import DXO, DataKind
 from .errors import AgentClosed, CallStateError
 from .ipc_agent import IPCAgent
 from .serve import Trainer, serve, trainer
 
 __all__ = [
     "CHANNEL",
+    "DXO",
     "JOB_META_KEY_AGENT_ID",
     "RC",
     "TOPIC_ABORT",
@@ -37,6 +39,7 @@ __all__ = [
     "TOPIC_SUBMIT_RESULT",
     "AgentClosed",
     "CallStateError",
+    "DataKind",
     "FlareAgent",
     "IPCAgent",
     "MetaKey",

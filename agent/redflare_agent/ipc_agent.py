@@ -16,6 +16,7 @@ from typing import Any
 
 from redflare_broker.abort import Listener
 from redflare_broker.agent_link import AgentLink, ReceivedTask, encode_result
+from redflare_broker.collection import from_plain, to_plain
 from redflare_broker.connection import Server
 from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
@@ -25,7 +26,8 @@ from redflare_broker.preflight import check
 from redflare_broker.scripts import ACCEPTED
 from redflare_broker.settings import LinkSettings, load_settings
 
-from .defs import FlareAgent, Task, TaskResult
+from .defs import FlareAgent, MetaKey, Task, TaskResult
+from .dxo import DXO
 from .errors import AgentClosed, CallStateError
 
 logger = logging.getLogger(__name__)
@@ -249,7 +251,8 @@ class IPCAgent(FlareAgent):
         self._link.forget_task()
 
     def _fetched(self, received: ReceivedTask) -> Task:
-        task = Task(received.task_name, received.task_id, received.meta, received.data, attempt=received.attempt)
+        data = from_plain(received.meta.get(MetaKey.DATA_KIND), received.data, DXO)
+        task = Task(received.task_name, received.task_id, received.meta, data, attempt=received.attempt)
         task.status = Task.FETCHED
         with self._state:
             self._current = task
@@ -278,7 +281,8 @@ class IPCAgent(FlareAgent):
         self._check_process()
         if not isinstance(result, TaskResult):
             raise TypeError(f"result must be a TaskResult, but got {type(result).__name__}")
-        encoded = encode_result(result.meta, result.data, self._settings)
+        data = to_plain(result.meta.get(MetaKey.DATA_KIND), result.data, DXO)
+        encoded = encode_result(result.meta, data, self._settings)
         with self._calls:
             if self._closed and not self._link.fenced:
                 logger.warning("agent %s is closed (%s): its result goes nowhere", self.fqcn, self._closed)

@@ -85,9 +85,9 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
         ConfigError: a ValueError; names the file and the key, or the path that was searched.
     """
     folder = Path(workspace)
-    config = _read(folder / CONFIG_FILE)
+    config = read_object(folder / CONFIG_FILE)
     source = str(folder / CONFIG_FILE)
-    _refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention"), source)
+    refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention"), source)
     for key, kind in _TYPES.items():
         if not isinstance(config.get(key), kind | None):
             raise ConfigError(f"{source}: {key} must be a {kind.__name__}, but is {config[key]!r}")
@@ -108,7 +108,12 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
         raise ConfigError(f"{source}: {exc}") from exc
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty when there is no such file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -124,7 +129,8 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_unknown(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+def refuse_unknown(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    """Raise a ConfigError that names the keys in ``given`` that are not ``known``."""
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
 
@@ -133,7 +139,7 @@ def _section(config: dict[str, Any], name: str, kind: type, source: str) -> dict
     section = config.get(name, {})
     if not isinstance(section, dict):
         raise ConfigError(f"{source}: {name!r} must be an object, but is a {type(section).__name__}")
-    _refuse_unknown(section, tuple(item.name for item in dataclasses.fields(kind)), f"{source}: {name}")
+    refuse_unknown(section, tuple(item.name for item in dataclasses.fields(kind)), f"{source}: {name}")
     for item in dataclasses.fields(kind):
         value = section.get(item.name, item.default)
         whole = isinstance(item.default, int)

@@ -12,6 +12,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any, Self
 
+from redflare_broker.collection import to_plain
 from redflare_broker.defs import TaskResult
 from redflare_broker.errors import EncodeError, RedflareError
 from redflare_broker.exchange import Outcome
@@ -207,7 +208,7 @@ class IPCExchanger(LinkHolder, Executor):
                 task_id,
                 task_name,
                 task_meta(dxo, shareable),
-                {} if dxo.data is None else dxo.data,
+                to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO),
                 abort_signal,
                 self.seal_results or isinstance(dxo.data, Sealed),
             )

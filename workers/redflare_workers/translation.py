@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from redflare_broker.collection import from_plain
 from redflare_broker.defs import JOB_META_KEY_AGENT_ID, RC, MetaKey
 from redflare_broker.errors import ConfigError
 from redflare_broker.exchange import Outcome
 from redflare_broker.scripts import ACCEPTED, BLOB_MISSING, REJECTED
 
+from .apis.app_constant import AppConstants
 from .apis.dxo import DXO, DataKind
-from .apis.fl_constant import AppConstants, ReturnCode
+from .apis.fl_constant import ReturnCode
 from .apis.shareable import Shareable, make_reply
 
 
@@ -43,20 +45,25 @@ def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
     return meta
 
 
-def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
-    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
+def code_of(outcome: Outcome) -> str:
+    """The return code of a reply that says why there is no result; "" when there is one."""
     if outcome.status == REJECTED:
         if outcome.rc == BLOB_MISSING:
-            return make_reply(BLOB_MISSING)
+            return BLOB_MISSING
         failed = outcome.rc == RC.EXECUTION_EXCEPTION
-        return make_reply(ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA)
+        return ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA
     if outcome.status != ACCEPTED:
-        return make_reply(ReturnCode.TASK_ABORTED)
-    if outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
-        return make_reply(outcome.rc)
+        return ReturnCode.TASK_ABORTED
+    return "" if outcome.rc in (RC.OK, RC.EARLY_TERMINATION) else outcome.rc
+
+
+def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
+    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
+    if code := code_of(outcome):
+        return make_reply(code)
     app_defined = dxo.data_kind == DataKind.APP_DEFINED
     kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
-    reply = DXO(data_kind=kind, data=outcome.data, meta=outcome.meta).to_shareable()
+    reply = DXO(data_kind=kind, data=from_plain(kind, outcome.data, DXO), meta=outcome.meta).to_shareable()
     reply.set_return_code(outcome.rc)
     return reply
 

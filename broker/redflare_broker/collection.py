@@ -1,0 +1,53 @@
+"""Collections: the data of kind COLLECTION is a dict of objects that have kind, data and meta of their own.
+
+Each side has a class for such an object (``DXO``); what travels is a dict of its three parts, under the keys that
+NVFlare's ``DXO.to_dict`` uses, so both sides and ``redis-cli`` can read it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+COLLECTION: Final = "COLLECTION"
+_APP_DEFINED: Final = "APP_DEFINED"
+_KIND: Final = "kind"
+_DATA: Final = "data"
+_META: Final = "meta"
+
+
+class _DXO(Protocol):
+    data_kind: Any
+    data: Any
+    meta: Any
+
+
+def to_plain(kind: object, data: Any, dxo: type[_DXO]) -> Any:
+    """``data`` without objects of class ``dxo``, to any depth; data of another kind is returned as it is."""
+    if kind != COLLECTION or not isinstance(data, dict):
+        return data
+    return {name: _parts(item, dxo) if isinstance(item, dxo) else item for name, item in data.items()}
+
+
+def _parts(item: _DXO, dxo: type[_DXO]) -> dict[str, Any]:
+    return {_KIND: item.data_kind, _DATA: to_plain(item.data_kind, item.data, dxo), _META: item.meta or {}}
+
+
+def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]], Any]) -> Any:
+    """The reverse of ``to_plain``: what are the parts of an object becomes what ``make(kind, data, meta)`` gives."""
+    if kind != COLLECTION or not isinstance(data, dict):
+        return data
+    return {
+        name: make(item[_KIND], from_plain(item[_KIND], item[_DATA], make), item[_META]) if _is_parts(item) else item
+        for name, item in data.items()
+    }
+
+
+def _is_parts(item: object) -> bool:
+    return (
+        isinstance(item, dict)
+        and item.keys() == {_KIND, _DATA, _META}
+        and isinstance(item[_KIND], str)
+        and isinstance(item[_META], dict)
+        and (isinstance(item[_DATA], dict) or item[_KIND] == _APP_DEFINED)
+    )

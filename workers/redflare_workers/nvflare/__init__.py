@@ -1,0 +1,8 @@
+"""The link inside a real NVFlare job: an executor of NVFlare's, in place of its ``IPCExchanger``.
+
+It needs ``redflare[nvflare]``; the agent's side does not.
+"""
+
+from .redis_exchanger import RedisExchanger
+
+__all__ = ["RedisExchanger"]

@@ -1,0 +1,54 @@
+"""Between NVFlare's world (Shareable, DXO) and the link's (task, outcome); pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.fl_constant import FLMetaKey
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
+from redflare_broker.collection import from_plain, to_plain
+from redflare_broker.defs import MetaKey
+from redflare_broker.exchange import Outcome
+
+from ..translation import code_of
+
+#: What an agent finds in the meta of a task, and the header of the Shareable it is from.
+_HEADERS: Final = (
+    (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
+    (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
+    (FLMetaKey.START_ROUND, AppConstants.START_ROUND),
+    (FLMetaKey.VALIDATE_TYPE, AppConstants.VALIDATE_TYPE),
+)
+
+
+def task_meta(dxo: DXO, shareable: Shareable, site_name: str, job_id: str) -> dict[str, Any]:
+    """The meta an agent gets: the DXO's, its kind, the rounds of the Shareable's headers, and where it comes from."""
+    meta = {FLMetaKey.SITE_NAME: site_name, FLMetaKey.JOB_ID: job_id, **(dxo.meta or {})}
+    meta[MetaKey.DATA_KIND] = dxo.data_kind
+    for key, header in _HEADERS:
+        value = shareable.get_header(header)
+        if value is not None:
+            meta[key] = value
+    return meta
+
+
+def plain_data(dxo: DXO) -> Any:
+    """The data of a task as it travels."""
+    return to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO)
+
+
+def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
+    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none.
+
+    Raises:
+        ValueError: kind and data of the result do not fit each other.
+    """
+    if code := code_of(outcome):
+        return make_reply(code)
+    app_defined = dxo.data_kind == DataKind.APP_DEFINED
+    kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
+    reply = DXO(kind, from_plain(kind, outcome.data, DXO), outcome.meta).to_shareable()
+    reply.set_return_code(outcome.rc)
+    return reply

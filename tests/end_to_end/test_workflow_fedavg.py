@@ -198,8 +198,8 @@ def test_an_agent_whose_client_job_was_killed_learns_from_the_next_that_the_job_
 
 def test_sites_that_were_there_before_their_server_are_served(federation: Federation) -> None:
     federation.sites([1, 2, 3])
-    for (cj,) in federation.cjs.values():
-        wait_until(lambda cj=cj: "has joined" in cj.log_tail())
+    joined = [children[0] for children in federation.cjs.values()]
+    wait_until(lambda: all("has joined" in cj.log_tail() for cj in joined))
     federation.model_of(federation.server(options=OPTIONS), ROUNDS)
     federation.assert_trained_once([1, 2, 3], ROUNDS)
     federation.assert_all_end()

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from redflare_broker.link import Link
+from redflare_broker.raw_lane import RawLane
 from redflare_broker.scripts import LinkScripts
 
 Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Where a process is to die."""
+
+    #: Number of the exchange with Redis.
+    nth: int
+    #: What it sends reaches Redis, and the answer nobody; otherwise not even that.
+    sent: bool
+
+
+def _deadly(step: Callable[..., None], counted: Iterator[int], death: Death) -> Callable[..., None]:
+    @functools.wraps(step)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        fatal = not threading.current_thread().name.startswith("redflare-heartbeat") and next(counted) == death.nth
+        if fatal and not death.sent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(*args, **kwargs)
+        if fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return wrapped
 
 
 class ParentPipe:
@@ -74,6 +101,14 @@ class ParentPipe:
         """A point of the program's own; the same as a step if it is the one at which to wait."""
         if point == wanted:
             self._wait(point)
+
+    def die_at(self, death: Death | None) -> None:
+        """SIGKILL this process around its n-th exchange with Redis; its heartbeats are not counted."""
+        if death is None:
+            return
+        counted = itertools.count(1)
+        for step in ("send", "store"):
+            setattr(RawLane, step, _deadly(getattr(RawLane, step), counted, death))
 
     def _wait(self, point: str) -> None:
         self._go.clear()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from redflare_broker.settings import LinkSettings
-from redflare_workers.apis import DXO, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
-from redflare_workers.apis.fl_constant import AppConstants
+from redflare_workers.apis import DXO, AppConstants, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
 from redflare_workers.apis.shareable import ReservedHeaderKey, make_reply
 from redflare_workers.client import ClientJob
 from redflare_workers.exchanger import IPCExchanger
 
-from .child_pipe import ParentPipe
+from .child_pipe import Death, ParentPipe
 from .server_job import tell_threads
 from .training import number_of, trained
 
@@ -30,6 +29,8 @@ class ClientJobArgs:
     agent: bool = True
     #: "training:2": in which round to wait for the test, with the task in hand.
     wait_at: str = ""
+    #: At which of its exchanges with Redis it dies; None: it does not.
+    die_at: Death | None = None
     #: Seconds that a training takes.
     work: float = 0.0
 
@@ -63,6 +64,7 @@ def main(connection: Connection, log: str, args: ClientJobArgs) -> None:
     """Take part until the job or the test ends it; tells ("outcome", status, reason)."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
+    pipe.die_at(args.die_at)
     executor: Executor = TrainingExecutor(pipe, args)
     if args.agent:
         executor = IPCExchanger(

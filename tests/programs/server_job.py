@@ -19,7 +19,7 @@ from redflare_workers.server import ServerJob
 from redflare_workers.workflow.cyclic import Cyclic
 from redflare_workers.workflow.fedavg import FedAvg
 
-from .child_pipe import ParentPipe
+from .child_pipe import Death, ParentPipe
 
 #: Elements of a model that is small enough for an entry.
 SMALL: Final = 8
@@ -42,6 +42,8 @@ class ServerJobArgs:
     size: int = SMALL
     #: "taken:2:1", a point of ``WatchedFedAvg``, at which to wait for the test.
     wait_at: str = ""
+    #: At which of its exchanges with Redis it dies; None: it does not.
+    die_at: Death | None = None
 
 
 def initial_model(size: int) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
     """Run the job; tells ("outcome", status, reason), ("model", digest, model if it is small) and ("history", ...)."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
+    pipe.die_at(args.die_at)
     begin = partial(initial_model, args.size)
     controller: FedAvg | Cyclic
     if args.workflow == "FedAvg":

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from redflare_agent import AgentClosed, IPCAgent, Task, TaskResult
 from redflare_broker.settings import LinkSettings
 
-from .child_pipe import ParentPipe
+from .child_pipe import Death, ParentPipe
 from .training import number_of, trained
 
 
@@ -22,6 +22,8 @@ class TrainerArgs:
     site: str
     #: "training:2": in which round to wait for the test, with the task in hand.
     wait_at: str = ""
+    #: At which of its exchanges with Redis it dies; None: it does not.
+    die_at: Death | None = None
     #: Seconds that a training takes.
     work: float = 0.0
 
@@ -61,9 +63,10 @@ def main(connection: Connection, log: str, args: TrainerArgs) -> None:
     """Serve until the test ends it."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
+    pipe.die_at(args.die_at)
+    pipe.tell("started")
     program = TrainerProgram(pipe, args)
     program.agent.start()
-    pipe.tell("started")
     pipe.run_order(program.serve)
     pipe.obey({})
     program.agent.stop()

@@ -70,7 +70,8 @@ def as_numbers(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
 
 def _table(controller: Controller) -> Table | None:
     if isinstance(controller, FedAvg):
-        table = showing.table("round", "sites", f"{controller.metric or 'metric'} of its first model")
+        when = "before" if controller.evaluate is None else "after"
+        table = showing.table("round", "sites", f"{controller.metric or 'metric'} {when} it")
         rows = [
             (str(number), str(len(done["clients"])), _figure(done["metric"]))
             for number, done in enumerate(controller.history, start=1)

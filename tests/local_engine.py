@@ -13,6 +13,7 @@ from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_context import FLContext, FLContextManager
 from redflare_workers.apis.server_engine_spec import ServerEngineSpec
 from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.workspace import Workspace
 from redflare_workers.client_watch import ClientWatch
 
 
@@ -84,11 +85,11 @@ class LocalEngine(ServerEngineSpec):
     def new_context(self) -> FLContext:
         return self._contexts.new_context()
 
-    def get_workspace(self) -> str:
+    def get_workspace(self) -> Workspace:
         with self._lock:
             if not self._workspace:
                 self._workspace = tempfile.mkdtemp(prefix="redflare-local-engine-")
-            return self._workspace
+            return Workspace(self._workspace, "server")
 
     def add_component(self, component_id: str, component: object) -> None:
         if not isinstance(component_id, str):

@@ -15,8 +15,9 @@ from redflare_broker.defs import RC, TaskResult
 from redflare_broker.errors import EncodeError
 from redflare_broker.testing import FakeAgent, LinkUnderTest
 from redflare_workers.apis import DXO, DataKind, FLContext, ReturnCode, Shareable, Signal, from_shareable
+from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.event_type import EventType
-from redflare_workers.apis.fl_constant import AppConstants, FLContextKey
+from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.apis.shareable import ReservedHeaderKey
 from redflare_workers.exchanger import IPCExchanger, TaskAborted, TaskRejected, TaskTimeout

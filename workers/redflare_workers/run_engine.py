@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
+import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from .apis.fl_component import FLComponent
 from .apis.fl_constant import FLContextKey, ReservedKey
 from .apis.fl_context import FLContext, FLContextManager
 from .apis.signal import Signal
+from .apis.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+#: What a handler may overwrite by firing or logging, and what the next one is to find as it was.
+_OF_EVENT: Final = (
+    FLContextKey.EVENT_ID,
+    FLContextKey.EVENT_DATA,
+    FLContextKey.EVENT_ORIGIN,
+    FLContextKey.EVENT_SCOPE,
+)
+#: How deep handlers may fire events in the context of an event.
+_DEEPEST: Final = 20
+_DEPTH: Final = "redflare_event_depth"
 
 
 class RunEngine:
@@ -23,6 +37,7 @@ class RunEngine:
         job_meta: what the job says of itself; a dict.
         process_type: one of ``ProcessType``.
         components: further components by id, which hear events.
+        workspace: root of the folders for what components write.
     """
 
     def __init__(
@@ -32,12 +47,14 @@ class RunEngine:
         job_meta: Mapping[str, Any],
         process_type: str,
         components: Mapping[str, object],
+        workspace: str | os.PathLike[str] = ".",
     ) -> None:
         self.identity = identity
         self.job_id = job_id
         #: ends the whole run when it is triggered; its value is the reason
         self.abort_signal = Signal()
         self._components = dict(components)
+        self._workspace = Workspace(workspace, identity)
         self._contexts = FLContextManager(
             engine=self,
             identity_name=identity,
@@ -46,6 +63,8 @@ class RunEngine:
                 FLContextKey.JOB_META: dict(job_meta),
                 ReservedKey.RUN_ABORT_SIGNAL: self.abort_signal,
                 ReservedKey.PROCESS_TYPE: process_type,
+                ReservedKey.WORKSPACE_OBJECT: self._workspace,
+                ReservedKey.WORKSPACE_ROOT: os.path.abspath(workspace),
             },
         )
 
@@ -70,15 +89,50 @@ class RunEngine:
         """The component of that id, or None."""
         return self._components.get(component_id)
 
+    def get_all_components(self) -> dict[str, object]:
+        """All components by id."""
+        return dict(self._components)
+
+    def get_workspace(self) -> Workspace:
+        """Where components may keep files."""
+        return self._workspace
+
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand an event to every component; what one raises is logged and kept from the others."""
+        """Hand an event to every component; what one raises is logged and kept from the others.
+
+        Each finds the event's data, origin and scope in the context as they were when it was fired. What was raised
+        stands there too, in EXCEPTIONS, by name of the component.
+
+        Raises:
+            RuntimeError: handlers of an event fire events without an end.
+        """
+        depth = fl_ctx.get_prop(_DEPTH, 0)
+        if depth > _DEEPEST:
+            raise RuntimeError(f"events are fired more than {_DEEPEST} deep by their handlers, last {event_type}")
+        told = [fl_ctx.get_prop(key) for key in _OF_EVENT]
+        told[0] = str(uuid.uuid4())
+        fl_ctx.set_prop(_DEPTH, depth + 1, private=True, sticky=False)
         for component_id, component in list(self._components.items()):
             if not isinstance(component, FLComponent):
                 continue
+            for key, value in zip(_OF_EVENT, told, strict=True):
+                fl_ctx.set_prop(key, value, private=True, sticky=False)
             try:
-                component.handle_event(event_type, fl_ctx)
-            except Exception:
+                _tell(component, event_type, fl_ctx)
+            except Exception as error:
                 logger.exception("%s: component %r failed on event %s", self.identity, component_id, event_type)
+                raised = {**(fl_ctx.get_prop(FLContextKey.EXCEPTIONS) or {}), component.name: error}
+                fl_ctx.set_prop(FLContextKey.EXCEPTIONS, raised, private=True, sticky=False)
+        fl_ctx.set_prop(_DEPTH, depth, private=True, sticky=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.identity} of {self.job_id}: {sorted(self._components)}>"
+
+
+def _tell(component: FLComponent, event_type: str, fl_ctx: FLContext) -> None:
+    """Call the handlers that a component has registered for an event, or else its ``handle_event``."""
+    handlers = component.get_event_handlers().get(event_type)
+    if not handlers:
+        component.handle_event(event_type, fl_ctx)
+    for handler, arguments in handlers or ():
+        handler(event_type, fl_ctx, **arguments)

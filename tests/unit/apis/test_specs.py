@@ -23,6 +23,7 @@ from redflare_workers.apis import (
     Task,
     TaskCompletionStatus,
     WFCommSpec,
+    Workspace,
     controller_spec,
 )
 
@@ -75,8 +76,8 @@ class Engine(ServerEngineSpec):
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def get_workspace(self) -> str:
-        return "."
+    def get_workspace(self) -> Workspace:
+        return Workspace(".")
 
     def add_component(self, component_id: str, component: object) -> None: ...
 
@@ -139,7 +140,8 @@ def test_a_result_of_an_unknown_task_is_dropped_unless_a_controller_cares() -> N
 def test_the_words_of_a_controller_are_found_where_they_are_looked_for() -> None:
     assert controller_spec.Task is Task
     assert set(controller_spec.__all__) == {
-        "ClientTask", "ControllerSpec", "SendOrder", "Task", "TaskCompletionStatus"
+        "ClientTask", "ControllerSpec", "OperatorConfigKey", "OperatorMethod", "SendOrder", "Task",
+        "TaskCompletionStatus", "TaskOperatorKey",
     }  # fmt: skip
 
 

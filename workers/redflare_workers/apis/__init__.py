@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from .app_constant import AlgorithmConstants, AppConstants, ModelName, ValidateType
+from .app_event_type import AppEventType
 from .client import Client, ClientPropKey
 from .controller_spec import ControllerSpec
-from .dxo import DXO, DataKind, MetaKey, from_dict, from_shareable
+from .dxo import DXO, DataKind, MetaKey, from_bytes, from_dict, from_file, from_shareable, get_leaf_dxos
 from .event_type import EventType
 from .executor import Executor
 from .filter import ContentBlockedException, Filter, FilterChainType
 from .fl_component import FLComponent
 from .fl_constant import (
-    AppConstants,
     EventScope,
     FLContextKey,
     FLMetaKey,
@@ -22,16 +23,21 @@ from .fl_constant import (
     ReturnCode,
 )
 from .fl_context import FLContext, FLContextManager
+from .fl_exception import NotReadyToEndRun, TaskExecutionError, UnsafeJobError
 from .scheduling_spec import SchedulingSpec, Targets
 from .server_engine_spec import ServerEngineSpec
 from .shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
 from .signal import Signal, SignalCallback
 from .task import ClientTask, ClientTaskCallback, SendOrder, Task, TaskCompletionStatus, TaskDoneCallback
+from .task_operator import OperatorConfigKey, OperatorMethod, TaskOperatorKey
 from .wf_comm_spec import WFCommSpec
+from .workspace import Workspace
 
 __all__ = [
     "DXO",
+    "AlgorithmConstants",
     "AppConstants",
+    "AppEventType",
     "Client",
     "ClientPropKey",
     "ClientTask",
@@ -53,6 +59,10 @@ __all__ = [
     "JobMetaKey",
     "LogMessageTag",
     "MetaKey",
+    "ModelName",
+    "NotReadyToEndRun",
+    "OperatorConfigKey",
+    "OperatorMethod",
     "ProcessType",
     "ReservedHeaderKey",
     "ReservedKey",
@@ -67,9 +77,17 @@ __all__ = [
     "Task",
     "TaskCompletionStatus",
     "TaskDoneCallback",
+    "TaskExecutionError",
+    "TaskOperatorKey",
+    "UnsafeJobError",
+    "ValidateType",
     "WFCommSpec",
+    "Workspace",
+    "from_bytes",
     "from_dict",
+    "from_file",
     "from_shareable",
+    "get_leaf_dxos",
     "make_copy",
     "make_reply",
 ]

@@ -13,8 +13,18 @@ from .scheduling_spec import SchedulingSpec
 from .shareable import Shareable
 from .signal import Signal
 from .task import ClientTask, SendOrder, Task, TaskCompletionStatus
+from .task_operator import OperatorConfigKey, OperatorMethod, TaskOperatorKey
 
-__all__ = ["ClientTask", "ControllerSpec", "SendOrder", "Task", "TaskCompletionStatus"]
+__all__ = [
+    "ClientTask",
+    "ControllerSpec",
+    "OperatorConfigKey",
+    "OperatorMethod",
+    "SendOrder",
+    "Task",
+    "TaskCompletionStatus",
+    "TaskOperatorKey",
+]
 
 
 class ControllerSpec(SchedulingSpec, ABC):

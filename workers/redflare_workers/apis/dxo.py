@@ -1,17 +1,21 @@
 """``DXO``, the data exchange object: what kind of data it is, the data, and meta about it, inside a Shareable.
 
-After NVFlare's ``dxo``.
+After NVFlare's ``dxo``. What ``to_bytes`` and ``to_file`` write is not what NVFlare's do: nothing is pickled.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
+from redflare_broker.collection import from_plain, to_plain
 from redflare_broker.sealed import Sealed
 
+from .dxo_bytes import pack, unpack
 from .fl_constant import FLMetaKey
 from .shareable import ReservedHeaderKey, Shareable
 
@@ -126,6 +130,18 @@ class DXO:
         """A new Shareable with this DXO as its content."""
         return self.update_shareable(Shareable())
 
+    def to_bytes(self) -> bytes:
+        """This DXO as bytes, for ``from_bytes``.
+
+        Raises:
+            EncodeError: a ValueError; a value in it is neither plain nor an array.
+        """
+        return pack({**self.to_dict(), _DATA: to_plain(self.data_kind, self.data, DXO)})
+
+    def to_file(self, file_path: str | os.PathLike[str]) -> None:
+        """Write ``to_bytes`` to a file."""
+        Path(file_path).write_bytes(self.to_bytes())
+
 
 def from_shareable(s: Shareable) -> DXO:
     """The DXO inside a Shareable.
@@ -152,3 +168,44 @@ def from_dict(encoded: dict[str, Any]) -> DXO:
         raise ValueError(f"an encoded DXO must be a dict, but is {type(encoded).__name__}")
     kind: Any = encoded.get(_KIND)
     return DXO(kind, encoded.get(_DATA), encoded.get(_META))
+
+
+def from_bytes(data: bytes) -> DXO:
+    """The DXO that ``DXO.to_bytes`` wrote.
+
+    Raises:
+        ValueError: that is none.
+    """
+    encoded = unpack(data)
+    if isinstance(encoded, dict):
+        encoded[_DATA] = from_plain(encoded.get(_KIND), encoded.get(_DATA), DXO)
+    return from_dict(encoded)
+
+
+def from_file(file_path: str | os.PathLike[str]) -> DXO:
+    """The DXO that ``DXO.to_file`` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is none in it.
+    """
+    return from_bytes(Path(file_path).read_bytes())
+
+
+def get_leaf_dxos(dxo: DXO, root_name: str = "") -> tuple[dict[str, DXO], list[str]]:
+    """The DXOs of a COLLECTION, and of those in it, by their names joined with dots; or the DXO itself.
+
+    Returns:
+        The DXOs by name, and what is wrong with those that are none.
+    """
+    if not isinstance(dxo, DXO):
+        return {}, [f"{root_name!r} must be a DXO, but is a {type(dxo).__name__}"]
+    if dxo.data_kind != DataKind.COLLECTION:
+        return {root_name: dxo}, []
+    leaves: dict[str, DXO] = {}
+    errors: list[str] = []
+    for name, each in dxo.data.items():
+        found, wrong = get_leaf_dxos(each, f"{root_name}.{name}")
+        leaves |= found
+        errors += wrong
+    return leaves, errors

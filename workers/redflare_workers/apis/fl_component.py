@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from .event_type import EventType
 from .fl_constant import EventScope, FLContextKey, LogMessageTag
 from .fl_context import FLContext
 from .shareable import Shareable
+
+EventHandler = Callable[..., object]
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +63,33 @@ class FLComponent:
         """The logger of this component, called after its class."""
         return logging.getLogger(f"{type(self).__module__}.{type(self).__qualname__}")
 
+    @cached_property
+    def _event_handlers(self) -> dict[str, list[tuple[EventHandler, dict[str, Any]]]]:
+        return {}
+
+    def register_event_handler(self, event_types: str | list[str], handler: EventHandler, **kwargs: Any) -> None:
+        """Have ``handler(event_type, fl_ctx, **kwargs)`` called for these events, and ``handle_event`` for all others.
+
+        A handler that is registered for an event already stays so, once.
+
+        Raises:
+            ValueError: the types are not strings, or the handler cannot be called.
+        """
+        if not isinstance(event_types, str | list):
+            raise ValueError(f"event_types must be a str or a list of them, but got {type(event_types).__name__}")
+        if not callable(handler):
+            raise ValueError(f"the handler of an event must be callable, but is {handler!r}")
+        for event_type in [event_types] if isinstance(event_types, str) else event_types:
+            handlers = self._event_handlers.setdefault(event_type, [])
+            if all(known != handler for known, _ in handlers):
+                handlers.append((handler, kwargs))
+
+    def get_event_handlers(self) -> dict[str, list[tuple[EventHandler, dict[str, Any]]]]:
+        """The registered handlers with their arguments, by event type."""
+        return self._event_handlers
+
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Called for every event of the run; override it to react to some."""
+        """Called for every event of the run without a registered handler; override it to react to some."""
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Have the engine hand an event to every component of this process.

@@ -170,16 +170,6 @@ class FLMetaKey:
     VALIDATE_TYPE: Final = "validate_type"
 
 
-class AppConstants:
-    """Headers and cookies of a workflow's Shareable (NVFlare keeps them in ``app_common.app_constant``)."""
-
-    #: A cookie: the round, or version, of the model that a site trained.
-    CONTRIBUTION_ROUND: Final = "contribution_round"
-    CURRENT_ROUND: Final = "current_round"
-    MODEL_OWNER: Final = "_model_owner_"
-    NUM_ROUNDS: Final = "num_rounds"
-
-
 class ProcessType:
     """Kinds of processes of a federation."""
 

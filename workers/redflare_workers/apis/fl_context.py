@@ -154,6 +154,13 @@ class FLContext:
         """The ``Signal`` that ends the whole run, or None."""
         return self.get_prop(ReservedKey.RUN_ABORT_SIGNAL)
 
+    def get_workspace(self) -> Any:
+        """The ``Workspace`` of this process, or None."""
+        return self.get_prop(ReservedKey.WORKSPACE_OBJECT)
+
+    def sync_sticky(self) -> None:
+        """Nothing to do, as sticky props are in step at all times; NVFlare's components call it."""
+
     def set_job_is_unsafe(self, value: bool = True) -> None:
         """Mark the running job as unsafe."""
         self.set_prop(ReservedKey.JOB_IS_UNSAFE, value, private=True, sticky=True)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from .client import Client
 from .fl_context import FLContext
+from .workspace import Workspace
 
 
 class ServerEngineSpec(ABC):
@@ -33,8 +34,8 @@ class ServerEngineSpec(ABC):
         """A new context with the sticky props of the run."""
 
     @abstractmethod
-    def get_workspace(self) -> str:
-        """Path of the folder in which the job may keep its files."""
+    def get_workspace(self) -> Workspace:
+        """Where the job may keep its files."""
 
     @abstractmethod
     def add_component(self, component_id: str, component: object) -> None:
@@ -48,6 +49,10 @@ class ServerEngineSpec(ABC):
     @abstractmethod
     def get_component(self, component_id: str) -> object:
         """The component of that id, or None."""
+
+    def persist_components(self, fl_ctx: FLContext, completed: bool) -> None:
+        """Called by controllers written for NVFlare; keeps nothing: ``Controller.checkpoint`` does."""
+        return
 
     def validate_targets(self, target_names: Iterable[str]) -> tuple[list[Client], list[str]]:
         """Those of the names that have joined, as clients, and those that have not, as names."""

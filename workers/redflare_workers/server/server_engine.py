@@ -31,10 +31,9 @@ class ServerEngine(RunEngine, ServerEngineSpec):
         clients: Callable[[], list[Client]],
         workspace: str | Path,
     ) -> None:
-        super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components)
+        super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components, workspace)
         self._clients = clients
         self._watch = ClientWatch()
-        self._workspace = Path(workspace)
 
     def get_clients(self) -> list[Client]:
         """The clients that take part now, in the order in which they joined."""
@@ -47,7 +46,3 @@ class ServerEngine(RunEngine, ServerEngineSpec):
     def clients_changed(self) -> None:
         """For the job: a client has joined, or left."""
         self._watch.changed()
-
-    def get_workspace(self) -> str:
-        """Folder for what components write."""
-        return str(self._workspace)

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+from ..apis.app_constant import AppConstants
 from ..apis.dxo import DXO, DataKind, MetaKey
-from ..apis.fl_constant import AppConstants
 from ..apis.fl_context import FLContext
 from ..apis.shareable import Shareable
 from ..apis.signal import Signal

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from ..apis.fl_constant import AppConstants
+from ..apis.app_constant import AppConstants
 from ..apis.fl_context import FLContext
 from ..apis.shareable import Shareable
 from ..apis.signal import Signal

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from ..apis.app_constant import AppConstants
 from ..apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from ..apis.fl_constant import AppConstants, ReturnCode
+from ..apis.fl_constant import ReturnCode
 from ..apis.shareable import Shareable
 from .model_tree import Model
 

@@ -1,0 +1,47 @@
+"""One tree of values and arrays as bytes: a line of JSON with sizes, then JSON with marks, then the arrays."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from redflare_broker.errors import DecodeError
+from redflare_broker.limits import CodecLimits
+from redflare_broker.sealed import Sealed, seal
+
+_MAGIC: Final = "redflare-tree-1"
+
+
+def pack(tree: object) -> bytes:
+    """The tree as bytes.
+
+    Raises:
+        EncodeError: a ValueError; a value in it is neither plain nor an array.
+    """
+    sealed = seal(tree, CodecLimits())
+    parts = [sealed.data, *sealed.buffers]
+    head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
+    return b"".join([head, b"\n", *parts])
+
+
+def unpack(data: bytes) -> Any:
+    """The tree that ``pack`` wrote.
+
+    Raises:
+        DecodeError: a ValueError; it is none, or is cut off.
+    """
+    head, _, body = bytes(data).partition(b"\n")
+    try:
+        told = orjson.loads(head)
+        sizes = told["sizes"]
+        if told["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
+            raise ValueError(f"it begins with {head[:80]!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DecodeError(f"these bytes were not written by to_bytes or to_file: {error}") from error
+    if sum(sizes) != len(body):
+        raise DecodeError(f"these bytes are cut off: {sum(sizes)} were written behind the head, {len(body)} are there")
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(body[start : start + size])
+        start += size
+    return Sealed(parts[0], tuple(parts[1:])).open()

@@ -8,7 +8,8 @@ from typing import Final
 CHANNEL: Final = "job"
 
 #: Request of a site: the next task for it, answered as soon as there is one.
-#: Reply: meta ``task_name``, ``task_id`` (of the client task), ``message`` (see ``shareable_message``), and data.
+#: Reply: meta ``task_name``, ``task_id`` (of the client task), ``message`` (see ``shareable_message``), ``props`` (the
+#: public props of the server's context, if there are any), and data.
 GET_TASK: Final = "get_task"
 #: Request of a site: the result of a client task. Meta as in the reply above. Reply: meta ``verdict``.
 SUBMIT: Final = "submit"

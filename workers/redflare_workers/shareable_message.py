@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from redflare_broker.collection import from_plain, to_plain
 from redflare_broker.connection import Server
 from redflare_broker.errors import DecodeError
 from redflare_broker.limits import CodecLimits
@@ -47,7 +48,7 @@ def to_message(shareable: Shareable) -> tuple[dict[str, Any], object]:
         rest = {key: value for key, value in others.items() if key != CONTENT}
         meta = {_HEADERS: headers, _KIND: str(dxo.data_kind), _DXO_META: dxo.meta, _OTHERS: rest}
         if _is_plain(meta):
-            return meta, dxo.data
+            return meta, to_plain(dxo.data_kind, dxo.data, DXO)
     if _is_plain(headers):
         return {_HEADERS: headers}, others
     return {}, {**others, ReservedHeaderKey.HEADERS: headers}
@@ -70,7 +71,7 @@ def from_message(meta: object, data: object) -> Shareable:
         if not isinstance(others, dict) or not isinstance(dxo_meta, dict) or not isinstance(kind, str):
             raise DecodeError(f"kind, {_DXO_META} and {_OTHERS} are not those of a DXO: {kind!r:.200}")
         try:
-            dxo = DXO(kind, data, dxo_meta)
+            dxo = DXO(kind, from_plain(kind, data, DXO), dxo_meta)
         except ValueError as error:
             raise DecodeError(str(error)) from error
         shareable.update(others)

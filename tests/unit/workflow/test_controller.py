@@ -101,8 +101,6 @@ def test_it_starts_with_the_engine_at_hand(scene: Scene) -> None:
     scene.controller.initialize(scene.ctx)
     assert scene.controller.engine is scene.engine
     assert scene.controller.started == 1
-    scene.controller.finalize(scene.ctx)
-    assert scene.controller.stopped == 1
 
 
 def test_without_an_engine_it_does_not_start(caplog: pytest.LogCaptureFixture) -> None:

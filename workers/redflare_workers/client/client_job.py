@@ -53,6 +53,7 @@ from ..job_protocol import (
     TOLD_FENCED,
 )
 from ..panic_listener import PanicListener
+from ..public_props import peer_context, told_props
 from ..run_engine import RunEngine
 from ..shareable_message import from_message, opened, sealed_in, sealed_whole, to_message
 from .backoff import Backoff
@@ -75,6 +76,8 @@ class _Assigned:
     name: str
     task_id: str
     shareable: Shareable
+    #: Public props of the server.
+    props: object
 
 
 class ClientJob:
@@ -82,7 +85,7 @@ class ClientJob:
 
     Args:
         site_name: name of the site; a newer process of that name takes its place.
-        executors: what carries tasks out: one for all, or by task name, ``"*"`` for all others.
+        executors: what carries tasks out: one for all, or by task name or pattern, ``"*"`` for all others.
         redis_url: any form of ``redflare_broker.url``.
         job_id: the job to take part in.
         server_name: first part of the FQCN of the server's cell.
@@ -128,13 +131,21 @@ class ClientJob:
             settings=settings or load_settings(workspace_dir, secure_mode),
             client=client,
         )
+        self._server_name = server_name
         self._server_cell = f"{server_name}.{job_id}"
         self._props = dict(props or {})
         self._runner = TaskRunner(by_name, task_filters, result_filters)
-        parts: dict[str, object] = {f"executor:{name}": executor for name, executor in by_name.items()}
+        # one that is named for several tasks hears each event once
+        each_once = {id(executor): f"executor:{name}" for name, executor in reversed(by_name.items())}
+        parts: dict[str, object] = {each_once[id(executor)]: executor for executor in by_name.values()}
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
         self.engine = RunEngine(
-            site_name, job_id, job_meta or {}, ProcessType.CLIENT_JOB, {**parts, **dict(components or {})}
+            site_name,
+            job_id,
+            job_meta or {},
+            ProcessType.CLIENT_JOB,
+            {**parts, **dict(components or {})},
+            workspace_dir,
         )
         #: how the job has ended for this site; None while it goes on
         self._outcome: JobOutcome | None = None
@@ -241,7 +252,7 @@ class ClientJob:
         try:
             name, task_id = reply.meta["task_name"], reply.meta["task_id"]
             shareable = from_message(reply.meta["message"], reply.sealed)
-            return _Assigned(name=name, task_id=task_id, shareable=shareable)
+            return _Assigned(name=name, task_id=task_id, shareable=shareable, props=reply.meta.get("props"))
         except (KeyError, TypeError, DecodeError) as error:
             logger.error("%s: what the server handed out is no task: %r", self, error)
             self._end(JobOutcome(status=FAILED, reason=f"what the server handed out is no task: {error!r}"))
@@ -258,6 +269,7 @@ class ClientJob:
             abort.trigger("the task has ended at the server")
         try:
             with self.engine.new_context() as fl_ctx:
+                fl_ctx.set_peer_context(peer_context(task.props, self._server_name, self.job_id))
                 result = self._carry_out(task, fl_ctx, abort)
                 if result is None:
                     return
@@ -308,6 +320,8 @@ class ClientJob:
         try:
             message, sealed = self._stored(task, result)
             meta = {"task_name": task.name, "task_id": task.task_id, "message": message}
+            if props := told_props(fl_ctx):
+                meta["props"] = props
             while not taken and not self._given_up() and not self._has_ended(task.task_id):
                 reply = self._request(SUBMIT, membership, meta, sealed)
                 taken = reply is not None or self._told in _DROPPED

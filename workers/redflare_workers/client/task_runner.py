@@ -7,6 +7,7 @@ sees, and a line in the log that names the task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 
 from ..apis.event_type import EventType
 from ..apis.executor import Executor
@@ -14,7 +15,8 @@ from ..apis.filter import Filter
 from ..apis.fl_component import FLComponent
 from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable, make_reply
+from ..apis.fl_exception import UnsafeJobError
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from ..apis.signal import Signal
 
 #: The executor for every task that no other one is named for.
@@ -25,7 +27,7 @@ class TaskRunner(FLComponent):
     """Carries out tasks, one at a time.
 
     Args:
-        executors: by task name; ``"*"`` is for all others.
+        executors: by task name; names with ``*``, ``?`` or ``[...]`` are patterns, for tasks that are not named.
         task_filters: what a task's Shareable goes through first.
         result_filters: what a result goes through last.
     """
@@ -66,11 +68,27 @@ class TaskRunner(FLComponent):
             (FLContextKey.TASK_DATA, data),
         ):
             fl_ctx.set_prop(key, value, private=True, sticky=False)
+        if (peer := fl_ctx.get_peer_context()) is not None:
+            data.set_peer_props(peer.get_all_public_props())
+        try:
+            result = self._carry_out(executor, task_name, data, fl_ctx, abort)
+        except UnsafeJobError as error:
+            self.log_exception(fl_ctx, f"task {task_name!r}: the job is unsafe: {error}")
+            executor.unsafe = True
+            fl_ctx.set_job_is_unsafe()
+            result = make_reply(ReturnCode.UNSAFE_JOB)
+        result.set_header(ReservedHeaderKey.TASK_NAME, task_name)
+        result.set_header(ReservedHeaderKey.TASK_ID, task_id)
+        return result
+
+    def _carry_out(
+        self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal
+    ) -> Shareable:
         filtered = self._filter(self._task_filters, "TASK_DATA_FILTER", data, fl_ctx)
         if filtered is None:
             return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
+        fl_ctx.set_prop(FLContextKey.TASK_DATA, filtered, private=True, sticky=False)
         result = self._execute(executor, task_name, filtered, fl_ctx, abort)
-        fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
         if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
             # what the server wrote into the jar comes back to it
             result.set_cookie_jar(jar)
@@ -78,7 +96,13 @@ class TaskRunner(FLComponent):
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
 
     def _executor(self, task_name: str) -> Executor | None:
-        return self._executors.get(task_name) or self._executors.get(ANY_TASK)
+        named = self._executors.get(task_name)
+        if named is not None:
+            return named
+        for pattern, executor in self._executors.items():
+            if pattern != ANY_TASK and fnmatch(task_name, pattern):
+                return executor
+        return self._executors.get(ANY_TASK)
 
     def _execute(
         self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal
@@ -86,10 +110,16 @@ class TaskRunner(FLComponent):
         self.fire_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
         try:
             result = executor.execute(task_name, data, fl_ctx, abort)
+        except UnsafeJobError:
+            raise
         except Exception as error:
             self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            result = make_reply(ReturnCode.EXECUTION_EXCEPTION)
         finally:
+            # let go of the model
+            fl_ctx.set_prop(FLContextKey.TASK_DATA, None, private=True, sticky=False)
+        if isinstance(result, Shareable):
+            fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
             self.fire_event(EventType.AFTER_TASK_EXECUTION, fl_ctx)
         if executor.unsafe or fl_ctx.is_job_unsafe():
             self.log_error(fl_ctx, f"task {task_name!r}: the job is unsafe")
@@ -111,11 +141,15 @@ class TaskRunner(FLComponent):
         for each in filters:
             try:
                 shareable = each.process(shareable, fl_ctx)
+            except UnsafeJobError:
+                raise
             except Exception as error:
                 self.log_exception(fl_ctx, f"filter {each.name} failed: {error}")
                 return None
             if not isinstance(shareable, Shareable):
                 self.log_error(fl_ctx, f"filter {each.name} returned a {type(shareable).__name__}, not a Shareable")
                 return None
+        if stage == "TASK_RESULT_FILTER":
+            fl_ctx.set_prop(FLContextKey.TASK_RESULT, shareable, private=True, sticky=False)
         self.fire_event(getattr(EventType, f"AFTER_{stage}"), fl_ctx)
         return shareable

@@ -28,7 +28,7 @@ from ..apis.client import Client
 from ..apis.event_type import EventType
 from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable, make_reply
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from ..apis.task import Task
 from ..job_protocol import BLOB_MISSING, NOT_JOINED, TOLD_ENDED
 from ..shareable_message import from_message, opened
@@ -54,6 +54,8 @@ class _Submission:
     name: str
     task_id: str
     message: object
+    #: Public props of the site, as it told them.
+    props: object
     sealed: Sealed
 
     @property
@@ -127,7 +129,13 @@ class ResultDesk:
         if self._over is not None:
             return TOLD_ENDED, {"reason": self._over}, None
         submission = _Submission(
-            request=request, client=client, name=name, task_id=task_id, message=message, sealed=request.sealed
+            request=request,
+            client=client,
+            name=name,
+            task_id=task_id,
+            message=message,
+            props=request.meta.get("props"),
+            sealed=request.sealed,
         )
         retry = partial(self._take, submission)
         if not self._ledgers.recovery.hold(task_id, retry):
@@ -224,7 +232,7 @@ class ResultDesk:
             rc = str(result.get_return_code())
             with self._engine.new_context() as fl_ctx:
                 client_task = self._communicator.process_task_check(task_id, fl_ctx)
-                self._process(client, name, task_id, result, fl_ctx)
+                self._process(client, name, task_id, result, fl_ctx, submission.props)
         if client_task is None:
             return verdict, None
         if client_task.result_received_time is None:
@@ -241,9 +249,19 @@ class ResultDesk:
             logger.error("%s is none: %s", submission, error)
             return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)
 
-    def _process(self, client: Client, name: str, task_id: str, result: Shareable, fl_ctx: FLContext) -> None:
-        self._roster.introduce(client, fl_ctx)
-        for key, value in ((FLContextKey.TASK_NAME, name), (FLContextKey.TASK_ID, task_id)):
+    def _process(
+        self, client: Client, name: str, task_id: str, result: Shareable, fl_ctx: FLContext, props: object = None
+    ) -> None:
+        self._roster.introduce(client, fl_ctx, props)
+        result.set_header(ReservedHeaderKey.TASK_NAME, name)
+        result.set_header(ReservedHeaderKey.TASK_ID, task_id)
+        peer = fl_ctx.get_peer_context()
+        result.set_peer_props(peer.get_all_public_props() if peer is not None else {})
+        for key, value in (
+            (FLContextKey.TASK_NAME, name),
+            (FLContextKey.TASK_ID, task_id),
+            (FLContextKey.TASK_RESULT, result),
+        ):
             fl_ctx.set_prop(key, value, private=True, sticky=False)
         self._engine.fire_event(EventType.BEFORE_PROCESS_SUBMISSION, fl_ctx)
         self._communicator.process_submission(client, name, task_id, result, fl_ctx)

@@ -11,15 +11,15 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from redflare_broker.request import Answer, Request
 from redflare_broker.roll import RollEntry
 
 from ..apis.client import Client
-from ..apis.fl_constant import ReservedKey
 from ..apis.fl_context import FLContext
 from ..job_protocol import CLIENT, EPOCH, INSTANCE, NOT_JOINED, TOLD_FENCED
+from ..public_props import peer_context
 
 logger = logging.getLogger(__name__)
 
@@ -122,11 +122,11 @@ class Roster:
         known = self._known.get(client.name)
         return known is not None and known.client is client
 
-    def introduce(self, client: Client, fl_ctx: FLContext) -> None:
-        """Let controllers see in a context who asks."""
+    def introduce(self, client: Client, fl_ctx: FLContext, props: object = None) -> None:
+        """Let controllers see in a context who asks, and which public props it has told of just now."""
         known = self._known.get(client.name)
         if known is not None:
-            fl_ctx.set_peer_context(known.peer)
+            fl_ctx.set_peer_context(_peer(known.entry, self._job_id, props) if props else known.peer)
 
     def cell_of(self, name: str) -> str | None:
         """FQCN of the cell of a client; None: it is not known."""
@@ -207,9 +207,7 @@ class Roster:
         return f"<Roster of {len(self._known)} clients>"
 
 
-def _peer(entry: RollEntry, job_id: str) -> FLContext:
+def _peer(entry: RollEntry, job_id: str, props: object = None) -> FLContext:
     """What a controller sees of the client that asks."""
-    peer = FLContext()
-    props: dict[str, Any] = {**entry.props, ReservedKey.IDENTITY_NAME: entry.name, ReservedKey.RUN_NUM: job_id}
-    peer.set_public_props(props)
-    return peer
+    told = props if isinstance(props, dict) else {}
+    return peer_context({**entry.props, **told}, entry.name, job_id)

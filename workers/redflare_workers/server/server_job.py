@@ -26,6 +26,7 @@ from redflare_broker.settings import LinkSettings, load_settings
 
 from ..apis.client import Client
 from ..apis.event_type import EventType
+from ..apis.fl_constant import FLContextKey
 from ..apis.fl_context import FLContext
 from ..hub import Hub, close_hub, open_hub
 from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, JobOutcome
@@ -264,26 +265,40 @@ class ServerJob:
             self._pool.submit(lambda request=request: self._answer(request))  # type: ignore[misc]
 
     def _run_controller(self) -> None:
-        with self.engine.new_context() as fl_ctx:
-            try:
+        # a context for each step: what is not sticky does not reach the next one
+        try:
+            with self.engine.new_context() as fl_ctx:
                 self._fire(EventType.ABOUT_TO_START_RUN, fl_ctx)
                 self._fire(EventType.START_RUN, fl_ctx)
-                self.controller.initialize(fl_ctx)
-                try:
+            try:
+                with self.engine.new_context() as fl_ctx:
+                    fl_ctx.set_prop(FLContextKey.WORKFLOW, self.controller.name)
+                    self.controller.initialize(fl_ctx)
                     self._fire(EventType.START_WORKFLOW, fl_ctx)
-                    if not self.engine.abort_signal.triggered:
+                if not self.engine.abort_signal.triggered:
+                    with self.engine.new_context() as fl_ctx:
                         self.controller.control_flow(self.engine.abort_signal, fl_ctx)
-                finally:
-                    self._fire(EventType.END_WORKFLOW, fl_ctx)
-                    self.controller.finalize(fl_ctx)
             except (Fenced, KeyboardInterrupt, SystemExit) as error:
                 if self._ledgers is not None and (self.controller.resume or isinstance(error, Fenced)):
                     self._ledgers.leave()
                 raise
             finally:
+                self._stop_controller()
+        finally:
+            with self.engine.new_context() as fl_ctx:
                 self.communicator.finalize_run(fl_ctx)
                 self._fire(EventType.ABOUT_TO_END_RUN, fl_ctx)
                 self._fire(EventType.END_RUN, fl_ctx)
+
+    def _stop_controller(self) -> None:
+        with self.engine.new_context() as fl_ctx:
+            try:
+                self.controller.stop_controller(fl_ctx)
+            except Exception:
+                # the workflow is over, and how it ended is known
+                logger.exception("%s: stop_controller failed", self)
+            self.communicator.finalize_run(fl_ctx)
+            self._fire(EventType.END_WORKFLOW, fl_ctx)
 
     def _close(self, hub: Hub, cell: Cell, life: JobLife) -> JobOutcome:
         """Tell everybody how it ended, unless a successor goes on."""

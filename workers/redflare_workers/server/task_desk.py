@@ -24,6 +24,7 @@ from ..apis.fl_context import FLContext
 from ..apis.shareable import Shareable
 from ..apis.task import ClientTask, Task
 from ..job_protocol import SUPERSEDED, TASK_ENDED, TOLD_ENDED, TOLD_FENCED
+from ..public_props import told_props
 from ..workflow.wf_comm_server import WFCommServer
 from .ledgers import Ledgers
 from .result_desk import ResultDesk
@@ -169,6 +170,8 @@ class TaskDesk:
             # its client has asked again, and gets this client task then
             return _Try.DONE
         meta = {"task_name": name, "task_id": task_id, "message": message}
+        if props := told_props(fl_ctx):
+            meta["props"] = props
         waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=[noted])
         logger.debug("task %r %s is handed to client %s", name, task_id, waiting.client.name)
         return _Try.DONE

@@ -30,8 +30,9 @@ class Controller(FLComponent, ControllerSpec, ABC):
         self._task_check_period = task_check_period
         self.resume = resume
         self.communicator: WFCommSpec | None = None
-        #: The engine of the run, from ``initialize`` on.
+        #: The engine of the run, from ``initialize`` on. Controllers written for NVFlare know it as ``_engine``.
         self.engine: Any = None
+        self._engine: Any = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -53,12 +54,8 @@ class Controller(FLComponent, ControllerSpec, ABC):
         if engine is None:
             self.system_panic(f"{self.name} needs an engine, and the context has none", fl_ctx)
             return
-        self.engine = engine
+        self.engine = self._engine = engine
         self.start_controller(fl_ctx)
-
-    def finalize(self, fl_ctx: FLContext) -> None:
-        """Stop the controller."""
-        self.stop_controller(fl_ctx)
 
     # -- resuming ------------------------------------------------------------------------------------------------------
 

@@ -114,6 +114,46 @@ def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works
     assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
 
 
+@SIZES
+def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkpoint(job: JobRuns, size: int) -> None:
+    class Pausing(Rounds):
+        """Stops for ever in front of the checkpoint, or the task, of a round."""
+
+        def __init__(self, before: str, round_number: int) -> None:
+            super().__init__(3, size, ["a"])
+            self.pause = before, round_number
+            self.paused = threading.Event()
+
+        def _stop_at(self, where: str, abort: Signal) -> None:
+            if self.pause == (where, self.round):
+                gone = threading.Event()
+                self.paused.set()
+                with abort.add_callback(gone.set):
+                    gone.wait(20)
+
+        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+            while self.round < self.rounds and not abort.triggered:
+                self._stop_at("checkpoint", abort)
+                self.checkpoint(fl_ctx)
+                self._stop_at("task", abort)
+                one = task(model(self.total, self.size), result_received_cb=self._take)
+                self.broadcast_and_wait(one, fl_ctx, targets=self.sites, abort_signal=abort)
+                self.round += 1
+
+    executor = Doing(one_each)
+    job.join("a", executor)
+    controllers = [Pausing("checkpoint", 1), Pausing("task", 1), Pausing("", 0)]
+    for controller in controllers:
+        job.serve(controller)
+        if controller.pause[0]:
+            assert controller.paused.wait(10)
+    assert job.outcome().status == COMPLETED
+    # the second had the result of the first round from the first one, the third the state behind it
+    assert [each.added for each in controllers] == [[(0, "a")], [(0, "a")], [(1, "a"), (2, "a")]]
+    assert controllers[-1].total == 3.0
+    assert len(executor.done) == 3
+
+
 def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job: JobRuns) -> None:
     first = Rounds(1, BIG, ["a"])
     job.serve(first)

@@ -17,8 +17,8 @@ from typing import Any
 
 from redflare_broker.entry import BlobRef
 from redflare_broker.envelope import pack_meta
-from redflare_broker.errors import RedflareError
-from redflare_broker.journal import ClientTaskRecord, Journal, TaskRecord
+from redflare_broker.errors import Fenced, RedflareError
+from redflare_broker.journal import STANDING, ClientTaskRecord, Journal, TaskRecord
 from redflare_broker.pool import Pool
 from redflare_broker.replies import Arg
 from redflare_broker.sealed import Sealed
@@ -208,7 +208,9 @@ class Ledgers(CommObserver):
         else:
             sealed = self._payloads.store(tree)
             self._keep(ledger, client_task.id, meta, sealed)
-        return meta, sealed, self._journal.sent_command(ledger.record.root_id, _record(client_task))
+        # its result may be in already; only what notes that notes what it was
+        record = replace(_record(client_task), received=0.0)
+        return meta, sealed, self._journal.sent_command(ledger.record.root_id, record)
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
         """A client did not find a payload of this prefix: forget it, so that what the task carries is stored anew."""
@@ -258,7 +260,7 @@ class Ledgers(CommObserver):
     def retains(self, result: Sealed) -> bool:
         """Whether the payload of a result must not be deleted yet."""
         with self._guard:
-            return result.blob is None or result.blob.prefix in self._retained
+            return self._left or result.blob is None or result.blob.prefix in self._retained
 
     def write_all(self) -> None:
         """Redis has lost the job: write what stands anew; what it carries is stored anew when it is next asked for."""
@@ -290,7 +292,9 @@ class Ledgers(CommObserver):
     def _take_up(self, task: Task, left: TaskRecord) -> list[ClientTask]:
         """Stand where a predecessor's task stood."""
         task.msg_root_id = left.root_id
-        ledger = _Ledger(task=task, record=left, life=self._life.number)
+        # it may have ended already, and now stands again
+        record = replace(left, status=STANDING, ended=0.0)
+        ledger = _Ledger(task=task, record=record, life=self._life.number)
         if left.data is not None:
             ledger.stored[""] = dict(left.meta), left.data
         self._ledgers[task.msg_root_id] = ledger
@@ -379,12 +383,19 @@ class Ledgers(CommObserver):
         root_id, status = ledger.record.root_id, str(ledger.task.completion_status)
         try:
             self._write(ledger)
+            with ledger.guard:
+                ledger.closed = True
+            self._life.surely(partial(self._journal.ended, root_id, status, time.time()))
+        except Fenced:
+            # this server does not know it yet, but another one goes on with the task
+            self.leave()
+            raise
         finally:
             with ledger.guard:
                 ledger.closed = True
                 stored, ledger.stored = list(ledger.stored.values()), {}
-            self._payloads.release(sealed for _, sealed in stored)
-        self._life.surely(partial(self._journal.ended, root_id, status, time.time()))
+            if not self._left:
+                self._payloads.release(sealed for _, sealed in stored)
 
     def _quietly(self, step: Callable[[], object]) -> None:
         """What people read of a task is worth a warning, not the task."""

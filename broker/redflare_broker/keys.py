@@ -17,8 +17,8 @@ DEFAULT_NAMESPACE: Final = "flare"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkKeys:
-    """Keys and channels of one agent's link; all carry the hash tag ``{fqcn}``."""
+class _TaggedKeys:
+    """Keys that share a hash tag, and so stand on one shard of a cluster."""
 
     namespace: str
     fqcn: str
@@ -27,6 +27,11 @@ class LinkKeys:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkKeys(_TaggedKeys):
+    """Keys and channels of one agent's link; all carry the hash tag ``{fqcn}``."""
 
     @property
     def tasks(self) -> str:
@@ -72,16 +77,8 @@ class LinkKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobKeys:
+class JobKeys(_TaggedKeys):
     """Keys of one job's state; all carry the hash tag ``{fqcn}`` of the cell of the job's server."""
-
-    namespace: str
-    fqcn: str
-    #: What all of them begin with.
-    prefix: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
 
     @property
     def job(self) -> str:
@@ -128,16 +125,8 @@ class JobKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellKeys:
+class CellKeys(_TaggedKeys):
     """Keys of one cell; all carry the hash tag ``{fqcn}``."""
-
-    namespace: str
-    fqcn: str
-    #: What all of them begin with.
-    prefix: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
 
     @property
     def inbox(self) -> str:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from redflare_broker.connection import Server
 from redflare_workers.demo import digits
-from redflare_workers.simulator import SimulationError, SimulationOutcome, simulate
+from redflare_workers.simulator import Progress, SimulationError, SimulationOutcome, simulate
 from redflare_workers.workflow import FedAvg, load_model
 
 from tests.marked import Marked, marked
@@ -34,7 +34,7 @@ def _nothing_is_left() -> Iterator[None]:
     threads = set(threading.enumerate())
     children = set(psutil.Process().children())
     yield
-    wait_until(lambda: set(threading.enumerate()) <= threads, what="the end of all threads")
+    wait_until(lambda: set(threading.enumerate()) <= threads, timeout=20, what="the end of all threads")
     assert set(psutil.Process().children()) <= children
 
 
@@ -92,6 +92,18 @@ def test_a_function_that_ends_its_thread_is_named_with_its_last_words(capfd: pyt
     ):
         run(simulated.leaving, processes=1)
     assert "sys.exit" in capfd.readouterr().err, "what processes print is shown"
+
+
+def test_an_embedded_server_that_is_killed_ends_the_simulation() -> None:
+    others = set(psutil.Process().children(recursive=True))
+
+    def kill_server(progress: Progress) -> None:
+        for child in set(psutil.Process().children(recursive=True)) - others:
+            if "valkey" in child.name():
+                child.kill()
+
+    with pytest.raises(SimulationError, match="the embedded server has ended"):
+        run(simulated.train, rounds=1_000_000, processes=1, on_progress=kill_server)
 
 
 SCRIPT = """

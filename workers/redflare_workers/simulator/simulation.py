@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
@@ -38,7 +38,9 @@ C = TypeVar("C", bound=Controller)
 
 #: Seconds that sites have to hear that their job has ended, before they are told in another way.
 _HEAR_WITHIN: Final = 2.0
-#: Seconds that the controller has to heed its abort signal.
+#: Seconds between two looks whether the embedded server lives: it does not say when it ends.
+_LOOK_EVERY: Final = 1.0
+#: Seconds that the controller has to heed its abort signal, and its job to tell everybody.
 _HEED_WITHIN: Final = 10.0
 
 
@@ -58,6 +60,7 @@ class Simulation(Generic[C]):
         self._settings = settings
         self._began = time.monotonic()
         self._ending = ExitStack()
+        self._embedded: EmbeddedServer | None = None
         self._job: ServerJob | None = None
         self._done: Future[JobOutcome] = Future()
         #: That the job is done, or an interrupt; a queue, because handlers of signals may put into it.
@@ -83,7 +86,8 @@ class Simulation(Generic[C]):
         """See ``simulate``."""
         counter = ProgressCounter(self._controller, len(self._plan.sites), on_progress)
         if self._url is None:
-            self._url = self._ending.enter_context(EmbeddedServer()).url
+            self._embedded = self._ending.enter_context(EmbeddedServer())
+            self._url = self._embedded.url
         else:
             self._check(self._url)
         self._job = ServerJob(
@@ -97,7 +101,7 @@ class Simulation(Generic[C]):
         self._ending.callback(self._end)
         self._server_thread.start()
         self._start_sites()
-        if self._news.get() == "interrupt":
+        if self._await_news() == "interrupt":
             raise KeyboardInterrupt
         outcome = self._done.result()
         self._ending.close()
@@ -112,6 +116,16 @@ class Simulation(Generic[C]):
             results=counter.results,
             processes=self._plan.processes,
         )
+
+    def _await_news(self) -> str:
+        while True:
+            try:
+                return self._news.get(timeout=None if self._embedded is None else _LOOK_EVERY)
+            except Empty:
+                # everybody would wait for it to come back
+                if self._embedded is not None and not self._embedded.running:
+                    log = self._embedded.log_tail()
+                    raise SimulationError(f"the embedded server has ended; the end of its log:\n{log}") from None
 
     def _check(self, url: str) -> None:
         """Fail now and clearly, rather than wait for a server that will not do."""
@@ -165,7 +179,7 @@ class Simulation(Generic[C]):
             if self._server_thread.ident is not None:
                 self._server_thread.join(_HEED_WITHIN)
                 if self._server_thread.is_alive():
-                    logger.warning("%s does not heed its abort signal; it is left behind", self._controller.name)
+                    logger.warning("%r has not ended yet; it is left behind", self._job)
         self._end_sites()
 
     def _end_sites(self) -> None:

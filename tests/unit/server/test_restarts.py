@@ -154,6 +154,52 @@ def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkp
     assert len(executor.done) == 3
 
 
+@pytest.mark.parametrize("where", ["in the callback", "in the flow"])
+@SIZES
+def test_a_result_that_a_checkpoint_contains_is_not_given_to_the_controller_again(
+    job: JobRuns, size: int, where: str
+) -> None:
+    class Keeping(Rounds):
+        """Keeps its state in the middle of a task, when the first result is in."""
+
+        def __init__(self) -> None:
+            super().__init__(1, size, ["a", "b", "c"])
+            self.kept = threading.Event()
+
+        def _keep(self, fl_ctx: FLContext) -> None:
+            if not self.kept.is_set():
+                self.checkpoint(fl_ctx)
+                self.kept.set()
+
+        def _take(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+            super()._take(client_task, fl_ctx)
+            if where == "in the callback":
+                self._keep(fl_ctx)
+
+        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+            one = task(model(self.total, self.size), result_received_cb=self._take)
+            self.broadcast(one, fl_ctx, targets=self.sites)
+            if where == "in the flow" and not self.restored:
+                wait_until(lambda: one.client_tasks and one.client_tasks[0].result_received_time)
+                self._keep(fl_ctx)
+            self.wait(one, abort)
+
+    first, second = Keeping(), Keeping()
+    job.serve(first)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b, RawSite(job, "c") as c:
+        ids = [site.get_task().meta["task_id"] for site in (a, b, c)]
+        assert a.submit("train", ids[0], model(1.0, size)).meta["verdict"] == "ACCEPT"
+        assert first.kept.wait(10)
+        assert b.submit("train", ids[1], model(10.0, size)).meta["verdict"] == "ACCEPT"
+        second.kept.set()
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        assert c.submit("train", ids[2], model(100.0, size)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+    assert second.total == 111.0
+    assert [name for _, name in second.added] == ["b", "c"]
+
+
 def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job: JobRuns) -> None:
     first = Rounds(1, BIG, ["a"])
     job.serve(first)

@@ -10,7 +10,8 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -96,6 +97,12 @@ class Ledgers(CommObserver):
         self._behind = 0
         #: The next checkpoint tells what was just restored.
         self._just_restored = recovery.restored
+        #: One result is noted, or one checkpoint kept, at a time: either contains the other or it does not.
+        self._order = threading.Lock()
+        #: When the last checkpoint was begun, and results that were being handled by whoever asked for it.
+        self._kept = 0.0
+        self._contained: set[str] = set()
+        self._handling = threading.local()
         #: Another server goes on: what stands is its.
         self._left = False
         #: The run is over: no successor will need a result.
@@ -175,8 +182,12 @@ class Ledgers(CommObserver):
         # the one right after a restart tells what was just restored, and what stands behind it is still to be taken up
         if self._just_restored:
             return
+        began = time.time()
         self.abandon()
-        freed = self._life.surely(lambda: self._journal.checkpoint({}, self._payloads.store(state)))
+        with self._order:
+            freed = self._life.surely(lambda: self._journal.checkpoint({}, self._payloads.store(state)))
+            self._kept = began
+            self._contained.update(getattr(self._handling, "ids", ()))
         self._payloads.discard(freed)
         with self._guard:
             for blob in freed:
@@ -232,30 +243,48 @@ class Ledgers(CommObserver):
         if anew:
             self._protect_again(client_task.task)
 
-    def received(
-        self, client_task: ClientTask, task: Task, rc: str, meta: dict[str, Any], result: Sealed
-    ) -> ClientTaskRecord:
-        """What is to be noted of a result; its payload is kept for a successor if there may be one."""
+    @contextmanager
+    def handling(self, client_task_id: str) -> Iterator[None]:
+        """A result is given to the controller: a state that it keeps meanwhile contains it."""
+        ids = self._handling.ids = [*getattr(self._handling, "ids", ()), client_task_id]
+        try:
+            yield
+        finally:
+            self._handling.ids = ids[:-1]
+
+    def received(self, client_task: ClientTask, rc: str, meta: dict[str, Any], result: Sealed) -> list[list[Arg]]:
+        """Note a result that was handled; for a successor at once, else by the commands that are returned.
+
+        Raises:
+            Fenced: another server goes on, and will handle it.
+        """
+        task, journal = client_task.task, self._journal
         record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
-        if self._journal.resume and result.blob is not None:
-            with self._guard:
-                if not self._closed:
-                    self._retained[result.blob.prefix] = result.blob
-        ledger = self._ledgers.get(task.msg_root_id)
-        if ledger is not None:
+        if journal.resume:
+            self._quietly(partial(self._note, client_task, record))
+        if (ledger := self._ledgers.get(task.msg_root_id)) is not None:
             with ledger.guard:
                 stored = ledger.stored.pop(client_task.id, None)
             if stored is not None:
                 self._payloads.release([stored[1]])
-        return record
+        if self._left:
+            raise Fenced(f"another server goes on with {task}")
+        return [] if journal.resume else [journal.received_command(task.msg_root_id, record)]
 
-    def received_command(self, task: Task, record: ClientTaskRecord) -> list[Arg]:
-        """The command that notes a result."""
-        return self._journal.received_command(task.msg_root_id, record)
-
-    def note_received(self, task: Task, record: ClientTaskRecord) -> None:
-        """Note a result now: there is no reply that could take the command with it."""
-        self._quietly(lambda: self._life.surely(lambda: self._journal.note(task.msg_root_id, [record])))
+    def _note(self, client_task: ClientTask, record: ClientTaskRecord) -> None:
+        """Note a result for a successor; its payload is kept until a checkpoint contains it."""
+        with self._order:
+            handled = client_task.result_received_time
+            if record.id in self._contained or (handled is not None and handled < self._kept):
+                # one that was kept since it was handled does
+                self._contained.discard(record.id)
+                record = replace(record, meta={}, result=None)
+            elif (blob := record.result.blob if record.result else None) is not None:
+                with self._guard:
+                    if not self._closed:
+                        self._retained[blob.prefix] = blob
+            root_id = client_task.task.msg_root_id
+            self._life.surely(lambda: self._journal.note(root_id, [record]))
 
     def retains(self, result: Sealed) -> bool:
         """Whether the payload of a result must not be deleted yet."""
@@ -401,6 +430,10 @@ class Ledgers(CommObserver):
         """What people read of a task is worth a warning, not the task."""
         try:
             step()
+        except Fenced as error:
+            # the cell does not know it yet, but another server goes on
+            self.leave()
+            logger.warning("a ledger is left to the next server: %s", error)
         except RedflareError as error:
             logger.warning("a ledger is behind: %s", error)
 

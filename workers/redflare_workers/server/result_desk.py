@@ -17,9 +17,10 @@ from typing import Any, Final
 from redflare_broker import blobs
 from redflare_broker.cell import LATER, Answer
 from redflare_broker.connection import Server
-from redflare_broker.errors import BlobMissing, DecodeError, RedflareError
+from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError
 from redflare_broker.journal import ClientTaskRecord, TaskRecord
 from redflare_broker.pool import Pool
+from redflare_broker.replies import Arg
 from redflare_broker.request import Request
 from redflare_broker.sealed import Sealed
 from redflare_broker.settings import LinkSettings
@@ -179,11 +180,18 @@ class ResultDesk:
                 first.copies.append(submission)
                 return
             hand = self._in_hand[submission.key] = _InHand(submission=submission)
-        noted: tuple[Task, ClientTaskRecord] | None = None
+        noted: list[list[Arg]] = []
         rc, meta, verdict = str(ReturnCode.OK), dict[str, Any](), None
         try:
             verdict, noted = self._handle(submission)
             meta = {"verdict": verdict.name}
+        except Fenced as error:
+            # its request stands in the inbox, the next server will handle it
+            logger.info("%s is left to the next server: %s", submission, error)
+            with self._changed:
+                self._in_hand.pop(submission.key, None)
+                self._changed.notify_all()
+            return
         except BlobMissing as error:
             logger.warning("%s is gone: %s", submission, error)
             rc, meta = BLOB_MISSING, {"reason": str(error)}
@@ -197,12 +205,8 @@ class ResultDesk:
                 del self._in_hand[submission.key]
                 self._changed.notify_all()
         if mine:
-            commands = [self._ledgers.received_command(*noted)] if noted else []
-            submission.request.reply(rc, meta, with_commands=commands)
+            submission.request.reply(rc, meta, with_commands=noted)
             self._answer_copies(hand, verdict)
-        elif noted:
-            # the task has ended meanwhile, and this was answered then
-            self._ledgers.note_received(*noted)
 
     def _answer_copies(self, hand: _InHand, verdict: Verdict | None) -> None:
         """Those who have sent the same; when it failed (None), they are tried."""
@@ -215,31 +219,32 @@ class ResultDesk:
             told = Verdict.DUPLICATE if verdict is Verdict.ACCEPT else verdict
             copy.request.reply(ReturnCode.OK, {"verdict": told.name})
 
-    def _handle(self, submission: _Submission) -> tuple[Verdict, tuple[Task, ClientTaskRecord] | None]:
-        """Give a result to the communicator; what is to be noted of it.
+    def _handle(self, submission: _Submission) -> tuple[Verdict, list[list[Arg]]]:
+        """Give a result to the communicator; the commands that note it.
 
         Raises:
             BlobMissing: its payload is gone.
+            Fenced: another server goes on.
         """
         client, name, task_id = submission.client, submission.name, submission.task_id
         verdict = self._communicator.peek_submission(client, name, task_id)
         if verdict not in (Verdict.ACCEPT, Verdict.UNKNOWN):
             level = logging.INFO if verdict in (Verdict.DUPLICATE, Verdict.FINISHED) else logging.WARNING
             logger.log(level, "%s is dropped: %s", submission, verdict.name)
-            return verdict, None
+            return verdict, []
         with self._large.turn() if submission.sealed.nbytes > _LARGE else nullcontext():
             result = self._read(submission)
             rc = str(result.get_return_code())
             with self._engine.new_context() as fl_ctx:
                 client_task = self._communicator.process_task_check(task_id, fl_ctx)
-                self._process(client, name, task_id, result, fl_ctx, submission.props)
+                with self._ledgers.handling(task_id):
+                    self._process(client, name, task_id, result, fl_ctx, submission.props)
         if client_task is None:
-            return verdict, None
+            return verdict, []
         if client_task.result_received_time is None:
-            return Verdict.FINISHED, None
+            return Verdict.FINISHED, []
         meta = submission.message if isinstance(submission.message, dict) else {}
-        record = self._ledgers.received(client_task, client_task.task, rc, meta, submission.sealed)
-        return verdict, (client_task.task, record)
+        return verdict, self._ledgers.received(client_task, rc, meta, submission.sealed)
 
     def _read(self, submission: _Submission) -> Shareable:
         """The result; one that cannot be read counts as EXECUTION_RESULT_ERROR, or its task would wait for ever."""
@@ -255,8 +260,12 @@ class ResultDesk:
         self._roster.introduce(client, fl_ctx, props)
         result.set_header(ReservedHeaderKey.TASK_NAME, name)
         result.set_header(ReservedHeaderKey.TASK_ID, task_id)
-        peer = fl_ctx.get_peer_context()
-        result.set_peer_props(peer.get_all_public_props() if peer is not None else {})
+        if (known := fl_ctx.get_peer_context()) is not None:
+            result.set_peer_props(known.get_all_public_props())
+            # others handle results of the same client meanwhile
+            peer = known.clone()
+            peer.put(FLContextKey.SHAREABLE, result, private=True, sticky=False)
+            fl_ctx.set_peer_context(peer)
         for key, value in (
             (FLContextKey.TASK_NAME, name),
             (FLContextKey.TASK_ID, task_id),

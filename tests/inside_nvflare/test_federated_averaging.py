@@ -1,0 +1,190 @@
+"""NVFlare's own FedAvg over two sites whose trainers are processes on our agent, without NVFlare in them.
+
+All jobs run at once: they wait for NVFlare's timers more than they work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.inside_nvflare.jobs import CLIPPING, ROUNDS, SITES, FedAvgJob, in_process, ipc_exchanger, redis_exchanger
+from tests.inside_nvflare.programs import Program, nvflare_trainer, trainer
+from tests.inside_nvflare.system import FlareSystem, final_model, simulator
+from tests.nodes import Node
+from tests.servers import embedded
+
+MB = 1_000_000
+BIG_ROUNDS = 2
+
+Model = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Running:
+    """What the tests share: a server of ours, a system of NVFlare's, and everything that runs on them."""
+
+    redis: Node
+    system: FlareSystem
+    folder: Path
+    stack: ExitStack
+
+    def job(self, name: str, job: FedAvgJob) -> str:
+        return self.system.submit(job, name)
+
+    def trainers(self, name: str, script: str, *more: str) -> dict[str, Program]:
+        """One trainer per site on our agent called ``name``."""
+        return {site: self.trainer(name, script, site, *more) for site in SITES}
+
+    def trainer(self, name: str, script: str, site: str, *more: str) -> Program:
+        folder = self.folder / name / site
+        return self.stack.enter_context(trainer(script, folder, self.redis.url, site, name, str(folder), *more))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("nvflare")
+    with embedded() as redis, FlareSystem(folder / "system") as system, ExitStack() as stack:
+        yield Running(redis, system, folder, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A job of the system with its trainers."""
+
+    job_id: str
+    trainers: dict[str, Program]
+
+
+@pytest.fixture(scope="module")
+def in_process_job(running: Running) -> str:
+    """The measure of all others: the same script, the same job, training in the client jobs' processes."""
+    custom = ("client_api.py", "learning.py")
+    job = FedAvgJob(executor=in_process("client_api.py"), custom=custom, result_filters=[CLIPPING])
+    return running.job("in-process", job)
+
+
+@pytest.fixture(scope="module")
+def client_api_scene(running: Running) -> Scene:
+    """The script moved by its import; the link is named in the files of the site and of the trainer."""
+    for site in SITES:
+        local = running.system.kits / site / "local" / "redflare"
+        local.mkdir()
+        (local / "redflare.json").write_text(f'{{"redis_url": "{running.redis.url}"}}')
+        folder = running.folder / "client-api" / site
+        folder.mkdir(parents=True)
+        names = f'"site_name": "{site}", "agent_id": "client-api"'
+        (folder / "redflare.json").write_text(f'{{"redis_url": "{running.redis.url}", {names}}}')
+    job = FedAvgJob(executor=redis_exchanger("", "client-api"), result_filters=[CLIPPING])
+    return Scene(running.job("client-api", job), running.trainers("client-api", "client_api.py"))
+
+
+@pytest.fixture(scope="module")
+def ipc_scene(running: Running) -> Scene:
+    """NVFlare's own executor and agent."""
+    job_id = running.job("ipc", FedAvgJob(executor=ipc_exchanger("ipc")))
+    trainers = {}
+    for site in SITES:
+        folder = running.folder / "ipc" / site
+        args = (running.system.listener(site), site, "ipc", str(folder), "train")
+        trainers[site] = running.stack.enter_context(nvflare_trainer("ipc_agent.py", folder, *args))
+    return Scene(job_id, trainers)
+
+
+@pytest.fixture(scope="module")
+def killed_scene(running: Running) -> Scene:
+    job_id = running.job("killed", FedAvgJob(executor=redis_exchanger(running.redis.url, "killed")))
+    trainers = {
+        site: running.trainer("killed", "ipc_agent.py", site, "wait" if site == "site-1" else "train") for site in SITES
+    }
+    return Scene(job_id, trainers)
+
+
+@pytest.fixture(scope="module")
+def big_scene(running: Running) -> Scene:
+    initial = running.folder / "initial.npy"
+    np.save(initial, np.arange(100 * MB // 4, dtype=np.float32))
+    job = FedAvgJob(executor=redis_exchanger(running.redis.url, "big"), rounds=BIG_ROUNDS, initial=str(initial))
+    return Scene(running.job("big", job), running.trainers("big", "adding.py"))
+
+
+@pytest.fixture(scope="module")
+def simulated(running: Running) -> Iterator[tuple[Program, Path]]:
+    job = FedAvgJob(executor=redis_exchanger(running.redis.url, "simulated"))
+    folder = running.folder / "simulated"
+    folder.mkdir()
+    running.trainers("simulated", "ipc_agent.py", "train")
+    with simulator(job, folder) as program:
+        yield program, folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_at_once(
+    in_process_job: str,
+    client_api_scene: Scene,
+    ipc_scene: Scene,
+    killed_scene: Scene,
+    big_scene: Scene,
+    simulated: tuple[Program, Path],
+) -> None:
+    """Everything begins before the first test looks."""
+
+
+@pytest.fixture(scope="module")
+def ipc_model(running: Running, ipc_scene: Scene) -> Model:
+    """What NVFlare's own link makes of the job."""
+    return running.system.result(ipc_scene.job_id)
+
+
+def test_a_trainer_killed_in_round_3_and_started_again_changes_nothing(
+    running: Running, killed_scene: Scene, ipc_model: Model
+) -> None:
+    victim = killed_scene.trainers["site-1"]
+    victim.wait_said("train 3 5 WEIGHTS")
+    victim.kill()
+    running.trainer("killed", "ipc_agent.py", "site-1", "train")
+    np.testing.assert_array_equal(running.system.result(killed_scene.job_id), ipc_model)
+
+
+def test_a_script_of_the_client_api_moves_by_its_import(
+    running: Running, in_process_job: str, client_api_scene: Scene
+) -> None:
+    model = running.system.result(client_api_scene.job_id)
+    np.testing.assert_array_equal(model, running.system.result(in_process_job))
+    for site, program in client_api_scene.trainers.items():
+        assert program.wait() == 0
+        assert program.said()[:2] == [f"train {site} 0 {ROUNDS}", f"train {site} 1 {ROUNDS}"]
+
+
+def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], ipc_model: Model) -> None:
+    program, folder = simulated
+    assert program.wait(120) == 0, program.tail()
+    np.testing.assert_array_equal(final_model(folder / "ws"), ipc_model)
+
+
+def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> None:
+    model = running.system.result(big_scene.job_id)
+    np.testing.assert_array_equal(model, np.arange(100 * MB // 4, dtype=np.float32) + BIG_ROUNDS)
+    for program in big_scene.trainers.values():
+        assert program.wait() == 0
+        assert program.said()[-1] == f"accepted {BIG_ROUNDS}"
+
+
+def test_an_aborted_job_aborts_its_tasks_and_the_next_job_finds_new_trainers(running: Running) -> None:
+    executor = redis_exchanger(running.redis.url, "aborted")
+    job_id = running.job("aborted", FedAvgJob(executor=executor))
+    trainers = running.trainers("aborted", "ipc_agent.py", "wait")
+    for program in trainers.values():
+        program.wait_said("train 3 5 WEIGHTS")
+    running.system.ask("abort", job_id)
+    for program in trainers.values():
+        program.wait_said("aborted")
+        assert program.wait() == 0
+        assert program.said()[-2:] == ["accepted False", "closed"]
+    assert running.system.wait_finished(job_id) == "FINISHED:ABORTED"

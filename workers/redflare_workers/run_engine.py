@@ -65,6 +65,7 @@ class RunEngine:
                 ReservedKey.PROCESS_TYPE: process_type,
                 ReservedKey.WORKSPACE_OBJECT: self._workspace,
                 ReservedKey.WORKSPACE_ROOT: os.path.abspath(workspace),
+                ReservedKey.APP_ROOT: os.path.join(os.path.abspath(workspace), job_id, f"app_{identity}"),
             },
         )
 
@@ -92,6 +93,15 @@ class RunEngine:
     def get_all_components(self) -> dict[str, object]:
         """All components by id."""
         return dict(self._components)
+
+    def make_app_dir(self) -> None:
+        """Make the folder at APP_ROOT; not in the current directory, which as a rule nobody has chosen."""
+        if os.path.abspath(self._workspace) == os.getcwd():
+            return
+        try:
+            self._workspace.get_app_dir(self.job_id)
+        except OSError as error:
+            logger.warning("%s: the folder of job %s cannot be made: %s", self.identity, self.job_id, error)
 
     def get_workspace(self) -> Workspace:
         """Where components may keep files."""

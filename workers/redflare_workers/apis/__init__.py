@@ -13,6 +13,7 @@ from .filter import ContentBlockedException, Filter, FilterChainType
 from .fl_component import FLComponent
 from .fl_constant import (
     EventScope,
+    FedEventHeader,
     FLContextKey,
     FLMetaKey,
     JobConstants,
@@ -53,6 +54,7 @@ __all__ = [
     "FLContextKey",
     "FLContextManager",
     "FLMetaKey",
+    "FedEventHeader",
     "Filter",
     "FilterChainType",
     "JobConstants",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .dxo import DXO, DataKind
 from .event_type import EventType
-from .fl_constant import EventScope, FLContextKey, LogMessageTag
+from .fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag
 from .fl_context import FLContext
 from .shareable import Shareable
 
@@ -106,7 +106,10 @@ class FLComponent:
             raise ValueError("event_type must not be empty; use one of EventType or a name of your own")
         if not isinstance(fl_ctx, FLContext):
             raise TypeError(f"fl_ctx must be an FLContext, but got {type(fl_ctx).__name__}")
-        fl_ctx.set_prop(FLContextKey.EVENT_SCOPE, EventScope.LOCAL, private=True, sticky=False)
+        self._fire(event_type, EventScope.LOCAL, fl_ctx)
+
+    def _fire(self, event_type: str, scope: str, fl_ctx: FLContext) -> None:
+        fl_ctx.set_prop(FLContextKey.EVENT_SCOPE, scope, private=True, sticky=False)
         fl_ctx.set_prop(FLContextKey.EVENT_ORIGIN, self.name, private=True, sticky=False)
         engine = fl_ctx.get_engine()
         if engine is None:
@@ -121,6 +124,22 @@ class FLComponent:
             self.fire_event(event_type, fl_ctx)
         finally:
             fl_ctx.set_prop(key, None, private=True, sticky=False)
+
+    def fire_fed_event(
+        self, event_type: str, event_data: Shareable, fl_ctx: FLContext, targets: list[str] | None = None
+    ) -> None:
+        """Fire an event that is meant for other sites too. Components of this process hear it; nothing carries it on.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+        """
+        if not isinstance(fl_ctx, FLContext):
+            raise TypeError(f"fl_ctx must be an FLContext, but got {type(fl_ctx).__name__}")
+        if not isinstance(event_data, Shareable):
+            raise TypeError(f"event_data must be a Shareable, but got {type(event_data).__name__}")
+        event_data.set_header(FedEventHeader.TARGETS, targets)
+        fl_ctx.set_prop(FLContextKey.EVENT_DATA, event_data, private=True, sticky=False)
+        self._fire(event_type, EventScope.FEDERATION, fl_ctx)
 
     def system_panic(self, reason: str, fl_ctx: FLContext) -> None:
         """End the run: fire FATAL_SYSTEM_ERROR with the reason as its data; without an engine, log it as critical."""

@@ -141,6 +141,17 @@ class EventScope:
     LOCAL: Final = "local"
 
 
+class FedEventHeader:
+    """Headers of the data of an event for other sites."""
+
+    DIRECTION: Final = "_direction"
+    EVENT_ID: Final = "_event_id"
+    EVENT_TYPE: Final = "_event_type"
+    ORIGIN: Final = "_origin"
+    TARGETS: Final = "_targets"
+    TIMESTAMP: Final = "_timestamp"
+
+
 class LogMessageTag:
     """Keys under which a log line is put into the data of a log event."""
 

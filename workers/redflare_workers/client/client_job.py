@@ -208,6 +208,7 @@ class ClientJob:
             # also for a job that ended while this site was away: its agent may still work for it, and must be told
             if self._outcome is None or self._outcome.status not in (FENCED, STOPPED):
                 started = True
+                self.engine.make_app_dir()
                 self._fire(EventType.ABOUT_TO_START_RUN)
                 self._fire(EventType.START_RUN)
             while not self._given_up():

@@ -87,7 +87,6 @@ class TaskRunner(FLComponent):
         filtered = self._filter(self._task_filters, "TASK_DATA_FILTER", data, fl_ctx)
         if filtered is None:
             return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
-        fl_ctx.set_prop(FLContextKey.TASK_DATA, filtered, private=True, sticky=False)
         result = self._execute(executor, task_name, filtered, fl_ctx, abort)
         if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
             # what the server wrote into the jar comes back to it
@@ -149,7 +148,7 @@ class TaskRunner(FLComponent):
             if not isinstance(shareable, Shareable):
                 self.log_error(fl_ctx, f"filter {each.name} returned a {type(shareable).__name__}, not a Shareable")
                 return None
-        if stage == "TASK_RESULT_FILTER":
-            fl_ctx.set_prop(FLContextKey.TASK_RESULT, shareable, private=True, sticky=False)
+        kind = FLContextKey.TASK_DATA if stage == "TASK_DATA_FILTER" else FLContextKey.TASK_RESULT
+        fl_ctx.set_prop(kind, shareable, private=True, sticky=False)
         self.fire_event(getattr(EventType, f"AFTER_{stage}"), fl_ctx)
         return shareable

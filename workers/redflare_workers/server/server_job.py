@@ -267,6 +267,7 @@ class ServerJob:
     def _run_controller(self) -> None:
         # a context for each step: what is not sticky does not reach the next one
         try:
+            self.engine.make_app_dir()
             with self.engine.new_context() as fl_ctx:
                 self._fire(EventType.ABOUT_TO_START_RUN, fl_ctx)
                 self._fire(EventType.START_RUN, fl_ctx)

@@ -105,8 +105,15 @@ class Submissions:
         self._desk.may_ask(names)
 
     def unknown(self, client: Client, task_name: str, task_id: str, result: Shareable, fl_ctx: FLContext) -> None:
-        """Give a result for which there is no task to the controller; what that raises, the caller gets."""
+        """Give a result for which there is no task to the controller; what that raises, the caller gets.
+
+        Once the run is over, it is dropped.
+        """
         component = self._desk.component
+        if self._desk.closed:
+            # the controller was stopped
+            component.log_info(fl_ctx, f"result of client {client.name} for task {task_name!r} ({task_id}) is too late")
+            return
         component.fire_event(EventType.BEFORE_PROCESS_RESULT_OF_UNKNOWN_TASK, fl_ctx)
         controller = getattr(component, "controller", None)
         if controller is None:

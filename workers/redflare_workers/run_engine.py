@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .apis.fl_component import FLComponent
+from .apis.fl_component import EventHandler, FLComponent
 from .apis.fl_constant import FLContextKey, ReservedKey
 from .apis.fl_context import FLContext, FLContextManager
 from .apis.signal import Signal
@@ -116,19 +116,25 @@ class RunEngine:
         Raises:
             RuntimeError: handlers of an event fire events without an end.
         """
+        listening = [
+            (component_id, component, handlers)
+            for component_id, component in list(self._components.items())
+            if isinstance(component, FLComponent) and (handlers := _handlers(component, event_type))
+        ]
+        if not listening:
+            return
         depth = fl_ctx.get_prop(_DEPTH, 0)
         if depth > _DEEPEST:
             raise RuntimeError(f"events are fired more than {_DEEPEST} deep by their handlers, last {event_type}")
         told = [fl_ctx.get_prop(key) for key in _OF_EVENT]
         told[0] = str(uuid.uuid4())
         fl_ctx.set_prop(_DEPTH, depth + 1, private=True, sticky=False)
-        for component_id, component in list(self._components.items()):
-            if not isinstance(component, FLComponent):
-                continue
+        for component_id, component, handlers in listening:
             for key, value in zip(_OF_EVENT, told, strict=True):
                 fl_ctx.set_prop(key, value, private=True, sticky=False)
             try:
-                _tell(component, event_type, fl_ctx)
+                for handler, arguments in handlers:
+                    handler(event_type, fl_ctx, **arguments)
             except Exception as error:
                 logger.exception("%s: component %r failed on event %s", self.identity, component_id, event_type)
                 raised = {**(fl_ctx.get_prop(FLContextKey.EXCEPTIONS) or {}), component.name: error}
@@ -139,10 +145,10 @@ class RunEngine:
         return f"<{type(self).__name__} {self.identity} of {self.job_id}: {sorted(self._components)}>"
 
 
-def _tell(component: FLComponent, event_type: str, fl_ctx: FLContext) -> None:
-    """Call the handlers that a component has registered for an event, or else its ``handle_event``."""
-    handlers = component.get_event_handlers().get(event_type)
-    if not handlers:
-        component.handle_event(event_type, fl_ctx)
-    for handler, arguments in handlers or ():
-        handler(event_type, fl_ctx, **arguments)
+def _handlers(component: FLComponent, event_type: str) -> list[tuple[EventHandler, dict[str, Any]]]:
+    """What a component has registered for an event, or else its ``handle_event``, if it has one of its own."""
+    registered = component.get_event_handlers().get(event_type)
+    if registered:
+        return list(registered)
+    hears = type(component).handle_event is not FLComponent.handle_event or "handle_event" in vars(component)
+    return [(component.handle_event, {})] if hears else []

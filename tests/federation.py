@@ -47,6 +47,7 @@ class Federation:
         self.client = client
         self.settings = quick_settings(namespace, **changes)
         self.keys = Keys(self.settings.namespace).job("server.job")
+        self.inbox = Keys(self.settings.namespace).cell("server.job").inbox
         self.servers: list[Child] = []
         #: What trains and what takes part, by site; those that were replaced are among them.
         self.trainers: dict[str, list[Child]] = {}

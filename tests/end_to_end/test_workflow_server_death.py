@@ -12,6 +12,7 @@ from redflare_broker.embedded import EmbeddedServer
 from tests.children import Child
 from tests.federation import Federation
 from tests.programs.server_job import SMALL
+from tests.waiting import wait_until
 
 ROUNDS = 6
 #: The round in which it dies, from 0.
@@ -160,6 +161,27 @@ def test_a_site_that_restarts_while_the_server_is_away_goes_on_with_its_task(
         trainer.say("go")
     server = federation.server(options=OPTIONS, size=LARGE)
     finish(federation, server, undisturbed[LARGE])
+
+
+@SIZES
+def test_a_result_of_a_client_job_that_was_killed_while_the_server_was_away_is_not_worked_out_again(
+    federation: Federation, undisturbed: dict[int, str], size: int
+) -> None:
+    federation.sites(SITES, wait_at=f"training:{FATAL}")
+    doomed = federation.server(options=OPTIONS, size=size)
+    trainers = [children[0] for children in federation.trainers.values()]
+    for trainer in trainers:
+        trainer.hear("at")
+    doomed.kill()
+    before = federation.client.xlen(federation.inbox)
+    for trainer in trainers:
+        trainer.say("go")
+    wait_until(lambda: federation.client.xlen(federation.inbox) == before + len(SITES))
+    federation.cjs["site-2"][0].kill()
+    successor = federation.cj("site-2")
+    wait_until(lambda: "has joined" in successor.log_tail())
+    server = federation.server(options=OPTIONS, size=size)
+    finish(federation, server, undisturbed[size])
 
 
 # -- Redis is hurt as well ---------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
 from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from ..apis.task import Task
-from ..job_protocol import BLOB_MISSING, NOT_JOINED, TOLD_ENDED
+from ..job_protocol import BLOB_MISSING, TOLD_ENDED
 from ..shareable_message import from_message, opened
 from ..workflow.board import Verdict
 from ..workflow.wf_comm_server import WFCommServer
@@ -118,9 +118,8 @@ class ResultDesk:
         try:
             client, _ = self._roster.client_of(request)
         except Refused as refused:
-            if refused.rc == NOT_JOINED:
-                # it brings the same payload again
-                request.sealed  # noqa: B018 - taken out of the request, it is not deleted with it
+            # it, or the process of its site that has taken over, brings the same payload again
+            request.sealed  # noqa: B018 - taken out of the request, it is not deleted with it
             return refused.answer(request)
         name, task_id, message = (request.meta.get(key) for key in ("task_name", "task_id", "message"))
         if not isinstance(name, str) or not isinstance(task_id, str):

@@ -72,10 +72,17 @@ class JobScripts:
 
     # -- the client's --------------------------------------------------------------------------------------------------
 
-    def join(self, me: ClientHold, record: bytes) -> list[Arg]:
-        """``record``: a JSON object with at least instance and epoch; the script puts joined and left before them."""
+    def join(self, me: ClientHold, record: bytes, beat: bytes = b"", ttl_ms: int = 0) -> list[Arg]:
+        """``record``: a JSON object with at least instance and epoch; the script puts joined and left before them.
+
+        ``beat``: a first heartbeat, in the same step.
+        """
         args: list[Arg] = [me.name, me.instance, me.epoch, record, self.policy.retention_ms]
-        return command("job_join", [self.keys.job, self.keys.clients], args)
+        keys = [self.keys.job, self.keys.clients]
+        if beat:
+            keys.append(self.keys.heartbeat(me.name))
+            args += [beat, ttl_ms]
+        return command("job_join", keys, args)
 
     def beat(self, me: ClientHold, beat: bytes, ttl_ms: int) -> list[Arg]:
         k = self.keys

@@ -118,6 +118,7 @@ class Roll:
         *,
         interval: float = 5.0,
         ttl_ms: int = 60_000,
+        beating: bool = False,
     ) -> Answer:
         """Enter the roll; with an epoch, enter it again after Redis lost it. An epoch is kept for life.
 
@@ -125,17 +126,18 @@ class Roll:
             props: public properties of the client.
             interval: seconds between two of its heartbeats.
             ttl_ms: how long each of them stands.
+            beating: show a first heartbeat in the same step, or a server that reads the roll now takes it for silent.
 
         Returns:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
         """
         about = {"props": dict(props or {}), "interval": interval, "ttl_ms": ttl_ms}
-        said = self._join(lane, me, about)
+        said = self._join(lane, me, about, beating)
         if said.word == NEXT:
-            said = self._join(lane, replace(me, epoch=said.number()), about)
+            said = self._join(lane, replace(me, epoch=said.number()), about, beating)
         return said
 
-    def _join(self, lane: Lane, me: ClientHold, about: Mapping[str, Any]) -> Answer:
+    def _join(self, lane: Lane, me: ClientHold, about: Mapping[str, Any], beating: bool) -> Answer:
         record = {
             "instance": me.instance,
             "epoch": me.epoch,
@@ -144,7 +146,8 @@ class Roll:
             "pid": me.pid,
             **about,
         }
-        return run_command(lane, "job_join", self._scripts.join(me, orjson.dumps(record)))
+        beat = _beat(me, about["interval"], about["ttl_ms"]) if beating else b""
+        return run_command(lane, "job_join", self._scripts.join(me, orjson.dumps(record), beat, about["ttl_ms"]))
 
     def beat_command(self, me: ClientHold, *, interval: float, ttl_ms: int) -> list[Arg]:
         """The heartbeat as a command, for the heartbeat thread; read its reply with ``read_beat``.
@@ -153,16 +156,7 @@ class Roll:
             interval: seconds between two beats, told in the heartbeat.
             ttl_ms: how long the heartbeat stands.
         """
-        beat = {
-            "instance": me.instance,
-            "epoch": me.epoch,
-            "host": me.host,
-            "pid": me.pid,
-            "interval": interval,
-            "ttl_ms": ttl_ms,
-            "version": PROTOCOL_VERSION,
-        }
-        return self._scripts.beat(me, orjson.dumps(beat), ttl_ms)
+        return self._scripts.beat(me, _beat(me, interval, ttl_ms), ttl_ms)
 
     @staticmethod
     def read_beat(reply: Reply) -> Beat:
@@ -234,6 +228,19 @@ class Roll:
             JobLost: Redis has lost the job.
         """
         check(run_command(lane, "job_end", self._scripts.end(me, status, reason)), self.keys)
+
+
+def _beat(me: ClientHold, interval: float, ttl_ms: int) -> bytes:
+    beat = {
+        "instance": me.instance,
+        "epoch": me.epoch,
+        "host": me.host,
+        "pid": me.pid,
+        "interval": interval,
+        "ttl_ms": ttl_ms,
+        "version": PROTOCOL_VERSION,
+    }
+    return orjson.dumps(beat)
 
 
 def _roll_call(said: Answer) -> RollCall:

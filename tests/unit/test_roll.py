@@ -251,3 +251,11 @@ def test_an_error_reply_is_raised() -> None:
         Roll.read_beat(ReplyError("ERR broken"))
     with pytest.raises(ServerError, match="script job_roll answered None"):
         Roll.read_roll_call(None)
+
+
+def test_a_client_that_joins_beating_is_never_seen_silent(bench: JobBench) -> None:
+    bench.started()
+    bench.roll.join(bench.lane, client("site-1", "c1", 0), beating=True)
+    (entry,) = bench.call_roll().entries
+    assert entry.alive
+    assert entry.missed_beats < 1

@@ -14,7 +14,6 @@ from redflare_broker.keys import Keys
 from redflare_broker.lane import Lane
 from redflare_broker.replies import Arg, Reply
 from redflare_broker.roll import Roll
-from redflare_broker.scripts import run_command
 
 from ..job_protocol import CLIENT, EPOCH, INSTANCE
 from .job_host import JobHost
@@ -60,7 +59,8 @@ class Membership:
         )
         self._joining = threading.Lock()
         self._gone = False
-        self._server_seen = True
+        #: whether the server was there at the last look; None: there was none yet
+        self._server_seen: bool | None = None
 
     @property
     def route(self) -> str:
@@ -85,15 +85,13 @@ class Membership:
             self._host.heartbeats.add(self)
 
     def _enter(self, lane: Lane) -> None:
-        """Join, and show a first heartbeat: a server that reads the roll now must not take this site for dead."""
-        said = self._roll.join(lane, self._hold, self._props, interval=self.interval, ttl_ms=self._ttl_ms)
+        said = self._roll.join(lane, self._hold, self._props, interval=self.interval, ttl_ms=self._ttl_ms, beating=True)
         if said.word == FENCED:
             self.fenced = True
         elif said.word == ENDED:
             self.ended = said.text()
         else:
             self._hold = replace(self._hold, epoch=said.number())
-            run_command(lane, "job_beat", self.beat())
             logger.info("%s has joined %s", self._hold.name, self._keys.fqcn)
 
     def leave(self) -> None:
@@ -149,10 +147,13 @@ class Membership:
 
     def _look_at_server(self, age: float | None) -> None:
         seen = age is not None and age < _MISSED_BEATS * self.interval
-        if seen is not self._server_seen:
+        before = self._server_seen
+        if seen is not before:
             self._server_seen = seen
             if seen:
                 logger.info("%s: the server of %s is there", self._hold.name, self._keys.fqcn)
+            elif before is None:
+                logger.info("%s: the server of %s is waited for", self._hold.name, self._keys.fqcn)
             else:
                 logger.warning("%s: the server of %s is away; it is waited for", self._hold.name, self._keys.fqcn)
 

@@ -106,11 +106,21 @@ class JobScripts:
         return command("job_end", self._all(), [*_hold(me), status, reason, self.policy.settled_ms])
 
     def schedule(
-        self, me: ServerHold, root_id: str, order: int, blob: tuple[str, int], fields: Sequence[Arg]
+        self,
+        me: ServerHold,
+        root_id: str,
+        order: int,
+        blob: tuple[str, int],
+        fields: Sequence[Arg],
+        *,
+        again: bool = True,
     ) -> list[Arg]:
-        """``blob``: prefix and chunks of the data, ("", 0) when it is inline; ``fields``: of the ledger."""
+        """``blob``: prefix and chunks of the data, ("", 0) when it is inline; ``fields``: of the ledger.
+
+        With ``again`` a task that has ended stands again.
+        """
         k = self.keys
-        args = [*_hold(me), root_id, order, *blob, self.policy.retention_ms, *fields]
+        args = [*_hold(me), root_id, order, *blob, self.policy.retention_ms, int(again), *fields]
         return command("job_schedule", [k.cell, k.job, k.task(root_id), k.standing, k.ended, k.blobs], args)
 
     def note(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -164,11 +164,22 @@ class Journal:
             JobEnded: the job is over.
             Unavailable: ``stop`` ended the attempts; the step is safe to repeat.
         """
+        self._run("job_schedule", [self._schedule(task, again=True), *self._notes(task)])
+
+    def scheduled_commands(self, task: TaskRecord) -> list[list[Arg]]:
+        """What ``scheduled`` does as commands, for ``Request.reply(with_commands=...)``.
+
+        They may come late: if the task has ended by then, it stays so.
+        """
+        return [self._schedule(task, again=False), *self._notes(task)]
+
+    def _notes(self, task: TaskRecord) -> list[list[Arg]]:
+        return [self._note(task.root_id, client) for client in task.client_tasks]
+
+    def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
         fields = fields_of(task, data=self.resume)
         blob = blob_of(task.data if self.resume else None)
-        commands = [self._scripts.schedule(self.me, task.root_id, task.order, blob, fields)]
-        commands += [self._note(task.root_id, client) for client in task.client_tasks]
-        self._run("job_schedule", commands)
+        return self._scripts.schedule(self.me, task.root_id, task.order, blob, fields, again=again)
 
     def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
@@ -198,16 +209,19 @@ class Journal:
         """
         self._run("job_note", [self._note(root_id, client_task) for client_task in client_tasks])
 
-    def ended(self, root_id: str, status: str, at: float) -> None:
+    def ended(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
         """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
 
         Args:
             at: when, in seconds of the server's clock.
+            unwritten: the task, if its ledger may not have been written yet.
 
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job_finish", [self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)])
+        written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
+        finish = self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)
+        self._run("job_finish", [*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: Sealed) -> list[OwnedBlob]:
         """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.

@@ -52,14 +52,16 @@ class Pool:
         with self._changed:
             if self._closed:
                 return False
-            if not self._work:
+            first = not self._work
+            if first:
                 # what waits from now on has not waited longer
                 self._taken = time.monotonic()
             self._work.append(work)
-            if len(self._threads) > self._busy:
-                self._changed.notify()
-            else:
+            if len(self._threads) <= self._busy:
                 self._add_thread()
+            elif first or self._busy < self._eager:
+                # else the spare one watches already, and cannot do more
+                self._changed.notify()
         return True
 
     def close(self, timeout: float = 10.0) -> list[str]:

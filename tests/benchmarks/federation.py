@@ -195,7 +195,7 @@ class LightClients(Process):
         self._array = array(nbytes) if nbytes else None
         self._storing = threading.Semaphore(_STORING)
         for member in self._members:
-            self._host.add_site(member.credentials["client"], self._on_event)
+            self._host.add_site(member.credentials["client"], self._on_event, self._on_fenced)
             member.join(lambda: "")
 
     def ask(self) -> None:
@@ -223,6 +223,8 @@ class LightClients(Process):
         self._host.stop()
 
     def _on_event(self, request: Request) -> None: ...
+
+    def _on_fenced(self) -> None: ...
 
     def _get_task(self, member: Membership) -> None:
         self._ask(GET_TASK, member, {}, None, lambda reply: self._on_task(member, reply))

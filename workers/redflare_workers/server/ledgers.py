@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -45,8 +45,10 @@ class _Ledger:
     record: TaskRecord
     #: Payloads that clients may still be reading, with their meta, by client task; "": that of all of them.
     stored: dict[str, tuple[dict[str, Any], Sealed]] = field(default_factory=dict)
-    #: It stands in Redis, in this life of the job.
+    #: It stands in Redis, in this life of the job, or will before a client sees the task.
     written: bool = False
+    #: Redis has said so.
+    confirmed: bool = False
     life: int = 0
     #: The task has ended: nothing is stored for it any more.
     closed: bool = False
@@ -89,6 +91,8 @@ class Ledgers(CommObserver):
         self._orders = itertools.count(recovery.last_order + 1)
         self._guard = threading.Lock()
         self._ledgers: dict[str, _Ledger] = {}
+        #: Those that no client had a reason to see yet: its reply would write them.
+        self._new: dict[str, _Ledger] = {}
         #: Payloads of results that a successor would need; a checkpoint frees them.
         self._retained: dict[str, BlobRef] = {}
         #: Tasks that were taken up: as soon as they stand, the controller gets the results that had been accepted.
@@ -107,8 +111,9 @@ class Ledgers(CommObserver):
         self._left = False
         #: The run is over: no successor will need a result.
         self._closed = False
-        #: For the job: clients that may ask, tasks that have ended, results to be given once more.
-        self.on_may_ask: Callable[[Set[str] | None], None] = lambda names: None
+        #: For the job: clients that may ask (said: whether one waits), tasks that have ended, results to be given once
+        #: more.
+        self.on_may_ask: Callable[[Set[str] | None], bool] = lambda names: False
         self.on_ended: Callable[[Task, list[ClientTask]], None] = lambda task, unanswered: None
         self.on_replay: Callable[[TaskRecord, ClientTaskRecord], None] = lambda task, client_task: None
 
@@ -133,8 +138,8 @@ class Ledgers(CommObserver):
             options=schedule.options,
         )
         ledger = self._ledgers[task.msg_root_id] = _Ledger(task=task, record=record, life=self._life.number)
-        # nobody waits for it: no client has the task yet, and who gets it first sees to it that this is written
-        self._pool.submit(partial(self._quietly, partial(self._write, ledger)))
+        # it goes with the reply to the first client, or is written when nobody waits for the task
+        self._new[task.msg_root_id] = ledger
         return []
 
     def protect(self, task: Task, data: Shareable) -> Shareable:
@@ -143,7 +148,7 @@ class Ledgers(CommObserver):
         if ledger is None:
             # it has ended meanwhile, and this will not be sent
             return data
-        self._write(ledger)
+        self._look_at_life(ledger)
         if (kept := ledger.record.data) is not None:
             return from_message(dict(ledger.record.meta), kept)
         meta, tree = to_message(data)
@@ -160,8 +165,8 @@ class Ledgers(CommObserver):
             taken_up, self._taken_up = self._taken_up, []
         if taken_up:
             self._pool.submit(partial(self._catch_up, taken_up))
-        else:
-            self.on_may_ask(names)
+        elif not self.on_may_ask(names):
+            self.write_new()
 
     def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell those who still work on it, close its ledger, and delete what was stored for it."""
@@ -200,8 +205,8 @@ class Ledgers(CommObserver):
         """Results of a predecessor are on their way to the controller: hand nothing out yet."""
         return self._behind > 0
 
-    def pack(self, client_task: ClientTask, shareable: Shareable) -> tuple[dict[str, Any], Sealed, list[Arg]]:
-        """Meta and data of the message that hands a task out, and the command that notes it.
+    def pack(self, client_task: ClientTask, shareable: Shareable) -> tuple[dict[str, Any], Sealed]:
+        """Meta and data of the message that hands a task out.
 
         Raises:
             KeyError: the task has ended meanwhile.
@@ -209,7 +214,7 @@ class Ledgers(CommObserver):
             Fenced, JobEnded, Unavailable, ServerError: they cannot be stored.
         """
         ledger = self._ledgers[client_task.task.msg_root_id]
-        self._write(ledger)
+        self._look_at_life(ledger)
         meta, tree = to_message(shareable)
         pack_meta(meta)
         if isinstance(tree, Sealed):
@@ -219,9 +224,21 @@ class Ledgers(CommObserver):
         else:
             sealed = self._payloads.store(tree)
             self._keep(ledger, client_task.id, meta, sealed)
+        return meta, sealed
+
+    def sent_commands(self, client_task: ClientTask) -> list[list[Arg]]:
+        """The commands that note a task as handed out, with the reply; the first one writes the ledger."""
+        root_id, commands = client_task.task.msg_root_id, list[list[Arg]]()
+        ledger = self._ledgers.get(root_id)
+        if ledger is not None:
+            with ledger.guard:
+                if not ledger.written and not ledger.closed:
+                    commands = self._journal.scheduled_commands(ledger.record)
+                    ledger.written = True
+                    self._new.pop(root_id, None)
         # its result may be in already; only what notes that notes what it was
         record = replace(_record(client_task), received=0.0)
-        return meta, sealed, self._journal.sent_command(ledger.record.root_id, record)
+        return [*commands, self._journal.sent_command(root_id, record)]
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
         """A client did not find a payload of this prefix: forget it, so that what the task carries is stored anew."""
@@ -264,6 +281,8 @@ class Ledgers(CommObserver):
             self._quietly(partial(self._note, client_task, record))
         if (ledger := self._ledgers.get(task.msg_root_id)) is not None:
             with ledger.guard:
+                # the reply that handed it out has arrived, and what wrote the ledger came before
+                ledger.confirmed = ledger.written
                 stored = ledger.stored.pop(client_task.id, None)
             if stored is not None:
                 self._payloads.release([stored[1]])
@@ -290,6 +309,13 @@ class Ledgers(CommObserver):
         """Whether the payload of a result must not be deleted yet."""
         with self._guard:
             return self._left or result.blob is None or result.blob.prefix in self._retained
+
+    def write_new(self) -> None:
+        """Write the ledgers of tasks that nobody has got yet; in another thread, nobody waits for it."""
+        while self._new:
+            with suppress(KeyError):
+                _, ledger = self._new.popitem()
+                self._pool.submit(partial(self._quietly, partial(self._write, ledger)))
 
     def write_all(self) -> None:
         """Redis has lost the job: write what stands anew; what it carries is stored anew when it is next asked for."""
@@ -385,7 +411,7 @@ class Ledgers(CommObserver):
                 if self._journal.resume:
                     ledger.record = replace(ledger.record, meta=meta, data=sealed)
                     ledger.written = False
-                    self._write(ledger)
+                    self._new[ledger.record.root_id] = ledger
                 return
         self._payloads.release([sealed])
         raise KeyError(ledger.record.root_id)
@@ -393,15 +419,19 @@ class Ledgers(CommObserver):
     def _write(self, ledger: _Ledger) -> None:
         with ledger.guard:
             while not ledger.closed and not (ledger.written and ledger.life == self._life.number):
-                life = self._life.number
-                if ledger.life != life:
-                    self._begin_anew(ledger)
-                ledger.life = life
+                self._look_at_life(ledger)
                 self._life.surely(lambda: self._journal.scheduled(ledger.record))
-                ledger.written = True
+                ledger.written = ledger.confirmed = True
+
+    def _look_at_life(self, ledger: _Ledger) -> None:
+        """If Redis had lost the job, and what its tasks carry as well, all of it is written again."""
+        with ledger.guard:
+            if ledger.life != (life := self._life.number) and not ledger.closed:
+                self._begin_anew(ledger)
+                ledger.life = life
 
     def _begin_anew(self, ledger: _Ledger) -> None:
-        """Redis had lost the job, and what its tasks carry as well."""
+        ledger.written = ledger.confirmed = False
         clients = tuple(_record(client_task) for client_task in list(ledger.task.client_tasks))
         ledger.record = replace(ledger.record, data=None, client_tasks=clients)
         gone, ledger.stored = list(ledger.stored.values()), {}
@@ -410,11 +440,15 @@ class Ledgers(CommObserver):
 
     def _close(self, ledger: _Ledger) -> None:
         root_id, status = ledger.record.root_id, str(ledger.task.completion_status)
+        self._new.pop(root_id, None)
         try:
-            self._write(ledger)
+            if ledger.life != self._life.number:
+                self._write(ledger)
             with ledger.guard:
                 ledger.closed = True
-            self._life.surely(partial(self._journal.ended, root_id, status, time.time()))
+            # the reply that writes it may still be on its way
+            unwritten = None if ledger.confirmed else ledger.record
+            self._life.surely(partial(self._journal.ended, root_id, status, time.time(), unwritten=unwritten))
         except Fenced:
             # this server does not know it yet, but another one goes on with the task
             self.leave()

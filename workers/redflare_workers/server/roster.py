@@ -74,7 +74,7 @@ class Roster:
         read_roll: Callable[[], Iterable[RollEntry]],
         on_silent: Callable[[str], None],
         on_alive: Callable[[str, str], None],
-        on_heard: Callable[[str], None],
+        on_heard: Callable[[str], object],
         on_change: Callable[[], None],
     ) -> None:
         self._job_id = job_id

@@ -101,10 +101,12 @@ class TaskDesk:
             self._serve(client.name)
         return LATER
 
-    def may_ask(self, names: Set[str] | None) -> None:
-        """These clients (None: all) may get something now; asked for in other threads."""
-        for name in self._room.among(names):
+    def may_ask(self, names: Set[str] | None) -> bool:
+        """These clients (None: all) may get something now; asked for in other threads. False: none of them waits."""
+        waiting = self._room.among(names)
+        for name in waiting:
             self._pool.submit(partial(self._serve, name))
+        return bool(waiting)
 
     def close(self, reason: str) -> set[str]:
         """The job is over: answer everybody who waits, and whoever asks from now on.
@@ -120,11 +122,15 @@ class TaskDesk:
 
     def _serve(self, name: str) -> None:
         """Ask the communicator for a client that waits, until it has something or nothing changes any more."""
-        waiting = self._room.call(name)
+        self._ask_for(self._room.call(name))
+        self._ledgers.write_new()
+
+    def _ask_for(self, waiting: Waiting | None) -> None:
         while waiting is not None:
             try:
                 result = self._try(waiting)
             except Exception:
+                name = waiting.client.name
                 logger.exception("the request of client %s for a task failed; it waits for the next one", name)
                 result = _Try.NOTHING
             if result is _Try.DONE or (result is _Try.NOTHING and not self._room.wait_on(waiting)):
@@ -155,7 +161,7 @@ class TaskDesk:
             # it has ended meanwhile; there may be another one behind it
             return _Try.AGAIN
         try:
-            message, sealed, noted = self._ledgers.pack(client_task, shareable)
+            message, sealed = self._ledgers.pack(client_task, shareable)
         except KeyError:
             return _Try.AGAIN
         except (Fenced, JobEnded, Unavailable) as error:
@@ -172,7 +178,8 @@ class TaskDesk:
         meta = {"task_name": name, "task_id": task_id, "message": message}
         if props := told_props(fl_ctx):
             meta["props"] = props
-        waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=[noted])
+        noted = self._ledgers.sent_commands(client_task)
+        waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=noted)
         logger.debug("task %r %s is handed to client %s", name, task_id, waiting.client.name)
         return _Try.DONE
 

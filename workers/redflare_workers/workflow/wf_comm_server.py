@@ -257,12 +257,14 @@ class WFCommServer(FLComponent, WFCommSpec):
                 desk.board.forget(standing)
             else:
                 desk.board.show(standing, adopted)
-                desk.touch(standing)
         if closed:
             self.log_info(fl_ctx, f"task {task.name!r} is cancelled, not scheduled: the run is over")
             return
-        self.log_debug(fl_ctx, f"task {task.name!r} scheduled: {schedule}")
         desk.may_ask(None if schedule.dynamic else frozenset(schedule.targets or ()))
+        # clients first: to look after the task can wait
+        with desk.lock:
+            desk.touch(standing)
+        self.logger.debug("task %r scheduled: %s", task.name, schedule)
 
     def schedule_of(self, task: Task) -> Schedule | None:
         """How a task was scheduled, also while the observer hears of it; None: it was not, or it is finished."""

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
@@ -23,7 +22,7 @@ from tests.waiting import wait_until
 
 ADMIN: Final = "admin@nvidia.com"
 #: What a site's administrator adds to ``class_allow_list``; NVFlare's own IPCExchanger is not on it either.
-ALLOWED: Final = ("redflare_workers.nvflare", "nvflare.app_common.executors.ipc_exchanger")
+ALLOWED: Final = ("redflare_workers.nvflare.RedisExchanger", "nvflare.app_common.executors.ipc_exchanger.IPCExchanger")
 _JOBS_AT_ONCE: Final = 8
 #: Seconds for anything of NVFlare's to happen.
 PATIENCE: Final = 120.0
@@ -38,6 +37,9 @@ def final_model(folder: Path) -> npt.NDArray[np.float32]:
 def simulator(job: FedAvgJob, folder: Path) -> Program:
     """NVFlare's simulator with one process per site; ``folder`` gets the job, and in ``ws`` what comes of it."""
     job_folder = job.write(folder / "job")
+    local = folder / "ws" / "local"  # the simulator gives every site a copy
+    local.mkdir(parents=True)
+    (local / "resources.json").write_text(json.dumps({"class_allow_list": ["nvflare.", *ALLOWED]}))
     command = [sys.executable, "-m", "nvflare.private.fed.app.simulator.simulator", str(job_folder)]
     sites = str(len(SITES))
     return Program(
@@ -144,7 +146,7 @@ class FlareSystem:
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / "project.yml"
-        file.write_text(yaml.safe_dump(project))
+        file.write_text(json.dumps(project))  # which is YAML too
         command = [sys.executable, "-m", "nvflare.cli", "provision", "-p", str(file), "-w", str(self._folder / "ws")]
         with Program(command, self._folder / "provision.log", self._folder, _env(self._folder)) as provision:
             assert provision.wait(PATIENCE) == 0, provision.tail()

@@ -26,6 +26,11 @@ BIG_ROUNDS = 2
 Model = npt.NDArray[np.float32]
 
 
+def big_model() -> Model:
+    """100 MB of small numbers."""
+    return np.resize(np.arange(1000, dtype=np.float32), 100 * MB // 4)
+
+
 @dataclass(slots=True)
 class Running:
     """What the tests share: a server of ours, a system of NVFlare's, and everything that runs on them."""
@@ -92,7 +97,7 @@ def ipc_scene(running: Running) -> Scene:
     trainers = {}
     for site in SITES:
         folder = running.folder / "ipc" / site
-        args = (running.system.listener(site), site, "ipc", str(folder), "train")
+        args = (running.system.listener(site), site, "ipc", str(folder))
         trainers[site] = running.stack.enter_context(nvflare_trainer("ipc_agent.py", folder, *args))
     return Scene(job_id, trainers)
 
@@ -109,7 +114,7 @@ def killed_scene(running: Running) -> Scene:
 @pytest.fixture(scope="module")
 def big_scene(running: Running) -> Scene:
     initial = running.folder / "initial.npy"
-    np.save(initial, np.arange(100 * MB // 4, dtype=np.float32))
+    np.save(initial, big_model())
     job = FedAvgJob(executor=redis_exchanger(running.redis.url, "big"), rounds=BIG_ROUNDS, initial=str(initial))
     return Scene(running.job("big", job), running.trainers("big", "adding.py"))
 
@@ -119,7 +124,7 @@ def simulated(running: Running) -> Iterator[tuple[Program, Path]]:
     job = FedAvgJob(executor=redis_exchanger(running.redis.url, "simulated"))
     folder = running.folder / "simulated"
     folder.mkdir()
-    running.trainers("simulated", "ipc_agent.py", "train")
+    running.trainers("simulated", "ipc_agent.py")
     with simulator(job, folder) as program:
         yield program, folder
 
@@ -148,7 +153,7 @@ def test_a_trainer_killed_in_round_3_and_started_again_changes_nothing(
     victim = killed_scene.trainers["site-1"]
     victim.wait_said("train 3 5 WEIGHTS")
     victim.kill()
-    running.trainer("killed", "ipc_agent.py", "site-1", "train")
+    running.trainer("killed", "ipc_agent.py", "site-1")
     np.testing.assert_array_equal(running.system.result(killed_scene.job_id), ipc_model)
 
 
@@ -170,18 +175,18 @@ def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], ipc
 
 def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> None:
     model = running.system.result(big_scene.job_id)
-    np.testing.assert_array_equal(model, np.arange(100 * MB // 4, dtype=np.float32) + BIG_ROUNDS)
+    np.testing.assert_array_equal(model, big_model() + BIG_ROUNDS)
     for program in big_scene.trainers.values():
         assert program.wait() == 0
         assert program.said()[-1] == f"accepted {BIG_ROUNDS}"
 
 
-def test_an_aborted_job_aborts_its_tasks_and_the_next_job_finds_new_trainers(running: Running) -> None:
+def test_a_job_aborted_in_round_2_aborts_its_tasks_and_closes_its_agents(running: Running) -> None:
     executor = redis_exchanger(running.redis.url, "aborted")
     job_id = running.job("aborted", FedAvgJob(executor=executor))
-    trainers = running.trainers("aborted", "ipc_agent.py", "wait")
+    trainers = running.trainers("aborted", "ipc_agent.py", "2")
     for program in trainers.values():
-        program.wait_said("train 3 5 WEIGHTS")
+        program.wait_said("train 2 5 WEIGHTS")
     running.system.ask("abort", job_id)
     for program in trainers.values():
         program.wait_said("aborted")

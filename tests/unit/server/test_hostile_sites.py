@@ -269,7 +269,7 @@ def test_of_two_processes_of_one_name_the_newer_is_served_and_the_older_told(job
             thread.join(10)
             assert told == [TOLD_FENCED]
             assert older.get_task().rc == TOLD_FENCED
-            assert older.submit("train", "x", model(BIG)).rc == TOLD_FENCED
+            assert older.submit("train", "x", model()).rc == TOLD_FENCED
             go.set()
             reply = host.cell.send_request("job", "get_task", "server.job", newer.credentials, timeout=10)
             assert reply.ok

@@ -413,3 +413,23 @@ def test_a_payload_that_vanished_is_stored_once_however_many_sites_miss_it(
         for site, reply in zip((a, b, c), again, strict=True):
             site.submit("train", reply.meta["task_id"], model(1.0, BIG))
         assert job.outcome().status == COMPLETED
+
+
+def test_a_server_that_dies_after_redis_lost_its_state_begins_anew(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Rounds(2, 10, ["a", "b"]), Rounds(2, 10, ["a", "b"])
+    server = job.serve(first)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b:
+        ids = [site.get_task().meta["task_id"] for site in (a, b)]
+        a.submit("train", ids[0], model(1.0, 10))
+        redis.flushall()
+        wait_until(lambda: server._life is not None and server._life.number)
+        wait_until(lambda: list(redis.scan_iter("*:task:*")))
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        for _ in range(2):
+            for site in (a, b):
+                reply = site.get_task()
+                assert reply.meta["task_id"] not in ids
+                site.submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+    assert (second.restored, second.total) == (0, 4.0)

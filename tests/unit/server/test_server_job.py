@@ -297,6 +297,33 @@ def test_a_callback_that_never_returns_keeps_nobody_from_other_tasks(job: JobRun
     assert job.outcome().status == COMPLETED
 
 
+@pytest.mark.parametrize("where", ["before_task_sent_cb", "after_task_sent_cb"])
+def test_a_site_whose_task_is_stuck_in_a_callback_gets_the_next_one_when_that_task_ends(
+    job: JobRuns, where: str
+) -> None:
+    stuck, release = threading.Event(), threading.Event()
+
+    def block(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        stuck.set()
+        release.wait(30)
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        bad = Task("bad", Shareable(), **{where: block})  # type: ignore[arg-type]
+        me.send(bad, fl_ctx, targets=["a"])
+        assert stuck.wait(10)
+        me.send_and_wait(task(name="other"), fl_ctx, targets=["b"], abort_signal=abort)
+        me.cancel_task(bad, fl_ctx=fl_ctx)
+        me.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)
+        release.set()
+
+    executor = Doing(echo)
+    job.serve(flow)
+    job.join("a", executor)
+    job.join("b")
+    assert job.outcome().status == COMPLETED
+    assert len(executor.done) == 1
+
+
 @pytest.mark.parametrize("where", ["before_task_sent_cb", "after_task_sent_cb", "result_received_cb"])
 def test_a_callback_that_raises_ends_its_task_and_nothing_else(
     job: JobRuns, where: str, caplog: pytest.LogCaptureFixture

@@ -226,6 +226,9 @@ class ServerJob:
             self._client_of,
         )
         life.on_loss = self._ledgers.write_all
+        if recovered.state is None and _lacks_results(recovered):
+            logger.error("%s begins anew: Redis has lost the state and the results that the tasks belong to", self)
+            self._ledgers.abandon()
         return recovered
 
     def _open_desk(self, hub: Hub, cell: Cell, recovered: Recovered) -> None:
@@ -446,3 +449,8 @@ class ServerJob:
 
     def __repr__(self) -> str:
         return f"<ServerJob {self.fqcn} {self.controller.name}>"
+
+
+def _lacks_results(recovered: Recovered) -> bool:
+    """Whether results were accepted that are neither kept nor part of a state that is."""
+    return any(each.received and each.result is None for task in recovered.tasks for each in task.client_tasks)

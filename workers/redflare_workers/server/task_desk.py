@@ -193,6 +193,10 @@ class TaskDesk:
     def _on_ended(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Sites that still work on it may stop; whoever waits for one of its callbacks waits no longer."""
         self._results.release(task)
+        if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
+            # a callback of it may never return; whom it was called for may get another task
+            for name in self._room.pass_by():
+                self._pool.submit(partial(self._serve, name))
         cells: dict[str, list[ClientTask]] = {}
         for client_task in unanswered:
             if (cell := self._roster.cell_of(client_task.client.name)) is not None:

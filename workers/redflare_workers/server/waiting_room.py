@@ -54,6 +54,14 @@ class WaitingRoom:
             waiting.called = True
             return waiting
 
+    def pass_by(self) -> list[str]:
+        """Who asks just now may be stuck: let others ask too; names of the clients that this concerns."""
+        with self._guard:
+            stuck = [name for name, waiting in self._waiting.items() if waiting.called]
+            for name in stuck:
+                self._waiting[name].called = False
+            return stuck
+
     def wait_on(self, waiting: Waiting) -> bool:
         """There was nothing for it; True: something has changed meanwhile, ask again."""
         with self._guard:

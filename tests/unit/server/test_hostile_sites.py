@@ -348,11 +348,11 @@ def test_a_site_whose_result_is_stuck_in_a_callback_is_answered_when_the_task_en
 
 
 def test_a_site_hears_of_the_end_of_its_task_and_its_late_result_is_dropped(job: JobRuns) -> None:
-    one, end = task(model()), threading.Event()
+    one, sent, end = task(model()), threading.Event(), threading.Event()
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         me.send(one, fl_ctx, targets=["a"])
-        wait_until(lambda: one.client_tasks and one.client_tasks[0].task_send_count)
+        sent.wait(20)
         me.cancel_task(one, fl_ctx=fl_ctx)
         end.wait(20)
 
@@ -360,6 +360,7 @@ def test_a_site_hears_of_the_end_of_its_task_and_its_late_result_is_dropped(job:
     job.serve(controller)
     with RawSite(job, "a") as site:
         task_id = site.get_task().meta["task_id"]
+        sent.set()
         wait_until(lambda: site.events)
         assert (site.events[0].topic, site.events[0].meta["task_ids"]) == (TASK_ENDED, [task_id])
         assert site.submit("train", task_id, model(BIG)).meta["verdict"] == "UNKNOWN"

@@ -116,10 +116,11 @@ def test_each_turn_of_a_sequential_send_opens_for_the_site_that_waits(job: JobRu
 
 
 def test_a_site_is_told_when_the_task_it_works_on_has_ended(job: JobRuns) -> None:
-    aborted = threading.Event()
+    begun, aborted = threading.Event(), threading.Event()
 
     def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
         if name == "slow":
+            begun.set()
             until_aborted(name, data, fl_ctx, abort)
             aborted.set()
         return data
@@ -127,7 +128,7 @@ def test_a_site_is_told_when_the_task_it_works_on_has_ended(job: JobRuns) -> Non
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         slow = task(name="slow")
         me.send(slow, fl_ctx, targets=["a"])
-        wait_until(lambda: slow.client_tasks)
+        begun.wait(20)
         me.cancel_task(slow, fl_ctx=fl_ctx)
         # the site is free for the next one
         me.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)

@@ -105,7 +105,7 @@ class APIContext:
         return model
 
     def _next(self, timeout: float | None) -> FLModel | None:
-        if self._open is not None and self._open.aborted:
+        if self._open is not None and (self._open.aborted or self._agent is None or self._agent.closed):
             self._forget()
         if self._open is None and not self._ended and self._agent is not None:
             try:

@@ -95,7 +95,9 @@ def _check_round(name: str, value: object) -> None:
 def _brief(value: object) -> object:
     if isinstance(value, dict):
         return len(value)
-    return value if isinstance(value, int | str) else type(value).__name__
+    if isinstance(value, str):
+        return str(value)
+    return value if isinstance(value, int) else type(value).__name__
 
 
 def model_of(task: Task) -> FLModel:

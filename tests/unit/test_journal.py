@@ -81,6 +81,28 @@ def test_a_task_that_is_scheduled_again_stands_again_with_its_client_tasks(bench
     assert journal.recover().tasks == (task(data=small("again"), client_tasks=(received(),)),)
 
 
+def test_a_ledger_that_is_written_behind_the_end_of_its_task_changes_nothing(bench: JobBench) -> None:
+    journal = bench.started()
+    late = task(client_tasks=(sent(),))
+    schedule, note = journal.scheduled_commands(late)
+    journal.ended("t1", "OK", 1_004.5, unwritten=late)
+    assert bench.members(bench.keys.ended) == ["t1"]
+    bench.run(schedule)
+    bench.run(note)
+    assert bench.members(bench.keys.standing) == []
+    assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(sent(),)),)
+
+
+def test_a_ledger_goes_with_the_first_reply_and_stands_as_if_it_had_been_scheduled(bench: JobBench) -> None:
+    journal = bench.started()
+    whole = task(data=small(), client_tasks=(sent(),))
+    for command in journal.scheduled_commands(whole):
+        bench.run(command)
+    assert bench.members(bench.keys.standing) == ["t1"]
+    journal.ended("t1", "OK", 1_004.5, unwritten=whole)
+    assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(sent(),)),)
+
+
 def test_records_can_be_written_again_when_redis_has_lost_them(bench: JobBench) -> None:
     journal = bench.started()
     whole = task(data=large(), client_tasks=(received("ct1"), sent("ct2", "site-2")))

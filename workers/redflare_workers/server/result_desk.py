@@ -30,7 +30,7 @@ from ..apis.event_type import EventType
 from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
 from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from ..apis.task import Task
+from ..apis.task import ClientTask, Task
 from ..job_protocol import BLOB_MISSING, TOLD_ENDED
 from ..shareable_message import from_message, opened
 from ..workflow.board import Verdict
@@ -232,18 +232,22 @@ class ResultDesk:
             logger.log(level, "%s is dropped: %s", submission, verdict.name)
             return verdict, []
         with self._large.turn() if submission.sealed.nbytes > _LARGE else nullcontext():
-            result = self._read(submission)
-            rc = str(result.get_return_code())
-            with self._engine.new_context() as fl_ctx:
-                client_task = self._communicator.process_task_check(task_id, fl_ctx)
-                with self._ledgers.handling(task_id):
-                    self._process(client, name, task_id, result, fl_ctx, submission.props)
+            # nothing of it is held here when the next one is read
+            client_task, rc = self._give(submission)
         if client_task is None:
             return verdict, []
         if client_task.result_received_time is None:
             return Verdict.FINISHED, []
         meta = submission.message if isinstance(submission.message, dict) else {}
         return verdict, self._ledgers.received(client_task, rc, meta, submission.sealed)
+
+    def _give(self, submission: _Submission) -> tuple[ClientTask | None, str]:
+        result = self._read(submission)
+        with self._engine.new_context() as fl_ctx:
+            client_task = self._communicator.process_task_check(submission.task_id, fl_ctx)
+            with self._ledgers.handling(submission.task_id):
+                self._process(submission.client, submission.name, submission.task_id, result, fl_ctx, submission.props)
+        return client_task, str(result.get_return_code())
 
     def _read(self, submission: _Submission) -> Shareable:
         """The result; one that cannot be read counts as EXECUTION_RESULT_ERROR, or its task would wait for ever."""

@@ -46,7 +46,7 @@ demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO)) ## train a model over four agents 
 bench: $(DEV) ## measure the link beside its floors
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-chaos: $(DEV) ## the long soak: thousands of tasks under random kills
+chaos: $(DEV) ## the long soaks: thousands of tasks, and whole federations, under random kills
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## remove .venv and everything that was generated

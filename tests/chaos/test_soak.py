@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.chaos.federation_soak import FederationSoak
 from tests.chaos.plan import KINDS, plan
 from tests.chaos.soak import Soak
 
@@ -20,3 +21,9 @@ def test_the_same_seed_gives_the_same_injections() -> None:
     assert first == plan(7, 2_000, 8, 100)
     assert first != plan(8, 2_000, 8, 100)
     assert {injection.kind for injection in first} == set(KINDS)
+
+
+def test_no_promise_breaks_in_a_short_soak_of_a_federation(tmp_path: Path) -> None:
+    tally = FederationSoak(tmp_path, seed=1, rounds=12, deaths=6, cuts=3).run()
+    assert not tally.broken, tally.table()
+    assert tally.injected.total() >= 15, tally.table()

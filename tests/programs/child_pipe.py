@@ -29,19 +29,6 @@ class Death:
     sent: bool
 
 
-def _deadly(step: Callable[..., None], counted: Iterator[int], death: Death) -> Callable[..., None]:
-    @functools.wraps(step)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        fatal = not threading.current_thread().name.startswith("redflare-heartbeat") and next(counted) == death.nth
-        if fatal and not death.sent:
-            os.kill(os.getpid(), signal.SIGKILL)
-        step(*args, **kwargs)
-        if fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return wrapped
-
-
 class ParentPipe:
     """Tells the test what happens and hears what to do; the process ends with its test."""
 
@@ -49,6 +36,7 @@ class ParentPipe:
         self._connection = connection
         self._guard = threading.Lock()
         self._go = threading.Event()
+        self._spared = False
         # what Python and its libraries say stands in a file that a failing test shows
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
@@ -108,7 +96,24 @@ class ParentPipe:
             return
         counted = itertools.count(1)
         for step in ("send", "store"):
-            setattr(RawLane, step, _deadly(getattr(RawLane, step), counted, death))
+            setattr(RawLane, step, self._deadly(getattr(RawLane, step), counted, death))
+
+    def spare(self) -> None:
+        """It shall not die any more."""
+        self._spared = True
+
+    def _deadly(self, step: Callable[..., None], counted: Iterator[int], death: Death) -> Callable[..., None]:
+        @functools.wraps(step)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            beats = threading.current_thread().name.startswith("redflare-heartbeat")
+            fatal = not beats and next(counted) == death.nth and not self._spared
+            if fatal and not death.sent:
+                os.kill(os.getpid(), signal.SIGKILL)
+            step(*args, **kwargs)
+            if fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return wrapped
 
     def _wait(self, point: str) -> None:
         self._go.clear()

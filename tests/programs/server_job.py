@@ -72,6 +72,11 @@ class WatchedFedAvg(FedAvg):
         super().checkpoint(fl_ctx)
         self._reach(f"checkpointed:{self.current_round}")
 
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        # after a job's end the next server of its name begins a new run: that is no death in a run
+        self._pipe.spare()
+        super().stop_controller(fl_ctx)
+
     def _run_round(self, abort_signal: Any, fl_ctx: FLContext) -> bool:
         self._taken = 0
         self._pipe.tell("round", self.current_round)

@@ -1,0 +1,40 @@
+"""Which process of a federation dies where, and when its cable is cut: a sequence that follows from the seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.programs.child_pipe import Death
+
+SERVER: Final = "server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationPlan:
+    """All that goes wrong in a run."""
+
+    #: Where each process of these slots dies, one after the other; the one behind the last lives.
+    deaths: dict[str, list[Death]] = field(default_factory=dict)
+    #: After how many results the server has taken in the cable is cut, and for how many seconds.
+    cuts: dict[int, float] = field(default_factory=dict)
+
+
+def slots(sites: Sequence[str]) -> list[str]:
+    """The server, and each site's client job and trainer."""
+    return [SERVER, *(f"{kind} of {site}" for site in sites for kind in ("cj", "trainer"))]
+
+
+def plan(seed: int, sites: Sequence[str], deaths: int, cuts: int, results: int) -> FederationPlan:
+    """``deaths`` of the server, as many of the client jobs together and of the trainers together, and ``cuts``."""
+    dice = random.Random(seed)
+    found: dict[str, list[Death]] = {slot: [] for slot in slots(sites)}
+    for _ in range(deaths):
+        for kind in (SERVER, "cj", "trainer"):
+            slot = SERVER if kind == SERVER else f"{kind} of {dice.choice(sites)}"
+            # a successor begins anew, so a process that is to do some work must not die at once every time
+            found[slot].append(Death(dice.randrange(1, 40 if kind == SERVER else 30), dice.random() < 0.5))
+    moments = dice.sample(range(1, results), cuts)
+    return FederationPlan(deaths=found, cuts={moment: dice.uniform(0.1, 1.0) for moment in moments})

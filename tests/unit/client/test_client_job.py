@@ -232,15 +232,22 @@ def test_a_panic_at_a_site_ends_its_part_and_not_the_job(job: JobRuns) -> None:
 
 
 def test_a_newer_process_of_a_site_takes_over_its_task_and_the_older_ends(job: JobRuns) -> None:
-    results = one_task(job, model(BIG))
+    answered: list[str] = []
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        one = task(model(BIG))
+        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        answered.extend(each.id for each in one.client_tasks if each.result is not None)
+        wait_until(lambda: not job.sites[0][1].running)
+
     older, newer = Doing(until_aborted), Doing(echo)
+    job.serve(flow)
     job.join("a", older)
     wait_until(lambda: older.done)
     job.join("a", newer)
     assert job.outcome().status == COMPLETED
     assert [outcome.status for outcome in job.site_outcomes()] == [FENCED, COMPLETED]
-    assert older.done == newer.done
-    assert len(results) == 1
+    assert older.done == newer.done == answered
 
 
 def test_sites_that_share_a_host_each_do_their_own_tasks(job: JobRuns) -> None:

@@ -18,11 +18,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test demo bench chaos clean
+.PHONY: help env check format test demo bench bench-nvflare chaos clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r target text; do \
-		printf '  make %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 env: $(DEV) ## create .venv with all that development needs
 
@@ -45,6 +45,9 @@ demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO)) ## train a model over four agents 
 
 bench: $(DEV) ## measure the link beside its floors
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-nvflare: $(DEV) ## the same trainer inside real NVFlare, over its link and over ours
+	$(BIN)/python -m tests.benchmarks --only nvflare $(ARGS)
 
 chaos: $(DEV) ## the long soaks: thousands of tasks, and whole federations, under random kills
 	$(BIN)/python -m tests.chaos $(ARGS)

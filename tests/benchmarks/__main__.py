@@ -15,7 +15,7 @@ import redis
 from redflare_broker.embedded import EmbeddedServer
 from rich.console import Console
 
-from . import abort, idle, payload, recovery, round_trip, server_payload, server_tasks, throughput
+from . import abort, beside_nvflare, idle, payload, recovery, round_trip, server_payload, server_tasks, throughput
 from .harness import Bench, Benchmark, ChildError
 from .report import Report, circumstances
 
@@ -24,11 +24,15 @@ BENCHMARKS: Final[Sequence[Benchmark]] = [
     for module in (round_trip, payload, throughput, idle, abort, recovery, server_tasks, server_payload)
 ]
 
+#: Those that are run only when they are asked for.
+EXTRA: Final[Sequence[Benchmark]] = [beside_nvflare.BENCHMARK]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 1 when a benchmark broke, 0 even when targets were missed."""
     options = _parse(arguments)
-    chosen = [benchmark for benchmark in BENCHMARKS if not options.only or benchmark.name in options.only]
+    asked = [benchmark for benchmark in (*BENCHMARKS, *EXTRA) if benchmark.name in (options.only or ())]
+    chosen = asked or BENCHMARKS
     runs = 1 if options.quick and options.runs is None else options.runs or 3
     # A pipe or a CI log has no width of its own, and 80 columns would cut the table.
     console = Console(width=None if sys.stdout.isatty() else 170)
@@ -86,7 +90,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tests.benchmarks",
         description="Measure the link between a CJ and its agent, a job's server, and the floors beside them.",
     )
-    names = [benchmark.name for benchmark in BENCHMARKS]
+    names = [benchmark.name for benchmark in (*BENCHMARKS, *EXTRA)]
     parser.add_argument("--quick", action="store_true", help="one run with fewer samples, under a minute")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"some of: {', '.join(names)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured here")

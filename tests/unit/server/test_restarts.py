@@ -433,3 +433,18 @@ def test_a_server_that_dies_after_redis_lost_its_state_begins_anew(job: JobRuns,
                 site.submit("train", reply.meta["task_id"], model(1.0, 10))
         assert job.outcome().status == COMPLETED
     assert (second.restored, second.total) == (0, 4.0)
+
+
+def test_a_state_whose_payload_has_vanished_lets_the_job_begin_anew(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Rounds(1, BIG, ["a"]), Rounds(1, BIG, ["a"])
+    job.serve(first)
+    with RawSite(job, "a") as site:
+        gone = site.get_task().meta["task_id"]
+        redis.delete(*redis.scan_iter("*blob:*"))
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        reply = site.get_task()
+        assert reply.meta["task_id"] != gone
+        site.submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+    assert second.restored == 0

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from redflare_broker.cell import LATER, Answer, Cell
-from redflare_broker.errors import Fenced, JobEnded, JobLost, RedflareError, Unavailable
+from redflare_broker.errors import (
+    BlobMissing,
+    DecodeError,
+    Fenced,
+    JobEnded,
+    JobLost,
+    RedflareError,
+    Unavailable,
+)
 from redflare_broker.fqcn import FQCN
 from redflare_broker.journal import Journal, Recovered
 from redflare_broker.keys import Keys
@@ -205,9 +213,8 @@ class ServerJob:
         self._payloads = Payloads(hub.server, journal, life, self.settings, self._is_over)
         recovered = journal.recover() if began.resumed and resume else Recovered()
         self._payloads.discard_orphans()
-        if recovered.state is not None:
-            _, state = recovered.state
-            self.controller.restore(state.open(hub.server, self.settings.limits))
+        restored = self._restore(hub, recovered)
+        if restored:
             logger.info(
                 "%s goes on from checkpoint %d of run %s, with %d tasks",
                 self,
@@ -219,17 +226,29 @@ class ServerJob:
             journal,
             life,
             self._payloads,
-            Recovery(recovered.tasks, restored=recovered.state is not None),
+            Recovery(recovered.tasks, restored=restored),
             self._pool,
             self.communicator.schedule_of,
             self.communicator.protect_again,
             self._client_of,
         )
         life.on_loss = self._ledgers.write_all
-        if recovered.state is None and _lacks_results(recovered):
-            logger.error("%s begins anew: Redis has lost the state and the results that the tasks belong to", self)
+        if not restored and (recovered.state is not None or _lacks_results(recovered)):
+            logger.error("%s begins anew: Redis has lost the state, or results, that its tasks belong to", self)
             self._ledgers.abandon()
         return recovered
+
+    def _restore(self, hub: Hub, recovered: Recovered) -> bool:
+        """Give the controller its state back; False: there is none, or none that can be read."""
+        if recovered.state is None:
+            return False
+        try:
+            state = recovered.state[1].open(hub.server, self.settings.limits)
+        except (BlobMissing, DecodeError) as error:
+            logger.error("%s: the state of checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
+            return False
+        self.controller.restore(state)
+        return True
 
     def _open_desk(self, hub: Hub, cell: Cell, recovered: Recovered) -> None:
         assert self._ledgers is not None

@@ -230,12 +230,12 @@ class Ledgers(CommObserver):
         """The commands that note a task as handed out, with the reply; the first one writes the ledger."""
         root_id, commands = client_task.task.msg_root_id, list[list[Arg]]()
         ledger = self._ledgers.get(root_id)
-        if ledger is not None:
-            with ledger.guard:
-                if not ledger.written and not ledger.closed:
-                    commands = self._journal.scheduled_commands(ledger.record)
-                    ledger.written = True
-                    self._new.pop(root_id, None)
+        # without the guard, which a thread that writes it just now has: both write the same. A record that is replaced
+        # meanwhile makes it unwritten again
+        if ledger is not None and not ledger.written and not ledger.closed:
+            ledger.written = True
+            commands = self._journal.scheduled_commands(ledger.record)
+            self._new.pop(root_id, None)
         # its result may be in already; only what notes that notes what it was
         record = replace(_record(client_task), received=0.0)
         return [*commands, self._journal.sent_command(root_id, record)]
@@ -425,6 +425,8 @@ class Ledgers(CommObserver):
 
     def _look_at_life(self, ledger: _Ledger) -> None:
         """If Redis had lost the job, and what its tasks carry as well, all of it is written again."""
+        if ledger.life == self._life.number:
+            return
         with ledger.guard:
             if ledger.life != (life := self._life.number) and not ledger.closed:
                 self._begin_anew(ledger)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # NVFlare is imported only when this benchmark runs
     from tests.inside_nvflare.system import FlareSystem
 
 SIZES: Final = (1, 10, 100)
-#: They take turns this often, so that whatever else the machine does hits both.
-TURNS: Final = 2
 _SITE: Final = "site-1"
 _THEIRS: Final = "theirs"
 _OURS: Final = "ours"
@@ -29,22 +27,13 @@ def measure(bench: Bench) -> dict[str, float]:
 
     folder = Path(bench.workspace) / bench.unique("nvflare")
     with FlareSystem(folder) as system:
-        turns = 1 if bench.quick else TURNS
-        samples: dict[str, list[dict[str, Any]]] = {_THEIRS: [], _OURS: []}
-        for turn in range(turns):
-            samples[_THEIRS].append(_theirs(bench, system, folder / f"theirs-{turn}"))
-            samples[_OURS].append(_ours(bench, system, folder / f"ours-{turn}"))
-    return {f"{who}.{key}": value for who, runs in samples.items() for key, value in _medians(runs).items()}
+        samples = {_THEIRS: _theirs(bench, system, folder / _THEIRS), _OURS: _ours(bench, system, folder / _OURS)}
+    return {f"{who}.{key}": _figure(value) for who, values in samples.items() for key, value in values.items()}
 
 
-def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
-    values = {}
-    for key in runs[0]:
-        if isinstance(runs[0][key], list):
-            values[key] = statistics.median(trip for run in runs for trip in run[key]) * 1000
-        else:
-            values[key] = statistics.median(run[key] for run in runs)
-    return values
+def _figure(value: list[float] | float) -> float:
+    """The median of trips in ms; other values are figures already."""
+    return statistics.median(value) * 1000 if isinstance(value, list) else value
 
 
 def _plan(bench: Bench, tiny: int) -> dict[str, Any]:

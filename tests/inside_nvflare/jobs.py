@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,13 @@ SITES: Final = ("site-1", "site-2")
 ROUNDS: Final = 5
 
 Config = dict[str, Any]
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "nvflare.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the page about NVFlare: these tests try what it tells."""
+    return re.findall(rf"^```{language}\n(.*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
 
 #: The result's weight differences are clipped and rounded on their way to the server.
 CLIPPING: Final[Config] = {
@@ -25,12 +33,13 @@ CLIPPING: Final[Config] = {
 }
 
 
-def redis_exchanger(url: str, agent_id: str, **args: Any) -> Config:
-    """The executor that ``docs/nvflare.md`` tells to write."""
-    return {
-        "path": "redflare_workers.nvflare.RedisExchanger",
-        "args": {"redis_url": url, "agent_id": agent_id, **args},
-    }
+def redis_exchanger(url: str, agent_id: str) -> Config:
+    """The executor that the page tells to write, for another server and agent; "": the site knows the server."""
+    executor: Config = json.loads(blocks("json")[0])["executor"]
+    executor["args"] |= {"redis_url": url, "agent_id": agent_id}
+    if not url:
+        del executor["args"]["redis_url"]
+    return executor
 
 
 def ipc_exchanger(agent_id: str) -> Config:

@@ -11,15 +11,9 @@ from typing import Final, Self
 
 import psutil
 
-from tests.inside_nvflare.jobs import SCRIPTS
+from tests.inside_nvflare.jobs import SCRIPTS, blocks
 from tests.waiting import wait_until
 
-#: The imports of a script of NVFlare's users, and what they change them to.
-OUR_IMPORTS: Final = {
-    "import nvflare.client as flare": "import redflare_agent.flare as flare",
-    "from nvflare.client.ipc.defs import AgentClosed, TaskResult": "from redflare_agent import AgentClosed, TaskResult",
-    "from nvflare.client.ipc.ipc_agent import IPCAgent": "from redflare_agent import IPCAgent",
-}
 #: Runs a script in a process in which NVFlare is not installed, as far as it can see.
 _WITHOUT_NVFLARE: Final = (
     "import runpy, sys; sys.modules['nvflare'] = None; sys.argv = sys.argv[1:]; "
@@ -92,9 +86,10 @@ class Program:
 
 
 def moved(script: str, folder: Path) -> Path:
-    """A copy of a script of ``scripts`` in which nothing but the imports of NVFlare are changed."""
+    """A copy of a script of ``scripts`` in which nothing is changed but the imports, as the page tells."""
     text = (SCRIPTS / script).read_text()
-    for theirs, ours in OUR_IMPORTS.items():
+    for block in blocks("diff"):
+        theirs, ours = (line[1:] for line in block.splitlines())
         text = text.replace(theirs, ours)
     target = folder / script
     target.parent.mkdir(parents=True, exist_ok=True)

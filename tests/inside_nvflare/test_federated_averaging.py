@@ -5,6 +5,7 @@ All jobs run at once: they wait for NVFlare's timers more than they work.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.inside_nvflare.jobs import CLIPPING, ROUNDS, SITES, FedAvgJob, in_process, ipc_exchanger, redis_exchanger
+from tests.inside_nvflare.jobs import (
+    CLIPPING,
+    ROUNDS,
+    SITES,
+    FedAvgJob,
+    blocks,
+    in_process,
+    ipc_exchanger,
+    redis_exchanger,
+)
 from tests.inside_nvflare.programs import Program, nvflare_trainer, trainer
 from tests.inside_nvflare.system import FlareSystem, final_model, simulator
 from tests.nodes import Node
@@ -78,14 +88,15 @@ def in_process_job(running: Running) -> str:
 @pytest.fixture(scope="module")
 def client_api_scene(running: Running) -> Scene:
     """The script moved by its import; the link is named in the files of the site and of the trainer."""
+    at_site, at_trainer = (json.loads(block) for block in blocks("json")[1:])
     for site in SITES:
         local = running.system.kits / site / "local" / "redflare"
         local.mkdir()
-        (local / "redflare.json").write_text(f'{{"redis_url": "{running.redis.url}"}}')
+        (local / "redflare.json").write_text(json.dumps(at_site | {"redis_url": running.redis.url}))
         folder = running.folder / "client-api" / site
         folder.mkdir(parents=True)
-        names = f'"site_name": "{site}", "agent_id": "client-api"'
-        (folder / "redflare.json").write_text(f'{{"redis_url": "{running.redis.url}", {names}}}')
+        names = {"redis_url": running.redis.url, "site_name": site, "agent_id": "client-api"}
+        (folder / "redflare.json").write_text(json.dumps(at_trainer | names))
     job = FedAvgJob(executor=redis_exchanger("", "client-api"), result_filters=[CLIPPING])
     return Scene(running.job("client-api", job), running.trainers("client-api", "client_api.py"))
 
@@ -105,8 +116,10 @@ def ipc_scene(running: Running) -> Scene:
 @pytest.fixture(scope="module")
 def killed_scene(running: Running) -> Scene:
     job_id = running.job("killed", FedAvgJob(executor=redis_exchanger(running.redis.url, "killed")))
+    waiting, other = SITES
     trainers = {
-        site: running.trainer("killed", "ipc_agent.py", site, "wait" if site == "site-1" else "train") for site in SITES
+        waiting: running.trainer("killed", "ipc_agent.py", waiting, "3"),
+        other: running.trainer("killed", "ipc_agent.py", other),
     }
     return Scene(job_id, trainers)
 

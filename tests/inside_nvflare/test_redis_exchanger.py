@@ -37,12 +37,14 @@ from tests.waiting import wait_until
 class Engine:
     """What NVFlare's executors need of their engine: contexts, and somebody who hears events."""
 
-    def __init__(self, job_meta: dict[str, Any] | None = None, workspace: Path | None = None) -> None:
+    def __init__(
+        self, job_meta: dict[str, Any] | None = None, workspace: Path | None = None, site: str = "site-1"
+    ) -> None:
         self.events: list[tuple[str, Any]] = []
         private: dict[str, Any] = {FLContextKey.JOB_META: job_meta}
         if workspace is not None:
             private[ReservedKey.WORKSPACE_OBJECT] = Workspace(str(workspace), "site-1")
-        self._contexts = FLContextManager(self, "site-1", "job-1", {}, private)
+        self._contexts = FLContextManager(self, site, "job-1", {}, private)
 
     def new_context(self) -> Any:
         return self._contexts.new_context()
@@ -426,6 +428,11 @@ def test_the_workspace_may_be_named_in_the_job(redflare_link: LinkUnderTest, tmp
     with running(redflare_link, agent_id=None, workspace_dir=str(tmp_path), settings=None) as run:
         # the file's agent was found; the server in this test may evict, which the file did not allow
         assert run.exchanger.agent_id == "elsewhere"
+
+
+def test_a_site_whose_name_cannot_be_used_makes_the_system_panic(redflare_link: LinkUnderTest) -> None:
+    with running(redflare_link, engine=Engine(site="site 1")) as run:
+        assert "'site 1'" in run.engine.events[0][1]
 
 
 def test_answers_of_the_fake_agent_are_taken_as_those_of_a_real_one(redflare_link: LinkUnderTest) -> None:

@@ -1,0 +1,33 @@
+"""Jobs as folders and archives: read, checked as a whole, built, and made from Python."""
+
+from __future__ import annotations
+
+from .app import ClientApp, ServerApp, build_client_app, build_server_app
+from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
+from .components import SHIPPED, ComponentBuilder
+from .job_folder import JobDefinition, read_job
+from .job_meta import ALL_SITES, SERVER, JobMeta, parse_meta
+from .problems import JobProblems, Problem
+
+__all__ = [
+    "ALL_SITES",
+    "SERVER",
+    "SHIPPED",
+    "ArchiveError",
+    "ClientApp",
+    "ComponentBuilder",
+    "JobDefinition",
+    "JobMeta",
+    "JobProblems",
+    "Problem",
+    "ServerApp",
+    "build_client_app",
+    "build_server_app",
+    "pack_files",
+    "pack_folder",
+    "parse_meta",
+    "read_files",
+    "read_job",
+    "safe_extract",
+    "sweep",
+]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from .app import ClientApp, ServerApp, build_client_app, build_server_app
 from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
-from .components import SHIPPED, ComponentBuilder
-from .job_folder import JobDefinition, read_job
+from .class_path import SHIPPED
+from .components import SITE_ARGUMENTS, ComponentBuilder
+from .fed_job import Component, FedJob
+from .job_folder import JobDefinition, define_job, read_job
 from .job_meta import ALL_SITES, SERVER, JobMeta, parse_meta
 from .problems import JobProblems, Problem
 
@@ -13,9 +15,12 @@ __all__ = [
     "ALL_SITES",
     "SERVER",
     "SHIPPED",
+    "SITE_ARGUMENTS",
     "ArchiveError",
     "ClientApp",
+    "Component",
     "ComponentBuilder",
+    "FedJob",
     "JobDefinition",
     "JobMeta",
     "JobProblems",
@@ -23,6 +28,7 @@ __all__ = [
     "ServerApp",
     "build_client_app",
     "build_server_app",
+    "define_job",
     "pack_files",
     "pack_folder",
     "parse_meta",

@@ -59,8 +59,8 @@ def safe_extract(
 ) -> None:
     """Unpack an archive into a folder of its own, which takes the place of an earlier one at the end.
 
-    Until then it stands beside ``target``. If the process is killed meanwhile, ``sweep`` removes what is left of it. Two
-    calls for one target must not run at once.
+    Until then it stands beside ``target``. If the process is killed meanwhile, ``sweep`` removes what is left of it.
+    Two calls for one target must not run at once.
 
     Args:
         source: a zip archive, or the path of one.
@@ -179,18 +179,15 @@ def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_
     if total > max_bytes:
         raise ArchiveError(f"the archive unpacks to {total} bytes, but {max_bytes} are the most that is admitted")
     entries: list[_Entry] = []
-    #: by name: whether it is a folder that an entry stands for, a file, or only a parent
+    #: by name: a folder or a file that an entry stands for, or only the parent of one
     seen: dict[str, str] = {}
     for info in infos:
         entry = _check_entry(info)
-        kind = "folder" if entry.folder else "file"
-        same = unicodedata.normalize("NFC", entry.name)
-        if seen.get(same, "parent" if entry.folder else "") not in ("", "parent") or (
-            same in seen and not entry.folder
-        ):
+        name = unicodedata.normalize("NFC", entry.name)
+        if name in seen and not (entry.folder and seen[name] == "parent"):
             raise _refused(info, "its name is there more than once")
-        seen[same] = kind
-        for parent in _parents(same):
+        seen[name] = "folder" if entry.folder else "file"
+        for parent in _parents(name):
             if seen.setdefault(parent, "parent") == "file":
                 raise _refused(info, f"{parent!r} is there as a file too")
         entries.append(entry)

@@ -10,11 +10,13 @@ from .apis.fl_component import FLComponent
 from .apis.fl_constant import FLContextKey, ReservedKey
 from .apis.fl_context import FLContext, FLContextManager
 from .apis.signal import Signal
+from .messaging.job_messaging import JobMessaging
+from .messaging.messenger import Messenger
 
 logger = logging.getLogger(__name__)
 
 
-class RunEngine:
+class RunEngine(JobMessaging):
     """The part of an engine that the server's and a site's have in common.
 
     Args:
@@ -37,6 +39,8 @@ class RunEngine:
         self.job_id = job_id
         #: ends the whole run when it is triggered; its value is the reason
         self.abort_signal = Signal()
+        #: aux messages and object streams; opened by the job, with its cell
+        self.messenger = Messenger(self, identity, self.find_peer)
         self._components = dict(components)
         self._contexts = FLContextManager(
             engine=self,
@@ -48,6 +52,10 @@ class RunEngine:
                 ReservedKey.PROCESS_TYPE: process_type,
             },
         )
+
+    def find_peer(self, name: str) -> str | None:
+        """FQCN of the cell of a peer; None: there is no such peer."""
+        raise NotImplementedError
 
     def new_context(self) -> FLContext:
         """A context with this run's identity and sticky props; usable in a ``with``."""

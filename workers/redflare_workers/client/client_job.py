@@ -36,7 +36,7 @@ from redflare_broker.settings import LinkSettings, load_settings
 from ..apis.event_type import EventType
 from ..apis.executor import Executor
 from ..apis.filter import Filter
-from ..apis.fl_constant import FLContextKey, ProcessType, ReturnCode
+from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
 from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from ..apis.signal import Signal
@@ -53,9 +53,9 @@ from ..job_protocol import (
     TOLD_FENCED,
 )
 from ..panic_listener import PanicListener
-from ..run_engine import RunEngine
 from ..shareable_message import from_message, opened, sealed_in, sealed_whole, to_message
 from .backoff import Backoff
+from .job_engine import ClientJobEngine
 from .job_host import JobHost
 from .membership import Membership
 from .task_runner import ANY_TASK, TaskRunner
@@ -133,8 +133,13 @@ class ClientJob:
         self._runner = TaskRunner(by_name, task_filters, result_filters)
         parts: dict[str, object] = {f"executor:{name}": executor for name, executor in by_name.items()}
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
-        self.engine = RunEngine(
-            site_name, job_id, job_meta or {}, ProcessType.CLIENT_JOB, {**parts, **dict(components or {})}
+        self.engine = ClientJobEngine(
+            site_name,
+            job_id,
+            job_meta or {},
+            {**parts, **dict(components or {})},
+            server_name,
+            self._host.cell_of,
         )
         #: how the job has ended for this site; None while it goes on
         self._outcome: JobOutcome | None = None
@@ -179,9 +184,12 @@ class ClientJob:
     def _run(self) -> None:
         membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
         self._host.add_site(self.site_name, self._on_event, self._on_fenced)
+        messenger = self.engine.messenger
         try:
+            messenger.open(self._host.cell, self._host.switchboard, listen=False)
             self._take_part(membership)
         finally:
+            messenger.close()
             self._host.remove_site(self.site_name)
             membership.leave()
 
@@ -199,6 +207,8 @@ class ClientJob:
                 started = True
                 self._fire(EventType.ABOUT_TO_START_RUN)
                 self._fire(EventType.START_RUN)
+                # all who register handlers have done so
+                self.engine.messenger.listen()
             while not self._given_up():
                 assigned = self._get_task(membership)
                 if assigned is not None:

@@ -30,6 +30,7 @@ from ..apis.fl_context import FLContext
 from ..hub import Hub, close_hub, open_hub
 from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, JobOutcome
 from ..job_protocol import CHANNEL, GET_TASK, JOB_ENDED, SUBMIT
+from ..messaging.switchboard import Switchboard
 from ..panic_listener import PanicListener
 from ..workflow.controller import Controller
 from ..workflow.wf_comm_server import WFCommServer
@@ -128,9 +129,12 @@ class ServerJob:
             cell.register_request_cb(CHANNEL, GET_TASK, self._on_request)
             cell.register_request_cb(CHANNEL, SUBMIT, self._on_request)
             cell.on_loss = self._look_for_loss
+            messenger = self.engine.messenger
+            messenger.open(cell, Switchboard(cell), listen=False)
             try:
                 outcome = self._serve(hub, cell) if self._start(cell) else self._ended
             finally:
+                messenger.close()
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
@@ -249,6 +253,7 @@ class ServerJob:
             self._pool,
             lambda cells, topic, meta: cell.fire_and_forget(CHANNEL, topic, cells, meta),
         )
+        self.engine.cell_of = self._roster.cell_of
         self._roster.update(self._read_roll())
         self.communicator.observer = self._ledgers
         self.controller.set_communicator(self.communicator)
@@ -269,6 +274,8 @@ class ServerJob:
                 self._fire(EventType.ABOUT_TO_START_RUN, fl_ctx)
                 self._fire(EventType.START_RUN, fl_ctx)
                 self.controller.initialize(fl_ctx)
+                # all who register handlers have done so
+                self.engine.messenger.listen()
                 try:
                     self._fire(EventType.START_WORKFLOW, fl_ctx)
                     if not self.engine.abort_signal.triggered:

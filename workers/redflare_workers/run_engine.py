@@ -79,10 +79,12 @@ class RunEngine(JobMessaging):
         return self._components.get(component_id)
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand an event to every component; what one raises is logged and kept from the others."""
+        """Hand an event to every component, once if it has several ids; what one raises is kept from the others."""
+        told: set[int] = set()
         for component_id, component in list(self._components.items()):
-            if not isinstance(component, FLComponent):
+            if not isinstance(component, FLComponent) or id(component) in told:
                 continue
+            told.add(id(component))
             try:
                 component.handle_event(event_type, fl_ctx)
             except Exception:

@@ -6,6 +6,7 @@ sees, and a line in the log that names the task.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 
 from ..apis.event_type import EventType
@@ -25,7 +26,7 @@ class TaskRunner(FLComponent):
     """Carries out tasks, one at a time.
 
     Args:
-        executors: by task name; ``"*"`` is for all others.
+        executors: by task name, or by a pattern with ``*`` for tasks that no other is named for; the first counts.
         task_filters: what a task's Shareable goes through first.
         result_filters: what a result goes through last.
     """
@@ -35,6 +36,8 @@ class TaskRunner(FLComponent):
     ) -> None:
         super().__init__()
         self._executors = dict(executors)
+        patterns = [(name, executor) for name, executor in executors.items() if "*" in name]
+        self._patterns = sorted(patterns, key=lambda pattern: pattern[0] == ANY_TASK)
         self._task_filters = list(task_filters)
         self._result_filters = list(result_filters)
 
@@ -78,7 +81,8 @@ class TaskRunner(FLComponent):
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
 
     def _executor(self, task_name: str) -> Executor | None:
-        return self._executors.get(task_name) or self._executors.get(ANY_TASK)
+        named = self._executors.get(task_name)
+        return named or next((each for name, each in self._patterns if fnmatch.fnmatchcase(task_name, name)), None)
 
     def _execute(
         self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import unicodedata
 import zipfile
@@ -167,7 +168,10 @@ def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError, RuntimeError) as exc:
+    except ArchiveError:
+        raise
+    # ValueError, struct.error, OverflowError: offsets that lead nowhere
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as exc:
         raise ArchiveError(f"this is no archive, or it is damaged: {exc}; make it anew with zip") from exc
 
 

@@ -176,7 +176,7 @@ class ComponentBuilder:
         except (Exception, SystemExit) as error:
             raise self._failed(scope, f"{path} cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(built, scope.kind):
-            raise self._failed(scope, f"must be a {scope.kind.__name__}, but {path} is a {type(built).__name__}")
+            raise self._failed(scope, f"{path} made a {type(built).__name__}, not a {scope.kind.__name__}")
         return built
 
     def _argument(self, value: Any, scope: Scope) -> Any:
@@ -228,7 +228,7 @@ class ComponentBuilder:
         if not custom and path not in self.allow and not admits(self.allow, real):
             raise self._failed(scope, f"{path} is {real}, which is not admitted here", unsafe=True)
         if inspect.isclass(target) and not issubclass(target, scope.kind):
-            raise self._failed(scope, f"must be a {scope.kind.__name__}, but {path} is none")
+            raise self._failed(scope, f"{path} is no {scope.kind.__name__}; here must be one")
         if inspect.isabstract(target):
             raise self._failed(scope, f"{path} is only a base for others")
         made: Callable[..., Any] = target
@@ -245,17 +245,24 @@ class ComponentBuilder:
             raise self._failed(scope, text) from error
 
     def _outside(self, value: Any) -> str:
-        """Why a path is refused; "": it is not."""
+        """Why a path, or a dict of paths, is refused; "": it is not."""
+        if isinstance(value, dict):
+            return next(filter(None, map(self._outside, value.values())), "")
         if self.allow_custom or not isinstance(value, str):
             return ""
         path = PurePosixPath(value)
-        inside = self.folder is not None and self._placed(value).resolve().is_relative_to(self.folder)
+        inside = self.folder is not None and Path(self._placed(value)).resolve().is_relative_to(self.folder)
         if inside or (self.folder is None and not path.is_absolute() and ".." not in path.parts):
             return ""
         return f"{value!r} leads out of the folder of the run, which this site does not admit; give a relative path"
 
     def _placed(self, value: Any) -> Any:
-        return self.folder / value if self.folder is not None and isinstance(value, str) else value
+        """A path, or a dict of paths, as it is from the folder of the run."""
+        if self.folder is None:
+            return value
+        if isinstance(value, dict):
+            return {name: self._placed(each) for name, each in value.items()}
+        return str(self.folder / value) if isinstance(value, str) else value
 
     @staticmethod
     def _no_component(name: Any, scope: Scope) -> Problem:

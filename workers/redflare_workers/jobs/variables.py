@@ -16,6 +16,7 @@ RUN_VARIABLES: Final = ("JOB_ID", "SITE_NAME", "WORKSPACE", "JOB_CUSTOM_DIR", "J
 #: ``{{`` and ``}}`` are braces.
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_$]\w*)\}")
 _MAX_ROUNDS: Final = 20
+_MAX_LENGTH: Final = 1 << 20
 
 
 def substitute(
@@ -40,6 +41,8 @@ class _Substitution:
         self.known = {**own, **(run or {})}
         self.later = () if run is not None else RUN_VARIABLES
         self.problems: list[Problem] = []
+        #: those that were asked for before
+        self.values: dict[str, Any] = {}
 
     def value(self, value: Any, key: str) -> Any:
         if isinstance(value, str):
@@ -62,7 +65,11 @@ class _Substitution:
                 return match[0]
             return str(self._variable(match[1], match[0], key, within))
 
-        return _TOKEN.sub(written, text)
+        done = _TOKEN.sub(written, text)
+        if len(done) > max(_MAX_LENGTH, len(text)):
+            self._add(key, f"has {len(done)} letters with its variables written out, but {_MAX_LENGTH} are the most")
+            return text
+        return done
 
     def _variable(self, name: str, text: str, key: str, within: tuple[str, ...]) -> Any:
         if name in self.later:
@@ -74,8 +81,10 @@ class _Substitution:
             hint = did_you_mean(name, [*self.known, *RUN_VARIABLES])
             self._add(key, f"{text!r} names no value of the top level{hint}; write {{{{ and }}}} for braces")
             return text
-        value = self.known[name]
-        return self._text(value, key, (*within, name)) if isinstance(value, str) else value
+        if name not in self.values:
+            value = self.known[name]
+            self.values[name] = self._text(value, key, (*within, name)) if isinstance(value, str) else value
+        return self.values[name]
 
     def _add(self, key: str, text: str) -> None:
         self.problems.append(Problem(self.file, key, text))

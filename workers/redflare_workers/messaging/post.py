@@ -64,9 +64,11 @@ class Replies:
                 if (left := deadline - time.monotonic()) <= 0:
                     break
                 self.changed.wait(left)
-            rc = ReturnCode.TASK_ABORTED if is_triggered(abort_signal) else ReturnCode.TIMEOUT
+            rc, why = ReturnCode.TIMEOUT, f"no answer within {timeout:g} s"
+            if is_triggered(abort_signal):
+                rc, why = ReturnCode.TASK_ABORTED, "the run was aborted before it answered"
             for name in self.missing():
-                self._told[name] = make_reply(rc, {ReservedHeaderKey.ERROR: f"{name} did not answer in {timeout:g} s"})
+                self._told[name] = make_reply(rc, {ReservedHeaderKey.ERROR: why})
 
     def read(self) -> dict[str, Shareable]:
         """The replies as Shareables, decoded now, in the order of the names."""

@@ -18,12 +18,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
-import orjson
-
 from .cell_scripts import CellScripts, Tenant
-from .cell_sign import CellSign, read_sign
+from .cell_sign import CellSign, pack_sign, read_sign
 from .connection import Server
-from .defs import PROTOCOL_VERSION
 from .envelope import Envelope, pack_meta
 from .errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
 from .handlers import Handler, Handlers
@@ -253,20 +250,14 @@ class Cell:
         """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as if sent alone."""
         waiters = {target: Waiter() for target in targets}
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = self.ask_many(
-            channel,
-            topic,
-            {target: (target, meta) for target in waiters},
-            data,
-            on_reply=lambda target, reply: waiters[target].settle(reply),
-        )
-        replies = {}
+        each = {target: (target, meta) for target in waiters}
+        asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: waiters[target].settle(reply))
         self._waiters.update(waiters.values())
         try:
-            for target, waiter in waiters.items():
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                replies[target] = waiter.wait(left, None)
-            return replies
+            return {
+                target: waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
+                for target, waiter in waiters.items()
+            }
         finally:
             self._waiters.difference_update(waiters.values())
             asked.cancel()
@@ -395,16 +386,10 @@ class Cell:
         """The heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         me = self._me
-        beat = {
-            "instance": me.name,
-            "epoch": me.epoch,
-            "host": me.host,
-            "pid": me.pid,
-            "interval": self.interval,
-            "ttl_ms": ttl_ms,
-            "version": PROTOCOL_VERSION,
-        }
-        return self._scripts.beat_command(me, orjson.dumps(beat), ttl_ms)
+        sign = pack_sign(
+            instance=me.name, epoch=me.epoch, host=me.host, pid=me.pid, interval=self.interval, ttl_ms=ttl_ms
+        )
+        return self._scripts.beat_command(me, sign, ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered to a heartbeat."""

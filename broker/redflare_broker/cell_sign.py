@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from .defs import PROTOCOL_VERSION
 from .keys import CellKeys
 from .lane import Lane
-
-#: Heartbeats that may be missing before a cell counts as silent.
-_MISSED: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +22,19 @@ class CellSign:
     #: Seconds between two of them.
     interval: float
 
-    @property
-    def silent(self) -> bool:
-        """Whether heartbeats are missing: it may be cut off, or busy, and may come back."""
-        return self.age > _MISSED * self.interval
+
+def pack_sign(*, instance: str, epoch: int, host: str, pid: int, interval: float, ttl_ms: int) -> bytes:
+    """What a heartbeat says."""
+    sign = {
+        "instance": instance,
+        "epoch": epoch,
+        "host": host,
+        "pid": pid,
+        "interval": interval,
+        "ttl_ms": ttl_ms,
+        "version": PROTOCOL_VERSION,
+    }
+    return orjson.dumps(sign)
 
 
 def read_sign(lane: Lane, keys: CellKeys) -> CellSign | None:

@@ -121,7 +121,7 @@ def test_many_streams_at_once_have_consumers_of_their_own(peers: Peers) -> None:
     sites = [peers.make(f"site-{number}") for number in range(4)]
     told: list[Any] = []
     threads = [
-        threading.Thread(target=lambda site=site: told.append(stream(site, Numbers(range(20), window=2))))  # type: ignore[misc]
+        threading.Thread(target=lambda site=site: told.append(stream(site, Numbers(range(20), window=2))))
         for site in sites
         for _ in range(3)
     ]

@@ -15,7 +15,7 @@ from ..apis.shareable import ReservedHeaderKey, make_reply
 from ..shareable_message import to_message
 from .aux_runner import ContextMaker
 from .post import Post
-from .stream_session import Processing, StreamSession
+from .stream_session import Answers, Processing, StreamSession, answer_again
 from .wire import CHANNEL, MESSAGE, RC, SEQ, STREAM_ID, TOPIC, WINDOW
 
 logger = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 _ANY: Final = "*"
 #: Objects that a sender may have on their way at once, at most.
 _MOST: Final = 16
-#: Streams that are over and remembered, so that none of their objects begins one anew.
-_REMEMBERED: Final = 1_000
+#: Streams that are over and remembered: none of their objects begins one anew, and a lost reply is given again.
+_REMEMBERED: Final = 100
 
 
 class StreamDesk:
@@ -38,7 +38,7 @@ class StreamDesk:
         #: by the sender's cell and the stream's id
         self._sessions: dict[tuple[str, str], StreamSession] = {}
         #: the last that are over, the oldest first
-        self._over: dict[tuple[str, str], None] = {}
+        self._over: dict[tuple[str, str], Answers] = {}
         self._watcher: threading.Thread | None = None
         self._closed = False
 
@@ -56,6 +56,8 @@ class StreamDesk:
         with self._changed:
             session = self._sessions.get((request.origin, stream_id))
             if session is None:
+                if answer_again(self._over.get((request.origin, stream_id), {}), seq, request):
+                    return LATER
                 made = self._begin(request, stream_id, seq)
                 if not isinstance(made, StreamSession):
                     return _refused(request, *made)
@@ -121,7 +123,7 @@ class StreamDesk:
     def _forget(self, session: StreamSession) -> None:
         with self._changed:
             self._sessions.pop((session.origin, session.stream_id), None)
-            self._over[session.origin, session.stream_id] = None
+            self._over[session.origin, session.stream_id] = session.answers
             if len(self._over) > _REMEMBERED:
                 del self._over[next(iter(self._over))]
             if not self._sessions:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from redflare_broker.errors import BlobMissing, RedflareError
 from redflare_broker.request import ReplyCode, Request
@@ -40,6 +40,9 @@ CONTEXT: Final = "ObjectStreamer.CTX"
 END_RESULT: Final = "ObjectStreamer.END_RESULT"
 #: Header of the first reply: how many objects may be on their way.
 GRANTED: Final = "ObjectStreamer.WINDOW"
+
+#: Replies by the number of their object: id of the request, meta and data of the message.
+Answers: TypeAlias = dict[int, tuple[str, dict[str, Any], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class StreamSession:
         self._on_over = on_over
         self._guard = threading.Lock()
         self._waiting: dict[int, Request] = {}
+        self._answers: Answers = {}
         self._next = 0
         self._busy = False
         #: how it ended
@@ -92,12 +96,19 @@ class StreamSession:
         self._peer: dict[str, Any] = {}
 
     @property
+    def answers(self) -> Answers:
+        """The last replies, should they be asked for once more."""
+        return self._answers
+
+    @property
     def busy(self) -> bool:
         """Whether its consumer is at work."""
         return self._busy
 
     def take(self, seq: int, request: Request) -> None:
         """Deal with an object, and with those behind it that are here; another thread may do so instead."""
+        if answer_again(self._answers, seq, request):
+            return
         with self._guard:
             self.touched = time.monotonic()
             refused = self._refusal(seq)
@@ -173,15 +184,16 @@ class StreamSession:
             signal = fl_ctx.get_run_abort_signal()
             if isinstance(signal, Signal) and signal.triggered:
                 go_on, reply = False, make_reply(ReturnCode.TASK_ABORTED)
+            seq = self._next - 1
             if not go_on:
                 with self._guard:
                     self._rc = self._rc or str(reply.get_return_code())
                 result = self._close(fl_ctx)
                 if result:
                     reply.set_header(END_RESULT, result)
-        if self._next == 1:
+        if seq == 0:
             reply.set_header(GRANTED, self._window)
-        self._answer(request, reply)
+        self._answer(seq, request, reply)
 
     def _read(self, request: Request) -> Shareable:
         carried = request.meta.get(MESSAGE)
@@ -220,14 +232,19 @@ class StreamSession:
             raise TypeError(f"{factory} must make an ObjectConsumer, but made a {type(consumer).__name__}")
         return consumer
 
-    def _answer(self, request: Request, reply: Shareable) -> None:
+    def _answer(self, seq: int, request: Request, reply: Shareable) -> None:
         try:
-            meta, data = to_message(reply)
-            request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
+            self._send(seq, request, reply)
         except RedflareError as error:
             logger.error("stream %s: the reply to %s cannot be sent: %s", self.stream_id, self.origin, error)
-            meta, data = to_message(_failed(ReturnCode.EXECUTION_RESULT_ERROR, str(error)))
-            request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
+            self._send(seq, request, _failed(ReturnCode.EXECUTION_RESULT_ERROR, str(error)))
+
+    def _send(self, seq: int, request: Request, reply: Shareable) -> None:
+        meta, data = to_message(reply)
+        # noted first: it may be asked for again as soon as it is sent
+        self._answers[seq] = (request.id, meta, data)
+        self._answers.pop(seq - self._window, None)
+        request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
 
     def _finish(self, fl_ctx: FLContext | None) -> None:
         """It is over: refuse what still waits, and close."""
@@ -272,6 +289,18 @@ class StreamSession:
 
     def __repr__(self) -> str:
         return f"<StreamSession {self.stream_id} from {self.origin}: {self._next} taken{', over' if self._rc else ''}>"
+
+
+def answer_again(answers: Answers, seq: int, request: Request) -> bool:
+    """Whether a request was answered before, and is now once more: Redis has lost the reply.
+
+    Its sender, which has not read it, has posted the same request again. An object that comes in another is another.
+    """
+    request_id, meta, data = answers.get(seq, ("", {}, None))
+    if request_id != request.id:
+        return False
+    request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
+    return True
 
 
 def _failed(rc: str, text: str) -> Shareable:

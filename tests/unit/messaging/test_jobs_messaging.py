@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_a_message_to_a_server_that_has_only_begun_is_answered_when_it_runs(job:
     job.serve(flow, components={"talker": Talker()})
     assert job.outcome().status == COMPLETED
     assert talker.told == [{"server": ["server", "a"]}]
+
+
+def test_the_component_of_the_page_on_messaging_answers(job: JobRuns) -> None:
+    page = Path(__file__).parents[3] / "docs" / "messaging.md"
+    component, ask = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)[:2]
+    names: dict[str, Any] = {}
+    exec(component, names)
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 2)
+        exec(ask, names | {"fl_ctx": fl_ctx}, names)
+
+    job.serve(flow)
+    for name in ("site-1", "site-2"):
+        job.join(name, components={"clock": names["Clock"]()})
+    assert job.outcome().status == COMPLETED
+    assert {name: reply["asked_by"] for name, reply in names["replies"].items()} == {
+        "site-1": "server",
+        "site-2": "server",
+    }
 
 
 def test_sites_of_one_process_get_their_own_messages(job: JobRuns) -> None:

@@ -99,8 +99,8 @@ def test_every_mistake_is_told_at_once() -> None:
         f"{client_file}: task_result_filters[0].direction: is 'in', where nothing passes; here it is 'out'",
         f"{server_file}: workflows[0]: module redflare_workers.workflow has no 'FedAg'; did you mean 'FedAvg'?",
         f"{server_file}: workflows[1].args.num_round: is no argument of FedAvg, which takes 'evaluate', "
-        "'initial_model', 'metric', 'min_clients', 'num_rounds', 'resume', 'save_dir', 'smaller_is_better', 'task_name', "
-        "'timeout', 'wait_time_after_min_received'; did you mean 'num_rounds'?",
+        "'initial_model', 'metric', 'min_clients', 'num_rounds', 'resume', 'save_dir', 'smaller_is_better', "
+        "'task_name', 'timeout', 'wait_time_after_min_received'; did you mean 'num_rounds'?",
         f"{server_file}: workflows[1].args: FedAvg needs 'num_rounds' too",
         f"{server_file}: workflows[2]: path must be a module and a class with a dot between them, but is 'FedAvg'",
         f"{client_file}: executors[0].executor: redflare_workers.workflow.FedAvg is no Executor; here must be one",

@@ -24,6 +24,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds without Redis after which a stream is given up.
 _PATIENCE: Final = 600.0
+#: Seconds between two looks at a target that is late, at most.
+_LOOK_AGAIN: Final = 1.0
+#: Heartbeats after which one that has not come is missing.
+_MISSED: Final = 1.5
+#: Seconds that a target has at least once its connection is back: its cell may pause for a second before it writes.
+_BACK: Final = 5.0
 #: What a context has only at a receiver; one that passes a stream on does not pass these on.
 _OF_RECEIVER: Final = frozenset({StreamContextKey.RC, StreamContextKey.END_STREAM})
 
@@ -85,7 +91,8 @@ class OutgoingStream:
         self._exhausted = False
         #: by target: when it last answered
         self._heard: dict[str, float] = {}
-        #: by target: when it was last found cut off; and those of which nothing was heard since
+        #: by target that is late: since when, and until when it is excused; and those that are cut off
+        self._late: dict[str, float] = {}
         self._excused: dict[str, float] = {}
         self._cut_off: set[str] = set()
         self._began = time.monotonic()
@@ -173,8 +180,8 @@ class OutgoingStream:
                     continue
                 late = [name for name in missing if self._due(flight, name) <= now]
             for name in late:
-                if self._excuse(name, time.monotonic() - self._last_answer(flight, name)):
-                    self._excused[name] = time.monotonic()
+                if (left := self._excuse(name, flight)) > 0:
+                    self._excused[name] = time.monotonic() + left
                     continue
                 text = f"{name} did not answer an object of stream {self._id} within {flight.timeout:g} s"
                 flight.replies.put(name, make_reply(ReturnCode.TIMEOUT, {ReservedHeaderKey.ERROR: text}))
@@ -185,38 +192,45 @@ class OutgoingStream:
     def _due(self, flight: _Flight, name: str) -> float:
         """When a target that does not answer counts as lost; what is still being written has more time."""
         written = flight.asked is None or flight.asked.is_written(name)
-        since = max(self._last_answer(flight, name), self._excused.get(name, 0.0))
-        return since + (flight.timeout if written else max(_PATIENCE, flight.timeout))
+        due = self._last_answer(flight, name) + (flight.timeout if written else max(_PATIENCE, flight.timeout))
+        return max(due, self._excused.get(name, 0.0))
 
-    def _excuse(self, name: str, waited: float) -> bool:
-        """Whether a target that is late gets its timeout once more: it was cut off from Redis, or we were.
+    def _excuse(self, name: str, flight: _Flight) -> float:
+        """Seconds that a target that is late has still, because it was cut off from Redis, or we were; 0: it is lost.
 
-        That it is cut off shows in its heartbeat: there was none since its last answer. One that counts as dead has
-        none at all any more.
+        Whether it is cut off shows in its heartbeat: is there one since it is late? Then it is only slow. One that is
+        dead has none at all any more.
         """
-        cell = self._post.cell
-        if cell is None or waited >= max(_PATIENCE, self._flights[0].timeout):
-            return False
+        cell, now = self._post.cell, time.monotonic()
+        if cell is None or now - self._last_answer(flight, name) >= max(_PATIENCE, flight.timeout):
+            return 0.0
+        late_since = self._late.setdefault(name, now)
         try:
-            sign = cell.sign_of(self._fqcns[name]) if cell.in_touch else None
+            sign = cell.sign_of(self._fqcns[name])
         except RedflareError as error:
             logger.debug("stream %s: nothing is known of %s: %s", self._id, name, error)
-            sign, gone = None, False
-        else:
-            gone = cell.in_touch and sign is None
-        if gone:
-            return False
-        if sign is None or sign.age >= waited:
+            self._late[name] = now
             self._cut_off.add(name)
-            return True
-        # one that is back has its whole timeout to answer
-        back = name in self._cut_off
+            return _LOOK_AGAIN
+        if sign is None:
+            return 0.0
+        if sign.age >= now - late_since:
+            if sign.age > _MISSED * sign.interval:
+                self._cut_off.add(name)
+            return min(sign.interval / 4, _LOOK_AGAIN)
+        if name not in self._cut_off:
+            return 0.0
+        # it is back: it has the whole timeout once more, and connects all it needs first
         self._cut_off.discard(name)
-        return back
+        del self._late[name]
+        return max(flight.timeout, _BACK)
 
     def _account(self, flight: _Flight, replies: dict[str, Shareable]) -> None:
         now = time.monotonic()
         self._heard.update(dict.fromkeys(self._fqcns, now))
+        self._late.clear()
+        self._excused.clear()
+        self._cut_off.clear()
         granted = [reply.get_header(GRANTED) for reply in replies.values()]
         if self._answered == 0 and all(isinstance(each, int) and each > 0 for each in granted):
             self._credit = min(self._window, *granted)

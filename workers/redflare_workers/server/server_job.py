@@ -253,7 +253,7 @@ class ServerJob:
             self._pool,
             lambda cells, topic, meta: cell.fire_and_forget(CHANNEL, topic, cells, meta),
         )
-        self.engine.cell_of = self._roster.cell_of
+        self.engine.cell_of = self._cell_of
         self._roster.update(self._read_roll())
         self.communicator.observer = self._ledgers
         self.controller.set_communicator(self.communicator)
@@ -382,6 +382,15 @@ class ServerJob:
 
     def _clients(self) -> list[Client]:
         return self._roster.clients() if self._roster else []
+
+    def _cell_of(self, name: str) -> str | None:
+        """FQCN of the cell of a client; None: it has not joined."""
+        assert self._roster is not None
+        if (found := self._roster.cell_of(name)) is None:
+            # it may have joined since the roll was read
+            self._roster.update(self._read_roll())
+            found = self._roster.cell_of(name)
+        return found
 
     def _client_of(self, name: str) -> Client:
         return next((client for client in self._clients() if client.name == name), Client(name, ""))

@@ -13,16 +13,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
-import orjson
-
 from .cell_scripts import CellScripts, Tenant
+from .cell_sign import CellSign, pack_sign, read_sign
 from .connection import Server
-from .defs import PROTOCOL_VERSION
 from .envelope import Envelope, pack_meta
 from .errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
 from .handlers import Handler, Handlers
@@ -30,6 +28,7 @@ from .heartbeat import Heartbeats
 from .inbox import Inbox
 from .keys import Keys
 from .lane import Lane
+from .multicast import Multicast
 from .outbox import Outbox
 from .pending import Pending, Waiter
 from .pool import Pool
@@ -249,29 +248,45 @@ class Cell:
         timeout: float | None,
     ) -> dict[str, Reply]:
         """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as if sent alone."""
-        self._check_running()
-        text, sealed = pack_meta(meta), self._sealed(data)
-        given = sealed.blob
+        waiters = {target: Waiter() for target in targets}
         deadline = None if timeout is None else time.monotonic() + timeout
-        stored = self._questions.store(sealed)
-        waits: dict[str, tuple[Waiter, Pending]] = {}
+        each = {target: (target, meta) for target in waiters}
+        asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: waiters[target].settle(reply))
+        self._waiters.update(waiters.values())
         try:
-            for target in dict.fromkeys(targets):
-                waiter = Waiter()
-                pending = self._questions.ask(
-                    channel, topic, target, text, sealed, on_reply=waiter.settle, stored=stored
-                )
-                waits[target] = waiter, pending
-            replies = {}
-            for target, (waiter, pending) in waits.items():
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                replies[target] = self._wait(waiter, pending, left, None)
-            return replies
+            return {
+                target: waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
+                for target, waiter in waiters.items()
+            }
         finally:
-            for _, pending in waits.values():
-                pending.cancel()
-            if stored.blob is not None and given is None:
-                self._questions.discard(stored)
+            self._waiters.difference_update(waiters.values())
+            asked.cancel()
+
+    def ask_many(
+        self,
+        channel: str,
+        topic: str,
+        targets: Mapping[str, tuple[str, dict[str, Any] | None]],
+        data: object = None,
+        *,
+        on_reply: Callable[[str, Reply], object],
+    ) -> Multicast:
+        """Ask several cells at once, and do not wait; the payload is stored once, and that is waited for.
+
+        Args:
+            targets: FQCN and meta of each request, by a key that ``on_reply`` gets back; a cell may be asked twice.
+            on_reply: as that of ``ask``, called with the key and the reply of each.
+
+        Raises:
+            EncodeError: a meta or the data cannot be sent.
+            ConfigError: the cell does not run, or a name is not legal.
+            Unavailable: the cell was stopped while the server was away.
+            ServerError: the server refuses the payload.
+        """
+        self._check_running()
+        asked = Multicast(self._questions, self._pool, on_reply)
+        asked.ask(channel, topic, targets, self._sealed(data))
+        return asked
 
     def fire_and_forget(
         self,
@@ -300,6 +315,21 @@ class Cell:
         """Every ``send_request`` that waits asks its ``give_up`` now."""
         for waiter in list(self._waiters):
             waiter.nudge()
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether its last heartbeat reached Redis."""
+        return not self._silent
+
+    def sign_of(self, fqcn: str) -> CellSign | None:
+        """The last sign of life of a cell; None: it was stopped, or counts as dead.
+
+        Raises:
+            Unavailable: the server is away.
+        """
+        keys = self.federation.cell(fqcn)
+        with self.server.borrow(keys.cell) as lane:
+            return read_sign(lane, keys)
 
     def resync(self) -> None:
         """Post every request that waits again: its target may have lost it. What was only slow is handled once."""
@@ -356,16 +386,10 @@ class Cell:
         """The heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         me = self._me
-        beat = {
-            "instance": me.name,
-            "epoch": me.epoch,
-            "host": me.host,
-            "pid": me.pid,
-            "interval": self.interval,
-            "ttl_ms": ttl_ms,
-            "version": PROTOCOL_VERSION,
-        }
-        return self._scripts.beat_command(me, orjson.dumps(beat), ttl_ms)
+        sign = pack_sign(
+            instance=me.name, epoch=me.epoch, host=me.host, pid=me.pid, interval=self.interval, ttl_ms=ttl_ms
+        )
+        return self._scripts.beat_command(me, sign, ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered to a heartbeat."""

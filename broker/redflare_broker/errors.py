@@ -54,3 +54,15 @@ class JobLost(RedflareError):
 
 class JobEnded(RedflareError):
     """The job is over and its state stays as it is; the message names the reason."""
+
+
+class JobExists(RedflareError):
+    """The job store has another job of this id; submit under another id, or without one."""
+
+
+class JobUnknown(RedflareError):
+    """The job store has no job of this id: it was deleted, has expired, or never was; list the jobs."""
+
+
+class JobUnfinished(RedflareError):
+    """The job is not over, so it cannot be deleted; abort it, and wait for its end."""

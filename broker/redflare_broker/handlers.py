@@ -218,6 +218,8 @@ class Handlers:
         self._outbox.send(letter)
 
     def _written(self, request: Request, letter: Letter, what: Reply | RedflareError) -> None:
+        # or the two would hold each other, and the payload, until the garbage collector comes
+        letter.done = None
         with self._guard:
             if self._unwritten.get(request.id) is letter:
                 del self._unwritten[request.id]

@@ -153,6 +153,41 @@ class CellKeys(_TaggedKeys):
         return f"{self.prefix}:blob:{blob_id}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreKeys:
+    """Keys of the job store of one server; all carry the hash tag ``{fqcn}`` of its cell."""
+
+    namespace: str
+    fqcn: str
+    #: What all of them begin with.
+    prefix: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
+
+    @property
+    def jobs(self) -> str:
+        """sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL."""
+        return f"{self.prefix}:jobs"
+
+    def record(self, job_id: str) -> str:
+        """hash, what is known of a job; scripts write, all read; TTL renewed by the server until its end."""
+        return f"{self.prefix}:job:{job_id}:record"
+
+    def log(self, job_id: str) -> str:
+        """stream, capped; server and sites write, people read; TTL as the record's."""
+        return f"{self.prefix}:job:{job_id}:log"
+
+    def blob(self, blob_id: str) -> str:
+        """Chunks of archives and results; payloads of the server's cell, which sites may read by reference."""
+        return f"{self.prefix}:blob:{blob_id}"
+
+    @property
+    def inbox(self) -> str:
+        """The inbox of the server's cell, which is told of changes."""
+        return f"{self.prefix}:inbox"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Keys of a federation."""
@@ -175,6 +210,10 @@ class Keys:
     def cell(self, fqcn: str) -> CellKeys:
         """The keys of the cell called ``fqcn``."""
         return CellKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
+
+    def store(self, fqcn: str = "server") -> StoreKeys:
+        """The keys of the job store of the server whose cell is called ``fqcn``."""
+        return StoreKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     @property
     def agents(self) -> str:

@@ -161,7 +161,9 @@ class Questions:
             stop=lambda: bool(self._closed),
         )
         pending = self._pending.get(envelope.id)
-        if pending is not None and envelope.rc == ReplyCode.BLOB_MISSING and self._store_anew(pending):
+        lost = pending is not None and envelope.rc == ReplyCode.BLOB_MISSING
+        # an earlier attempt's payload is gone, and a later one is on its way with its own; or it is sent anew
+        if pending is not None and lost and (envelope.attempt < pending.attempt or self._store_anew(pending)):
             return entry_id
         if pending is None or self._pending.remove(envelope.id) is None:
             # nobody waits any more; a second copy's chunks are in the hands of who got the first

@@ -13,6 +13,8 @@ from .apis.fl_constant import FLContextKey, ReservedKey
 from .apis.fl_context import FLContext, FLContextManager
 from .apis.signal import Signal
 from .apis.workspace import Workspace
+from .messaging.job_messaging import JobMessaging
+from .messaging.messenger import Messenger
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ _DEEPEST: Final = 20
 _DEPTH: Final = "redflare_event_depth"
 
 
-class RunEngine:
+class RunEngine(JobMessaging):
     """The part of an engine that the server's and a site's have in common.
 
     Args:
@@ -53,6 +55,8 @@ class RunEngine:
         self.job_id = job_id
         #: ends the whole run when it is triggered; its value is the reason
         self.abort_signal = Signal()
+        #: aux messages and object streams; opened by the job, with its cell
+        self.messenger = Messenger(self, identity, self.find_peer)
         self._components = dict(components)
         self._workspace = Workspace(workspace, identity)
         self._contexts = FLContextManager(
@@ -68,6 +72,10 @@ class RunEngine:
                 ReservedKey.APP_ROOT: os.path.join(os.path.abspath(workspace), job_id, f"app_{identity}"),
             },
         )
+
+    def find_peer(self, name: str) -> str | None:
+        """FQCN of the cell of a peer; None: there is no such peer."""
+        raise NotImplementedError
 
     def new_context(self) -> FLContext:
         """A context with this run's identity and sticky props; usable in a ``with``."""

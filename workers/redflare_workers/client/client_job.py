@@ -36,7 +36,7 @@ from redflare_broker.settings import LinkSettings, load_settings
 from ..apis.event_type import EventType
 from ..apis.executor import Executor
 from ..apis.filter import Filter
-from ..apis.fl_constant import FLContextKey, ProcessType, ReturnCode
+from ..apis.fl_constant import FLContextKey, ReturnCode
 from ..apis.fl_context import FLContext
 from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from ..apis.signal import Signal
@@ -54,9 +54,9 @@ from ..job_protocol import (
 )
 from ..panic_listener import PanicListener
 from ..public_props import peer_context, told_props
-from ..run_engine import RunEngine
 from ..shareable_message import from_message, opened, sealed_in, sealed_whole, to_message
 from .backoff import Backoff
+from .job_engine import ClientJobEngine
 from .job_host import JobHost
 from .membership import Membership
 from .task_runner import ANY_TASK, TaskRunner
@@ -139,12 +139,13 @@ class ClientJob:
         each_once = {id(executor): f"executor:{name}" for name, executor in reversed(by_name.items())}
         parts: dict[str, object] = {each_once[id(executor)]: executor for executor in by_name.values()}
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
-        self.engine = RunEngine(
+        self.engine = ClientJobEngine(
             site_name,
             job_id,
             job_meta or {},
-            ProcessType.CLIENT_JOB,
             {**parts, **dict(components or {})},
+            server_name,
+            self._host.cell_of,
             workspace_dir,
         )
         #: how the job has ended for this site; None while it goes on
@@ -190,9 +191,12 @@ class ClientJob:
     def _run(self) -> None:
         membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
         self._host.add_site(self.site_name, self._on_event, self._on_fenced)
+        messenger = self.engine.messenger
         try:
+            messenger.open(self._host.cell, self._host.switchboard, listen=False)
             self._take_part(membership)
         finally:
+            messenger.close()
             self._host.remove_site(self.site_name)
             membership.leave()
 
@@ -211,6 +215,8 @@ class ClientJob:
                 self.engine.make_app_dir()
                 self._fire(EventType.ABOUT_TO_START_RUN)
                 self._fire(EventType.START_RUN)
+                # all who register handlers have done so
+                self.engine.messenger.listen()
             while not self._given_up():
                 assigned = self._get_task(membership)
                 if assigned is not None:

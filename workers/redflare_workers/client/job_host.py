@@ -22,6 +22,7 @@ from redflare_broker.settings import LinkSettings
 
 from ..hub import Hub, close_hub, open_hub
 from ..job_protocol import CHANNEL
+from ..messaging.switchboard import Switchboard
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class JobHost:
         self._client = client
         self._hub: Hub | None = None
         self._cell: Cell | None = None
+        self._switchboard: Switchboard | None = None
         self._guard = threading.Lock()
         self._given_up = False
         #: by name: who hears the server's events for a site, and that another process has taken the cell over
@@ -69,6 +71,7 @@ class JobHost:
             cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
             cell.register_request_cb(CHANNEL, "*", self._on_event)
+            self._switchboard = Switchboard(cell)
             with self._guard:
                 self._cell = cell
                 if self._given_up:
@@ -100,6 +103,17 @@ class JobHost:
         if self._cell is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
         return self._cell
+
+    @property
+    def switchboard(self) -> Switchboard:
+        """Hands aux messages and streams on to the sites of this process."""
+        if self._switchboard is None:
+            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
+        return self._switchboard
+
+    def cell_of(self, name: str) -> str | None:
+        """FQCN of the cell of a site of this process; None: it is none."""
+        return self.fqcn if name in self._sites else None
 
     @property
     def hub(self) -> Hub:

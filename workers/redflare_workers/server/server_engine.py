@@ -33,11 +33,21 @@ class ServerEngine(RunEngine, ServerEngineSpec):
     ) -> None:
         super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components, workspace)
         self._clients = clients
+        #: gives the FQCN of the cell of a client by its name; set by the job
+        self.cell_of: Callable[[str], str | None] = lambda name: None
         self._watch = ClientWatch()
 
     def get_clients(self) -> list[Client]:
         """The clients that take part now, in the order in which they joined."""
         return self._clients()
+
+    def usual_targets(self) -> list[str]:
+        """All clients."""
+        return [client.name for client in self.get_clients()]
+
+    def find_peer(self, name: str) -> str | None:
+        """FQCN of the cell of a client; None: it has not joined."""
+        return self.cell_of(name)
 
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[None]:
         """Have ``fn`` called whenever a client joins or leaves, until the context ends."""

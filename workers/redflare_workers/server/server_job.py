@@ -39,6 +39,7 @@ from ..apis.fl_context import FLContext
 from ..hub import Hub, close_hub, open_hub
 from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, JobOutcome
 from ..job_protocol import CHANNEL, GET_TASK, JOB_ENDED, SUBMIT
+from ..messaging.switchboard import Switchboard
 from ..panic_listener import PanicListener
 from ..workflow.controller import Controller
 from ..workflow.wf_comm_server import WFCommServer
@@ -137,9 +138,12 @@ class ServerJob:
             cell.register_request_cb(CHANNEL, GET_TASK, self._on_request)
             cell.register_request_cb(CHANNEL, SUBMIT, self._on_request)
             cell.on_loss = self._look_for_loss
+            messenger = self.engine.messenger
+            messenger.open(cell, Switchboard(cell), listen=False)
             try:
                 outcome = self._serve(hub, cell) if self._start(cell) else self._ended
             finally:
+                messenger.close()
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
@@ -272,6 +276,7 @@ class ServerJob:
             self._pool,
             lambda cells, topic, meta: cell.fire_and_forget(CHANNEL, topic, cells, meta),
         )
+        self.engine.cell_of = self._cell_of
         self._roster.update(self._read_roll())
         self.communicator.observer = self._ledgers
         self.controller.set_communicator(self.communicator)
@@ -297,6 +302,8 @@ class ServerJob:
                 with self.engine.new_context() as fl_ctx:
                     fl_ctx.set_prop(FLContextKey.WORKFLOW, self.controller.name)
                     self.controller.initialize(fl_ctx)
+                    # all who register handlers have done so
+                    self.engine.messenger.listen()
                     self._fire(EventType.START_WORKFLOW, fl_ctx)
                 if not self.engine.abort_signal.triggered:
                     with self.engine.new_context() as fl_ctx:
@@ -413,6 +420,15 @@ class ServerJob:
 
     def _clients(self) -> list[Client]:
         return self._roster.clients() if self._roster else []
+
+    def _cell_of(self, name: str) -> str | None:
+        """FQCN of the cell of a client; None: it has not joined."""
+        assert self._roster is not None
+        if (found := self._roster.cell_of(name)) is None:
+            # it may have joined since the roll was read
+            self._roster.update(self._read_roll())
+            found = self._roster.cell_of(name)
+        return found
 
     def _client_of(self, name: str) -> Client:
         return next((client for client in self._clients() if client.name == name), Client(name, ""))

@@ -1,0 +1,66 @@
+-- Set in front of the scripts of the job store, behind _common.lua.
+--
+-- Keys of the store whose server has the cell S (all share the hash tag {S}); docs/protocol.md describes each field:
+--   jobs    zset    job id -> submitted, ms
+--   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, site:<name>, abort,
+--                   abort_by, abort_reason, archive, result, fingerprint, step, logged:<site>
+--   log     stream  lines, and the changes of status, whose entries wake those who follow it
+--   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they stand
+--
+-- Chunks live at least as long as the record that names them.
+
+local ranks = {SUBMITTED = 1, APPROVED = 2, DISPATCHED = 3, RUNNING = 4}
+
+local function rank(status)
+  return ranks[status] or 5
+end
+
+local function over(status)
+  return string.sub(status, 1, 9) == 'FINISHED:'
+end
+
+-- A JSON object with the time put before its fields.
+local function stamped(told)
+  return '{"at":' .. now() .. ',' .. string.sub(told, 2)
+end
+
+-- A job comes to a status; `told` says so in its history.
+local function move(record, log, status, told, reason, longest_log)
+  local history = redis.call('HGET', record, 'history')
+  local before = history and string.sub(history, 1, -2) .. ',' or '['
+  redis.call('HSET', record, 'status', status, 'changed', now(), 'reason', reason, 'history',
+    before .. stamped(told) .. ']')
+  redis.call('HDEL', record, 'waiting')
+  redis.call('XADD', log, 'MAXLEN', longest_log, '*', 'site', '', 'status', status, 'text', reason)
+end
+
+-- Where a file of the job stands: prefix and number of its chunks; nothing when it has none.
+local function held(record, name)
+  local ref = redis.call('HGET', record, name)
+  if not ref then return '', 0 end
+  ref = cjson.decode(ref)
+  local bytes = 0
+  for _, size in ipairs(ref.sizes) do bytes = bytes + size end
+  return ref.prefix, math.ceil(bytes / ref.chunk)
+end
+
+-- Let chunks live on; whether all of them are there.
+local function renew(prefix, chunks, ttl_ms)
+  for number = 0, chunks - 1 do
+    if redis.call('PEXPIRE', prefix .. ':' .. number, ttl_ms) == 0 then return false end
+  end
+  return true
+end
+
+local function free(prefix, chunks)
+  for number = 0, chunks - 1 do redis.call('UNLINK', prefix .. ':' .. number) end
+end
+
+-- Let all of a job live on.
+local function live(jobs, record, log, ttl_ms)
+  for _, name in ipairs({'archive', 'result'}) do
+    local prefix, chunks = held(record, name)
+    renew(prefix, chunks, ttl_ms)
+  end
+  keep(ttl_ms, jobs, record, log)
+end

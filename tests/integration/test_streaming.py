@@ -1,0 +1,227 @@
+"""Streams on a real server: memory, lost connections, a server that restarts or forgets, processes that die."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redflare_broker.connection import Server
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.settings import LinkSettings
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.shareable import ReservedHeaderKey
+
+from tests.cells import SETTINGS
+from tests.children import Child
+from tests.messengers import Peers, peers_at
+from tests.programs import streaming
+from tests.programs.streaming import StreamArgs
+from tests.proxy import Proxy, proxy
+from tests.servers import embedded
+from tests.streams import Numbers, Sink
+from tests.waiting import wait_until
+
+MB = 1 << 20
+#: What each side may need beyond what it had before the stream.
+ALLOWED = 64 * MB
+#: The same way as 2 GB: a window of chunks, whatever the file's size. Set it to 2048 to see.
+FILE_MB = int(os.environ.get("REDFLARE_TEST_FILE_MB", "256"))
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def cable(url: str) -> Iterator[Proxy]:
+    with proxy(url) as laid:
+        yield laid
+
+
+def written(path: Path, megabytes: int) -> Path:
+    piece = os.urandom(MB)
+    with path.open("wb") as file:
+        for number in range(megabytes):
+            file.write(number.to_bytes(8, "big") + piece[8:])
+    return path
+
+
+def used_memory(url: str) -> int:
+    with Server.connect(url) as server, server.borrow("any") as lane:
+        info = lane.call("INFO", "memory")
+        assert isinstance(info, bytes)
+        return int(info.split(b"used_memory:")[1].split()[0])
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
+def test_a_large_file_needs_little_memory_at_either_side_and_in_redis(url: str, namespace: str, tmp_path: Path) -> None:
+    settings = LinkSettings(namespace=namespace)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    warm, large = written(tmp_path / "warm", 4), written(tmp_path / "large", FILE_MB)
+    made = {name: StreamArgs(url=url, settings=settings, name=name, folder=str(folder)) for name in ("server", "site")}
+    with (
+        Child(streaming.main, made["server"], tmp_path / "server.log") as server,
+        Child(streaming.main, made["site"], tmp_path / "site.log") as site,
+    ):
+        server.hear("started"), site.hear("started")
+        site.say("send", str(warm))
+        assert site.hear("sent")[0] == server.hear("received")[0] == ReturnCode.OK
+        for child in (server, site):
+            child.say("measure")
+            child.hear("measures")
+        before = used_memory(url)
+        site.say("send", str(large))
+        server.hear("chunks", 60)
+        in_redis = used_memory(url) - before
+        rc, peak_of_sender = site.hear("sent", 300)
+        _, location, peak_of_receiver = server.hear("received", 60)
+        assert rc == ReturnCode.OK
+        assert filecmp.cmp(location, large, shallow=False)
+        assert max(peak_of_sender, peak_of_receiver, in_redis) < ALLOWED, (peak_of_sender, peak_of_receiver, in_redis)
+        server.end()
+        site.end()
+    shutil.rmtree(folder)
+    large.unlink()
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def receive(peers: Peers, sink: Sink, server: Server | None = None) -> Sink:
+    peers.make("server", server).register_stream_processing("c", "t", sink, sink.done)
+    return sink
+
+
+def begin(peers: Peers, producer: Numbers, server: Server | None = None) -> tuple[threading.Thread, list[Any]]:
+    site = peers.make("site", server)
+    told: list[Any] = []
+    sending = threading.Thread(
+        target=lambda: told.append(site.stream_objects("c", "t", {}, ["server"], producer, site.new_context()))
+    )
+    sending.start()
+    return sending, told
+
+
+@pytest.mark.parametrize("how", ["drop", "half open"])
+@pytest.mark.parametrize("whose", ["the sender's", "the receiver's"])
+def test_a_stream_goes_on_when_a_lost_connection_is_back(
+    url: str, cable: Proxy, namespace: str, whose: str, how: str
+) -> None:
+    with peers_at(url, namespace) as peers, Server.connect(cable.url, peers.settings.connection) as far:
+        sink = receive(peers, Sink(), far if whose == "the receiver's" else None)
+        cut = threading.Event()
+        go = threading.Event()
+
+        def values() -> Iterator[Any]:
+            for number in range(60):
+                if number == 20:
+                    cut.set()
+                    go.wait(20)
+                yield {"number": number, "blob": bytes(5000)}
+
+        # the connection is away for longer than an object has
+        producer = Numbers(values(), window=4, timeout=0.4)
+        sending, told = begin(peers, producer, far if whose == "the sender's" else None)
+        assert cut.wait(20)
+        cable.drop() if how == "drop" else cable.half_open()
+        go.set()
+        away = threading.Event()
+        away.wait(1.5)
+        assert not told
+        cable.pass_through()
+        sending.join(30)
+        assert told == [(ReturnCode.OK, None)]
+        assert [value["number"] for value in sink.values] == list(range(60))
+        # what could not be deleted while the connection was away expires
+        wait_until(lambda: len(peers.blobs()) <= 4 * producer.window)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_stream_survives_a_restart_of_the_server_also_one_that_forgets_everything(
+    namespace: str, durable: bool
+) -> None:
+    with embedded(durable=durable) as node, peers_at(node.url, namespace) as peers:
+        reached, go = threading.Event(), threading.Event()
+
+        def take(value: dict[str, Any]) -> None:
+            if value["number"] == 10:
+                reached.set()
+                go.wait(30)
+
+        sink = receive(peers, Sink(take))
+        producer = Numbers(({"number": number, "blob": bytes(5000)} for number in range(40)), window=4, timeout=5.0)
+        sending, told = begin(peers, producer)
+        assert reached.wait(20)
+        node.kill()
+        node.restart()
+        go.set()
+        sending.join(60)
+        assert told == [(ReturnCode.OK, None)]
+        assert [value["number"] for value in sink.values] == list(range(40))
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_receiver_that_dies_and_comes_back_has_forgotten_the_stream(url: str, namespace: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, namespace=namespace)
+    large = written(tmp_path / "large", 64)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    args = {n: StreamArgs(url=url, settings=settings, name=n, folder=str(folder)) for n in ("server", "site")}
+    with Child(streaming.main, args["site"], tmp_path / "site.log") as site:
+        with Child(streaming.main, args["server"], tmp_path / "server.log") as server:
+            server.hear("started"), site.hear("started")
+            site.say("send", str(large))
+            server.hear("chunks")
+            server.kill()
+        with Child(streaming.main, args["server"], tmp_path / "server-2.log") as server:
+            server.hear("started")
+            assert site.hear("sent", 30)[0] == ReturnCode.ERROR
+            site.say("send", str(large))
+            assert site.hear("sent", 60)[0] == ReturnCode.OK
+            assert server.hear("received")[0] == ReturnCode.OK
+            server.end()
+        site.end()
+
+
+def test_a_receiver_that_stays_dead_is_a_timeout(url: str, namespace: str, tmp_path: Path) -> None:
+    with peers_at(url, namespace) as peers:
+        sink = receive(peers, Sink())
+        producer = Numbers(iter(range(1000)), timeout=0.5)
+        sink.take = lambda value: peers._made[0].cell.stop() if value == 5 else None
+        sending, told = begin(peers, producer)
+        sending.join(20)
+        assert told == [(ReturnCode.ERROR, False)]
+        assert producer.replies[-1]["server"].get_header(ReservedHeaderKey.ERROR)
+
+
+def test_a_sender_that_is_killed_leaves_no_half_file(url: str, namespace: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, namespace=namespace)
+    large = written(tmp_path / "large", 128)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    args = {n: StreamArgs(url=url, settings=settings, name=n, folder=str(folder)) for n in ("server", "site")}
+    with Child(streaming.main, args["server"], tmp_path / "server.log") as server:
+        with Child(streaming.main, args["site"], tmp_path / "site.log") as site:
+            server.hear("started"), site.hear("started")
+            site.say("send", str(large))
+            server.hear("chunks")
+            assert list(folder.iterdir())
+            site.kill()
+        assert server.hear("received", 20)[0] == ReturnCode.COMMUNICATION_ERROR
+        assert list(folder.iterdir()) == []
+        server.end()

@@ -1,0 +1,100 @@
+"""A process that sends a file, or receives one, and tells how much memory that took."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from redflare_broker.cell import Cell
+from redflare_broker.connection import Server
+from redflare_broker.settings import LinkSettings
+from redflare_workers.apis.fl_constant import ProcessType
+from redflare_workers.messaging import FileStreamer
+from redflare_workers.run_engine import RunEngine
+
+from .child_pipe import ParentPipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamArgs:
+    """What a child is made of."""
+
+    url: str
+    settings: LinkSettings
+    name: str
+    folder: str
+
+
+class StreamProgram(RunEngine):
+    """An engine that sends and receives files; each message names what was received and the peak of memory."""
+
+    def __init__(self, pipe: ParentPipe, args: StreamArgs) -> None:
+        super().__init__(args.name, "job", {}, ProcessType.CLIENT_JOB, {})
+        self._pipe = pipe
+        self._folder = args.folder
+        self._server = Server.connect(args.url, args.settings.connection)
+        self._cell = Cell(self._server, f"{args.name}.job", args.settings)
+        self.messenger.open(self._cell)
+        FileStreamer.register_stream_processing(
+            self.new_context(), "files", "t", args.folder, self._received, self._chunk
+        )
+        self._before = 0
+        self._chunks = 0
+        self._cell.start()
+        pipe.tell("started", self._cell.epoch)
+
+    def find_peer(self, name: str) -> str | None:
+        return f"{name}.job"
+
+    def usual_targets(self) -> list[str]:
+        return ["server"]
+
+    def measure(self) -> None:
+        """From now on, memory counts."""
+        Path("/proc/self/clear_refs").write_text("5")
+        self._before = _resident("VmRSS")
+        self._pipe.tell("measures")
+
+    def send(self, path: str) -> None:
+        """Send a file; tells ("sent", return code, peak of memory)."""
+        rc, _ = FileStreamer.stream_file("files", "t", {}, ["server"], path, self.new_context())
+        self._pipe.tell("sent", rc, _resident("VmHWM") - self._before)
+
+    def stop(self) -> None:
+        self.messenger.close()
+        self._cell.stop()
+        self._server.close()
+        self._pipe.tell("stopped")
+
+    def _chunk(self, *args: Any) -> None:
+        self._chunks += 1
+        if self._chunks % 16 == 0:
+            self._pipe.tell("chunks", self._chunks)
+
+    def _received(self, stream_ctx: dict[str, Any], fl_ctx: Any) -> None:
+        self._pipe.tell(
+            "received",
+            FileStreamer.get_rc(stream_ctx),
+            FileStreamer.get_file_location(stream_ctx),
+            _resident("VmHWM") - self._before,
+        )
+
+
+def _resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(field + r":\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def main(connection: Connection, log: str, args: StreamArgs) -> None:
+    """Run the engine until the test ends it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    program = StreamProgram(pipe, args)
+    pipe.obey({"send": program.send, "measure": program.measure})
+    program.stop()

@@ -1,0 +1,39 @@
+"""Jobs as folders and archives: read, checked as a whole, built, and made from Python."""
+
+from __future__ import annotations
+
+from .app import ClientApp, ServerApp, build_client_app, build_server_app
+from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
+from .class_path import SHIPPED
+from .components import SITE_ARGUMENTS, ComponentBuilder
+from .fed_job import Component, FedJob
+from .job_folder import JobDefinition, define_job, read_job
+from .job_meta import ALL_SITES, SERVER, JobMeta, parse_meta
+from .problems import JobProblems, Problem
+
+__all__ = [
+    "ALL_SITES",
+    "SERVER",
+    "SHIPPED",
+    "SITE_ARGUMENTS",
+    "ArchiveError",
+    "ClientApp",
+    "Component",
+    "ComponentBuilder",
+    "FedJob",
+    "JobDefinition",
+    "JobMeta",
+    "JobProblems",
+    "Problem",
+    "ServerApp",
+    "build_client_app",
+    "build_server_app",
+    "define_job",
+    "pack_files",
+    "pack_folder",
+    "parse_meta",
+    "read_files",
+    "read_job",
+    "safe_extract",
+    "sweep",
+]

@@ -1,0 +1,147 @@
+"""The objects that a deployed app's config describes, for ``ServerJob`` and ``ClientJob``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..apis.executor import Executor
+from ..apis.filter import Filter
+from ..workflow.controller import Controller
+from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
+from .components import ComponentBuilder, Scope
+from .config_file import find_config, load_config
+from .custom_code import CustomCode
+from .problems import JobProblems
+from .sections import specs_of
+from .task_filter import TaskFilter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerApp:
+    """What runs at the server."""
+
+    #: by id, in the order in which they run
+    controllers: dict[str, Controller]
+    #: further components by id
+    components: dict[str, object]
+    task_filters: list[Filter]
+    result_filters: list[Filter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApp:
+    """What runs at a site: ``ClientJob(site, app.executors, task_filters=app.task_filters, ...)``."""
+
+    #: by task name, or a pattern with ``*``
+    executors: dict[str, Executor]
+    #: further components by id
+    components: dict[str, object]
+    task_filters: list[Filter]
+    result_filters: list[Filter]
+
+
+def build_server_app(
+    app_dir: str | os.PathLike[str], builder: ComponentBuilder, *, variables: Mapping[str, Any] | None = None
+) -> ServerApp:
+    """Build what ``config/config_fed_server`` of a deployed app describes.
+
+    Args:
+        app_dir: folder with ``config`` and perhaps ``custom``, which is put on ``sys.path`` if ``builder`` admits it.
+        variables: what ``{JOB_ID}``, ``{SITE_NAME}`` and ``{WORKSPACE}`` in the config stand for;
+            ``{JOB_CUSTOM_DIR}`` and ``{JOB_CONFIG_DIR}`` are known here.
+
+    Raises:
+        JobProblems: everything that is wrong with it; ``unsafe``: it asks for what is not admitted. If a module or
+            a constructor raised, that is its cause.
+    """
+    app = _App(app_dir, builder, variables, server=True)
+    controllers: dict[str, Controller] = {}
+    for spec in app.side.workflows:
+        name = base = spec.id or type(app.built[spec.key]).__name__
+        while name in controllers or name in app.components:
+            name = f"{base}-{len(controllers) + 1}"
+        controllers[name] = app.built[spec.key]
+    return ServerApp(
+        controllers=controllers,
+        components=app.components,
+        task_filters=app.filters(app.side.task_data_filters),
+        result_filters=app.filters(app.side.task_result_filters),
+    )
+
+
+def build_client_app(
+    app_dir: str | os.PathLike[str], builder: ComponentBuilder, *, variables: Mapping[str, Any] | None = None
+) -> ClientApp:
+    """As ``build_server_app``, for ``config/config_fed_client`` of a site."""
+    app = _App(app_dir, builder, variables, server=False)
+    return ClientApp(
+        executors={task: app.built[spec.executor.key] for spec in app.side.executors for task in spec.tasks},
+        components=app.components,
+        task_filters=app.filters(app.side.task_data_filters),
+        result_filters=app.filters(app.side.task_result_filters),
+    )
+
+
+class _App:
+    """One side of a deployed app, with all its components built."""
+
+    def __init__(
+        self,
+        app_dir: str | os.PathLike[str],
+        builder: ComponentBuilder,
+        variables: Mapping[str, Any] | None,
+        *,
+        server: bool,
+    ) -> None:
+        self.folder = Path(app_dir).resolve()
+        self.builder = builder
+        self.custom = CustomCode(_python_files(self.folder / "custom"), folder=self.folder / "custom")
+        self.side = self._read(SERVER_CONFIG if server else CLIENT_CONFIG, variables or {}, server)
+        #: by key of the config
+        self.built: dict[str, Any] = {}
+        self.components: dict[str, object] = {}
+        self._build()
+
+    def filters(self, chains: tuple[FilterSpec, ...]) -> list[Filter]:
+        """The filters of a section; those for some tasks only mind the task."""
+        return [
+            built if chain.tasks == ("*",) else TaskFilter(built, chain.tasks)
+            for chain in chains
+            for built in (self.built[spec.key] for spec in chain.filters)
+        ]
+
+    def _read(self, stem: str, variables: Mapping[str, Any], server: bool) -> SideConfig:
+        config = self.folder / "config"
+        paths = {f"config/{path.name}" for path in config.iterdir()} if config.is_dir() else set()
+        file, problems = find_config(f"config/{stem}", paths)
+        tree: dict[str, Any] = {}
+        if file is not None:
+            tree, problems = load_config(file, (self.folder / file).read_bytes())
+        self._raise(problems)
+        known = {"JOB_CUSTOM_DIR": str(self.custom.folder), "JOB_CONFIG_DIR": str(config), **variables}
+        side, problems, _ = parse_side(tree, file or "", server=server, variables=known)
+        self._raise([*problems, *self.builder.check_side(side, self.custom)])
+        return side
+
+    def _build(self) -> None:
+        if self.builder.allow_custom:
+            self.custom.admit()
+        for kind, spec in specs_of(self.side):
+            scope = Scope(
+                file=self.side.file, key=spec.key, custom=self.custom, components=dict(self.components), kind=kind
+            )
+            built = self.built[spec.key] = self.builder.build_spec(spec, scope)
+            if kind is object:
+                self.components[spec.id] = built
+
+    def _raise(self, problems: list[Any]) -> None:
+        if problems:
+            raise JobProblems(f"app {self.folder.name} cannot be used", problems)
+
+
+def _python_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.py"))}

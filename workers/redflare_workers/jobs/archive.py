@@ -1,0 +1,291 @@
+"""Zip archives from others: checked as a whole before anything is written, and unpacked in one step or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from redflare_broker.errors import ConfigError
+
+#: How much an archive may hold once it is unpacked, if nobody says otherwise.
+MAX_BYTES: Final = 1 << 30
+#: How many files and folders.
+MAX_FILES: Final = 10_000
+
+#: What ``sweep`` knows unfinished folders by.
+_UNFINISHED: Final = ".redflare-unpack-"
+_SLICE: Final = 1 << 20
+#: Longest name of one file, and longest path, that every file system takes.
+_NAME_BYTES: Final = 255
+_PATH_BYTES: Final = 1024
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ENCRYPTED: Final = 0x1
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+#: Archives of the same files have the same bytes, whenever they are made.
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+
+Source = bytes | bytearray | memoryview | str | os.PathLike[str]
+
+
+class ArchiveError(ConfigError):
+    """An archive is refused, and nothing of it was unpacked; the message says which entry is wrong, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """One that passed."""
+
+    info: zipfile.ZipInfo
+    #: with ``/`` between its parts and none at the end
+    name: str
+    folder: bool
+    executable: bool
+
+
+def safe_extract(
+    source: Source, target: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
+) -> None:
+    """Unpack an archive into a folder of its own, which takes the place of an earlier one at the end.
+
+    Until then it stands beside ``target``. If the process is killed meanwhile, ``sweep`` removes what is left of it.
+    Two calls for one target must not run at once.
+
+    Args:
+        source: a zip archive, or the path of one.
+        target: the folder; the one above it is made.
+        max_bytes: what all files together may have, by what the archive says and by what is really in it.
+        max_files: how many entries there may be.
+
+    Raises:
+        ArchiveError: an entry has an absolute path, a drive letter, a ``..``, a name that is there twice; it is a
+            symlink or a device, encrypted, damaged; or it is all too much. ``target`` is as before.
+        OSError: it cannot be written. ``target`` is as before.
+    """
+    path = Path(target)
+    with _opened(source) as archive:
+        entries = _checked(archive, max_bytes, max_files)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name[:80]}-", dir=path.parent))
+        try:
+            unpacked = fresh / "new"
+            unpacked.mkdir()
+            _unpack(archive, entries, unpacked, max_bytes)
+            _replace(path, unpacked, fresh / "old")
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> list[str]:
+    """Remove what processes that were killed have left of unpacking into ``folder``; returns the names.
+
+    Call it when nobody unpacks there: at the start of whoever owns the folder.
+    """
+    left = sorted(path for path in Path(folder).glob(f"{_UNFINISHED}*") if path.is_dir())
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in left]
+
+
+def read_files(source: Source, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> dict[str, bytes]:
+    """The files of an archive, by path. Errors as ``safe_extract``'s."""
+    left, files = max_bytes, {}
+    with _opened(source) as archive:
+        for entry in _checked(archive, max_bytes, max_files):
+            if not entry.folder:
+                files[entry.name] = b"".join(_content(archive, entry, left))
+                left -= len(files[entry.name])
+    return files
+
+
+def pack_files(files: Mapping[str, bytes]) -> bytes:
+    """An archive of files by path; the same files give the same bytes."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(_info(name, executable=files[name].startswith(b"#!")), files[name])
+    return target.getvalue()
+
+
+def pack_folder(
+    folder: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_files: int = MAX_FILES,
+) -> list[str]:
+    """Pack a folder into a file, in pieces of 1 MiB; what is neither a file nor a folder is left out.
+
+    Returns:
+        the paths that were left out.
+
+    Raises:
+        ArchiveError: it is too much; ``target`` is gone then.
+        OSError: something cannot be read or written.
+    """
+    root, left_out, size, count = Path(folder), [], 0, 0
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for path in _walk(root):
+                name = path.relative_to(root).as_posix()
+                mode = path.lstat().st_mode
+                if not stat.S_ISREG(mode):
+                    left_out.append(name)
+                    continue
+                count += 1
+                info = _info(name, executable=bool(mode & stat.S_IXUSR))
+                with path.open("rb") as file, archive.open(info, "w", force_zip64=True) as entry:
+                    while piece := file.read(_SLICE):
+                        size += len(piece)
+                        if size > max_bytes or count > max_files:
+                            raise ArchiveError(f"{root} has more than {max_files} files or {max_bytes} bytes")
+                        entry.write(piece)
+    except BaseException:
+        Path(target).unlink(missing_ok=True)
+        raise
+    return left_out
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever zipfile and zlib raise about it, also later, becomes an ArchiveError."""
+    file = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except ArchiveError:
+        raise
+    # ValueError, struct.error, OverflowError: offsets that lead nowhere
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as exc:
+        raise ArchiveError(f"this is no archive, or it is damaged: {exc}; make it anew with zip") from exc
+
+
+def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_Entry]:
+    infos = archive.infolist()
+    if len(infos) > max_files:
+        raise ArchiveError(f"the archive has {len(infos)} entries, but {max_files} are the most that is admitted")
+    total = sum(info.file_size for info in infos)
+    if total > max_bytes:
+        raise ArchiveError(f"the archive unpacks to {total} bytes, but {max_bytes} are the most that is admitted")
+    entries: list[_Entry] = []
+    #: by name: a folder or a file that an entry stands for, or only the parent of one
+    seen: dict[str, str] = {}
+    for info in infos:
+        entry = _check_entry(info)
+        name = unicodedata.normalize("NFC", entry.name)
+        if name in seen and not (entry.folder and seen[name] == "parent"):
+            raise _refused(info, "its name is there more than once")
+        seen[name] = "folder" if entry.folder else "file"
+        for parent in _parents(name):
+            if seen.setdefault(parent, "parent") == "file":
+                raise _refused(info, f"{parent!r} is there as a file too")
+        entries.append(entry)
+    return entries
+
+
+def _check_entry(info: zipfile.ZipInfo) -> _Entry:
+    # zipfile cuts names at a NUL; what stands behind it is in the original
+    name = info.orig_filename
+    if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise _refused(info, "its name is empty or has control characters")
+    if name.startswith("/") or "\\" in name or _DRIVE.match(name):
+        raise _refused(info, "its path is absolute, has a drive letter, or a backslash")
+    parts = name.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise _refused(info, "its path has an empty part, '.' or '..'")
+    if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
+        raise _refused(info, f"its path has more than {_PATH_BYTES} bytes, or a part of it more than {_NAME_BYTES}")
+    folder, mode = name.endswith("/"), info.external_attr >> 16
+    expected = stat.S_IFDIR if folder else stat.S_IFREG
+    if stat.S_IFMT(mode) not in (0, expected):
+        raise _refused(info, "it is neither a file nor a folder (a symlink, a device, a pipe)")
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
+        raise _refused(info, "it is encrypted, or compressed by something else than deflate")
+    if folder and info.file_size:
+        raise _refused(info, "it is a folder with content")
+    return _Entry(info=info, name="/".join(parts), folder=folder, executable=bool(mode & stat.S_IXUSR))
+
+
+def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
+    return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is refused: {why}")
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+# -- reading and writing -----------------------------------------------------------------------------------------------
+
+
+def _content(archive: zipfile.ZipFile, entry: _Entry, left: int) -> Iterator[bytes]:
+    """The content in pieces; what the archive says of its size is not believed."""
+    with archive.open(entry.info) as file:
+        while piece := file.read(_SLICE):
+            left -= len(piece)
+            if left < 0:
+                raise ArchiveError(f"entry {entry.name!r} of the archive is refused: it has more than it says")
+            yield piece
+
+
+def _unpack(archive: zipfile.ZipFile, entries: list[_Entry], folder: Path, max_bytes: int) -> None:
+    left = max_bytes
+    for entry in entries:
+        path = folder / entry.name
+        if entry.folder:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = 0o755 if entry.executable else 0o644
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with os.fdopen(handle, "wb") as file:
+            for piece in _content(archive, entry, left):
+                left -= len(piece)
+                file.write(piece)
+
+
+def _replace(target: Path, unpacked: Path, aside: Path) -> None:
+    """Put ``unpacked`` where ``target`` was; ``aside`` then holds what stood there."""
+    there = os.path.lexists(target)
+    if there:
+        os.rename(target, aside)
+    try:
+        os.rename(unpacked, target)
+    except BaseException:
+        if there:
+            os.rename(aside, target)
+        raise
+
+
+def _info(name: str, *, executable: bool) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    # UNIX, whatever it is made on
+    info.create_system = 3
+    info.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
+    return info
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All that is no folder, in order; links are not followed."""
+    for parent, folders, files in os.walk(root):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        folders[:] = sorted(set(folders) - set(links))
+        for name in sorted(files + links):
+            yield Path(parent, name)

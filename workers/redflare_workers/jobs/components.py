@@ -1,0 +1,278 @@
+"""Components by class path: what is not admitted is refused before it is imported, and the rest is checked and built.
+
+A site admits class paths by patterns, and whether a job may bring code of its own. Of redflare only components are
+admitted by default: a job's JSON alone can then neither start processes nor write outside the folder of its run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, Final
+
+from .app_config import AppConfig, ComponentSpec, SideConfig
+from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
+from .constructor import known_of, misfits, path_arguments
+from .custom_code import CustomCode
+from .problems import JobProblems, Problem
+from .sections import specs_of
+from .words import did_you_mean, listed
+
+#: Arguments of redflare's own components that the site fills in; a job cannot.
+SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where a component stands, and what is around it."""
+
+    file: str = ""
+    key: str = ""
+    #: the code that the job brings
+    custom: CustomCode = field(default_factory=CustomCode)
+    #: what ``{"component_id": ...}`` stands for; only the keys matter for a check
+    components: Mapping[str, object] = field(default_factory=dict)
+    #: what it must be an instance of
+    kind: type = object
+
+    def at(self, *keys: str | int) -> Scope:
+        """One that is further inside, where any kind will do."""
+        key = self.key
+        for each in keys:
+            key = f"{key}[{each}]" if isinstance(each, int) else f"{key}.{each}".removeprefix(".")
+        return Scope(file=self.file, key=key, custom=self.custom, components=self.components)
+
+    def problem(self, text: str, *keys: str | int, unsafe: bool = False) -> Problem:
+        """One that stands here, or further inside."""
+        return Problem(self.file, self.at(*keys).key, text, unsafe)
+
+
+class ComponentBuilder:
+    """Builds what a config describes.
+
+    Args:
+        allow: class paths that are admitted, with ``*`` for anything: ``"mylib.executors.*"``.
+        allow_custom: code of a job's ``custom`` folder is admitted too.
+        given: some of ``SITE_ARGUMENTS`` with their values, for those of redflare's own components that take them.
+        folder: folder of the run, which relative paths in arguments of redflare's own components start from. Unless
+            ``allow_custom``, others are refused.
+    """
+
+    def __init__(
+        self,
+        allow: Iterable[str] = SHIPPED,
+        *,
+        allow_custom: bool = False,
+        given: Mapping[str, Any] | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if isinstance(allow, str):
+            raise TypeError(f"allow must be a list of patterns, but is the text {allow!r}")
+        if unknown := set(given or {}) - SITE_ARGUMENTS:
+            raise TypeError(f"given may hold {listed(SITE_ARGUMENTS)}, but has {listed(unknown)}")
+        self.allow = tuple(allow)
+        self.allow_custom = allow_custom
+        self.given = dict(given or {})
+        self.folder = None if folder is None else Path(folder).resolve()
+
+    # -- checking ------------------------------------------------------------------------------------------------------
+
+    def check(self, app: AppConfig) -> list[Problem]:
+        """All that is wrong with an app's components; nothing is built, and nothing imported but what ships."""
+        custom = CustomCode(app.custom, f"{app.name}/custom")
+        return [problem for side in app.sides for problem in self.check_side(side, custom)]
+
+    def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
+        """As ``check``, for one config."""
+        found: list[Problem] = []
+        before: dict[str, object] = {}
+        for kind, spec in specs_of(side):
+            scope = Scope(file=side.file, key=spec.key, custom=custom, components=before, kind=kind)
+            found += self.check_one(spec.data, scope)
+            if spec.id:
+                before[spec.id] = spec
+        return found
+
+    def check_one(self, data: Mapping[str, Any], scope: Scope) -> list[Problem]:
+        """As ``check``, for one component and those in its arguments."""
+        args = data.get("args") or {}
+        found = [each for name, value in args.items() for each in self._check_argument(value, scope.at("args", name))]
+        try:
+            path = class_path_of(data)
+        except BadPath as error:
+            return [scope.problem(str(error)), *found]
+        if refusal := self._refusal(path, scope):
+            return [refusal, *found]
+        if path.startswith(OWN):
+            found += self._check_own(path, args, scope)
+        elif text := scope.custom.lacks(path):
+            found.append(scope.problem(text, "path"))
+        return found
+
+    def _check_argument(self, value: Any, scope: Scope) -> list[Problem]:
+        if isinstance(value, list):
+            return [each for n, item in enumerate(value) for each in self._check_argument(item, scope.at(n))]
+        if (name := reference_of(value)) is not None:
+            return [] if name in scope.components else [self._no_component(name, scope)]
+        return self.check_one(value, scope) if is_component(value) else []
+
+    def _check_own(self, path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
+        try:
+            target = self._load(path, scope)
+        except JobProblems as error:
+            return list(error.problems)
+        found = [
+            scope.problem(text, "args", *([name] if name else []))
+            for name, text in misfits(target, args, SITE_ARGUMENTS)
+        ]
+        for name in path_arguments(target) & args.keys():
+            if text := self._outside(args[name]):
+                found.append(scope.problem(text, "args", name, unsafe=True))
+        return found
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        data: Mapping[str, Any],
+        *,
+        components: Mapping[str, object] | None = None,
+        scope: Scope | None = None,
+    ) -> Any:
+        """Build ``{path | class_path | name, args}``, and first the components in its arguments.
+
+        Args:
+            components: what ``{"component_id": "..."}`` in args stands for.
+            scope: where it stands, for messages.
+
+        Raises:
+            JobProblems: it is not admitted, cannot be imported, is no component of the kind that is wanted, or its
+                constructor raised (which is the cause).
+        """
+        scope = scope or Scope(components=components or {})
+        if problems := self.check_one(data, scope):
+            raise JobProblems("this component cannot be built", problems)
+        return self._build(data, scope)
+
+    def build_spec(self, spec: ComponentSpec, scope: Scope) -> Any:
+        """As ``build``, for one that ``check`` has passed."""
+        return self._build(spec.data, scope)
+
+    def _build(self, data: Mapping[str, Any], scope: Scope) -> Any:
+        path = class_path_of(data)
+        target = self._load(path, scope)
+        args = {name: self._argument(value, scope.at("args", name)) for name, value in (data.get("args") or {}).items()}
+        if path.startswith(OWN):
+            for name in path_arguments(target) & args.keys():
+                args[name] = self._placed(args[name])
+            args |= known_of(target, self.given)
+        try:
+            built = target(**args)
+        except (Exception, SystemExit) as error:
+            raise self._failed(scope, f"{path} cannot be made: {type(error).__name__}: {error}") from error
+        if not isinstance(built, scope.kind):
+            raise self._failed(scope, f"{path} made a {type(built).__name__}, not a {scope.kind.__name__}")
+        return built
+
+    def _argument(self, value: Any, scope: Scope) -> Any:
+        if isinstance(value, list):
+            return [self._argument(each, scope.at(place)) for place, each in enumerate(value)]
+        if (name := reference_of(value)) is not None:
+            return scope.components[name]
+        if is_component(value):
+            return None if value.get("disabled") is True else self._build(value, scope)
+        if isinstance(value, dict) and value.get("config_type") == "dict":
+            return {key: each for key, each in value.items() if key != "config_type"}
+        return value
+
+    # -- what is admitted ----------------------------------------------------------------------------------------------
+
+    def _refusal(self, path: str, scope: Scope) -> Problem | None:
+        """Why this may not even be imported; None: it may."""
+        if scope.custom.holds(path):
+            if self.allow_custom:
+                return None
+            text = f"{path} is code that the job brings (custom/), which this site does not admit"
+            return scope.problem(text, "path", unsafe=True)
+        if admits(self.allow, path):
+            return None
+        admitted = ", ".join(self.allow) or "nothing"
+        text = f"{path} is not admitted here; what is: {admitted}"
+        if path.startswith(OWN):
+            text = f"{path} is no component for jobs; what is: {admitted}"
+        elif not self.allow_custom:
+            text += "; the site's allow-list can be extended by whoever runs it"
+        return scope.problem(text, "path", unsafe=True)
+
+    def _load(self, path: str, scope: Scope) -> Callable[..., Any]:
+        """Import what was admitted."""
+        module_name, _, name = path.rpartition(".")
+        module = self._import(module_name, scope)
+        target: Any = getattr(module, name, None)
+        if target is None:
+            hint = did_you_mean(name, [each for each in vars(module) if not each.startswith("_")])
+            raise self._failed(scope, f"module {module_name} has no {name!r}{hint}")
+        custom = scope.custom.holds(path)
+        if custom and not scope.custom.owns(module):
+            where = getattr(module, "__file__", None)
+            raise self._failed(scope, f"module {module_name} is another one than the job's: {where}; rename the job's")
+        if not callable(target) or (path.startswith(OWN) and not inspect.isclass(target)):
+            raise self._failed(scope, f"{path} is a {type(target).__name__}, not a class")
+        # a module also shows what it has imported from others
+        real = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', name)}"
+        if not custom and path not in self.allow and not admits(self.allow, real):
+            raise self._failed(scope, f"{path} is {real}, which is not admitted here", unsafe=True)
+        if inspect.isclass(target) and not issubclass(target, scope.kind):
+            raise self._failed(scope, f"{path} is no {scope.kind.__name__}; here must be one")
+        if inspect.isabstract(target):
+            raise self._failed(scope, f"{path} is only a base for others")
+        made: Callable[..., Any] = target
+        return made
+
+    def _import(self, name: str, scope: Scope) -> ModuleType:
+        try:
+            return importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+                hint = "; put it into the app's custom/ folder, or have it installed at the site"
+                raise self._failed(scope, f"there is no module {error.name}{hint}") from error
+            text = f"module {name} cannot be imported: {type(error).__name__}: {error}"
+            raise self._failed(scope, text) from error
+
+    def _outside(self, value: Any) -> str:
+        """Why a path, or a dict of paths, is refused; "": it is not."""
+        if isinstance(value, dict):
+            return next(filter(None, map(self._outside, value.values())), "")
+        if self.allow_custom or not isinstance(value, str):
+            return ""
+        path = PurePosixPath(value)
+        inside = self.folder is not None and Path(self._placed(value)).resolve().is_relative_to(self.folder)
+        if inside or (self.folder is None and not path.is_absolute() and ".." not in path.parts):
+            return ""
+        return f"{value!r} leads out of the folder of the run, which this site does not admit; give a relative path"
+
+    def _placed(self, value: Any) -> Any:
+        """A path, or a dict of paths, as it is from the folder of the run."""
+        if self.folder is None:
+            return value
+        if isinstance(value, dict):
+            return {name: self._placed(each) for name, each in value.items()}
+        return str(self.folder / value) if isinstance(value, str) else value
+
+    @staticmethod
+    def _no_component(name: Any, scope: Scope) -> Problem:
+        known = [each for each in scope.components if each]
+        hint = did_you_mean(str(name), known)
+        return scope.problem(f"there is no component {name!r} before this one{hint}")
+
+    @staticmethod
+    def _failed(scope: Scope, text: str, *, unsafe: bool = False) -> JobProblems:
+        return JobProblems("this component cannot be built", [scope.problem(text, unsafe=unsafe)])
+
+    def __repr__(self) -> str:
+        return f"ComponentBuilder(allow={list(self.allow)}, allow_custom={self.allow_custom})"

@@ -1,0 +1,65 @@
+"""The arguments of a component's class, held against those of a config."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from .words import did_you_mean, listed
+
+_BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str]) -> list[tuple[str, str]]:
+    """Arguments that it does not take, and those that are missing, as (name or "", text).
+
+    Args:
+        given: names of the arguments.
+        site: names that the site fills in, and a job must not.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return []
+    named = {name: each for name, each in parameters.items() if each.kind in _BY_NAME}
+    open_ended = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    theirs, ours = set(given), set(site)
+    found = []
+    for name in sorted(theirs):
+        if name in ours and name in named:
+            found.append((name, "is set by the site, not by a job; leave it out"))
+        elif name not in named and not open_ended:
+            free = named.keys() - ours
+            takes = f"takes {listed(free)}" if free else "takes none"
+            found.append((name, f"is no argument of {target.__name__}, which {takes}{did_you_mean(name, free)}"))
+    needed = {name for name, each in named.items() if each.default is inspect.Parameter.empty}
+    if missing := needed - theirs - ours:
+        found.append(("", f"{target.__name__} needs {listed(missing)} too"))
+    return found
+
+
+def path_arguments(target: Callable[..., Any]) -> frozenset[str]:
+    """Names of the arguments that may be paths of files or folders, by their annotations."""
+    init = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(init)
+    except NameError:
+        return frozenset(name for name, hint in getattr(init, "__annotations__", {}).items() if "Path" in str(hint))
+    return frozenset(name for name, hint in hints.items() if _may_be_path(hint))
+
+
+def _may_be_path(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    kind = origin or hint
+    if inspect.isclass(kind) and issubclass(kind, os.PathLike):
+        return True
+    return any(_may_be_path(each) for each in typing.get_args(hint))
+
+
+def known_of(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that it has an argument for."""
+    parameters = inspect.signature(target).parameters
+    return {name: value for name, value in values.items() if name in parameters}

@@ -1,0 +1,97 @@
+"""The code that a job brings, in an app's ``custom`` folder: looked at without running it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from .problems import Problem
+from .words import did_you_mean
+
+
+class CustomCode:
+    """Python files of one app.
+
+    Args:
+        files: by path below ``custom``.
+        place: where that folder is in the job, for messages.
+        folder: where it is on disk, once the app is deployed.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes] | None = None,
+        place: str = "custom",
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.files = dict(files or {})
+        self.place = place
+        self.folder = None if folder is None else Path(folder).resolve()
+        self.modules = frozenset(path.partition("/")[0].removesuffix(".py") for path in self.files)
+
+    def holds(self, path: str) -> bool:
+        """Whether a class path leads into this code."""
+        return path.partition(".")[0] in self.modules
+
+    def owns(self, module: ModuleType) -> bool:
+        """Whether what was imported is this code, and no other module of that name."""
+        file = getattr(module, "__file__", None)
+        return self.folder is None or file is None or Path(file).resolve().is_relative_to(self.folder)
+
+    def admit(self) -> None:
+        """Let ``import`` find it, from now on and before anything else that is installed."""
+        if self.files and self.folder is not None and str(self.folder) not in sys.path:
+            sys.path.insert(0, str(self.folder))
+            importlib.invalidate_caches()
+
+    def shadows(self) -> list[Problem]:
+        """Modules that would stand in front of Python's or redflare's own."""
+        own = {"redflare_agent", "redflare_broker", "redflare_workers"}
+        return [
+            Problem(f"{self.place}/{name}", "", "has the name of a module that others need; rename it")
+            for name in sorted(self.modules & (sys.stdlib_module_names | own))
+        ]
+
+    def lacks(self, path: str) -> str:
+        """Why a class path leads to nothing in this code, or cannot; "": nothing speaks against it."""
+        if not self.holds(path):
+            return ""
+        module, _, name = path.rpartition(".")
+        stem = module.replace(".", "/")
+        file = next((each for each in (f"{stem}.py", f"{stem}/__init__.py") if each in self.files), None)
+        if file is None:
+            folder = any(each.startswith(f"{stem}/") for each in self.files)
+            return f"{self.place} has no {stem}.py" + (", only a folder of that name" if folder else "")
+        try:
+            tree = ast.parse(self.files[file])
+        except SyntaxError as error:
+            return f"{self.place}/{file}, line {error.lineno}: {error.msg}"
+        except (ValueError, RecursionError, MemoryError) as error:
+            return f"{self.place}/{file} cannot be read: {error}"
+        names = set(_names(tree.body))
+        if name in names or "*" in names or "__getattr__" in names:
+            return ""
+        return f"{self.place}/{file} has no {name!r}{did_you_mean(name, names)}"
+
+
+def _names(body: list[ast.stmt]) -> Iterator[str]:
+    """Names that statements at the top of a module may bind."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (each.asname or each.name.partition(".")[0] for each in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):
+            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+        else:
+            # an if, a try, a with: whatever stands in it may be bound
+            yield from (each.name for each in ast.walk(node) if isinstance(each, ast.ClassDef | ast.FunctionDef))
+            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+            for each in ast.walk(node):
+                if isinstance(each, ast.Import | ast.ImportFrom):
+                    yield from (alias.asname or alias.name.partition(".")[0] for alias in each.names)

@@ -1,0 +1,309 @@
+"""``FedJob``: a job written in Python instead of JSON. After NVFlare's class of this name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import FQCN
+
+from ..apis.executor import Executor
+from ..apis.filter import Filter
+from ..workflow.controller import Controller
+from .job_folder import JobDefinition, define_job
+from .job_meta import ALL_SITES, SERVER
+from .source_of import sources_of
+
+_SECTION: Final = {Filter: "filters", Controller: "workflows", Executor: "executors"}
+#: Apps of a job whose sites differ.
+_SERVER_APP: Final = "app_server"
+_CLIENTS_APP: Final = "app_clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A class, or a function that makes something, and its arguments: what a job says of an object."""
+
+    cls: Callable[..., Any]
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Its class path."""
+        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is sent to one target."""
+
+    component: Component
+    id: str = ""
+    tasks: list[str] = field(default_factory=list)
+    section: str = "components"
+
+
+class FedJob:
+    """Put components where they shall run, then ``export`` a folder, or hand ``archive`` to a job store.
+
+    .. code-block:: python
+
+        job = FedJob("means", min_clients=2)
+        job.to_server(FedJob.component(FedAvg, initial_model={"w": [0.0]}, min_clients=2, num_rounds=3))
+        job.to_clients(FedJob.component(IPCExchanger), tasks=["train"])
+        job.export("jobs/means")
+
+    Args:
+        name: of the job.
+        min_clients: it begins when so many of its sites are there, and goes on while so many are left.
+        mandatory_clients: it neither begins nor goes on without these.
+        agent_id: the agent that ``IPCExchanger`` works with.
+        resource_spec: by site, or ``"@ALL"``: how much of what it takes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        min_clients: int = 1,
+        mandatory_clients: Sequence[str] = (),
+        agent_id: str | None = None,
+        resource_spec: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        if isinstance(mandatory_clients, str):
+            raise TypeError(f"mandatory_clients must be a list of names, but is the text {mandatory_clients!r}")
+        self.name = name
+        self._meta: dict[str, Any] = {"name": name, "min_clients": min_clients}
+        if mandatory_clients:
+            self._meta["mandatory_clients"] = list(mandatory_clients)
+        if agent_id is not None:
+            self._meta["agent_id"] = agent_id
+        if resource_spec:
+            self._meta["resource_spec"] = {site: dict(spec) for site, spec in resource_spec.items()}
+        self._parts: dict[str, list[_Part]] = {}
+        self._custom: list[Path] = []
+
+    @staticmethod
+    def component(maker: Callable[..., Any], /, **args: Any) -> Component:
+        """Describe an object by its class and the arguments of its constructor; these are checked here.
+
+        Args:
+            maker: a class, or of your own code also a function that makes something.
+            args: plain values, and other components.
+
+        Raises:
+            TypeError: it is no class or function that can be named, or does not take these arguments.
+        """
+        name = getattr(maker, "__qualname__", "")
+        if not callable(maker) or not name.isidentifier():
+            raise TypeError(f"{maker!r} must be a class or function that stands at the top of a module")
+        if maker.__module__ == "__main__":
+            raise TypeError(f"{name} is of the program that makes the job; put it into a module of its own")
+        try:
+            inspect.signature(maker).bind_partial(**args)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        except ValueError:
+            # written in C, without a signature
+            pass
+        return Component(maker, args)
+
+    # -- putting together ----------------------------------------------------------------------------------------------
+
+    def to(
+        self,
+        component: Component | type,
+        target: str,
+        *,
+        tasks: Sequence[str] = ("*",),
+        id: str = "",
+        filter_type: Literal["task_data", "task_result"] = "task_result",
+    ) -> None:
+        """Have a component run at a target.
+
+        Args:
+            component: made by ``component``; a class alone stands for itself without arguments.
+            target: ``"server"``, the name of a site, or ``"@ALL"`` for all sites that have no parts of their own.
+            tasks: what an executor or a filter is for.
+            id: what others know it by; needed for what is no controller, executor or filter.
+            filter_type: what a filter is for: tasks, or results.
+
+        Raises:
+            TypeError: it is no component; an object was given instead of its description.
+            ValueError: controllers run at the server and executors at sites; others need an id.
+        """
+        part = self._part(component, id, list(tasks), filter_type)
+        if target != ALL_SITES:
+            FQCN.check_segment(target, "target")
+        if (part.section == "workflows") != (target == SERVER) and part.section in ("workflows", "executors"):
+            where = "the server" if part.section == "workflows" else "sites"
+            raise ValueError(f"{part.component.path} is for {where}, but its target is {target!r}")
+        self._parts.setdefault(target, []).append(part)
+
+    def to_server(self, component: Component | type, **options: Any) -> None:
+        """As ``to``, for the server."""
+        self.to(component, SERVER, **options)
+
+    def to_clients(self, component: Component | type, **options: Any) -> None:
+        """As ``to``, for all sites that have no parts of their own."""
+        self.to(component, ALL_SITES, **options)
+
+    def add_custom(self, path: str | os.PathLike[str]) -> None:
+        """Send a module or package along that components import; the components' own are found by themselves.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        source = Path(path)
+        if not source.is_dir() and source.suffix != ".py":
+            raise ConfigError(f"{source} must be a Python file or the folder of a package")
+        self._custom.append(source)
+
+    @staticmethod
+    def _part(component: Component | type, id: str, tasks: list[str], filter_type: str) -> _Part:
+        described = FedJob.component(component) if inspect.isclass(component) else component
+        if not isinstance(described, Component):
+            kind = type(described).__name__
+            raise TypeError(f"say FedJob.component({kind}, ...) instead of {described!r}: its arguments are needed")
+        cls = described.cls
+        bases = cls.__mro__ if inspect.isclass(cls) else ()
+        section = next((name for base, name in _SECTION.items() if base in bases), "components")
+        if section == "components" and not id:
+            raise ValueError(f"{described.path} is no controller, executor or filter: give it an id")
+        if section == "filters":
+            if filter_type not in ("task_data", "task_result"):
+                raise ValueError(f"filter_type must be 'task_data' or 'task_result', but is {filter_type!r}")
+            section = f"{filter_type}_filters"
+        return _Part(described, id, tasks, section)
+
+    # -- making it -----------------------------------------------------------------------------------------------------
+
+    def definition(self) -> JobDefinition:
+        """The job, checked.
+
+        Raises:
+            JobProblems: all that is wrong with it.
+            TypeError: an argument cannot be written as JSON.
+        """
+        apps = self._apps()
+        files = {"meta.json": _as_json({**self._meta, "deploy_map": {app: [who[-1]] for app, who in apps.items()}})}
+        for app, who in apps.items():
+            for target in who:
+                name = "config_fed_server" if target == SERVER else "config_fed_client"
+                config = _config(self._parts[target], server=target == SERVER)
+                files[f"{app}/config/{name}.json"] = _as_json(config)
+            described = [each for target in who for part in self._parts[target] for each in _within(part.component)]
+            for path, data in sources_of([each.cls for each in described], self._custom).items():
+                files[f"{app}/custom/{path}"] = data
+        return define_job(files, f"job {self.name!r}")
+
+    def archive(self) -> bytes:
+        """The job as a zip. Errors as ``definition``'s."""
+        return self.definition().archive()
+
+    def export(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the job as a folder, which takes the place of one that was exported there before.
+
+        Raises:
+            ConfigError: there is something else; or the job has mistakes, as in ``definition``.
+        """
+        target = Path(folder)
+        if target.exists() and not (target / "meta.json").is_file() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"{target} is there and is no job; name another folder, or remove it")
+        files = self.definition().files
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            fresh = Path(temporary, "new")
+            for path, data in files.items():
+                (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+                (fresh / path).write_bytes(data)
+            if target.exists():
+                shutil.rmtree(target)
+            os.rename(fresh, target)
+        return target
+
+    def export_job(self, job_root: str | os.PathLike[str]) -> Path:
+        """As ``export``, into the folder of the job's name below ``job_root``: NVFlare's name for it."""
+        return self.export(Path(job_root, self.name))
+
+    def _apps(self) -> dict[str, tuple[str, ...]]:
+        """By app, whose parts are in it; the last of them is the target in the deploy map."""
+        if set(self._parts) == {SERVER, ALL_SITES}:
+            return {"app": (SERVER, ALL_SITES)}
+        names = {SERVER: _SERVER_APP, ALL_SITES: _CLIENTS_APP}
+        return {names.get(target, f"app_{target}"): (target,) for target in self._parts}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(parts)} for {target}" for target, parts in self._parts.items())
+        return f"<FedJob {self.name}: {counts or 'empty'}>"
+
+
+def _config(parts: list[_Part], *, server: bool) -> dict[str, Any]:
+    """What a config file says of one side."""
+    config: dict[str, Any] = {"format_version": 2, ("workflows" if server else "executors"): []}
+    for part in parts:
+        described = _described(part.component, part.component.path)
+        if part.section.endswith("_filters"):
+            chains = config.setdefault(part.section, [])
+            same = next((chain for chain in chains if chain["tasks"] == part.tasks), None)
+            if same is None:
+                chains.append(same := {"tasks": part.tasks, "filters": []})
+            same["filters"].append(described)
+        elif part.section == "executors":
+            config["executors"].append({"tasks": part.tasks, "executor": described})
+        else:
+            config.setdefault(part.section, []).append({**({"id": part.id} if part.id else {}), **described})
+    return config
+
+
+def _described(component: Component, where: str) -> dict[str, Any]:
+    args = {name: _plain(value, f"{where}({name}=...)") for name, value in component.args.items()}
+    return {"path": component.path, **({"args": args} if args else {})}
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, Component):
+        return _described(value, where)
+    if isinstance(value, Enum):
+        return _plain(value.value, where)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(each, where) for each in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(each, where) for key, each in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, which a job's JSON cannot hold: give plain values, or "
+        "FedJob.component(...) of a class or function that makes it"
+    )
+
+
+def _within(component: Component) -> list[Component]:
+    """It, and those in its arguments."""
+    found, todo = [component], list(component.args.values())
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Component):
+            found.append(value)
+            todo.extend(value.args.values())
+        elif isinstance(value, list | tuple):
+            todo.extend(value)
+        elif isinstance(value, Mapping):
+            todo.extend(value.values())
+    return found
+
+
+def _as_json(tree: Mapping[str, Any]) -> bytes:
+    return json.dumps(tree, indent=2, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,196 @@
+"""Jobs as users write them: a folder, or a zip of it, with ``meta.json`` and a folder for each app."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .app_config import CLIENT_CONFIG, SERVER_CONFIG, AppConfig, SideConfig, parse_side
+from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files
+from .components import ComponentBuilder
+from .config_file import SUFFIXES, find_config, load_config
+from .custom_code import CustomCode
+from .job_meta import SERVER, JobMeta, parse_meta
+from .problems import JobProblems, Problem
+
+#: What editors and interpreters leave in folders; no part of a job.
+_LITTER: Final = frozenset({"__pycache__", "__MACOSX", ".DS_Store", ".git", ".mypy_cache", ".pytest_cache"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefinition:
+    """A job without mistakes, as far as its files can tell."""
+
+    meta: JobMeta
+    #: by name of the folder
+    apps: Mapping[str, AppConfig]
+    #: all files by path
+    files: Mapping[str, bytes]
+    #: what is no mistake and has no effect
+    warnings: tuple[Problem, ...] = ()
+
+    def archive(self) -> bytes:
+        """The whole job as a zip; the same files give the same bytes."""
+        return pack_files(self.files)
+
+    def app_archive(self, app: str) -> bytes:
+        """One app as a zip, with ``config`` and ``custom`` at its top: what ``deploy_app`` takes.
+
+        Raises:
+            KeyError: there is no app of that name.
+        """
+        if app not in self.apps:
+            raise KeyError(f"this job has no app {app!r}, only {sorted(self.apps)}")
+        top = f"{app}/"
+        return pack_files({path.removeprefix(top): data for path, data in self.files.items() if path.startswith(top)})
+
+    def check(self, builder: ComponentBuilder) -> list[Problem]:
+        """What a site or a server would refuse of it, by what its ``builder`` admits."""
+        return [problem for app in self.apps.values() for problem in builder.check(app)]
+
+
+def read_job(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_files: int = MAX_FILES,
+) -> JobDefinition:
+    """Read a job and check it as a whole; none of its code is run.
+
+    Args:
+        source: a folder, a zip file, or the bytes of one.
+
+    Raises:
+        JobProblems: all its mistakes, each with file and key.
+        ArchiveError: the archive itself is refused.
+        OSError: it cannot be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return define_job(_at_top(read_files(source, max_bytes=max_bytes, max_files=max_files)), "the job")
+    path = Path(source)
+    if path.is_dir():
+        return define_job(_read_folder(path, max_bytes, max_files), f"job {path}")
+    return define_job(_at_top(read_files(path, max_bytes=max_bytes, max_files=max_files)), f"job {path}")
+
+
+def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefinition:
+    """A job from its files by path.
+
+    Args:
+        what: the job's name in messages.
+
+    Raises:
+        JobProblems: all its mistakes.
+    """
+    kept = {path: data for path, data in files.items() if not _is_litter(path)}
+    meta, problems, warnings = _read_meta(kept)
+    apps: dict[str, AppConfig] = {}
+    for name, targets in meta.deploy_map.items():
+        needs = {
+            SERVER_CONFIG: meta.app_for(SERVER) == name,
+            CLIENT_CONFIG: any(target != SERVER for target in targets),
+        }
+        apps[name], wrong, odd = _read_app(name, needs, kept)
+        problems += wrong
+        warnings += odd
+    if problems:
+        raise JobProblems(f"{what} has {len(problems)} mistake{'s' * (len(problems) > 1)}", problems)
+    tops = {path.partition("/")[0] for path in kept if "/" in path}
+    warnings += [Problem(top, "", "is no app of the deploy map, and goes nowhere") for top in sorted(tops - set(apps))]
+    return JobDefinition(meta=meta, apps=apps, files=kept, warnings=tuple(warnings))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _read_folder(folder: Path, max_bytes: int, max_files: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    left = max_bytes
+    for parent, folders, names in os.walk(folder):
+        linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        folders[:] = sorted(set(folders) - _LITTER - set(linked))
+        for name in sorted([*names, *linked]):
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if _is_litter(relative):
+                continue
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                problems.append(Problem(relative, "", "is neither a file nor a folder (a symlink?); put a copy there"))
+                continue
+            left -= status.st_size
+            if left < 0 or len(files) >= max_files:
+                raise ArchiveError(f"{folder} has more than {max_bytes} bytes, or more than {max_files} files")
+            files[relative] = path.read_bytes()
+    if problems:
+        raise JobProblems(f"job {folder} cannot be read", problems)
+    return files
+
+
+def _at_top(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Files of an archive; if all stand in one folder, as when a folder was zipped, without it."""
+    kept = {path: data for path, data in files.items() if not _is_litter(path)}
+    tops = {path.partition("/")[0] for path in kept}
+    if len(tops) == 1 and all("/" in path for path in kept):
+        return {path.partition("/")[2]: data for path, data in kept.items()}
+    return kept
+
+
+def _is_litter(path: str) -> bool:
+    return path.endswith((".pyc", ".pyo")) or not _LITTER.isdisjoint(path.split("/"))
+
+
+# -- what they say -----------------------------------------------------------------------------------------------------
+
+
+def _read_meta(files: Mapping[str, bytes]) -> tuple[JobMeta, list[Problem], list[Problem]]:
+    file, problems = find_config("meta", files)
+    if file is None:
+        return JobMeta(name=""), problems, []
+    tree, problems = load_config(file, files[file])
+    return (JobMeta(name=""), problems, []) if problems else parse_meta(tree, file)
+
+
+def _read_app(
+    name: str, needs: Mapping[str, bool], files: Mapping[str, bytes]
+) -> tuple[AppConfig, list[Problem], list[Problem]]:
+    top = f"{name}/"
+    if not any(path.startswith(top) for path in files):
+        problem = Problem(name, "", "is in the deploy map, but there is no such folder")
+        return AppConfig(name=name), [problem], []
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    sides: dict[str, SideConfig | None] = {}
+    for stem, needed in needs.items():
+        sides[stem], wrong, odd = _read_side(f"{top}config/{stem}", files, needed)
+        problems += wrong
+        warnings += odd
+    below = f"{top}custom/"
+    custom = {
+        path.removeprefix(below): data
+        for path, data in files.items()
+        if path.startswith(below) and path.endswith(".py")
+    }
+    app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=custom)
+    # what a site admits is the site's to say; here all is
+    checked = ComponentBuilder(["*"], allow_custom=True).check(app)
+    return app, [*problems, *checked, *CustomCode(custom, f"{name}/custom").shadows()], warnings
+
+
+def _read_side(
+    stem: str, files: Mapping[str, bytes], needed: bool
+) -> tuple[SideConfig | None, list[Problem], list[Problem]]:
+    if not needed and not any(stem + suffix in files for suffix in SUFFIXES):
+        return None, [], []
+    file, problems = find_config(stem, files)
+    if file is None:
+        return None, problems, []
+    tree, problems = load_config(file, files[file])
+    if problems:
+        return None, problems, []
+    return parse_side(tree, file, server=stem.endswith(SERVER_CONFIG))

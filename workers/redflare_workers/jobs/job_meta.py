@@ -1,0 +1,235 @@
+"""What a job says of itself: ``meta.json``, with NVFlare's keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import FQCN
+
+from .problems import Problem
+from .words import did_you_mean, listed
+
+#: In a deploy map: the server and all sites that are not named elsewhere in it.
+ALL_SITES: Final = "@ALL"
+#: In a deploy map: the server, whatever its name is.
+SERVER: Final = "server"
+
+_KNOWN: Final = frozenset({"name", "min_clients", "mandatory_clients", "deploy_map", "agent_id", "resource_spec"})
+_NAME_LENGTH: Final = 200
+_MAX_CLIENTS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMeta:
+    """A meta that was checked."""
+
+    name: str
+    #: the job begins when so many of its sites are there, and goes on while so many are left
+    min_clients: int = 1
+    #: it neither begins nor goes on without these
+    mandatory_clients: tuple[str, ...] = ()
+    #: by app folder: the sites it goes to
+    deploy_map: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: the agent that ``IPCExchanger`` works with
+    agent_id: str | None = None
+    #: by site, or ``@ALL``: how much of what it takes
+    resource_spec: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    #: keys that are not ours; components find them in the job's meta
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def named_clients(self) -> tuple[str, ...] | None:
+        """The sites of the deploy map; None: all that there are."""
+        sites = [site for targets in self.deploy_map.values() for site in targets]
+        return None if ALL_SITES in sites else tuple(site for site in sites if site != SERVER)
+
+    def app_for(self, target: str) -> str | None:
+        """The app that goes to a site, or to ``"server"``; None: this job is not for it."""
+        for app, targets in self.deploy_map.items():
+            if target in targets:
+                return app
+        return next((app for app, targets in self.deploy_map.items() if ALL_SITES in targets), None)
+
+    def resources_for(self, site: str) -> dict[str, float]:
+        """How much of what it takes at a site."""
+        return {**self.resource_spec.get(ALL_SITES, {}), **self.resource_spec.get(site, {})}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in ``meta.json``."""
+        meta: dict[str, Any] = {
+            "name": self.name,
+            "min_clients": self.min_clients,
+            "mandatory_clients": list(self.mandatory_clients),
+            "deploy_map": {app: list(targets) for app, targets in self.deploy_map.items()},
+            "agent_id": self.agent_id,
+            "resource_spec": {site: dict(spec) for site, spec in self.resource_spec.items()},
+            **self.extra,
+        }
+        return {key: value for key, value in meta.items() if value or key in self.extra}
+
+
+def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMeta, list[Problem], list[Problem]]:
+    """A meta from what its file holds.
+
+    Returns:
+        the meta, in which what is wrong is left out; all mistakes; and warnings, of keys that have no effect here.
+    """
+    reader = _Reader(data, file)
+    deploy_map = reader.deploy_map()
+    meta = JobMeta(
+        name=reader.name(),
+        min_clients=reader.min_clients(),
+        mandatory_clients=reader.mandatory_clients(),
+        deploy_map=deploy_map,
+        agent_id=reader.agent_id(),
+        resource_spec=reader.resource_spec(),
+        extra={key: value for key, value in data.items() if key not in _KNOWN},
+    )
+    reader.compare(meta)
+    warnings = [
+        Problem(file, key, f"is not a key of redflare's and has no effect{did_you_mean(key, _KNOWN)}")
+        for key in meta.extra
+    ]
+    return meta, reader.problems, warnings
+
+
+class _Reader:
+    """Reads one key after the other and notes what is wrong."""
+
+    def __init__(self, data: Mapping[str, Any], file: str) -> None:
+        self.data = data
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def name(self) -> str:
+        name = self.data.get("name")
+        if not isinstance(name, str) or not name.strip() or len(name) > _NAME_LENGTH or not name.isprintable():
+            self._add("name", f"must be a text of 1 to {_NAME_LENGTH} characters, but is {name!r}")
+            return ""
+        return name
+
+    def min_clients(self) -> int:
+        value = self.data.get("min_clients", 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_CLIENTS:
+            self._add("min_clients", f"must be a whole number from 1 to {_MAX_CLIENTS}, but is {value!r}")
+            return 1
+        return value
+
+    def mandatory_clients(self) -> tuple[str, ...]:
+        value = self.data.get("mandatory_clients")
+        return () if value is None else self._sites("mandatory_clients", value, admitted=())
+
+    def agent_id(self) -> str | None:
+        value = self.data.get("agent_id")
+        return None if value is None or not self._is_segment("agent_id", value) else str(value)
+
+    def deploy_map(self) -> dict[str, tuple[str, ...]]:
+        value = self.data.get("deploy_map")
+        if not isinstance(value, dict) or not value:
+            self._add("deploy_map", f'must say which app goes where, like {{"app": ["@ALL"]}}, but is {value!r}')
+            return {}
+        found: dict[str, tuple[str, ...]] = {}
+        apps: dict[str, str] = {}
+        for app, targets in value.items():
+            key = f"deploy_map.{app}"
+            if not self._is_segment(key, app, "the app's name"):
+                continue
+            found[app] = self._sites(key, _listed_targets(targets), admitted=(ALL_SITES, SERVER))
+            for site in found[app]:
+                if site in apps:
+                    self._add(key, f"{site!r} gets app {apps[site]!r} already; a site has one app of a job")
+                apps.setdefault(site, app)
+            if not targets:
+                self._add(key, "names no site; leave the app out, or say where it goes")
+        return found
+
+    def resource_spec(self) -> dict[str, dict[str, float]]:
+        value = self.data.get("resource_spec")
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self._add("resource_spec", f'must be a dict like {{"site-1": {{"num_of_gpus": 1}}}}, but is {value!r}')
+            return {}
+        found: dict[str, dict[str, float]] = {}
+        for site, spec in value.items():
+            key = f"resource_spec.{site}"
+            if site != ALL_SITES and not self._is_segment(key, site, "the site's name"):
+                continue
+            if not isinstance(spec, dict):
+                self._add(key, f"must be a dict of numbers, but is {spec!r}")
+                continue
+            found[site] = {name: amount for name, amount in spec.items() if self._is_amount(f"{key}.{name}", amount)}
+        return found
+
+    def compare(self, meta: JobMeta) -> None:
+        """What is right by itself and wrong together."""
+        clients = meta.named_clients
+        if not meta.deploy_map or self.problems:
+            return
+        if meta.app_for(SERVER) is None:
+            self._add("deploy_map", f"no app goes to {SERVER!r}; name it, or {ALL_SITES!r}")
+        if clients is None:
+            return
+        if not clients:
+            self._add("deploy_map", f"no app goes to a site; name some, or {ALL_SITES!r}")
+        elif len(clients) < meta.min_clients:
+            self._add("min_clients", f"is {meta.min_clients}, but the deploy map names {len(clients)}")
+        if missing := set(meta.mandatory_clients) - set(clients):
+            self._add("mandatory_clients", f"{listed(missing)} have no app in the deploy map")
+        if missing := set(meta.resource_spec) - {*clients, ALL_SITES, SERVER}:
+            self._add("resource_spec", f"{listed(missing)} have no app in the deploy map")
+
+    def _sites(self, key: str, value: Any, admitted: tuple[str, ...]) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            self._add(key, f"must be a list of names of sites, but is {value!r}")
+            return ()
+        sites: list[str] = []
+        for place, each in enumerate(value):
+            site = each
+            if isinstance(each, str):
+                # NVFlare does not mind the case of these two
+                site = next((word for word in admitted if word.casefold() == each.casefold()), each)
+            if site in admitted or self._is_segment(f"{key}[{place}]", site, "the site's name"):
+                if site == SERVER and not admitted:
+                    self._add(f"{key}[{place}]", f"{SERVER!r} is the server, not a site")
+                elif site in sites:
+                    self._add(f"{key}[{place}]", f"{site!r} is there more than once")
+                else:
+                    sites.append(site)
+        return tuple(sites)
+
+    def _is_segment(self, key: str, value: Any, what: str = "it") -> bool:
+        try:
+            FQCN.check_segment(value, what)
+        except (ConfigError, TypeError) as error:
+            self._add(key, str(error))
+            return False
+        return True
+
+    def _is_amount(self, key: str, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            self._add(key, f"must be a number >= 0, but is {value!r}")
+            return False
+        return True
+
+    def _add(self, key: str, text: str) -> None:
+        self.problems.append(Problem(self.file, key, text))
+
+
+def _listed_targets(targets: Any) -> Any:
+    """NVFlare's other ways to write a list of sites: one name, ``{"targets": [...]}``, or such dicts in a list."""
+    if isinstance(targets, str):
+        return [targets]
+    if isinstance(targets, dict) and set(targets) in ({"targets"}, {"sites"}):
+        return _listed_targets(next(iter(targets.values())))
+    if isinstance(targets, list) and any(isinstance(each, dict) for each in targets):
+        flat: list[Any] = []
+        for each in targets:
+            inner = _listed_targets(each)
+            flat.extend(inner if isinstance(inner, list) and isinstance(each, dict) else [each])
+        return flat
+    return targets

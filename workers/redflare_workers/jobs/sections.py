@@ -1,0 +1,23 @@
+"""The sections of a config in the order in which their components are made, and what each must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..apis.executor import Executor
+from ..apis.filter import Filter
+from ..workflow.controller import Controller
+from .app_config import ComponentSpec, SideConfig
+
+
+def specs_of(side: SideConfig) -> Iterator[tuple[type, ComponentSpec]]:
+    """All components of a config with their kinds; each may refer to those before it."""
+    for spec in side.components:
+        yield object, spec
+    for spec in side.workflows:
+        yield Controller, spec
+    for executor in side.executors:
+        yield Executor, executor.executor
+    for chain in (*side.task_data_filters, *side.task_result_filters):
+        for spec in chain.filters:
+            yield Filter, spec

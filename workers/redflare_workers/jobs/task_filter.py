@@ -1,0 +1,41 @@
+"""A filter that is for some tasks only."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from ..apis.filter import Filter
+from ..apis.fl_constant import FLContextKey
+from ..apis.fl_context import FLContext
+from ..apis.shareable import Shareable
+
+
+class TaskFilter(Filter):
+    """Hands what belongs to its tasks to a filter, and everything else on as it is.
+
+    Args:
+        inner: the filter.
+        tasks: names of tasks, or patterns with ``*``.
+    """
+
+    def __init__(self, inner: Filter, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.tasks = tuple(tasks)
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        self.inner.handle_event(event_type, fl_ctx)
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        task = fl_ctx.get_prop(FLContextKey.TASK_NAME) or ""
+        if any(fnmatch.fnmatchcase(task, pattern) for pattern in self.tasks):
+            return self.inner.process(shareable, fl_ctx)
+        return shareable
+
+    def __repr__(self) -> str:
+        return f"<TaskFilter {self.inner!r} for {', '.join(self.tasks)}>"

@@ -1,0 +1,232 @@
+"""``AuxRunner``: messages of components to components of the same topic in other processes. After NVFlare's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.request import Answer, Request
+
+from ..apis.fl_component import FLComponent
+from ..apis.fl_constant import ReturnCode
+from ..apis.fl_context import FLContext
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from ..shareable_message import from_message, to_message
+from .post import Post, Replies, checked_targets, outgoing
+from .wire import AUX, MESSAGE, SEND, TOPIC
+
+#: Called as ``handler(topic=, request=, fl_ctx=)``; returns the reply.
+AuxMessageHandler: TypeAlias = Callable[..., Shareable]
+
+
+class ContextMaker(Protocol):
+    """What messaging needs of an engine."""
+
+    def new_context(self) -> FLContext: ...
+
+
+class AuxRunner(FLComponent):
+    """The aux messages of one engine.
+
+    Args:
+        engine: makes the contexts in which handlers run.
+        post: sends.
+    """
+
+    def __init__(self, engine: ContextMaker, post: Post) -> None:
+        self._engine = engine
+        self._post = post
+        self._guard = threading.Lock()
+        self._handlers: dict[str, AuxMessageHandler] = {}
+
+    # -- receiving -----------------------------------------------------------------------------------------------------
+
+    def register_aux_message_handler(self, topic: str, message_handle_func: AuxMessageHandler) -> None:
+        """Let a function handle the messages of a topic: ``func(topic=, request=, fl_ctx=)``, which returns the reply.
+
+        Raises:
+            TypeError: the topic is not a str, or the handler cannot be called.
+            ValueError: the topic is empty, there is no handler, or the topic has one already.
+        """
+        if not isinstance(topic, str):
+            raise TypeError(f"topic must be a str, but got {type(topic).__name__}")
+        if not topic:
+            raise ValueError("topic must not be empty")
+        if message_handle_func is None:
+            raise ValueError(f"the handler of topic {topic!r} is missing")
+        if not callable(message_handle_func):
+            raise TypeError(f"the handler of topic {topic!r} is a {type(message_handle_func).__name__}: not callable")
+        with self._guard:
+            if topic in self._handlers:
+                raise ValueError(f"topic {topic!r} has a handler already")
+            self._handlers[topic] = message_handle_func
+
+    def dispatch(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        """Have a message handled, and return the reply; the sender's props become the context's peer context.
+
+        Its return code says what went wrong: BAD_REQUEST_DATA, TOPIC_UNKNOWN, MISSING_PEER_CONTEXT, BAD_PEER_CONTEXT,
+        HANDLER_EXCEPTION, or ERROR when the handler returned no Shareable.
+        """
+        if not isinstance(request, Shareable):
+            self.log_error(fl_ctx, f"message {topic!r} must be a Shareable, but is a {type(request).__name__}")
+            return make_reply(ReturnCode.BAD_REQUEST_DATA)
+        reply = self._handle(topic, request, fl_ctx)
+        if jar := request.get_cookie_jar():
+            reply.set_cookie_jar(jar)
+        return reply
+
+    def on_request(self, request: Request) -> Answer:
+        """Deal with a message that came to the cell."""
+        topic, carried = request.meta.get(TOPIC), request.meta.get(MESSAGE)
+        with self._engine.new_context() as fl_ctx:
+            if not isinstance(topic, str) or not isinstance(carried, dict):
+                reply = make_reply(ReturnCode.BAD_REQUEST_DATA)
+            else:
+                reply = self.dispatch(topic, self._read(carried, request, fl_ctx), fl_ctx)
+        meta, data = to_message(reply)
+        return ReturnCode.OK, {MESSAGE: meta}, data
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def send_aux_request(
+        self,
+        targets: str | Sequence[str],
+        topic: str,
+        request: Shareable,
+        timeout: float,
+        fl_ctx: FLContext,
+        optional: bool = False,
+        secure: bool = False,
+    ) -> dict[str, Shareable]:
+        """Ask peers, and wait for their replies.
+
+        Args:
+            targets: names of peers.
+            timeout: seconds to wait; 0: tell them, and wait for nothing.
+            optional: it may fail, and is then logged at DEBUG only.
+            secure: without effect; what protects messages is TLS between each process and Redis.
+
+        Returns:
+            The reply of each by name. Of one that gave none the return code says why: TIMEOUT, TASK_ABORTED (the run
+            was aborted meanwhile), SERVICE_UNAVAILABLE, COMMUNICATION_ERROR (nobody has that name, or the message could
+            not be sent); the header ``__error__`` tells more. Empty when the timeout is 0.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: the topic is empty, the timeout < 0, or (EncodeError) the message holds what cannot be sent.
+        """
+        names = checked_targets(targets)
+        self._check(topic, request, timeout)
+        fqcns = self._post.fqcns(names)
+        message = outgoing(request, fl_ctx)
+        message.set_header(ReservedHeaderKey.TOPIC, topic)
+        if timeout == 0:
+            self._tell(topic, names, fqcns, message, fl_ctx, optional)
+            return {}
+        replies = Replies(names)
+        for name in names:
+            if name not in fqcns:
+                replies.put(name, _nobody(name))
+        asked = self._post.ask(AUX, SEND, fqcns, {TOPIC: topic}, message, replies) if fqcns else None
+        try:
+            replies.wait(timeout, fl_ctx.get_run_abort_signal())
+        finally:
+            if asked is not None:
+                asked.cancel()
+        told = replies.read()
+        self._log_failures(topic, told, fl_ctx, optional)
+        return told
+
+    def fire_and_forget_aux_request(
+        self,
+        targets: str | Sequence[str],
+        topic: str,
+        request: Shareable,
+        fl_ctx: FLContext,
+        optional: bool = False,
+        secure: bool = False,
+    ) -> dict[str, Shareable]:
+        """Tell peers something; it stands in Redis until they have dealt with it. Always returns an empty dict."""
+        return self.send_aux_request(targets, topic, request, 0.0, fl_ctx, optional=optional, secure=secure)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _handle(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        handler = self._handlers.get(topic)
+        if handler is None:
+            self.log_error(fl_ctx, f"there is no handler for aux messages of topic {topic!r}")
+            return make_reply(ReturnCode.TOPIC_UNKNOWN)
+        props = request.get_peer_props()
+        if not props:
+            self.log_error(fl_ctx, f"aux message {topic!r} does not say who sent it")
+            return make_reply(ReturnCode.MISSING_PEER_CONTEXT)
+        if not isinstance(props, dict):
+            self.log_error(fl_ctx, f"the sender's props in aux message {topic!r} are a {type(props).__name__}, no dict")
+            return make_reply(ReturnCode.BAD_PEER_CONTEXT)
+        fl_ctx.set_peer_context(peer_context(props))
+        try:
+            reply = handler(topic=topic, request=request, fl_ctx=fl_ctx)
+        except Exception:
+            self.log_exception(fl_ctx, f"the handler of aux message {topic!r} failed")
+            return make_reply(ReturnCode.HANDLER_EXCEPTION)
+        if isinstance(reply, Shareable):
+            return reply
+        self.log_error(fl_ctx, f"the handler of aux message {topic!r} returned a {type(reply).__name__}: no Shareable")
+        return make_reply(ReturnCode.ERROR)
+
+    def _read(self, carried: dict[str, Any], request: Request, fl_ctx: FLContext) -> Any:
+        """The Shareable of a message; None: it holds none."""
+        try:
+            return from_message(carried, request.data)
+        except BlobMissing:
+            # the sender is asked for it once more
+            raise
+        except RedflareError as error:
+            self.log_error(fl_ctx, f"an aux message from {request.origin} cannot be read: {error}")
+            return None
+
+    def _tell(
+        self,
+        topic: str,
+        names: list[str],
+        fqcns: dict[str, str],
+        message: Shareable,
+        fl_ctx: FLContext,
+        optional: bool,
+    ) -> None:
+        unknown = {name: _nobody(name) for name in names if name not in fqcns}
+        self._log_failures(topic, unknown, fl_ctx, optional)
+        self._post.tell(AUX, SEND, fqcns, {TOPIC: topic}, message)
+
+    def _log_failures(self, topic: str, told: dict[str, Shareable], fl_ctx: FLContext, optional: bool) -> None:
+        for name, reply in told.items():
+            if (error := reply.get_header(ReservedHeaderKey.ERROR)) is not None:
+                log = self.log_debug if optional else self.log_error
+                log(fl_ctx, f"aux message {topic!r} to {name}: {reply.get_return_code()}: {error}")
+
+    @staticmethod
+    def _check(topic: object, request: object, timeout: object) -> None:
+        if not isinstance(topic, str):
+            raise TypeError(f"topic must be a str, but got {type(topic).__name__}")
+        if not topic:
+            raise ValueError("topic must not be empty")
+        if not isinstance(request, Shareable):
+            raise TypeError(f"request must be a Shareable, but got {type(request).__name__}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be a number of seconds, but got {type(timeout).__name__}")
+        if timeout < 0:
+            raise ValueError(f"timeout must be >= 0 seconds, but got {timeout}")
+
+
+def peer_context(props: dict[str, Any]) -> FLContext:
+    """The context of a peer, as its public props tell."""
+    context = FLContext()
+    context.set_public_props(props)
+    return context
+
+
+def _nobody(name: str) -> Shareable:
+    text = f"there is no peer of the name {name!r}"
+    return make_reply(ReturnCode.COMMUNICATION_ERROR, {ReservedHeaderKey.ERROR: text})

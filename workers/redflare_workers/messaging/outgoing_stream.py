@@ -1,0 +1,275 @@
+"""One stream at its sender: produce, send, wait for the replies, hand them to the producer; a window at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redflare_broker.errors import RedflareError
+from redflare_broker.multicast import Multicast
+
+from ..apis.fl_constant import ReturnCode
+from ..apis.fl_context import FLContext
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from ..apis.streaming import ObjectProducer, ProgressCallback, StreamContext, StreamContextKey, StreamProgress
+from .post import Post, Replies, is_triggered, outgoing, watching
+from .stream_session import CONTEXT, GRANTED
+from .wire import CHANNEL, END, OBJECT, RC, SEQ, STREAM, STREAM_ID, TOPIC, WINDOW
+
+logger = logging.getLogger(__name__)
+
+#: Seconds without Redis after which a stream is given up.
+_PATIENCE: Final = 600.0
+#: Seconds between two looks at a target that is late, at most.
+_LOOK_AGAIN: Final = 1.0
+#: Heartbeats after which one that has not come is missing.
+_MISSED: Final = 1.5
+#: Seconds that a target has at least once its connection is back: its cell may pause for a second before it writes.
+_BACK: Final = 5.0
+#: What a context has only at a receiver; one that passes a stream on does not pass these on.
+_OF_RECEIVER: Final = frozenset({StreamContextKey.RC, StreamContextKey.END_STREAM})
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """An object that is on its way."""
+
+    replies: Replies
+    timeout: float
+    nbytes: int
+    since: float
+    asked: Multicast | None = None
+
+
+class _Aborted(Exception):
+    """The run was aborted, or the streamer shut down."""
+
+
+class OutgoingStream:
+    """One stream; ``run`` it, once.
+
+    Args:
+        fqcns: of the targets' cells, by name.
+        context: the sender's stream context.
+        optional: failures are logged at DEBUG only.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        stream_id: str,
+        fqcns: dict[str, str],
+        producer: ObjectProducer,
+        context: StreamContext,
+        fl_ctx: FLContext,
+        *,
+        optional: bool,
+        progress_cb: ProgressCallback | None,
+    ) -> None:
+        self._post = post
+        self._id = stream_id
+        self._fqcns = fqcns
+        self._producer = producer
+        self._context = context
+        self._fl_ctx = fl_ctx
+        self._optional = optional
+        self._progress_cb = progress_cb
+        self._abort_signal = fl_ctx.get_run_abort_signal()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._flights: deque[_Flight] = deque()
+        self._sent = 0
+        self._answered = 0
+        self._nbytes = 0
+        #: how many objects may be on their way: one, until the targets have granted more
+        self._credit = 1
+        self._window = max(1, int(producer.window))
+        self._exhausted = False
+        #: by target: when it last answered
+        self._heard: dict[str, float] = {}
+        #: by target that is late: since when, and until when it is excused; and those that are cut off
+        self._late: dict[str, float] = {}
+        self._excused: dict[str, float] = {}
+        self._cut_off: set[str] = set()
+        self._began = time.monotonic()
+
+    def run(self) -> tuple[str, Any]:
+        """Stream to the end; return code and result."""
+        rc = ReturnCode.TASK_ABORTED
+        try:
+            with watching(self._abort_signal, self._changed):
+                rc, result = self._stream()
+                return rc, result
+        except _Aborted:
+            return ReturnCode.TASK_ABORTED, None
+        finally:
+            for flight in self._flights:
+                if flight.asked is not None:
+                    flight.asked.cancel()
+            self._tell_end(ReturnCode.TASK_ABORTED if rc == ReturnCode.ERROR else rc)
+
+    def stop(self) -> None:
+        """From any thread: end it as if the run were aborted."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _stream(self) -> tuple[str, Any]:
+        while True:
+            self._check_aborted()
+            while not self._exhausted and len(self._flights) < self._credit:
+                self._send_next()
+                self._check_aborted()
+            if not self._flights:
+                return ReturnCode.OK, None
+            flight = self._flights[0]
+            self._wait(flight)
+            self._flights.popleft()
+            replies = flight.replies.read()
+            self._account(flight, replies)
+            result = self._producer.process_replies(replies, self._context, self._fl_ctx)
+            if result is not None:
+                self._check_aborted()
+                # an empty result means failure, by convention
+                return (ReturnCode.OK if result else ReturnCode.ERROR), result
+
+    def _send_next(self) -> None:
+        produced = self._producer.produce(self._context, self._fl_ctx)
+        message, timeout = produced if isinstance(produced, tuple) else (produced, 0.0)
+        if message is None:
+            self._exhausted = True
+            return
+        who = type(self._producer).__name__
+        if not isinstance(message, Shareable):
+            raise TypeError(f"{who} must produce a Shareable, but made a {type(message).__name__}")
+        if not isinstance(timeout, float):
+            raise TypeError(f"{who} must give the timeout as a float, but gave a {type(timeout).__name__}")
+        if timeout <= 0:
+            raise ValueError(f"{who} must give a timeout > 0 seconds, but gave {timeout}")
+        meta: dict[str, Any] = {STREAM_ID: self._id, SEQ: self._sent}
+        if self._sent == 0:
+            message = outgoing(message, self._fl_ctx)
+            message.set_header(CONTEXT, {key: self._context[key] for key in self._context.keys() - _OF_RECEIVER})
+            meta[CHANNEL] = self._context[StreamContextKey.CHANNEL]
+            meta[TOPIC] = self._context[StreamContextKey.TOPIC]
+            meta[WINDOW] = self._window
+        replies = Replies(self._fqcns, self._changed)
+        flight = _Flight(replies=replies, timeout=timeout, nbytes=_size(message), since=time.monotonic())
+        self._flights.append(flight)
+        self._sent += 1
+        flight.asked = self._post.ask(STREAM, OBJECT, self._fqcns, meta, message, replies)
+
+    def _wait(self, flight: _Flight) -> None:
+        """Wait until all targets have answered, or will not any more."""
+        while True:
+            with self._changed:
+                missing = flight.replies.missing()
+                if not missing:
+                    return
+                self._check_aborted()
+                now = time.monotonic()
+                due = min(self._due(flight, name) for name in missing)
+                if due > now:
+                    self._changed.wait(min(due - now, 3600.0))
+                    continue
+                late = [name for name in missing if self._due(flight, name) <= now]
+            for name in late:
+                if (left := self._excuse(name, flight)) > 0:
+                    self._excused[name] = time.monotonic() + left
+                    continue
+                text = f"{name} did not answer an object of stream {self._id} within {flight.timeout:g} s"
+                flight.replies.put(name, make_reply(ReturnCode.TIMEOUT, {ReservedHeaderKey.ERROR: text}))
+
+    def _last_answer(self, flight: _Flight, name: str) -> float:
+        return max(flight.since, self._heard.get(name, 0.0))
+
+    def _due(self, flight: _Flight, name: str) -> float:
+        """When a target that does not answer counts as lost; what is still being written has more time."""
+        written = flight.asked is None or flight.asked.is_written(name)
+        due = self._last_answer(flight, name) + (flight.timeout if written else max(_PATIENCE, flight.timeout))
+        return max(due, self._excused.get(name, 0.0))
+
+    def _excuse(self, name: str, flight: _Flight) -> float:
+        """Seconds that a target that is late has still, because it was cut off from Redis, or we were; 0: it is lost.
+
+        Whether it is cut off shows in its heartbeat: is there one since it is late? Then it is only slow. One that is
+        dead has none at all any more.
+        """
+        cell, now = self._post.cell, time.monotonic()
+        if cell is None or now - self._last_answer(flight, name) >= max(_PATIENCE, flight.timeout):
+            return 0.0
+        late_since = self._late.setdefault(name, now)
+        try:
+            sign = cell.sign_of(self._fqcns[name])
+        except RedflareError as error:
+            logger.debug("stream %s: nothing is known of %s: %s", self._id, name, error)
+            self._late[name] = now
+            self._cut_off.add(name)
+            return _LOOK_AGAIN
+        if sign is None:
+            return 0.0
+        if sign.age >= now - late_since:
+            if sign.age > _MISSED * sign.interval:
+                self._cut_off.add(name)
+            return min(sign.interval / 4, _LOOK_AGAIN)
+        if name not in self._cut_off:
+            return 0.0
+        # it is back: it has the whole timeout once more, and connects all it needs first
+        self._cut_off.discard(name)
+        del self._late[name]
+        return max(flight.timeout, _BACK)
+
+    def _account(self, flight: _Flight, replies: dict[str, Shareable]) -> None:
+        now = time.monotonic()
+        self._heard.update(dict.fromkeys(self._fqcns, now))
+        self._late.clear()
+        self._excused.clear()
+        self._cut_off.clear()
+        granted = [reply.get_header(GRANTED) for reply in replies.values()]
+        if self._answered == 0 and all(isinstance(each, int) and each > 0 for each in granted):
+            self._credit = min(self._window, *granted)
+        for name, reply in replies.items():
+            if (error := reply.get_header(ReservedHeaderKey.ERROR)) is not None:
+                level = logging.DEBUG if self._optional else logging.ERROR
+                text = "stream %s to %s, object %d: %s: %s"
+                logger.log(level, text, self._id, name, self._answered, reply.get_return_code(), error)
+        self._answered += 1
+        self._nbytes += flight.nbytes
+        if self._progress_cb is not None:
+            self._progress_cb(StreamProgress(objects=self._answered, nbytes=self._nbytes, seconds=now - self._began))
+
+    def _check_aborted(self) -> None:
+        if self._stopped or is_triggered(self._abort_signal):
+            raise _Aborted
+
+    def _tell_end(self, rc: str) -> None:
+        """Targets whose consumer still waits for more are told that nothing comes."""
+        if not self._sent:
+            return
+        try:
+            self._post.tell(STREAM, END, self._fqcns, {STREAM_ID: self._id, RC: rc})
+        except RedflareError as error:
+            logger.debug("stream %s: its end is not told: %s", self._id, error)
+
+    def __repr__(self) -> str:
+        return f"<OutgoingStream {self._id} to {sorted(self._fqcns)}: {self._answered} of {self._sent} answered>"
+
+
+def _size(message: Shareable) -> int:
+    """Bytes of what a message carries, roughly: its buffers."""
+    sizes = (getattr(value, "nbytes", None) or _length(value) for key, value in message.items() if key != "__headers__")
+    return sum(sizes)
+
+
+def _length(value: object) -> int:
+    if isinstance(value, bytes | bytearray):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(getattr(each, "nbytes", None) or _length(each) for each in value.values())
+    return 0

@@ -1,0 +1,202 @@
+"""``Post``: what an engine sends to its peers, by their names, and what they answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redflare_broker.cell import Cell
+from redflare_broker.errors import EncodeError, RedflareError
+from redflare_broker.multicast import Multicast
+from redflare_broker.request import Reply, ReplyCode
+
+from ..apis.fl_constant import ReturnCode
+from ..apis.fl_context import FLContext
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
+from ..apis.signal import Signal
+from ..shareable_message import from_message, to_message
+from .wire import MESSAGE, TO
+
+logger = logging.getLogger(__name__)
+
+#: What a cell answers by itself, in the words of a Shareable.
+_CODES: Final = {
+    ReplyCode.TIMEOUT: ReturnCode.TIMEOUT,
+    ReplyCode.ABORTED: ReturnCode.TASK_ABORTED,
+    ReplyCode.BAD_REQUEST_DATA: ReturnCode.BAD_REQUEST_DATA,
+    ReplyCode.TOPIC_UNKNOWN: ReturnCode.SERVICE_UNAVAILABLE,
+    ReplyCode.HANDLER_EXCEPTION: ReturnCode.HANDLER_EXCEPTION,
+    ReturnCode.SERVICE_UNAVAILABLE: ReturnCode.SERVICE_UNAVAILABLE,
+}
+
+
+class Replies:
+    """The replies to one message, by the name of who answers; thread-safe.
+
+    Args:
+        changed: shared by those who wait for several messages at once.
+    """
+
+    def __init__(self, names: Iterable[str], changed: threading.Condition | None = None) -> None:
+        self.names = list(names)
+        self.changed = changed or threading.Condition()
+        self._told: dict[str, Reply | Shareable] = {}
+
+    def put(self, name: str, reply: Reply | Shareable) -> None:
+        """Note what a peer answered; the first answer counts."""
+        with self.changed:
+            self._told.setdefault(name, reply)
+            self.changed.notify_all()
+
+    def missing(self) -> list[str]:
+        """Who has not answered."""
+        return [name for name in self.names if name not in self._told]
+
+    def wait(self, timeout: float, abort_signal: Signal | None) -> None:
+        """Wait until all have answered; those who do not in time get TIMEOUT or, after an abort, TASK_ABORTED."""
+        deadline = time.monotonic() + timeout
+        with watching(abort_signal, self.changed), self.changed:
+            while self.missing() and not is_triggered(abort_signal):
+                if (left := deadline - time.monotonic()) <= 0:
+                    break
+                self.changed.wait(left)
+            rc, why = ReturnCode.TIMEOUT, f"no answer within {timeout:g} s"
+            if is_triggered(abort_signal):
+                rc, why = ReturnCode.TASK_ABORTED, "the run was aborted before it answered"
+            for name in self.missing():
+                self._told[name] = make_reply(rc, {ReservedHeaderKey.ERROR: why})
+
+    def read(self) -> dict[str, Shareable]:
+        """The replies as Shareables, decoded now, in the order of the names."""
+        return {name: _read(name, self._told[name]) for name in self.names if name in self._told}
+
+
+class Post:
+    """Sends what one engine has to say. Without a cell, nobody can be reached.
+
+    Args:
+        name: the name under which this engine's peers know it.
+        resolve: FQCN of a peer's cell by the peer's name; None: there is no such peer.
+    """
+
+    def __init__(self, name: str, resolve: Callable[[str], str | None]) -> None:
+        self.name = name
+        self.cell: Cell | None = None
+        self._resolve = resolve
+
+    def fqcns(self, names: Iterable[str]) -> dict[str, str]:
+        """FQCNs of the peers' cells by name; names of nobody are left out."""
+        found = ((name, self._resolve(name)) for name in dict.fromkeys(names))
+        return {name: fqcn for name, fqcn in found if fqcn is not None}
+
+    def ask(
+        self,
+        channel: str,
+        topic: str,
+        fqcns: dict[str, str],
+        meta: dict[str, Any],
+        message: Shareable,
+        replies: Replies,
+    ) -> Multicast | None:
+        """Send a request to each; what cannot be sent is answered at once, and None returned.
+
+        Raises:
+            EncodeError: the message holds what cannot be sent.
+        """
+        cell = self.cell
+        if cell is None:
+            _answer_all(fqcns, replies, f"{self.name} has no cell: the messenger is not open")
+            return None
+        carried, data = to_message(message)
+        targets = {name: (fqcn, {**meta, TO: name, MESSAGE: carried}) for name, fqcn in fqcns.items()}
+        try:
+            return cell.ask_many(channel, topic, targets, data, on_reply=replies.put)
+        except EncodeError:
+            raise
+        except RedflareError as error:
+            _answer_all(fqcns, replies, str(error))
+            return None
+
+    def tell(
+        self, channel: str, topic: str, fqcns: dict[str, str], meta: dict[str, Any], message: Shareable | None = None
+    ) -> None:
+        """Send an event to each; nobody answers. What cannot be sent, because the cell was stopped, is logged.
+
+        Raises:
+            EncodeError: the message holds what cannot be sent.
+        """
+        cell = self.cell
+        if cell is None:
+            logger.warning("%s cannot send %s/%s: its messenger is not open", self.name, channel, topic)
+            return
+        carried, data = to_message(message) if message is not None else ({}, None)
+        for name, fqcn in fqcns.items():
+            try:
+                cell.fire_and_forget(channel, topic, fqcn, {**meta, TO: name, MESSAGE: carried}, data)
+            except EncodeError:
+                raise
+            except RedflareError as error:
+                logger.warning("%s cannot send %s/%s to %s: %s", self.name, channel, topic, name, error)
+
+
+def _answer_all(names: Iterable[str], replies: Replies, why: str) -> None:
+    for name in names:
+        replies.put(name, make_reply(ReturnCode.COMMUNICATION_ERROR, {ReservedHeaderKey.ERROR: why}))
+
+
+def outgoing(message: Shareable, fl_ctx: FLContext) -> Shareable:
+    """A copy of a message, content shared, that tells its receiver who sends it."""
+    copied = make_copy(message, {ReservedHeaderKey.PEER_CTX, ReservedHeaderKey.PEER_PROPS})
+    copied.set_peer_props(fl_ctx.get_all_public_props())
+    return copied
+
+
+def checked_targets(targets: str | Sequence[str]) -> list[str]:
+    """Names of targets, each once.
+
+    Raises:
+        TypeError: they are not names.
+    """
+    names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a target must be a name, a str, but got {type(name).__name__}")
+    return names
+
+
+def is_triggered(signal: Signal | None) -> bool:
+    return signal is not None and bool(signal.triggered)
+
+
+@contextmanager
+def watching(signal: Signal | None, changed: threading.Condition) -> Iterator[None]:
+    """While it lasts, an abort signal wakes whoever waits for a condition."""
+
+    def wake() -> None:
+        with changed:
+            changed.notify_all()
+
+    if not isinstance(signal, Signal):
+        yield
+        return
+    with signal.add_callback(wake):
+        yield
+
+
+def _read(name: str, told: Reply | Shareable) -> Shareable:
+    if isinstance(told, Shareable):
+        return told
+    if not told.ok:
+        told.release()
+        rc = _CODES.get(told.rc, ReturnCode.COMMUNICATION_ERROR)
+        return make_reply(rc, {ReservedHeaderKey.ERROR: told.error})
+    try:
+        carried = told.meta.get(MESSAGE)
+        return from_message(carried if isinstance(carried, dict) else {}, told.data)
+    except RedflareError as error:
+        logger.error("the reply of %s cannot be read: %s", name, error)
+        return make_reply(ReturnCode.ERROR, {ReservedHeaderKey.ERROR: str(error)})

@@ -1,0 +1,312 @@
+"""One stream at its receiver: what may come next, and the consumer that takes it.
+
+Objects are requests, handled by any thread of the cell's; the one that finds nobody at work takes them in order, the
+others leave theirs and go. What is not the next, or one of the window behind it, ends the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.request import ReplyCode, Request
+
+from ..apis.fl_constant import ReturnCode
+from ..apis.fl_context import FLContext
+from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from ..apis.signal import Signal
+from ..apis.streaming import (
+    ConsumedCallback,
+    ConsumerFactory,
+    ObjectConsumer,
+    StreamContext,
+    StreamContextKey,
+    StreamDoneCallback,
+)
+from ..shareable_message import from_message, to_message
+from .aux_runner import ContextMaker, peer_context
+from .wire import MESSAGE
+
+logger = logging.getLogger(__name__)
+
+#: Header of the first object: the stream context.
+CONTEXT: Final = "ObjectStreamer.CTX"
+#: Header of the last reply: what ``stream_done_cb`` returned.
+END_RESULT: Final = "ObjectStreamer.END_RESULT"
+#: Header of the first reply: how many objects may be on their way.
+GRANTED: Final = "ObjectStreamer.WINDOW"
+
+#: Replies by the number of their object: id of the request, meta and data of the message.
+Answers: TypeAlias = dict[int, tuple[str, dict[str, Any], object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """Who takes the streams of a channel and topic."""
+
+    factory: ConsumerFactory
+    stream_done_cb: StreamDoneCallback | None
+    consumed_cb: ConsumedCallback | None
+    cb_kwargs: dict[str, Any]
+
+
+class StreamSession:
+    """One stream that comes in. Thread-safe.
+
+    Args:
+        origin: FQCN of the sender's cell.
+        window: objects that may be on their way at once, once the first one was consumed.
+        on_over: called when it is over, before the consumer is finalized.
+    """
+
+    def __init__(
+        self,
+        engine: ContextMaker,
+        stream_id: str,
+        origin: str,
+        processing: Processing,
+        window: int,
+        on_over: Callable[[StreamSession], object],
+    ) -> None:
+        self.stream_id = stream_id
+        self.origin = origin
+        #: when something last happened to it
+        self.touched = time.monotonic()
+        #: instance of the sender's cell, once it was looked at
+        self.instance = ""
+        self._engine = engine
+        self._processing = processing
+        self._window = window
+        self._on_over = on_over
+        self._guard = threading.Lock()
+        self._waiting: dict[int, Request] = {}
+        self._answers: Answers = {}
+        self._next = 0
+        self._busy = False
+        #: how it ended
+        self._rc = ""
+        self._closed = False
+        self._consumer: ObjectConsumer | None = None
+        self._context: StreamContext = {}
+        self._peer: dict[str, Any] = {}
+
+    @property
+    def answers(self) -> Answers:
+        """The last replies, should they be asked for once more."""
+        return self._answers
+
+    @property
+    def busy(self) -> bool:
+        """Whether its consumer is at work."""
+        return self._busy
+
+    def take(self, seq: int, request: Request) -> None:
+        """Deal with an object, and with those behind it that are here; another thread may do so instead."""
+        if answer_again(self._answers, seq, request):
+            return
+        with self._guard:
+            self.touched = time.monotonic()
+            refused = self._refusal(seq)
+            if not refused:
+                self._waiting[seq] = request
+                if self._busy:
+                    return
+                self._busy = True
+        if refused:
+            logger.error("stream %s from %s: %s", self.stream_id, self.origin, refused)
+            _refuse(request, ReturnCode.BAD_REQUEST_DATA, refused)
+            self.end(ReturnCode.BAD_REQUEST_DATA)
+            return
+        self._work()
+
+    def end(self, rc: str, fl_ctx: FLContext | None = None) -> None:
+        """End it, from any thread; a consumer that is at work ends its object first. Again has no effect."""
+        with self._guard:
+            if self._rc:
+                return
+            self._rc = rc
+            if self._busy:
+                # whoever is at work sees to it
+                return
+            self._busy = True
+        self._finish(fl_ctx)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, seq: int) -> str:
+        """Why an object cannot be taken; "" when it can."""
+        if self._rc:
+            return f"object {seq} came after the end of the stream ({self._rc})"
+        if seq < self._next or seq in self._waiting:
+            return f"object {seq} came twice"
+        # the window opens with the first object
+        if seq >= self._next + (self._window if self._next else 1):
+            return f"object {seq} came out of order: object {self._next} is due"
+        return ""
+
+    def _work(self) -> None:
+        while True:
+            with self._guard:
+                request = None if self._rc else self._waiting.pop(self._next, None)
+                if request is None:
+                    if not self._rc:
+                        self._busy = False
+                        return
+                else:
+                    self._next += 1
+            if request is None:
+                self._finish(None)
+                return
+            self._consume(request)
+            self.touched = time.monotonic()
+
+    def _consume(self, request: Request) -> None:
+        with self._engine.new_context() as fl_ctx:
+            try:
+                message = self._read(request)
+            except BlobMissing as error:
+                # Redis has lost it: its sender brings it again
+                with self._guard:
+                    self._next -= 1
+                request.reply(ReplyCode.BLOB_MISSING, {"error": str(error)})
+                return
+            except RedflareError as error:
+                logger.error("stream %s: an object from %s cannot be read: %s", self.stream_id, self.origin, error)
+                go_on, reply = False, _failed(ReturnCode.BAD_REQUEST_DATA, str(error))
+            else:
+                fl_ctx.set_peer_context(peer_context(self._peer))
+                go_on, reply = self._hand_over(message, fl_ctx)
+            signal = fl_ctx.get_run_abort_signal()
+            if isinstance(signal, Signal) and signal.triggered:
+                go_on, reply = False, make_reply(ReturnCode.TASK_ABORTED)
+            seq = self._next - 1
+            if not go_on:
+                with self._guard:
+                    self._rc = self._rc or str(reply.get_return_code())
+                result = self._close(fl_ctx)
+                if result:
+                    reply.set_header(END_RESULT, result)
+        if seq == 0:
+            reply.set_header(GRANTED, self._window)
+        self._answer(seq, request, reply)
+
+    def _read(self, request: Request) -> Shareable:
+        carried = request.meta.get(MESSAGE)
+        message = from_message(carried if isinstance(carried, dict) else {}, request.data)
+        props = message.get_peer_props()
+        if isinstance(props, dict) and not self._peer:
+            self._peer = props
+        message.set_peer_props(self._peer)
+        return message
+
+    def _hand_over(self, message: Shareable, fl_ctx: FLContext) -> tuple[bool, Shareable]:
+        try:
+            if self._consumer is None:
+                self._consumer = self._new_consumer(message, fl_ctx)
+            go_on, reply = self._consumer.consume(message, self._context, fl_ctx)
+            reply = make_reply(ReturnCode.OK) if reply is None or not reply else reply
+            if self._processing.consumed_cb is not None:
+                self._processing.consumed_cb((go_on, reply), self._context, fl_ctx, **self._processing.cb_kwargs)
+        except Exception as error:
+            logger.exception("stream %s from %s: its consumer failed", self.stream_id, self.origin)
+            return False, _failed(ReturnCode.EXECUTION_EXCEPTION, f"{type(error).__name__}: {error}")
+        if not isinstance(reply, Shareable):
+            text = f"{type(self._consumer).__name__} must reply with a Shareable, but gave a {type(reply).__name__}"
+            return False, _failed(ReturnCode.EXECUTION_EXCEPTION, text)
+        return bool(go_on), reply
+
+    def _new_consumer(self, message: Shareable, fl_ctx: FLContext) -> ObjectConsumer:
+        context = message.get_header(CONTEXT)
+        if not isinstance(context, dict):
+            raise TypeError(f"the first object brings the stream context, a dict, but has {context!r:.200}")
+        context[StreamContextKey.END_STREAM] = self.end
+        self._context = context
+        consumer = self._processing.factory.get_consumer(context, fl_ctx)
+        if not isinstance(consumer, ObjectConsumer):
+            factory = type(self._processing.factory).__name__
+            raise TypeError(f"{factory} must make an ObjectConsumer, but made a {type(consumer).__name__}")
+        return consumer
+
+    def _answer(self, seq: int, request: Request, reply: Shareable) -> None:
+        try:
+            self._send(seq, request, reply)
+        except RedflareError as error:
+            logger.error("stream %s: the reply to %s cannot be sent: %s", self.stream_id, self.origin, error)
+            self._send(seq, request, _failed(ReturnCode.EXECUTION_RESULT_ERROR, str(error)))
+
+    def _send(self, seq: int, request: Request, reply: Shareable) -> None:
+        meta, data = to_message(reply)
+        # noted first: it may be asked for again as soon as it is sent
+        self._answers[seq] = (request.id, meta, data)
+        self._answers.pop(seq - self._window, None)
+        request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
+
+    def _finish(self, fl_ctx: FLContext | None) -> None:
+        """It is over: refuse what still waits, and close."""
+        with self._guard:
+            waiting, self._waiting = self._waiting, {}
+        for request in waiting.values():
+            _refuse(request, self._rc, "the stream is over")
+        if fl_ctx is not None:
+            self._close(fl_ctx)
+            return
+        with self._engine.new_context() as own:
+            own.set_peer_context(peer_context(self._peer))
+            self._close(own)
+
+    def _close(self, fl_ctx: FLContext) -> Any:
+        """Finalize the consumer, tell who wants to know, and give it back; what the callback returned."""
+        with self._guard:
+            first, self._closed = not self._closed, True
+        if not first:
+            return None
+        self._on_over(self)
+        consumer, processing = self._consumer, self._processing
+        if consumer is None:
+            return None
+        result = None
+        self._context[StreamContextKey.RC] = self._rc
+        try:
+            consumer.finalize(self._context, fl_ctx)
+        except Exception:
+            logger.exception("stream %s from %s: its consumer could not be finalized", self.stream_id, self.origin)
+            self._context[StreamContextKey.RC] = ReturnCode.EXECUTION_EXCEPTION
+        if processing.stream_done_cb is not None:
+            try:
+                result = processing.stream_done_cb(self._context, fl_ctx, **processing.cb_kwargs)
+            except Exception:
+                logger.exception("stream %s from %s: its stream_done_cb failed", self.stream_id, self.origin)
+        try:
+            processing.factory.return_consumer(consumer, self._context, fl_ctx)
+        except Exception:
+            logger.exception("stream %s from %s: its consumer could not be returned", self.stream_id, self.origin)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<StreamSession {self.stream_id} from {self.origin}: {self._next} taken{', over' if self._rc else ''}>"
+
+
+def answer_again(answers: Answers, seq: int, request: Request) -> bool:
+    """Whether a request was answered before, and is now once more: Redis has lost the reply.
+
+    Its sender, which has not read it, has posted the same request again. An object that comes in another is another.
+    """
+    request_id, meta, data = answers.get(seq, ("", {}, None))
+    if request_id != request.id:
+        return False
+    request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
+    return True
+
+
+def _failed(rc: str, text: str) -> Shareable:
+    return make_reply(rc, {ReservedHeaderKey.ERROR: text})
+
+
+def _refuse(request: Request, rc: str, text: str) -> None:
+    meta, data = to_message(_failed(rc, text))
+    request.reply(ReplyCode.OK, {MESSAGE: meta}, data)

@@ -124,9 +124,11 @@ class RunEngine(JobMessaging):
         Raises:
             RuntimeError: handlers of an event fire events without an end.
         """
+        # one that has several ids hears it once
+        each_once = {id(component): (component_id, component) for component_id, component in self._components.items()}
         listening = [
             (component_id, component, handlers)
-            for component_id, component in list(self._components.items())
+            for component_id, component in each_once.values()
             if isinstance(component, FLComponent) and (handlers := _handlers(component, event_type))
         ]
         if not listening:

@@ -135,9 +135,7 @@ class ClientJob:
         self._server_cell = f"{server_name}.{job_id}"
         self._props = dict(props or {})
         self._runner = TaskRunner(by_name, task_filters, result_filters)
-        # one that is named for several tasks hears each event once
-        each_once = {id(executor): f"executor:{name}" for name, executor in reversed(by_name.items())}
-        parts: dict[str, object] = {each_once[id(executor)]: executor for executor in by_name.values()}
+        parts: dict[str, object] = {f"executor:{name}": executor for name, executor in by_name.items()}
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
         self.engine = ClientJobEngine(
             site_name,

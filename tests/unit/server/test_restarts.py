@@ -133,8 +133,8 @@ def test_a_site_that_gets_a_task_while_its_ledger_is_on_the_way_is_noted(
     def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
         both_have_it.wait()
         if name == "train":
-            (standing,) = redis.zrange("flare:{server.job}:standing", 0, -1)
-            ledger = redis.hkeys(f"flare:{{server.job}}:task:{standing.decode()}")
+            standing: Any = redis.zrange("flare:{server.job}:standing", 0, -1)
+            ledger: Any = redis.hkeys(f"flare:{{server.job}}:task:{standing[0].decode()}")
             noted.append(sum(key.startswith(b"client:") for key in ledger))
         both_have_it.wait()
         return one_each(name, data, fl_ctx, abort)

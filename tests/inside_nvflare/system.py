@@ -24,6 +24,8 @@ ADMIN: Final = "admin@nvidia.com"
 #: What a site's administrator adds to ``class_allow_list``; NVFlare's own is not on it either.
 ALLOWED: Final = (*map(json.loads, blocks("text")[1:]), "nvflare.app_common.executors.ipc_exchanger.IPCExchanger")
 _JOBS_AT_ONCE: Final = 8
+#: Where NVFlare's servers keep jobs and snapshots unless told otherwise.
+_SHARED_STORE: Final = "/tmp/nvflare"
 #: Seconds for anything of NVFlare's to happen.
 PATIENCE: Final = 120.0
 
@@ -154,8 +156,10 @@ class FlareSystem:
             self._allow(self.kits / name / "local")
 
     def _allow(self, local: Path) -> None:
-        """What a site's administrator does once, so that jobs may use our executor."""
-        resources = json.loads((local / "resources.json.default").read_text())
+        """What a site's administrator does once, so that jobs may use our executor; and a store of its own."""
+        # every server of a machine would run the jobs of all others
+        text = (local / "resources.json.default").read_text().replace(_SHARED_STORE, str(self._folder / "store"))
+        resources = json.loads(text)
         resources["class_allow_list"] += ALLOWED
         for component in resources["components"]:
             if component["id"] == "job_scheduler":

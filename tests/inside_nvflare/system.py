@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
@@ -95,6 +96,12 @@ class FlareSystem:
         """URL of a site's client parent for processes of the site: what NVFlare's own IPCAgent connects to."""
         line = self._programs[site].wait_said("created backbone internal listener for")
         return line.rpartition(" ")[2]
+
+    def kill_client_job(self, site: str, job_id: str) -> None:
+        """SIGKILL for a site's process of a job."""
+        processes = psutil.Process(self._programs[site].pid).children(recursive=True)
+        (client_job,) = (process for process in processes if job_id in process.cmdline())
+        client_job.kill()
 
     def tails(self) -> str:
         return "\n".join(f"-- {name}\n{program.tail()}" for name, program in self._programs.items())

@@ -237,3 +237,31 @@ def test_a_job_aborted_in_round_2_aborts_its_tasks_and_closes_its_agents(running
         assert program.wait() == 0
         assert program.said()[-2:] == ["accepted False", "closed"]
     assert running.system.wait_finished(job_id) == "FINISHED:ABORTED"
+
+
+def test_a_trainer_outlives_a_client_job_that_was_killed_and_serves_the_next_job(running: Running) -> None:
+    executor = redis_exchanger(running.redis.url, "outliving")
+    first = running.job("killed-client-job", FedAvgJob(executor=executor))
+    trainers = running.trainers("outliving", "ipc_agent.py", "2")
+    outliving, other = (trainers[site] for site in SITES)
+    for program in trainers.values():
+        program.wait_said("train 2 5 WEIGHTS")
+    running.system.kill_client_job(SITES[0], first)
+    running.system.ask("abort", first)
+    assert other.wait() == 0
+    running.system.wait_finished(first)
+
+    second = running.job("next", FedAvgJob(executor=executor, rounds=2))
+    running.trainer("outliving", "ipc_agent.py", SITES[1])
+    running.system.result(second)
+    assert outliving.wait() == 0
+    said = outliving.said()
+    assert said[said.index("aborted") :] == [
+        "aborted",
+        "accepted False",
+        "train 0 2 WEIGHTS",
+        "accepted True",
+        "train 1 2 WEIGHTS",
+        "accepted True",
+        "closed",
+    ]

@@ -33,10 +33,10 @@ CLIPPING: Final[Config] = {
 }
 
 
-def redis_exchanger(url: str, agent_id: str) -> Config:
+def redis_exchanger(url: str, agent_id: str, **more: Any) -> Config:
     """The executor that the page tells to write, for another server and agent; "": the site knows the server."""
     executor: Config = json.loads(blocks("json")[0])["executor"]
-    executor["args"] |= {"redis_url": url, "agent_id": agent_id}
+    executor["args"] |= {"redis_url": url, "agent_id": agent_id, **more}
     if not url:
         del executor["args"]["redis_url"]
     return executor
@@ -47,11 +47,11 @@ def ipc_exchanger(agent_id: str) -> Config:
     return {"path": "nvflare.app_common.executors.ipc_exchanger.IPCExchanger", "args": {"agent_id": agent_id}}
 
 
-def in_process(script: str) -> Config:
+def in_process(script: str, argument: str) -> Config:
     """NVFlare's own executor that runs a script of the Client API in the client job's process."""
     return {
         "path": "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor",
-        "args": {"execution_mode": "in_process", "task_script_path": script},
+        "args": {"execution_mode": "in_process", "task_script_path": script, "task_script_args": argument},
     }
 
 

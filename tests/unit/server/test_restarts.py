@@ -9,6 +9,7 @@ from typing import Any
 import fakeredis
 import numpy as np
 import pytest
+from redflare_broker.request import Request
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
@@ -112,6 +113,37 @@ def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works
     assert second.total == 4.0
     assert (len(quick.done), len(slow.done)) == (2, 2)
     assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
+
+
+def test_a_site_that_gets_a_task_while_its_ledger_is_on_the_way_is_noted(
+    job: JobRuns, redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply, overtaken = Request.reply, threading.Event()
+
+    def late(self: Request, *args: Any, with_commands: Any = (), **more: Any) -> None:
+        if len(with_commands) > 1:
+            overtaken.wait(0.3)
+        reply(self, *args, with_commands=with_commands, **more)
+        overtaken.set()
+
+    monkeypatch.setattr(Request, "reply", late)
+    both_have_it = threading.Barrier(2, timeout=20)
+    noted: list[int] = []
+
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        both_have_it.wait()
+        if name == "train":
+            standing: Any = redis.zrange("flare:{server.job}:standing", 0, -1)
+            ledger: Any = redis.hkeys(f"flare:{{server.job}}:task:{standing[0].decode()}")
+            noted.append(sum(key.startswith(b"client:") for key in ledger))
+        both_have_it.wait()
+        return one_each(name, data, fl_ctx, abort)
+
+    job.join("a", work)
+    job.join("b", work)
+    job.serve(Rounds(1, 10, ["a", "b"]))
+    assert job.outcome().status == COMPLETED
+    assert noted == [2, 2]
 
 
 @SIZES

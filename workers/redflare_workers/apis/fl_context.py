@@ -233,16 +233,18 @@ class FLContextManager:
 
     def new_context(self) -> FLContext:
         """A new context with the run's identity and its sticky props."""
-        ctx = FLContext()
-        ctx.put(ReservedKey.MANAGER, self, private=True, sticky=False)
-        ctx.put(ReservedKey.ENGINE, self.engine, private=True, sticky=False)
-        ctx.put(ReservedKey.RUN_NUM, self.job_id, private=False, sticky=True)
+        props = {
+            ReservedKey.MANAGER: _Prop(self, private=True, sticky=False),
+            ReservedKey.ENGINE: _Prop(self.engine, private=True, sticky=False),
+            ReservedKey.RUN_NUM: _Prop(self.job_id, private=False, sticky=True),
+        }
         if self.identity_name:
-            ctx.put(ReservedKey.IDENTITY_NAME, self.identity_name, private=False, sticky=False)
+            props[ReservedKey.IDENTITY_NAME] = _Prop(self.identity_name, private=False, sticky=False)
         with self._lock:
-            stickers = dict(self._stickers)
-        for key, prop in stickers.items():
-            ctx.put(key, prop.value, prop.private, sticky=True)
+            props.update(self._stickers)
+        ctx = FLContext()
+        # nobody else has it yet, and every step of a run makes one: no lock is taken for each prop
+        ctx._props = props
         return ctx
 
     def _sticker(self, key: str) -> _Prop | None:

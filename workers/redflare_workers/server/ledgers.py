@@ -49,6 +49,9 @@ class _Ledger:
     written: bool = False
     #: Redis has said so.
     confirmed: bool = False
+    #: What writes it is on its way: whatever is sent from now on arrives behind it.
+    posted: bool = False
+    posting: threading.Lock = field(default_factory=threading.Lock)
     life: int = 0
     #: The task has ended: nothing is stored for it any more.
     closed: bool = False
@@ -226,10 +229,25 @@ class Ledgers(CommObserver):
             self._keep(ledger, client_task.id, meta, sealed)
         return meta, sealed
 
-    def sent_commands(self, client_task: ClientTask) -> list[list[Arg]]:
-        """The commands that note a task as handed out, with the reply; the first one writes the ledger."""
+    def hand_out(self, client_task: ClientTask, send: Callable[[list[list[Arg]]], None]) -> None:
+        """Call ``send``, which hands a task out, with the commands that note it; the first of them writes the ledger.
+
+        Until that one is on its way no other is sent: its note would find no ledger, and a successor not the client.
+        """
+        ledger = self._ledgers.get(client_task.task.msg_root_id)
+        if ledger is None or ledger.posted:
+            send(self._sent_commands(client_task, ledger))
+            return
+        with ledger.posting:
+            try:
+                send(self._sent_commands(client_task, ledger))
+            except BaseException:
+                ledger.written = False
+                raise
+            ledger.posted = True
+
+    def _sent_commands(self, client_task: ClientTask, ledger: _Ledger | None) -> list[list[Arg]]:
         root_id, commands = client_task.task.msg_root_id, list[list[Arg]]()
-        ledger = self._ledgers.get(root_id)
         # without the guard, which a thread that writes it just now has: both write the same. A record that is replaced
         # meanwhile makes it unwritten again
         if ledger is not None and not ledger.written and not ledger.closed:
@@ -421,7 +439,7 @@ class Ledgers(CommObserver):
             while not ledger.closed and not (ledger.written and ledger.life == self._life.number):
                 self._look_at_life(ledger)
                 self._life.surely(lambda: self._journal.scheduled(ledger.record))
-                ledger.written = ledger.confirmed = True
+                ledger.written = ledger.confirmed = ledger.posted = True
 
     def _look_at_life(self, ledger: _Ledger) -> None:
         """If Redis had lost the job, and what its tasks carry as well, all of it is written again."""
@@ -433,7 +451,7 @@ class Ledgers(CommObserver):
                 ledger.life = life
 
     def _begin_anew(self, ledger: _Ledger) -> None:
-        ledger.written = ledger.confirmed = False
+        ledger.written = ledger.confirmed = ledger.posted = False
         clients = tuple(_record(client_task) for client_task in list(ledger.task.client_tasks))
         ledger.record = replace(ledger.record, data=None, client_tasks=clients)
         gone, ledger.stored = list(ledger.stored.values()), {}

@@ -178,8 +178,10 @@ class TaskDesk:
         meta = {"task_name": name, "task_id": task_id, "message": message}
         if props := told_props(fl_ctx):
             meta["props"] = props
-        noted = self._ledgers.sent_commands(client_task)
-        waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=noted)
+        self._ledgers.hand_out(
+            client_task,
+            lambda noted: waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=noted),
+        )
         logger.debug("task %r %s is handed to client %s", name, task_id, waiting.client.name)
         return _Try.DONE
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.cell import Cell, Reply, ReplyCode
-from redflare_broker.errors import ConfigError, RedflareError
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
 from redflare_broker.fqcn import FQCN
 from redflare_broker.settings import load_settings
 
@@ -113,6 +114,7 @@ class ClientEngine(RunEngine):
         #: why ``run`` ends; put by stop, also from a signal handler
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = ""
+        self._ended = threading.Event()
 
     @property
     def _redis_url(self) -> str:
@@ -137,24 +139,39 @@ class ClientEngine(RunEngine):
             client = getattr(self.args, "client", None)
             host = JobHost(self.client_name, "", redis_url=self._redis_url, settings=self.settings, client=client)
             host.prepare = lambda cell: self.initialize_comm(cell, switchboard=host.switchboard)
-            host.start()
+            self.processes.find_again()
+            ender = threading.Thread(target=self._hear_end, args=(host,), name="redflare-site-end", daemon=True)
+            ender.start()
             try:
+                host.start()
                 self._serve(host)
+            except Unavailable:
+                # it was stopped before Redis was there
+                if not self._stopping:
+                    raise
             finally:
+                self.stop("it has ended")
                 self.close()
                 host.stop()
+                ender.join()
         return self._stopping
+
+    def _hear_end(self, host: JobHost) -> None:
+        """The thread in which ``run`` is told to end: a signal handler must not do more than put a word down."""
+        self._stopping = self._ends.get()
+        host.give_up()
+        self._ended.set()
 
     def _serve(self, host: JobHost) -> None:
         host.add_site(self.client_name, lambda request: None, lambda: self.stop("another process has taken over"))
         props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)
-        self.processes.recover()
+        self.processes.go_on()
         try:
             membership.join(lambda: self._stopping)
             logger.info("site %s serves %s", self.client_name, self.server_name)
-            self._stopping = self._stopping or self._ends.get()
+            self._ended.wait()
             logger.info("site %s ends: %s", self.client_name, self._stopping)
         finally:
             self._fire(EventType.SYSTEM_END)
@@ -162,8 +179,7 @@ class ClientEngine(RunEngine):
 
     def stop(self, reason: str = "it was stopped") -> None:
         """Let ``run`` end, from any thread or a signal handler; running jobs go on when the site is started again."""
-        self._stopping = self._stopping or reason
-        self._ends.put(reason)
+        self._ends.put(reason or "it was stopped")
 
     def close(self) -> None:
         """End the processes of jobs, and what ``initialize_comm`` has begun. Again is allowed."""

@@ -62,6 +62,8 @@ class JobProcesses:
         self._guard = threading.Lock()
         self._runs: dict[str, SiteRun] = {}
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        #: runs that a predecessor has begun
+        self._found: list[SiteRun] = []
         #: aborted before they were started
         self._barred: dict[str, str] = {}
         self._stopped = False
@@ -171,8 +173,8 @@ class JobProcesses:
 
     # -- the client parent's life --------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """Find again what ran when the last client parent ended, and tell what was not told; call it once, first."""
+    def find_again(self) -> None:
+        """Read what ran when the last client parent ended; call it once, before anything is asked."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         sweep(self.workspace)
         for path in sorted(self.workspace.glob(f"*/{PROCESS_FILE}")):
@@ -181,15 +183,19 @@ class JobProcesses:
             except ConfigError:
                 continue
             record = RunRecord.read(folder) if folder.is_run else None
-            if record is None:
-                continue
-            run = SiteRun(folder, self, record)
-            with self._guard:
-                self._runs[record.job] = run
+            if record is not None:
+                run = SiteRun(folder, self, record)
+                with self._guard:
+                    self._runs[record.job] = run
+                self._found.append(run)
+
+    def go_on(self) -> None:
+        """Launch again what ran then, and tell what was not told; call it once, when the reporter can be reached."""
+        for run in self._found:
             if run.live:
                 run.relaunch()
-            elif not record.reported:
-                self._report(record)
+            elif not run.record.reported and self._runs.get(run.record.job) is run:
+                self._report(run.record)
 
     def stop(self, timeout: float) -> None:
         """Let all processes end themselves; those that do not are killed. The next client parent goes on with them."""
@@ -219,7 +225,8 @@ class JobProcesses:
             "allow_custom": self.settings.allow_custom,
             "meta": folder.read(META_FILE) or {},
         }
-        return [sys.executable, "-m", "redflare_workers.client.job_main", str(folder.write(ARGS_FILE, args))]
+        # -P: no module is taken from the folder of the run
+        return [sys.executable, "-P", "-m", "redflare_workers.client.job_main", str(folder.write(ARGS_FILE, args))]
 
     def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
         self._ask_to_end(job_id, run, reason)

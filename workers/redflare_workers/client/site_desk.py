@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from redflare_broker.cell import LATER, Answer, Cell, ReplyCode, Request
-from redflare_broker.errors import BlobMissing
+from redflare_broker.errors import BlobMissing, ConfigError
 
 from ..apis.fl_constant import ReturnCode
 from ..site_protocol import ABORT, ABORT_TASK, DELETE_RUN, DEPLOY, JOB_STATUS, RUN_INFO, SITE, START, TO_JOB
+from .run_folder import check_job_id
 from .site_run import AbortProof, RunRecord
 
 if TYPE_CHECKING:
@@ -98,8 +99,10 @@ class SiteDesk:
 
     def _abort(self, request: Request) -> Answer:
         job, reason = request.meta.get("job"), request.meta.get("reason")
-        if not isinstance(job, str):
-            return ReturnCode.BAD_REQUEST_DATA, {"error": f"job must be a text, but is {job!r:.100}"}, None
+        try:
+            check_job_id(job)  # type: ignore[arg-type]
+        except (ConfigError, TypeError) as error:
+            return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
         message, asked = self._engine.begin_abort(job, str(reason or "the server wants it"), bar=True)
         asked.add_done_callback(partial(_tell_proof, request, message))
         return LATER

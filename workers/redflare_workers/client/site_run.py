@@ -165,6 +165,8 @@ class SiteRun:
                 log=self.folder.log,
                 on_lines=lambda lines: self._setting.on_lines(record.job, lines),
                 on_exit=self._on_exit,
+                # what it writes without saying where is in its folder too
+                cwd=self.folder.path,
             )
             try:
                 mark = process.start()

@@ -62,6 +62,7 @@ class JobProcess:
         on_lines: called with lines of its output as they come, from a thread of its own; must not block for long.
         on_exit: called once with the exit code (of a signal: negative) when it, and all that it started, is gone.
         env: added to the environment.
+        cwd: its working directory.
         max_log: bytes that the log file may have.
     """
 
@@ -75,6 +76,7 @@ class JobProcess:
         on_lines: Callable[[list[str]], object],
         on_exit: Callable[[int], object],
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
         max_log: int = MAX_LOG,
     ) -> None:
         self.name = name
@@ -84,6 +86,7 @@ class JobProcess:
         self._on_lines = on_lines
         self._on_exit = on_exit
         self._env = {**ONE_THREAD, **os.environ, **(env or {}), MARK: mark, "PYTHONUNBUFFERED": "1"}
+        self._cwd = cwd
         self._max_log = max_log
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,6 +108,7 @@ class JobProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=self._env,
+                cwd=self._cwd,
                 start_new_session=True,
             )
         except BaseException:

@@ -9,12 +9,12 @@ import typer
 
 from redflare_workers.demo.command import demo
 
-from . import dead, job, simulate, status, tail, task
+from . import agent, dead, doctor, job, simulate, status, tail, task
 from .connecting import EXIT_CODES
 
 app = typer.Typer(
     name="redflare",
-    add_completion=False,
+    add_completion=True,
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -57,5 +57,7 @@ app.add_typer(job.app, name="job")
 app.command("task", epilog=EXIT_CODES)(task.task)
 app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.add_typer(dead.app, name="dead")
+app.command("doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
+app.add_typer(agent.app, name="agent")
 app.command("simulate", epilog=simulate.EXIT_CODES)(simulate.simulate)
 app.command("demo")(demo)

@@ -125,7 +125,7 @@ class JobStore:
         fields: list[Arg] = ["archive", file.to_json(), "name", clean(meta.get("name", "")), "meta", packed]
         fields += ["submitter", by, "fingerprint", mark]
         sent = self._scripts.submit(job_id, blob_of(file), moment(SUBMITTED, "", by), fields)
-        said = self._steps.run("store_submit", sent, self._steps.event(job_id, "submitted"))
+        said = self._steps.run("store_submit", sent, (job_id, "submitted"))
         if said.word == KNOWN:
             self._steps.remove(file)
             return self._same(job_id, said.text(), mark)
@@ -151,7 +151,7 @@ class JobStore:
         """
         by, reason = clean(by), clean(reason)
         sent = self._scripts.abort(check_job_id(job_id), by, reason, moment(ABORTED, reason, by))
-        said = self._steps.run("store_abort", sent, self._steps.event(job_id, "abort"))
+        said = self._steps.run("store_abort", sent, (job_id, "abort"))
         return self._steps.record(job_id, self._steps.check(said, job_id).rest[0])
 
     def delete(self, job_id: str) -> None:
@@ -161,7 +161,7 @@ class JobStore:
             JobUnfinished: it is not over.
         """
         sent = self._scripts.delete(check_job_id(job_id))
-        said = self._steps.run("store_delete", sent, self._steps.event(job_id, "deleted"))
+        said = self._steps.run("store_delete", sent, (job_id, "deleted"))
         if said.word == OPEN:
             raise JobUnfinished(f"job {job_id} is {said.text()} and cannot be deleted: abort it and wait for its end")
 

@@ -58,27 +58,39 @@ class StoreSteps:
 
     # -- scripts -------------------------------------------------------------------------------------------------------
 
-    def run(self, name: str, sent: list[Arg], event: list[Arg] | None = None) -> Answer:
-        """Run a script; ``event`` goes behind it in the same round trip."""
+    def run(self, name: str, sent: list[Arg], change: tuple[str, str] | None = None) -> Answer:
+        """Run a script.
+
+        Args:
+            change: job id and word of an event that wakes the server: it goes behind the step in the same round trip,
+                whether the server is there or not. What was tried again may be told twice.
+        """
 
         def run(lane: Lane) -> Answer:
-            commands = [sent, event] if event else [sent]
-            replies = lane.pipeline(commands)
-            if any(_is_unknown(reply) for reply in replies):
-                # both: what tells of a step must not go before it
-                replies = lane.pipeline([retried(each) for each in commands])
-            for reply in replies[1:]:
-                require(reply, lane.node)
-            return answer(name, replies[0])
+            reply = self._attempt(lane, sent, change)
+            if _is_unknown(reply):
+                reply = self._attempt(lane, retried(sent), change)
+            return answer(name, reply)
 
         return self._server.run(self.keys.jobs, run, stop=self._stop)
+
+    def _attempt(self, lane: Lane, sent: list[Arg], change: tuple[str, str] | None) -> Reply:
+        if change is None:
+            return lane.pipeline([sent])[0]
+        # an event of its own for each attempt: the one of a failed attempt may have been dealt with before the step
+        event = self._event(*change)
+        reply, told = lane.pipeline([sent, event])
+        if _is_unknown(told) and not _is_unknown(reply):
+            told = lane.pipeline([retried(event)])[0]
+        if not _is_unknown(told):
+            require(told, lane.node)
+        return reply
 
     def run_all(self, name: str, commands: Sequence[list[Arg]]) -> list[Answer]:
         """Run one script many times."""
         return self._server.run(self.keys.jobs, lambda lane: _run_all(lane, name, commands), stop=self._stop)
 
-    def event(self, job_id: str, change: str) -> list[Arg]:
-        """The command that wakes the server, whether it is there or not."""
+    def _event(self, job_id: str, change: str) -> list[Arg]:
         envelope = Envelope(
             kind=EVENT,
             id=uuid.uuid4().hex,

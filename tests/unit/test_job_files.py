@@ -166,7 +166,7 @@ def test_what_was_written_lives_on_while_a_slow_file_is_read(tmp_path: Path) -> 
             wait_until(lambda: 0 < left() < 1_400)
             file.write(bytes(8 << 20))
             file.flush()
-            wait_until(lambda: 1_500 < left())
+            wait_until(lambda: left() > 1_500)
         submission.join(10)
         assert bench.store.read_archive("job-1") == bytes(16 << 20)
 

@@ -51,7 +51,7 @@ def started(sites: Sites, app: bytes, **settings: float) -> ClientEngine:
     """A job that works at a site, in its first task."""
     sites.parent_server()
     sites.server_job()
-    engine = sites.engine(**settings)
+    engine = sites.engine(SITE_1, **settings)
     deploy(engine, app)
     assert engine.start_app(JOB, META) == "Start the client app..."
     sites.told.wait_for_line("working")
@@ -285,7 +285,7 @@ def begun(sites: Sites, app: bytes, **settings: float) -> tuple[Parent, Child]:
     """A job that works at a site whose client parent can be killed."""
     parent = sites.parent_server()
     sites.server_job()
-    child = sites.process(**settings)
+    child = sites.process(SITE_1, **settings)
     assert parent.ask(DEPLOY, app, app="app", meta=META).ok
     assert parent.ask(START).ok
     sites.told.wait_for_line("working")

@@ -98,9 +98,9 @@ class SiteDesk:
         return _answer(message, run=run.record.run if run else "")
 
     def _abort(self, request: Request) -> Answer:
-        job, reason = request.meta.get("job"), request.meta.get("reason")
+        reason = request.meta.get("reason")
         try:
-            check_job_id(job)  # type: ignore[arg-type]
+            job = check_job_id(request.meta.get("job"))  # type: ignore[arg-type]
         except (ConfigError, TypeError) as error:
             return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
         message, asked = self._engine.begin_abort(job, str(reason or "the server wants it"), bar=True)

@@ -176,6 +176,8 @@ class Sites:
         self.folder = folder
         self.namespace = namespace
         self.told = Told()
+        #: those in this process
+        self.engines: list[ClientEngine] = []
         self._undo: list[Callable[[], object]] = []
 
     def workspace(self, site: str = SITE_1, **settings: Any) -> Path:
@@ -209,6 +211,7 @@ class Sites:
             assert not thread.is_alive()
 
         self._undo.append(end)
+        self.engines.append(engine)
         wait_until(lambda: engine.cell is not None and engine.cell.epoch, PATIENCE)
         return engine
 

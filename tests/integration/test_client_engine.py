@@ -14,8 +14,10 @@ import pytest
 import redis
 from redflare_broker.errors import ConfigError
 from redflare_broker.request import Reply
+from redflare_broker.settings import load_settings
 from redflare_workers.client import ClientEngine, ClientStatus, Site
 from redflare_workers.job_outcome import COMPLETED
+from redflare_workers.jobs import pack_files
 from redflare_workers.processes.process_table import marked
 from redflare_workers.site_protocol import (
     ABORT,
@@ -30,7 +32,9 @@ from redflare_workers.site_protocol import (
 )
 
 from tests.children import Child
-from tests.sites import CUSTOM, JOB, META, SITE_1, Parent, Sites, app_of, is_gone, sites_at
+from tests.programs import agent as agent_program
+from tests.programs.agent import AgentArgs
+from tests.sites import CUSTOM, JOB, META, SITE_1, Parent, Sites, app_of, client_config, is_gone, sites_at
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -396,3 +400,44 @@ def test_two_jobs_run_at_once(sites: Sites) -> None:
     assert {job: server.wait().status for job, server in servers.items()} == {"a": COMPLETED, "b": COMPLETED}
     for job in servers:
         assert sites.told.wait_for("stopped", job).exit_code == 0
+
+
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+EXCHANGER = pack_files(
+    {
+        "config/config_fed_client.json": json.dumps(
+            client_config("redflare_workers.exchanger.IPCExchanger", {"agent_heartbeat_interval": 0.2})
+        ).encode()
+    }
+)
+
+
+@pytest.fixture
+def agent(sites: Sites) -> Iterator[Child]:
+    """The agent of a job that a site works for; it has a task, and works on it."""
+    sites.parent_server()
+    sites.server_job()
+    engine = sites.engine(abort_grace=10.0)
+    assert engine.deploy_app("app", JOB, {**META, "agent_id": "agent"}, SITE_1, EXCHANGER) == ""
+    engine.start_app(JOB, META)
+    args = AgentArgs(url=sites.url, settings=load_settings(sites.folder / SITE_1), work=120.0)
+    with Child(agent_program.main, args, sites.folder / "agent.log") as child:
+        child.hear("started")
+        child.say("serve")
+        child.hear("task", 20)
+        yield child
+
+
+def test_an_abort_of_the_task_reaches_the_agent(sites: Sites, agent: Child) -> None:
+    proof = sites.engines[0].abort_current_task(JOB)
+    assert (proof.task, proof.how) == ("train", "cooperative")
+    agent.hear("dropped", 20)
+
+
+def test_an_abort_of_the_job_reaches_the_agent(sites: Sites, agent: Child) -> None:
+    proof = sites.engines[0].abort(JOB)
+    assert (proof.how, proof.exit_code) == ("cooperative", 9)
+    agent.hear("dropped", 20)
+    assert "bye" in agent.hear("closed", 20)[0]

@@ -54,8 +54,8 @@ def list_jobs(
     redflare job list --json | jq -r '.[] | select(.tasks != []) | .fqcn'
     redflare job list --json | jq -r '.[] | [.job_id, .record.status] | @tsv'
     """
-    store = store_of(target, server)
-    jobs = [each for each in _paired(store.list(), target.inspector.jobs.all(), server) if not open_only or _open(each)]
+    both = _paired(store_of(target, server).list(), target.inspector.jobs.all(), server)
+    jobs = [each for each in both if not open_only or _open(each)]
     if as_json:
         showing.print_json([_to_json(record, story, server) for record, story in jobs])
     elif jobs:
@@ -132,7 +132,10 @@ def _paired(records: Sequence[JobRecord], stories: Sequence[JobStory], server: s
     """Each job once, with what the store says of it and what its own server does; those of the store first."""
     left = {story.fqcn: story for story in stories}
     both: list[Both] = [(record, left.pop(f"{server}.{record.id}", None)) for record in records]
-    return both + [(None, story) for story in left.values()]
+    # what is over and not in the store of a server that has one was deleted
+    kept = left.pop(server, None) is not None
+    gone = [name for name, story in left.items() if kept and not story.runs and name.startswith(f"{server}.")]
+    return both + [(None, story) for name, story in left.items() if name not in gone]
 
 
 def _open(job: Both) -> bool:
@@ -165,7 +168,7 @@ def _row(record: JobRecord | None, story: JobStory | None, moment: int, there: b
         words = showing.status(story.waiting) if not story.runs else Text(story.waiting)
         return [Text(story.fqcn), showing.side(story.server), sites, tasks, words]
     waits = waits_for(record, moment, server=there)
-    if not waits and story:
+    if not waits and story and not record.finished:
         waits = story.waiting
     age = wording.age((moment - record.changed) / 1000)
     status = Text.assemble(showing.status(record.status.removeprefix("FINISHED:")), (f" {age}", "dim"))

@@ -405,6 +405,7 @@ def test_two_jobs_run_at_once(sites: Sites) -> None:
 # -- agents ------------------------------------------------------------------------------------------------------------
 
 
+AGENT = f"{SITE_1}--agent"
 EXCHANGER = pack_files(
     {
         "config/config_fed_client.json": json.dumps(
@@ -419,7 +420,7 @@ def agent(sites: Sites) -> Iterator[Child]:
     """The agent of a job that a site works for; it has a task, and works on it."""
     sites.parent_server()
     sites.server_job()
-    engine = sites.engine(abort_grace=10.0)
+    engine = sites.engine(abort_grace=2.0, stop_grace=0.5)
     assert engine.deploy_app("app", JOB, {**META, "agent_id": "agent"}, SITE_1, EXCHANGER) == ""
     engine.start_app(JOB, META)
     args = AgentArgs(url=sites.url, settings=load_settings(sites.folder / SITE_1), work=120.0)
@@ -439,5 +440,32 @@ def test_an_abort_of_the_task_reaches_the_agent(sites: Sites, agent: Child) -> N
 def test_an_abort_of_the_job_reaches_the_agent(sites: Sites, agent: Child) -> None:
     proof = sites.engines[0].abort(JOB)
     assert (proof.how, proof.exit_code) == ("cooperative", 9)
+    assert proof.agents == {AGENT: "connected"}, "it was told, and is there still"
     agent.hear("dropped", 20)
     assert "bye" in agent.hear("closed", 20)[0]
+
+
+def test_an_abort_tells_that_the_agent_has_left(sites: Sites, agent: Child) -> None:
+    _, asked = sites.engines[0].begin_abort(JOB, "enough")
+    agent.hear("closed", 20)
+    agent.end()
+    assert asked.result(20).agents == {AGENT: "left"}
+    assert sites.told.wait_for("stopped").agents == {AGENT: "left"}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["by the abort", "before the abort"])
+def test_an_agent_is_told_of_the_abort_of_a_process_that_was_killed(sites: Sites, agent: Child, late: bool) -> None:
+    engine = sites.engines[0]
+    pid, _ = run_of(engine)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+        sites.told.wait_for("exception")
+        assert agent.heard("dropped") == [], "another process of the job may come"
+    else:
+        os.kill(pid, signal.SIGSTOP)
+    _, asked = engine.begin_abort(JOB, "enough")
+    agent.hear("dropped", 20)
+    assert "bye" in agent.hear("closed", 20)[0]
+    agent.end()
+    proof = asked.result(20)
+    assert (proof.how, proof.agents) == ("not running" if late else "killed", {AGENT: "left"})

@@ -1,7 +1,7 @@
 """What the server's parent process (SP), a site's (CP) and a site's job process (CJ) say to each other.
 
-All are requests of cells, with the values in their meta. Every ``run`` names one process of a job, so that what was said
-to an earlier one of the same name is not taken for the present one's.
+All are requests of cells, with the values in their meta. Every ``run`` names one process of a job, so that what was
+said to an earlier one of the same name is not taken for the present one's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ SITE: Final = "site"
 DEPLOY: Final = "deploy"
 #: Meta ``job``, ``meta``. Reply: ``run``.
 START: Final = "start"
-#: Meta ``job``, ``reason``. Reply, when the job's process is gone: ``how``, ``at``, ``exit_code``, ``seconds``.
+#: Meta ``job``, ``reason``. Reply, when the job's process is gone: ``how``, ``at``, ``exit_code``, ``seconds``,
+#: ``agents``; see ``AbortProof``.
 ABORT: Final = "abort"
 #: Meta ``job``, ``reason``. Reply: ``task``, ``how``, ``at``.
 ABORT_TASK: Final = "abort_task"

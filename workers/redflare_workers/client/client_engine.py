@@ -28,6 +28,7 @@ from ..messaging.switchboard import Switchboard
 from ..run_engine import RunEngine
 from ..shareable_message import to_message
 from ..site_protocol import ABORT, ABORT_TASK, JOB_CONTROL, PING
+from .agent_goodbye import say_goodbye
 from .app_deployer import AppDeployer
 from .client_status import ClientStatus
 from .job_host import JobHost
@@ -102,7 +103,13 @@ class ClientEngine(RunEngine):
         site = getattr(client, "settings", None) or SiteSettings()
         order = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
         self.processes = JobProcesses(
-            self.client_name, args.workspace, site, order, self._ask_to_end, self._on_run_ended
+            self.client_name,
+            args.workspace,
+            site,
+            order,
+            self._ask_to_end,
+            self._on_run_ended,
+            self._say_goodbye,
         )
         components = getattr(client, "components", None) or {}
         super().__init__(self.client_name, "", {}, ProcessType.CLIENT_PARENT, components)
@@ -433,6 +440,9 @@ class ClientEngine(RunEngine):
             self.cell.fire_and_forget(JOB_CONTROL, ABORT, target, {"run": run, "reason": reason})
         except RedflareError as error:
             logger.warning("job %s cannot be told to end: %s", job_id, error)
+
+    def _say_goodbye(self, agents: list[str], pid: int, reason: str) -> dict[str, str]:
+        return {} if self.cell is None else say_goodbye(self.cell.server, self.settings, agents, pid, reason)
 
     def _on_run_ended(self, record: RunRecord) -> None:
         self._free(record.job)

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,7 @@ from ..site_protocol import ABORT, ABORT_TASK, JOB_CONTROL, JOB_STATUS, OTHER_RU
 from .client_job import ClientJob
 from .client_status import ClientStatus
 from .job_host import JobHost
-from .run_folder import OUTCOME_FILE, RunFolder
+from .run_folder import AGENTS_FILE, OUTCOME_FILE, RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ class JobProgram:
 
     def _take_part(self, app: ClientApp, host: JobHost) -> JobOutcome:
         order = self.order
-        teller = StatusTeller(order, host)
+        agents = [executor for executor in app.executors.values() if getattr(executor, "fqcn", None) is not None]
+        teller = StatusTeller(order, host, agents)
         job = self._job = ClientJob(
             order.site,
             app.executors,
@@ -211,24 +212,37 @@ class JobProgram:
 
 
 class StatusTeller(FLComponent):
-    """Tells the client parent that the job has started here, and that it is over."""
+    """Tells the client parent that the job has started here.
 
-    def __init__(self, order: JobOrder, host: JobHost) -> None:
+    Args:
+        agents: executors with agents, which are written down: they are told of an end that this process cannot tell.
+    """
+
+    def __init__(self, order: JobOrder, host: JobHost, agents: Sequence[Any]) -> None:
         super().__init__()
         self._order = order
         self._host = host
+        self._agents = agents
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type == EventType.START_RUN:
-            self._tell(ClientStatus.STARTED)
+            self._note_agents()
+            self._tell()
 
-    def _tell(self, status: ClientStatus) -> None:
-        order = self._order
-        meta: Mapping[str, Any] = {"job": order.job_id, "run": order.run, "status": int(status)}
+    def _note_agents(self) -> None:
+        names = sorted({str(agent.fqcn) for agent in self._agents if agent.fqcn})
         try:
-            self._host.cell.fire_and_forget(SITE, JOB_STATUS, order.site, dict(meta))
+            self._order.folder.write(AGENTS_FILE, {"run": self._order.run, "agents": names})
+        except OSError as error:
+            logger.error("agents %s cannot be written down: %s", names, error)
+
+    def _tell(self) -> None:
+        order = self._order
+        meta = {"job": order.job_id, "run": order.run, "status": int(ClientStatus.STARTED)}
+        try:
+            self._host.cell.fire_and_forget(SITE, JOB_STATUS, order.site, meta)
         except RedflareError as error:
-            logger.warning("%s cannot be told that job %s is %s: %s", order.site, order.job_id, status.word, error)
+            logger.warning("%s cannot be told that job %s has started: %s", order.site, order.job_id, error)
 
 
 def _code_of(error: RedflareError) -> ExitCode:

@@ -18,7 +18,7 @@ from redflare_broker.errors import ConfigError
 
 from .app_deployer import AppDeployer, sweep
 from .client_status import ClientStatus
-from .run_folder import ARGS_FILE, META_FILE, OUTCOME_FILE, PROCESS_FILE, RunFolder
+from .run_folder import AGENTS_FILE, ARGS_FILE, META_FILE, OUTCOME_FILE, PROCESS_FILE, RunFolder
 from .site_report import Reporter, SiteReport
 from .site_run import NOT_RUNNING, AbortProof, RunRecord, SiteRun
 from .site_settings import SiteSettings
@@ -40,6 +40,8 @@ class JobProcesses:
         order: for ``args.json`` of every process: where Redis is, and so on.
         ask_to_end: called with job, run and reason: tells a process to end in order; does not wait.
         on_end: called when a run is over.
+        say_goodbye: called with FQCNs of agents, the number of the process that is gone, and why: tells them, and what
+            became of them.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class JobProcesses:
         order: Mapping[str, Any],
         ask_to_end: Callable[[str, str, str], object],
         on_end: Callable[[RunRecord], object] = lambda record: None,
+        say_goodbye: Callable[[list[str], int, str], dict[str, str]] = lambda agents, pid, reason: {},
     ) -> None:
         self.site = site
         self.workspace = Path(workspace).resolve()
@@ -59,6 +62,7 @@ class JobProcesses:
         self._order = dict(order)
         self._ask_to_end = ask_to_end
         self._ended = on_end
+        self._say_goodbye = say_goodbye
         self._guard = threading.Lock()
         self._runs: dict[str, SiteRun] = {}
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
@@ -231,6 +235,10 @@ class JobProcesses:
     def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
         self._ask_to_end(job_id, run, reason)
 
+    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+        agents = (self.folder(record.job).read(AGENTS_FILE) or {}).get("agents")
+        return self._say_goodbye(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
+
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
         if self.reporter is not None:
             self.reporter.log(job_id, lines)
@@ -255,6 +263,7 @@ class JobProcesses:
             exit_code=record.exit_code,
             reason=record.reason,
             how=record.how,
+            agents=dict(record.agents),
             at=record.ended or time.time(),
         )
 

@@ -24,6 +24,8 @@ LOG_FILE: Final = "log.txt"
 ARGS_FILE: Final = "args.json"
 PROCESS_FILE: Final = "process.json"
 OUTCOME_FILE: Final = "outcome.json"
+#: FQCNs of the agents that a run works with.
+AGENTS_FILE: Final = "agents.json"
 
 _LONGEST: Final = 64
 _NOT_JOBS: Final = frozenset({STARTUP_FOLDER, LOCAL_FOLDER})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from redflare_broker.cell import Cell
@@ -37,6 +37,8 @@ class SiteReport:
     reason: str = ""
     #: how it was ended: cooperative, terminated, killed; "" when it ended by itself
     how: str = ""
+    #: what became of the job's agents when it was aborted, by FQCN: left, connected, silent, gone, never, unknown
+    agents: Mapping[str, str] = field(default_factory=dict)
     #: seconds since 1970
     at: float = 0.0
 
@@ -59,7 +61,8 @@ class SiteReport:
         known = {name: meta[name] for name in cls.__slots__ if name in meta}
         report = cls(**known)
         words = (report.site, report.job, report.run, report.status, report.reason, report.how)
-        if not all(isinstance(word, str) for word in words) or not isinstance(report.exit_code, int | None):
+        kinds = isinstance(report.exit_code, int | None) and isinstance(report.agents, dict)
+        if not kinds or not all(isinstance(word, str) for word in words):
             raise TypeError(f"this is no report of a site: {known!r:.500}")
         return report
 

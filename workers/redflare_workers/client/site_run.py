@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from ..processes.exit_code import ExitCode, describe_exit
@@ -43,6 +43,8 @@ class AbortProof:
     #: seconds that it took
     seconds: float = 0.0
     exit_code: int | None = None
+    #: what became of the job's agents, by FQCN, see ``say_goodbye``
+    agents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class RunRecord:
     how: str = ""
     #: when the process was gone
     ended: float = 0.0
+    #: what became of its agents when it was aborted
+    agents: Mapping[str, str] = field(default_factory=dict)
     #: the server knows how it ended
     reported: bool = False
 
@@ -100,6 +104,9 @@ class RunSetting(Protocol):
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
         """The process has written lines."""
 
+    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+        """Its process is gone, and it is not to go on: what becomes of its agents."""
+
     def on_change(self, record: RunRecord) -> None:
         """The status has changed."""
 
@@ -126,7 +133,10 @@ class SiteRun:
         self._aborted_at = 0.0
         #: how far the abort has gone
         self._step = NOT_RUNNING
-        self._released = False
+        self._released = self._ending = False
+        #: the process is gone
+        self._gone = threading.Event()
+        #: and what that means was told
         self._over = threading.Event()
         if not self._record.status.live:
             self._over.set()
@@ -220,8 +230,8 @@ class SiteRun:
                 self._asked = Future()
                 self._aborted_at = time.time()
                 if self._over.is_set():
-                    proof = AbortProof(message="", how=NOT_RUNNING, at=self._record.ended or time.time())
-                    self._asked.set_result(proof)
+                    name = f"redflare-abort-{self.folder.job_id}"
+                    threading.Thread(target=self._abort_late, args=(reason, self._asked), name=name).start()
                     return self._asked
                 if not self._record.abort:
                     self._change(abort=reason or "abort")
@@ -256,6 +266,23 @@ class SiteRun:
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
+    def _abort_late(self, reason: str, asked: Future[AbortProof]) -> None:
+        """There is no process; but if that has failed, its agents may work on."""
+        agents = self._record.agents
+        if self._record.status is ClientStatus.EXCEPTION:
+            agents = self._tell_agents(reason)
+        at = self._record.ended or time.time()
+        asked.set_result(
+            AbortProof(message="", how=NOT_RUNNING, at=at, exit_code=self._record.exit_code, agents=agents)
+        )
+
+    def _tell_agents(self, reason: str) -> Mapping[str, str]:
+        try:
+            return self._setting.tell_agents(self._record, reason)
+        except Exception:
+            logger.exception("job %s: its agents could not be told of its end", self._record.job)
+            return {}
+
     def _escalate(self) -> None:
         settings, process = self._setting.settings, self._process
         assert process is not None
@@ -265,18 +292,19 @@ class SiteRun:
             self._step = COOPERATIVE if listens else TERMINATED
         if listens:
             self._setting.ask_to_end(self._record.job, self._record.run, self._record.abort)
-            if self._over.wait(settings.abort_grace):
+            if self._gone.wait(settings.abort_grace):
                 return
         self._step = TERMINATED
         logger.warning("job %s: SIGTERM to its process group: %s", self._record.job, self._record.abort)
         process.terminate()
-        if self._over.wait(settings.stop_grace):
+        if self._gone.wait(settings.stop_grace):
             return
         self._step = KILLED
         logger.warning("job %s: SIGKILL to its process group: %s", self._record.job, self._record.abort)
         process.kill()
 
     def _on_exit(self, code: int) -> None:
+        self._gone.set()
         outcome = self._outcome()
         with self._guard:
             if self._released and not self._record.abort and (outcome is None or outcome.get("parent_gone")):
@@ -293,9 +321,12 @@ class SiteRun:
     def _end(self, code: int | None, told: str | None) -> None:
         """Note how it ended; the first word counts."""
         with self._guard:
-            if self._over.is_set():
+            if self._over.is_set() or self._ending:
                 return
+            self._ending = True
             aborted = self._record.abort
+        agents = self._tell_agents(aborted) if aborted else {}
+        with self._guard:
             well = bool(aborted) or code in (ExitCode.SUCCESS, ExitCode.ABORTED)
             reason = told or ("" if code in (None, ExitCode.SUCCESS) else describe_exit(code or 0))
             if aborted:
@@ -308,6 +339,7 @@ class SiteRun:
                 reason=reason,
                 how=self._step if aborted else "",
                 ended=time.time(),
+                agents=agents,
             )
             self._over.set()
             record, asked = self._record, self._asked
@@ -319,6 +351,7 @@ class SiteRun:
                     at=record.ended,
                     seconds=record.ended - self._aborted_at,
                     exit_code=record.exit_code,
+                    agents=record.agents,
                 )
             )
         self._setting.on_end(record)

@@ -16,7 +16,7 @@ from ..jobs.components import ComponentBuilder
 from ..jobs.custom_code import CustomCode
 from ..jobs.job_folder import JobDefinition, read_job
 from ..jobs.job_meta import SERVER, parse_meta
-from ..jobs.problems import Problem
+from ..jobs.problems import JobProblems, Problem
 
 
 def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteSettings) -> str:
@@ -33,6 +33,9 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
         with tempfile.TemporaryDirectory(prefix=".redflare-fetch-", dir=workspace) as temporary:
             archive = store.fetch_archive(record.id, Path(temporary) / "job.zip")
             definition = read_job(archive, max_bytes=settings.max_bytes, max_files=settings.max_files)
+    except JobProblems as error:
+        # the path of the file is nobody's business
+        return str(JobProblems("the job cannot be used", error.problems))
     except (ConfigError, BlobMissing, DecodeError, OSError) as error:
         return str(error)
     meta, mistakes, _ = parse_meta(record.meta, "the meta that it was submitted with")

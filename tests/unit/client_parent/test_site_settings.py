@@ -26,7 +26,8 @@ def test_without_a_file_only_what_is_shipped_is_admitted(tmp_path: Path) -> None
 def test_a_file_says_what_is_admitted(tmp_path: Path) -> None:
     write(tmp_path, json.dumps({"allow": ["mylib.*"], "allow_custom": True, "resources": {"gpus": 2}}))
     settings = load_site_settings(tmp_path)
-    assert (settings.allow, settings.allow_custom, settings.resources) == (("mylib.*",), True, {"gpus": 2})
+    assert settings.allow == (*SiteSettings().allow, "mylib.*"), "on top of what ships"
+    assert (settings.allow_custom, settings.resources) == (True, {"gpus": 2})
 
 
 @pytest.mark.parametrize(

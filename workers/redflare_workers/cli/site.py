@@ -33,7 +33,7 @@ def site(
     may do here, the site says in local/site.json of its workspace:
 
     [dim]{[/dim]
-    [dim]  "allow": ["redflare_workers.*", "mylib.executors.*"],[/dim]
+    [dim]  "allow": ["mylib.executors.*"],[/dim]
     [dim]  "allow_custom": false,[/dim]
     [dim]  "resources": {"num_of_gpus": 2}[/dim]
     [dim]}[/dim]

@@ -60,7 +60,7 @@ def _check_amount(name: str, value: object) -> None:
 
 
 def load_site_settings(workspace: str | Path) -> SiteSettings:
-    """Read ``<workspace>/local/site.json``; the defaults when there is none.
+    """Read ``<workspace>/local/site.json``; the defaults when there is none. Its ``allow`` comes on top of what ships.
 
     Raises:
         ConfigError: a ValueError; names the file and the key.
@@ -79,7 +79,8 @@ def load_site_settings(workspace: str | Path) -> SiteSettings:
         if key not in known:
             raise ConfigError(f"{path}: {key!r} is not known{did_you_mean(key, known)}; known are {sorted(known)}")
     try:
-        return SiteSettings(**data)
+        settings = SiteSettings(**data)
+        return dataclasses.replace(settings, allow=tuple(dict.fromkeys((*SHIPPED, *settings.allow))))
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
 

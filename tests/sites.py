@@ -198,10 +198,10 @@ class Sites:
     def args(self, site: str = SITE_1) -> SiteArgs:
         return SiteArgs(workspace=self.folder / site, redis_url=self.url)
 
-    def engine(self, site: str = SITE_1, **settings: Any) -> ClientEngine:
+    def engine(self, site: str = SITE_1, *, workers: int = 5, **settings: Any) -> ClientEngine:
         """A client parent in this process, which serves."""
         workspace = self.workspace(site, **settings)
-        engine = ClientEngine(Site(name=site, settings=load_site_settings(workspace)), self.args(site))
+        engine = ClientEngine(Site(name=site, settings=load_site_settings(workspace)), self.args(site), 0, workers)
         thread = threading.Thread(target=engine.run, name=f"client-parent-{site}")
         thread.start()
 

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import redis
 from redflare_broker.errors import ConfigError
 from redflare_broker.request import Reply
 from redflare_broker.settings import load_settings
-from redflare_workers.client import ClientEngine, ClientStatus, Site
+from redflare_workers.client import ClientEngine, ClientStatus, Site, SiteArgs
 from redflare_workers.job_outcome import COMPLETED
 from redflare_workers.jobs import pack_files
 from redflare_workers.processes.process_table import marked
@@ -51,7 +53,7 @@ def deploy(engine: ClientEngine, app: bytes, job: str = JOB) -> None:
     assert engine.deploy_app("app", job, META, SITE_1, app) == ""
 
 
-def started(sites: Sites, app: bytes, **settings: float) -> ClientEngine:
+def started(sites: Sites, app: bytes, **settings: Any) -> ClientEngine:
     """A job that works at a site, in its first task."""
     sites.parent_server()
     sites.server_job()
@@ -285,7 +287,7 @@ def process_of(sites: Sites) -> dict[str, Any]:
     return dict(json.loads((sites.folder / SITE_1 / JOB / "process.json").read_text()))
 
 
-def begun(sites: Sites, app: bytes, **settings: float) -> tuple[Parent, Child]:
+def begun(sites: Sites, app: bytes, **settings: Any) -> tuple[Parent, Child]:
     """A job that works at a site whose client parent can be killed."""
     parent = sites.parent_server()
     sites.server_job()
@@ -400,6 +402,86 @@ def test_two_jobs_run_at_once(sites: Sites) -> None:
     assert {job: server.wait().status for job, server in servers.items()} == {"a": COMPLETED, "b": COMPLETED}
     for job in servers:
         assert sites.told.wait_for("stopped", job).exit_code == 0
+
+
+def test_a_client_parent_elsewhere_takes_the_site_over(sites: Sites, tmp_path: Path) -> None:
+    engine = started(sites, app_of("Waiting"))
+    pid, _ = run_of(engine)
+    other = Sites(sites.url, tmp_path / "elsewhere", sites.namespace)
+    try:
+        other.engine()
+        wait_until(lambda: is_gone(pid), 20, "the job's process of the one that was replaced")
+        assert engine._stopping == "another process has taken over"
+    finally:
+        other.close()
+
+
+def test_a_client_parent_is_stopped_while_redis_is_not_there(sites: Sites, tmp_path: Path) -> None:
+    workspace = sites.workspace()
+    engine = ClientEngine(Site(name=SITE_1), SiteArgs(workspace=workspace, redis_url=f"unix://{tmp_path}/nothing"))
+    ended: list[str] = []
+    thread = threading.Thread(target=lambda: ended.append(engine.run()))
+    thread.start()
+    wait_until(lambda: engine.cell is not None)
+    engine.stop("enough")
+    thread.join(20)
+    assert ended == ["enough"]
+
+
+def test_a_job_is_aborted_whose_process_does_not_reach_redis(sites: Sites, tmp_path: Path) -> None:
+    engine = sites.engine(stop_grace=10.0)
+    deploy(engine, app_of("Waiting"))
+    engine.processes._order["redis_url"] = f"unix://{tmp_path}/nothing"
+    engine.start_app(JOB, META)
+    pid, run = run_of(engine)
+    proof = engine.abort(JOB)
+    assert proof.how == "terminated"
+    assert is_gone(pid)
+    assert marked(run) == []
+
+
+def test_of_two_starts_at_once_one_launches(sites: Sites) -> None:
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"))
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(lambda _: engine.start_app(JOB, META), range(8)))
+    assert sorted(said) == ["Client app already started."] * 7 + ["Start the client app..."]
+    assert engine.get_all_job_ids() == [JOB]
+    assert "abort it before" in engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding"))
+    assert "abort it before" in engine.delete_run(JOB)
+    engine.abort(JOB)
+    assert engine.delete_run(JOB).startswith("Delete run folder")
+
+
+def test_an_abort_does_not_wait_for_other_requests(sites: Sites) -> None:
+    parent = sites.parent_server()
+    engine = sites.engine(workers=1)
+    deploy(engine, app_of("Waiting"))
+    engine.start_app(JOB, META)
+    busy, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def deploy(self, *args: Any) -> str:
+            busy.set()
+            go.wait(30)
+            return "too late"
+
+    engine.add_component("app_deployer", Slow())
+    parent.cell.ask("site", DEPLOY, SITE_1, {"job": "b", "app": "app", "meta": META}, on_reply=lambda _: None)
+    assert busy.wait(20)
+    try:
+        assert parent.ask(ABORT).meta["how"] in ("terminated", "cooperative")
+    finally:
+        go.set()
+
+
+def test_nobody_but_the_owner_reads_what_a_process_is_told(sites: Sites) -> None:
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"))
+    engine.start_app(JOB, META)
+    args = sites.folder / SITE_1 / JOB / "args.json"
+    assert args.stat().st_mode & 0o077 == 0, "the URL may have a password"
+    engine.abort(JOB)
 
 
 # -- agents ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import typer
 from redflare_broker.errors import JobUnfinished
 from redflare_broker.job_record import JobRecord
 from redflare_broker.job_store import whoami
+from rich.text import Text
 
 from . import showing
 from .connecting import NOT_FOUND, Target, connected, fail
@@ -60,8 +61,7 @@ def _told(record: JobRecord, as_json: bool, before: str) -> None:
     if as_json:
         showing.print_json(record.to_json())
         return
-    said = ending(record)
-    showing.console().print(f"{record.id} {before}", said, sep="" if before else " ", soft_wrap=True)
+    showing.console().print(Text.assemble(f"{record.id} {before}", ending(record)), soft_wrap=True)
 
 
 @connected

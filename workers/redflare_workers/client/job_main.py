@@ -135,6 +135,9 @@ class JobProgram:
         )
 
         def stop(reason: str) -> None:
+            if self.ending.parent_gone.is_set():
+                # the next client parent goes on with the task in hand: a goodbye would take it from the agent
+                self._end_early(reason)
             job.stop(reason)
             host.give_up()
 
@@ -192,7 +195,7 @@ class JobProgram:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _end_early(self, reason: str) -> None:
-        """From the ending's thread: there is no job yet that could be stopped; whatever builds it is not waited for."""
+        """From the ending's thread: there is no job that could be stopped, or it must stay as it is."""
         self.note(Outcome(code=ExitCode.ABORTED, reason=reason))
         self.ending.finish()
         os._exit(ExitCode.ABORTED)

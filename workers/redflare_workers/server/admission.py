@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from ..client.run_folder import RunFolder
 from ..client.site_settings import SiteSettings
 from ..jobs.components import ComponentBuilder
 from ..jobs.custom_code import CustomCode
-from ..jobs.job_folder import JobDefinition, read_job
+from ..jobs.job_folder import JobDefinition
 from ..jobs.job_meta import SERVER, parse_meta
-from ..jobs.problems import JobProblems, Problem
+from ..jobs.problems import Problem
+from .job_files import fetch_job
 
 
 def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteSettings) -> str:
@@ -30,12 +30,7 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
         folder = RunFolder(workspace, record.id)
         if folder.is_foreign:
             return f"the server has a folder {folder.path} that is no run of a job; submit it under another id"
-        with tempfile.TemporaryDirectory(prefix=".redflare-fetch-", dir=workspace) as temporary:
-            archive = store.fetch_archive(record.id, Path(temporary) / "job.zip")
-            definition = read_job(archive, max_bytes=settings.max_bytes, max_files=settings.max_files)
-    except JobProblems as error:
-        # the path of the file is nobody's business
-        return str(JobProblems("the job cannot be used", error.problems))
+        definition = fetch_job(store, record.id, workspace, settings)
     except (ConfigError, BlobMissing, DecodeError, OSError) as error:
         return str(error)
     meta, mistakes, _ = parse_meta(record.meta, "the meta that it was submitted with")

@@ -7,76 +7,43 @@ Whatever happens meanwhile, a report of a site, the exit of the job's server, an
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
-from redflare_broker.cell import Cell, Reply, ReplyCode
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, RedflareError
 from redflare_broker.job_record import (
     ABNORMAL,
     ABORTED,
+    COMPLETED,
     DISPATCHED,
     EXECUTION_EXCEPTION,
     FAILED_TO_RUN,
     RUNNING,
     JobRecord,
 )
-from redflare_broker.job_store import JobStore
 
-from ..client.client_status import ClientStatus
-from ..client.run_folder import APP_FILE, META_FILE, RunFolder
+from ..client.run_folder import RunFolder
 from ..client.site_report import SiteReport
-from ..client.site_settings import SiteSettings
-from ..jobs.archive import pack_folder, safe_extract
-from ..jobs.job_folder import JobDefinition, read_job
-from ..jobs.job_meta import SERVER, JobMeta
+from ..jobs.job_folder import JobDefinition
+from ..jobs.job_meta import JobMeta
 from ..processes.exit_code import describe_exit
-from ..site_protocol import ABORT, DEPLOY, SITE, START
-from .job_order import SERVER_APP, ServerOrder, ServerSaid
-from .log_keeper import LogKeeper
+from .job_files import deploy_here, fetch_job, keep_result
+from .job_order import ServerOrder, ServerSaid
 from .run_state import RunState
+from .runner_setting import RunnerSetting
 from .server_process import NOT_RUNNING, ServerProcess
-from .site_states import DEPLOYED, FAILED, SiteStates
-from .verdict import Verdict, confirmations, shortage, verdict_of
+from .site_team import SiteTeam
+from .verdict import Verdict, confirmations, verdict_of
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a site has to unpack an app, and to launch its process.
-DEPLOY_WITHIN: Final = 120.0
-START_WITHIN: Final = 60.0
-#: Seconds beyond the server's own patience that sites have to confirm an abort: theirs may be longer.
-_CONFIRM_WITHIN: Final = 20.0
 #: Seconds for what is still on its way into the store.
 _FLUSH_WITHIN: Final = 5.0
 #: Seconds that what is left of an earlier server's process has to end itself.
 _REAP_WITHIN: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerSetting:
-    """What all runners of a server share."""
-
-    workspace: Path
-    settings: SiteSettings
-    cell: Cell
-    store: JobStore
-    logs: LogKeeper
-    redis_url: str
-    server_name: str
-    secure_mode: bool
-    #: FQCN of a site's cell
-    cell_of: Callable[[str], str]
-    #: whether a site's client parent is there
-    is_alive: Callable[[str], bool]
-    #: a runner has come to its end; False: it could not record how
-    on_done: Callable[[str, bool], object]
 
 
 class JobRunner:
@@ -101,10 +68,12 @@ class JobRunner:
         self._setting = setting
         self._folder = RunFolder(setting.workspace, record.id)
         self._changed = threading.Condition()
-        self._states = SiteStates(sites)
+        self._told = {**record.meta, "job_id": record.id}
+        self._team = SiteTeam(record.id, meta, sites, self._told, setting, self._changed, self._interrupted)
         self._state = RunState(job=record.id, sites=sites)
         self._process: ServerProcess | None = None
         self._exit: int | None = None
+        #: by whom, and why
         self._abort: tuple[str, str] | None = None
         #: the parent is being stopped; True: another one has taken over
         self._left: bool | None = None
@@ -122,13 +91,7 @@ class JobRunner:
 
     def on_report(self, report: SiteReport) -> None:
         """A site tells how the job stands there."""
-        with self._changed:
-            if report.site not in self._states or not self._states.hear(report):
-                return
-            self._changed.notify_all()
-        self._setting.store.set_site(
-            self.id, report.site, report.status, exit_code=report.exit_code, reason=report.reason, how=report.how
-        )
+        self._team.hear(report)
 
     def abort(self, by: str, reason: str) -> None:
         """Somebody wants the job to end; the first who asks counts."""
@@ -149,21 +112,20 @@ class JobRunner:
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        ended = True
+        ended = False
         try:
             self._end(self._live())
+            ended = True
         except _Left:
             logger.info("job %s is left to the next server", self.id)
         except RedflareError as error:
-            ended = False
-            # the connection was closed under it
+            # the connection is closed when this server ends
             logger.log(logging.INFO if self._left is not None else logging.ERROR, "job %s: %s", self.id, error)
-            if self._process is not None:
-                self._process.release()
         except Exception:
-            ended = False
             logger.exception("job %s: its end could not be recorded", self.id)
         finally:
+            if self._process is not None:
+                self._process.release()
             self._setting.on_done(self.id, ended)
 
     def _live(self) -> Verdict:
@@ -185,9 +147,9 @@ class JobRunner:
             logger.exception("job %s failed", self.id)
             return Verdict(status=ABNORMAL, reason=f"the server could not run it: {type(error).__name__}: {error}")
 
-    def _wait(self, until: Callable[[], object], timeout: float | None = None) -> bool:
+    def _wait(self, until: Callable[[], object], timeout: float | None = None) -> None:
         with self._changed:
-            return bool(self._changed.wait_for(until, timeout))
+            self._changed.wait_for(until, timeout)
 
     def _interrupted(self) -> bool:
         return self._abort is not None or self._left is not None
@@ -207,87 +169,35 @@ class JobRunner:
 
     def _dispatch(self) -> None:
         self._look()
-        definition = self._fetch()
-        self._deploy_here(definition)
+        definition = self._deploy()
         self._look()
-        self._deploy_there(definition)
+        self._team.deploy(definition)
         self._look()
-        self._check_sites(FAILED_TO_RUN)
+        self._check_sites()
         self._launch()
-        self._start_there()
+        self._team.start()
         self._look()
-        self._check_sites(FAILED_TO_RUN)
-        sites = len(self.sites) - len(self._states.failed)
-        record = self._setting.store.advance(self.id, DISPATCHED, RUNNING, f"at {sites} of {len(self.sites)} sites")
+        self._check_sites()
+        reason = f"at {self._team.size} of {len(self.sites)} sites"
+        record = self._setting.store.advance(self.id, DISPATCHED, RUNNING, reason)
         if record is None:
             self._learn()
         else:
             self._record = record
 
-    def _fetch(self) -> JobDefinition:
-        settings = self._setting.settings
+    def _deploy(self) -> JobDefinition:
+        """Unpack what is for the server."""
+        setting = self._setting
         try:
-            with tempfile.TemporaryDirectory(prefix=FETCHING, dir=self._setting.workspace) as folder:
-                archive = self._setting.store.fetch_archive(self.id, Path(folder) / "job.zip")
-                return read_job(archive, max_bytes=settings.max_bytes, max_files=settings.max_files)
+            definition = fetch_job(setting.store, self.id, setting.workspace, setting.settings)
+            deploy_here(self._folder, definition, self._told, setting.settings)
         except (ConfigError, BlobMissing, DecodeError, JobUnknown, OSError) as error:
-            raise _Over(Verdict(status=FAILED_TO_RUN, reason=str(error))) from error
+            raise _Over(Verdict(status=FAILED_TO_RUN, reason=f"the server cannot deploy it: {error}")) from error
+        return definition
 
-    def _deploy_here(self, definition: JobDefinition) -> None:
-        folder, settings = self._folder, self._setting.settings
-        if folder.is_foreign:
-            raise _Over(Verdict(status=FAILED_TO_RUN, reason=f"{folder.path} is there and is no run of a job"))
-        app = self.meta.app_for(SERVER) or ""
-        try:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            folder.path.mkdir(parents=True)
-            (folder.path / APP_FILE).write_text(app)
-            folder.write(META_FILE, self._told_meta())
-            safe_extract(
-                definition.app_archive(app),
-                folder.app_folder(SERVER_APP),
-                max_bytes=settings.max_bytes,
-                max_files=settings.max_files,
-            )
-            self._state.write(folder)
-        except (OSError, ConfigError, TypeError, KeyError) as error:
-            raise _Over(
-                Verdict(status=FAILED_TO_RUN, reason=f"it cannot be deployed at the server: {error}")
-            ) from error
-
-    def _deploy_there(self, definition: JobDefinition) -> None:
-        for app in definition.apps:
-            sites = [site for site in self.sites if self.meta.app_for(site) == app]
-            asked = {site: {"job": self.id, "app": app, "meta": self._told_meta()} for site in sites}
-            for site, reply in self._ask(DEPLOY, asked, definition.app_archive(app), DEPLOY_WITHIN).items():
-                self._note(site, DEPLOYED, reply)
-
-    def _start_there(self) -> None:
-        sites = self._states.with_status(DEPLOYED)
-        asked = {site: {"job": self.id, "meta": self._told_meta()} for site in sites}
-        for site, reply in self._ask(START, asked, None, START_WITHIN).items():
-            # its own reports may have come first
-            if not reply.ok or self._states[site].status == DEPLOYED:
-                self._note(site, ClientStatus.STARTING.word, reply)
-
-    def _note(self, site: str, status: str, reply: Reply) -> None:
-        if not reply.ok and self._interrupted():
-            return
-        reason = "" if reply.ok else reply.error.removeprefix("ERROR: ") or f"it gave no answer ({reply.rc})"
-        with self._changed:
-            self._states.change(site, status if reply.ok else FAILED, reason)
-        if not reply.ok:
-            logger.error("job %s: site %s fails: %s", self.id, site, reason)
-        self._setting.store.set_site(self.id, site, status if reply.ok else FAILED, reason=reason)
-
-    def _told_meta(self) -> dict[str, Any]:
-        return {**self._record.meta, "job_id": self.id}
-
-    def _check_sites(self, status: str) -> None:
-        with self._changed:
-            lack = shortage(self.meta, self.sites, self._states.failed)
-        if lack:
-            raise _Over(Verdict(status=status, reason=lack))
+    def _check_sites(self) -> None:
+        if lack := self._team.lack:
+            raise _Over(Verdict(status=FAILED_TO_RUN, reason=lack))
 
     def _learn(self) -> None:
         """The store refuses to move the job: its abort was asked for, or somebody has meddled."""
@@ -305,21 +215,15 @@ class JobRunner:
         """End what is left of the last server's process, and learn how far the job is."""
         state = RunState.read(self._folder)
         if state is not None:
-            if state.pid:
-                state.mark.reap(_REAP_WITHIN)
+            if state.run:
+                state.mark.reap(_REAP_WITHIN if state.pid else 0.0)
             self._state = replace(state, sites=self.sites)
-        with self._changed:
-            for site, told in self._record.sites.items():
-                # what was heard meanwhile is newer
-                if site in self._states and self._states[site].status == "chosen":
-                    self._states.change(site, told.status, told.reason, exit_code=told.exit_code, how=told.how)
+        self._team.recall(self._record.sites)
         if self._abort is not None:
             return
         if self._record.status == DISPATCHED:
             logger.warning("job %s was being dispatched when the server ended; it is dispatched anew", self.id)
-            self._abort_sites("the server was started again", self.sites)
-            with self._changed:
-                self._states = SiteStates(self.sites)
+            self._team.begin_anew()
             return
         said = ServerSaid.read(self._folder, self._state.run)
         verdict = verdict_of(said, 0, (), self._state.restarts, parent_restarted=True)
@@ -372,16 +276,13 @@ class JobRunner:
 
     def _watch(self) -> Verdict:
         while True:
-            self._wait(lambda: self._interrupted() or self._exit is not None or self._lack())
+            self._wait(lambda: self._interrupted() or self._exit is not None or self._team.lack)
             # a server that has come to its end is the last word, whatever else there is
             if self._exit is not None and (verdict := self._server_ended(self._exit)):
                 return verdict
             self._look()
-            if self._exit is None and (lack := self._lack()):
+            if self._exit is None and (lack := self._team.lack):
                 return self._give_up(lack)
-
-    def _lack(self) -> str:
-        return shortage(self.meta, self.sites, self._states.failed)
 
     def _server_ended(self, code: int) -> Verdict | None:
         """How the job ends; None: its server is started again, or what wants the job to end is to be looked at."""
@@ -404,7 +305,7 @@ class JobRunner:
         process.end(lack)
         verdict = verdict_of(process.said(), process.exit_code or 0, (), self._state.restarts)
         # it may have come to its end just then
-        if verdict is not None and verdict.status not in (ABORTED, EXECUTION_EXCEPTION):
+        if verdict is not None and verdict.status == COMPLETED:
             return verdict
         return Verdict(status=EXECUTION_EXCEPTION, reason=lack)
 
@@ -414,47 +315,17 @@ class JobRunner:
         """End all processes, and say who has confirmed it."""
         text = f"aborted by {by}" + (f": {reason}" if reason else "")
         logger.info("job %s is %s", self.id, text)
-        asked = threading.Event()
         answers: dict[str, str] = {}
-
-        def ask_sites() -> None:
-            answers.update(self._abort_sites(text, self.sites))
-            asked.set()
-
-        threading.Thread(target=ask_sites, name=f"redflare-abort-{self.id}", daemon=True).start()
+        asking = threading.Thread(
+            target=lambda: answers.update(self._team.abort(text, self.sites)),
+            name=f"redflare-abort-{self.id}",
+            daemon=True,
+        )
+        asking.start()
         how = self._process.end(text) if self._process is not None else NOT_RUNNING
-        asked.wait()
+        asking.join()
         silent = set(self.sites) - set(answers)
         return Verdict(status=ABORTED, reason=f"{text}; {confirmations(how, answers, silent)}", by=by)
-
-    def _abort_sites(self, reason: str, sites: tuple[str, ...] | list[str]) -> dict[str, str]:
-        """Have the job's processes at sites ended; how that came about, of those that have answered."""
-        settings = self._setting.settings
-        asked = {site: {"job": self.id, "reason": reason} for site in sites}
-        within = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
-        replies = self._ask(ABORT, asked, None, within, awaited=self._setting.is_alive, surely=True)
-        proofs: dict[str, str] = {}
-        for site, reply in replies.items():
-            if not reply.ok:
-                logger.warning("job %s: site %s has not confirmed its end: %s", self.id, site, reply.error or reply.rc)
-                continue
-            proofs[site] = how = str(reply.meta.get("how", ""))
-            code = reply.meta.get("exit_code")
-            with self._changed:
-                was = self._states[site]
-                # one that had ended before keeps what it said
-                if how == NOT_RUNNING and not was.live and was.status not in (DEPLOYED, "chosen"):
-                    continue
-                self._states.change(site, ClientStatus.STOPPED.word, was.reason, exit_code=code, how=how)
-            self._setting.store.set_site(
-                self.id,
-                site,
-                ClientStatus.STOPPED.word,
-                exit_code=code if isinstance(code, int) else None,
-                reason=f"aborted: {reason}",
-                how=how,
-            )
-        return proofs
 
     def _end(self, verdict: Verdict) -> None:
         """See that nothing runs any more, and record how it has ended."""
@@ -462,32 +333,24 @@ class JobRunner:
         if self._process is not None:
             self._process.end(verdict.reason or verdict.status)
         if verdict.status != ABORTED:
-            # sites hear from the job's server that it is over, as far as they have come
-            self._wait(lambda: not self._awaited(), setting.settings.abort_grace)
-            left = [site for site in self.sites if self._states[site].live or self._states[site].status == DEPLOYED]
-            if left:
-                self._abort_sites(f"the job is {verdict.status}", left)
+            if self._process is not None and self._process.said().status:
+                # sites hear from the job's server that it is over
+                self._wait(lambda: not self._team.expected, setting.settings.abort_grace)
+            if left := self._team.unfinished:
+                self._team.abort(f"the job is {verdict.status}", left)
         setting.logs.flush(_FLUSH_WITHIN)
-        trouble = self._keep_result()
-        reason = "\n".join(filter(None, [verdict.reason, trouble]))
-        ended = setting.store.advance(self.id, (DISPATCHED, RUNNING), verdict.status, reason, verdict.by)
-        if ended is None:
+        reason = "\n".join(filter(None, [verdict.reason, self._keep_result()]))
+        if setting.store.advance(self.id, (DISPATCHED, RUNNING), verdict.status, reason, verdict.by) is None:
             logger.error("job %s: the store does not take in that it is %s", self.id, verdict.status)
         logger.info("job %s is %s %s", self.id, verdict.status, reason)
-
-    def _awaited(self) -> list[str]:
-        return [site for site in self._states.live if self._setting.is_alive(site)]
 
     def _keep_result(self) -> str:
         """Store what the run's folder holds; "" or why not."""
         if not self._folder.is_run:
             return ""
         try:
-            with tempfile.TemporaryDirectory(prefix=FETCHING, dir=self._setting.workspace) as folder:
-                target = Path(folder) / "result.zip"
-                pack_folder(self._folder.path, target, max_bytes=self._setting.store.policy.file_bytes)
-                self._setting.store.put_result(self.id, target)
-        except (RedflareError, OSError, ValueError) as error:
+            keep_result(self._setting.store, self._folder)
+        except (RedflareError, OSError) as error:
             if self._left is not None:
                 raise
             logger.error("job %s: its result is not stored: %s", self.id, error)
@@ -506,63 +369,14 @@ class JobRunner:
         process.release()
         # one that was being dispatched is dispatched anew
         if not self._left and self._record.status == RUNNING:
-            verdict = verdict_of(
-                process.said(), process.exit_code or 0, process.tail(), self._state.restarts, parent_restarted=True
-            )
+            code, tail = process.exit_code or 0, process.tail()
+            verdict = verdict_of(process.said(), code, tail, self._state.restarts, parent_restarted=True)
             if verdict is not None:
                 raise _Over(verdict)
         raise _Left
 
-    # -- asking sites --------------------------------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        topic: str,
-        metas: Mapping[str, dict[str, Any]],
-        data: object,
-        timeout: float,
-        *,
-        awaited: Callable[[str], bool] = lambda site: True,
-        surely: bool = False,
-    ) -> dict[str, Reply]:
-        """Ask sites at once, and wait.
-
-        Args:
-            awaited: sites whose answers are waited for; the others have got the request when they are back.
-            surely: wait also when the job is to end.
-        """
-        if not metas:
-            return {}
-        replies: dict[str, Reply] = {}
-
-        def on_reply(site: str, reply: Reply) -> None:
-            with self._changed:
-                replies[site] = reply
-                self._changed.notify_all()
-
-        def enough() -> bool:
-            if self._interrupted() and not surely:
-                return True
-            return all(site in replies or not awaited(site) for site in metas)
-
-        targets = {site: (self._setting.cell_of(site), meta) for site, meta in metas.items()}
-        asked = self._setting.cell.ask_many(SITE, topic, targets, data, on_reply=on_reply)
-        deadline = time.monotonic() + timeout
-        # a site may vanish without a word
-        while not self._wait(enough, min(self._setting.cell.interval, max(deadline - time.monotonic(), 0))):
-            if time.monotonic() >= deadline:
-                break
-        asked.cancel()
-        with self._changed:
-            nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no answer within {timeout:g} s"})
-            return {site: replies.get(site, nothing) for site in metas}
-
     def __repr__(self) -> str:
         return f"<JobRunner {self.id} of {len(self.sites)} sites>"
-
-
-#: What folders are called that hold archives for a moment.
-FETCHING: Final = ".redflare-fetch-"
 
 
 class _Left(Exception):

@@ -6,7 +6,6 @@ It is called once, before anything else happens: nothing may stay RUNNING becaus
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -16,19 +15,14 @@ from redflare_broker.job_record import DISPATCHED, RUNNING, JobRecord
 
 from ..client.run_folder import PROCESS_FILE, RunFolder
 from ..jobs.job_meta import parse_meta
-from .job_runner import FETCHING, JobRunner, RunnerSetting
+from .job_runner import JobRunner
 from .run_state import RunState
+from .runner_setting import RunnerSetting
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a process has to end itself: its parent is gone, so it is about to.
 _WITHIN: Final = 5.0
-
-
-def sweep(workspace: Path) -> None:
-    """Remove what was being fetched or packed."""
-    for path in workspace.glob(f"{FETCHING}*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def reap(workspace: Path, going_on: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from redflare_broker.job_record import (
     APPROVED,
     CAN_NOT_SCHEDULE,
     DISPATCHED,
+    FAILED_TO_RUN,
     SUBMITTED,
     UNFINISHED,
     JobRecord,
@@ -38,13 +39,16 @@ from ..client.site_report import SiteReport
 from ..client.site_settings import SiteSettings, load_site_settings
 from ..client.workspace_lock import WorkspaceLock
 from ..hub import Hub, close_hub, open_hub
+from ..jobs.job_meta import SERVER as SERVER_SIDE
 from ..jobs.job_meta import JobMeta, parse_meta
 from ..site_protocol import DELETE_RUN, SERVER, SITE, SITE_LOG, SITE_REPORT
 from .admission import refusal
-from .job_runner import JobRunner, RunnerSetting
+from .job_files import prepare, sweep
+from .job_runner import JobRunner
 from .job_scheduler import Candidate, Placed, plan
 from .log_keeper import LogKeeper
-from .reaper import find_again, reap, sweep
+from .reaper import find_again, reap
+from .runner_setting import RunnerSetting
 from .site_roll import SiteRoll
 
 logger = logging.getLogger(__name__)
@@ -274,6 +278,12 @@ class ServerParent:
             self._dispatch(job_id, metas[job_id], sites)
 
     def _dispatch(self, job_id: str, meta: JobMeta, sites: tuple[str, ...]) -> None:
+        try:
+            # before the record says so: whoever comes after this server must know where the job has gone
+            prepare(RunFolder(self.workspace, job_id), meta.app_for(SERVER_SIDE) or "", sites)
+        except (OSError, ConfigError) as error:
+            self._store.advance(job_id, APPROVED, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
+            return
         record = self._store.advance(job_id, APPROVED, DISPATCHED, f"to {len(sites)} sites: {', '.join(sites)}")
         if record is None:
             return

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Final
 
 from ..client.client_status import ClientStatus
 from ..client.site_report import SiteReport
 
-DEPLOYED = "deployed"
+#: Nothing was heard of it yet.
+CHOSEN: Final = "chosen"
+DEPLOYED: Final = "deployed"
 #: The site could not take the job, or its process has failed.
-FAILED = ClientStatus.EXCEPTION.word
+FAILED: Final = ClientStatus.EXCEPTION.word
+#: There is, or may be, a process.
+LIVE: Final = (ClientStatus.STARTING.word, ClientStatus.STARTED.word)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStanding:
     """One site."""
 
-    #: chosen, deployed, or ``ClientStatus.word``
-    status: str = "chosen"
+    #: CHOSEN, DEPLOYED, or ``ClientStatus.word``
+    status: str = CHOSEN
     reason: str = ""
     exit_code: int | None = None
     #: how an abort ended it
@@ -27,7 +32,7 @@ class SiteStanding:
     @property
     def live(self) -> bool:
         """There is, or may be, a process."""
-        return self.status in (ClientStatus.STARTING.word, ClientStatus.STARTED.word)
+        return self.status in LIVE
 
 
 class SiteStates:
@@ -41,10 +46,6 @@ class SiteStates:
 
     def __contains__(self, site: object) -> bool:
         return site in self._sites
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._sites)
 
     @property
     def failed(self) -> dict[str, str]:
@@ -69,7 +70,3 @@ class SiteStates:
             return False
         self._sites[report.site] = told
         return True
-
-    def forget_abort(self, site: str) -> None:
-        """It is about to begin anew."""
-        self._sites[site] = replace(self._sites[site], how="", exit_code=None)

@@ -182,6 +182,11 @@ class IPCAgent(FlareAgent):
         """No task will come any more."""
         return bool(self._closed)
 
+    @property
+    def fenced(self) -> bool:
+        """It was closed because a newer instance has taken over."""
+        return self._link.fenced
+
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise CallStateError(

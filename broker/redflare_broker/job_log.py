@@ -13,7 +13,7 @@ from .connection import Server
 from .errors import DecodeError, Unavailable
 from .job_record import LogLine, is_finished, read_line
 from .keys import StoreKeys
-from .lane import Lane
+from .lane import Arg, Lane
 
 __all__ = ["JobLogFollower", "parse_lines"]
 
@@ -96,7 +96,7 @@ class JobLogFollower:
             lane.close()
 
     def _read(self, lane: Lane) -> Entries:
-        wait = [] if self._over else ["BLOCK", round(self._block * 1000)]
+        wait: list[Arg] = [] if self._over else ["BLOCK", round(self._block * 1000)]
         streams = lane.call(
             *("XREAD", "COUNT", _PAGE, *wait, "STREAMS", self._key, self.last), timeout=self._block + _MARGIN_SECONDS
         )

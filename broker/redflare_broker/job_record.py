@@ -35,6 +35,7 @@ __all__ = [
     "SiteState",
     "StoredFile",
     "Waiting",
+    "check_after",
     "check_job_id",
     "check_status",
     "is_finished",
@@ -59,6 +60,7 @@ FINISHED: Final = (COMPLETED, ABORTED, EXECUTION_EXCEPTION, ABNORMAL, CAN_NOT_SC
 STATUSES: Final = (*UNFINISHED, *FINISHED)
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_~-]{1,64}")
+_LINE_ID: Final = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SITE: Final = "site:"
 
@@ -75,6 +77,13 @@ def check_status(status: object) -> str:
     if status not in STATUSES:
         raise ConfigError(f"a job's status is one of {', '.join(STATUSES)}, but not {status!r:.300}")
     return str(status)
+
+
+def check_after(line_id: object) -> str:
+    """Return the id of a line unchanged when it is one; ConfigError otherwise."""
+    if not isinstance(line_id, str) or not _LINE_ID.fullmatch(line_id):
+        raise ConfigError(f"the id of a line of a log is like 1795345193440-0, but not {line_id!r:.100}")
+    return line_id
 
 
 def is_finished(status: str) -> bool:

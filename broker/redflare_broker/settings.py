@@ -19,6 +19,7 @@ from .connection import ConnectionOptions
 from .errors import ConfigError
 from .keys import DEFAULT_NAMESPACE
 from .scripts import Policy
+from .store_policy import StorePolicy
 
 CONFIG_FILE: Final = "comm_config.json"
 STARTUP_FOLDER: Final = "startup"
@@ -35,6 +36,8 @@ class LinkSettings:
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
     limits: CodecLimits = field(default_factory=CodecLimits)
     policy: Policy = field(default_factory=Policy)
+    #: Of the job store of the server.
+    job_store: StorePolicy = field(default_factory=StorePolicy)
     #: Seconds between two heartbeats.
     heartbeat_interval: float = 5.0
     #: Seconds a heartbeat key stands; must be well above every peer's interval.
@@ -49,6 +52,8 @@ class LinkSettings:
             _positive(name, getattr(self, name))
         for name in ("retention", "settled_retention", "result_keep"):
             _positive(name, getattr(self.policy, name))
+        for name in ("job_retention", "upload_keep", "event_retention", "log_lines", "line_bytes", "file_bytes"):
+            _positive(name, getattr(self.job_store, name))
         if self.heartbeat_ttl < 2 * self.heartbeat_interval:
             raise ConfigError(
                 f"heartbeat_ttl {self.heartbeat_ttl} is less than twice heartbeat_interval {self.heartbeat_interval}: "
@@ -87,7 +92,7 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
     folder = Path(workspace)
     config = read_object(folder / CONFIG_FILE)
     source = str(folder / CONFIG_FILE)
-    refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention"), source)
+    refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention", "job_store"), source)
     for key, kind in _TYPES.items():
         if not isinstance(config.get(key), kind | None):
             raise ConfigError(f"{source}: {key} must be a {kind.__name__}, but is {config[key]!r}")
@@ -97,11 +102,13 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
     connection |= _certificates(folder, secure)
     limits = _section(config, "limits", CodecLimits, source)
     policy = _section(config, "retention", Policy, source)
+    job_store = _section(config, "job_store", StorePolicy, source)
     try:
         return LinkSettings(
             connection=ConnectionOptions(**connection),
             limits=CodecLimits(**limits),
             policy=Policy(**policy),
+            job_store=StorePolicy(**job_store),
             **{key: config[key] for key in _TOP_KEYS if key in config},
         )
     except (TypeError, ValueError) as exc:

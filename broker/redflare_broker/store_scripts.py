@@ -9,43 +9,14 @@ from typing import Final
 from .keys import StoreKeys
 from .replies import Arg
 from .scripts import BLOB_MISSING, OK, OPEN, UNKNOWN, command
+from .store_policy import StorePolicy
 
-__all__ = ["BLOB_MISSING", "KNOWN", "OK", "OPEN", "REFUSED", "UNKNOWN", "StorePolicy", "StoreScripts"]
+__all__ = ["BLOB_MISSING", "KNOWN", "OK", "OPEN", "REFUSED", "UNKNOWN", "StoreScripts"]
 
 #: Another job has this id.
 KNOWN: Final = "KNOWN"
 #: The job's status is none that was expected, or its abort was asked for.
 REFUSED: Final = "REFUSED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorePolicy:
-    """How long things stand in the job store, and how large they may be; seconds unless the name says otherwise."""
-
-    #: A job after its end; an unfinished one after the last ``renew``.
-    job_retention: float = 7 * 86_400.0
-    #: The chunks of a file that is being stored, after the last sign of progress.
-    upload_keep: float = 3_600.0
-    #: A message to a server that is away.
-    event_retention: float = 86_400.0
-    #: Lines of one job's log; the oldest go first.
-    log_lines: int = 10_000
-    #: Bytes of one line; the rest is cut.
-    line_bytes: int = 8_192
-    #: Bytes of an archive, and of a result.
-    file_bytes: int = 4 << 30
-
-    @property
-    def retention_ms(self) -> int:
-        return max(1, round(self.job_retention * 1000))
-
-    @property
-    def upload_ms(self) -> int:
-        return max(1, round(self.upload_keep * 1000))
-
-    @property
-    def event_ms(self) -> int:
-        return max(1, round(self.event_retention * 1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

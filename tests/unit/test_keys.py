@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from redflare_broker.entry import check_task_id
 from redflare_broker.errors import ConfigError
-from redflare_broker.keys import CellKeys, JobKeys, Keys, LinkKeys
+from redflare_broker.keys import CellKeys, JobKeys, Keys, LinkKeys, StoreKeys
 from redis.crc import key_slot
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -20,6 +20,7 @@ NS: Final = Keys("ns")
 LINK: Final = NS.link("F")
 JOB: Final = NS.job("X")
 CELL: Final = NS.cell("C")
+STORE: Final = NS.store("S")
 #: Arguments of the keys that take one, as the table writes them.
 ARGUMENTS: Final = {
     "task": ["<task_id>"],
@@ -29,6 +30,7 @@ ARGUMENTS: Final = {
 }
 JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"]}
 CELL_ARGUMENTS: Final = {"blob": ["<id>"]}
+STORE_ARGUMENTS: Final = {"record": ["<id>"], "log": ["<id>"]}
 #: Chunks are numbered below the prefix that ``keys.py`` makes.
 CHUNKED: Final = ("blob", "result_blob", "task_blob")
 
@@ -54,10 +56,15 @@ def documented() -> dict[str, Described]:
 
 def coded() -> dict[str, Described]:
     """What ``keys.py`` makes, with what its docstrings say."""
-    made = [*_made(LINK, LinkKeys, except_for=("prefix",)), *_made(NS, Keys, except_for=("link", "job", "cell"))]
+    made = [
+        *_made(LINK, LinkKeys, except_for=("prefix",)),
+        *_made(NS, Keys, except_for=("link", "job", "cell", "store")),
+    ]
     made += _made(CELL, CellKeys, except_for=("prefix",), arguments=CELL_ARGUMENTS)
     # the keys of the server's cell are the cell's own
     made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat"), arguments=JOB_ARGUMENTS)
+    # files of jobs are payloads of the server's cell
+    made += _made(STORE, StoreKeys, except_for=("prefix", "blob", "inbox"), arguments=STORE_ARGUMENTS)
     return dict(made)
 
 
@@ -84,7 +91,7 @@ def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
 
 def test_the_table_has_no_key_without_an_end() -> None:
     rows = documented()
-    assert len(rows) == 24
+    assert len(rows) == 27
     assert {said.kind for said in rows.values() if not said.expires} == {"channel"}
 
 
@@ -101,6 +108,13 @@ def test_all_keys_of_a_job_and_its_servers_cell_are_in_one_slot() -> None:
     keys = [job.job, job.clients, job.standing, job.ended, job.task("t:1"), job.task(""), job.blobs]
     keys += [job.heartbeat("site-1"), job.heartbeat(""), job.cell, job.server_heartbeat]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server.job-1")}
+
+
+def test_all_keys_of_a_job_store_and_its_servers_cell_are_in_one_slot() -> None:
+    store, cell = Keys().store("server"), Keys().cell("server")
+    keys = [store.jobs, store.record("job-1"), store.log("job-1"), f"{store.blob('job-1-archive-0123')}:7", store.inbox]
+    assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server")}
+    assert (store.inbox, store.blob("b")) == (cell.inbox, cell.blob("b"))
 
 
 def test_the_chunks_of_a_task_are_in_one_slot_that_does_not_depend_on_the_link() -> None:

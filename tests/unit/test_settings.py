@@ -16,6 +16,7 @@ from redflare_broker.connection import ConnectionOptions
 from redflare_broker.errors import ConfigError
 from redflare_broker.scripts import Policy
 from redflare_broker.settings import LinkSettings, load_settings
+from redflare_broker.store_policy import StorePolicy
 
 from tests.nodes import AGENT_ACL, CJ_ACL
 
@@ -59,6 +60,7 @@ class TestTheFile:
                     "allow_eviction": True,
                     "limits": {"max_bytes": 1 << 20, "chunk_bytes": 4096},
                     "retention": {"retention": 100, "result_keep": 5.5, "dead_entries": 9},
+                    "job_store": {"job_retention": 60, "log_lines": 7},
                 },
             )
         )
@@ -69,6 +71,7 @@ class TestTheFile:
             ),
             limits=CodecLimits(max_bytes=1 << 20, chunk_bytes=4096),
             policy=Policy(retention=100, result_keep=5.5, dead_entries=9),
+            job_store=StorePolicy(job_retention=60, log_lines=7),
             heartbeat_interval=2,
             heartbeat_ttl=20,
             block=10,
@@ -110,6 +113,7 @@ class TestTheFile:
             ({"password_file": 5}, "password_file must be a str, but is 5"),
             ({"check_hostname": "no"}, "check_hostname must be a bool, but is 'no'"),
             ({"allow_eviction": 1}, "allow_eviction must be a bool, but is 1"),
+            ({"job_store": {"log_lines": 0}}, "log_lines must be a number > 0"),
             ({"retention": {"dead_entries": 0.5}}, "retention.dead_entries must be a whole number, but is 0.5"),
             ({"heartbeat_interval": 40}, "heartbeat_ttl 60.0 is less than twice heartbeat_interval 40"),
         ],
@@ -183,7 +187,7 @@ def known() -> dict[str, object]:
         item.name: item.default for kind in (LinkSettings, ConnectionOptions) for item in dataclasses.fields(kind)
     }
     found = {key: defaults[key] for key in (*settings._TOP_KEYS, *settings._CONNECTION_KEYS)}
-    for section, kind in (("limits", CodecLimits), ("retention", Policy)):
+    for section, kind in (("limits", CodecLimits), ("retention", Policy), ("job_store", StorePolicy)):
         found |= {f"{section}.{item.name}": item.default for item in dataclasses.fields(kind)}
     return found
 

@@ -19,19 +19,20 @@ local function over(status)
   return string.sub(status, 1, 9) == 'FINISHED:'
 end
 
--- A JSON object with the time put before its fields.
-local function stamped(told)
-  return '{"at":' .. now() .. ',' .. string.sub(told, 2)
+-- A JSON object with a time put before its fields.
+local function stamped(told, at_ms)
+  return '{"at":' .. at_ms .. ',' .. string.sub(told, 2)
 end
 
--- A job comes to a status; `told` says so in its history.
+-- A job comes to a status; `told` says so in its history. When, in ms.
 local function move(record, log, status, told, reason, longest_log)
-  local history = redis.call('HGET', record, 'history')
+  local at_ms, history = now(), redis.call('HGET', record, 'history')
   local before = history and string.sub(history, 1, -2) .. ',' or '['
-  redis.call('HSET', record, 'status', status, 'changed', now(), 'reason', reason, 'history',
-    before .. stamped(told) .. ']')
+  redis.call('HSET', record, 'status', status, 'changed', at_ms, 'reason', reason, 'history',
+    before .. stamped(told, at_ms) .. ']')
   redis.call('HDEL', record, 'waiting')
   redis.call('XADD', log, 'MAXLEN', longest_log, '*', 'site', '', 'status', status, 'text', reason)
+  return at_ms
 end
 
 -- Where a file of the job stands: prefix and number of its chunks; nothing when it has none.

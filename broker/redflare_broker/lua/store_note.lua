@@ -9,6 +9,6 @@ if not status then return {'UNKNOWN'} end
 if ARGV[1] == 'waiting' and over(status) then return {'OK'} end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before or string.gsub(before, '^{"at":%d+,', '{') ~= ARGV[2] then
-  redis.call('HSET', KEYS[1], ARGV[1], stamped(ARGV[2]))
+  redis.call('HSET', KEYS[1], ARGV[1], stamped(ARGV[2], now()))
 end
 return {'OK'}

@@ -14,9 +14,8 @@ if not renew(KEYS[4], tonumber(ARGV[2]), ARGV[4]) then return {'BLOB_MISSING'} e
 
 -- a log that outlived its record by a moment is not this job's
 redis.call('UNLINK', record, KEYS[3])
-local submitted = now()
+local submitted = move(record, KEYS[3], 'SUBMITTED', ARGV[3], '', ARGV[5])
 redis.call('HSET', record, 'submitted', submitted, 'abort', 0, unpack(ARGV, 6))
-move(record, KEYS[3], 'SUBMITTED', ARGV[3], '', ARGV[5])
 redis.call('ZADD', KEYS[1], submitted, ARGV[1])
 keep(ARGV[4], KEYS[1], record, KEYS[3])
 return {'OK'}

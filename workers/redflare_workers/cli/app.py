@@ -9,12 +9,12 @@ import typer
 
 from redflare_workers.demo.command import demo
 
-from . import dead, job, simulate, status, tail, task
+from . import agent, dead, doctor, job, server, serving, simulate, site, status, tail, task
 from .connecting import EXIT_CODES
 
 app = typer.Typer(
     name="redflare",
-    add_completion=False,
+    add_completion=True,
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -35,25 +35,39 @@ def options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Look into a federation's Redis: jobs, agents, tasks, results, dead letters.
+    """Run a federation over Redis, and look into it.
 
+    [bold]Run[/bold]
+    redflare doctor                 [dim]is Redis fit for it?[/dim]
+    redflare server                 [dim]the server; takes jobs and gives them to sites[/dim]
+    redflare site site-1            [dim]a site; takes part in them[/dim]
+    redflare agent run trainer:train --site site-1
+                                    [dim]your training code, next to a site[/dim]
+    redflare job submit my-job      [dim]then job show, log, abort, download, delete[/dim]
+
+    [bold]Look in[/bold]
     redflare status --watch         [dim]who is there and what each agent does[/dim]
-    redflare job list               [dim]which jobs there are[/dim]
     redflare job show job-7         [dim]one job: its sites, its tasks, why they wait[/dim]
     redflare task 7c1e              [dim]one task's whole story[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
     redflare dead list              [dim]entries that nobody could read[/dim]
+
+    [bold]Try[/bold]
     redflare simulate trainer:train [dim]a workflow with all its sites on this machine[/dim]
     redflare demo                   [dim]a federated training to watch[/dim]
 
-    Those that look into Redis find it by --url or REDFLARE_URL; the other two
-    start a server of their own. All but the demo print JSON for programs with
-    --json.
+    All find Redis by --url or REDFLARE_URL, but for the last two, which start
+    one of their own. All but the demo print JSON for programs with --json.
+    --install-completion teaches your shell to complete them, and ids of jobs.
     """
 
 
-app.command("status", epilog=EXIT_CODES)(status.status)
+app.command("server", epilog=serving.EXIT_CODES)(server.server)
+app.command("site", epilog=serving.EXIT_CODES)(site.site)
+app.add_typer(agent.app, name="agent")
 app.add_typer(job.app, name="job")
+app.command("doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
+app.command("status", epilog=EXIT_CODES)(status.status)
 app.command("task", epilog=EXIT_CODES)(task.task)
 app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.add_typer(dead.app, name="dead")

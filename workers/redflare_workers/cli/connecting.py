@@ -34,6 +34,8 @@ class Target:
 
     server: Server
     namespace: str
+    #: as it was given
+    url: str = ""
 
     @property
     def inspector(self) -> Inspector:
@@ -55,7 +57,8 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         connection = {name: given.pop(name) for name in _OPTIONS}
         try:
             with _open(context, **connection) as server:
-                command(Target(server=server, namespace=connection["namespace"]), **given)
+                target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
+                command(target, **given)
         except ConfigError as error:
             fail(str(error), USAGE)
         except Unavailable as error:

@@ -1,4 +1,4 @@
-"""``redflare job``: list, show."""
+"""``redflare job``: list and show, and the group of all its commands."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 from redflare_broker import wording
+from redflare_broker.job_record import JobRecord
 from redflare_broker.job_story import ClientTaskStory, JobStory, JobTask, SiteStory
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from . import showing
+from . import job_download, job_end, job_log, job_submit, showing
 from .connecting import EXIT_CODES, NOT_FOUND, Target, connected, fail
+from .job_picture import picture, waits_for
+from .stored_jobs import ServerName, complete_job, find, now, server_there, store_of
 
 app = typer.Typer(
-    help="Jobs: who serves them, who takes part, which tasks stand, and what they wait for.",
+    help="Jobs: submit, watch, abort, fetch, delete; who serves them, which tasks stand, what they wait for.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -26,29 +29,40 @@ app = typer.Typer(
 #: Sites that are named in one line, before the rest is counted.
 _NAMED = 8
 
+#: A job of the store, one that has begun, or both in one.
+Both = tuple[JobRecord | None, JobStory | None]
+
+app.command("submit", epilog=EXIT_CODES)(job_submit.submit)
+
 
 @app.command("list", epilog=EXIT_CODES)
 @connected
-def list_jobs(target: Target, as_json: showing.Json = False) -> None:
-    """All jobs: status, server, connected sites, tasks that stand, and what each waits for.
+def list_jobs(
+    target: Target,
+    open_only: Annotated[bool, typer.Option("--open", "-o", help="Only those that are not over.")] = False,
+    server: ServerName = "server",
+    as_json: showing.Json = False,
+) -> None:
+    """All jobs: status, connected sites, tasks that stand, and what each waits for.
 
-    A job that has ended is remembered for an hour, unless the server's
-    configuration says otherwise (retention.settled_retention). Exit code 1
-    when there is none.
+    Submitted jobs are remembered for a week after their end; a job that was
+    run without `redflare server` for an hour. The server's configuration may
+    say otherwise. Exit code 1 when there is none.
 
     [bold]Examples[/bold]
-    redflare job list
+    redflare job list --open
     redflare job list --json | jq -r '.[] | select(.tasks != []) | .fqcn'
+    redflare job list --json | jq -r '.[] | [.job_id, .record.status] | @tsv'
     """
-    jobs = target.inspector.jobs.all()
+    both = _paired(store_of(target, server).list(), target.inspector.jobs.all(), server)
+    jobs = [each for each in both if not open_only or _open(each)]
     if as_json:
-        showing.print_json([job.to_json() for job in jobs])
+        showing.print_json([_to_json(record, story, server) for record, story in jobs])
     elif jobs:
-        table = showing.table("Job", "Server", "Sites", "Tasks", "What it waits for")
-        for job in jobs:
-            sites = f"{job.connected}/{len(job.sites)}"
-            words = showing.status(job.waiting) if not job.runs else Text(job.waiting)
-            table.add_row(Text(job.fqcn), showing.side(job.server), sites, str(len(job.tasks)), words)
+        there, moment = server_there(target, server), now(target)
+        table = showing.table("Job", "Status", "Sites", "Tasks", "What it waits for")
+        for record, story in jobs:
+            table.add_row(*_row(record, story, moment, there))
         showing.console().print(table)
     else:
         typer.echo(f"no jobs in namespace {target.namespace}")
@@ -62,14 +76,21 @@ def show(
     target: Target,
     job: Annotated[
         str,
-        typer.Argument(help="The job's id, or the FQCN of its server (`redflare job list`).", show_default=False),
+        typer.Argument(
+            help="The job's id, the beginning of it, or the FQCN of its server (`redflare job list`).",
+            show_default=False,
+            autocompletion=complete_job,
+        ),
     ],
+    server: ServerName = "server",
     as_json: showing.Json = False,
 ) -> None:
-    """One job: its server, its sites and what each does, its tasks and why they are not done.
+    """One job: its history, its sites and what each does, its tasks and why they are not done.
 
-    The server and each site are one of these; the time behind it is the age of
-    the last heartbeat:
+    What was submitted comes first: every status with its time, why it waits to
+    be scheduled, how each site ended. Then, once it runs, its server and its
+    sites; each is one of these, the time behind it is the age of the last
+    heartbeat:
     [green]● connected[/green]
     [yellow]◐ silent[/yellow]     more than three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired
@@ -82,19 +103,77 @@ def show(
 
     [bold]Examples[/bold]
     redflare job show job-7
-    redflare job show server.job-7 --json | jq -r '.tasks[].waiting'
+    redflare job show server.job-7 --json | jq -r '.[].tasks[].waiting'
     """
-    found = target.inspector.jobs.find(job)
+    record = find(store_of(target, server), job.removeprefix(f"{server}."))
+    stories = target.inspector.jobs.find(f"{server}.{record.id}" if record else job)
+    found: list[Both] = _paired([record] if record else [], stories, server)
     if as_json:
-        showing.print_json([each.to_json() for each in found])
+        showing.print_json([_to_json(each, story, server) for each, story in found])
     if not found:
         fail(
             f"no job {job!r} in namespace {target.namespace!r}: `redflare job list` shows those that are there",
             NOT_FOUND,
         )
     if not as_json:
-        for each in found:
-            showing.console().print(_picture(each))
+        there, moment = server_there(target, server), now(target)
+        for each, story in found:
+            parts = [*(picture(each, moment, server=there) if each else ()), *([_picture(story)] if story else [])]
+            showing.console().print(*parts, sep="\n")
+
+
+app.command("log", epilog=EXIT_CODES)(job_log.log)
+app.command("abort", epilog=EXIT_CODES)(job_end.abort)
+app.command("download", epilog=EXIT_CODES)(job_download.download)
+app.command("delete", epilog=EXIT_CODES)(job_end.delete)
+
+
+def _paired(records: Sequence[JobRecord], stories: Sequence[JobStory], server: str) -> list[Both]:
+    """Each job once, with what the store says of it and what its own server does; those of the store first."""
+    left = {story.fqcn: story for story in stories}
+    both: list[Both] = [(record, left.pop(f"{server}.{record.id}", None)) for record in records]
+    # what is over and not in the store of a server that has one was deleted
+    kept = left.pop(server, None) is not None
+    gone = [name for name, story in left.items() if kept and not story.runs and name.startswith(f"{server}.")]
+    return both + [(None, story) for name, story in left.items() if name not in gone]
+
+
+def _open(job: Both) -> bool:
+    record, story = job
+    return not record.finished if record else bool(story and story.runs)
+
+
+def _to_json(record: JobRecord | None, story: JobStory | None, server: str) -> dict[str, object]:
+    if story:
+        told = story.to_json()
+    else:
+        assert record
+        name = f"{server}.{record.id}"
+        told = {
+            "fqcn": name,
+            "job_id": record.id,
+            "status": record.status,
+            "reason": record.reason,
+            "tasks": [],
+            "sites": [],
+        }
+    return {**told, "record": record.to_json() if record else None}
+
+
+def _row(record: JobRecord | None, story: JobStory | None, moment: int, there: bool) -> list[Text | str]:
+    sites = f"{story.connected}/{len(story.sites)}" if story and (not record or not record.finished) else ""
+    tasks = str(len(story.tasks)) if story else ""
+    if record is None:
+        assert story
+        words = showing.status(story.waiting) if not story.runs else Text(story.waiting)
+        return [Text(story.fqcn), showing.side(story.server), sites, tasks, words]
+    waits = waits_for(record, moment, server=there)
+    if not waits and story and not record.finished:
+        waits = story.waiting
+    age = wording.age((moment - record.changed) / 1000)
+    status = Text.assemble(showing.status(record.status.removeprefix("FINISHED:")), (f" {age}", "dim"))
+    name = Text.assemble((record.name, "bold"), "\n" if record.name else "", record.id)
+    return [name, status, sites, tasks, Text(waits)]
 
 
 def _picture(job: JobStory) -> Group:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from redflare_broker.errors import ConfigError, RedflareError
 
+from ..naming import beside, named
 from . import showing
 from .connecting import USAGE, fail
-from .naming import beside, named
 from .workflow_names import Workflow
 
 if TYPE_CHECKING:

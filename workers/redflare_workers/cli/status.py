@@ -125,8 +125,11 @@ def _picture(found: FederationStatus) -> Group:
 
 
 def _jobs(jobs: Sequence[JobStory]) -> Iterator[RenderableType]:
-    """A line for each job, and under it one for each task that stands."""
+    """A line for each server and its sites; for each job, and under it one for each task that stands."""
     for job in jobs:
+        if "." not in job.fqcn:
+            yield _server(job)
+            continue
         head = showing.job_line(job)
         yield head
         for task in job.tasks if job.runs else ():
@@ -135,6 +138,13 @@ def _jobs(jobs: Sequence[JobStory]) -> Iterator[RenderableType]:
             )
             yield Padding(Text(task.waiting), (0, 0, 0, 4))
         yield Text()
+
+
+def _server(server: JobStory) -> Group:
+    """A server, which has a roll of its sites, as a job has."""
+    lines = [Text.assemble("server ", (server.fqcn, "bold"), "  ", showing.side(server.server))]
+    lines += [Text.assemble("  site ", site.name, "  ", showing.side(site.attendance)) for site in server.sites]
+    return Group(*lines, Text())
 
 
 def _sides(links: Sequence[LinkStatus]) -> Table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -78,6 +78,20 @@ class _Assigned:
     shareable: Shareable
     #: Public props of the server.
     props: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InHand:
+    """A task that is worked on."""
+
+    name: str
+    task_id: str
+    #: nobody wants its result any more
+    ended: Signal
+    #: the work is to be broken off: then too, or because somebody here wants that
+    abort: Signal
+    #: it is not worked on any more
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 class ClientJob:
@@ -149,8 +163,7 @@ class ClientJob:
         #: how the job has ended for this site; None while it goes on
         self._outcome: JobOutcome | None = None
         self._guard = threading.Lock()
-        #: the task in hand, and what aborts it
-        self._task: tuple[str, Signal] | None = None
+        self._task: _InHand | None = None
         #: tasks that ended before their reply was read
         self._ended_early: dict[str, None] = {}
         #: the task whose payload was not found, and that payload
@@ -202,6 +215,26 @@ class ClientJob:
         """End this site's part from any thread, also in the middle of a task."""
         self._end(JobOutcome(status=STOPPED, reason=reason))
 
+    @property
+    def current_task(self) -> str:
+        """Name of the task in hand; "": there is none."""
+        task = self._task
+        return task.name if task else ""
+
+    def abort_task(self, reason: str, timeout: float) -> tuple[str, bool]:
+        """Break off the task in hand, from another thread; the server is told TASK_ABORTED, and the job goes on.
+
+        Returns:
+            name of the task, "" when there is none; and whether its work was over within ``timeout`` seconds.
+        """
+        task = self._task
+        if task is None:
+            return "", True
+        logger.info("%s: task %s %r is aborted: %s", self, task.task_id, task.name, reason)
+        task.abort.trigger(reason)
+        self._host.nudge()
+        return task.name, task.over.wait(timeout)
+
     def _take_part(self, membership: Membership) -> None:
         self.engine.add_component("panics", PanicListener(self._on_panic))
         membership.join(self._given_up)
@@ -240,7 +273,7 @@ class ClientJob:
             task = self._task
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
-            task[1].trigger(outcome.reason)
+            task.ended.trigger(outcome.reason)
         self._backoff.end()
         if self._own_host:
             self._host.give_up()
@@ -265,24 +298,30 @@ class ClientJob:
 
     def _work_on(self, membership: Membership, task: _Assigned) -> None:
         logger.debug("%s: task %s %r begins", self, task.task_id, task.name)
-        abort = Signal(parent=self.engine.abort_signal)
+        ended = Signal(parent=self.engine.abort_signal)
+        in_hand = _InHand(name=task.name, task_id=task.task_id, ended=ended, abort=Signal(parent=ended))
         with self._guard:
-            self._task = (task.task_id, abort)
-            ended = task.task_id in self._ended_early
+            self._task = in_hand
+            early = task.task_id in self._ended_early
             self._ended_early.clear()
-        if ended:
-            abort.trigger("the task has ended at the server")
+        if early:
+            ended.trigger("the task has ended at the server")
         try:
             with self.engine.new_context() as fl_ctx:
                 fl_ctx.set_peer_context(peer_context(task.props, self._server_name, self.job_id))
-                result = self._carry_out(task, fl_ctx, abort)
+                result = self._carry_out(task, fl_ctx, in_hand.abort)
+                in_hand.over.set()
                 if result is None:
                     return
-                if not abort.triggered:
-                    self._submit(membership, task, result, fl_ctx)
-                elif sealed_in(result) is not None:
+                if in_hand.abort.triggered and sealed_in(result) is not None:
                     self._runner.release_result(task.name, handed_over=False)
+                if in_hand.abort.triggered and not ended.triggered:
+                    # without an answer the server would hand it out again
+                    result = make_reply(ReturnCode.TASK_ABORTED)
+                if not ended.triggered:
+                    self._submit(membership, task, result, fl_ctx)
         finally:
+            in_hand.over.set()
             with self._guard:
                 self._task = None
 
@@ -393,7 +432,7 @@ class ClientJob:
 
     def _has_ended(self, task_id: str) -> bool:
         task = self._task
-        return task is not None and task[0] == task_id and task[1].triggered
+        return task is not None and task.task_id == task_id and task.ended.triggered
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
@@ -407,7 +446,7 @@ class ClientJob:
             data,
             timeout=None,
             give_up=lambda: (
-                self._given_up() or ("the task has ended" if self._task and self._task[1].triggered else "")
+                self._given_up() or ("the task has ended" if self._task and self._task.ended.triggered else "")
             ),
         )
         self._told = reply.rc
@@ -418,7 +457,7 @@ class ClientJob:
             self._end(ended_with(reply.meta.get("reason")))
         elif reply.rc == TOLD_FENCED:
             self._on_fenced()
-        elif not self._given_up() and not (self._task and self._task[1].triggered):
+        elif not self._given_up() and not (self._task and self._task.ended.triggered):
             if reply.rc == NOT_JOINED:
                 membership.join(self._given_up)
             else:
@@ -442,10 +481,10 @@ class ClientJob:
             task = self._task
             # the reply that hands a task out may still be on its way
             self._ended_early.update(dict.fromkeys(ended if isinstance(ended, list) else ()))
-            if task is None or task[0] not in self._ended_early:
+            if task is None or task.task_id not in self._ended_early:
                 return
-        logger.info("%s: task %s has ended at the server", self, task[0])
-        task[1].trigger("the task has ended at the server")
+        logger.info("%s: task %s has ended at the server", self, task.task_id)
+        task.ended.trigger("the task has ended at the server")
         self._host.nudge()
 
     def _on_panic(self, reason: str) -> None:

@@ -32,7 +32,7 @@ class JobHost:
 
     Args:
         name: first part of the cell's FQCN: the site's name, or one for all sites of this process.
-        job_id: the job they take part in; the second part.
+        job_id: the job they take part in; the second part. "": the host is a site's client parent.
         redis_url: any form of ``redflare_broker.url``.
         settings: of the connection, the heartbeats and the limits.
         client: a redis-py or fakeredis client to use instead of the URL.
@@ -42,7 +42,9 @@ class JobHost:
         self, name: str, job_id: str, *, redis_url: str = "", settings: LinkSettings | None = None, client: Any = None
     ) -> None:
         self.settings = settings or LinkSettings()
-        self.fqcn = FQCN.join([name, job_id])
+        self.fqcn = FQCN.join([name, job_id] if job_id else [name])
+        #: Called with the cell before it starts, to register what it answers.
+        self.prepare: Callable[[Cell], object] = lambda cell: None
         self._redis_url = redis_url
         self._client = client
         self._hub: Hub | None = None
@@ -72,6 +74,7 @@ class JobHost:
             cell.on_fenced = self._on_fenced
             cell.register_request_cb(CHANNEL, "*", self._on_event)
             self._switchboard = Switchboard(cell)
+            self.prepare(cell)
             with self._guard:
                 self._cell = cell
                 if self._given_up:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .server_job import ServerJob
+from .server_parent import ServerParent
 
-__all__ = ["ServerJob"]
+__all__ = ["ServerJob", "ServerParent"]

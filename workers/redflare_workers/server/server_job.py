@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ from ..apis.event_type import EventType
 from ..apis.fl_constant import FLContextKey
 from ..apis.fl_context import FLContext
 from ..hub import Hub, close_hub, open_hub
-from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, JobOutcome
+from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from ..job_protocol import CHANNEL, GET_TASK, JOB_ENDED, SUBMIT
 from ..messaging.switchboard import Switchboard
 from ..panic_listener import PanicListener
@@ -101,6 +101,8 @@ class ServerJob:
         self.settings = settings or load_settings(workspace_dir, secure_mode)
         self.communicator = communicator or WFCommServer()
         self.engine = ServerEngine(server_name, job_id, job_meta or {}, components or {}, self._clients, workspace_dir)
+        #: Called with the cell before it starts, to register what it answers besides.
+        self.prepare: Callable[[Cell], object] = lambda cell: None
         self._redis_url = redis_url
         self._client = client
         self._keys = Keys(self.settings.namespace).job(self.fqcn)
@@ -138,6 +140,7 @@ class ServerJob:
             cell.register_request_cb(CHANNEL, GET_TASK, self._on_request)
             cell.register_request_cb(CHANNEL, SUBMIT, self._on_request)
             cell.on_loss = self._look_for_loss
+            self.prepare(cell)
             messenger = self.engine.messenger
             messenger.open(cell, Switchboard(cell), listen=False)
             try:
@@ -154,6 +157,13 @@ class ServerJob:
     def abort(self, reason: str = "abort was called") -> None:
         """From any thread: end the job; its controller is told by the abort signal."""
         self._end(JobOutcome(status=ABORTED, reason=reason))
+
+    def leave(self, reason: str = "the server was stopped") -> None:
+        """From any thread: end this run and leave the job to the next ``ServerJob``; the outcome is STOPPED.
+
+        Sites wait for it. Only a controller that can resume goes on where this one was.
+        """
+        self._end(JobOutcome(status=STOPPED, reason=reason))
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -335,7 +345,7 @@ class ServerJob:
         outcome = self._outcome
         if outcome is None:
             return JobOutcome(status=ABORTED, reason="the server was interrupted; the job can be resumed")
-        if outcome.status == FENCED:
+        if outcome.status in (FENCED, STOPPED):
             return outcome
         reason = str(outcome)
         deadline = time.monotonic() + _END_WITHIN
@@ -378,7 +388,7 @@ class ServerJob:
             if self._outcome is not None:
                 return
             self._outcome, starting = outcome, self._starting
-        if outcome.status == FENCED and self._ledgers is not None:
+        if outcome.status in (FENCED, STOPPED) and self._ledgers is not None:
             self._ledgers.leave()
         self.engine.abort_signal.trigger(outcome.reason or outcome.status)
         if starting is not None:

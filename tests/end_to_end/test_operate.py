@@ -1,0 +1,174 @@
+"""A federation as it is operated: every process and every order is a ``redflare`` command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redflare_broker.embedded import EmbeddedServer
+
+from tests.operating import Operated
+from tests.waiting import wait_until
+
+COMPLETED = "FINISHED:COMPLETED"
+ABORTED = "FINISHED:ABORTED"
+
+
+@pytest.fixture
+def operated(tmp_path: Path) -> Iterator[Operated]:
+    with (
+        EmbeddedServer() as server,
+        redis.Redis.from_url(server.url) as client,
+        Operated(server.url, tmp_path, client) as made,
+    ):
+        yield made
+
+
+def test_a_job_is_submitted_run_downloaded_and_deleted(operated: Operated) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    operated.job(rounds=3, save_dir="models")
+
+    assert operated("job", "submit", "means", "--id", "monday") == "monday\n"
+    log = operated("job", "log", "monday", "--follow")
+
+    assert "round 3 of 3 is done" in log
+    record = operated.record("monday")
+    assert record["status"] == COMPLETED
+    assert [moment["status"] for moment in record["history"]] == [
+        "SUBMITTED",
+        "APPROVED",
+        "DISPATCHED",
+        "RUNNING",
+        COMPLETED,
+    ]
+    assert {site: told["exit_code"] for site, told in record["sites"].items()} == {"site-1": 0, "site-2": 0}
+    assert "COMPLETED" in operated("job", "list")
+    files = operated.json("job", "download", "monday", "--to", "result")["files"]
+    assert "log.txt" in files
+    assert any(name.startswith("models/") for name in files), files
+    assert operated("job", "download", "monday", "--archive", "--to", "again") == "again\n"
+    assert json.loads((operated.folder / "again" / "meta.json").read_text())["name"] == "means"
+
+    assert operated("job", "delete", "monday") == "monday is deleted\n"
+    assert operated.json("job", "list", code=1) == []
+    wait_until(lambda: not operated.folders_of("monday"))
+    operated.assert_nothing_is_left("monday")
+
+
+def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(operated: Operated) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    (operated.trainer(1) / "hang").touch()
+    operated.job(rounds=100)
+    operated("job", "submit", "means", "--id", "stuck")
+    wait_until((operated.trainer(1) / "began-0").exists, 40)
+    wait_until(lambda: "site-1 has it for" in operated("job", "show", "stuck"), 20)
+
+    aborted = operated("job", "abort", "stuck", "--reason", "enough")
+
+    assert aborted.startswith(f"stuck {ABORTED}")
+    record = operated.record("stuck")
+    assert "enough" in record["reason"]
+    assert {told["how"] for told in record["sites"].values()} <= {"cooperative", "terminated", "killed"}
+    assert {told["status"] for told in record["sites"].values()} == {"stopped"}
+    wait_until(lambda: "aborted: its task was aborted" in operated.log("agent-1"), 20)
+    # the site takes part in the next job
+    (operated.trainer(1) / "hang").unlink()
+    operated.job("next", rounds=2)
+    operated("job", "submit", "next", "--wait", "--id", "next")
+    operated("job", "delete", "stuck", "next")
+    wait_until(lambda: not operated.folders_of("stuck") + operated.folders_of("next"))
+    operated.assert_nothing_is_left("stuck", "next")
+
+
+def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_once(operated: Operated) -> None:
+    operated.job()
+    operated("job", "submit", "means", "--id", "early")
+    assert "no server is there" in operated("job", "show", "early")
+    operated("job", "submit", "means", "--id", "unwanted")
+    assert operated("job", "abort", "unwanted").startswith(f"unwanted {ABORTED}")
+
+    operated.server()
+    operated.sites(1)
+    wait_until(lambda: (operated.record("early")["waiting"] or {}).get("reason", "").count("site"), 40)
+    assert "delete" in operated.json("job", "delete", "early", code=1)["refused"][0]
+    operated.sites(2)
+
+    operated.await_status("early", COMPLETED)
+    assert operated.record("unwanted")["status"] == ABORTED
+    operated("job", "delete", "early", "unwanted")
+    operated.assert_nothing_is_left()
+
+
+def test_a_job_goes_on_although_each_process_is_killed_once(operated: Operated) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    (operated.trainer(1) / "slow").touch()
+    operated.job(rounds=30)
+    operated("job", "submit", "means", "--id", "long")
+    wait_until((operated.trainer(2) / "began-2").exists, 40)
+
+    operated.kill("agent-1")
+    operated.agent(1)
+    wait_until((operated.trainer(2) / "began-5").exists, 40)
+    operated.kill("site-1")
+    operated.site(1)
+    wait_until((operated.trainer(2) / "began-9").exists, 40)
+    operated.kill("server")
+    operated.server()
+
+    operated("job", "log", "long", "--follow")
+    record = operated.record("long")
+    assert record["status"] == COMPLETED, record["reason"]
+    operated("job", "delete", "long")
+    wait_until(lambda: not operated.folders_of("long"))
+    operated.assert_nothing_is_left("long")
+
+
+def test_two_jobs_run_at_once_on_the_same_sites(operated: Operated) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    jobs = ("one", "two")
+    for name in jobs:
+        operated.job(name, rounds=3)
+        operated("job", "submit", name, "--id", name)
+
+    for name in jobs:
+        operated.await_status(name, COMPLETED)
+    operated("job", "delete", *jobs)
+    wait_until(lambda: not any(operated.folders_of(name) for name in jobs))
+    operated.assert_nothing_is_left(*jobs)
+
+
+def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(operated: Operated) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    app = operated.job() / "app"
+    (app / "custom").mkdir()
+    (app / "custom" / "mine.py").write_text(
+        "from redflare_workers import Executor\n\nclass Mine(Executor):\n    pass\n"
+    )
+    executors = {"format_version": 2, "executors": [{"tasks": ["train"], "executor": {"path": "mine.Mine"}}]}
+    (app / "config" / "config_fed_client.json").write_text(json.dumps(executors))
+
+    ended = operated("job", "submit", "means", "--wait", "--id", "unsafe", code=1)
+
+    assert "FINISHED:" in ended
+    assert "mine.Mine" in operated.record("unsafe")["reason"]
+    operated("job", "delete", "unsafe")
+    operated.assert_nothing_is_left("unsafe")
+
+
+def test_mistakes_in_a_job_are_told_all_at_once_and_nothing_is_submitted(operated: Operated) -> None:
+    folder = operated.job()
+    (folder / "meta.json").write_text('{"name": "", "min_clients": -1, "deploy_map": {"app": ["@ALL"]}}')
+
+    problems = operated.json("job", "submit", "means", code=2)["problems"]
+
+    assert len(problems) >= 2
+    assert {problem["file"] for problem in problems} == {"meta.json"}
+    assert operated.json("job", "list", code=1) == []

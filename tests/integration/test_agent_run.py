@@ -1,0 +1,215 @@
+"""``redflare agent run``: a user's function as an agent in a process of its own, which is kept and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.settings import LinkSettings
+from redflare_workers.exchanger import IPCExchanger, TaskAborted
+
+from tests.waiting import wait_until
+
+REDFLARE: Final = Path(sys.executable).with_name("redflare")
+TRAINER: Final = """
+import os, pathlib, subprocess, time
+from redflare_agent import TaskResult
+
+def train(task):
+    if task.task_name == "die" and task.attempt == 1:
+        os._exit(7)
+    if task.task_name == "hang":
+        child = subprocess.Popen(["sleep", "300"])
+        pathlib.Path("child").write_text(str(child.pid))
+        time.sleep(300)
+    if task.task_name == "wait":
+        pathlib.Path("waits").touch()
+        task.wait_aborted()
+    return TaskResult({"pid": os.getpid(), "attempt": task.attempt}, task.data)
+
+number = 7
+"""
+
+
+class AgentRun:
+    """The command as a process."""
+
+    def __init__(self, url: str, folder: Path, *more: str, function: str = "trainer:train") -> None:
+        (folder / "trainer.py").write_text(TRAINER)
+        command = [str(REDFLARE), "agent", "run", function, "--site", "site-1", "--url", url, "--json", *more]
+        with (folder / "err").open("w") as errors:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
+        self.told: list[dict[str, Any]] = []
+        self._folder = folder
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        self.told.extend(json.loads(line) for line in self.process.stdout)
+
+    def events(self) -> list[str]:
+        return [told["event"] for told in self.told]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(20)
+        self._thread.join(5)
+        assert self.process.stdout
+        self.process.stdout.close()
+        for told in self.told:
+            assert not alive(told["pid"])
+        return code
+
+    def errors(self) -> str:
+        return (self._folder / "err").read_text()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+def exchanger(url: str) -> IPCExchanger:
+    return IPCExchanger(redis_url=url, site_name="site-1", agent_id="trainer", settings=LinkSettings())
+
+
+def test_it_serves_one_job_after_the_other_and_ends_in_order(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path)
+    for number in range(2):
+        with exchanger(url) as job:
+            assert job.run("train", {"w": number}, timeout=20).data == {"w": number}
+
+    assert agent.end() == 0
+    assert agent.events() == ["started", "stopping", "ended"]
+
+
+def test_a_process_that_dies_is_started_again_and_gets_its_task(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path)
+    with exchanger(url) as job:
+        assert job.run("die", {}, timeout=30).meta["attempt"] == 2
+
+    assert agent.end(signal.SIGINT) == 130
+    assert agent.events() == ["started", "died", "started", "stopping", "ended"]
+
+
+def abort(url: str, name: str, ready: Path) -> None:
+    """Begin a task, and abort it when it has begun."""
+    with exchanger(url) as job:
+
+        def when_begun() -> None:
+            wait_until(ready.exists, 20)
+            job.stop()
+
+        thread = threading.Thread(target=when_begun)
+        thread.start()
+        with pytest.raises(TaskAborted):
+            job.run(name, {}, timeout=40)
+        thread.join()
+
+
+def test_an_abort_ends_a_function_that_does_not_return_with_all_that_it_started(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, "--abort-grace", "0.5")
+    abort(url, "hang", tmp_path / "child")
+
+    wait_until(lambda: agent.events() == ["started", "aborted", "started"], 10)
+    assert not alive(int((tmp_path / "child").read_text()))
+    with exchanger(url) as job:
+        assert job.run("train", {}, timeout=20).meta["pid"] == agent.told[-1]["pid"]
+    assert agent.end() == 0
+
+
+def test_a_function_that_returns_when_its_task_is_aborted_keeps_its_process(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, "--abort-grace", "20")
+    abort(url, "wait", tmp_path / "waits")
+
+    with exchanger(url) as job:
+        assert job.run("train", {}, timeout=20).meta["pid"] == agent.told[0]["pid"]
+    assert agent.end() == 0
+    assert agent.events() == ["started", "stopping", "ended"]
+
+
+def test_it_ends_in_the_middle_of_a_task_and_leaves_it_to_its_successor(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, "--stop-grace", "0.5")
+    with exchanger(url) as job:
+
+        def ask() -> None:
+            with contextlib.suppress(TaskAborted):
+                job.run("wait", {}, timeout=40)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_until((tmp_path / "waits").exists, 20)
+        assert agent.end() == 0
+        assert thread.is_alive()
+        successor = AgentRun(url, tmp_path)
+        wait_until(lambda: "attempt 2" in successor.errors(), 20)
+        job.stop()
+        assert successor.end() == 0
+        thread.join(10)
+
+
+def test_its_process_ends_when_the_command_is_killed(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path)
+    with exchanger(url) as job:
+        pid = job.run("train", {}, timeout=20).meta["pid"]
+    os.kill(agent.process.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), 10)
+    agent.wait()
+
+
+def test_a_job_s_own_agent_ends_with_its_job(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, "--job", "job-7")
+    settings = LinkSettings()
+    with IPCExchanger(redis_url=url, site_name="site-1", agent_id="trainer", job_id="job-7", settings=settings) as job:
+        job.run("train", {}, timeout=20)
+
+    assert agent.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("trainer:trian", "did you mean 'train'?"),
+        ("trainer:number", "must be a function"),
+        ("nothing:train", "nothing"),
+    ],
+)
+def test_a_function_that_is_not_there_is_said_and_ends_it(url: str, tmp_path: Path, function: str, said: str) -> None:
+    agent = AgentRun(url, tmp_path, function=function)
+
+    assert agent.wait() == 2
+    assert said in agent.errors()
+
+
+def test_another_agent_of_its_name_takes_its_place(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path)
+    wait_until(lambda: "started at" in agent.errors(), 20)
+    (tmp_path / "other").mkdir()
+    other = AgentRun(url, tmp_path / "other")
+
+    assert agent.wait() == 1
+    assert "has taken over" in agent.errors()
+    assert other.end() == 0

@@ -1,0 +1,553 @@
+"""A site's client parent with real processes of jobs: started, watched, aborted, found again, and none left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redflare_broker.errors import ConfigError
+from redflare_broker.request import Reply
+from redflare_broker.settings import load_settings
+from redflare_workers.client import ClientEngine, ClientStatus, Site, SiteArgs
+from redflare_workers.job_outcome import COMPLETED
+from redflare_workers.jobs import pack_files
+from redflare_workers.processes.process_table import marked
+from redflare_workers.site_protocol import (
+    ABORT,
+    ABORT_TASK,
+    DELETE_RUN,
+    DEPLOY,
+    JOB_CONTROL,
+    PING,
+    RUN_INFO,
+    START,
+    TO_JOB,
+)
+
+from tests.children import Child
+from tests.programs import agent as agent_program
+from tests.programs.agent import AgentArgs
+from tests.sites import CUSTOM, JOB, META, SITE_1, Parent, Sites, app_of, client_config, is_gone, sites_at
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+
+@pytest.fixture
+def sites(shared_server: tuple[str, redis.Redis], tmp_path: Path, namespace: str) -> Iterator[Sites]:
+    url, _ = shared_server
+    with sites_at(url, tmp_path, namespace) as made:
+        yield made
+
+
+def deploy(engine: ClientEngine, app: bytes, job: str = JOB) -> None:
+    assert engine.deploy_app("app", job, META, SITE_1, app) == ""
+
+
+def started(sites: Sites, app: bytes, **settings: Any) -> ClientEngine:
+    """A job that works at a site, in its first task."""
+    sites.parent_server()
+    sites.server_job()
+    engine = sites.engine(SITE_1, **settings)
+    deploy(engine, app)
+    assert engine.start_app(JOB, META) == "Start the client app..."
+    sites.told.wait_for_line("working")
+    return engine
+
+
+def run_of(engine: ClientEngine) -> tuple[int, str]:
+    """Process and name of the job's run."""
+    run = engine.processes.find(JOB)
+    assert run is not None
+    return run.record.pid, run.record.run
+
+
+# -- from start to end -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_runs_to_its_end_in_a_process_of_its_own(sites: Sites) -> None:
+    parent = sites.parent_server()
+    server = sites.server_job()
+    sites.engine()
+
+    assert parent.ask(DEPLOY, app_of("Adding", say="one more round"), app="app", meta=META).ok
+    begun = parent.ask(START)
+
+    assert begun.meta["message"] == "Start the client app..."
+    assert server.wait().status == COMPLETED
+    report = sites.told.wait_for("stopped")
+    assert (report.exit_code, report.how, report.run) == (0, "", begun.meta["run"])
+    assert sites.told.statuses() == ["starting", "started", "stopped"]
+    assert len([line for _, line in sites.told.lines if line == "one more round"]) == 2
+    assert "one more round\n" in (sites.folder / SITE_1 / JOB / "log.txt").read_text()
+    assert parent.ask(RUN_INFO).meta["status"] == "stopped"
+    assert parent.ask(DELETE_RUN).meta["message"] == f"Delete run folder: {sites.folder / SITE_1 / JOB}."
+    assert not (sites.folder / SITE_1 / JOB).exists()
+
+
+def test_what_a_job_has_started_ends_with_it_even_in_a_session_of_its_own(sites: Sites) -> None:
+    sites.parent_server()
+    server = sites.server_job(rounds=1)
+    engine = sites.engine()
+    deploy(engine, app_of("Adding", child=True))
+    engine.start_app(JOB, META)
+    server.wait()
+    sites.told.wait_for("stopped")
+    child = int(sites.told.wait_for_line("child").split()[1])
+    assert is_gone(child)
+
+
+@pytest.mark.parametrize(
+    ("executor", "code", "reason"),
+    [
+        ("Failing", 1, "the data are gone"),
+        ("Crashing", 77, "exit code 77"),
+        ("Refusing", 101, "no such device"),
+    ],
+)
+def test_a_failure_is_reported_with_its_reason_and_the_end_of_the_log(
+    sites: Sites, executor: str, code: int, reason: str
+) -> None:
+    sites.parent_server()
+    sites.server_job()
+    engine = sites.engine()
+    deploy(engine, app_of(executor))
+    engine.start_app(JOB, META)
+
+    report = sites.told.wait_for("exception")
+
+    assert report.exit_code == code
+    assert reason in report.reason
+    assert "the end of its log:" in report.reason
+    assert ("last words" in report.reason) is (executor != "Refusing")
+    assert engine.processes.status(JOB) is ClientStatus.EXCEPTION
+
+
+def test_code_that_fails_when_it_is_imported_is_reported(sites: Sites) -> None:
+    sites.parent_server()
+    engine = sites.engine()
+    deploy(engine, app_of("Adding", CUSTOM + "\nraise OSError('no licence')\n"))
+    engine.start_app(JOB, META)
+    report = sites.told.wait_for("exception")
+    assert (report.exit_code, "no licence" in report.reason) == (101, True)
+
+
+def test_a_process_that_is_killed_by_others_is_reported(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting", child=True))
+    pid, _ = run_of(engine)
+    os.kill(pid, signal.SIGKILL)
+    report = sites.told.wait_for("exception")
+    assert (report.exit_code, report.how) == (-signal.SIGKILL, "")
+    assert "ended by SIGKILL" in report.reason
+    assert is_gone(int(sites.told.wait_for_line("child").split()[1]))
+
+
+# -- abort -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("app", "how", "code"),
+    [
+        (app_of("Waiting"), "cooperative", 9),
+        (app_of("Waiting", ignores=["abort"]), "killed", -signal.SIGKILL),
+        (app_of("Frozen"), "killed", -signal.SIGKILL),
+    ],
+    ids=["one that listens", "one that does not", "one whose process was stopped"],
+)
+def test_an_abort_ends_the_process_and_says_how(sites: Sites, app: bytes, how: str, code: int) -> None:
+    engine = started(sites, app, abort_grace=3.0 if how == "cooperative" else 0.5, stop_grace=0.5)
+    pid, run = run_of(engine)
+
+    proof = engine.abort(JOB, "the operator wants it")
+
+    assert is_gone(pid)
+    assert marked(run) == []
+    assert proof.message == "Abort signal has been sent to the client App."
+    assert (proof.how, proof.exit_code) == (how, code)
+    report = sites.told.wait_for("stopped")
+    assert (report.how, report.exit_code, report.reason) == (how, code, "aborted: the operator wants it")
+    assert engine.abort_app(JOB) == "Client app already stopped."
+
+
+def test_an_abort_by_sigterm_when_redis_does_not_reach_the_process(sites: Sites, tmp_path: Path) -> None:
+    engine = started(sites, app_of("Waiting"), abort_grace=0.5, stop_grace=20.0)
+    run = engine.processes.find(JOB)
+    assert run is not None
+    engine.processes._ask_to_end = lambda *args: None
+    proof = engine.abort(JOB)
+    assert (proof.how, proof.exit_code) == ("terminated", 9)
+    assert "it got SIGTERM" in (run.folder.path / "outcome.json").read_text()
+
+
+@pytest.mark.parametrize("executor", ["Slow", "Waiting"])
+def test_an_abort_while_the_job_is_starting_wins(sites: Sites, executor: str) -> None:
+    parent = sites.parent_server()
+    engine = sites.engine()
+    deploy(engine, app_of(executor))
+    engine.start_app(JOB, META)
+    if executor == "Slow":
+        sites.told.wait_for_line("making")
+    pid, _ = run_of(engine)
+    assert engine.abort_task(JOB) == "Client app is starting, please wait for started before abort_task."
+    reply = parent.ask(ABORT, reason="too early")
+    assert reply.meta["how"] == "terminated"
+    assert reply.meta["message"] == "Abort signal has been sent to the client App."
+    assert is_gone(pid)
+    assert sites.told.wait_for("stopped").reason == "aborted: too early"
+
+
+def test_an_abort_that_overtakes_the_start_wins(sites: Sites) -> None:
+    parent = sites.parent_server()
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"))
+    aborted = parent.ask(ABORT)
+    assert (aborted.meta["message"], aborted.meta["how"]) == ("Client app has not started.", "not running")
+    refused = parent.ask(START)
+    assert (refused.rc, "aborted before it was started" in refused.error) == ("ERROR", True)
+    # deployed again, it is a new run
+    deploy(engine, app_of("Waiting"))
+    assert parent.ask(START).ok
+
+
+def test_an_aborted_task_is_answered_and_the_job_goes_on(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting"))
+    info = engine.get_current_run_info(JOB)
+    assert (info.current_task_name, info.status) == ("train", ClientStatus.STARTED)
+
+    proof = engine.abort_current_task(JOB, "that one is wrong")
+
+    assert (proof.message, proof.task) == ("Abort signal has been sent to the current task.", "train")
+    assert proof.how == "cooperative"
+    sites.told.wait_for_line("aborted: that one is wrong")
+    assert engine.processes.status(JOB) in (ClientStatus.STARTED, ClientStatus.STOPPED)
+
+
+def test_an_abort_of_the_task_over_the_cell(sites: Sites) -> None:
+    started(sites, app_of("Waiting", ignores=["abort"]), abort_grace=0.3)
+    parent = sites.told
+    engine_reply = sites.cell("asker").send_request("site", ABORT_TASK, SITE_1, {"job": JOB}, timeout=20)
+    assert engine_reply.meta["task"] == "train"
+    assert engine_reply.meta["how"] == "pending"
+    assert parent.statuses()[-1] == "started"
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_are_passed_on_to_the_process_of_a_job(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting"))
+    _, run = run_of(engine)
+    direct = engine.send_to_job(JOB, JOB_CONTROL, PING, {"run": run}, 20.0)
+    assert (direct.rc, direct.meta) == ("OK", {"run": run, "task": "train"})
+    to_other = engine.send_to_job(JOB, JOB_CONTROL, PING, {"run": "earlier"}, 20.0, optional=True)
+    assert to_other.rc == "OTHER_RUN"
+    asker = sites.cell("asker")
+    meta = {"job": JOB, "channel": JOB_CONTROL, "topic": PING, "meta": {"run": run}, "timeout": 20}
+    passed = asker.send_request("site", TO_JOB, SITE_1, meta, timeout=30)
+    assert passed.meta["task"] == "train"
+    assert asker.send_request("site", TO_JOB, SITE_1, {**meta, "topic": "odd"}, timeout=30).rc == "TOPIC_UNKNOWN"
+
+
+# -- the end of the client parent --------------------------------------------------------------------------------------
+
+
+def test_jobs_go_on_when_the_client_parent_is_stopped_and_started_again(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting"))
+    pid, run = run_of(engine)
+    sites.end_engine()
+    assert is_gone(pid)
+    assert sites.told.statuses() == ["starting", "started"]
+
+    again = sites.engine()
+
+    sites.told.wait_for_line("working", 2)
+    other_pid, other_run = run_of(again)
+    assert (other_pid != pid, other_run != run) == (True, True)
+    assert again.abort(JOB).how == "cooperative"
+    assert is_gone(other_pid)
+    wait_until(lambda: again.processes.records()[JOB].reported)
+    # what was told is not told again
+    sites.end_engine()
+    count = len(sites.told.reports)
+    assert sites.engine().processes.status(JOB) is ClientStatus.STOPPED
+    assert len(sites.told.reports) == count
+
+
+def process_of(sites: Sites) -> dict[str, Any]:
+    """What stands in the job's ``process.json``."""
+    return dict(json.loads((sites.folder / SITE_1 / JOB / "process.json").read_text()))
+
+
+def begun(sites: Sites, app: bytes, **settings: Any) -> tuple[Parent, Child]:
+    """A job that works at a site whose client parent can be killed."""
+    parent = sites.parent_server()
+    sites.server_job()
+    child = sites.process(SITE_1, **settings)
+    assert parent.ask(DEPLOY, app, app="app", meta=META).ok
+    assert parent.ask(START).ok
+    sites.told.wait_for_line("working")
+    sites.told.wait_for("started")
+    return parent, child
+
+
+@pytest.mark.parametrize(
+    "app",
+    [app_of("Waiting", child=True), app_of("Waiting", ignores=["abort"])],
+    ids=["one that listens", "one that does not"],
+)
+def test_no_process_outlives_a_client_parent_that_is_killed(sites: Sites, app: bytes) -> None:
+    _, child = begun(sites, app)
+    record = process_of(sites)
+    assert not is_gone(record["pid"])
+    child.kill()
+    wait_until(lambda: is_gone(record["pid"]), 10, "the job's process ends by itself")
+
+
+def test_a_job_goes_on_after_its_client_parent_was_killed_and_what_it_had_left_is_gone(sites: Sites) -> None:
+    parent, child = begun(sites, app_of("Waiting", child=True))
+    left = int(sites.told.wait_for_line("child").split()[1])
+    earlier = process_of(sites)
+    child.kill()
+
+    sites.process()
+
+    sites.told.wait_for_line("working", 2)
+    assert is_gone(earlier["pid"])
+    assert is_gone(left), "a process in a session of its own"
+    reply = parent.ask(ABORT, reason="enough")
+    assert (reply.meta["how"], reply.meta["exit_code"]) == ("cooperative", 9)
+    assert is_gone(process_of(sites)["pid"])
+    assert is_gone(int(sites.told.wait_for_line("child", 2).split()[1]))
+    assert sites.told.wait_for("stopped").reason == "aborted: enough"
+
+
+def test_a_process_that_hears_nothing_is_killed_by_the_next_client_parent(sites: Sites) -> None:
+    _, child = begun(sites, app_of("Frozen"), stop_grace=0.5)
+    earlier = process_of(sites)
+    child.kill()
+    assert not is_gone(earlier["pid"])
+    sites.process(stop_grace=0.5)
+    sites.told.wait_for_line("working", 2)
+    assert is_gone(earlier["pid"])
+    child = process_of(sites)["pid"]
+    os.kill(child, signal.SIGKILL)
+    sites.told.wait_for("exception")
+
+
+def test_an_abort_that_was_on_its_way_is_carried_out_by_the_next_client_parent(sites: Sites) -> None:
+    parent, child = begun(sites, app_of("Frozen"), abort_grace=60, stop_grace=0.5)
+    replies: list[Reply] = []
+    asked = parent.cell.ask("site", ABORT, SITE_1, {"job": JOB, "reason": "enough"}, on_reply=replies.append)
+    wait_until(lambda: process_of(sites)["abort"] == "enough")
+    child.kill()
+    sites.process(stop_grace=0.5)
+    report = sites.told.wait_for("stopped")
+    assert (report.how, report.reason) == ("killed", "aborted: enough")
+    assert is_gone(process_of(sites)["pid"])
+    # the request still stood in the site's inbox
+    wait_until(lambda: replies, 20)
+    assert replies.pop().meta["how"] in ("killed", "not running")
+    asked.cancel()
+
+
+def test_the_server_may_say_that_a_job_must_not_go_on_after_a_restart(sites: Sites) -> None:
+    _, child = begun(sites, app_of("Waiting"))
+    child.kill()
+    sites.told.abort[JOB] = "it has ended meanwhile"
+    sites.process()
+    assert sites.told.wait_for("stopped").reason == "aborted: it has ended meanwhile"
+    assert is_gone(process_of(sites)["pid"])
+
+
+def test_an_end_that_the_server_has_not_heard_of_is_told_after_a_restart(sites: Sites) -> None:
+    engine = sites.engine()
+    deploy(engine, app_of("Refusing"))
+    engine.start_app(JOB, META)
+    wait_until(lambda: engine.processes.status(JOB) is ClientStatus.EXCEPTION, 20)
+    sites.end_engine()
+    assert process_of(sites)["reported"] is False
+    record = process_of(sites)
+    (sites.folder / SITE_1 / JOB / "process.json").write_text(json.dumps({**record, "run": "r1"}))
+
+    sites.engine()
+    sites.parent_server()
+
+    wait_until(lambda: [report for report in sites.told.reports if report.run == "r1"], 20)
+    wait_until(lambda: process_of(sites)["reported"] is True)
+
+
+def test_a_workspace_has_one_client_parent(sites: Sites) -> None:
+    sites.engine()
+    other = ClientEngine(Site(name=SITE_1), sites.args())
+    with pytest.raises(ConfigError, match=rf"process {os.getpid()} serves the workspace"):
+        other.run()
+
+
+def test_two_jobs_run_at_once(sites: Sites) -> None:
+    sites.parent_server()
+    servers = {job: sites.server_job(job) for job in ("a", "b")}
+    engine = sites.engine()
+    for job in servers:
+        deploy(engine, app_of("Adding"), job)
+        engine.start_app(job, META)
+    assert {job: server.wait().status for job, server in servers.items()} == {"a": COMPLETED, "b": COMPLETED}
+    for job in servers:
+        assert sites.told.wait_for("stopped", job).exit_code == 0
+
+
+def test_a_client_parent_elsewhere_takes_the_site_over(sites: Sites, tmp_path: Path) -> None:
+    engine = started(sites, app_of("Waiting"))
+    pid, _ = run_of(engine)
+    other = Sites(sites.url, tmp_path / "elsewhere", sites.namespace)
+    try:
+        other.engine()
+        wait_until(lambda: is_gone(pid), 20, "the job's process of the one that was replaced")
+        assert engine._stopping == "another process has taken over"
+    finally:
+        other.close()
+
+
+def test_a_client_parent_is_stopped_while_redis_is_not_there(sites: Sites, tmp_path: Path) -> None:
+    workspace = sites.workspace()
+    engine = ClientEngine(Site(name=SITE_1), SiteArgs(workspace=workspace, redis_url=f"unix://{tmp_path}/nothing"))
+    ended: list[str] = []
+    thread = threading.Thread(target=lambda: ended.append(engine.run()))
+    thread.start()
+    wait_until(lambda: engine.cell is not None)
+    engine.stop("enough")
+    thread.join(20)
+    assert ended == ["enough"]
+
+
+def test_a_job_is_aborted_whose_process_does_not_reach_redis(sites: Sites, tmp_path: Path) -> None:
+    engine = sites.engine(stop_grace=10.0)
+    deploy(engine, app_of("Waiting"))
+    engine.processes._order["redis_url"] = f"unix://{tmp_path}/nothing"
+    engine.start_app(JOB, META)
+    pid, run = run_of(engine)
+    proof = engine.abort(JOB)
+    assert proof.how == "terminated"
+    assert is_gone(pid)
+    assert marked(run) == []
+
+
+def test_of_two_starts_at_once_one_launches(sites: Sites) -> None:
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"))
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(lambda _: engine.start_app(JOB, META), range(8)))
+    assert sorted(said) == ["Client app already started."] * 7 + ["Start the client app..."]
+    assert engine.get_all_job_ids() == [JOB]
+    assert "abort it before" in engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding"))
+    assert "abort it before" in engine.delete_run(JOB)
+    engine.abort(JOB)
+    assert engine.delete_run(JOB).startswith("Delete run folder")
+
+
+def test_an_abort_does_not_wait_for_other_requests(sites: Sites) -> None:
+    parent = sites.parent_server()
+    engine = sites.engine(workers=1)
+    deploy(engine, app_of("Waiting"))
+    engine.start_app(JOB, META)
+    busy, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def deploy(self, *args: Any) -> str:
+            busy.set()
+            go.wait(30)
+            return "too late"
+
+    engine.add_component("app_deployer", Slow())
+    parent.cell.ask("site", DEPLOY, SITE_1, {"job": "b", "app": "app", "meta": META}, on_reply=lambda _: None)
+    assert busy.wait(20)
+    try:
+        assert parent.ask(ABORT).meta["how"] in ("terminated", "cooperative")
+    finally:
+        go.set()
+
+
+def test_nobody_but_the_owner_reads_what_a_process_is_told(sites: Sites) -> None:
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"))
+    engine.start_app(JOB, META)
+    args = sites.folder / SITE_1 / JOB / "args.json"
+    assert args.stat().st_mode & 0o077 == 0, "the URL may have a password"
+    engine.abort(JOB)
+
+
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+AGENT = f"{SITE_1}--agent"
+EXCHANGER = pack_files(
+    {
+        "config/config_fed_client.json": json.dumps(
+            client_config("redflare_workers.exchanger.IPCExchanger", {"agent_heartbeat_interval": 0.2})
+        ).encode()
+    }
+)
+
+
+@pytest.fixture
+def agent(sites: Sites) -> Iterator[Child]:
+    """The agent of a job that a site works for; it has a task, and works on it."""
+    sites.parent_server()
+    sites.server_job()
+    engine = sites.engine(abort_grace=2.0, stop_grace=0.5)
+    assert engine.deploy_app("app", JOB, {**META, "agent_id": "agent"}, SITE_1, EXCHANGER) == ""
+    engine.start_app(JOB, META)
+    args = AgentArgs(url=sites.url, settings=load_settings(sites.folder / SITE_1), work=120.0)
+    with Child(agent_program.main, args, sites.folder / "agent.log") as child:
+        child.hear("started")
+        child.say("serve")
+        child.hear("task", 20)
+        yield child
+
+
+def test_an_abort_of_the_task_reaches_the_agent(sites: Sites, agent: Child) -> None:
+    proof = sites.engines[0].abort_current_task(JOB)
+    assert (proof.task, proof.how) == ("train", "cooperative")
+    agent.hear("dropped", 20)
+
+
+def test_an_abort_of_the_job_reaches_the_agent(sites: Sites, agent: Child) -> None:
+    proof = sites.engines[0].abort(JOB)
+    assert (proof.how, proof.exit_code) == ("cooperative", 9)
+    assert proof.agents == {AGENT: "connected"}, "it was told, and is there still"
+    agent.hear("dropped", 20)
+    assert "bye" in agent.hear("closed", 20)[0]
+
+
+def test_an_abort_tells_that_the_agent_has_left(sites: Sites, agent: Child) -> None:
+    _, asked = sites.engines[0].begin_abort(JOB, "enough")
+    agent.hear("closed", 20)
+    agent.end()
+    assert asked.result(20).agents == {AGENT: "left"}
+    assert sites.told.wait_for("stopped").agents == {AGENT: "left"}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["by the abort", "before the abort"])
+def test_an_agent_is_told_of_the_abort_of_a_process_that_was_killed(sites: Sites, agent: Child, late: bool) -> None:
+    engine = sites.engines[0]
+    pid, _ = run_of(engine)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+        sites.told.wait_for("exception")
+        assert agent.heard("dropped") == [], "another process of the job may come"
+    else:
+        os.kill(pid, signal.SIGSTOP)
+    _, asked = engine.begin_abort(JOB, "enough")
+    agent.hear("dropped", 20)
+    assert "bye" in agent.hear("closed", 20)[0]
+    agent.end()
+    proof = asked.result(20)
+    assert (proof.how, proof.agents) == ("not running" if late else "killed", {AGENT: "left"})

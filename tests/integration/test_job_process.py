@@ -1,0 +1,234 @@
+"""Processes of jobs from both ends: their output, their exit, what they leave, and a parent that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redflare_workers.processes import JobProcess, ProcessMark
+from redflare_workers.processes.exit_code import describe_exit
+from redflare_workers.processes.job_process import MAX_LOG
+from redflare_workers.processes.process_table import MARK, kill_group, kill_marked, marked, start_time, wait_gone
+
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+#: Starts a process that leaves its group and its parent.
+LEAVE = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+"""
+#: A job's process that goes on until it is told to end.
+OBEYING = """
+import sys, threading
+from redflare_workers.processes import Ending
+ended = threading.Event()
+ending = Ending(print, grace={grace})
+ending.watch()
+if {attached}:
+    ending.attach(lambda reason: (print("told:", reason, flush=True), ended.set()))
+print("ready", flush=True)
+ended.wait() if {listens} else threading.Event().wait()
+ending.finish()
+"""
+
+
+class Watched:
+    """A process, and what was heard of it."""
+
+    def __init__(self, folder: Path, program: str, max_log: int = MAX_LOG) -> None:
+        self.mark = uuid4().hex
+        self.log = folder / "log.txt"
+        self.lines: list[str] = []
+        self.code: int | None = None
+        self._exited = threading.Event()
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        self.process = JobProcess(
+            "job",
+            command,
+            mark=self.mark,
+            log=self.log,
+            on_lines=self.lines.extend,
+            on_exit=self._on_exit,
+            max_log=max_log,
+        )
+        self.started = self.process.start()
+
+    def _on_exit(self, code: int) -> None:
+        self.code = code
+        self._exited.set()
+
+    def wait(self) -> int:
+        assert self._exited.wait(20), self.lines
+        assert self.code is not None
+        return self.code
+
+    def hear(self, line: str) -> None:
+        wait_until(lambda: line in self.lines, 20, f"{line!r} in {self.lines}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    before = set(threading.enumerate())
+    yield tmp_path
+    wait_until(lambda: set(threading.enumerate()) <= before, what="threads end")
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("", 0), ("raise SystemExit(9)", 9), ("import os; os.kill(os.getpid(), 9)", -9)],
+    ids=["well", "with a code", "by a signal"],
+)
+def test_an_exit_is_told_once(folder: Path, program: str, code: int) -> None:
+    assert Watched(folder, program).wait() == code
+
+
+def test_output_goes_to_the_log_and_on_line_by_line(folder: Path) -> None:
+    program = "import sys; print('one'); print('two', file=sys.stderr); sys.stdout.write('three\\r\\nfour')"
+    watched = Watched(folder, program)
+    watched.wait()
+    assert watched.lines == ["one", "two", "three", "four"]
+    assert watched.process.tail() == watched.lines
+    assert watched.log.read_bytes() == b"one\ntwo\nthree\r\nfour"
+
+
+def test_a_log_does_not_grow_for_ever_and_its_lines_neither(folder: Path) -> None:
+    watched = Watched(
+        folder, "print('x' * 100_000); [print('y' * 50) for _ in range(2000)]; print('end')", max_log=50_000
+    )
+    watched.wait()
+    assert watched.log.stat().st_size < 50_000 + (1 << 16) + 100
+    assert max(map(len, watched.lines)) <= 2000
+    assert watched.lines[-1] == "end"
+
+
+def test_a_reader_of_lines_that_fails_does_not_stop_the_log(folder: Path) -> None:
+    watched = Watched(folder, "print('one'); print('two')")
+    watched.process._on_lines = lambda lines: 1 / 0
+    watched.wait()
+    assert watched.log.read_text() == "one\ntwo\n"
+
+
+def test_what_it_has_started_is_gone_when_its_exit_is_told(folder: Path) -> None:
+    watched = Watched(folder, LEAVE)
+    assert watched.wait() == 0
+    assert not start_time(int(watched.lines[0]))
+    assert marked(watched.mark) == []
+
+
+def test_a_process_that_cannot_be_started_is_an_error(folder: Path) -> None:
+    process = JobProcess("job", ["/no/such"], mark="m", log=folder / "log", on_lines=print, on_exit=print)
+    with pytest.raises(FileNotFoundError):
+        process.start()
+    process.kill()
+    process.release()
+
+
+# -- the end, seen from inside -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_told_as_a_reason(folder: Path, number: signal.Signals) -> None:
+    watched = Watched(folder, OBEYING.format(grace=4, attached=True, listens=True))
+    watched.hear("ready")
+    os.kill(watched.started.pid, number)
+    assert watched.wait() == 0
+    assert f"told: it got {number.name}" in watched.lines
+
+
+def test_the_end_of_the_lifeline_is_told_as_a_reason(folder: Path) -> None:
+    watched = Watched(folder, OBEYING.format(grace=20, attached=True, listens=True))
+    watched.hear("ready")
+    watched.process.release()
+    watched.wait()
+    assert "told: its parent process is gone" in watched.lines
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_who_does_not_listen_kills_himself_when_the_parent_is_gone(folder: Path, attached: bool) -> None:
+    watched = Watched(folder, OBEYING.format(grace=0.2, attached=attached, listens=False))
+    watched.hear("ready")
+    watched.process.release()
+    assert watched.wait() == -signal.SIGKILL
+
+
+def test_a_reason_that_came_before_there_was_somebody_to_tell_is_told_then() -> None:
+    from redflare_workers.processes import Ending
+
+    told: list[str] = []
+    ending = Ending(told.append)
+    ending.reason = "too early"
+    ending.attach(told.append)
+    assert told == ["too early"]
+
+
+# -- processes of an earlier parent ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def orphans() -> Iterator[tuple[ProcessMark, int]]:
+    """A process and one that it has started in a session of its own."""
+    mark = uuid4().hex
+    program = LEAVE + "import time; time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, MARK: mark},
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        yield ProcessMark(pid=process.pid, started=start_time(process.pid), mark=mark), child
+        process.kill()
+    kill_marked(mark)
+
+
+def test_an_orphan_is_found_and_killed_with_all_that_it_has_started(orphans: tuple[ProcessMark, int]) -> None:
+    mark, child = orphans
+    assert sorted(marked(mark.mark)) == sorted([mark.pid, child])
+    assert set(mark.reap(0.1)) == {mark.pid, child}
+    assert not start_time(mark.pid)
+    assert not start_time(child)
+    assert mark.reap(0.1) == []
+
+
+def test_a_process_that_got_the_number_of_another_is_left_alone(orphans: tuple[ProcessMark, int]) -> None:
+    mark, child = orphans
+    other = ProcessMark(pid=mark.pid, started="1", mark="of another")
+    assert other.reap(5.0) == []
+    kill_group(mark.pid, "1")
+    assert start_time(mark.pid) == mark.started
+    assert start_time(child)
+
+
+def test_waiting_for_a_process_ends_when_it_does(orphans: tuple[ProcessMark, int]) -> None:
+    mark, _ = orphans
+    assert not wait_gone(mark.pid, mark.started, 0.05)
+    threading.Timer(0.1, os.kill, (mark.pid, signal.SIGKILL)).start()
+    assert wait_gone(mark.pid, mark.started, 20)
+    assert wait_gone(mark.pid, "", 20)
+
+
+def test_a_mark_that_is_empty_marks_nobody() -> None:
+    assert marked("") == []
+    assert kill_marked("") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "ended by SIGKILL"),
+     (-63, "ended by signal 63")],
+)  # fmt: skip
+def test_exit_codes_are_told_in_words(code: int, text: str) -> None:
+    assert describe_exit(code) == text

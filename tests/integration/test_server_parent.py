@@ -1,0 +1,358 @@
+"""The server's parent with real processes: jobs from submission to their end, aborted, killed, found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redflare_broker.job_record import (
+    ABNORMAL,
+    ABORTED,
+    APPROVED,
+    CAN_NOT_SCHEDULE,
+    COMPLETED,
+    DISPATCHED,
+    EXECUTION_EXCEPTION,
+    FAILED_TO_RUN,
+    RUNNING,
+    SUBMITTED,
+)
+
+from tests.operation import Operation, averaging, job_of, operation_at
+from tests.scene import pause, resume
+from tests.sites import CUSTOM, PATIENCE
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+#: A workflow that cannot be resumed.
+ONCE = averaging(resume=False)
+
+
+@pytest.fixture
+def operation(shared_server: tuple[str, redis.Redis], tmp_path: Path, namespace: str) -> Iterator[Operation]:
+    url, client = shared_server
+    with operation_at(url, tmp_path, namespace, client) as made:
+        yield made
+
+
+# -- from submission to the end ----------------------------------------------------------------------------------------
+
+
+def test_a_job_runs_from_submission_to_its_end(operation: Operation, tmp_path: Path) -> None:
+    operation.engine("site-1")
+    operation.engine("site-2")
+    operation.server()
+    operation.submit(job_of("Adding", averaging(3, 2), min_clients=2))
+
+    record = operation.wait_for(COMPLETED)
+
+    assert operation.history() == [SUBMITTED, APPROVED, DISPATCHED, RUNNING, COMPLETED]
+    assert {site: (state.status, state.exit_code) for site, state in record.sites.items()} == {
+        "site-1": ("stopped", 0),
+        "site-2": ("stopped", 0),
+    }
+    operation.store.fetch_result("job-1", tmp_path / "result.zip")
+    with zipfile.ZipFile(tmp_path / "result.zip") as result:
+        names = set(result.namelist())
+    assert {"meta.json", "log.txt", "models/FL_global_model.npz"} <= names
+    assert "args.json" not in names, "it may hold a password"
+    operation.wait_for_log("server: ")
+    operation.wait_for_log("site-2: ")
+
+
+def test_a_job_waits_for_its_sites_and_says_for_which(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", min_clients=2, mandatory_clients=["site-2"]))
+    wait_until(lambda: operation.record().waiting is not None, PATIENCE)
+    waiting = operation.record().waiting
+    assert waiting is not None
+    assert "site-2, which is mandatory and has not joined" in waiting.reason
+    operation.engine("site-2")
+    assert operation.wait_for(COMPLETED).waiting is None
+
+
+def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Waiting"), "one")
+    operation.submit(job_of("Adding"), "two")
+    operation.wait_for(COMPLETED, "two")
+    assert operation.wait_for(RUNNING, "one")
+    operation.store.request_abort("one", "ann")
+    operation.wait_for(ABORTED, "one")
+
+
+def test_jobs_share_what_a_site_has(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1", resources={"gpu": 1})
+    gpu = {"@ALL": {"gpu": 1}}
+    operation.submit(job_of("Waiting", resource_spec=gpu), "one")
+    operation.wait_for(RUNNING, "one")
+    operation.submit(job_of("Adding", resource_spec=gpu), "two")
+    wait_until(lambda: operation.record("two").waiting, PATIENCE)
+    assert "0 gpu free of 1" in str(operation.record("two").waiting)
+    operation.store.request_abort("one", "ann")
+    operation.wait_for(COMPLETED, "two")
+
+
+def test_several_workflows_run_one_after_the_other(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", averaging(2), averaging(3, save_dir="more")))
+    operation.wait_for(COMPLETED)
+    assert "round 3 of 3" in operation.log()
+
+
+def test_a_deleted_job_leaves_no_folder(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of())
+    operation.wait_for(COMPLETED)
+    folders = [operation.folder / name / "job-1" for name in ("server", "site-1")]
+    assert all(folder.is_dir() for folder in folders)
+    operation.store.delete("job-1")
+    wait_until(lambda: not any(folder.exists() for folder in folders), PATIENCE)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_the_server_does_not_admit_is_refused_before_any_site_hears_of_it(operation: Operation) -> None:
+    operation.server(allow_custom=False)
+    operation.engine("site-1")
+    code = "raise RuntimeError('imported')\nclass Flow: pass\n"
+    operation.submit(job_of("Adding", {"path": "flow.Flow", "args": {}}, server_code=code))
+    record = operation.wait_for(CAN_NOT_SCHEDULE)
+    assert "flow.Flow is code that the job brings (custom/)" in record.reason
+    assert record.reason.startswith("the server does not take it:")
+    assert not (operation.folder / "site-1" / "job-1").exists()
+
+
+def test_a_job_that_its_site_does_not_admit_fails_to_run(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1", allow_custom=False)
+    operation.submit(job_of())
+    record = operation.wait_for(FAILED_TO_RUN)
+    assert "0 of at least 1 sites are left: site-1: " in record.reason
+    assert "mine.Adding is code that the job brings" in record.reason
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_site_whose_code_cannot_be_imported_ends_a_job_that_needs_it(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", custom=f"{CUSTOM}\nraise RuntimeError('no such device')"))
+    record = operation.wait_for(EXECUTION_EXCEPTION)
+    assert "site-1: " in record.reason
+    assert "no such device" in record.reason
+    assert record.sites["site-1"].exit_code == 101
+
+
+def test_a_job_goes_on_without_a_site_that_it_does_not_need(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.engine("site-2")
+    apps = {"good": {"executor": "Adding"}, "bad": {"executor": "Refusing"}}
+    where = {"good": ["server", "site-1"], "bad": ["site-2"]}
+    operation.submit(job_of(apps, averaging(2, 1), deploy_map=where))
+    record = operation.wait_for(COMPLETED)
+    assert record.sites["site-1"].status == "stopped"
+    assert record.sites["site-2"].status == "exception"
+    assert "no such device" in record.sites["site-2"].reason
+
+
+def test_a_workflow_that_cannot_be_imported(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    job = job_of(
+        "Adding",
+        {"path": "flow.Flow", "args": {}},
+        server_code="raise RuntimeError('no such module')\nclass Flow: pass\n",
+    )
+    operation.submit(job)
+    record = operation.wait_for(EXECUTION_EXCEPTION)
+    assert "module flow cannot be imported: RuntimeError: no such module" in record.reason
+
+
+def test_a_workflow_that_raises(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    code = "from redflare_workers.workflow import Controller\nclass Flow(Controller):\n"
+    code += "    def start_controller(self, fl_ctx): pass\n    def stop_controller(self, fl_ctx): pass\n"
+    code += "    def control_flow(self, abort_signal, fl_ctx): raise ArithmeticError('one too many')\n"
+    operation.submit(job_of("Adding", {"path": "flow.Flow", "args": {}}, server_code=code))
+    record = operation.wait_for(EXECUTION_EXCEPTION)
+    assert "ArithmeticError: one too many" in record.reason
+
+
+def test_the_jobs_server_is_killed_and_goes_on(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", averaging(200)))
+    operation.wait_for_log("round 3 of 200")
+    os.kill(operation.state().pid, signal.SIGKILL)
+    operation.wait_for(COMPLETED)
+    log = operation.log()
+    assert "ended by SIGKILL; it is started again, 1" in log
+    assert log.count("round 2 of 200") == 1, "it went on where it was"
+
+
+def test_the_jobs_server_is_killed_and_cannot_go_on(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Waiting", ONCE))
+    operation.wait_for_log("working")
+    os.kill(operation.state().pid, signal.SIGKILL)
+    record = operation.wait_for(EXECUTION_EXCEPTION)
+    assert record.reason.startswith("its server has died, ended by SIGKILL")
+    assert record.sites["site-1"].status == "stopped"
+
+
+# -- aborts ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_abort_before_the_server_is_there(operation: Operation) -> None:
+    operation.submit(job_of())
+    operation.store.request_abort("job-1", "ann", "a mistake")
+    assert operation.wait_for(ABORTED).reason == "a mistake"
+    operation.engine("site-1")
+    operation.server()
+    assert operation.history() == [SUBMITTED, ABORTED]
+
+
+def test_an_abort_while_a_job_waits_for_sites(operation: Operation) -> None:
+    operation.server()
+    operation.submit(job_of())
+    operation.wait_for(APPROVED)
+    operation.store.request_abort("job-1", "ann")
+    assert operation.wait_for(ABORTED)
+
+
+def test_an_abort_while_a_job_is_being_dispatched(operation: Operation) -> None:
+    operation.server()
+    site = operation.process("site-1")
+    wait_until(lambda: operation.client.exists(f"{operation.namespace}:{{server}}:heartbeat:site-1"), PATIENCE)
+    pause(site)
+    operation.submit(job_of("Waiting"))
+    operation.wait_for(DISPATCHED)
+    operation.store.request_abort("job-1", "ann", "too slow")
+    # its heartbeat is gone: nobody waits for its answer
+    record = operation.wait_for(ABORTED)
+    assert "no answer from site-1" in record.reason
+    resume(site)
+
+
+def test_an_abort_of_a_running_job_is_confirmed_by_all(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.engine("site-2")
+    operation.submit(job_of("Waiting", averaging(2, 2), min_clients=2))
+    operation.wait_for_log("working", count=2)
+    operation.store.request_abort("job-1", "ann", "a better idea")
+    record = operation.wait_for(ABORTED)
+    assert record.reason.startswith("aborted by ann: a better idea; confirmed: cooperative at server, site-1, site-2")
+    assert {site: (each.status, each.how) for site, each in record.sites.items()} == {
+        "site-1": ("stopped", "cooperative"),
+        "site-2": ("stopped", "cooperative"),
+    }
+
+
+def test_an_abort_of_a_job_whose_site_does_not_hear(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1", abort_grace=1.0, stop_grace=1.0)
+    operation.submit(job_of("Frozen"))
+    operation.wait_for_log("working")
+    operation.store.request_abort("job-1", "ann")
+    record = operation.wait_for(ABORTED)
+    assert "killed at site-1" in record.reason
+
+
+def test_an_abort_while_a_sites_process_starts(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Slow"))
+    operation.wait_for_log("making")
+    operation.store.request_abort("job-1", "ann")
+    assert operation.wait_for(ABORTED).sites["site-1"].status == "stopped"
+
+
+# -- the server ends ---------------------------------------------------------------------------------------------------
+
+
+def test_the_server_is_killed_and_the_next_one_goes_on(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", averaging(300)))
+    operation.wait_for_log("round 3 of 300")
+    server.kill()
+    operation.server()
+    operation.wait_for(COMPLETED)
+    assert operation.log().count("round 2 of 300") == 1
+
+
+def test_the_server_is_stopped_and_the_next_one_goes_on(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", averaging(300)))
+    operation.wait_for_log("round 3 of 300")
+    server.say("stop")
+    server.hear("ended", PATIENCE)
+    assert not [command for command in operation.processes() if "server.job_main" in command]
+    assert operation.record().status == RUNNING
+    operation.server()
+    operation.wait_for(COMPLETED)
+
+
+def test_the_server_is_killed_and_the_job_cannot_go_on(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Waiting", ONCE))
+    operation.wait_for_log("working")
+    server.kill()
+    operation.server()
+    record = operation.wait_for(ABNORMAL)
+    assert "its workflow cannot resume" in record.reason
+
+
+def test_the_server_is_killed_while_a_job_is_being_dispatched(operation: Operation) -> None:
+    server = operation.server()
+    site = operation.process("site-1")
+    wait_until(lambda: operation.client.exists(f"{operation.namespace}:{{server}}:heartbeat:site-1"), PATIENCE)
+    pause(site)
+    operation.submit(job_of())
+    operation.wait_for(DISPATCHED)
+    server.kill()
+    resume(site)
+    operation.server()
+    operation.wait_for(COMPLETED)
+
+
+def test_an_abort_while_the_server_is_away(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Waiting"))
+    operation.wait_for_log("working")
+    server.kill()
+    operation.store.request_abort("job-1", "ann", "enough")
+    operation.server()
+    assert operation.wait_for(ABORTED).reason.startswith("aborted by ann: enough")
+
+
+def test_a_site_is_started_again_while_a_job_runs(operation: Operation) -> None:
+    operation.server()
+    site = operation.process("site-1")
+    operation.submit(job_of("Adding", averaging(300)))
+    operation.wait_for_log("round 3 of 300")
+    site.kill()
+    operation.process("site-1")
+    operation.wait_for(COMPLETED)

@@ -1,0 +1,35 @@
+"""A site's client parent, in a process of its own that a test kills."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from redflare_workers.client import ClientEngine, Site, SiteArgs, load_site_settings
+
+from .child_pipe import ParentPipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientParentArgs:
+    """What a client parent is made of."""
+
+    url: str
+    workspace: str
+    site: str
+
+
+def main(connection: Connection, log: str, args: ClientParentArgs) -> None:
+    """Serve until the test ends it; tells ("ended", why)."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    site = Site(name=args.site, settings=load_site_settings(args.workspace))
+    engine = ClientEngine(site, SiteArgs(workspace=args.workspace, redis_url=args.url))
+
+    def run() -> None:
+        pipe.tell("ended", engine.run())
+
+    pipe.tell("started")
+    pipe.run_order(run)
+    pipe.obey({"stop": engine.stop})

@@ -1,0 +1,37 @@
+"""The server's parent process, in a process of its own that a test kills."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from redflare_broker.job_store import StorePolicy
+from redflare_workers.server import ServerParent
+
+from .child_pipe import ParentPipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerParentArgs:
+    """What a server is made of."""
+
+    url: str
+    workspace: str
+    policy: StorePolicy
+    max_jobs: int = 0
+
+
+def main(connection: Connection, log: str, args: ServerParentArgs) -> None:
+    """Serve until the test ends it; tells ("ready"), and ("ended", why)."""
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
+    pipe = ParentPipe(connection, log)
+    server = ServerParent(args.workspace, args.url, policy=args.policy, max_jobs=args.max_jobs)
+    server.on_ready = lambda: pipe.tell("ready")
+
+    def run() -> None:
+        pipe.tell("ended", server.run())
+
+    pipe.tell("started")
+    pipe.run_order(run)
+    pipe.obey({"stop": server.stop})

@@ -1,0 +1,76 @@
+"""The process of an agent: ``python -m redflare_workers.agent_run.agent_main``. Only this module imports the agent.
+
+It serves one job after the other: when a job's CJ says bye, a new agent of the same name waits for the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, Final
+
+from redflare_agent import IPCAgent, serve
+from redflare_broker.errors import ConfigError, PreflightError, ServerError
+
+from ..naming import named
+from ..processes import Ending, ExitCode
+from .agent_order import AgentOrder
+from .watched_train import WatchedTrain
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main() -> int:
+    """Serve until told to end; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
+    order = AgentOrder.take()
+    ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
+    ending.watch()
+    try:
+        train = named(order.train, "MODULE:FUNCTION")
+        if not callable(train):
+            raise ConfigError(f"{order.train} is a {type(train).__name__}, but must be a function train(task)")
+        return _serve(order, train, ending)
+    except ConfigError as error:
+        print(f"redflare: {error}", file=sys.stderr)
+        return ExitCode.CONFIG
+    except (PreflightError, ServerError) as error:
+        print(f"redflare: {error}", file=sys.stderr)
+        return ExitCode.INFRASTRUCTURE
+    finally:
+        ending.finish()
+
+
+def _serve(order: AgentOrder, train: Any, ending: Ending) -> int:
+    watched = WatchedTrain(train, abort_grace=order.abort_grace, stop_grace=order.stop_grace)
+    while not ending.reason:
+        agent = IPCAgent(order.url, order.site, order.agent_id, order.workspace, order.secure, job_id=order.job_id)
+
+        def stop(_reason: str, agent: IPCAgent = agent) -> None:
+            watched.stop()
+            if not agent.closed:
+                agent.stop()
+
+        with agent:
+            # a reason that has come before counts too
+            ending.attach(stop)
+            count = serve(watched, agent)
+        logger.info("agent %s was closed; %d results were accepted", agent.fqcn, count)
+        if agent.fenced:
+            print(f"redflare: another agent {agent.fqcn} has taken over: this one ends", file=sys.stderr)
+            return ExitCode.EXECUTION_ERROR
+        if order.job_id is not None:
+            break
+    watched.close()
+    return ExitCode.SUCCESS
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # threads of the trainer's may stand in the way of an ordinary end
+    os._exit(code)

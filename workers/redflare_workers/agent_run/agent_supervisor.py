@@ -1,0 +1,142 @@
+"""``AgentSupervisor``: keeps the process of an agent running, starts it again when it dies, and stops it.
+
+The process leads a group of its own and ends itself when this one is gone (its standard input is the lifeline); when it
+has ended, so has everything that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ..processes.exit_code import ExitCode, describe_exit
+from ..processes.process_table import MARK, kill_marked
+from .agent_order import AgentOrder
+
+#: Seconds between two processes: doubled from the first to the last.
+_FIRST_PAUSE: Final = 1.0
+_LAST_PAUSE: Final = 30.0
+#: A process that has lived so many seconds has had a good start; so many that have not, in a row, are enough.
+_GOOD_LIFE: Final = 60.0
+_BAD_STARTS: Final = 5
+#: Seconds beyond the grace of the function until SIGKILL.
+_MARGIN: Final = 5.0
+
+#: A new process would come to the same end.
+_FINAL: Final = (ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.EXECUTION_ERROR)
+
+Kind = Literal["started", "aborted", "died", "stopping", "ended"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What happens to the process."""
+
+    event: Kind
+    pid: int
+    text: str
+
+
+class AgentSupervisor:
+    """Run it once, in the main thread.
+
+    Args:
+        order: for the process.
+        tell: called with all that happens.
+    """
+
+    def __init__(self, order: AgentOrder, tell: Callable[[Told], object] = lambda told: None) -> None:
+        self._order = order
+        self._tell = tell
+        #: Exit codes of processes that have ended, and negative: signals that this one got.
+        self._news: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._mark = uuid.uuid4().hex
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Let it end; from any thread, and from a signal handler."""
+        self._news.put(("stop", number))
+
+    def run(self) -> tuple[int, int]:
+        """Until it is over: exit code of the last process, and the signal that ended this, or 0."""
+        pause, bad = _FIRST_PAUSE, 0
+        while True:
+            pid, began = self._start(), time.monotonic()
+            what, number = self._news.get()
+            if what == "stop":
+                return self._stopped(pid, number), number
+            if number == ExitCode.SUCCESS or number in _FINAL:
+                self._say("ended", pid, describe_exit(number))
+                return number, 0
+            if number == ExitCode.ABORTED:
+                self._say("aborted", pid, "its task was aborted and the trainer did not return: it is started again")
+                continue
+            good = time.monotonic() - began >= _GOOD_LIFE
+            pause, bad = (_FIRST_PAUSE, 1) if good else (pause, bad + 1)
+            if bad >= _BAD_STARTS:
+                self._say("ended", pid, f"{describe_exit(number)}; {bad} have died within a minute each: enough")
+                return number, 0
+            self._say("died", pid, f"{describe_exit(number)}; it is started again in {pause:g} s")
+            with contextlib.suppress(queue.Empty):
+                _, number = self._news.get(timeout=pause)
+                return ExitCode.SUCCESS, number
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    def _start(self) -> int:
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-m", "redflare_workers.agent_run.agent_main"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **self._order.environment(), MARK: self._mark, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        threading.Thread(target=self._watch, args=(process,), name="redflare-agent-watch", daemon=True).start()
+        self._say("started", process.pid, f"agent {self._order.agent_id} of {self._order.site}")
+        return process.pid
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        # without reaping it: its number, and that of its group, stays its own
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        kill_marked(self._mark)
+        code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        self._news.put(("ended", code))
+
+    def _stopped(self, pid: int, number: int) -> int:
+        """End the process in order, or by force when that takes too long or somebody asks again."""
+        self._say("stopping", pid, f"it got {signal.Signals(number).name}")
+        self._signal(signal.SIGTERM)
+        try:
+            what, code = self._news.get(timeout=self._order.stop_grace + _MARGIN)
+        except queue.Empty:
+            what, code = "stop", 0
+        if what == "stop":
+            self._signal(signal.SIGKILL)
+            while what == "stop":
+                what, code = self._news.get()
+        self._say("ended", pid, describe_exit(code))
+        return code
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
+
+    def _say(self, event: Kind, pid: int, text: str) -> None:
+        self._tell(Told(event=event, pid=pid, text=text))
+
+    def __repr__(self) -> str:
+        return f"<AgentSupervisor of {self._order.site}--{self._order.agent_id}>"

@@ -1,0 +1,100 @@
+"""``Ending``: why a job's process should end: its parent is gone, a signal, or an order; seen from that process.
+
+The parent holds the other end of the standard input. The kernel closes it when the parent dies, whatever it dies of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for an orderly goodbye once the parent is gone; then the process kills its group, and itself.
+GRACE: Final = 4.0
+
+#: What the parent's death is called.
+PARENT_GONE: Final = "its parent process is gone"
+
+
+class Ending:
+    """Make one in the main thread, at the beginning.
+
+    Args:
+        not_yet: called with the reason, from a thread, when the process should end before ``attach``; should not
+            return.
+        grace: seconds from the parent's death to SIGKILL.
+    """
+
+    def __init__(self, not_yet: Callable[[str], object], *, grace: float = GRACE) -> None:
+        #: The first reason to end; "".
+        self.reason = ""
+        self.parent_gone = threading.Event()
+        self._not_yet = not_yet
+        self._grace = grace
+        self._stop: Callable[[str], object] | None = None
+        self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._over = threading.Event()
+
+    def watch(self) -> None:
+        """Begin to watch: signals, and the lifeline; standard input is ``/dev/null`` from now on."""
+        lifeline = os.dup(0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._hear, name="redflare-ending", daemon=True).start()
+        threading.Thread(target=self._watch_parent, args=(lifeline,), name="redflare-lifeline", daemon=True).start()
+
+    def attach(self, stop: Callable[[str], object]) -> None:
+        """Call ``stop`` with the reason when the process should end; at once, if it should already."""
+        with self._guard:
+            self._stop = stop
+            reason = self.reason
+        if reason:
+            stop(reason)
+
+    def ask(self, reason: str) -> None:
+        """The process should end; from any thread, and from a signal handler."""
+        self._reasons.put(reason)
+
+    def finish(self) -> None:
+        """All is done: the last call. If the parent is gone, what this process has started goes with it."""
+        self._over.set()
+        if self.parent_gone.is_set():
+            _kill_group()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.ask(f"it got {signal.Signals(number).name}")
+
+    def _hear(self) -> None:
+        while True:
+            reason = self._reasons.get()
+            with self._guard:
+                if self.reason:
+                    continue
+                self.reason, stop = reason, self._stop
+            logger.warning("this process ends: %s", reason)
+            (stop or self._not_yet)(reason)
+
+    def _watch_parent(self, lifeline: int) -> None:
+        while os.read(lifeline, 64):
+            pass
+        self.parent_gone.set()
+        self.ask(PARENT_GONE)
+        if not self._over.wait(self._grace):
+            _kill_group()
+
+
+def _kill_group() -> None:
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)

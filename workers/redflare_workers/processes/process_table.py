@@ -1,0 +1,106 @@
+"""Finding and killing processes that may belong to an earlier parent, without hitting others that got their number.
+
+A job's process, and whatever it starts, carries a mark in its environment. On Linux it is read from ``/proc``;
+elsewhere only the process itself can be found again, by its number and the time of its start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+#: Variable in the environment of a job's process and of all that it starts.
+MARK: Final = "REDFLARE_RUN"
+
+_PROC: Final = Path("/proc")
+#: Index of the start time behind the name of the program in ``/proc/<pid>/stat``, and of the state.
+_START, _STATE = 19, 0
+_POLL: Final = 0.05
+
+
+def start_time(pid: int) -> str:
+    """When a process was started, as a text that tells it from others of its number; "": there is none that runs."""
+    if sys.platform == "linux":
+        try:
+            fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[_STATE] in "ZX" else fields[_START]
+    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return said.stdout.strip()
+
+
+def wait_gone(pid: int, started: str, timeout: float) -> bool:
+    """Wait until a process that is no child of this one has ended; False: it runs still."""
+    deadline = time.monotonic() + timeout
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if start_time(pid) == started:
+                poller = select.poll()
+                poller.register(descriptor, select.POLLIN)
+                poller.poll(timeout * 1000)
+        finally:
+            os.close(descriptor)
+    # where there is no pidfd
+    while start_time(pid) == started != "" and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    return not started or start_time(pid) != started
+
+
+def marked(mark: str) -> list[int]:
+    """Numbers of the processes that carry a mark, without this one; none where there is no ``/proc``."""
+    wanted = f"{MARK}={mark}".encode()
+    return [
+        int(entry.name)
+        for entry in (_PROC.iterdir() if mark and _PROC.is_dir() else ())
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and wanted in _environment(int(entry.name))
+    ]
+
+
+def kill_marked(mark: str, timeout: float = 5.0) -> list[int]:
+    """SIGKILL all processes that carry a mark, and wait until they are gone; their numbers."""
+    killed: list[int] = []
+    deadline = time.monotonic() + timeout
+    while (found := marked(mark)) and time.monotonic() < deadline:
+        killed += [pid for pid in found if pid not in killed]
+        for pid in found:
+            _kill_if_marked(pid, mark)
+        for pid in found:
+            wait_gone(pid, start_time(pid), max(deadline - time.monotonic(), 0.0))
+    return killed
+
+
+def kill_group(pid: int, started: str) -> None:
+    """SIGKILL the group of a process, if that is the one that was started then."""
+    if started and start_time(pid) == started:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _kill_if_marked(pid: int, mark: str) -> None:
+    with contextlib.suppress(OSError):
+        if not hasattr(os, "pidfd_open"):
+            os.kill(pid, signal.SIGKILL)
+            return
+        descriptor = os.pidfd_open(pid)
+        try:
+            # the number may have become another's since it was read
+            if f"{MARK}={mark}".encode() in _environment(pid):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []

@@ -1,0 +1,90 @@
+"""``Workflows``: several controllers of one job, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..apis.client import Client
+from ..apis.fl_context import FLContext
+from ..apis.shareable import Shareable
+from ..apis.signal import Signal
+from ..apis.wf_comm_spec import WFCommSpec
+from .controller import Controller
+
+
+class Workflows(Controller):
+    """Runs each of them when the one before it has come to its end.
+
+    It can be resumed if one of them can: those that were over stay so, and one that cannot be resumed begins anew.
+
+    Args:
+        workflows: by id, in their order.
+    """
+
+    def __init__(self, workflows: Mapping[str, Controller]) -> None:
+        if not workflows:
+            raise ValueError("a job needs a workflow, but got none")
+        super().__init__(resume=any(workflow.resume for workflow in workflows.values()))
+        self._workflows = dict(workflows)
+        self._number = 0
+        self._begun = False
+        for workflow in self._workflows.values():
+            if workflow.resume:
+                # what it keeps is a part of what is kept of all
+                workflow.checkpoint = self.checkpoint  # type: ignore[method-assign]
+
+    @property
+    def current(self) -> Controller:
+        """The one that runs, or comes next; in the end the last."""
+        workflows = list(self._workflows.values())
+        return workflows[min(self._number, len(workflows) - 1)]
+
+    def set_communicator(self, communicator: WFCommSpec) -> None:
+        """All schedule through this communicator."""
+        super().set_communicator(communicator)
+        for workflow in self._workflows.values():
+            workflow.set_communicator(communicator)
+        communicator.controller = self
+
+    def state(self) -> dict[str, Any]:
+        """Which one runs, and its state."""
+        goes_on = self._begun and self.current.resume
+        return {"workflow": self._number, "begun": goes_on, "state": self.current.state() if goes_on else {}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the one that ran."""
+        self._number = int(state["workflow"])
+        if state["begun"]:
+            self.current.restore(state["state"])
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing: each is started when its turn comes."""
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """One after the other."""
+        while self._number < len(self._workflows) and not abort_signal.triggered:
+            name = list(self._workflows)[self._number]
+            self.log_info(fl_ctx, f"workflow {name} begins, {self._number + 1} of {len(self._workflows)}")
+            self.current.initialize(fl_ctx)
+            self._begun = True
+            try:
+                if not abort_signal.triggered:
+                    self.current.control_flow(abort_signal, fl_ctx)
+            finally:
+                self.current.stop_controller(fl_ctx)
+            if abort_signal.triggered:
+                return
+            self._begun = False
+            self._number += 1
+            if self._number < len(self._workflows):
+                self.checkpoint(fl_ctx)
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing: each was stopped when it had come to its end."""
+
+    def process_result_of_unknown_task(
+        self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+    ) -> None:
+        """Left to the one that runs."""
+        self.current.process_result_of_unknown_task(client, task_name, client_task_id, result, fl_ctx)

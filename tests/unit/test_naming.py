@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from redflare_broker.errors import ConfigError
-from redflare_workers.cli.naming import beside, named
+from redflare_workers.naming import beside, named
 
 MODULE = """
 import collections

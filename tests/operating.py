@@ -58,14 +58,21 @@ class Operated:
         self.folder = folder
         self.client = client
         self._mark = uuid.uuid4().hex
-        self._env = {**os.environ, "REDFLARE_URL": url, _MARK: self._mark, "COLUMNS": "200", "NO_COLOR": "1"}
+        self._env = {
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "REDFLARE_URL": url,
+            _MARK: self._mark,
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     # -- what runs -----------------------------------------------------------------------------------------------------
 
     def server(self) -> None:
         """Start the server, and wait until it is there."""
-        self._start("server", "server", "--workspace", str(self._workspace("server")))
+        self.start("server", "server", "--workspace", str(self._workspace("server")))
         wait_until(lambda: "takes jobs" in self.log("server"), PATIENCE, "the server is ready")
 
     def site(self, number: int, **settings: Any) -> None:
@@ -74,13 +81,13 @@ class Operated:
         workspace = self._workspace(name)
         (workspace / "local").mkdir(exist_ok=True)
         (workspace / "local" / "site.json").write_text(json.dumps(settings))
-        self._start(name, "site", name, "--workspace", str(workspace))
+        self.start(name, "site", name, "--workspace", str(workspace))
 
     def agent(self, number: int) -> None:
         """Start its agent, in a folder with the trainer."""
         name = f"site-{number}"
         command = ["agent", "run", "trainer:train", "--site", name, "--abort-grace", "1"]
-        self._start(f"agent-{number}", *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
+        self.start(f"agent-{number}", *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
 
     def sites(self, *numbers: int, **settings: Any) -> None:
         """Start sites with agents."""
@@ -118,12 +125,13 @@ class Operated:
         (folder / "comm_config.json").write_text(json.dumps(_CONFIG))
         return folder
 
-    def _start(self, name: str, *args: str, cwd: Path | None = None) -> None:
+    def start(self, name: str, *args: str, cwd: Path | None = None, **env: str) -> None:
+        """Start a command that goes on, under a name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [str(REDFLARE), *args],
                 cwd=cwd or self.folder,
-                env=self._env,
+                env={**self._env, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -133,17 +141,21 @@ class Operated:
 
     def __call__(self, *args: str, code: int = 0) -> str:
         """Run a command to its end; what it has printed."""
-        ran = subprocess.run(
+        ran = self.run(*args)
+        assert ran.returncode == code, f"{args} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}\n{self._logs()}"
+        return ran.stdout
+
+    def run(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, whatever it ends with."""
+        return subprocess.run(
             [str(REDFLARE), *args],
-            cwd=self.folder,
-            env=self._env,
+            cwd=cwd or self.folder,
+            env={**self._env, **env},
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        assert ran.returncode == code, f"{args} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}\n{self._logs()}"
-        return ran.stdout
 
     def json(self, *args: str, code: int = 0) -> Any:
         """Run a command with --json."""

@@ -77,9 +77,9 @@ class Operation(Sites):
         self.store = JobStore(connection, Keys(namespace), POLICY)
         self._undo.append(connection.close)
 
-    def server(self, *, max_jobs: int = 0, **settings: Any) -> Child:
-        """Start the server, or its successor."""
-        workspace = self.workspace("server", **settings)
+    def server(self, name: str = "server", *, max_jobs: int = 0, **settings: Any) -> Child:
+        """Start the server, or its successor; ``name``: of its workspace."""
+        workspace = self.workspace(name, **settings)
         args = ServerParentArgs(url=self.url, workspace=str(workspace), policy=POLICY, max_jobs=max_jobs)
         child = Child(server_parent.main, args, self.folder / f"server-{len(self._undo)}.log")
         self._undo.append(child.close)

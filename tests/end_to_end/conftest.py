@@ -11,6 +11,7 @@ import redis
 from redflare_broker.embedded import EmbeddedServer
 
 from tests.federation import Federation
+from tests.operating import Operated
 from tests.scene import RETENTION
 from tests.waiting import wait_until
 
@@ -32,3 +33,14 @@ def federation(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterat
     with Federation(url, tmp_path, client, f"w{next(_numbers)}") as made:
         yield made
     made.assert_clean()
+
+
+@pytest.fixture
+def operated(tmp_path: Path) -> Iterator[Operated]:
+    """A federation by the command, with a server of its own; its processes are killed in the end."""
+    with (
+        EmbeddedServer() as server,
+        redis.Redis.from_url(server.url) as client,
+        Operated(server.url, tmp_path, client) as made,
+    ):
+        yield made

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-import redis
-from redflare_broker.embedded import EmbeddedServer
 
 from tests.operating import Operated
 from tests.waiting import wait_until
 
 COMPLETED = "FINISHED:COMPLETED"
 ABORTED = "FINISHED:ABORTED"
-
-
-@pytest.fixture
-def operated(tmp_path: Path) -> Iterator[Operated]:
-    with (
-        EmbeddedServer() as server,
-        redis.Redis.from_url(server.url) as client,
-        Operated(server.url, tmp_path, client) as made,
-    ):
-        yield made
 
 
 def test_a_job_is_submitted_run_downloaded_and_deleted(operated: Operated) -> None:

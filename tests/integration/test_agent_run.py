@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from redflare_broker.connection import Server
 from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.inspection import Inspector
 from redflare_broker.settings import LinkSettings
 from redflare_workers.exchanger import IPCExchanger, TaskAborted
 
@@ -104,6 +106,8 @@ def test_it_serves_one_job_after_the_other_and_ends_in_order(url: str, tmp_path:
 
     assert agent.end() == 0
     assert agent.events() == ["started", "stopping", "ended"]
+    with Server.connect(url) as server:
+        assert Inspector(server, "flare").status().links[0].agent.state == "left"
 
 
 def test_a_process_that_dies_is_started_again_and_gets_its_task(url: str, tmp_path: Path) -> None:

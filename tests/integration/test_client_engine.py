@@ -61,6 +61,7 @@ def started(sites: Sites, app: bytes, **settings: Any) -> ClientEngine:
     deploy(engine, app)
     assert engine.start_app(JOB, META) == "Start the client app..."
     sites.told.wait_for_line("working")
+    sites.told.wait_for("started")
     return engine
 
 
@@ -270,6 +271,7 @@ def test_jobs_go_on_when_the_client_parent_is_stopped_and_started_again(sites: S
     again = sites.engine()
 
     sites.told.wait_for_line("working", 2)
+    wait_until(lambda: again.processes.status(JOB) is ClientStatus.STARTED)
     other_pid, other_run = run_of(again)
     assert (other_pid != pid, other_run != run) == (True, True)
     assert again.abort(JOB).how == "cooperative"
@@ -323,6 +325,7 @@ def test_a_job_goes_on_after_its_client_parent_was_killed_and_what_it_had_left_i
     sites.told.wait_for_line("working", 2)
     assert is_gone(earlier["pid"])
     assert is_gone(left), "a process in a session of its own"
+    wait_until(lambda: sites.told.statuses().count("started") == 2)
     reply = parent.ask(ABORT, reason="enough")
     assert (reply.meta["how"], reply.meta["exit_code"]) == ("cooperative", 9)
     assert is_gone(process_of(sites)["pid"])
@@ -510,6 +513,7 @@ def agent(sites: Sites) -> Iterator[Child]:
         child.hear("started")
         child.say("serve")
         child.hear("task", 20)
+        sites.told.wait_for("started")
         yield child
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redflare_broker.embedded import EmbeddedServer
 from redflare_broker.job_record import (
     ABNORMAL,
     ABORTED,
@@ -26,7 +27,7 @@ from redflare_broker.job_record import (
 
 from tests.operation import Operation, averaging, job_of, operation_at
 from tests.scene import pause, resume
-from tests.sites import CUSTOM, PATIENCE
+from tests.sites import CUSTOM, PATIENCE, Sites
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -311,6 +312,31 @@ def test_the_server_is_stopped_and_the_next_one_goes_on(operation: Operation) ->
     assert operation.record().status == RUNNING
     operation.server()
     operation.wait_for(COMPLETED)
+
+
+def test_a_server_on_another_machine_takes_over(operation: Operation) -> None:
+    first = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of("Adding", averaging(300)))
+    operation.wait_for_log("round 3 of 300")
+    operation.server("other")
+    assert first.hear("ended", PATIENCE) == ("another server has taken over",)
+    operation.wait_for(COMPLETED)
+    assert operation.log().count("round 2 of 300") == 1
+
+
+def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:
+    with EmbeddedServer() as redis_server, redis.Redis.from_url(redis_server.url) as client:
+        operation = Operation(redis_server.url, tmp_path, "flare", client)
+        server = operation.server()
+        operation.engine("site-1")
+        operation.submit(job_of("Waiting"))
+        operation.wait_for_log("working")
+        redis_server.stop()
+        server.say("stop")
+        server.hear("ended", PATIENCE)
+        wait_until(lambda: not [command for command in operation.processes() if "server.job_main" in command], PATIENCE)
+        Sites.close(operation)
 
 
 def test_the_server_is_killed_and_the_job_cannot_go_on(operation: Operation) -> None:

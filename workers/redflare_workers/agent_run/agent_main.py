@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from typing import Any, Final
 
 from redflare_agent import IPCAgent, serve
@@ -46,18 +47,23 @@ def main() -> int:
 
 def _serve(order: AgentOrder, train: Any, ending: Ending) -> int:
     watched = WatchedTrain(train, abort_grace=order.abort_grace, stop_grace=order.stop_grace)
+    stopping = threading.Lock()
     while not ending.reason:
         agent = IPCAgent(order.url, order.site, order.agent_id, order.workspace, order.secure, job_id=order.job_id)
 
         def stop(_reason: str, agent: IPCAgent = agent) -> None:
-            watched.stop()
-            if not agent.closed:
-                agent.stop()
+            with stopping:
+                watched.stop()
+                if not agent.closed:
+                    agent.stop()
 
         with agent:
             # a reason that has come before counts too
             ending.attach(stop)
             count = serve(watched, agent)
+            # its goodbye is said in another thread
+            with stopping:
+                pass
         logger.info("agent %s was closed; %d results were accepted", agent.fqcn, count)
         if agent.fenced:
             print(f"redflare: another agent {agent.fqcn} has taken over: this one ends", file=sys.stderr)

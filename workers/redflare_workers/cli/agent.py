@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.keys import Keys
 from redflare_broker.settings import load_settings
 from redflare_broker.url import ServerUrl
 
@@ -18,6 +19,7 @@ from ..processes import ExitCode
 from . import showing
 from .connecting import UNAVAILABLE, USAGE, fail
 from .running import Secure, Url, Workspace
+from .serving import Check, check
 
 _DIED: Final = 1
 _ENDS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
@@ -51,6 +53,7 @@ def run(
         float, typer.Option(min=0, help="Seconds that train has to return when its task is aborted.")
     ] = 10.0,
     stop_grace: Annotated[float, typer.Option(min=0, help="Seconds that it has when the agent is to stop.")] = 5.0,
+    check_only: Check = False,
     as_json: showing.Json = False,
 ) -> None:
     """Make a function of yours the agent of a site, in a process that is watched.
@@ -74,13 +77,17 @@ def run(
     [bold]Examples[/bold]
     redflare agent run trainer:train --site site-1
     redflare agent run trainer:train --site site-1 --id gpu-2 --job job-7
+    redflare agent run trainer:train --site site-1 --check
     """
     try:
-        agent_site_fqcn(site, agent_id, job)
+        fqcn = agent_site_fqcn(site, agent_id, job)
         ServerUrl.parse(url)
-        load_settings(workspace, secure)
+        settings = load_settings(workspace, secure)
     except ConfigError as error:
         fail(str(error), USAGE)
+    if check_only:
+        keys = Keys(settings.namespace).link(fqcn)
+        check(url, settings, fqcn, keys.heartbeat("agent"), closed=(keys.link, "agent_closed"), as_json=as_json)
     order = AgentOrder(
         train=function,
         url=url,

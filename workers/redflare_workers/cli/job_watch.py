@@ -60,7 +60,9 @@ def tell(line: LogLine, *, as_json: bool) -> None:
     if as_json:
         showing.print_json(line.to_json(), lines=True)
         return
-    said = showing.status(f"{line.status} {line.text}".rstrip()) if line.status else Text(line.text)
+    # the reason of a failure ends with lines of a log, which stand here anyway
+    reason = line.text.partition("\n")[0]
+    said = showing.status(f"{line.status} {reason}".rstrip()) if line.status else Text(line.text)
     who = line.site or "-"
     text = Text.assemble((showing.clock(line.at), "dim"), "  ", (f"{who:<10}", "cyan"), "  ", said)
     showing.console().print(text, soft_wrap=True)
@@ -83,7 +85,7 @@ def ending(record: JobRecord) -> Text:
     """``FINISHED:ABORTED: by ann``, with how each site ended."""
     said = showing.status(record.status)
     if record.reason:
-        said.append(f": {record.reason}")
+        said.append(": " + record.reason.partition("\n")[0])
     for name, site in record.sites.items():
         how = f" {site.how}" if site.how else ""
         said.append(f"\n  {name}  {site.status}{how}, {showing.clock(site.at)}", style="dim")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from redflare_broker.errors import ConfigError
+from redflare_broker.keys import Keys
 
 from . import showing
 from .connecting import USAGE, fail
@@ -43,7 +44,8 @@ def server(
     """
     settings = settings_of(workspace, secure=secure)
     if check_only:
-        check(url, settings, name, as_json=as_json)
+        keys = Keys(settings.namespace).cell(name)
+        check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
     # what follows imports numpy
     from ..server import ServerParent
 

@@ -11,12 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
+import orjson
 import typer
 from redflare_broker import wording
-from redflare_broker.cell_sign import read_sign
 from redflare_broker.connection import Server
 from redflare_broker.errors import ConfigError, RedflareError
-from redflare_broker.keys import Keys
+from redflare_broker.replies import Reply
 from redflare_broker.settings import LinkSettings, load_settings
 
 from . import showing
@@ -94,21 +94,40 @@ def tell(as_json: bool, event: str, text: str) -> None:
         typer.echo(f"redflare: {event}: {text}", err=True)
 
 
-def check(url: str, settings: LinkSettings, fqcn: str, *, as_json: bool) -> NoReturn:
-    """Say whether a cell is heard of, and end the command."""
-    keys = Keys(settings.namespace).cell(fqcn)
+def check(
+    url: str, settings: LinkSettings, fqcn: str, heartbeat: str, *, closed: tuple[str, str], as_json: bool
+) -> NoReturn:
+    """Say whether somebody is heard of, and end the command.
+
+    Args:
+        fqcn: of whom.
+        heartbeat: the key of that.
+        closed: key and field that are not 0 when it has said bye.
+    """
     try:
-        with Server.connect(url, settings.connection) as server, server.borrow(keys.heartbeat) as lane:
-            sign = read_sign(lane, keys)
+        with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as lane:
+            beat, left, bye = lane.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
     except ConfigError as error:
         fail(str(error), USAGE)
     except RedflareError as error:
         fail(str(error), UNAVAILABLE)
-    there = sign is not None and sign.age <= _MISSED * sign.interval
+    age, interval = _age(beat, left)
+    if bye not in (None, b"0"):
+        age = None
+    there = age is not None and age <= _MISSED * interval
     if as_json:
-        age = None if sign is None else sign.age
         showing.print_json({"fqcn": fqcn, "connected": there, "beat_age": age})
     else:
-        said = "nothing is heard of it" if sign is None else f"its last heartbeat was {wording.age(sign.age)} ago"
+        said = "nothing is heard of it" if age is None else f"its last heartbeat was {wording.age(age)} ago"
         typer.echo(f"{fqcn}: {said}")
     raise typer.Exit(0 if there else NOT_FOUND)
+
+
+def _age(beat: Reply, left: Reply) -> tuple[float | None, float]:
+    """Seconds since a heartbeat, and between two of them; None: there is none."""
+    try:
+        facts = orjson.loads(beat if isinstance(beat, bytes) else b"")
+        ttl_ms, interval = float(facts["ttl_ms"]), float(facts["interval"])
+    except (ValueError, TypeError, KeyError):
+        return None, 0.0
+    return max(ttl_ms - (left if isinstance(left, int) else 0), 0.0) / 1000, interval

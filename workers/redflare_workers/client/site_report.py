@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from redflare_broker.cell import Cell
 from redflare_broker.errors import RedflareError
-from redflare_broker.request import Reply
+from redflare_broker.request import Reply, ReplyCode
 
 from ..site_protocol import SERVER, SITE_LOG, SITE_REPORT
 
@@ -80,6 +81,8 @@ class Reporter(Protocol):
 class CellReporter:
     """Tells the server's parent process over a cell; what it cannot hear now waits in its inbox.
 
+    The next report of a job is sent when the last has been answered, so that they are heard in order.
+
     Args:
         cell: this site's.
         site: its name.
@@ -91,22 +94,48 @@ class CellReporter:
         self._site = site
         self._server = server
         self._guard = threading.Lock()
+        #: by job: the report on its way, and those behind it
+        self._reports: dict[str, deque[tuple[SiteReport, Callable[[str], object]]]] = {}
         self._on_their_way = 0
         self._left_out = 0
 
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
+        with self._guard:
+            waiting = self._reports.setdefault(report.job, deque())
+            waiting.append((report, taken))
+            if len(waiting) > 1:
+                return
+        self._send(report)
+
+    def _send(self, report: SiteReport) -> None:
         def heard(reply: Reply) -> None:
-            if reply.ok:
-                abort = reply.meta.get("abort")
-                taken(abort if isinstance(abort, str) else "")
-            else:
-                logger.warning("%s has not taken in that job %s is %s: %s", self._server, report.job, report.status,
-                               reply.error or reply.rc)  # fmt: skip
+            self._heard(report, reply)
 
         try:
             self._cell.ask(SERVER, SITE_REPORT, self._server, report.to_meta(), on_reply=heard)
         except RedflareError as error:
             logger.warning("that job %s is %s cannot be told: %s", report.job, report.status, error)
+            with self._guard:
+                # the cell was stopped; the next client parent tells what is final
+                self._reports.pop(report.job, None)
+
+    def _heard(self, report: SiteReport, reply: Reply) -> None:
+        with self._guard:
+            waiting = self._reports.get(report.job)
+            if not waiting or waiting[0][0] is not report:
+                return
+            _, taken = waiting.popleft()
+            following = waiting[0][0] if waiting else None
+            if following is None:
+                del self._reports[report.job]
+        if reply.ok:
+            abort = reply.meta.get("abort")
+            taken(abort if isinstance(abort, str) else "")
+        elif reply.rc != ReplyCode.ABORTED:
+            why = reply.error or reply.rc
+            logger.warning("%s has not taken in that job %s is %s: %s", self._server, report.job, report.status, why)
+        if following is not None:
+            self._send(following)
 
     def log(self, job_id: str, lines: Sequence[str]) -> None:
         with self._guard:

@@ -28,9 +28,9 @@ from redflare_broker.job_record import (
 from ..client.run_folder import RunFolder
 from ..client.site_report import SiteReport
 from ..jobs.job_folder import JobDefinition
-from ..jobs.job_meta import JobMeta
+from ..jobs.job_meta import SERVER, JobMeta
 from ..processes.exit_code import describe_exit
-from .job_files import deploy_here, fetch_job, keep_result
+from .job_files import deploy_here, fetch_job, keep_result, prepare
 from .job_order import ServerOrder, ServerSaid
 from .run_state import RunState
 from .runner_setting import RunnerSetting
@@ -189,6 +189,8 @@ class JobRunner:
         """Unpack what is for the server."""
         setting = self._setting
         try:
+            if not self._folder.is_run:
+                prepare(self._folder, self.meta.app_for(SERVER) or "", self.sites)
             definition = fetch_job(setting.store, self.id, setting.workspace, setting.settings)
             deploy_here(self._folder, definition, self._told, setting.settings)
         except (ConfigError, BlobMissing, DecodeError, JobUnknown, OSError) as error:
@@ -224,6 +226,10 @@ class JobRunner:
         if self._record.status == DISPATCHED:
             logger.warning("job %s was being dispatched when the server ended; it is dispatched anew", self.id)
             self._team.begin_anew()
+            return
+        if not self._folder.is_run:
+            logger.warning("job %s was running in another workspace; its server begins in this one", self.id)
+            self._deploy()
             return
         said = ServerSaid.read(self._folder, self._state.run)
         verdict = verdict_of(said, 0, (), self._state.restarts, parent_restarted=True)

@@ -151,7 +151,7 @@ class ServerParent:
     def _serve(self, hub: Hub) -> None:
         cell = Cell(hub.server, self.server_name, self.settings, heartbeats=hub.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
-        store = self._store = JobStore(hub.server, keys, self._policy, stop=lambda: self._over)
+        store = self._store = JobStore(hub.server, keys, self._policy, stop=self._gives_up)
         logs = LogKeeper(store)
         pool = self._pool = Pool(f"redflare-server-{self.server_name}")
         roll = self._roll = SiteRoll(hub, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping))
@@ -178,6 +178,10 @@ class ServerParent:
             pool.close(_FLUSH_WITHIN)
             cell.stop()
             logger.info("server %s ends: %s", self.server_name, self._stopping)
+
+    def _gives_up(self) -> bool:
+        """Whether steps are not tried any more: this server ends, and Redis is away."""
+        return self._over or (bool(self._stopping) and not self._cell.in_touch)
 
     def _start(self, cell: Cell) -> None:
         self._starting = cell

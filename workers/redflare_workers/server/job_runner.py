@@ -342,8 +342,9 @@ class JobRunner:
         if self._process is not None:
             self._process.end(verdict.reason or verdict.status)
         if verdict.status != ABORTED:
-            if self._process is not None and self._process.said().status:
-                # sites hear from the job's server that it is over
+            said = self._process.said() if self._process is not None else None
+            if said is not None and said.status and said.resumes is not None:
+                # sites hear from the job's server that it is over, if that has got so far
                 self._wait(lambda: not self._team.expected, setting.settings.abort_grace)
             if left := self._team.unfinished:
                 self._team.abort(f"the job is {verdict.status}", left)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.operating import Operated
 from tests.waiting import wait_until
 
@@ -131,13 +133,7 @@ def test_two_jobs_run_at_once_on_the_same_sites(operated: Operated) -> None:
 def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(operated: Operated) -> None:
     operated.server()
     operated.sites(1, 2)
-    app = operated.job() / "app"
-    (app / "custom").mkdir()
-    (app / "custom" / "mine.py").write_text(
-        "from redflare_workers import Executor\n\nclass Mine(Executor):\n    pass\n"
-    )
-    executors = {"format_version": 2, "executors": [{"tasks": ["train"], "executor": {"path": "mine.Mine"}}]}
-    (app / "config" / "config_fed_client.json").write_text(json.dumps(executors))
+    custom_job(operated, "from redflare_workers import Executor\n\nclass Mine(Executor):\n    pass\n")
 
     ended = operated("job", "submit", "means", "--wait", "--id", "unsafe", code=1)
 
@@ -145,6 +141,72 @@ def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(ope
     assert "mine.Mine" in operated.record("unsafe")["reason"]
     operated("job", "delete", "unsafe")
     operated.assert_nothing_is_left("unsafe")
+
+
+CUSTOM = """
+import time
+from redflare_workers import Executor
+
+{at_import}
+
+class Mine(Executor):
+    def __init__(self):
+        super().__init__()
+        {at_start}
+
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        print("round", shareable.get_header("current_round"), flush=True)
+        {in_a_task}
+        return shareable
+"""
+FAIL = "raise RuntimeError('no such luck')"
+
+
+@pytest.mark.parametrize("where", ["at_import", "at_start", "in_a_task"])
+def test_a_job_whose_code_raises_ends_with_the_reason_and_its_log(operated: Operated, where: str) -> None:
+    operated.server()
+    for number in (1, 2):
+        operated.site(number, allow_custom=True)
+    code = CUSTOM.format(**{"at_import": "", "at_start": "pass", "in_a_task": "pass", where: FAIL})
+    custom_job(operated, code)
+
+    operated("job", "submit", "means", "--wait", "--id", "broken", code=1)
+
+    record = operated.record("broken")
+    assert record["status"].startswith("FINISHED:")
+    told = record["reason"] + json.dumps(record["sites"]) + operated("job", "log", "broken")
+    assert "no such luck" in told, told
+    operated("job", "delete", "broken")
+    wait_until(lambda: not operated.folders_of("broken"))
+    operated.assert_nothing_is_left("broken")
+
+
+def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Operated) -> None:
+    operated.server()
+    for number in (1, 2):
+        operated.site(number, allow_custom=True, abort_grace=1, stop_grace=1)
+    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(600)"
+    custom_job(operated, CUSTOM.format(at_import="", at_start="pass", in_a_task=hang))
+    operated("job", "submit", "means", "--id", "hangs")
+    wait_until(lambda: operated("job", "log", "hangs").count("round") >= 2, 40)
+
+    operated("job", "abort", "hangs")
+
+    record = operated.record("hangs")
+    assert record["status"] == ABORTED
+    assert {told["how"] for told in record["sites"].values()} <= {"terminated", "killed", "cooperative"}
+    operated("job", "delete", "hangs")
+    wait_until(lambda: not operated.folders_of("hangs"))
+    operated.assert_nothing_is_left("hangs")
+
+
+def custom_job(operated: Operated, code: str) -> None:
+    """The job with an executor of its own in place of agents."""
+    app = operated.job() / "app"
+    (app / "custom").mkdir(exist_ok=True)
+    (app / "custom" / "mine.py").write_text(code)
+    executors = {"format_version": 2, "executors": [{"tasks": ["train"], "executor": {"path": "mine.Mine"}}]}
+    (app / "config" / "config_fed_client.json").write_text(json.dumps(executors))
 
 
 def test_mistakes_in_a_job_are_told_all_at_once_and_nothing_is_submitted(operated: Operated) -> None:

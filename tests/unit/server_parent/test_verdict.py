@@ -7,17 +7,19 @@ from redflare_broker.job_record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_E
 from redflare_workers import job_outcome
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.server.job_order import ServerSaid
+from redflare_workers.server.run_state import RunState
 from redflare_workers.server.verdict import MAX_RESTARTS, confirmations, shortage, verdict_of
 
 SITES = ("a", "b", "c")
 
 
-def said(status: str = "", reason: str = "", *, resumes: bool = False, parent_gone: bool = False) -> ServerSaid:
+def said(status: str = "", reason: str = "", *, resumes: bool | None = False, parent_gone: bool = False) -> ServerSaid:
     return ServerSaid(run="r", status=status, reason=reason, resumes=resumes, parent_gone=parent_gone)
 
 
-def ends_as(told: ServerSaid, code: int = 0, restarts: int = 0, *, parent_restarted: bool = False) -> str | None:
-    verdict = verdict_of(told, code, (), restarts, parent_restarted=parent_restarted)
+def ends_as(told: ServerSaid, code: int = 0, *, parent_restarted: bool = False) -> str | None:
+    state = RunState(job="job-1").heard(told)
+    verdict = verdict_of(told, state, code, parent_restarted=parent_restarted)
     return verdict.status if verdict else None
 
 
@@ -27,7 +29,8 @@ def ends_as(told: ServerSaid, code: int = 0, restarts: int = 0, *, parent_restar
         pytest.param(said(job_outcome.COMPLETED), COMPLETED, id="it came to its end"),
         pytest.param(said(job_outcome.ABORTED), ABORTED, id="it was aborted"),
         pytest.param(said(job_outcome.FAILED), EXECUTION_EXCEPTION, id="a component panicked"),
-        pytest.param(said(), EXECUTION_EXCEPTION, id="it has died before it said anything"),
+        pytest.param(said(), EXECUTION_EXCEPTION, id="it has died and cannot resume"),
+        pytest.param(said(resumes=None), None, id="it has died before it began"),
         pytest.param(said(resumes=True), None, id="it has died and can resume"),
         pytest.param(said(job_outcome.FENCED, resumes=True), None, id="another has taken over and is gone too"),
     ],
@@ -37,7 +40,8 @@ def test_how_a_job_ends_whose_server_is_gone(told: ServerSaid, status: str | Non
 
 
 def test_a_server_is_not_started_again_for_ever() -> None:
-    verdict = verdict_of(said(resumes=True), -9, ("last words",), MAX_RESTARTS)
+    state = RunState(job="job-1", restarts=MAX_RESTARTS, resumes=True)
+    verdict = verdict_of(said(resumes=None), state, -9, ("last words",))
     assert verdict is not None
     assert verdict.status == EXECUTION_EXCEPTION
     assert verdict.reason == (
@@ -52,6 +56,7 @@ def test_a_server_is_not_started_again_for_ever() -> None:
         pytest.param(said(job_outcome.STOPPED, resumes=True, parent_gone=True), None, id="it left its job"),
         pytest.param(said(job_outcome.ABORTED, parent_gone=True), ABNORMAL, id="it could not leave it"),
         pytest.param(said(), ABNORMAL, id="it was killed with its parent"),
+        pytest.param(said(resumes=None), None, id="it was killed with its parent before it began"),
         pytest.param(said(job_outcome.COMPLETED), COMPLETED, id="it came to its end all the same"),
     ],
 )

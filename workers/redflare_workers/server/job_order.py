@@ -49,8 +49,8 @@ class ServerSaid:
     """The content of ``outcome.json``: written when the app was built, and once more at the end."""
 
     run: str
-    #: A successor goes on with the job where it was.
-    resumes: bool = False
+    #: A successor goes on with the job where it was; None: the app was not built, nobody knows.
+    resumes: bool | None = None
     #: One of ``job_outcome``; "": it has not come to its end.
     status: str = ""
     reason: str = ""

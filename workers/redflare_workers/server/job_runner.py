@@ -232,7 +232,8 @@ class JobRunner:
             self._deploy()
             return
         said = ServerSaid.read(self._folder, self._state.run)
-        verdict = verdict_of(said, 0, (), self._state.restarts, parent_restarted=True)
+        self._state = self._state.heard(said)
+        verdict = verdict_of(said, self._state, parent_restarted=True)
         if verdict is not None:
             raise _Over(verdict)
         logger.warning("job %s was running when the server ended; it goes on", self.id)
@@ -294,7 +295,9 @@ class JobRunner:
         """How the job ends; None: its server is started again, or what wants the job to end is to be looked at."""
         process = self._process
         assert process is not None
-        verdict = verdict_of(process.said(), code, process.tail(), self._state.restarts)
+        said = process.said()
+        self._state = self._state.heard(said)
+        verdict = verdict_of(said, self._state, code, process.tail())
         if verdict is not None or self._interrupted():
             return verdict
         self._state = replace(self._state, restarts=self._state.restarts + 1)
@@ -309,7 +312,7 @@ class JobRunner:
         process = self._process
         assert process is not None
         process.end(lack)
-        verdict = verdict_of(process.said(), process.exit_code or 0, (), self._state.restarts)
+        verdict = verdict_of(process.said(), self._state)
         # it may have come to its end just then
         if verdict is not None and verdict.status == COMPLETED:
             return verdict
@@ -339,8 +342,9 @@ class JobRunner:
         if self._process is not None:
             self._process.end(verdict.reason or verdict.status)
         if verdict.status != ABORTED:
-            if self._process is not None and self._process.said().status:
-                # sites hear from the job's server that it is over
+            said = self._process.said() if self._process is not None else None
+            if said is not None and said.status and said.resumes is not None:
+                # sites hear from the job's server that it is over, if that has got so far
                 self._wait(lambda: not self._team.expected, setting.settings.abort_grace)
             if left := self._team.unfinished:
                 self._team.abort(f"the job is {verdict.status}", left)
@@ -375,8 +379,8 @@ class JobRunner:
         process.release()
         # one that was being dispatched is dispatched anew
         if not self._left and self._record.status == RUNNING:
-            code, tail = process.exit_code or 0, process.tail()
-            verdict = verdict_of(process.said(), code, tail, self._state.restarts, parent_restarted=True)
+            said = process.said()
+            verdict = verdict_of(said, self._state.heard(said), parent_restarted=True)
             if verdict is not None:
                 raise _Over(verdict)
         raise _Left

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..client.run_folder import PROCESS_FILE, RunFolder
 from ..processes import ProcessMark
+from .job_order import ServerSaid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,16 @@ class RunState:
     sites: tuple[str, ...] = ()
     #: how often its process was started again because it had died
     restarts: int = 0
+    #: A process of it has said whether a successor goes on where it was; None: none has got so far.
+    resumes: bool | None = None
 
     @property
     def mark(self) -> ProcessMark:
         return ProcessMark(pid=self.pid, started=self.pid_started, mark=self.run)
+
+    def heard(self, said: ServerSaid) -> RunState:
+        """With what its last process has said."""
+        return self if said.resumes is None else replace(self, resumes=said.resumes)
 
     def write(self, folder: RunFolder) -> None:
         """Write it down.

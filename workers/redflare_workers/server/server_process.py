@@ -57,11 +57,12 @@ class ServerProcess:
         self._code: int | None = None
         self._process = JobProcess(
             f"server of job {order.job_id}",
-            [sys.executable, "-m", "redflare_workers.server.job_main", str(order.folder.path / ARGS_FILE)],
+            [sys.executable, "-P", "-m", "redflare_workers.server.job_main", str(order.folder.path / ARGS_FILE)],
             mark=order.run,
             log=order.folder.log,
             on_lines=on_lines,
             on_exit=self._exited,
+            cwd=order.folder.path,
         )
 
     def start(self) -> ProcessMark:

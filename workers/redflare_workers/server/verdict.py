@@ -14,6 +14,7 @@ from ..job_outcome import FAILED as SAID_FAILED
 from ..jobs.job_meta import JobMeta
 from ..processes.exit_code import describe_exit
 from .job_order import ServerSaid
+from .run_state import RunState
 
 #: How often a job's server is started again because it has died.
 MAX_RESTARTS: Final = 3
@@ -47,15 +48,15 @@ def shortage(meta: JobMeta, sites: Iterable[str], failed: Mapping[str, str]) -> 
 
 
 def verdict_of(
-    said: ServerSaid, code: int, tail: Sequence[str], restarts: int, *, parent_restarted: bool = False
+    said: ServerSaid, state: RunState, code: int = 0, tail: Sequence[str] = (), *, parent_restarted: bool = False
 ) -> Verdict | None:
     """How a job ends whose server is gone; None: it is started again, and goes on.
 
     Args:
         said: by its process.
+        state: of the job, which has heard that.
         code: of its exit.
         tail: the end of its log.
-        restarts: that there were already.
         parent_restarted: it ended because its parent was started again.
     """
     if said.status == SAID_COMPLETED:
@@ -64,13 +65,15 @@ def verdict_of(
         return Verdict(status=EXECUTION_EXCEPTION, reason=_with_tail(said.reason, tail))
     if said.status == SAID_ABORTED and not said.parent_gone:
         return Verdict(status=ABORTED, reason=said.reason)
+    # one that has not got so far has not begun, either
+    goes_on = state.resumes is not False
     if parent_restarted:
-        return None if said.resumes else Verdict(status=ABNORMAL, reason=_CANNOT_GO_ON)
+        return None if goes_on else Verdict(status=ABNORMAL, reason=_CANNOT_GO_ON)
     died = f"its server has died, {describe_exit(code)}"
-    if said.resumes and restarts < MAX_RESTARTS:
+    if goes_on and state.restarts < MAX_RESTARTS:
         return None
-    if said.resumes:
-        died += f", after {restarts} restarts"
+    if goes_on:
+        died += f", after {state.restarts} restarts"
     return Verdict(status=EXECUTION_EXCEPTION, reason=_with_tail(died, tail))
 
 

@@ -1,0 +1,66 @@
+"""Jobs go to a definite end, whoever is killed on the way: the server, the servers of jobs, or both."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.job_record import ABORTED, COMPLETED, STATUSES
+from redflare_workers.processes.process_table import kill_group
+
+from tests.operation import Operation, averaging, job_of, operation_at
+from tests.sites import PATIENCE
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+KILLS = 3
+
+
+@pytest.fixture
+def operation(tmp_path: Path) -> Iterator[Operation]:
+    with (
+        EmbeddedServer() as server,
+        redis.Redis.from_url(server.url) as client,
+        operation_at(server.url, tmp_path, "flare", client) as made,
+    ):
+        yield made
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_jobs_come_to_their_end_under_kills(operation: Operation, seed: int) -> None:
+    chance = random.Random(seed)
+    for site in ("site-1", "site-2"):
+        operation.engine(site)
+    server = operation.server()
+    for number in range(4):
+        job_id, aborts = f"job-{number}", chance.random() < 0.3
+        operation.submit(job_of("Adding", averaging(120, 2), min_clients=2), job_id)
+        deadline = time.monotonic() + PATIENCE
+        kills, asked = 0, False
+        while not operation.record(job_id).finished:
+            assert time.monotonic() < deadline, f"{operation.record(job_id)}\n{operation.log(job_id)}"
+            # kills come at moments that nobody has chosen
+            time.sleep(chance.random() * 0.8)
+            if kills < KILLS and chance.random() < 0.3:
+                with suppress(AssertionError):
+                    state = operation.state(job_id)
+                    kill_group(state.pid, state.pid_started)
+            elif kills < KILLS:
+                server.kill()
+                server = operation.server()
+            kills += 1
+            if aborts and not asked and chance.random() < 0.5:
+                operation.store.request_abort(job_id, "ann")
+                asked = True
+        record = operation.record(job_id)
+        assert record.status in ((ABORTED, COMPLETED) if asked else (COMPLETED,)), record.reason
+        statuses = [STATUSES.index(moment.status) for moment in record.history]
+        assert statuses == sorted(set(statuses)), "a status went back, or came twice"
+        assert {state.status for state in record.sites.values()} == {"stopped"}

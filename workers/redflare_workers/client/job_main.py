@@ -132,6 +132,7 @@ class JobProgram:
             components={**app.components, "__panic__": PanicListener(self._on_panic), "__status__": teller},
             job_meta={**order.meta, "job_id": order.job_id},
             host=host,
+            workspace_dir=order.workspace,
         )
 
         def stop(reason: str) -> None:

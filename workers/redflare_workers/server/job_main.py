@@ -86,7 +86,7 @@ class ServerProgram:
             server_name=order.server_name,
             job_meta={**order.meta, "job_id": order.job_id},
             components={**app.components, **app.controllers},
-            workspace_dir=order.folder.path,
+            workspace_dir=order.workspace,
             settings=load_settings(order.workspace, order.secure_mode),
         )
         job.prepare = self._control

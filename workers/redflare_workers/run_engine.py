@@ -87,7 +87,7 @@ class RunEngine(JobMessaging):
             told.add(id(component))
             try:
                 component.handle_event(event_type, fl_ctx)
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("%s: component %r failed on event %s", self.identity, component_id, event_type)
 
     def __repr__(self) -> str:

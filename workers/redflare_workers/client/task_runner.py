@@ -90,7 +90,7 @@ class TaskRunner(FLComponent):
         self.fire_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
         try:
             result = executor.execute(task_name, data, fl_ctx, abort)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         finally:
@@ -115,7 +115,7 @@ class TaskRunner(FLComponent):
         for each in filters:
             try:
                 shareable = each.process(shareable, fl_ctx)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.log_exception(fl_ctx, f"filter {each.name} failed: {error}")
                 return None
             if not isinstance(shareable, Shareable):

@@ -89,11 +89,12 @@ class Operated:
         (workspace / "local" / "site.json").write_text(json.dumps(settings))
         self.start(name, "site", name, "--workspace", str(workspace))
 
-    def agent(self, number: int) -> None:
-        """Start its agent, in a folder with the trainer."""
+    def agent(self, number: int, agent_id: str = "trainer") -> None:
+        """Start its agent, or another one, in a folder with the trainer."""
         name = f"site-{number}"
-        command = ["agent", "run", "trainer:train", "--site", name, "--abort-grace", "1"]
-        self.start(f"agent-{number}", *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
+        command = ["agent", "run", "trainer:train", "--site", name, "--id", agent_id, "--abort-grace", "1"]
+        called = f"agent-{number}" if agent_id == "trainer" else f"{agent_id}-{number}"
+        self.start(called, *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
 
     def sites(self, *numbers: int, **settings: Any) -> None:
         """Start sites with agents."""
@@ -172,9 +173,11 @@ class Operated:
         """Run a command with --json."""
         return json.loads(self(*args, "--json", code=code))
 
-    def job(self, name: str = "means", *, rounds: int = 3, clients: int = 2, **options: Any) -> Path:
+    def job(
+        self, name: str = "means", *, rounds: int = 3, clients: int = 2, agent_id: str = "trainer", **options: Any
+    ) -> Path:
         """Write a job that adds 1 to two weights in each round."""
-        job = FedJob(name, min_clients=clients, agent_id="trainer")
+        job = FedJob(name, min_clients=clients, agent_id=agent_id)
         workflow = FedJob.component(
             FedAvg, initial_model={"w": [0.0, 0.0]}, min_clients=clients, num_rounds=rounds, **options
         )

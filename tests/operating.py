@@ -24,12 +24,15 @@ REDFLARE: Final = Path(sys.executable).with_name("redflare")
 #: Seconds that one command may take.
 PATIENCE: Final = 60.0
 _MARK: Final = "REDFLARE_TEST"
+#: Folders outside the workspaces where a process might write.
+_OUTSIDE: Final = {"TMPDIR": "tmp", "HOME": "home"}
 _CONFIG: Final = {
     "heartbeat_interval": 0.2,
     "heartbeat_ttl": 2.0,
     "retention": {"retention": RETENTION, "settled_retention": 4.0, "result_keep": 3.0},
 }
-#: Adds 1 to each weight; the file ``slow`` makes it take a while, ``hang`` lets it not return for anything.
+#: Adds 1 to each weight; the file ``slow`` makes it take a while, ``hang`` lets it not return for anything, and with
+#: ``fail`` it raises in round 2.
 TRAINER: Final = """
 import time
 from pathlib import Path
@@ -41,6 +44,8 @@ def train(task):
         task.wait_aborted(0.3)
     while Path("hang").exists():
         time.sleep(0.1)
+    if Path("fail").exists() and task.meta["current_round"] == 1:
+        raise OSError("the data are gone")
     return TaskResult({"NUM_STEPS_CURRENT_ROUND": 10}, {"w": [each + 1 for each in task.data["w"]]})
 """
 
@@ -65,6 +70,7 @@ class Operated:
             _MARK: self._mark,
             "COLUMNS": "200",
             "NO_COLOR": "1",
+            **{name: str(self._made(kind)) for name, kind in _OUTSIDE.items()},
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -83,11 +89,12 @@ class Operated:
         (workspace / "local" / "site.json").write_text(json.dumps(settings))
         self.start(name, "site", name, "--workspace", str(workspace))
 
-    def agent(self, number: int) -> None:
-        """Start its agent, in a folder with the trainer."""
+    def agent(self, number: int, agent_id: str = "trainer") -> None:
+        """Start its agent, or another one, in a folder with the trainer."""
         name = f"site-{number}"
-        command = ["agent", "run", "trainer:train", "--site", name, "--abort-grace", "1"]
-        self.start(f"agent-{number}", *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
+        command = ["agent", "run", "trainer:train", "--site", name, "--id", agent_id, "--abort-grace", "1"]
+        called = f"agent-{number}" if agent_id == "trainer" else f"{agent_id}-{number}"
+        self.start(called, *command, "--workspace", str(self._workspace(name)), cwd=self.trainer(number))
 
     def sites(self, *numbers: int, **settings: Any) -> None:
         """Start sites with agents."""
@@ -123,6 +130,11 @@ class Operated:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "comm_config.json").write_text(json.dumps(_CONFIG))
+        return folder
+
+    def _made(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
         return folder
 
     def start(self, name: str, *args: str, cwd: Path | None = None, **env: str) -> None:
@@ -161,11 +173,13 @@ class Operated:
         """Run a command with --json."""
         return json.loads(self(*args, "--json", code=code))
 
-    def job(self, name: str = "means", *, rounds: int = 3, **options: Any) -> Path:
+    def job(
+        self, name: str = "means", *, rounds: int = 3, clients: int = 2, agent_id: str = "trainer", **options: Any
+    ) -> Path:
         """Write a job that adds 1 to two weights in each round."""
-        job = FedJob(name, min_clients=2, agent_id="trainer")
+        job = FedJob(name, min_clients=clients, agent_id=agent_id)
         workflow = FedJob.component(
-            FedAvg, initial_model={"w": [0.0, 0.0]}, min_clients=2, num_rounds=rounds, **options
+            FedAvg, initial_model={"w": [0.0, 0.0]}, min_clients=clients, num_rounds=rounds, **options
         )
         job.to_server(workflow)
         job.to_clients(IPCExchanger, tasks=["train"])
@@ -187,12 +201,19 @@ class Operated:
 
     def processes(self) -> list[str]:
         """Commands of all processes that this has started, and that those have."""
+        return list(self._commands().values())
+
+    def processes_of(self, *parts: str) -> list[int]:
+        """Ids of those whose command has all of these parts."""
+        return [pid for pid, command in self._commands().items() if all(part in command for part in parts)]
+
+    def _commands(self) -> dict[int, str]:
         mark = f"{_MARK}={self._mark}".encode()
-        found = []
+        found = {}
         for entry in Path("/proc").iterdir():
             try:
                 if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
         return found

@@ -85,7 +85,8 @@ class Pool:
         while (work := self._next()) is not None:
             try:
                 work()
-            except Exception:
+            except (Exception, SystemExit):
+                # a callback that calls sys.exit ends neither this thread nor the process
                 logger.exception("%s: a piece of work failed: %r", threading.current_thread().name, work)
             # what it held must not live until the next one comes
             del work

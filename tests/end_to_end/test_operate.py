@@ -115,7 +115,7 @@ def test_a_job_goes_on_although_each_process_is_killed_once(operated: Operated) 
     operated.assert_nothing_is_left("long")
 
 
-def test_two_jobs_run_at_once_on_the_same_sites(operated: Operated) -> None:
+def test_jobs_of_the_same_agents_take_turns(operated: Operated) -> None:
     operated.server()
     operated.sites(1, 2)
     jobs = ("one", "two")
@@ -125,6 +125,9 @@ def test_two_jobs_run_at_once_on_the_same_sites(operated: Operated) -> None:
 
     for name in jobs:
         operated.await_status(name, COMPLETED)
+    over, begun = operated.record("one")["history"][-1], operated.record("two")["history"][-3]
+    assert (over["status"], begun["status"]) == (COMPLETED, "DISPATCHED")
+    assert over["at"] <= begun["at"]
     operated("job", "delete", *jobs)
     wait_until(lambda: not any(operated.folders_of(name) for name in jobs))
     operated.assert_nothing_is_left(*jobs)

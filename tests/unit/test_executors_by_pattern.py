@@ -62,3 +62,22 @@ def test_an_executor_for_several_tasks_hears_an_event_once() -> None:
     with engine.new_context() as context:
         engine.fire_event(EventType.START_RUN, context)
     assert executor.heard == [EventType.START_RUN]
+
+
+class Quitting(Named):
+    """Ends as a script does."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        raise SystemExit(0)
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        raise SystemExit(0)
+
+
+def test_an_executor_that_calls_exit_has_failed_and_the_server_hears_of_it() -> None:
+    runner = TaskRunner({"*": Quitting("quits")}, [], [])
+    engine = RunEngine("site-1", "job", {}, ProcessType.CLIENT_JOB, {"quits": Quitting("quits")})
+    with engine.new_context() as context:
+        engine.fire_event(EventType.START_RUN, context)
+        answer = runner.run("train", "1", Shareable(), context, Signal())
+    assert answer.get_return_code() == ReturnCode.EXECUTION_EXCEPTION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -62,6 +63,13 @@ def test_what_work_raises_is_logged_and_the_thread_goes_on(pool: Pool, caplog: p
     pool.submit(lambda: 1 / 0)
     pool.submit(lambda: done.append(1))
     wait_until(lambda: done and "a piece of work failed" in caplog.text)
+
+
+def test_work_that_calls_exit_costs_no_thread(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        pool.submit(sys.exit)
+    wait_until(lambda: caplog.text.count("a piece of work failed") == 20)
+    wait_until(lambda: "0 busy" in repr(pool))
 
 
 def test_close_does_what_was_submitted_and_names_who_is_stuck(pool: Pool) -> None:

@@ -145,7 +145,7 @@ class RunEngine(JobMessaging):
             try:
                 for handler, arguments in handlers:
                     handler(event_type, fl_ctx, **arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 logger.exception("%s: component %r failed on event %s", self.identity, component_id, event_type)
                 raised = {**(fl_ctx.get_prop(FLContextKey.EXCEPTIONS) or {}), component.name: error}
                 fl_ctx.set_prop(FLContextKey.EXCEPTIONS, raised, private=True, sticky=False)

@@ -192,6 +192,16 @@ def test_a_folder_is_packed_into_a_file_without_its_links(tmp_path: Path) -> Non
     assert read_files(tmp_path / "job.zip") == FILES
 
 
+@pytest.mark.parametrize("name", [b"model-\xff.bin", b"two\nlines", b"back\\slash", b"C:"])
+def test_a_file_whose_name_would_be_refused_is_not_packed(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / "job"
+    safe_extract(pack_files(FILES), folder)
+    odd = os.fsdecode(name)
+    (folder / odd).write_bytes(b"weights")
+    assert pack_folder(folder, tmp_path / "job.zip") == [odd]
+    assert read_files(tmp_path / "job.zip") == FILES
+
+
 def test_a_folder_over_the_limit_leaves_no_archive(tmp_path: Path) -> None:
     safe_extract(pack_files({"big.bin": bytes(1000)}), tmp_path / "job")
     with pytest.raises(ArchiveError, match="more than"):

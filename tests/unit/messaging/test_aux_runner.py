@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +103,12 @@ def test_an_exception_of_a_handler_is_an_answer(peers: Peers, caplog: pytest.Log
     server.register_aux_message_handler("t", lambda topic, request, fl_ctx: 1 / 0)  # type: ignore[arg-type,return-value]
     assert send(site)["server"].get_return_code() == ReturnCode.HANDLER_EXCEPTION
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_handler_that_calls_exit_has_failed(peers: Peers) -> None:
+    server, site = peers.make("server"), peers.make("site")
+    server.register_aux_message_handler("t", lambda topic, request, fl_ctx: sys.exit(1))
+    assert send(site)["server"].get_return_code() == ReturnCode.HANDLER_EXCEPTION
 
 
 def test_a_handler_that_returns_no_shareable_is_an_error(peers: Peers) -> None:

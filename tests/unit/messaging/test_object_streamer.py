@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -272,6 +273,14 @@ def test_an_exception_of_a_consumer_ends_the_stream(peers: Peers) -> None:
     assert "ZeroDivisionError" in producer.replies[-1]["server"].get_header(ReservedHeaderKey.ERROR)
     rc = ReturnCode.EXECUTION_EXCEPTION
     assert sink.story == ["get", ("finalize", rc), ("done", rc, {"a": 1}), "return"]
+
+
+def test_a_consumer_that_calls_exit_ends_the_stream_and_is_finalized(peers: Peers) -> None:
+    sink = receive(peers.make("server"), Sink(sys.exit))
+    producer = Numbers(range(9))
+    assert stream(peers.make("site"), producer) == (ReturnCode.ERROR, False)
+    assert producer.codes() == [ReturnCode.EXECUTION_EXCEPTION]
+    assert sink.story[1] == ("finalize", ReturnCode.EXECUTION_EXCEPTION)
 
 
 @pytest.mark.parametrize("made", ["raises", "no consumer"])

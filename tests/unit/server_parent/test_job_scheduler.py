@@ -75,6 +75,23 @@ def test_what_a_running_job_has_is_not_free() -> None:
     }
 
 
+def test_an_agent_has_one_job_at_a_time() -> None:
+    running = Placed(id="old", meta=meta(agent_id="trainer"), sites=("a",))
+    waiting = [
+        job("second", min_clients=2, agent_id="trainer"),
+        job("third", "b", agent_id="trainer"),
+        job("other", agent_id="gpu-2"),
+        job("none"),
+    ]
+    decided = plan(waiting, places("a", "b"), [running])
+    assert decided.begin == {"other": ("a", "b"), "none": ("a", "b")}
+    assert decided.waiting == {
+        "second": "waits for sites: 1 of at least 2 can take it (b); agent trainer of a is taken by job old",
+        "third": "waits for sites: 0 of at least 1 can take it; agent trainer of b is taken by job second",
+    }
+    assert plan(waiting[:2], places("a", "b")).begin == {"second": ("a", "b")}
+
+
 def test_a_job_goes_to_the_sites_that_have_enough() -> None:
     decided = plan([job("one", resource_spec={"@ALL": {"gpu": 2}})], places("c", a={"gpu": 1}, b={"gpu": 2}))
     assert decided.begin == {"one": ("b", "c")}

@@ -61,3 +61,22 @@ def test_a_redis_that_is_away_costs_no_memory_without_end(store: JobStore) -> No
     keeper.keep("job-1", "site-1", ["after"])
     keeper.stop(5)
     assert lines_of(store)[-2:] == [("site-1", "(10000 lines are left out here)"), ("site-1", "after")]
+
+
+class Odd(str):
+    """A line that makes whoever writes it fail, in a way that nobody has thought of."""
+
+    __slots__ = ()
+
+    def rstrip(self, chars: str | None = None) -> str:
+        raise LookupError("odd")
+
+
+def test_a_line_that_cannot_be_kept_does_not_end_the_keeping(store: JobStore) -> None:
+    keeper = LogKeeper(store)
+    keeper.start()
+    keeper.keep("job-1", "site-1", [Odd("one")])
+    keeper.keep("job-1", "site-1", ["two"])
+    assert keeper.flush(5)
+    assert lines_of(store) == [("site-1", "two")]
+    keeper.stop(5)

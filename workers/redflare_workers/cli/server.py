@@ -56,4 +56,4 @@ def server(
     except ConfigError as error:
         fail(str(error), USAGE)
     parent.on_ready = lambda: tell(as_json, "ready", f"server {name} takes jobs")
-    serve(f"server {name}", parent.run, parent.stop, log_level, as_json=as_json)
+    serve(f"server {name}", url, settings, parent.run, parent.stop, log_level, as_json=as_json)

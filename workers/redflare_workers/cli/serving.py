@@ -15,7 +15,8 @@ import orjson
 import typer
 from redflare_broker import wording
 from redflare_broker.connection import Server
-from redflare_broker.errors import ConfigError, RedflareError
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.keys import Keys
 from redflare_broker.replies import Reply
 from redflare_broker.settings import LinkSettings, load_settings
 
@@ -55,11 +56,22 @@ def settings_of(workspace: Path, *, secure: bool) -> LinkSettings:
         fail(str(error), USAGE)
 
 
-def serve(name: str, run: Callable[[], str], stop: Callable[[str], object], level: Level, *, as_json: bool) -> None:
+def serve(
+    name: str,
+    url: str,
+    settings: LinkSettings,
+    run: Callable[[], str],
+    stop: Callable[[str], object],
+    level: Level,
+    *,
+    as_json: bool,
+) -> None:
     """Run until a signal, or until it ends by itself.
 
     Args:
         name: how it is called for people.
+        url: of Redis.
+        settings: of the connection.
         run: returns why it has ended.
         stop: lets ``run`` end; called from a signal handler.
     """
@@ -74,6 +86,7 @@ def serve(name: str, run: Callable[[], str], stop: Callable[[str], object], leve
         signal.signal(number, on_signal)
     tell(as_json, "started", f"{name}, process {os.getpid()}")
     try:
+        _look(url, settings)
         reason = run()
     except ConfigError as error:
         fail(str(error), USAGE)
@@ -84,6 +97,17 @@ def serve(name: str, run: Callable[[], str], stop: Callable[[str], object], leve
         raise typer.Exit(_INTERRUPTED)
     if not got:
         raise typer.Exit(_REPLACED)
+
+
+def _look(url: str, settings: LinkSettings) -> None:
+    """Say that Redis is waited for, when it is away."""
+    key = Keys(settings.namespace).agents
+    with Server.connect(url, settings.connection) as server:
+        try:
+            with server.borrow(key) as lane:
+                lane.call("PING")
+        except Unavailable as error:
+            typer.echo(f"redflare: note: {str(error).rstrip('.')}; it is waited for", err=True)
 
 
 def tell(as_json: bool, event: str, text: str) -> None:

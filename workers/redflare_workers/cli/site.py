@@ -61,4 +61,4 @@ def site(
         engine = ClientEngine(client, args, workers=workers)
     except ConfigError as error:
         fail(str(error), USAGE)
-    serve(f"site {name}", engine.run, engine.stop, log_level, as_json=as_json)
+    serve(f"site {name}", url, settings, engine.run, engine.stop, log_level, as_json=as_json)

@@ -266,7 +266,7 @@ def main() -> int:
     program.ending.watch()
     try:
         outcome = program.run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         logger.exception("job %s failed", program.order.job_id)
         outcome = Outcome(code=ExitCode.EXCEPTION, reason=f"{type(error).__name__}: {error}")
     level = logging.INFO if outcome.code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR

@@ -104,12 +104,12 @@ class JobProcesses:
                 raise LookupError(f"job {job_id!r} is not deployed")
             if reason := self._barred.get(job_id):
                 raise RuntimeError(f"job {job_id!r} was aborted before it was started: {reason}")
+            (folder.path / OUTCOME_FILE).unlink(missing_ok=True)
             run = SiteRun(folder, self)
             with self._guard:
                 if self._stopped:
                     raise RuntimeError("the client parent is being stopped")
                 self._runs[job_id] = run
-            (folder.path / OUTCOME_FILE).unlink(missing_ok=True)
             run.launch()
             return run
 

@@ -162,31 +162,35 @@ class SiteRun:
         Raises:
             OSError: it cannot be started.
         """
-        with self._guard:
-            if self._record.abort or self._released:
-                if self._record.abort:
-                    self._end(None, None)
-                return
-            record = self._record
-            process = JobProcess(
-                f"job {record.job}",
-                self._setting.command(record),
-                mark=record.run,
-                log=self.folder.log,
-                on_lines=lambda lines: self._setting.on_lines(record.job, lines),
-                on_exit=self._on_exit,
-                # what it writes without saying where is in its folder too
-                cwd=self.folder.path,
-            )
-            try:
-                mark = process.start()
-            except OSError as error:
-                self._end(ExitCode.INFRASTRUCTURE, f"its process cannot be started: {error}")
-                raise
-            self._process = process
-            self._change(pid=mark.pid, pid_started=mark.started, launched=time.time())
-        logger.info("job %s: process %d was launched", record.job, mark.pid)
-        self._setting.on_change(self._record)
+        try:
+            with self._guard:
+                aborted = bool(self._record.abort)
+                if not aborted and not self._released:
+                    self._start_process()
+        except OSError as error:
+            self._end(ExitCode.INFRASTRUCTURE, f"its process cannot be started: {error}")
+            raise
+        if aborted:
+            self._end(None, None)
+        elif self._process is not None:
+            logger.info("job %s: process %d was launched", self._record.job, self._record.pid)
+            self._setting.on_change(self._record)
+
+    def _start_process(self) -> None:
+        record = self._record
+        process = JobProcess(
+            f"job {record.job}",
+            self._setting.command(record),
+            mark=record.run,
+            log=self.folder.log,
+            on_lines=lambda lines: self._setting.on_lines(record.job, lines),
+            on_exit=self._on_exit,
+            # what it writes without saying where is in its folder too
+            cwd=self.folder.path,
+        )
+        mark = process.start()
+        self._process = process
+        self._change(pid=mark.pid, pid_started=mark.started, launched=time.time())
 
     def relaunch(self) -> None:
         """Go on with what a predecessor of this client parent has begun, in a thread: end what is left, and launch."""
@@ -311,6 +315,10 @@ class SiteRun:
                 # it goes on with the next client parent
                 self._over.set()
                 return
+        # without the lock: to tell agents takes a while
+        if outcome is None and code == ExitCode.SUCCESS:
+            self._end(code, "its process has ended, and has not said how: its code may have called exit", failed=True)
+        else:
             self._end(code, str(outcome.get("reason", "")) if outcome else "")
 
     def _outcome(self) -> dict[str, Any] | None:
@@ -318,8 +326,12 @@ class SiteRun:
         outcome = self.folder.read(OUTCOME_FILE)
         return outcome if outcome and outcome.get("run") == self._record.run else None
 
-    def _end(self, code: int | None, told: str | None) -> None:
-        """Note how it ended; the first word counts."""
+    def _end(self, code: int | None, told: str | None, *, failed: bool = False) -> None:
+        """Note how it ended; the first word counts.
+
+        Args:
+            failed: whatever the exit code is.
+        """
         with self._guard:
             if self._over.is_set() or self._ending:
                 return
@@ -327,7 +339,7 @@ class SiteRun:
             aborted = self._record.abort
         agents = self._tell_agents(aborted) if aborted else {}
         with self._guard:
-            well = bool(aborted) or code in (ExitCode.SUCCESS, ExitCode.ABORTED)
+            well = bool(aborted) or (code in (ExitCode.SUCCESS, ExitCode.ABORTED) and not failed)
             reason = told or ("" if code in (None, ExitCode.SUCCESS) else describe_exit(code or 0))
             if aborted:
                 reason = f"aborted: {aborted}"

@@ -111,7 +111,7 @@ class TaskRunner(FLComponent):
             result = executor.execute(task_name, data, fl_ctx, abort)
         except UnsafeJobError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
             result = make_reply(ReturnCode.EXECUTION_EXCEPTION)
         finally:
@@ -142,7 +142,7 @@ class TaskRunner(FLComponent):
                 shareable = each.process(shareable, fl_ctx)
             except UnsafeJobError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.log_exception(fl_ctx, f"filter {each.name} failed: {error}")
                 return None
             if not isinstance(shareable, Shareable):

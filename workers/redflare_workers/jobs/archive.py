@@ -126,7 +126,9 @@ def pack_folder(
     max_bytes: int = MAX_BYTES,
     max_files: int = MAX_FILES,
 ) -> list[str]:
-    """Pack a folder into a file, in pieces of 1 MiB; what is neither a file nor a folder is left out.
+    """Pack a folder into a file, in pieces of 1 MiB.
+
+    What is neither a file nor a folder is left out, and so is what has a name that ``safe_extract`` refuses.
 
     Returns:
         the paths that were left out.
@@ -141,7 +143,7 @@ def pack_folder(
             for path in _walk(root):
                 name = path.relative_to(root).as_posix()
                 mode = path.lstat().st_mode
-                if not stat.S_ISREG(mode):
+                if not stat.S_ISREG(mode) or _bad_name(name):
                     left_out.append(name)
                     continue
                 count += 1
@@ -201,15 +203,8 @@ def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_
 def _check_entry(info: zipfile.ZipInfo) -> _Entry:
     # zipfile cuts names at a NUL; what stands behind it is in the original
     name = info.orig_filename
-    if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        raise _refused(info, "its name is empty or has control characters")
-    if name.startswith("/") or "\\" in name or _DRIVE.match(name):
-        raise _refused(info, "its path is absolute, has a drive letter, or a backslash")
-    parts = name.removesuffix("/").split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise _refused(info, "its path has an empty part, '.' or '..'")
-    if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
-        raise _refused(info, f"its path has more than {_PATH_BYTES} bytes, or a part of it more than {_NAME_BYTES}")
+    if why := _bad_name(name):
+        raise _refused(info, why)
     folder, mode = name.endswith("/"), info.external_attr >> 16
     expected = stat.S_IFDIR if folder else stat.S_IFREG
     if stat.S_IFMT(mode) not in (0, expected):
@@ -218,7 +213,21 @@ def _check_entry(info: zipfile.ZipInfo) -> _Entry:
         raise _refused(info, "it is encrypted, or compressed by something else than deflate")
     if folder and info.file_size:
         raise _refused(info, "it is a folder with content")
-    return _Entry(info=info, name="/".join(parts), folder=folder, executable=bool(mode & stat.S_IXUSR))
+    return _Entry(info=info, name=name.removesuffix("/"), folder=folder, executable=bool(mode & stat.S_IXUSR))
+
+
+def _bad_name(name: str) -> str:
+    """Why an entry may not have this name; "": it may."""
+    if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        return "its name is empty or has control characters"
+    if name.startswith("/") or "\\" in name or _DRIVE.match(name):
+        return "its path is absolute, has a drive letter, or a backslash"
+    parts = name.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "its path has an empty part, '.' or '..'"
+    if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
+        return f"its path has more than {_PATH_BYTES} bytes, or a part of it more than {_NAME_BYTES}"
+    return ""
 
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:

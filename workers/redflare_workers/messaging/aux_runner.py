@@ -168,7 +168,7 @@ class AuxRunner(FLComponent):
         fl_ctx.set_peer_context(peer_context(props))
         try:
             reply = handler(topic=topic, request=request, fl_ctx=fl_ctx)
-        except Exception:
+        except (Exception, SystemExit):
             self.log_exception(fl_ctx, f"the handler of aux message {topic!r} failed")
             return make_reply(ReturnCode.HANDLER_EXCEPTION)
         if isinstance(reply, Shareable):

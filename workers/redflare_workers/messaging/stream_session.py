@@ -212,7 +212,7 @@ class StreamSession:
             reply = make_reply(ReturnCode.OK) if reply is None or not reply else reply
             if self._processing.consumed_cb is not None:
                 self._processing.consumed_cb((go_on, reply), self._context, fl_ctx, **self._processing.cb_kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.exception("stream %s from %s: its consumer failed", self.stream_id, self.origin)
             return False, _failed(ReturnCode.EXECUTION_EXCEPTION, f"{type(error).__name__}: {error}")
         if not isinstance(reply, Shareable):
@@ -273,17 +273,17 @@ class StreamSession:
         self._context[StreamContextKey.RC] = self._rc
         try:
             consumer.finalize(self._context, fl_ctx)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("stream %s from %s: its consumer could not be finalized", self.stream_id, self.origin)
             self._context[StreamContextKey.RC] = ReturnCode.EXECUTION_EXCEPTION
         if processing.stream_done_cb is not None:
             try:
                 result = processing.stream_done_cb(self._context, fl_ctx, **processing.cb_kwargs)
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("stream %s from %s: its stream_done_cb failed", self.stream_id, self.origin)
         try:
             processing.factory.return_consumer(consumer, self._context, fl_ctx)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("stream %s from %s: its consumer could not be returned", self.stream_id, self.origin)
         return result
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from redflare_broker.errors import ConfigError
 from redflare_broker.job_store import JobStore
 
-from ..client.run_folder import APP_FILE, META_FILE, RunFolder
+from ..client.run_folder import APP_FILE, ARGS_FILE, META_FILE, RunFolder
 from ..client.site_settings import SiteSettings
 from ..jobs.archive import pack_folder, safe_extract
 from ..jobs.job_folder import JobDefinition, read_job
@@ -82,6 +82,8 @@ def keep_result(store: JobStore, folder: RunFolder) -> None:
         JobUnknown: the job is gone.
         OSError: it cannot be packed.
     """
+    # it may hold a password; a process takes it away that has come so far as to read it
+    (folder.path / ARGS_FILE).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=_FETCHING, dir=folder.path.parent) as temporary:
         target = Path(temporary) / "result.zip"
         pack_folder(folder.path, target, max_bytes=store.policy.file_bytes)

@@ -2,6 +2,7 @@
 
 Jobs are looked at in the order in which they were submitted. One that waits for sites that are not there holds nobody
 up; one whose sites are there and busy keeps its claim to what becomes free, so that smaller jobs cannot starve it.
+An agent has one job at a time: a second one would take its link over, and break off what it does for the first.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def plan(
     ongoing = 0
     for placed in running:
         ongoing += 1
-        table.take(placed.meta, placed.sites)
+        table.take(placed.id, placed.meta, placed.sites)
     begin: dict[str, tuple[str, ...]] = {}
     waiting: dict[str, str] = {}
     for candidate in candidates:
@@ -83,7 +84,7 @@ def plan(
             begin[candidate.id] = sites
             ongoing += 1
         # for one that waits: a claim to what becomes free
-        table.take(candidate.meta, sites)
+        table.take(candidate.id, candidate.meta, sites)
     return Plan(begin=begin, waiting=waiting)
 
 
@@ -93,10 +94,14 @@ class _Table:
     def __init__(self, places: Iterable[Place]) -> None:
         self._places = {place.name: place for place in places}
         self._free = {place.name: dict(place.capacity or {}) for place in self._places.values()}
+        #: whose an agent is, by site and ``agent_id``
+        self._agents: dict[tuple[str, str], str] = {}
 
-    def take(self, meta: JobMeta, sites: Iterable[str]) -> None:
+    def take(self, job: str, meta: JobMeta, sites: Iterable[str]) -> None:
         """A job has, or claims, its share of these sites."""
         for site in sites:
+            if meta.agent_id is not None:
+                self._agents.setdefault((site, meta.agent_id), job)
             free = self._free.get(site, {})
             for what, amount in meta.resources_for(site).items():
                 if what in free:
@@ -124,6 +129,8 @@ class _Table:
 
     def _lack(self, meta: JobMeta, site: str) -> str:
         """What a site has too little of, in words; "": it has enough."""
+        if meta.agent_id is not None and (other := self._agents.get((site, meta.agent_id))):
+            return f"agent {meta.agent_id} of {site} is taken by job {other}"
         capacity = self._places[site].capacity
         if capacity is None:
             return ""

@@ -79,6 +79,8 @@ class LogKeeper:
                 self._store.append_log(job_id, site, lines)
             except RedflareError as error:
                 logger.warning("%d lines of the log of job %s are not kept: %s", len(lines), job_id, error)
+            except Exception:
+                logger.exception("%d lines of the log of job %s are not kept", len(lines), job_id)
 
     def __repr__(self) -> str:
         return f"<LogKeeper, {self._lines} lines wait>"

@@ -1,0 +1,62 @@
+"""Three sites, one job, and every process of it ended once, in order or by SIGKILL: the job completes all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.operating import Operated
+from tests.trouble import Watched
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+COMPLETED = "FINISHED:COMPLETED"
+
+
+def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: Operated) -> None:
+    rounds = 40
+    watched = Watched(operated)
+    operated.server()
+    operated.sites(1, 2, 3)
+    for number in (1, 2, 3):
+        (operated.trainer(number) / "slow").touch()
+    operated.job(rounds=rounds, clients=3, save_dir="models")
+    operated("job", "submit", "means", "--id", "long")
+    witness = operated.trainer(3)
+
+    def progress() -> int:
+        return len(list(witness.glob("began-*")))
+
+    def goes_on(what: str) -> None:
+        begun = progress()
+        wait_until(lambda: progress() >= begun + 2, 40, f"rounds go on after {what}")
+
+    goes_on("the start")
+    kills: dict[str, Callable[[], object]] = {
+        "the job's server": lambda: os.kill(operated.processes_of("server.job_main")[0], signal.SIGKILL),
+        "an agent": lambda: (operated.kill("agent-1"), operated.agent(1), (operated.trainer(1) / "slow").touch()),
+        "an agent in order": lambda: (operated.end("agent-2"), operated.agent(2)),
+        "a site": lambda: (operated.kill("site-1"), operated.site(1)),
+        "a site in order": lambda: (operated.end("site-2"), operated.site(2)),
+        "the server": lambda: (operated.kill("server"), operated.server()),
+        "the server in order": lambda: (operated.end("server"), operated.server()),
+    }
+    for what, kill in kills.items():
+        kill()
+        goes_on(what)
+    for number in (1, 2, 3):
+        (operated.trainer(number) / "slow").unlink()
+    operated.await_status("long", COMPLETED)
+
+    assert progress() == rounds
+    log = operated("job", "log", "long")
+    assert all(log.count(f"round {number} of {rounds} is done") == 1 for number in range(1, rounds + 1))
+    assert {told["exit_code"] for told in operated.record("long")["sites"].values()} == {0}
+    operated("job", "delete", "long")
+    watched.assert_clean()
+    operated.assert_nothing_is_left("long")

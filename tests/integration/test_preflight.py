@@ -73,7 +73,7 @@ def commands_tried(admin: redis.Redis, server: Server, *, jobs: bool) -> set[str
 
 
 def is_for_jobs(script: str) -> bool:
-    return script.lstrip("_").startswith(("cell", "job"))
+    return script.lstrip("_").startswith(("cell", "job", "store"))
 
 
 @pytest.mark.parametrize("jobs", [False, True])

@@ -42,10 +42,12 @@ def packed(files: Mapping[str, bytes], *more: tuple[str, bytes], mode: int = 0) 
 def bomb(files: Mapping[str, bytes]) -> bytes:
     """Unpacks to 1.2 GB."""
     target = io.BytesIO(pack_files(files))
-    with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("app/zeros.bin", "w", force_zip64=True) as entry:
-            for _ in range(75):
-                entry.write(bytes(1 << 24))
+    with (
+        zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("app/zeros.bin", "w", force_zip64=True) as entry,
+    ):
+        for _ in range(75):
+            entry.write(bytes(1 << 24))
     return target.getvalue()
 
 

@@ -107,3 +107,21 @@ def test_a_site_is_told_to_end_a_job_that_is_over_but_not_one_that_runs(
         assert told("job-2") is None
         assert "CAN_NOT_SCHEDULE" in told("job-1")
         assert "unknown" in told("job-3")
+
+
+def test_what_goes_wrong_with_one_look_at_the_jobs_does_not_end_the_server(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fails(*args: Any, **more: Any) -> Any:
+        failed.set()
+        raise LookupError("nobody has thought of this")
+
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    with monkeypatch.context() as once:
+        once.setattr(server_parent, "plan", fails)
+        scene.store.submit(META, b"zip", "job-1")
+        assert failed.wait(20)
+    scene.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: (record := scene.store.get("job-2")) is not None and record.waiting)

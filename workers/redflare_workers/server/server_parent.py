@@ -244,6 +244,9 @@ class ServerParent:
                 raise
             except RedflareError as error:
                 logger.error("the jobs cannot be looked at: %s", error)
+            except Exception:
+                # no job may end the server, and with it the others
+                logger.exception("the jobs cannot be looked at")
             self._wakes.get()
             while not self._wakes.empty():
                 self._wakes.get()

@@ -385,11 +385,10 @@ class ServerParent:
             return
         if folder.is_run:
             shutil.rmtree(folder.path, ignore_errors=True)
-        targets = {
-            place.name: (self._roll.cell_of(place.name), {"job": folder.job_id}) for place in self._roll.places()
-        }
-        if targets:
-            self._cell.ask_many(SITE, DELETE_RUN, targets, on_reply=lambda site, reply: None)
+        # a site that is away finds it when it is back; nobody waits for its answer
+        cells = [self._roll.cell_of(place.name) for place in self._roll.places()]
+        if cells:
+            self._cell.fire_and_forget(SITE, DELETE_RUN, cells, {"job": folder.job_id})
 
     def _on_report(self, request: Request) -> Answer:
         """A site tells how a job stands there."""

@@ -195,7 +195,7 @@ class LightClients(Process):
         self._array = array(nbytes) if nbytes else None
         self._storing = threading.Semaphore(_STORING)
         for member in self._members:
-            self._host.add_site(member.credentials["client"], self._on_event, lambda: None)
+            self._host.add_site(member.credentials["client"], self._on_event)
             member.join(lambda: "")
 
     def ask(self) -> None:

@@ -60,6 +60,7 @@ class Operated:
     """
 
     def __init__(self, url: str, folder: Path, client: redis.Redis) -> None:
+        self.url = url
         self.folder = folder
         self.client = client
         self._mark = uuid.uuid4().hex

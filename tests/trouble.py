@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from redflare_workers.jobs import pack_files
@@ -21,7 +20,7 @@ _OWN: Final = {"comm_config.json", "local"}
 _LOCAL: Final = {"site.json", "lock"}
 
 #: Code of jobs. ``at`` is the place where it goes wrong, ``only`` the site; elsewhere it adds 1 to each weight.
-EXECUTOR: Final = '''
+EXECUTOR: Final = """
 import os
 import time
 from pathlib import Path
@@ -56,8 +55,8 @@ class Mine(Executor):
         while self.at == "listen" and not abort_signal.triggered:
             time.sleep(0.05)
         return DXO(DataKind.WEIGHTS, {"w": [each + 1 for each in from_shareable(shareable).data["w"]]}).to_shareable()
-'''
-FLOW: Final = '''
+"""
+FLOW: Final = """
 import time
 
 from redflare_workers import EventType
@@ -84,7 +83,7 @@ class Flow(FedAvg):
         while self.at == "hang" and self.current_round == 1:
             time.sleep(60)
         return super()._run_round(abort_signal, fl_ctx)
-'''
+"""
 
 
 def files_of(

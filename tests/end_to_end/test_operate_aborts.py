@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.operating import Operated
+from tests.scene import RETENTION
 from tests.trouble import Watched, paused
 from tests.waiting import wait_until
 
@@ -34,7 +35,7 @@ def states(record: dict[str, Any]) -> list[str]:
 
 def test_a_job_is_aborted_before_it_runs(operated: Operated) -> None:
     watched = Watched(operated)
-    watched.admit_code()
+    watched.admit_code(abort_grace=1.0, stop_grace=1.0)
     watched.submit("submitted")
     assert states(abort(operated, "submitted")) == ["SUBMITTED", ABORTED]
 
@@ -104,3 +105,4 @@ def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: Op
     jobs = ("one", "two", "third", "raises")
     watched.assert_clean(*jobs)
     operated.assert_nothing_is_left(*jobs)
+    wait_until(lambda: operated.client.dbsize() == 0, RETENTION + 4, "no key is left")

@@ -37,14 +37,23 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
         wait_until(lambda: progress() >= begun + 2, 40, f"rounds go on after {what}")
 
     goes_on("the start")
-    kills: dict[str, Callable[[], object]] = {
-        "the job's server": lambda: os.kill(operated.processes_of("server.job_main")[0], signal.SIGKILL),
-        "an agent": lambda: (operated.kill("agent-1"), operated.agent(1), (operated.trainer(1) / "slow").touch()),
-        "an agent in order": lambda: (operated.end("agent-2"), operated.agent(2)),
-        "a site": lambda: (operated.kill("site-1"), operated.site(1)),
-        "a site in order": lambda: (operated.end("site-2"), operated.site(2)),
-        "the server": lambda: (operated.kill("server"), operated.server()),
-        "the server in order": lambda: (operated.end("server"), operated.server()),
+
+    def killed(*parts: str) -> None:
+        os.kill(operated.processes_of(*parts)[0], signal.SIGKILL)
+
+    def again(end: Callable[[str], None], name: str, start: Callable[[], None]) -> None:
+        end(name)
+        start()
+
+    kills: dict[str, Callable[[], None]] = {
+        "the job's server": lambda: killed("server.job_main"),
+        "a site's process of the job": lambda: killed("client.job_main", "site-3"),
+        "an agent": lambda: again(operated.kill, "agent-1", lambda: operated.agent(1)),
+        "an agent, in order": lambda: again(operated.end, "agent-2", lambda: operated.agent(2)),
+        "a site": lambda: again(operated.kill, "site-1", lambda: operated.site(1)),
+        "a site, in order": lambda: again(operated.end, "site-2", lambda: operated.site(2)),
+        "the server": lambda: again(operated.kill, "server", operated.server),
+        "the server, in order": lambda: again(operated.end, "server", operated.server),
     }
     for what, kill in kills.items():
         kill()

@@ -143,13 +143,36 @@ def test_code_that_fails_when_it_is_imported_is_reported(sites: Sites) -> None:
 
 
 def test_a_process_that_is_killed_by_others_is_reported(sites: Sites) -> None:
-    engine = started(sites, app_of("Waiting", child=True))
+    engine = started(sites, app_of("Waiting", child=True), restarts=0)
     pid, _ = run_of(engine)
     os.kill(pid, signal.SIGKILL)
     report = sites.told.wait_for("exception")
     assert (report.exit_code, report.how) == (-signal.SIGKILL, "")
     assert "ended by SIGKILL" in report.reason
     assert is_gone(int(sites.told.wait_for_line("child").split()[1]))
+
+
+def test_a_process_that_is_killed_by_others_is_started_again_and_the_job_goes_on(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting", child=True), restarts=1)
+    pid, run = run_of(engine)
+    left = int(sites.told.wait_for_line("child").split()[1])
+    os.kill(pid, signal.SIGKILL)
+    sites.told.wait_for_line("working", 2)
+    wait_until(lambda: sites.told.statuses() == ["starting", "started", "starting", "started"])
+    assert is_gone(left)
+    again, other = run_of(engine)
+    assert (again != pid, other != run) == (True, True)
+    sites.told.wait_for_line("the job's process has died, ended by SIGKILL; it is started again, 1")
+    assert engine.abort(JOB, "enough").how == "cooperative"
+    assert is_gone(again)
+
+
+def test_a_process_that_is_killed_again_and_again_has_failed(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting"), restarts=1)
+    os.kill(run_of(engine)[0], signal.SIGKILL)
+    sites.told.wait_for_line("working", 2)
+    os.kill(run_of(engine)[0], signal.SIGKILL)
+    assert "ended by SIGKILL" in sites.told.wait_for("exception").reason
 
 
 # -- abort -------------------------------------------------------------------------------------------------------------
@@ -338,7 +361,7 @@ def test_a_process_that_hears_nothing_is_killed_by_the_next_client_parent(sites:
     earlier = process_of(sites)
     child.kill()
     assert not is_gone(earlier["pid"])
-    sites.process(stop_grace=0.5)
+    sites.process(stop_grace=0.5, restarts=0)
     sites.told.wait_for_line("working", 2)
     assert is_gone(earlier["pid"])
     child = process_of(sites)["pid"]
@@ -505,7 +528,7 @@ def agent(sites: Sites) -> Iterator[Child]:
     """The agent of a job that a site works for; it has a task, and works on it."""
     sites.parent_server()
     sites.server_job()
-    engine = sites.engine(abort_grace=2.0, stop_grace=0.5)
+    engine = sites.engine(abort_grace=2.0, stop_grace=0.5, restarts=0)
     assert engine.deploy_app("app", JOB, {**META, "agent_id": "agent"}, SITE_1, EXCHANGER) == ""
     engine.start_app(JOB, META)
     args = AgentArgs(url=sites.url, settings=load_settings(sites.folder / SITE_1), work=120.0)

@@ -93,6 +93,15 @@ def test_an_exit_is_told_once(folder: Path, program: str, code: int) -> None:
     assert Watched(folder, program).wait() == code
 
 
+def test_an_exit_is_told_even_if_the_kernel_keeps_no_children_for_this_process(folder: Path) -> None:
+    """Whoever has started this process may ignore SIGCHLD, and that is inherited."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        Watched(folder, "pass").wait()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_output_goes_to_the_log_and_on_line_by_line(folder: Path) -> None:
     program = "import sys; print('one'); print('two', file=sys.stderr); sys.stdout.write('three\\r\\nfour')"
     watched = Watched(folder, program)

@@ -278,6 +278,20 @@ def test_an_abort_of_a_job_whose_site_does_not_hear(operation: Operation) -> Non
     assert "killed at site-1" in record.reason
 
 
+def test_a_job_whose_server_is_told_to_end_by_others_leaves_nothing_at_its_sites(operation: Operation) -> None:
+    engine = operation.engine("site-1", abort_grace=0.5, stop_grace=0.5)
+    operation.server(abort_grace=0.5, stop_grace=0.5)
+    operation.submit(job_of("Waiting", averaging(), args={"ignores": ["abort"]}))
+    operation.wait_for_log("working")
+    operation.wait_for(RUNNING)
+
+    os.kill(operation.state().pid, signal.SIGTERM)
+
+    operation.wait_for(ABORTED)
+    assert engine.get_all_job_ids() == []
+    operation.assert_nothing_is_left()
+
+
 def test_an_abort_while_a_sites_process_starts(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")

@@ -72,7 +72,12 @@ def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) ->
     run.launch()
     proof = run.abort("enough")
     assert around.telling.wait(20)
-    others = threading.Thread(target=lambda: (run.on_status(ClientStatus.STARTED), run.release()), daemon=True)
+
+    def others_ask() -> None:
+        run.on_status(ClientStatus.STARTED)
+        run.release()
+
+    others = threading.Thread(target=others_ask, daemon=True)
     others.start()
     others.join(5)
     assert not others.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -113,3 +114,8 @@ def test_a_variable_that_leads_nowhere_is_told(tree: dict[str, Any], expected: s
 def test_variables_that_grow_without_end_are_refused() -> None:
     tree = {f"v{n}": f"{{v{n + 1}}}" * 10 + "x" for n in range(18)} | {"v18": "lol"}
     assert "1048576 are the most" in str(substitute(tree, "x.json", {})[1][0])
+
+
+def test_many_keys_take_no_time_that_grows_with_their_square() -> None:
+    many = {f"key-{number}": 1 for number in range(200_000)}
+    assert load_config("x.json", json.dumps(many).encode()) == (many, [])

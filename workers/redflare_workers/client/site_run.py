@@ -60,6 +60,8 @@ class RunRecord:
     pid_started: str = ""
     #: when it was launched, in seconds since 1970
     launched: float = 0.0
+    #: how often it was started again because it had been killed
+    restarts: int = 0
     #: why it is to end; "": it is not
     abort: str = ""
     exit_code: int | None = None
@@ -308,18 +310,36 @@ class SiteRun:
         process.kill()
 
     def _on_exit(self, code: int) -> None:
-        self._gone.set()
         outcome = self._outcome()
         with self._guard:
+            if again := outcome is None and self._may_go_on(code):
+                self._process = None
+                fresh = {"run": uuid.uuid4().hex, "status": ClientStatus.STARTING, "pid": 0, "pid_started": ""}
+                self._change(**fresh, restarts=self._record.restarts + 1)
+            else:
+                self._gone.set()
             if self._released and not self._record.abort and (outcome is None or outcome.get("parent_gone")):
                 # it goes on with the next client parent
                 self._over.set()
                 return
+        if again:
+            text = f"the job's process has died, {describe_exit(code)}; it is started again, {self._record.restarts}"
+            logger.warning("job %s: %s", self.folder.job_id, text)
+            self._setting.on_lines(self.folder.job_id, [text])
+            self.launch()
+            return
         # without the lock: to tell agents takes a while
         if outcome is None and code == ExitCode.SUCCESS:
             self._end(code, "its process has ended, and has not said how: its code may have called exit", failed=True)
         else:
             self._end(code, str(outcome.get("reason", "")) if outcome else "")
+
+    def _may_go_on(self, code: int) -> bool:
+        """Whether a process that has ended so is started again: somebody, or the kernel, has killed it."""
+        record = self._record
+        return (
+            code < 0 and not record.abort and not self._released and record.restarts < self._setting.settings.restarts
+        )
 
     def _outcome(self) -> dict[str, Any] | None:
         """What the process has written of its end."""

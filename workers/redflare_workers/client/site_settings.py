@@ -39,6 +39,8 @@ class SiteSettings:
     abort_grace: float = 10.0
     #: Seconds after that; then SIGKILL is.
     stop_grace: float = 5.0
+    #: How often a job's process that was killed by a signal is started again; its task is the same.
+    restarts: int = 3
 
     def __post_init__(self) -> None:
         if isinstance(self.allow, str) or not all(isinstance(each, str) and each for each in self.allow):
@@ -50,7 +52,7 @@ class SiteSettings:
             raise ConfigError(f'resources must be an object like {{"gpus": 2}}, but is {self.resources!r}')
         for name, amount in self.resources.items():
             _check_amount(f"resources.{name}", amount)
-        for name in ("max_bytes", "max_files", "abort_grace", "stop_grace"):
+        for name in ("max_bytes", "max_files", "abort_grace", "stop_grace", "restarts"):
             _check_amount(name, getattr(self, name))
 
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -78,15 +79,18 @@ def _parse(file: str, data: bytes) -> Any:
 
 def _parse_json(text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if doubled := {key for key in keys if keys.count(key) > 1}:
-            raise _Unreadable(f"has the key {min(doubled)!r} twice in one dict")
+        _check_once(key for key, _ in pairs)
         return dict(pairs)
 
     try:
         return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise _Unreadable(f"is no JSON: {error}") from error
+
+
+def _check_once(keys: Iterable[str]) -> None:
+    if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+        raise _Unreadable(f"has the key {min(doubled)!r} twice in one dict")
 
 
 def _parse_yaml(text: str) -> Any:
@@ -99,9 +103,7 @@ def _parse_yaml(text: str) -> Any:
         """Minds keys that are there twice."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            if doubled := {str(key) for key in keys if keys.count(key) > 1}:
-                raise _Unreadable(f"has the key {min(doubled)!r} twice in one dict")
+            _check_once(str(key.value) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
             return super().construct_mapping(node, deep=deep)
 
     try:

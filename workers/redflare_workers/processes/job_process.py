@@ -150,13 +150,14 @@ class JobProcess:
     # -- threads -------------------------------------------------------------------------------------------------------
 
     def _watch(self, process: subprocess.Popen[bytes], pump: threading.Thread) -> None:
-        if hasattr(os, "waitid"):
+        try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        else:
+        except (AttributeError, ChildProcessError):
+            # no such call here; or the kernel keeps no ended children for us, and their exit codes are lost
             process.wait()
         # what it has started must not outlive it; its output would not end either
         self.kill()
-        left = kill_marked(self._mark)
+        left = self._kill_left()
         with self._guard:
             code = process.wait()
             self._reaped = True
@@ -167,6 +168,14 @@ class JobProcess:
             self._on_exit(code)
         except Exception:
             logger.exception("%s: its end could not be dealt with", self.name)
+
+    def _kill_left(self) -> list[int]:
+        try:
+            return kill_marked(self._mark)
+        except OSError as error:
+            # no file can be opened: its end must be told all the same
+            logger.error("%s: it is not known what it has left: %s", self.name, error)
+            return []
 
     def _pump(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         assert process.stdout is not None

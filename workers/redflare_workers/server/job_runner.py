@@ -77,6 +77,8 @@ class JobRunner:
         self._abort: tuple[str, str] | None = None
         #: the parent is being stopped; True: another one has taken over
         self._left: bool | None = None
+        #: an abort has ended the processes at the sites
+        self._sites_ended = False
         self._thread = threading.Thread(target=self._run, name=f"redflare-job-{record.id}", daemon=True)
 
     # -- for others ----------------------------------------------------------------------------------------------------
@@ -333,6 +335,7 @@ class JobRunner:
         asking.start()
         how = self._process.end(text) if self._process is not None else NOT_RUNNING
         asking.join()
+        self._sites_ended = True
         silent = set(self.sites) - set(answers)
         return Verdict(status=ABORTED, reason=f"{text}; {confirmations(how, answers, silent)}", by=by)
 
@@ -341,7 +344,7 @@ class JobRunner:
         setting = self._setting
         if self._process is not None:
             self._process.end(verdict.reason or verdict.status)
-        if verdict.status != ABORTED:
+        if not self._sites_ended:
             said = self._process.said() if self._process is not None else None
             if said is not None and said.status and said.resumes is not None:
                 # sites hear from the job's server that it is over, if that has got so far
@@ -360,7 +363,8 @@ class JobRunner:
             return ""
         try:
             keep_result(self._setting.store, self._folder)
-        except (RedflareError, OSError) as error:
+        # ValueError: what the job has left cannot be packed; it is over all the same
+        except (RedflareError, OSError, ValueError) as error:
             if self._left is not None:
                 raise
             logger.error("job %s: its result is not stored: %s", self.id, error)

@@ -23,6 +23,7 @@ from redflare_broker.job_record import (
     CAN_NOT_SCHEDULE,
     DISPATCHED,
     FAILED_TO_RUN,
+    RUNNING,
     SUBMITTED,
     UNFINISHED,
     JobRecord,
@@ -243,6 +244,9 @@ class ServerParent:
                 raise
             except RedflareError as error:
                 logger.error("the jobs cannot be looked at: %s", error)
+            except Exception:
+                # no job may end the server, and with it the others
+                logger.exception("the jobs cannot be looked at")
             self._wakes.get()
             while not self._wakes.empty():
                 self._wakes.get()
@@ -313,20 +317,39 @@ class ServerParent:
             self._admitting.add(record.id)
 
         def admit() -> None:
+            moved = False
             try:
-                if reason := refusal(record, self._store, self.workspace, self.admits):
-                    logger.error("job %s is refused: %s", record.id, reason)
-                    self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE, reason)
-                else:
-                    self._store.advance(record.id, SUBMITTED, APPROVED)
-            except (JobUnknown, Unavailable) as error:
-                logger.info("job %s is not checked: %s", record.id, error)
+                moved = self._check(record)
             finally:
                 with self._guard:
                     self._admitting.discard(record.id)
-                self._wake()
+                if moved:
+                    self._wake()
 
         self._pool.submit(admit)
+
+    def _check(self, record: JobRecord) -> bool:
+        """Let a job wait for its sites, or refuse it; False: Redis does not take that, the next beat tries again."""
+        try:
+            reason = self._refusal(record)
+            if reason:
+                logger.error("job %s is refused: %s", record.id, reason)
+            self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
+        except RedflareError as error:
+            level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
+            logger.log(level, "job %s is not checked: %s", record.id, error)
+            return False
+        return True
+
+    def _refusal(self, record: JobRecord) -> str:
+        try:
+            return refusal(record, self._store, self.workspace, self.admits)
+        except RedflareError:
+            raise
+        except Exception as error:
+            # else it would be checked again and again, and stay SUBMITTED
+            logger.exception("job %s cannot be checked", record.id)
+            return f"the server could not check it: {type(error).__name__}: {error}"
 
     def _meta_of(self, record: JobRecord) -> JobMeta | None:
         meta, problems, _ = parse_meta(record.meta)
@@ -362,11 +385,10 @@ class ServerParent:
             return
         if folder.is_run:
             shutil.rmtree(folder.path, ignore_errors=True)
-        targets = {
-            place.name: (self._roll.cell_of(place.name), {"job": folder.job_id}) for place in self._roll.places()
-        }
-        if targets:
-            self._cell.ask_many(SITE, DELETE_RUN, targets, on_reply=lambda site, reply: None)
+        # a site that is away finds it when it is back; nobody waits for its answer
+        cells = [self._roll.cell_of(place.name) for place in self._roll.places()]
+        if cells:
+            self._cell.fire_and_forget(SITE, DELETE_RUN, cells, {"job": folder.job_id})
 
     def _on_report(self, request: Request) -> Answer:
         """A site tells how a job stands there."""
@@ -391,8 +413,11 @@ class ServerParent:
                 reason=report.reason,
                 how=report.how,
             )
+        # a runner that could not record something is about to be made again: that job goes on
+        if report.final or (record is not None and record.status in (DISPATCHED, RUNNING)):
+            return None
         state = "unknown to the server" if record is None else record.status
-        return ReturnCode.OK, {} if report.final else {"abort": f"the job is {state}"}, None
+        return ReturnCode.OK, {"abort": f"the job is {state}"}, None
 
     def _on_log(self, request: Request) -> Answer:
         site, job, lines = (request.meta.get(key) for key in ("site", "job", "lines"))

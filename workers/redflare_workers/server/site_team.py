@@ -198,14 +198,15 @@ class SiteTeam:
 
         targets = {site: (self._setting.cell_of(site), meta) for site, meta in metas.items()}
         asked = self._setting.cell.ask_many(SITE, topic, targets, data, on_reply=on_reply)
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = began + timeout
         # a site may vanish without a word
         while not self._wait(enough, min(self._setting.cell.interval, max(deadline - time.monotonic(), 0))):
             if time.monotonic() >= deadline:
                 break
         asked.cancel()
         with self._changed:
-            nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no answer within {timeout:g} s"})
+            nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no answer within {time.monotonic() - began:.1f} s"})
             return {site: replies.get(site, nothing) for site in metas}
 
     def _wait(self, until: Callable[[], bool], timeout: float) -> bool:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import fakeredis
 import pytest
 from redflare_broker import blobs
-from redflare_broker.connection import ConnectionOptions, Server
+from redflare_broker.connection import Server
 from redflare_broker.sealed import Sealed
 from redflare_workers.cli.app import app
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
+from tests.command import Cli
 from tests.job_scene import JobScene, scheduled
 from tests.link_steps import LinkSteps
-
-
-class Cli:
-    """Runs the command in this process against a fake server."""
-
-    def __init__(self) -> None:
-        self.client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-
-    def connect(self, url: str, options: ConnectionOptions) -> Server:
-        return Server.connect(client=self.client)
-
-    def __call__(self, *args: str, columns: int = 80) -> Result:
-        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1"})
-        return runner.invoke(app, list(args), obj=self.connect)
-
-    def json(self, *args: str) -> Any:
-        return json.loads(self(*args, "--json").stdout)
 
 
 @pytest.fixture

@@ -10,34 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
-from redflare_broker.connection import ConnectionOptions, Server
+from redflare_broker.connection import Server
 from redflare_broker.job_record import APPROVED, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
 from redflare_broker.job_store import JobStore
 from redflare_broker.keys import Keys
-from redflare_workers.cli.app import app
 from redflare_workers.exchanger import IPCExchanger
 from redflare_workers.jobs import FedJob
 from redflare_workers.workflow import FedAvg
-from typer.testing import CliRunner, Result
 
-
-class Cli:
-    """Runs the command in this process against a fake server."""
-
-    def __init__(self) -> None:
-        self.client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-
-    def connect(self, url: str, options: ConnectionOptions) -> Server:
-        return Server.connect(client=self.client)
-
-    def __call__(self, *args: str, columns: int = 80) -> Result:
-        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1"})
-        return runner.invoke(app, list(args), obj=self.connect)
-
-    def json(self, *args: str) -> Any:
-        return json.loads(self(*args, "--json").stdout)
+from tests.command import Cli
 
 
 @pytest.fixture

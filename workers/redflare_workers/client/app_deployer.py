@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
 from ..jobs.app_config import CLIENT_CONFIG, parse_side
-from ..jobs.archive import safe_extract
+from ..jobs.archive import replace_folder, safe_extract
 from ..jobs.components import ComponentBuilder
 from ..jobs.config_file import find_config, load_config
 from ..jobs.custom_code import CustomCode
@@ -60,7 +59,7 @@ class AppDeployer:
             fresh = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{job_id}-", dir=folder.path.parent))
             try:
                 self._fill(fresh / "new", site, meta, app_name, app_data)
-                _replace(folder.path, fresh / "new", fresh / "old")
+                replace_folder(folder.path, fresh / "new", fresh / "old")
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
         except (ConfigError, TypeError, OSError) as error:
@@ -109,15 +108,3 @@ def _checked_meta(job_meta: Any, job_id: str) -> bytes:
         return orjson.dumps(dict(job_meta), option=orjson.OPT_INDENT_2)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise ConfigError(f"the meta of a job must be what JSON can hold: {error}") from error
-
-
-def _replace(target: Path, fresh: Path, aside: Path) -> None:
-    there = os.path.lexists(target)
-    if there:
-        os.rename(target, aside)
-    try:
-        os.rename(fresh, target)
-    except BaseException:
-        if there:
-            os.rename(aside, target)
-        raise

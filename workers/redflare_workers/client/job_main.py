@@ -16,17 +16,17 @@ from typing import Any, Final
 
 import orjson
 from redflare_broker.cell import Answer, Cell, Request
-from redflare_broker.errors import ConfigError, Fenced, PreflightError, RedflareError, ServerError, Unavailable
+from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.settings import load_settings
 
 from ..apis.event_type import EventType
 from ..apis.fl_component import FLComponent
 from ..apis.fl_constant import ReturnCode
 from ..apis.fl_context import FLContext
+from ..job_failure import exit_code_of
 from ..job_outcome import FENCED, STOPPED, JobOutcome
 from ..jobs.app import ClientApp, build_client_app
 from ..jobs.components import ComponentBuilder
-from ..jobs.problems import JobProblems
 from ..panic_listener import PanicListener
 from ..processes.ending import Ending
 from ..processes.exit_code import ExitCode
@@ -96,7 +96,7 @@ class JobProgram:
             host = JobHost(order.site, order.job_id, redis_url=order.redis_url, settings=settings)
             outcome = self._take_part(app, host)
         except RedflareError as error:
-            return Outcome(code=_code_of(error), reason=str(error))
+            return Outcome(code=exit_code_of(error), reason=str(error))
         if self.ending.reason:
             return Outcome(code=ExitCode.ABORTED, reason=self.ending.reason)
         if self._panic:
@@ -247,16 +247,6 @@ class StatusTeller(FLComponent):
             self._host.cell.fire_and_forget(SITE, JOB_STATUS, order.site, meta)
         except RedflareError as error:
             logger.warning("%s cannot be told that job %s has started: %s", order.site, order.job_id, error)
-
-
-def _code_of(error: RedflareError) -> ExitCode:
-    if isinstance(error, JobProblems) and error.unsafe:
-        return ExitCode.UNSAFE
-    if isinstance(error, JobProblems) and error.__cause__ is not None:
-        return ExitCode.EXCEPTION
-    if isinstance(error, PreflightError | ServerError | Unavailable | Fenced):
-        return ExitCode.INFRASTRUCTURE
-    return ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.EXCEPTION
 
 
 def main() -> int:

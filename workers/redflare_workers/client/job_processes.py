@@ -16,11 +16,12 @@ from typing import Any
 
 from redflare_broker.errors import ConfigError
 
+from ..processes.how_ended import NOT_RUNNING
 from .app_deployer import AppDeployer, sweep
 from .client_status import ClientStatus
 from .run_folder import AGENTS_FILE, ARGS_FILE, META_FILE, OUTCOME_FILE, PROCESS_FILE, RunFolder
 from .site_report import Reporter, SiteReport
-from .site_run import NOT_RUNNING, AbortProof, RunRecord, SiteRun
+from .site_run import AbortProof, RunRecord, SiteRun
 from .site_settings import SiteSettings
 
 logger = logging.getLogger(__name__)

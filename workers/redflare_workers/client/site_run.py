@@ -13,20 +13,16 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ..processes.exit_code import ExitCode, describe_exit
+from ..processes.how_ended import COOPERATIVE, KILLED, NOT_RUNNING, TERMINATED
 from ..processes.job_process import JobProcess, ProcessMark
 from .client_status import ClientStatus
 from .run_folder import OUTCOME_FILE, PROCESS_FILE, RunFolder
 from .site_settings import SiteSettings
 
 logger = logging.getLogger(__name__)
-
-COOPERATIVE: Final = "cooperative"
-TERMINATED: Final = "terminated"
-KILLED: Final = "killed"
-NOT_RUNNING: Final = "not running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

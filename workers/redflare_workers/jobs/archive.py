@@ -83,7 +83,7 @@ def safe_extract(
             unpacked = fresh / "new"
             unpacked.mkdir()
             _unpack(archive, entries, unpacked, max_bytes)
-            _replace(path, unpacked, fresh / "old")
+            replace_folder(path, unpacked, fresh / "old")
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
@@ -269,7 +269,7 @@ def _unpack(archive: zipfile.ZipFile, entries: list[_Entry], folder: Path, max_b
                 file.write(piece)
 
 
-def _replace(target: Path, unpacked: Path, aside: Path) -> None:
+def replace_folder(target: Path, unpacked: Path, aside: Path) -> None:
     """Put ``unpacked`` where ``target`` was; ``aside`` then holds what stood there."""
     there = os.path.lexists(target)
     if there:

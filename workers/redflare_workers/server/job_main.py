@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Final
 
 from redflare_broker.cell import Answer, Cell, Request
-from redflare_broker.errors import ConfigError, Fenced, PreflightError, RedflareError, ServerError, Unavailable
+from redflare_broker.errors import ConfigError, RedflareError
 from redflare_broker.settings import load_settings
 
 from ..apis.fl_constant import ReturnCode
+from ..job_failure import exit_code_of
 from ..job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from ..jobs.app import ServerApp, build_server_app
 from ..jobs.components import ComponentBuilder
@@ -54,15 +55,15 @@ class ServerProgram:
         try:
             job = self._build()
         except JobProblems as error:
-            return self._failed(_code_of(error), str(error))
+            return self._failed(exit_code_of(error), str(error))
         except RedflareError as error:
-            return self._failed(_code_of(error), str(error))
+            return self._failed(exit_code_of(error), str(error))
         self._say(self.said)
         self.ending.attach(self._stop)
         try:
             outcome = job.run()
         except RedflareError as error:
-            return self._failed(_code_of(error), str(error))
+            return self._failed(exit_code_of(error), str(error))
         self._note(outcome)
         return _CODES[outcome.status]
 
@@ -157,16 +158,6 @@ def _controller(app: ServerApp) -> Controller:
         )
     controllers = list(app.controllers.values())
     return controllers[0] if len(controllers) == 1 else Workflows(app.controllers)
-
-
-def _code_of(error: RedflareError) -> ExitCode:
-    if isinstance(error, JobProblems) and error.unsafe:
-        return ExitCode.UNSAFE
-    if isinstance(error, JobProblems) and error.__cause__ is not None:
-        return ExitCode.EXCEPTION
-    if isinstance(error, PreflightError | ServerError | Unavailable | Fenced):
-        return ExitCode.INFRASTRUCTURE
-    return ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.EXCEPTION
 
 
 def main() -> None:

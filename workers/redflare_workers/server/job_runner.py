@@ -30,11 +30,12 @@ from ..client.site_report import SiteReport
 from ..jobs.job_folder import JobDefinition
 from ..jobs.job_meta import SERVER, JobMeta
 from ..processes.exit_code import describe_exit
+from ..processes.how_ended import NOT_RUNNING
 from .job_files import deploy_here, fetch_job, keep_result, prepare
 from .job_order import ServerOrder, ServerSaid
 from .run_state import RunState
 from .runner_setting import RunnerSetting
-from .server_process import NOT_RUNNING, ServerProcess
+from .server_process import ServerProcess
 from .site_team import SiteTeam
 from .verdict import Verdict, confirmations, verdict_of
 

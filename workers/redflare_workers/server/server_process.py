@@ -16,15 +16,11 @@ from redflare_broker.fqcn import FQCN
 from ..client.run_folder import ARGS_FILE, OUTCOME_FILE
 from ..client.site_settings import SiteSettings
 from ..processes import JobProcess, ProcessMark
+from ..processes.how_ended import COOPERATIVE, KILLED, NOT_RUNNING, TERMINATED
 from ..site_protocol import ABORT, JOB_CONTROL
 from .job_order import ServerOrder, ServerSaid
 
 logger = logging.getLogger(__name__)
-
-COOPERATIVE: Final = "cooperative"
-TERMINATED: Final = "terminated"
-KILLED: Final = "killed"
-NOT_RUNNING: Final = "not running"
 
 #: Seconds that a process has to go when its lifeline was closed, before it is killed.
 _RELEASED_WITHIN: Final = 8.0

@@ -15,9 +15,9 @@ from ..client.client_status import ClientStatus
 from ..client.site_report import SiteReport
 from ..jobs.job_folder import JobDefinition
 from ..jobs.job_meta import JobMeta
+from ..processes.how_ended import NOT_RUNNING
 from ..site_protocol import ABORT, DEPLOY, SITE, START
 from .runner_setting import RunnerSetting
-from .server_process import NOT_RUNNING
 from .site_states import CHOSEN, DEPLOYED, FAILED, LIVE, SiteStates
 from .verdict import shortage
 

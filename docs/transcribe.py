@@ -25,13 +25,13 @@ from typing import IO, Final, NoReturn
 
 import numpy as np
 from redflare_agent import IPCAgent, TaskResult
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.inspection import Inspector
-from redflare_broker.job_story import JobStory
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.job_view import JobView
+from redflare_broker.transport.server import Server
 from redflare_workers import DXO, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
 from redflare_workers.client import ClientJob
-from redflare_workers.exchanger import IPCExchanger, TaskFailed
+from redflare_workers.ipc.exchanger import IPCExchanger, TaskFailed
 from redflare_workers.server import ServerJob
 from redflare_workers.workflow import FedAvg
 
@@ -110,7 +110,7 @@ class Job:
         self.join()
 
     @staticmethod
-    def waits_for_one(job: JobStory) -> bool:
+    def waits_for_one(job: JobView) -> bool:
         """Two sites have answered and ask for more, the third works."""
         return len(job.ended_tasks) == 1 and sum(site.asks_since > 0 for site in job.sites) == 2
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
 
 @pytest.fixture(scope="session")

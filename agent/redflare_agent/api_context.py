@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
 from redflare_broker.errors import ConfigError
-from redflare_broker.link_address import LINK_FILE, LinkAddress, load_address
 
 from .defs import Task
 from .errors import AgentClosed

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
-from redflare_broker.defs import (
+from redflare_broker.constants import (
     CHANNEL,
     JOB_META_KEY_AGENT_ID,
     RC,

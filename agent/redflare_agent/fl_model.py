@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Final
 
-from redflare_broker.defs import RC, MetaKey, TaskResult
+from redflare_broker.constants import RC, MetaKey, TaskResult
 
 from .defs import Task
 from .dxo import DataKind

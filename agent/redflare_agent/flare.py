@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
 from .api_context import CONTROL_RANK, EVALUATE_TASK, SUBMIT_MODEL_TASK, TRAIN_TASK, APIContext, open_agent
 from .errors import CallStateError

@@ -14,17 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from redflare_broker.abort import Listener
-from redflare_broker.agent_link import AgentLink, ReceivedTask, encode_result
-from redflare_broker.collection import from_plain, to_plain
-from redflare_broker.connection import Server
+from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
-from redflare_broker.heartbeat import Heartbeats
-from redflare_broker.liveness import Liveness, Peer
-from redflare_broker.preflight import check
-from redflare_broker.scripts import ACCEPTED
-from redflare_broker.settings import LinkSettings, load_settings
+from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
+from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.runtime.heartbeat import Heartbeats
+from redflare_broker.runtime.preflight import check
+from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.collection import from_plain, to_plain
 
 from .defs import FlareAgent, MetaKey, Task, TaskResult
 from .dxo import DXO
@@ -84,7 +84,7 @@ class IPCAgent(FlareAgent):
         self._link.interval = liveness.look_every(self._settings.heartbeat_interval)
         keys = self._link.keys
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
-        self._listener = Listener(
+        self._listener = Subscriber(
             self._server,
             [keys.abort, keys.notice],
             self._link.on_message,
@@ -124,12 +124,12 @@ class IPCAgent(FlareAgent):
                 return
             self._started = True
         try:
-            self._link.open_lane()
+            self._link.open_connection()
         except Unavailable as exc:
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
-            self._link.drop_lane()
+            self._link.drop_connection()
             self._server.close()
             raise
         self._heartbeats.start()
@@ -155,15 +155,15 @@ class IPCAgent(FlareAgent):
         self._listener.stop()
         self._heartbeats.stop()
         self._link.close(bye=self._started)
-        self._drop_lane()
+        self._drop_connection()
         self._server.close()
         logger.info("agent %s stopped", self.fqcn)
 
-    def _drop_lane(self) -> None:
-        """Close the trainer's lane, unless its thread is in a call: that call then does it on its way out."""
+    def _drop_connection(self) -> None:
+        """Close the trainer's connection, unless its thread is in a call: that call then does it on its way out."""
         if self._calls.acquire(blocking=False):
             try:
-                self._link.drop_lane()
+                self._link.drop_connection()
             finally:
                 self._calls.release()
 
@@ -242,7 +242,7 @@ class IPCAgent(FlareAgent):
     def _check_may_fetch(self) -> None:
         with self._state:
             if self._closed:
-                self._link.drop_lane()
+                self._link.drop_connection()
                 raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
             if not self._started:
                 raise CallStateError(f"agent {self.fqcn} is not started; call start() first")
@@ -291,7 +291,7 @@ class IPCAgent(FlareAgent):
         with self._calls:
             if self._closed and not self._link.fenced:
                 logger.warning("agent %s is closed (%s): its result goes nowhere", self.fqcn, self._closed)
-                self._link.drop_lane()
+                self._link.drop_connection()
                 return False
             task = self._to_submit()
             if task is not None and task.aborted:
@@ -320,7 +320,7 @@ class IPCAgent(FlareAgent):
                 raise
             finally:
                 if self._closed:
-                    self._link.drop_lane()
+                    self._link.drop_connection()
             accepted = verdict == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
             logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", verdict)

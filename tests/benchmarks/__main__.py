@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Final
 
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from rich.console import Console
 
-from . import abort, beside_nvflare, idle, payload, recovery, round_trip, server_payload, server_tasks, throughput
-from .harness import Bench, Benchmark, ChildError
-from .report import Report, circumstances
+from tests.benchmarks import (
+    abort,
+    beside_nvflare,
+    idle,
+    payload,
+    recovery,
+    round_trip,
+    server_payload,
+    server_tasks,
+    throughput,
+)
+from tests.benchmarks.harness import Bench, Benchmark, ChildError
+from tests.benchmarks.report import Report, circumstances
 
 BENCHMARKS: Final[Sequence[Benchmark]] = [
     module.BENCHMARK

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .figures import Figure, Target, summary
-from .harness import Bench, Benchmark, Child, children
-from .peers import Caller, HoldingAgent
+from tests.benchmarks.figures import Figure, Target, summary
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.peers import Caller, HoldingAgent
 
 
 def measure(bench: Bench) -> dict[str, float]:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .figures import Figure, Target
-from .harness import Bench, Benchmark
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.harness import Bench, Benchmark
 
 if TYPE_CHECKING:  # NVFlare is imported only when this benchmark runs
     from tests.inside_nvflare.programs import Program

@@ -11,27 +11,27 @@ from secrets import token_hex
 from typing import Any, Final
 
 import numpy as np
-from redflare_broker.cell import Reply
+from redflare_broker.cell.cell import Reply
+from redflare_broker.cell.request import Request
 from redflare_broker.keys import Keys
-from redflare_broker.request import Request
-from redflare_broker.sealed import seal, store
+from redflare_broker.payload.encoded_payload import seal, store
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.dxo import CONTENT, DXO, DataKind
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import Task
-from redflare_workers.client.client_job import ClientJob
-from redflare_workers.client.job_host import JobHost
-from redflare_workers.client.membership import Membership
-from redflare_workers.exchanger import IPCExchanger
-from redflare_workers.job_protocol import CHANNEL, GET_TASK, SUBMIT
-from redflare_workers.server.server_job import ServerJob
-from redflare_workers.shareable_message import from_message, to_message
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.client.shared.membership import Membership
+from redflare_workers.ipc.exchanger import IPCExchanger
+from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, SUBMIT
+from redflare_workers.protocol.shareable_codec import from_message, to_message
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.fedavg import FedAvg
 
-from .peers import PATIENCE, Process
+from tests.benchmarks.peers import PATIENCE, Process
 
 #: Longest that a whole workflow may take.
 LONG: Final = 280.0
@@ -180,7 +180,7 @@ class LightClients(Process):
     """
 
     def __init__(self, url: str, job_id: str, count: int, nbytes: int = 0, hold: bool = False) -> None:
-        self._host = JobHost(token_hex(4), job_id, redis_url=url)
+        self._host = CellHost(token_hex(4), job_id, redis_url=url)
         self._host.start()
         self._server_cell = f"{_SERVER}.{job_id}"
         self._members = [

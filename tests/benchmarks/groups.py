@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.ipc.exchanger import IPCExchanger
 
-from .peers import PATIENCE, EchoAgent, Process
+from tests.benchmarks.peers import PATIENCE, EchoAgent, Process
 
 
 class AgentGroup(Process):

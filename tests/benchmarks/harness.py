@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 import redis
 
-from .figures import Figure
+from tests.benchmarks.figures import Figure
 
 #: Longest time one call to a child may take; a benchmark that hangs is reported with the method that hung.
 CALL_TIMEOUT: Final = 300.0

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import redis
 
-from .figures import Figure, Target
-from .groups import AgentGroup, CallerGroup
-from .harness import Bench, Benchmark, Child, children, count_commands
-from .peers import Caller, EchoAgent
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.groups import AgentGroup, CallerGroup
+from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.peers import Caller, EchoAgent
 
 
 def measure(bench: Bench) -> dict[str, float]:

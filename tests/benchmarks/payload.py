@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Final
 
-from .figures import Figure, Target
-from .harness import Bench, Benchmark, Child, children
-from .payload_floor import PayloadFloorAgent, PayloadFloorCaller
-from .peers import MB, Caller, EchoAgent
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.payload_floor import PayloadFloorAgent, PayloadFloorCaller
+from tests.benchmarks.peers import MB, Caller, EchoAgent
 
 #: Size in MB: trips in a full run, trips in a quick one.
 SIZES: Final = {1: (30, 10), 10: (15, 6), 100: (11, 4)}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from redflare_agent import AgentClosed, IPCAgent, TaskResult
-from redflare_workers.exchanger import IPCExchanger, TaskAborted
+from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted
 
 MB: Final = 1_000_000
 #: Longest wait for anything the other side does; a link that is slower than this is broken.

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .figures import Figure, Target
-from .harness import Bench, Benchmark, Child, children
-from .peers import Caller, HoldingAgent
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.peers import Caller, HoldingAgent
 
 
 def measure(bench: Bench) -> dict[str, float]:

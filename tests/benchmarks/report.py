@@ -16,8 +16,8 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from .figures import Figure, median, spread
-from .harness import Benchmark
+from tests.benchmarks.figures import Figure, median, spread
+from tests.benchmarks.harness import Benchmark
 
 
 @dataclass(slots=True)

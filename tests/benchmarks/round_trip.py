@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from .figures import Figure, Target, summary
-from .floors import FloorAgent, FloorCaller
-from .harness import Bench, Benchmark, Child, children, count_commands
-from .peers import Caller, EchoAgent
+from tests.benchmarks.figures import Figure, Target, summary
+from tests.benchmarks.floors import FloorAgent, FloorCaller
+from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.peers import Caller, EchoAgent
 
 #: Ours and the floor take turns in blocks, so that whatever else the machine does hits both.
 BLOCKS: Final = 10

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import redis
 
-from .federation import AveragingServer, BenchServer, LightClients, PassingSite
-from .figures import Figure, Target
-from .harness import Bench, Benchmark, Child, children
-from .peers import MB, EchoAgent
+from tests.benchmarks.federation import AveragingServer, BenchServer, LightClients, PassingSite
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.peers import MB, EchoAgent
 
 #: MB of the model, and how many sites have it at once.
 MODEL: Final = 100

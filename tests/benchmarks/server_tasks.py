@@ -6,10 +6,10 @@ import statistics
 import time
 from typing import Final
 
-from .federation import BenchServer, LightClients
-from .figures import Figure, Target, percentile
-from .floors import BareWorker, FloorAgent, FloorCaller
-from .harness import Bench, Benchmark, Child, children
+from tests.benchmarks.federation import BenchServer, LightClients
+from tests.benchmarks.figures import Figure, Target, percentile
+from tests.benchmarks.floors import BareWorker, FloorAgent, FloorCaller
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
 
 #: Clients: rounds of a full run, of a quick one.
 SIZES: Final = {1: (1000, 200), 10: (200, 40), 100: (40, 8), 1000: (8, 3)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import Final
 
-from .figures import Figure, Target
-from .floors import BareWorker
-from .groups import AgentGroup, CallerGroup
-from .harness import Bench, Benchmark, Child, children
-from .peers import Caller, EchoAgent
+from tests.benchmarks.figures import Figure, Target
+from tests.benchmarks.floors import BareWorker
+from tests.benchmarks.groups import AgentGroup, CallerGroup
+from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.peers import Caller, EchoAgent
 
 AGENTS: Final = 50
 #: Fifty processes on two cores would measure the scheduler; agents share these, a thread each.

@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .federation_soak import FederationSoak
-from .plan import KINDS
-from .soak import Soak
+from tests.chaos.federation_soak import FederationSoak
+from tests.chaos.plan import KINDS
+from tests.chaos.soak import Soak
 
 
 def main() -> int:

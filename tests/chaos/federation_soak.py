@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.scripts import Policy
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.children import Child
-from tests.federation import COMPLETED, Federation
-from tests.proxy import proxy
-
-from .federation_plan import SERVER, FederationPlan, plan, slots
+from tests.chaos.federation_plan import SERVER, FederationPlan, plan, slots
+from tests.support.federation.processes import COMPLETED, Federation
+from tests.support.process.child import Child
+from tests.support.redis_server.proxy import proxy
 
 #: Seconds without a result after which the run counts as stuck.
 PATIENCE: Final = 30.0
 #: Elements of the model, too large for an entry.
 SIZE: Final = 30_000
-_POLICY: Final = Policy(retention=60.0, settled_retention=60.0, result_keep=60.0)
+_POLICY: Final = RetentionPolicy(retention=60.0, settled_retention=60.0, result_keep=60.0)
 _SAFE: Final = {"appendfsync": "always"}
 
 

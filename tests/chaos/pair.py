@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
-from tests.children import Child
+from tests.chaos.tally import Tally, Work
 from tests.programs import agent as agent_program
 from tests.programs import cj as cj_program
 from tests.programs.agent import AgentArgs
 from tests.programs.cj import CJArgs
-
-from .tally import Tally, Work
+from tests.support.process.child import Child
 
 _numbers = itertools.count()
 

@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Final
 
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.keys import Keys
-from redflare_broker.scripts import Policy
 
-from tests.proxy import proxy
-from tests.scene import quick_settings
-
-from .pair import Pair
-from .plan import Injection, plan
-from .tally import Tally
+from tests.chaos.pair import Pair
+from tests.chaos.plan import Injection, plan
+from tests.chaos.tally import Tally
+from tests.support.link.processes import quick_settings
+from tests.support.redis_server.proxy import proxy
 
 #: Seconds without the end of any task after which the rest counts as lost.
 PATIENCE: Final = 40.0
 #: "everysec", the usual setting, may lose what was written in the second before a crash, and that is no promise broken.
 SAFE: Final = {"appendfsync": "always"}
 _SETTINGS: Final = quick_settings(
-    "soak", policy=Policy(retention=3600.0, settled_retention=3600.0, settled_tasks=100_000)
+    "soak", policy=RetentionPolicy(retention=3600.0, settled_retention=3600.0, settled_tasks=100_000)
 )
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.job_record import ABORTED, COMPLETED, STATUSES
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.job_store.record import ABORTED, COMPLETED, STATUSES
 from redflare_workers.processes.process_table import kill_group
 
-from tests.operation import Operation, averaging, job_of, operation_at
-from tests.sites import PATIENCE
+from tests.support.federation.client_parents import PATIENCE
+from tests.support.federation.parents import Operation, averaging, job_of, operation_at
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

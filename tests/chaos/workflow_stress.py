@@ -14,12 +14,12 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, SendOrder, Task
-from redflare_workers.workflow.board import Verdict
-from redflare_workers.workflow.comm_observer import CommObserver
-from redflare_workers.workflow.wf_comm_server import WFCommServer
+from redflare_workers.communicator.comm_observer import CommObserver
+from redflare_workers.communicator.task_registry import SubmissionCheck
+from redflare_workers.communicator.wf_comm_server import WFCommServer
 
-from tests.comm_scene import IdleController
-from tests.local_engine import LocalEngine
+from tests.support.communicator.local_engine import LocalEngine
+from tests.support.communicator.scene import IdleController
 
 CLIENTS: Final = 200
 #: Tasks that may stand at once, so that all get their share.
@@ -143,7 +143,7 @@ class Stress:
         if choose.random() < 0.9:
             self._hands[name] = [each for each in hand if each[1] != task_id]
         client = self.engine.join(name)
-        if self.comm.peek_submission(client, task_name, task_id) is Verdict.ACCEPT:
+        if self.comm.peek_submission(client, task_name, task_id) is SubmissionCheck.ACCEPT:
             self.accepted += 1
         self.comm.process_submission(client, task_name, task_id, Shareable(), self.engine.new_context())
 

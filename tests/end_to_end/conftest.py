@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.federation import Federation
-from tests.operating import Operated
-from tests.scene import RETENTION
-from tests.waiting import wait_until
+from tests.support.federation.commands import Operated
+from tests.support.federation.processes import Federation
+from tests.support.link.processes import RETENTION
+from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.operating import Operated
-from tests.waiting import wait_until
+from tests.support.federation.commands import Operated
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 yaml = pytest.importorskip("yaml")
 
-ROOT: Final = Path(__file__).parents[2]
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 #: Those of redflare that ``up`` starts.

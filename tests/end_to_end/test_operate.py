@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.operating import Operated
-from tests.waiting import wait_until
+from tests.support.federation.commands import Operated
+from tests.support.waiting import wait_until
 
 COMPLETED = "FINISHED:COMPLETED"
 ABORTED = "FINISHED:ABORTED"

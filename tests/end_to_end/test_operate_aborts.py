@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.operating import Operated
-from tests.scene import RETENTION
-from tests.trouble import Watched, paused
-from tests.waiting import wait_until
+from tests.support.federation.commands import Operated
+from tests.support.federation.trouble import Watched, paused
+from tests.support.link.processes import RETENTION
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.operating import Operated
-from tests.trouble import EXECUTOR, FLOW, Watched
+from tests.support.federation.commands import Operated
+from tests.support.federation.trouble import EXECUTOR, FLOW, Watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.connection import Server
-from redflare_broker.job_store import JobStore
+from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
 from redflare_workers.jobs import pack_files
 
-from tests.operating import Operated
-from tests.trouble import Watched, files_of
+from tests.support.federation.commands import Operated
+from tests.support.federation.trouble import Watched, files_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

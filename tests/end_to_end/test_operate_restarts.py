@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.operating import Operated
-from tests.trouble import Watched
-from tests.waiting import wait_until
+from tests.support.federation.commands import Operated
+from tests.support.federation.trouble import Watched
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from redflare_broker.connection import Server
+from redflare_broker.transport.server import Server
 from redflare_workers.demo import digits
 from redflare_workers.simulator import Progress, SimulationError, SimulationOutcome, simulate
 from redflare_workers.workflow import FedAvg, load_model
 
-from tests.marked import Marked, marked
 from tests.programs import simulated
-from tests.waiting import wait_until
+from tests.support.paths import ROOT
+from tests.support.process.marked import Marked, marked
+from tests.support.waiting import wait_until
 
 REDFLARE = Path(sys.executable).parent / "redflare"
-ROOT = Path(__file__).parents[2]
 TRAINER = "tests.programs.simulated"
 
 
@@ -72,7 +72,7 @@ def test_the_model_does_not_depend_on_how_the_sites_are_divided() -> None:
 def test_a_server_that_is_given_is_used_and_stays(server_url: str) -> None:
     assert run(simulated.train, processes=1, url=server_url, job_id="given-server").ok
     with Server.connect(server_url) as server:
-        ended = server.run("", lambda lane: lane.call("HGET", "flare:{server.given-server}:job", "status"))
+        ended = server.run("", lambda connection: connection.call("HGET", "flare:{server.given-server}:job", "status"))
     assert ended == b"FINISHED:COMPLETED"
 
 

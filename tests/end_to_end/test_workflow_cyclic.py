@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tests.children import Child
-from tests.federation import COMPLETED, PATIENCE, Federation
 from tests.programs.server_job import SMALL, initial_model
 from tests.programs.training import trained
-from tests.waiting import wait_until
+from tests.support.federation.processes import COMPLETED, PATIENCE, Federation
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 ROUNDS = 2
 OPTIONS: dict[str, Any] = {

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from redflare_workers.job_outcome import ABORTED
+from redflare_workers.protocol.job_outcome import ABORTED
 
-from tests.federation import Federation
 from tests.programs.server_job import SMALL
-from tests.proxy import Proxy, proxy
-from tests.scene import pause, resume
-from tests.waiting import wait_until
+from tests.support.federation.processes import Federation
+from tests.support.link.processes import pause, resume
+from tests.support.redis_server.proxy import Proxy, proxy
+from tests.support.waiting import wait_until
 
 ROUNDS = 3
 OPTIONS: dict[str, Any] = {"min_clients": 3, "num_rounds": ROUNDS, "wait_time_after_min_received": 0}

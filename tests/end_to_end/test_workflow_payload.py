@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_workers.apis import Executor, FLContext, Shareable, Signal
 from redflare_workers.apis.shareable import make_reply
-from redflare_workers.client import ClientJob, JobHost
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.client.shared.cell_host import CellHost
 
-from tests.federation import Federation
-from tests.waiting import wait_until
+from tests.support.federation.processes import Federation
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 #: Of float32: 20 MiB.
@@ -51,7 +52,7 @@ def test_a_model_broadcast_to_fifty_sites_is_stored_once_and_redis_is_as_empty_a
         Federation(server.url, tmp_path, client) as federation,
     ):
         holding = [Holding() for _ in range(SITES)]
-        with JobHost("hosts", "job", redis_url=server.url, settings=federation.settings) as host:
+        with CellHost("hosts", "job", redis_url=server.url, settings=federation.settings) as host:
             jobs = [ClientJob(f"site-{number}", each, host=host) for number, each in enumerate(holding)]
             threads = [threading.Thread(target=job.run, name=f"site-{n}") for n, job in enumerate(jobs)]
             for thread in threads:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.federation import Federation
 from tests.programs.server_job import SMALL
+from tests.support.federation.processes import Federation
 
 ROUNDS = 3
 #: The round in which it happens, from 0.

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.children import Child
-from tests.federation import Federation
 from tests.programs.server_job import SMALL
-from tests.waiting import wait_until
+from tests.support.federation.processes import Federation
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 ROUNDS = 6
 #: The round in which it dies, from 0.

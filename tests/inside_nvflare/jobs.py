@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.paths import DOCS
+
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 SITES: Final = ("site-1", "site-2")
 ROUNDS: Final = 5
 
 Config = dict[str, Any]
-_PAGE: Final = Path(__file__).parents[2] / "docs" / "nvflare.md"
+_PAGE: Final = DOCS / "nvflare.md"
 
 
 def blocks(language: str) -> list[str]:

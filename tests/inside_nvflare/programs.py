@@ -12,7 +12,7 @@ from typing import Final, Self
 import psutil
 
 from tests.inside_nvflare.jobs import SCRIPTS, blocks
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: Runs a script in a process in which NVFlare is not installed, as far as it can see.
 _WITHOUT_NVFLARE: Final = (

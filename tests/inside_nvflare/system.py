@@ -19,7 +19,7 @@ from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
 from tests.inside_nvflare.jobs import SITES, FedAvgJob, blocks
 from tests.inside_nvflare.programs import Program
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ADMIN: Final = "admin@nvidia.com"
 #: What a site's administrator adds to ``class_allow_list``; NVFlare's own is not on it either.

@@ -27,9 +27,9 @@ from tests.inside_nvflare.jobs import (
 )
 from tests.inside_nvflare.programs import Program, nvflare_trainer, trainer
 from tests.inside_nvflare.system import FlareSystem, final_model, simulator
-from tests.nodes import Node
-from tests.servers import embedded
-from tests.waiting import wait_until
+from tests.support.redis_server.kinds import embedded
+from tests.support.redis_server.node import Node
+from tests.support.waiting import wait_until
 
 MB = 1_000_000
 BIG_ROUNDS = 2

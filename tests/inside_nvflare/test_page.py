@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redflare_agent import flare
-from redflare_broker.embedded import EmbeddedServer
-from redflare_workers.exchanger import IPCExchanger
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_workers.ipc.exchanger import IPCExchanger
 from redflare_workers.nvflare import RedisExchanger
 
 from tests.inside_nvflare.jobs import blocks
+from tests.support.paths import DOCS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "nvflare.md").read_text()
+PAGE = (DOCS / "nvflare.md").read_text()
 
 
 def test_the_script_of_the_page_trains() -> None:

@@ -27,11 +27,11 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.job_config.api import FedJob
 from redflare_agent import RC, IPCAgent, Task, TaskResult
 from redflare_agent import dxo as agent_side
-from redflare_broker.agent_link import ReceivedTask
-from redflare_broker.testing import LinkUnderTest
+from redflare_broker.link.agent_link import ReceivedTask
+from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_workers.nvflare import RedisExchanger
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 class Engine:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.scene import RETENTION, Scene
-from tests.waiting import wait_until
+from tests.support.link.processes import RETENTION, Scene
+from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.inspection import Inspector
-from redflare_broker.settings import LinkSettings
-from redflare_workers.exchanger import IPCExchanger, TaskAborted
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.transport.server import Server
+from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
 TRAINER: Final = """

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.children import Child
-from tests.scene import Fields, Scene, pause, resume
-from tests.waiting import wait_until
+from tests.support.link.processes import Fields, Scene, pause, resume
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 Damage = Callable[[Fields], Fields]
 #: Bytes a process may need beyond what it had, whatever an entry claims: what a million values that are allowed take.

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redflare_broker.embedded import EmbeddedServer
-from redflare_workers.client import ClientJob
-from redflare_workers.job_outcome import COMPLETED, JobOutcome
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.jobs import (
     ClientApp,
     ComponentBuilder,
@@ -20,7 +19,8 @@ from redflare_workers.jobs import (
     read_job,
     safe_extract,
 )
-from redflare_workers.server import ServerJob
+from redflare_workers.protocol.job_outcome import COMPLETED, JobOutcome
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg, load_model
 
 STEPPING = """

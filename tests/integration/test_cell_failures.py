@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from redflare_broker.cell import Answer, Cell, Request
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.cells import SETTINGS, Parking, Replies, cells_at, threads_of
-from tests.children import Child
 from tests.programs import cell as program
 from tests.programs.cell import CellArgs
-from tests.proxy import Proxy, proxy
-from tests.servers import embedded
-from tests.waiting import wait_until
+from tests.support.cell.cells import SETTINGS, Parking, Replies, cells_at, threads_of
+from tests.support.process.child import Child
+from tests.support.redis_server.kinds import embedded
+from tests.support.redis_server.proxy import Proxy, proxy
+from tests.support.waiting import wait_until
 
 BIG = np.arange(50_000.0)
 
@@ -42,7 +42,7 @@ class Once:
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> HandlerResult:
         number = request.meta["number"]
         self.counts[number] = self.counts.get(number, 0) + 1
         return "OK", {"number": number}, request.data

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from redflare_broker.cell import Answer, Request
+from redflare_broker.cell.cell import HandlerResult, Request
 
-from tests.cells import Cells, Parking, Replies, cells_at
-from tests.cluster import Cluster
-from tests.sentinels import SentinelTrio
-from tests.servers import KINDS, AnyServer
-from tests.waiting import wait_until
+from tests.support.cell.cells import Cells, Parking, Replies, cells_at
+from tests.support.redis_server.cluster import Cluster
+from tests.support.redis_server.kinds import KINDS, AnyServer
+from tests.support.redis_server.sentinels import SentinelTrio
+from tests.support.waiting import wait_until
 
 BIG = np.arange(100_000.0)
 SITES = [f"site-{number}" for number in range(8)]
@@ -37,7 +37,7 @@ def cells(server: AnyServer) -> Iterator[Cells]:
         yield made
 
 
-def echo(request: Request) -> Answer:
+def echo(request: Request) -> HandlerResult:
     return "OK", {"from": request.origin}, request.data
 
 

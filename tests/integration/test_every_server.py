@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_broker.connection import ConnectionOptions
+from redflare_broker.transport.server import ConnectionOptions
 
-from tests.children import Child
-from tests.cluster import Cluster
-from tests.scene import Scene
-from tests.sentinels import SentinelTrio
-from tests.servers import KINDS, AnyServer
-from tests.waiting import wait_until
+from tests.support.link.processes import Scene
+from tests.support.process.child import Child
+from tests.support.redis_server.cluster import Cluster
+from tests.support.redis_server.kinds import KINDS, AnyServer
+from tests.support.redis_server.sentinels import SentinelTrio
+from tests.support.waiting import wait_until
 
 BIG = {"w": np.arange(375_000.0)}  # 3 MB
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 from redflare_workers import DXO, DataKind, Executor, FLContext, MetaKey, Shareable, Signal, from_shareable
-from redflare_workers.client import ClientJob
-from redflare_workers.job_outcome import COMPLETED, JobOutcome
-from redflare_workers.server import ServerJob
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.protocol.job_outcome import COMPLETED, JobOutcome
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg
 
-from tests.servers import KINDS, AnyServer
+from tests.support.redis_server.kinds import KINDS, AnyServer
 
 
 class Adding(Executor):

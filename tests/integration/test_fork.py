@@ -6,7 +6,7 @@ from signal import SIGKILL
 
 from tests.programs import forking
 from tests.programs.agent import AgentArgs
-from tests.scene import Scene
+from tests.support.link.processes import Scene
 
 
 def test_an_agent_that_forks_in_the_middle_of_its_tasks_works_on(scene: Scene) -> None:

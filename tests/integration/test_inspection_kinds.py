@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from redflare_broker.connection import Server
-from redflare_broker.inspection import Inspector
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.tail import Tail
 from redflare_broker.keys import Keys
-from redflare_broker.tail import Tail
-from redflare_broker.topology import key_slot
+from redflare_broker.transport.cluster_slots import key_slot
+from redflare_broker.transport.server import Server
 
-from tests.followed import Followed, follow_one_task
-from tests.link_steps import LinkSteps
-from tests.servers import KINDS
+from tests.support.link.followed_tail import Followed, follow_one_task
+from tests.support.link.steps import LinkSteps
+from tests.support.redis_server.kinds import KINDS
 
 FQCNS = [f"site-{number}--trainer" for number in range(9)]
 

@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redflare_broker.changes import Changed, ChangeFeed, Message
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import RedflareError, Unavailable
-from redflare_broker.inspection import Inspector
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.tail import Tail
 from redflare_broker.keys import Keys
-from redflare_broker.tail import Tail
+from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, Message
+from redflare_broker.transport.server import Server
 
-from tests.followed import Followed, follow_one_task
-from tests.link_steps import LinkSteps
+from tests.support.link.followed_tail import Followed, follow_one_task
+from tests.support.link.steps import LinkSteps
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def embedded() -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def server(embedded: EmbeddedServer) -> Iterator[Server]:
     with Server.connect(embedded.url) as server:
-        with server.borrow("x") as lane:
-            lane.call("FLUSHALL")
+        with server.borrow("x") as connection:
+            connection.call("FLUSHALL")
         yield server
 
 
@@ -82,8 +82,8 @@ def test_a_tail_hears_aborts_greetings_and_goodbyes(server: Server) -> None:
 def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
     link = LinkSteps(server)
     link.hello("agent", "agent-host:200:b")
-    with server.borrow(link.keys.link) as lane:
-        lane.call("HINCRBY", link.keys.link, "agent_since", -60_000)
+    with server.borrow(link.keys.link) as connection:
+        connection.call("HINCRBY", link.keys.link, "agent_since", -60_000)
     link.beat("agent", left_ms=200)
     with Followed(Tail(server, link.fqcn)) as events:
         events.expect("agent", "agent agent-host:200 connected")
@@ -128,8 +128,8 @@ def test_what_became_of_an_open_task_during_an_interruption_is_told(server: Serv
     link.assign("t1")
     with Followed(Tail(server, link.fqcn)) as events:
         events.expect("ledger", "^NEW")
-        with server.borrow("x") as lane:
-            lane.call("CLIENT", "KILL", "TYPE", "pubsub")
+        with server.borrow("x") as connection:
+            connection.call("CLIENT", "KILL", "TYPE", "pubsub")
         link.abort("t1", "the round is over")
         events.expect("ledger", "^ABORTED: the round is over$")
 
@@ -141,8 +141,8 @@ def test_a_tail_notices_that_all_data_was_deleted(server: Server) -> None:
     with Followed(Tail(server, link.fqcn)) as events:
         events.expect("cj", "connected")
         events.expect("ledger", "^NEW")
-        with server.borrow("x") as lane:
-            lane.call("FLUSHALL")
+        with server.borrow("x") as connection:
+            connection.call("FLUSHALL")
         assert events.expect("ledger", "^LOST").task_id == "t0"
         follow_one_task(link, events)
 
@@ -150,8 +150,8 @@ def test_a_tail_notices_that_all_data_was_deleted(server: Server) -> None:
 def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
     embedded: EmbeddedServer, server: Server
 ) -> None:
-    with server.borrow("x") as lane:
-        lane.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
+    with server.borrow("x") as connection:
+        connection.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
     link = LinkSteps(server)
     link.both()
     url = embedded.url.replace("//", "//reader:pw@")
@@ -165,8 +165,8 @@ def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
 
 
 def test_a_user_who_may_not_subscribe_gets_an_error(embedded: EmbeddedServer, server: Server) -> None:
-    with server.borrow("x") as lane:
-        lane.call("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
+    with server.borrow("x") as connection:
+        connection.call("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
     url = embedded.url.replace("//", "//deaf:pw@")
     with (
         Server.connect(url) as deaf,
@@ -177,28 +177,28 @@ def test_a_user_who_may_not_subscribe_gets_an_error(embedded: EmbeddedServer, se
 
 
 def test_a_feed_hears_keys_that_are_written_deleted_and_expired(server: Server) -> None:
-    with ChangeFeed(server, "a:", ["a:", "b:"], ["news"]) as feed, server.borrow("a:") as lane:
-        lane.call("SET", "a:1", 1, "PX", 1)
+    with KeyspaceFeed(server, "a:", ["a:", "b:"], ["news"]) as feed, server.borrow("a:") as connection:
+        connection.call("SET", "a:1", 1, "PX", 1)
         heard = [feed.wait(), feed.wait()]
-        lane.call("PUBLISH", "news", "hello")
+        connection.call("PUBLISH", "news", "hello")
         heard.append(feed.wait())
-        lane.call("SET", "c:1", 1)
-        lane.call("DEL", "c:1")
-        lane.call("FLUSHALL")
+        connection.call("SET", "c:1", 1)
+        connection.call("DEL", "c:1")
+        connection.call("FLUSHALL")
         heard.append(feed.wait())
 
         assert feed.tracked
         assert heard == [
-            Changed(keys=("a:1",)),
-            Changed(keys=("a:1",)),
+            KeysChanged(keys=("a:1",)),
+            KeysChanged(keys=("a:1",)),
             Message(channel="news", text="hello"),
-            Changed(keys=None),
+            KeysChanged(keys=None),
         ]
         assert feed.wait(0.01) is None
 
 
 def test_a_feed_that_is_closed_wakes_its_thread(server: Server) -> None:
-    with ChangeFeed(server, "a:", ["a:"]) as feed:
+    with KeyspaceFeed(server, "a:", ["a:"]) as feed:
         closer = threading.Timer(0.05, feed.close)
         closer.start()
         with pytest.raises(Unavailable):

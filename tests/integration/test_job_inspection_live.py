@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from redflare_broker.connection import Server
-from redflare_broker.inspection import Inspector
-from redflare_broker.job_story import JobStory, SiteStory
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.job_view import JobView, SiteView
+from redflare_broker.transport.server import Server
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
-from redflare_workers.client import ClientJob
-from redflare_workers.job_outcome import COMPLETED
-from redflare_workers.server import ServerJob
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.protocol.job_outcome import COMPLETED
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg
 
-from tests.servers import KINDS
-from tests.waiting import wait_until
+from tests.support.redis_server.kinds import KINDS
+from tests.support.waiting import wait_until
 
 SITES = ("site-1", "site-2", "site-3")
 
@@ -79,7 +79,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Federation
             federation.stop()
 
 
-def site(job: JobStory, name: str) -> SiteStory:
+def site(job: JobView, name: str) -> SiteView:
     return next(each for each in job.sites if each.name == name)
 
 
@@ -89,15 +89,15 @@ class Watcher:
     def __init__(self, server: Server) -> None:
         self.inspector = Inspector(server)
 
-    def sees(self, what: Callable[[JobStory], object]) -> JobStory:
-        def look() -> JobStory | None:
+    def sees(self, what: Callable[[JobView], object]) -> JobView:
+        def look() -> JobView | None:
             return next((job for job in self.inspector.jobs.find("job-7") if what(job)), None)
 
         job = wait_until(look, what="what is awaited of the job")
         assert job is not None
         return job
 
-    def reads(self, waiting: str) -> JobStory:
+    def reads(self, waiting: str) -> JobView:
         return self.sees(lambda job: waiting in job.waiting)
 
 

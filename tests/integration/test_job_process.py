@@ -18,7 +18,7 @@ from redflare_workers.processes.exit_code import describe_exit
 from redflare_workers.processes.job_process import MAX_LOG
 from redflare_workers.processes.process_table import MARK, kill_group, kill_marked, marked, start_time, wait_gone
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
-from redflare_workers.job_outcome import COMPLETED, FENCED
+from redflare_workers.protocol.job_outcome import COMPLETED, FENCED
 from redflare_workers.workflow.fedavg import FedAvg
 
-from tests.job_runs import Doing, JobRuns, RawSite, Script, task
-from tests.proxy import Proxy
-from tests.servers import embedded
-from tests.waiting import wait_until
+from tests.support.job.runs import Doing, JobRuns, RawSite, Script, task
+from tests.support.redis_server.kinds import embedded
+from tests.support.redis_server.proxy import Proxy
+from tests.support.waiting import wait_until
 
 BIG = 300_000
 

@@ -11,23 +11,23 @@ from typing import Final
 
 import fakeredis
 import pytest
-from redflare_broker.cell import Cell
-from redflare_broker.connection import Server
+from redflare_broker.cell.cell import Cell
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Fenced
-from redflare_broker.job_scripts import JobScripts, ServerHold
-from redflare_broker.journal import Journal
-from redflare_broker.ledger import blob_of, sealed_fields
-from redflare_broker.replies import Arg, Reply
-from redflare_broker.roll import Roll
-from redflare_broker.scripts import Policy
-from redflare_broker.settings import LinkSettings
+from redflare_broker.job_state.members import Members
+from redflare_broker.job_state.task_record import blob_of, sealed_fields
+from redflare_broker.job_state.task_store import JobTaskStore
+from redflare_broker.scripts.job_scripts import JobScripts, ServerHold
+from redflare_broker.transport.replies import Arg, RedisReply
+from redflare_broker.transport.server import Server
 
-from tests.job_bench import JobBench, client, large, received, sent, small, task
-from tests.servers import KINDS
-from tests.waiting import wait_until
+from tests.support.job.state import JobBench, client, large, received, sent, small, task
+from tests.support.redis_server.kinds import KINDS
+from tests.support.waiting import wait_until
 
 #: Short lives, so that a test can wait for the end of them.
-POLICY: Final = Policy(retention=3.0, settled_retention=1.0)
+POLICY: Final = RetentionPolicy(retention=3.0, settled_retention=1.0)
 _NAMES = iter(range(1_000_000))
 
 
@@ -52,8 +52,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def new_bench(server: Server) -> Iterator[Callable[..., JobBench]]:
     """Makes benches, each in a namespace of its own."""
-    with server.borrow("ns:{server.job-1}:job") as lane:
-        yield lambda policy=None: JobBench(server, lane, f"job{next(_NAMES)}", policy or Policy())
+    with server.borrow("ns:{server.job-1}:job") as connection:
+        yield lambda policy=None: JobBench(server, connection, f"job{next(_NAMES)}", policy or RetentionPolicy())
 
 
 # -- every script, run twice -------------------------------------------------------------------------------------------
@@ -82,61 +82,61 @@ class Steps:
         command = self.scripts.join(client(name, instance), b'{"instance":"c1","epoch":0}')
         epoch = int(self.bench.run(command)[1])  # type: ignore[index, arg-type]
         record = b'{"instance":"%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (instance.encode(), epoch)
-        self.run("job_join", command)
-        self.run("job_join", self.scripts.join(client(name, instance, epoch), record))
+        self.run("job/join", command)
+        self.run("job/join", self.scripts.join(client(name, instance, epoch), record))
         return epoch
 
     def life(self) -> None:
         """What happens to a job from its first client to its end."""
         b, s = self.bench, self.scripts
         first = client("site-1", "c1", self.joins("site-1", "c1"))
-        self.run("job_beat", s.beat(first, b"{}", 60_000))
+        self.run("job/beat", s.beat(first, b"{}", 60_000))
         me = b.serve()
-        self.run("job_begin", s.begin(me, resume=True))
-        self.run("job_roll", s.roll_call(me))
+        self.run("job/begin", s.begin(me, resume=True))
+        self.run("job/roll", s.roll_call(me))
         journal = b.journal()
-        self.run("job_own", s.own(me, [("flare:blob:{b1}", 3)]))
+        self.run("job/own", s.own(me, [("flare:blob:{b1}", 3)]))
         self._schedule(me, 1, "broadcast", large(1))
         self._schedule(me, 2, "broadcast_forever", small())
         for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
-            self.run("job_note", journal.sent_command("t1", note))
-        self.run("job_note", journal.received_command("t2", received("ct3", result=large(3))))
-        self.run("job_note", journal.received_command("none", received("ct4", result=large(4))))
-        self.run("job_finish", s.finish(me, "t1", "OK", 5, resume=True))
+            self.run("job/note", journal.sent_command("t1", note))
+        self.run("job/note", journal.received_command("t2", received("ct3", result=large(3))))
+        self.run("job/note", journal.received_command("none", received("ct4", result=large(4))))
+        self.run("job/finish", s.finish(me, "t1", "OK", 5, resume=True))
         self._checkpoint(me, "k1", 5)
         self._schedule(me, 3, "send", None)
-        self.run("job_finish", s.finish(me, "t3", "TIMEOUT", 6, resume=False))
-        self.run("job_finish", s.finish(me, "t9", "OK", 6, resume=True))
+        self.run("job/finish", s.finish(me, "t3", "TIMEOUT", 6, resume=False))
+        self.run("job/finish", s.finish(me, "t9", "OK", 6, resume=True))
         self._checkpoint(me, "k2", 6)
-        self.run("job_own", s.own(me, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
+        self.run("job/own", s.own(me, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
         self.joins("site-1", "c2")
-        self.run("job_beat", s.beat(first, b"{}", 60_000))
-        self.run("job_leave", s.leave(first))
+        self.run("job/beat", s.beat(first, b"{}", 60_000))
+        self.run("job/leave", s.leave(first))
         second = client("site-2", "c3", self.joins("site-2", "c3"))
-        self.run("job_leave", s.leave(second))
-        self.run("job_beat", s.beat(second, b"{}", 60_000))
+        self.run("job/leave", s.leave(second))
+        self.run("job/beat", s.beat(second, b"{}", 60_000))
         me = b.serve()
-        self.run("job_begin", s.begin(me, resume=True))
-        self.run("job_roll", s.roll_call(me))
-        self.run("job_end", s.end(me, "ENDED", "done"))
-        self.run("job_beat", s.beat(second, b"{}", 60_000))
+        self.run("job/begin", s.begin(me, resume=True))
+        self.run("job/roll", s.roll_call(me))
+        self.run("job/end", s.end(me, "ENDED", "done"))
+        self.run("job/beat", s.beat(second, b"{}", 60_000))
 
     def _schedule(self, me: ServerHold, number: int, kind: str, data: object) -> None:
         record = task(f"t{number}", number, kind, data=data)
         fields = ["status", "STANDING", "order", number, "kind", kind, *sealed_fields("data", record.data)]
-        self.run("job_schedule", self.scripts.schedule(me, record.root_id, number, blob_of(record.data), fields))
+        self.run("job/schedule", self.scripts.schedule(me, record.root_id, number, blob_of(record.data), fields))
 
     def _checkpoint(self, me: ServerHold, checkpoint_id: str, number: int) -> None:
         state = large(number)
         fields = ["state", b"{}", *sealed_fields("state_data", state)]
-        self.run("job_checkpoint", self.scripts.checkpoint(me, checkpoint_id, blob_of(state), fields))
+        self.run("job/checkpoint", self.scripts.checkpoint(me, checkpoint_id, blob_of(state), fields))
 
     def stands(self) -> dict[str, object]:
         """All that stands in Redis, without the times in it."""
         found: dict[str, object] = {}
         for key in self.bench.own_keys():
             short = key.removeprefix(self.bench.keys.prefix)
-            kind = self.bench.lane.call("TYPE", key)
+            kind = self.bench.connection.call("TYPE", key)
             if kind == b"hash":
                 found[short] = {name: _timeless(value) for name, value in self.bench.hash(key).items()}
             elif kind == b"zset":
@@ -146,7 +146,7 @@ class Steps:
         return found
 
 
-def without_times(reply: Reply) -> str:
+def without_times(reply: RedisReply) -> str:
     return re.sub(r"\b\d{5,}\b", "T", _timeless(repr(reply)))
 
 
@@ -172,7 +172,7 @@ def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], re
     bench = new_bench(POLICY)
     journal = whole_job(bench, resume=resume)
     journal.discard(journal.orphans())
-    bench.roll.end(bench.lane, bench.me, reason="done")
+    bench.roll.end(bench.connection, bench.me, reason="done")
     settled = [key for key in bench.own_keys() if key not in (bench.keys.cell, bench.keys.heartbeat("site-1"))]
     assert settled
     for key in settled:
@@ -192,8 +192,8 @@ def test_no_key_is_left_when_everybody_is_killed(new_bench: Callable[..., JobBen
 def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
     bench = new_bench(POLICY)
     whole_job(bench, resume=True)
-    bench.policy = Policy()
-    bench.roll = Roll(bench.keys, bench.policy)
+    bench.policy = RetentionPolicy()
+    bench.roll = Members(bench.keys, bench.policy)
     bench.call_roll()
     ended = bench.keys.task("t2")
     others = (bench.keys.cell, bench.keys.heartbeat("site-1"), ended)
@@ -202,7 +202,7 @@ def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> 
             assert bench.ttl_ms(key) > POLICY.retention_ms, key
 
 
-def whole_job(bench: JobBench, *, resume: bool) -> Journal:
+def whole_job(bench: JobBench, *, resume: bool) -> JobTaskStore:
     """A job in the middle of its life, with everything that can stand."""
     me = bench.joined()
     bench.beat(me, ttl_ms=1_000)
@@ -254,8 +254,8 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
 
     def begin(me: ServerHold) -> None:
         together.wait()
-        with server.borrow(bench.keys.job) as lane:
-            began.append(bench.roll.begin(lane, me).previous)
+        with server.borrow(bench.keys.job) as connection:
+            began.append(bench.roll.begin(connection, me).previous)
 
     began: list[str] = []
     threads = [threading.Thread(target=begin, args=(me,)) for me in holds]
@@ -264,4 +264,4 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
     for thread in threads:
         thread.join()
     assert len(set(began)) == len(holds), "each has followed another"
-    assert [bench.call_roll(me).word for me in holds].count("OK") == 1
+    assert [bench.call_roll(me).status for me in holds].count("OK") == 1

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redflare_broker.cell import Cell
-from redflare_broker.connection import Server
+from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.request import Request
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Unavailable
-from redflare_broker.job_store import STORE_CHANNEL, STORE_TOPIC, JobStore
+from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
 from redflare_broker.keys import Keys
-from redflare_broker.request import Request
-from redflare_broker.settings import LinkSettings
+from redflare_broker.transport.server import Server
 
-from tests import servers
-from tests.servers import KINDS, AnyServer
-from tests.waiting import wait_until
+from tests.support.redis_server import kinds
+from tests.support.redis_server.kinds import KINDS, AnyServer
+from tests.support.waiting import wait_until
 
 CONTENT = bytes(range(251)) * 20_000
 
@@ -95,7 +95,7 @@ def test_a_large_archive_costs_little_memory(server_url: str, namespace: str, tm
 
 
 def test_a_step_goes_on_when_the_server_comes_back_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    with servers.embedded(durable=True) as running, Server.connect(running.url) as server:
+    with kinds.embedded(durable=True) as running, Server.connect(running.url) as server:
         store = JobStore(server, Keys())
         store.submit({}, CONTENT, "job-1")
         running.kill()

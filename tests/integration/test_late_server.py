@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from redflare_agent import AgentClosed, IPCAgent, TaskResult
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import PreflightError
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.ipc.exchanger import IPCExchanger
 
 
 def free_port() -> int:

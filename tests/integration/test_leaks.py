@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import redis
 from redflare_agent import IPCAgent
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.ipc.exchanger import IPCExchanger
 
-from tests.scene import Scene, quick_settings
-from tests.waiting import wait_until
+from tests.support.link.processes import Scene, quick_settings
+from tests.support.waiting import wait_until
 
 BIG = {"w": np.arange(400_000.0)}
 

@@ -8,48 +8,48 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 import pytest
 import redis
 import trustme
-from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
-from redflare_broker.lane import Lane
-from redflare_broker.preflight import check
+from redflare_broker.runtime.preflight import check
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import ConnectionOptions, Server
 
-from tests import servers
-from tests.cluster import Cluster
-from tests.nodes import AGENT_ACL, CJ_ACL, CLUSTER_ACL, Node, TlsNode
-from tests.proxy import Proxy, proxy
-from tests.sentinels import SentinelTrio
-from tests.waiting import wait_until
+from tests.support.redis_server import kinds
+from tests.support.redis_server.cluster import Cluster
+from tests.support.redis_server.node import AGENT_ACL, CJ_ACL, CLUSTER_ACL, Node, TlsNode
+from tests.support.redis_server.proxy import Proxy, proxy
+from tests.support.redis_server.sentinels import SentinelTrio
+from tests.support.waiting import wait_until
 
 KEY = "flare:{site-1--trainer}:link"
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with servers.embedded() as running:
+    with kinds.embedded() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def tls() -> Iterator[TlsNode]:
-    with servers.tls() as running:
+    with kinds.tls() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with servers.cluster() as running:
+    with kinds.cluster() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def sentinel() -> Iterator[SentinelTrio]:
-    with servers.sentinel() as running:
+    with kinds.sentinel() as running:
         yield running
 
 
@@ -59,26 +59,26 @@ def cut(node: Node) -> Iterator[Proxy]:
         yield made
 
 
-def _ping(lane: Lane) -> object:
-    return lane.call("PING")
+def _ping(connection: Connection) -> object:
+    return connection.call("PING")
 
 
-def _increment(lane: Lane) -> object:
-    return lane.call("HINCRBY", KEY, "n", 1)
+def _increment(connection: Connection) -> object:
+    return connection.call("HINCRBY", KEY, "n", 1)
 
 
-def _write(lane: Lane) -> str:
-    lane.call("SET", KEY, 1, "PX", 60_000)
-    return lane.node
+def _write(connection: Connection) -> str:
+    connection.call("SET", KEY, 1, "PX", 60_000)
+    return connection.node
 
 
 def _soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
 
 
-@pytest.mark.parametrize("kind", sorted(servers.KINDS))
+@pytest.mark.parametrize("kind", sorted(kinds.KINDS))
 def test_every_kind_of_server_is_fit_for_both_roles(kind: str) -> None:
-    with servers.KINDS[kind]() as running:
+    with kinds.KINDS[kind]() as running:
         for options in (running.options, running.agent_options):
             with Server.connect(running.url, options) as server:
                 assert check(server).eviction == "noeviction"
@@ -88,7 +88,7 @@ def test_every_kind_of_server_is_fit_for_both_roles(kind: str) -> None:
 
 def test_a_database_of_the_url_is_used(node: Node) -> None:
     with Server.connect(f"{node.url}/3") as server, redis.Redis.from_url(f"{node.url}/3") as client:
-        server.run(KEY, lambda lane: lane.call("SET", "in-three", 1, "PX", 10_000))
+        server.run(KEY, lambda connection: connection.call("SET", "in-three", 1, "PX", 10_000))
         assert client.get("in-three") == b"1"
 
 
@@ -97,9 +97,9 @@ def test_a_client_of_a_real_server_gives_its_settings(node: Node) -> None:
         redis.Redis.from_url(f"{node.url}/4", decode_responses=True) as client,
         Server.connect(client=client) as server,
     ):
-        server.run(KEY, lambda lane: lane.call("SET", "in-four", 1, "PX", 10_000))
+        server.run(KEY, lambda connection: connection.call("SET", "in-four", 1, "PX", 10_000))
         assert client.get("in-four") == "1"
-        assert server.run(KEY, lambda lane: lane.call("GET", "in-four")) == b"1"
+        assert server.run(KEY, lambda connection: connection.call("GET", "in-four")) == b"1"
 
 
 def test_the_name_of_a_client_is_listed(node: Node) -> None:
@@ -113,7 +113,7 @@ def test_nobody_listening_is_unavailable_and_named() -> None:
         Server.connect("redis://127.0.0.1:1") as server,
         pytest.raises(Unavailable, match=r"redis://127\.0\.0\.1:1 cannot be reached"),
     ):
-        server.lane(KEY)
+        server.connection(KEY)
 
 
 def test_a_wrong_password_is_refused_at_once(node: Node) -> None:
@@ -132,19 +132,19 @@ def test_a_rotated_password_file_is_read_again(node: Node, tmp_path: Path) -> No
             assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
             admin.execute_command("ACL", "SETUSER", "rotating", "resetpass", ">second")
             secret.write_text("second\n")
-            lane = server.lane(KEY)
-            assert lane.call("PING") == b"PONG"
-            lane.close()
+            connection = server.connection(KEY)
+            assert connection.call("PING") == b"PONG"
+            connection.close()
 
 
-def test_lanes_that_died_while_idle_are_not_lent(node: Node) -> None:
+def test_connections_that_died_while_idle_are_not_lent(node: Node) -> None:
     with Server.connect(node.url) as server:
         with server.borrow(KEY) as first, server.borrow(KEY) as second:
             assert first.call("PING") == second.call("PING") == b"PONG"
         node.restart()
-        with server.borrow(KEY) as lane:
-            assert lane not in (first, second)
-            assert lane.call("PING") == b"PONG"
+        with server.borrow(KEY) as connection:
+            assert connection not in (first, second)
+            assert connection.call("PING") == b"PONG"
 
 
 def test_run_survives_a_restart_of_the_server(node: Node) -> None:
@@ -177,7 +177,7 @@ def test_a_half_open_connection_is_unavailable_after_the_socket_timeout(cut: Pro
             server.run(KEY, _ping, stop=lambda: True)
         assert 0.15 < time.monotonic() - began < 1.0
         cut.pass_through()
-        assert server.run(KEY, _ping, stop=lambda: True) == b"PONG", "the other idle lane led into the same hole"
+        assert server.run(KEY, _ping, stop=lambda: True) == b"PONG", "the other idle connection led into the same hole"
 
 
 def test_a_slow_network_is_only_slow(cut: Proxy) -> None:
@@ -200,11 +200,11 @@ def test_a_server_that_is_stopped_answers_when_it_goes_on(node: Node) -> None:
         assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
 
 
-def _use_in_child(server: Server, lane: Lane, told: Connection) -> None:
+def _use_in_child(server: Server, connection: Connection, told: Pipe) -> None:
     uses: list[Callable[[], object]] = [
         lambda: server.run(KEY, _ping, deadline=_soon()),
-        lambda: server.lane(KEY),
-        lambda: lane.call("PING"),
+        lambda: server.connection(KEY),
+        lambda: connection.call("PING"),
     ]
     for use in uses:
         try:
@@ -217,11 +217,11 @@ def _use_in_child(server: Server, lane: Lane, told: Connection) -> None:
 
 def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -> None:
     with Server.connect(node.url) as server:
-        lane = server.lane(KEY)
+        connection = server.connection(KEY)
         with server.borrow(KEY) as idle:
             idle.call("CLIENT", "SETNAME", "mine")
         hear, tell = multiprocessing.Pipe(duplex=False)
-        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(server, lane, tell))
+        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(server, connection, tell))
         child.start()
         tell.close()
         answers = [hear.recv() for _ in range(3)]
@@ -231,11 +231,11 @@ def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -
         assert answers[0].startswith(refusal)
         assert answers[1].startswith(refusal)
         assert answers[2].startswith("Unavailable")
-        assert lane.call("PING") == b"PONG"
+        assert connection.call("PING") == b"PONG"
         with server.borrow(KEY) as same:
             assert same is idle
             assert same.call("CLIENT", "GETNAME") == b"mine"
-        lane.close()
+        connection.close()
 
 
 def test_tls_wants_our_authority_to_be_known(tls: TlsNode, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_tls_without_a_client_certificate_says_so(tls: TlsNode) -> None:
         server.run(KEY, _ping, deadline=_soon())
 
 
-def test_tls_lanes_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:
+def test_tls_connections_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:
     with Server.connect(tls.url, tls.options) as server, tls.client() as admin:
         with server.borrow(KEY) as first:
             assert first.call("PING") == b"PONG"
@@ -266,16 +266,16 @@ def test_tls_lanes_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:
             assert again is first
             assert again.call("PING") == b"PONG"
         admin.client_kill_filter(skipme=True, _type="normal")
-        with server.borrow(KEY) as lane:
-            assert lane is not first
-            assert lane.call("PING") == b"PONG"
+        with server.borrow(KEY) as connection:
+            assert connection is not first
+            assert connection.call("PING") == b"PONG"
 
 
 def test_an_acl_user_reaches_no_other_keys_and_channels(tls: TlsNode) -> None:
     with Server.connect(tls.url, tls.agent_options) as server:
         for refused in (("SET", "other", 1), ("PUBLISH", "other", 1), ("FLUSHALL",), ("SET", "flare:blob:{x}:0", 1)):
             with pytest.raises(ServerError, match="NOPERM"):
-                server.run(KEY, lambda lane, command=refused: lane.call(*command))  # type: ignore[misc]
+                server.run(KEY, lambda connection, command=refused: connection.call(*command))  # type: ignore[misc]
 
 
 def test_keys_of_a_cluster_are_reached_on_their_nodes(cluster: Cluster) -> None:
@@ -283,7 +283,12 @@ def test_keys_of_a_cluster_are_reached_on_their_nodes(cluster: Cluster) -> None:
         keys = [f"flare:{{site-{number}--a}}:link" for number in range(20)]
         nodes = set()
         for key in keys:
-            nodes.add(server.run(key, lambda lane, key=key: lane.call("SET", key, 1, "PX", 5000) and lane.node))  # type: ignore[misc]
+
+            def write(connection: Connection, key: str = key) -> str:
+                connection.call("SET", key, 1, "PX", 5000)
+                return connection.node
+
+            nodes.add(server.run(key, write))
         assert len(nodes) == 3
         assert set(keys) <= set(server.scan("flare:{site-*"))
 
@@ -300,13 +305,13 @@ def test_the_recommended_rights_are_enough_on_a_cluster(cluster: Cluster, rules:
 def test_a_cluster_client_gives_its_nodes(cluster: Cluster) -> None:
     with cluster.client() as client, Server.connect(client=client) as server:
         assert server.cluster
-        assert server.run(KEY, lambda lane: lane.call("SET", KEY, 1, "PX", 1)) == b"OK"
+        assert server.run(KEY, lambda connection: connection.call("SET", KEY, 1, "PX", 1)) == b"OK"
 
 
 def test_a_moved_slot_is_followed(cluster: Cluster) -> None:
     with Server.connect(cluster.url) as server:
         home = cluster.primary_of(KEY)
-        assert server.run(KEY, lambda lane: lane.node) == f"127.0.0.1:{home.port}"
+        assert server.run(KEY, lambda connection: connection.node) == f"127.0.0.1:{home.port}"
         moved = cluster.hand_over(KEY)
         assert moved is not home
         assert server.run(KEY, _write, deadline=_soon()) == f"127.0.0.1:{moved.port}"
@@ -314,16 +319,16 @@ def test_a_moved_slot_is_followed(cluster: Cluster) -> None:
 
 def test_a_dead_primary_of_a_cluster_is_replaced(cluster: Cluster) -> None:
     with Server.connect(cluster.url) as server:
-        server.run(KEY, lambda lane: lane.call("DEL", KEY))
+        server.run(KEY, lambda connection: connection.call("DEL", KEY))
         assert server.run(KEY, _increment, deadline=_soon()) == 1
-        dedicated = server.lane(KEY)
+        dedicated = server.connection(KEY)
         lost = cluster.primary_of(KEY)
         lost.kill()
         with pytest.raises(Unavailable):
             dedicated.call("PING")
         try:
             assert isinstance(server.run(KEY, _increment, deadline=_soon(30)), int)
-            successor = server.lane(KEY)
+            successor = server.connection(KEY)
             assert successor.node not in (dedicated.node, f"127.0.0.1:{lost.port}")
             successor.close()
         finally:
@@ -333,22 +338,24 @@ def test_a_dead_primary_of_a_cluster_is_replaced(cluster: Cluster) -> None:
 def test_a_node_of_a_cluster_is_no_single_server(cluster: Cluster) -> None:
     other = next(node for node in cluster.nodes[:3] if node is not cluster.primary_of(KEY))
     with Server.connect(other.url) as server, pytest.raises(Unavailable, match="MOVED"):
-        server.run(KEY, lambda lane: lane.call("GET", KEY), stop=lambda: True)
+        server.run(KEY, lambda connection: connection.call("GET", KEY), stop=lambda: True)
 
 
 def test_a_failover_by_sentinel_is_followed(sentinel: SentinelTrio) -> None:
     with Server.connect(sentinel.url) as server:
-        server.run(KEY, lambda lane: lane.pipeline([("SET", "before", 1, "PX", 60_000), ("WAIT", 1, 1000)]))
-        dedicated = server.lane(KEY)
+        server.run(KEY, lambda connection: connection.pipeline([("SET", "before", 1, "PX", 60_000), ("WAIT", 1, 1000)]))
+        dedicated = server.connection(KEY)
         old = sentinel.failover()
         new = f"127.0.0.1:{sentinel.primary.port}"
         with pytest.raises(Unavailable):
             dedicated.call("PING")
         written = server.run(
-            KEY, lambda lane: lane.call("SET", "after", 1, "PX", 60_000) and lane.node, deadline=_soon()
+            KEY,
+            lambda connection: connection.call("SET", "after", 1, "PX", 60_000) and connection.node,
+            deadline=_soon(),
         )
         assert written == new != f"127.0.0.1:{old.port}"
-        assert server.run(KEY, lambda lane: lane.call("GET", "before")) == b"1"
+        assert server.run(KEY, lambda connection: connection.call("GET", "before")) == b"1"
 
 
 def test_a_sentinel_that_is_gone_is_not_missed(sentinel: SentinelTrio) -> None:
@@ -363,7 +370,7 @@ def test_a_sentinel_that_is_gone_is_not_missed(sentinel: SentinelTrio) -> None:
 def test_a_service_that_no_sentinel_knows_is_unavailable_and_named(sentinel: SentinelTrio) -> None:
     url = sentinel.url.replace("/main", "/mian")
     with Server.connect(url) as server, pytest.raises(Unavailable, match="No master found for 'mian'"):
-        server.lane(KEY)
+        server.connection(KEY)
 
 
 def test_close_leaves_no_connection(node: Node) -> None:

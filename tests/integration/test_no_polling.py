@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
-from tests.children import Child
-from tests.scene import Scene
-from tests.waiting import wait_until
+from tests.support.link.processes import Scene
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 SECONDS = 10.0
 #: Beats of one side at the default interval, and one more for where the window begins.

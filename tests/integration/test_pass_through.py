@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from redflare_broker import blobs
-from redflare_broker.connection import ConnectionOptions, Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.scripts import Policy
-from redflare_broker.sealed import Sealed, seal, store
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.transport.server import ConnectionOptions, Server
 
-from tests.children import Child
 from tests.programs import passing_cj
 from tests.programs.passing_cj import PassingCJArgs
-from tests.scene import RETENTION, Scene
-from tests.servers import KINDS
-from tests.waiting import wait_until
+from tests.support.link.processes import RETENTION, Scene
+from tests.support.process.child import Child
+from tests.support.redis_server.kinds import KINDS
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
 
@@ -44,13 +44,13 @@ class Passing:
         self.scene = scene
         self.server = server
         self._args = {"url": url, "settings": settings}
-        self._stored: list[Sealed] = []
+        self._stored: list[EncodedPayload] = []
 
     def cj(self, **args: Any) -> Child:
         """Start a CJ; it is connected when this returns."""
         return self.scene.start(passing_cj.main, PassingCJArgs(**{**self._args, **args}))
 
-    def store(self, array: Any) -> Sealed:
+    def store(self, array: Any) -> EncodedPayload:
         """Write a model under the name of a cell's payload."""
         settings = self.scene.settings
         prefix = f"{settings.namespace}:{{server.job-1}}:blob:model-{len(self._stored)}"
@@ -59,19 +59,19 @@ class Passing:
         self._stored.append(sealed)
         return sealed
 
-    def array(self, sealed: Sealed) -> Any:
+    def array(self, sealed: EncodedPayload) -> Any:
         return sealed.open(self.server)["w"]
 
-    def life(self, sealed: Sealed) -> float:
+    def life(self, sealed: EncodedPayload) -> float:
         """Seconds that its chunks live at least; below 0: a chunk is gone."""
         assert sealed.blob is not None
         keys = [f"{sealed.blob.prefix}:{number}" for number in range(sealed.blob.chunks)]
         return min(float(self.scene.client.pttl(key)) for key in keys) / 1000
 
-    def remove(self, *unwanted: Sealed) -> None:
+    def remove(self, *unwanted: EncodedPayload) -> None:
         for sealed in unwanted or self._stored:
             assert sealed.blob is not None
-            blobs.remove(self.server, sealed.blob)
+            redis_store.remove(self.server, sealed.blob)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_model_of_200_mb_costs_the_cj_that_passes_it_through_next_to_nothing(t
         EmbeddedServer() as running,
         redis.Redis.from_url(running.url) as client,
         Server.connect(running.url) as server,
-        Scene(running.url, tmp_path, client, policy=Policy()) as scene,
+        Scene(running.url, tmp_path, client, policy=RetentionPolicy()) as scene,
     ):
         passing = Passing(scene, server, running.url, scene.settings)
         scene.agent().say("serve")

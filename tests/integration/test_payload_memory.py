@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
 MB = 1 << 20
 SIZE = 64 * MB
@@ -19,9 +19,9 @@ ALLOWED = 2 * MB
 CHILD = r"""
     import pathlib, re, sys
     import numpy as np
-    from redflare_broker import blobs
-    from redflare_broker.connection import Server
-    from redflare_broker.entry import BlobRef
+    from redflare_broker.payload import redis_store
+    from redflare_broker.transport.server import Server
+    from redflare_broker.wire.task_entry import BlobRef
 
     url, step, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -32,9 +32,9 @@ CHILD = r"""
     def move(server, prefix, array):
         view = memoryview(array).cast("B")
         if step == "store":
-            blobs.put(server, prefix, [view], chunk=1 << 20, ttl_ms=60_000)
+            redis_store.put(server, prefix, [view], chunk=1 << 20, ttl_ms=60_000)
         else:
-            blobs.fetch(server, BlobRef(prefix=prefix, chunk=1 << 20, sizes=(len(view),)), [view])
+            redis_store.fetch(server, BlobRef(prefix=prefix, chunk=1 << 20, sizes=(len(view),)), [view])
 
     with Server.connect(url) as server:
         move(server, "small", np.full(1 << 21, 7, "u1"))  # warm: imports, buffers, pages

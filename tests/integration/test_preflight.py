@@ -12,13 +12,13 @@ from importlib import resources
 import fakeredis
 import pytest
 import redis
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import PreflightError, ServerError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.preflight import check
+from redflare_broker.runtime.preflight import check
+from redflare_broker.transport.server import Server
 
-from tests.nodes import AGENT_ACL, CJ_ACL, free_port
+from tests.support.redis_server.node import AGENT_ACL, CJ_ACL, free_port
 
 RIGHTS = ["~flare:*", "&flare:*", "+@all"]
 
@@ -72,14 +72,11 @@ def commands_tried(admin: redis.Redis, server: Server, *, jobs: bool) -> set[str
     return {name.removeprefix("cmdstat_").upper() for name in admin.info("commandstats")}
 
 
-def is_for_jobs(script: str) -> bool:
-    return script.lstrip("_").startswith(("cell", "job", "store"))
-
-
 @pytest.mark.parametrize("jobs", [False, True])
 def test_every_command_of_the_scripts_is_tried(admin: redis.Redis, server: Server, jobs: bool) -> None:
-    lua = resources.files("redflare_broker") / "lua"
-    files = [file for file in lua.iterdir() if file.name.endswith(".lua") and (jobs or not is_for_jobs(file.name))]
+    lua = resources.files("redflare_broker.scripts") / "lua"
+    folders = [lua, lua / "link", *([lua / "cell", lua / "job", lua / "store"] if jobs else [])]
+    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith(".lua")]
     used = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(file.read_text("utf-8") for file in files)))
     assert "XADD" in used
     assert used <= commands_tried(admin, server, jobs=jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.scene import Scene, pause, resume
+from tests.support.link.processes import Scene, pause, resume
 
 
 def test_an_agent_killed_before_it_fetches_costs_nothing(scene: Scene) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.scene import Scene, pause, resume
+from tests.support.link.processes import Scene, pause, resume
 
 BIG = {"w": np.arange(400_000.0)}
 

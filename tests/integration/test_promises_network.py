@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.children import Child
-from tests.proxy import Proxy, proxy
-from tests.scene import Scene
-from tests.waiting import wait_until
+from tests.support.link.processes import Scene
+from tests.support.process.child import Child
+from tests.support.redis_server.proxy import Proxy, proxy
+from tests.support.waiting import wait_until
 
 #: Seconds a piece is late: within the socket timeout, and beyond it.
 SLOW, TOO_SLOW = 0.1, 0.8

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
+from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.children import Child
-from tests.scene import Scene, pause, resume
-from tests.waiting import wait_until
+from tests.support.link.processes import Scene, pause, resume
+from tests.support.process.child import Child
+from tests.support.waiting import wait_until
 
 POINTS = ["NEW", "FETCHED", "SUBMITTED"]
 #: Too large for an entry: such a result is accepted when it has been read, a small one while it is.

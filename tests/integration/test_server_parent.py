@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.job_record import (
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.job_store.record import (
     ABNORMAL,
     ABORTED,
     APPROVED,
@@ -25,10 +25,10 @@ from redflare_broker.job_record import (
     SUBMITTED,
 )
 
-from tests.operation import Operation, averaging, job_of, operation_at
-from tests.scene import pause, resume
-from tests.sites import CUSTOM, PATIENCE, Sites
-from tests.waiting import wait_until
+from tests.support.federation.client_parents import CUSTOM, PATIENCE, Sites
+from tests.support.federation.parents import Operation, averaging, job_of, operation_at
+from tests.support.link.processes import pause, resume
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

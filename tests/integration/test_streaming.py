@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.transport.server import Server
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.shareable import ReservedHeaderKey
 
-from tests.cells import SETTINGS
-from tests.children import Child
-from tests.messengers import Peers, peers_at
 from tests.programs import streaming
 from tests.programs.streaming import StreamArgs
-from tests.proxy import Proxy, proxy
-from tests.servers import embedded
-from tests.streams import Numbers, Sink
-from tests.waiting import wait_until
+from tests.support.cell.cells import SETTINGS
+from tests.support.cell.messengers import Peers, peers_at
+from tests.support.cell.streams import Numbers, Sink
+from tests.support.process.child import Child
+from tests.support.redis_server.kinds import embedded
+from tests.support.redis_server.proxy import Proxy, proxy
+from tests.support.waiting import wait_until
 
 MB = 1 << 20
 #: What each side may need beyond what it had before the stream.
@@ -56,8 +56,8 @@ def written(path: Path, megabytes: int) -> Path:
 
 
 def used_memory(url: str) -> int:
-    with Server.connect(url) as server, server.borrow("any") as lane:
-        info = lane.call("INFO", "memory")
+    with Server.connect(url) as server, server.borrow("any") as connection:
+        info = connection.call("INFO", "memory")
         assert isinstance(info, bytes)
         return int(info.split(b"used_memory:")[1].split()[0])
 

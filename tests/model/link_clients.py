@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from redflare_broker.lifecycle import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 
-from .link_model import Answer, Db, Me
+from tests.model.link_model import Answer, Db, Me
 
 AGENT_PHASES = ("idle", "fetch", "work", "refuse", "submit")
 CJ_PHASES = ("free", "assign", "wait", "settle", "use", "abort", "leave")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from redflare_broker.lifecycle import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED, settled
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED, settled
 
 Answer = tuple[str | int, ...]
 

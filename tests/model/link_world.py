@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
-from redflare_broker.lifecycle import ACCEPTED, REJECTED
+from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 
-from . import link_model as model
-from .link_clients import ALIVE, Agent, Cj, Option, Step, agent_options, cj_options, stopped
-from .link_model import EMPTY, Answer, Db
+from tests.model import link_model as model
+from tests.model.link_clients import ALIVE, Agent, Cj, Option, Step, agent_options, cj_options, stopped
+from tests.model.link_model import EMPTY, Answer, Db
 
 TASKS = ("t1", "t2")
 T = TypeVar("T")

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from redflare_broker.lifecycle import ACCEPTED, FETCHED, NEW, SUBMITTED, may
+from redflare_broker.scripts.task_states import ACCEPTED, FETCHED, NEW, SUBMITTED, may
 
-from .link_clients import ALIVE
-from .link_model import Db
-from .link_world import TASKS, Move, World
+from tests.model.link_clients import ALIVE
+from tests.model.link_model import Db
+from tests.model.link_world import TASKS, Move, World
 
 OPEN = (NEW, FETCHED, SUBMITTED)
 

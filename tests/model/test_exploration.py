@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from redflare_broker.lifecycle import ABORTED
+from redflare_broker.scripts.task_states import ABORTED
 
 from tests.model import link_model as model
 from tests.model.link_clients import Agent, Cj

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from redflare_broker.connection import Server
-from redflare_broker.lifecycle import ACCEPTED, REJECTED
+from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
+from redflare_broker.transport.server import Server
 
-from tests import servers
 from tests.model.link_model import Me
 from tests.model.pair import TASKS, Pair
+from tests.support.redis_server import kinds
 
 tasks = st.sampled_from(TASKS)
 submit_ids = st.sampled_from(("s1", "s2", "s3"))
@@ -30,12 +30,12 @@ class ScriptsMatchModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.server = Server.connect(client=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
-        self.pair = Pair(self.server.lane("any"), "flare")
+        self.pair = Pair(self.server.connection("any"), "flare")
         self.agents: list[Me] = []
         self.cjs: list[Me] = []
 
     def teardown(self) -> None:
-        self.pair.lane.close()
+        self.pair.connection.close()
         self.server.close()
 
     @initialize()
@@ -170,17 +170,17 @@ ALL = {"NEW", "FETCHED", "SUBMITTED", "ACCEPTED", "REJECTED", "ABORTED"}
 
 
 def test_the_same_walk_on_the_embedded_server(server_url: str) -> None:
-    with Server.connect(server_url) as server, server.borrow("any") as lane:
-        assert walk(Pair(lane, f"t{uuid.uuid4().hex[:12]}"), random.Random(1), 600) == ALL
+    with Server.connect(server_url) as server, server.borrow("any") as connection:
+        assert walk(Pair(connection, f"t{uuid.uuid4().hex[:12]}"), random.Random(1), 600) == ALL
 
 
 def test_the_same_walk_on_redis_70() -> None:
-    with servers.redis70() as node, Server.connect(node.url) as server, server.borrow("any") as lane:
-        assert walk(Pair(lane, "flare"), random.Random(1), 600) == ALL
+    with kinds.redis70() as node, Server.connect(node.url) as server, server.borrow("any") as connection:
+        assert walk(Pair(connection, "flare"), random.Random(1), 600) == ALL
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_the_same_walk_on_fakeredis(seed: int) -> None:
     fake = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=fake) as server, server.borrow("any") as lane:
-        assert walk(Pair(lane, "flare"), random.Random(seed), 300) == ALL
+    with Server.connect(client=fake) as server, server.borrow("any") as connection:
+        assert walk(Pair(connection, "flare"), random.Random(seed), 300) == ALL

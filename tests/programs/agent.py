@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from redflare_agent import AgentClosed, IPCAgent, Task, TaskResult
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import EncodeError
-from redflare_broker.settings import LinkSettings
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)

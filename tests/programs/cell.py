@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from redflare_broker.cell import LATER, Answer, Cell, Request
-from redflare_broker.connection import Server
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Request
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError
-from redflare_broker.settings import LinkSettings
+from redflare_broker.transport.server import Server
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class CellProgram:
         self._server.close()
         self._pipe.tell("stopped")
 
-    def _park(self, request: Request) -> Answer:
+    def _park(self, request: Request) -> HandlerResult:
         self._pipe.tell("parked", request.id, request.attempt)
         return LATER
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from redflare_broker.link import Link
-from redflare_broker.raw_lane import RawLane
-from redflare_broker.scripts import LinkScripts
+from redflare_broker.link.base_link import LinkEndpoint
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.transport.socket_connection import SocketConnection
 
 Message = tuple[Any, ...]
 
@@ -71,7 +71,7 @@ class ParentPipe:
         if not point:
             return
         when, step = point.split(":")
-        owner = LinkScripts if hasattr(LinkScripts, step) else Link
+        owner = LinkScripts if hasattr(LinkScripts, step) else LinkEndpoint
         original = getattr(owner, step)
 
         @functools.wraps(original)
@@ -96,7 +96,7 @@ class ParentPipe:
             return
         counted = itertools.count(1)
         for step in ("send", "store"):
-            setattr(RawLane, step, self._deadly(getattr(RawLane, step), counted, death))
+            setattr(SocketConnection, step, self._deadly(getattr(SocketConnection, step), counted, death))
 
     def spare(self) -> None:
         """It shall not die any more."""

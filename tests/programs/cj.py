@@ -8,11 +8,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
-from redflare_broker.settings import LinkSettings
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.ipc.exchanger import IPCExchanger
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 from redflare_workers.apis import DXO, AppConstants, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
 from redflare_workers.apis.shareable import ReservedHeaderKey, make_reply
-from redflare_workers.client import ClientJob
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.ipc.exchanger import IPCExchanger
 
-from .child_pipe import Death, ParentPipe
-from .server_job import tell_threads
-from .training import number_of, trained
+from tests.programs.child_pipe import Death, ParentPipe
+from tests.programs.server_job import tell_threads
+from tests.programs.training import number_of, trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import logging
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from redflare_workers.client import ClientEngine, Site, SiteArgs, load_site_settings
+from redflare_workers.client.parent.client_engine import ClientEngine
+from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)

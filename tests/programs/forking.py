@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 
 from redflare_agent import CallStateError, IPCAgent, TaskResult
 
-from .agent import AgentArgs
-from .child_pipe import ParentPipe
+from tests.programs.agent import AgentArgs
+from tests.programs.child_pipe import ParentPipe
 
 
 def load(agent: IPCAgent, end: str, ready: Connection) -> None:

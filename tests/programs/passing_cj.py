@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from redflare_broker.sealed import Sealed
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_workers.apis import DXO, DataKind, Signal, from_shareable
 from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.apis.shareable import ReservedHeaderKey
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.ipc.exchanger import IPCExchanger
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class PassingCJProgram:
             settings=args.settings,
         )
 
-    def pass_on(self, task_id: str, sealed: Sealed) -> None:
+    def pass_on(self, task_id: str, sealed: EncodedPayload) -> None:
         """Tells ("result", id, a Sealed, bytes by which the memory grew) or ("failed", id, return code)."""
         task = DXO(DataKind.WEIGHTS, sealed).to_shareable()
         task.set_header(ReservedHeaderKey.TASK_ID, task_id)

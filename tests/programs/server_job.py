@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import numpy as np
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 from redflare_workers.apis import ClientTask, FLContext
-from redflare_workers.server import ServerJob
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.cyclic import Cyclic
 from redflare_workers.workflow.fedavg import FedAvg
 
-from .child_pipe import Death, ParentPipe
+from tests.programs.child_pipe import Death, ParentPipe
 
 #: Elements of a model that is small enough for an entry.
 SMALL: Final = 8

@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from redflare_broker.job_store import StorePolicy
-from redflare_workers.server import ServerParent
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_workers.server.parent.server_parent import ServerParent
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class ServerParentArgs:
 
     url: str
     workspace: str
-    policy: StorePolicy
+    policy: JobRetentionPolicy
     max_jobs: int = 0
 
 

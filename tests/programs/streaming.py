@@ -9,14 +9,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from redflare_broker.cell import Cell
-from redflare_broker.connection import Server
-from redflare_broker.settings import LinkSettings
+from redflare_broker.cell.cell import Cell
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.transport.server import Server
 from redflare_workers.apis.fl_constant import ProcessType
+from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.messaging import FileStreamer
-from redflare_workers.run_engine import RunEngine
 
-from .child_pipe import ParentPipe
+from tests.programs.child_pipe import ParentPipe
 
 
 @dataclass(frozen=True, kw_only=True)

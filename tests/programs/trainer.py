@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from redflare_agent import AgentClosed, IPCAgent, Task, TaskResult
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
-from .child_pipe import Death, ParentPipe
-from .training import number_of, trained
+from tests.programs.child_pipe import Death, ParentPipe
+from tests.programs.training import number_of, trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,123 +1,59 @@
-"""Everything that runs around an agent: the client-job side of the link, and what its components are made of."""
+"""What a job or a controller is written with, and what runs them: the vocabulary of ``redflare_workers.apis``, and
+more.
+
+Each name is loaded when it is first asked for, so a command that needs one part does not pay for the others.
+"""
 
 from __future__ import annotations
 
-from .apis import (
-    DXO,
-    AlgorithmConstants,
-    AppConstants,
-    AppEventType,
-    Client,
-    ClientPropKey,
-    ClientTask,
-    ClientTaskCallback,
-    ContentBlockedException,
-    ControllerSpec,
-    DataKind,
-    EventScope,
-    EventType,
-    Executor,
-    FedEventHeader,
-    Filter,
-    FilterChainType,
-    FLComponent,
-    FLContext,
-    FLContextKey,
-    FLContextManager,
-    FLMetaKey,
-    JobConstants,
-    JobMetaKey,
-    LogMessageTag,
-    MetaKey,
-    ModelName,
-    NotReadyToEndRun,
-    OperatorConfigKey,
-    OperatorMethod,
-    ProcessType,
-    ReservedHeaderKey,
-    ReservedKey,
-    ReturnCode,
-    SchedulingSpec,
-    SendOrder,
-    ServerEngineSpec,
-    Shareable,
-    Signal,
-    SignalCallback,
-    Targets,
-    Task,
-    TaskCompletionStatus,
-    TaskDoneCallback,
-    TaskExecutionError,
-    TaskOperatorKey,
-    UnsafeJobError,
-    ValidateType,
-    WFCommSpec,
-    Workspace,
-    from_bytes,
-    from_dict,
-    from_file,
-    from_shareable,
-    get_leaf_dxos,
-    make_copy,
-    make_reply,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-__all__ = [
-    "DXO",
-    "AlgorithmConstants",
-    "AppConstants",
-    "AppEventType",
-    "Client",
-    "ClientPropKey",
-    "ClientTask",
-    "ClientTaskCallback",
-    "ContentBlockedException",
-    "ControllerSpec",
-    "DataKind",
-    "EventScope",
-    "EventType",
-    "Executor",
-    "FLComponent",
-    "FLContext",
-    "FLContextKey",
-    "FLContextManager",
-    "FLMetaKey",
-    "FedEventHeader",
-    "Filter",
-    "FilterChainType",
-    "JobConstants",
-    "JobMetaKey",
-    "LogMessageTag",
-    "MetaKey",
-    "ModelName",
-    "NotReadyToEndRun",
-    "OperatorConfigKey",
-    "OperatorMethod",
-    "ProcessType",
-    "ReservedHeaderKey",
-    "ReservedKey",
-    "ReturnCode",
-    "SchedulingSpec",
-    "SendOrder",
-    "ServerEngineSpec",
-    "Shareable",
-    "Signal",
-    "SignalCallback",
-    "Targets",
-    "Task",
-    "TaskCompletionStatus",
-    "TaskDoneCallback",
-    "TaskExecutionError",
-    "TaskOperatorKey",
-    "UnsafeJobError",
-    "ValidateType",
-    "WFCommSpec",
-    "Workspace",
-    "from_bytes",
-    "from_dict",
-    "from_file",
-    "from_shareable",
-    "get_leaf_dxos",
-    "make_copy",
-    "make_reply",
-]
+if TYPE_CHECKING:
+    from .apis import *  # noqa: F403
+    from .client.job.client_job import ClientJob as ClientJob
+    from .client.parent.client_engine import ClientEngine as ClientEngine
+    from .errors import TaskAborted as TaskAborted
+    from .errors import TaskFailed as TaskFailed
+    from .errors import TaskRejected as TaskRejected
+    from .errors import TaskTimeout as TaskTimeout
+    from .ipc.exchanger import IPCExchanger as IPCExchanger
+    from .messaging.file_streamer import FileStreamer as FileStreamer
+    from .server.job.server_job import ServerJob as ServerJob
+    from .server.parent.server_parent import ServerParent as ServerParent
+    from .simulator import simulate as simulate
+    from .workspace.site_settings import Site as Site
+    from .workspace.site_settings import SiteArgs as SiteArgs
+    from .workspace.site_settings import load_site_settings as load_site_settings
+
+#: Where the names stand that are not of ``apis``.
+_MODULES: Final = {
+    "ClientEngine": "client.parent.client_engine",
+    "ClientJob": "client.job.client_job",
+    "FileStreamer": "messaging.file_streamer",
+    "IPCExchanger": "ipc.exchanger",
+    "ServerJob": "server.job.server_job",
+    "ServerParent": "server.parent.server_parent",
+    "Site": "workspace.site_settings",
+    "SiteArgs": "workspace.site_settings",
+    "TaskAborted": "errors",
+    "TaskFailed": "errors",
+    "TaskRejected": "errors",
+    "TaskTimeout": "errors",
+    "load_site_settings": "workspace.site_settings",
+    "simulate": "simulator",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'apis')}")
+    try:
+        value: object = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *import_module(f"{__name__}.apis").__all__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .agent_order import AgentOrder
-from .agent_supervisor import AgentSupervisor, Told
+from .agent_process_args import AgentProcessArgs
+from .agent_supervisor import AgentSupervisor, ProcessEvent
 
-__all__ = ["AgentOrder", "AgentSupervisor", "Told"]
+__all__ = ["AgentProcessArgs", "AgentSupervisor", "ProcessEvent"]

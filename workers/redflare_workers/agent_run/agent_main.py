@@ -14,9 +14,10 @@ from typing import Any, Final
 from redflare_agent import IPCAgent, serve
 from redflare_broker.errors import ConfigError, PreflightError, ServerError
 
-from ..naming import named
-from ..processes import Ending, ExitCode
-from .agent_order import AgentOrder
+from redflare_workers.processes import Ending, ExitCode
+from redflare_workers.util.object_reference import named
+
+from .agent_process_args import AgentProcessArgs
 from .watched_train import WatchedTrain
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def main() -> int:
     """Serve until told to end; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
-    order = AgentOrder.take()
+    order = AgentProcessArgs.take()
     ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
     ending.watch()
     try:
@@ -45,7 +46,7 @@ def main() -> int:
         ending.finish()
 
 
-def _serve(order: AgentOrder, train: Any, ending: Ending) -> int:
+def _serve(order: AgentProcessArgs, train: Any, ending: Ending) -> int:
     watched = WatchedTrain(train, abort_grace=order.abort_grace, stop_grace=order.stop_grace)
     stopping = threading.Lock()
     while not ending.reason:

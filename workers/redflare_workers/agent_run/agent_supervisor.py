@@ -19,9 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ..processes.exit_code import ExitCode, describe_exit
-from ..processes.process_table import MARK, kill_marked
-from .agent_order import AgentOrder
+from redflare_workers.processes.exit_code import ExitCode, describe_exit
+from redflare_workers.processes.process_table import MARK, kill_marked
+
+from .agent_process_args import AgentProcessArgs
 
 #: Seconds between two processes: doubled from the first to the last.
 _FIRST_PAUSE: Final = 1.0
@@ -39,7 +40,7 @@ Kind = Literal["started", "aborted", "died", "stopping", "ended"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ProcessEvent:
     """What happens to the process."""
 
     event: Kind
@@ -55,7 +56,7 @@ class AgentSupervisor:
         tell: called with all that happens.
     """
 
-    def __init__(self, order: AgentOrder, tell: Callable[[Told], object] = lambda told: None) -> None:
+    def __init__(self, order: AgentProcessArgs, tell: Callable[[ProcessEvent], object] = lambda told: None) -> None:
         self._order = order
         self._tell = tell
         #: Exit codes of processes that have ended, and negative: signals that this one got.
@@ -136,7 +137,7 @@ class AgentSupervisor:
                 os.killpg(process.pid, number)
 
     def _say(self, event: Kind, pid: int, text: str) -> None:
-        self._tell(Told(event=event, pid=pid, text=text))
+        self._tell(ProcessEvent(event=event, pid=pid, text=text))
 
     def __repr__(self) -> str:
         return f"<AgentSupervisor of {self._order.site}--{self._order.agent_id}>"

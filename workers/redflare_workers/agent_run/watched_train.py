@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..processes.exit_code import ExitCode
+from redflare_workers.processes.exit_code import ExitCode
 
 logger = logging.getLogger(__name__)
 

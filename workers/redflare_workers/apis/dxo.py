@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from redflare_broker.collection import from_plain, to_plain
-from redflare_broker.sealed import Sealed
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.wire.collection import from_plain, to_plain
 
 from .dxo_bytes import pack, unpack
 from .fl_constant import FLMetaKey
@@ -50,8 +50,8 @@ class DXO:
     """Data with its kind and meta.
 
     Args:
-        data_kind: one of ``DataKind``, or a word of the application's own.
-        data: a dict, or anything when the kind is APP_DEFINED; None becomes ``{}``. Instead of it a ``Sealed``, which
+        data_kind: one of ``DataKind``, or a word of the application's own. data: a dict, or anything when the kind is
+        APP_DEFINED; None becomes ``{}``. Instead of it a ``EncodedPayload``, which
             stands for such data to whoever only passes it on.
         meta: a dict of further properties; None becomes ``{}``.
 
@@ -75,7 +75,7 @@ class DXO:
         """What is wrong with this DXO, or ``""``."""
         if self.data is None:
             return "data is missing"
-        if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict | Sealed):
+        if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict | EncodedPayload):
             return f"data of kind {self.data_kind!s} must be a dict, but is {type(self.data).__name__}"
         if self.meta is not None and not isinstance(self.meta, dict):
             return f"meta must be a dict, but is {type(self.meta).__name__}"

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import orjson
 from redflare_broker.errors import DecodeError
-from redflare_broker.limits import CodecLimits
-from redflare_broker.sealed import Sealed, seal
+from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.wire.limits import CodecLimits
 
 _MAGIC: Final = "redflare-tree-1"
 
@@ -44,4 +44,4 @@ def unpack(data: bytes) -> Any:
     for size in sizes:
         parts.append(body[start : start + size])
         start += size
-    return Sealed(parts[0], tuple(parts[1:])).open()
+    return EncodedPayload(parts[0], tuple(parts[1:])).open()

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.keys import Keys
-from redflare_broker.settings import load_settings
-from redflare_broker.url import ServerUrl
+from redflare_broker.transport.url import ServerUrl
 
-from ..agent_run import AgentOrder, AgentSupervisor, Told
-from ..processes import ExitCode
+from redflare_workers.agent_run import AgentProcessArgs, AgentSupervisor, ProcessEvent
+from redflare_workers.processes import ExitCode
+
 from . import showing
 from .connecting import UNAVAILABLE, USAGE, fail
 from .running import Secure, Url, Workspace
@@ -88,7 +89,7 @@ def run(
     if check_only:
         keys = Keys(settings.namespace).link(fqcn)
         check(url, settings, fqcn, keys.heartbeat("agent"), closed=(keys.link, "agent_closed"), as_json=as_json)
-    order = AgentOrder(
+    order = AgentProcessArgs(
         train=function,
         url=url,
         site=site,
@@ -100,7 +101,7 @@ def run(
         stop_grace=stop_grace,
     )
 
-    def tell(told: Told) -> None:
+    def tell(told: ProcessEvent) -> None:
         if as_json:
             showing.print_json(asdict(told), lines=True)
         else:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.errors import ConfigError, RedflareError, Unavailable
-from redflare_broker.inspection import Inspector
+from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 NOT_FOUND: Final = 1
 USAGE: Final = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, NoReturn
 
 import typer
-from redflare_broker import wording
-from redflare_broker.dead_letters import DeadLetter, text
+from redflare_broker.link.dead_letters import DeadLetter, text
+from redflare_broker.util import humanize
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +49,7 @@ def list_letters(
         table = showing.table("Agent and letter", "Buried", "From", "Reason")
         for letter in letters:
             name = Text.assemble((letter.fqcn, "bold"), "\n", letter.id)
-            age = f"{wording.age((now[letter.fqcn] - letter.time_ms) / 1000)} ago"
+            age = f"{humanize.age((now[letter.fqcn] - letter.time_ms) / 1000)} ago"
             table.add_row(name, age, _origin(letter), Text(letter.reason))
         showing.console().print(table)
     else:
@@ -79,13 +79,13 @@ def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json
     console.print(Text(letter.reason, style="red"))
     cut = ", some of it was cut" if letter.truncated else ""
     console.print(
-        Text(f"from {letter.stream}, entry {letter.entry}, {wording.size(letter.nbytes)}{cut}\n", style="dim")
+        Text(f"from {letter.stream}, entry {letter.entry}, {humanize.size(letter.nbytes)}{cut}\n", style="dim")
     )
     fields = Table.grid(padding=(0, 2))
     fields.add_column(style="cyan", overflow="fold")
     fields.add_column(overflow="fold")
     for name, value in letter.fields:
-        rest = f" … {wording.size(len(value) - _LONGEST)} more" if len(value) > _LONGEST else ""
+        rest = f" … {humanize.size(len(value) - _LONGEST)} more" if len(value) > _LONGEST else ""
         fields.add_row(Text(text(name)), Text(text(value[:_LONGEST]) + rest))
     console.print(fields)
 

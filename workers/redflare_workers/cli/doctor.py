@@ -11,14 +11,14 @@ from rich.text import Text
 
 from . import showing
 from .connecting import Target, connected
-from .examination import Finding, Verdict, examine
+from .examination import CheckResult, Finding, examine
 
 _UNFIT: Final = 1
 EXIT_CODES: Final = (
     "Exit codes: 0 fit (there may be advice), 1 something must be changed, 2 wrong usage, 3 server unavailable or "
     "refusing the login, 130 Ctrl-C."
 )
-_MARKS: Final = {Verdict.OK: ("✓", "green"), Verdict.ADVICE: ("!", "yellow"), Verdict.BAD: ("✗", "red")}
+_MARKS: Final = {CheckResult.OK: ("✓", "green"), CheckResult.ADVICE: ("!", "yellow"), CheckResult.BAD: ("✗", "red")}
 
 
 @connected
@@ -54,7 +54,7 @@ def doctor(
     redflare doctor --json | jq -r '.findings[] | select(.verdict == "bad") | .remedy'
     """
     findings = list(examine(target.server, target.namespace, target.url, workspace))
-    fit = all(finding.verdict is not Verdict.BAD for finding in findings)
+    fit = all(finding.verdict is not CheckResult.BAD for finding in findings)
     if as_json:
         found = [finding.to_json() for finding in findings]
         showing.print_json({"url": target.server.url, "fit": fit, "findings": found})

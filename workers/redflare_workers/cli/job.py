@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from redflare_broker import wording
-from redflare_broker.job_record import JobRecord
-from redflare_broker.job_story import ClientTaskStory, JobStory, JobTask, SiteStory
+from redflare_broker.inspection.job_view import ClientTaskView, JobTask, JobView, SiteView
+from redflare_broker.job_store.record import JobRecord
+from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -30,7 +30,7 @@ app = typer.Typer(
 _NAMED = 8
 
 #: A job of the store, one that has begun, or both in one.
-Both = tuple[JobRecord | None, JobStory | None]
+Both = tuple[JobRecord | None, JobView | None]
 
 app.command("submit", epilog=EXIT_CODES)(job_submit.submit)
 
@@ -128,7 +128,7 @@ app.command("download", epilog=EXIT_CODES)(job_download.download)
 app.command("delete", epilog=EXIT_CODES)(job_end.delete)
 
 
-def _paired(records: Sequence[JobRecord], stories: Sequence[JobStory], server: str) -> list[Both]:
+def _paired(records: Sequence[JobRecord], stories: Sequence[JobView], server: str) -> list[Both]:
     """Each job once, with what the store says of it and what its own server does; those of the store first."""
     left = {story.fqcn: story for story in stories}
     both: list[Both] = [(record, left.pop(f"{server}.{record.id}", None)) for record in records]
@@ -143,7 +143,7 @@ def _open(job: Both) -> bool:
     return not record.finished if record else bool(story and story.runs)
 
 
-def _to_json(record: JobRecord | None, story: JobStory | None, server: str) -> dict[str, object]:
+def _to_json(record: JobRecord | None, story: JobView | None, server: str) -> dict[str, object]:
     if story:
         told = story.to_json()
     else:
@@ -160,7 +160,7 @@ def _to_json(record: JobRecord | None, story: JobStory | None, server: str) -> d
     return {**told, "record": record.to_json() if record else None}
 
 
-def _row(record: JobRecord | None, story: JobStory | None, moment: int, there: bool) -> list[Text | str]:
+def _row(record: JobRecord | None, story: JobView | None, moment: int, there: bool) -> list[Text | str]:
     sites = f"{story.connected}/{len(story.sites)}" if story and (not record or not record.finished) else ""
     tasks = str(len(story.tasks)) if story else ""
     if record is None:
@@ -170,13 +170,13 @@ def _row(record: JobRecord | None, story: JobStory | None, moment: int, there: b
     waits = waits_for(record, moment, server=there)
     if not waits and story and not record.finished:
         waits = story.waiting
-    age = wording.age((moment - record.changed) / 1000)
+    age = humanize.age((moment - record.changed) / 1000)
     status = Text.assemble(showing.status(record.status.removeprefix("FINISHED:")), (f" {age}", "dim"))
     name = Text.assemble((record.name, "bold"), "\n" if record.name else "", record.id)
     return [name, status, sites, tasks, Text(waits)]
 
 
-def _picture(job: JobStory) -> Group:
+def _picture(job: JobView) -> Group:
     parts: list[RenderableType] = [showing.job_line(job), _facts(job), Text()]
     if job.sites:
         parts += [_sites(job), Text()]
@@ -187,18 +187,18 @@ def _picture(job: JobStory) -> Group:
     return Group(*parts)
 
 
-def _facts(job: JobStory) -> Table:
+def _facts(job: JobView) -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
     server = Text.assemble(showing.side(job.server), f"  {job.server.place}" if job.server.place else "")
     facts.add_row("server", server)
     if job.run:
-        ago = wording.age((job.now - job.begun) / 1000)
+        ago = humanize.age((job.now - job.begun) / 1000)
         before = f", goes on from run {job.previous[:8]}" if job.began == "RESUMED" else ""
         facts.add_row("run", f"{job.run[:8]}, begun {ago} ago{before}")
     if job.started and job.began == "RESUMED":
-        facts.add_row("started", f"{wording.age((job.now - job.started) / 1000)} ago")
+        facts.add_row("started", f"{humanize.age((job.now - job.started) / 1000)} ago")
     if job.checkpoint:
         facts.add_row("checkpoint", str(job.checkpoint))
     facts.add_row("inbox", f"{job.inbox} {'message' if job.inbox == 1 else 'messages'} for the server")
@@ -207,35 +207,35 @@ def _facts(job: JobStory) -> Table:
     return facts
 
 
-def _sites(job: JobStory) -> Table:
+def _sites(job: JobView) -> Table:
     table = showing.table("Site", "", "Joined", "What it does", "Answered")
     for site in job.sites:
         place = f"\n{site.attendance.place}" if site.attendance.place else ""
         name = Text.assemble((site.name, "bold"), (place, "dim"))
-        joined = f"{wording.age((job.now - site.attendance.since_ms) / 1000)} ago"
+        joined = f"{humanize.age((job.now - site.attendance.since_ms) / 1000)} ago"
         table.add_row(name, showing.side(site.attendance), joined, _doing(site, job), str(site.answered))
     return table
 
 
-def _doing(site: SiteStory, job: JobStory) -> Text:
+def _doing(site: SiteView, job: JobView) -> Text:
     doing = []
     for _, name, share in site.has:
         often = f", sent {share.count} times" if share.count > 1 else ""
         brought = ", its result is at the server" if share.id in site.brings else ""
-        doing.append(f"has {name} for {wording.age(share.age)}{often}{brought}")
+        doing.append(f"has {name} for {humanize.age(share.age)}{often}{brought}")
     if site.asks_since:
-        doing.append(f"waits for a task for {wording.age((job.now - site.asks_since) / 1000)}")
+        doing.append(f"waits for a task for {humanize.age((job.now - site.asks_since) / 1000)}")
     return Text("\n".join(doing) or "-")
 
 
-def _tasks(job: JobStory) -> Iterator[RenderableType]:
+def _tasks(job: JobView) -> Iterator[RenderableType]:
     for task in job.tasks:
         left = task.timeout_left
-        ends = f", times out in {wording.age(left)}" if left is not None else ""
+        ends = f", times out in {humanize.age(left)}" if left is not None else ""
         yield Text.assemble((task.name, "bold"), " ", (task.root_id, "dim"))
-        yield _under(f"{_scheduled(task)} {wording.age(task.age)} ago{ends}")
+        yield _under(f"{_scheduled(task)} {humanize.age(task.age)} ago{ends}")
         for share in task.holders[:_NAMED]:
-            yield _under(f"{share.site} has it for {wording.age(share.age)}, as {share.id}")
+            yield _under(f"{share.site} has it for {humanize.age(share.age)}, as {share.id}")
         rest = len(task.holders) - _NAMED
         if rest > 0:
             yield _under(f"and {rest} more have it")
@@ -264,14 +264,14 @@ def _kind(task: JobTask) -> str:
 
 
 def _payload(task: JobTask) -> str:
-    said = f"data: {wording.size(task.size)}"
+    said = f"data: {humanize.size(task.size)}"
     if not task.blob:
         return f"{said} in its ledger"
-    there = "" if task.stored >= task.blob_bytes else f", of which {wording.size(task.stored)} are left"
+    there = "" if task.stored >= task.blob_bytes else f", of which {humanize.size(task.stored)} are left"
     return f"{said} in chunks {task.blob}{there}"
 
 
-def _shares(shares: Sequence[ClientTaskStory]) -> str:
+def _shares(shares: Sequence[ClientTaskView]) -> str:
     return _listed([share.site + (f" ({share.rc})" if share.rc not in ("", "OK") else "") for share in shares])
 
 
@@ -282,7 +282,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _ended(tasks: Sequence[JobTask]) -> Iterator[RenderableType]:
     for task in tasks:
-        status = showing.status(f"{task.status} {wording.age(task.age)} ago")
+        status = showing.status(f"{task.status} {humanize.age(task.age)} ago")
         yield Text.assemble((task.name, "bold"), " ", (task.root_id, "dim"), "  ", status)
-        took = wording.age((task.ended - task.scheduled) / 1000)
+        took = humanize.age((task.ended - task.scheduled) / 1000)
         yield _under(f"{_kind(task)}, took {took}, {len(task.answers)} of {len(task.client_tasks)} answered")

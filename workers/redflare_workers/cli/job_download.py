@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from redflare_broker.errors import BlobMissing
 
-from ..jobs import ArchiveError, safe_extract
+from redflare_workers.jobs import ArchiveError, safe_extract
+
 from . import showing
 from .connecting import NOT_FOUND, USAGE, Target, connected, fail
 from .stored_jobs import ServerName, StoredJob, need, store_of

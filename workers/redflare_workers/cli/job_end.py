@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 from redflare_broker.errors import JobUnfinished
-from redflare_broker.job_record import JobRecord
-from redflare_broker.job_store import whoami
+from redflare_broker.job_store.record import JobRecord
+from redflare_broker.job_store.store import whoami
 from rich.text import Text
 
 from . import showing

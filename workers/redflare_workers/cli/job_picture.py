@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from redflare_broker import wording
-from redflare_broker.job_record import JobRecord
+from redflare_broker.job_store.record import JobRecord
+from redflare_broker.util import humanize
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +33,7 @@ def waits_for(record: JobRecord, now: int, *, server: bool) -> str:
 
 def head(record: JobRecord, now: int) -> Text:
     """``job means 7c1e...  RUNNING for 3 min``."""
-    since = wording.age((now - record.changed) / 1000)
+    since = humanize.age((now - record.changed) / 1000)
     said = showing.status(f"{record.status} {since} ago" if record.finished else f"{record.status} for {since}")
     return Text.assemble("job ", (record.name or "(no name)", "bold"), " ", record.id, "  ", said)
 
@@ -57,15 +57,15 @@ def _facts(record: JobRecord, now: int, *, server: bool) -> Table:
     if waits := waits_for(record, now, server=server):
         facts.add_row("reason" if record.finished else "waits", Text(record.reason if record.finished else waits))
     if not record.finished and record.waiting and server:
-        facts.add_row("", f"for {wording.age((now - record.waiting.at) / 1000)}")
+        facts.add_row("", f"for {humanize.age((now - record.waiting.at) / 1000)}")
     if record.abort:
         facts.add_row("abort", Text(f"asked for {ago(now, record.abort)} by {record.abort_by}"))
     facts.add_row("submitted", Text(f"{showing.clock(record.submitted, day=True)} by {record.submitter}"))
     facts.add_row("needs", Text(_needs(record)))
     if record.archive:
-        facts.add_row("archive", wording.size(record.archive.nbytes))
+        facts.add_row("archive", humanize.size(record.archive.nbytes))
     if record.result:
-        text = f"{wording.size(record.result.nbytes)}; `redflare job download {record.id}` fetches it"
+        text = f"{humanize.size(record.result.nbytes)}; `redflare job download {record.id}` fetches it"
         facts.add_row("result", Text(text))
     return facts
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from redflare_broker.errors import JobExists
 
-from ..jobs import ArchiveError, JobDefinition, JobProblems, read_job
+from redflare_workers.jobs import ArchiveError, JobDefinition, JobProblems, read_job
+
 from . import showing
 from .connecting import NOT_FOUND, USAGE, Target, connected, fail
 from .job_watch import told_end, watch

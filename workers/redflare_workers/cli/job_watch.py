@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import typer
-from redflare_broker.job_record import COMPLETED, JobRecord, LogLine
-from redflare_broker.job_store import JobStore
+from redflare_broker.job_store.record import COMPLETED, JobRecord, LogLine
+from redflare_broker.job_store.store import JobStore
 from rich.text import Text
 
 from . import showing

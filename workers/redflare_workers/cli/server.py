@@ -47,7 +47,7 @@ def server(
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
     # what follows imports numpy
-    from ..server import ServerParent
+    from redflare_workers.server.parent.server_parent import ServerParent
 
     try:
         parent = ServerParent(

@@ -13,12 +13,12 @@ from typing import Annotated, Final, NoReturn
 
 import orjson
 import typer
-from redflare_broker import wording
-from redflare_broker.connection import Server
+from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, RedflareError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.replies import Reply
-from redflare_broker.settings import LinkSettings, load_settings
+from redflare_broker.transport.replies import RedisReply
+from redflare_broker.transport.server import Server
+from redflare_broker.util import humanize
 
 from . import showing
 from .connecting import NOT_FOUND, UNAVAILABLE, USAGE, fail
@@ -104,8 +104,8 @@ def _look(url: str, settings: LinkSettings) -> None:
     key = Keys(settings.namespace).agents
     with Server.connect(url, settings.connection) as server:
         try:
-            with server.borrow(key) as lane:
-                lane.call("PING")
+            with server.borrow(key) as connection:
+                connection.call("PING")
         except Unavailable as error:
             typer.echo(f"redflare: note: {str(error).rstrip('.')}; it is waited for", err=True)
 
@@ -129,8 +129,8 @@ def check(
         closed: key and field that are not 0 when it has said bye.
     """
     try:
-        with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as lane:
-            beat, left, bye = lane.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
+        with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
+            beat, left, bye = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
     except ConfigError as error:
         fail(str(error), USAGE)
     except RedflareError as error:
@@ -142,12 +142,12 @@ def check(
     if as_json:
         showing.print_json({"fqcn": fqcn, "connected": there, "beat_age": age})
     else:
-        said = "nothing is heard of it" if age is None else f"its last heartbeat was {wording.age(age)} ago"
+        said = "nothing is heard of it" if age is None else f"its last heartbeat was {humanize.age(age)} ago"
         typer.echo(f"{fqcn}: {said}")
     raise typer.Exit(0 if there else NOT_FOUND)
 
 
-def _age(beat: Reply, left: Reply) -> tuple[float | None, float]:
+def _age(beat: RedisReply, left: RedisReply) -> tuple[float | None, float]:
     """Seconds since a heartbeat, and between two of them; None: there is none."""
     try:
         facts = orjson.loads(beat if isinstance(beat, bytes) else b"")

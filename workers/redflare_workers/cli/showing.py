@@ -6,9 +6,9 @@ from typing import Annotated, Final, Protocol
 
 import orjson
 import typer
-from redflare_broker import wording
-from redflare_broker.job_story import JobStory
-from redflare_broker.presence import State
+from redflare_broker.inspection.job_view import JobView
+from redflare_broker.inspection.presence import PresenceState
+from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +17,7 @@ from rich.text import Text
 #: The option of every command that programs call.
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
 
-_MARKS: Final[dict[State, tuple[str, str]]] = {
+_MARKS: Final[dict[PresenceState, tuple[str, str]]] = {
     "connected": ("●", "green"),
     "silent": ("◐", "yellow"),
     "gone": ("○", "red"),
@@ -60,7 +60,7 @@ class Present(Protocol):
     """A side of a link, the server of a job, or a site of it."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> PresenceState: ...
 
     @property
     def beat_age(self) -> float | None: ...
@@ -93,7 +93,7 @@ def side(presence: Present) -> Text:
     mark, style = _MARKS[presence.state]
     said = Text.assemble((f"{mark} {presence.state}", style))
     if presence.beat_age is not None and presence.state != "left":
-        said.append(f" {wording.age(presence.beat_age)}", style="dim" if presence.connected else style)
+        said.append(f" {humanize.age(presence.beat_age)}", style="dim" if presence.connected else style)
     return said
 
 
@@ -105,14 +105,14 @@ def status(text: str) -> Text:
 
 def clock(ms: int, *, day: bool = False) -> str:
     """A moment in the local time of whoever looks: "10:15:02.123"."""
-    local = wording.moment(ms).astimezone()
+    local = humanize.moment(ms).astimezone()
     return local.strftime("%Y-%m-%d %H:%M:%S." if day else "%H:%M:%S.") + f"{ms % 1000:03d}"
 
 
-def job_line(job: JobStory) -> Text:
+def job_line(job: JobView) -> Text:
     """A job and what it waits for, unless its tasks say that: "job server.job-7  RUNNING for 3 min: waits for ..."."""
     said = job.waiting
     if job.runs:
         known = bool(job.tasks) and job.server.connected and job.connected
-        said = f"{job.status or 'NEW'} for {wording.age(job.age)}" + ("" if known else f": {said}")
+        said = f"{job.status or 'NEW'} for {humanize.age(job.age)}" + ("" if known else f": {said}")
     return Text.assemble("job ", (job.fqcn, "bold"), "  ", status(said))

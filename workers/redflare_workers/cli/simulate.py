@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from redflare_broker.errors import ConfigError, RedflareError
 
-from ..naming import beside, named
+from redflare_workers.util.object_reference import beside, named
+
 from . import showing
 from .connecting import USAGE, fail
 from .workflow_names import Workflow
 
 if TYPE_CHECKING:
-    from ..simulator import SimulationOutcome
-    from ..workflow import Controller
+    from redflare_workers.simulator import SimulationOutcome
+    from redflare_workers.workflow import Controller
 
 _FAILED: Final = 1
 _UNAVAILABLE: Final = 3
@@ -95,7 +96,7 @@ def simulate(
         typer.echo("stopped; every process has ended", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     except RedflareError as error:
-        from ..simulator import SimulationError
+        from redflare_workers.simulator import SimulationError
 
         fail(str(error), _FAILED if isinstance(error, SimulationError) else _UNAVAILABLE)
     from .simulation_report import as_numbers, report
@@ -131,7 +132,8 @@ def _controller(
     rounds: int,
     save: Path | None,
 ) -> Controller:
-    from ..workflow import Controller
+    from redflare_workers.workflow import Controller
+
     from .workflows import make_workflow
 
     if reference is None:
@@ -158,7 +160,8 @@ def _call(factory: Any, reference: str) -> Any:
 def _run(
     controller: Controller, train: Any, sites: int, processes: int | None, url: str | None, *, quiet: bool
 ) -> SimulationOutcome[Controller]:
-    from ..simulator import simulate as run
+    from redflare_workers.simulator import simulate as run
+
     from .simulation_display import SimulationDisplay
 
     with SimulationDisplay(sites, quiet=quiet) as display:

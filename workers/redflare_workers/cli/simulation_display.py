@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..simulator.progress import Progress as Snapshot
+from redflare_workers.simulator.progress import Progress as Snapshot
 
 
 class SimulationDisplay:

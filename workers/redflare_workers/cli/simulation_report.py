@@ -9,12 +9,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..simulator.progress import rounds_of
-from ..workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
+from redflare_workers.simulator.progress import rounds_of
+from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
+
 from . import showing
 
 if TYPE_CHECKING:
-    from ..simulator import SimulationOutcome
+    from redflare_workers.simulator import SimulationOutcome
 
 #: A matrix of more sites than this fits no terminal; its means are shown.
 _WIDEST: Final = 6

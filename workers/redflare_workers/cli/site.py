@@ -53,7 +53,8 @@ def site(
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
     # what follows imports numpy
-    from ..client import ClientEngine, Site, SiteArgs, load_site_settings
+    from redflare_workers.client.parent.client_engine import ClientEngine
+    from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
 
     try:
         client = Site(name=name, settings=load_site_settings(workspace))

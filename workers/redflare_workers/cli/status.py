@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import typer
-from redflare_broker import wording
-from redflare_broker.changes import ChangeFeed
 from redflare_broker.errors import Unavailable
-from redflare_broker.inspection import FederationStatus, LinkStatus
-from redflare_broker.job_story import JobStory
+from redflare_broker.inspection.federation import FederationStatus, LinkStatus
+from redflare_broker.inspection.job_view import JobView
+from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
+from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -85,7 +85,7 @@ def _watch(target: Target, as_json: bool) -> None:
 def _looks(target: Target) -> Iterator[FederationStatus | Unavailable]:
     """Look at once, and again whenever something has changed, for ever."""
     keys = target.inspector.keys
-    feed, is_open = ChangeFeed(target.server, keys.agents, [f"{target.namespace}:"]), False
+    feed, is_open = KeyspaceFeed(target.server, keys.agents, [f"{target.namespace}:"]), False
     try:
         while True:
             try:
@@ -103,7 +103,7 @@ def _looks(target: Target) -> Iterator[FederationStatus | Unavailable]:
             feed.close()
 
 
-def _pause(feed: ChangeFeed) -> None:
+def _pause(feed: KeyspaceFeed) -> None:
     """Until something changes, or it is time anyway; many changes at once are one."""
     started = time.monotonic()
     heard = feed.wait(_AT_LEAST_EVERY)
@@ -116,7 +116,7 @@ def _picture(found: FederationStatus) -> Group:
     if not found.links and not found.jobs:
         return Group(Text(f"no agent, no CJ and no job has been seen at {where}"))
     parts: list[RenderableType] = [*_jobs(found.jobs)]
-    payload = f"{wording.size(found.blob_bytes)} of payload in chunks"
+    payload = f"{humanize.size(found.blob_bytes)} of payload in chunks"
     if found.links:
         parts += [_sides(found.links), Text(), _tasks(found.links), Text()]
         agents = sum(link.agent.connected for link in found.links)
@@ -124,7 +124,7 @@ def _picture(found: FederationStatus) -> Group:
     return Group(*parts, Text(f"{payload}\n{where}", style="dim"))
 
 
-def _jobs(jobs: Sequence[JobStory]) -> Iterator[RenderableType]:
+def _jobs(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
     """A line for each server and its sites; for each job, and under it one for each task that stands."""
     for job in jobs:
         if "." not in job.fqcn:
@@ -134,13 +134,13 @@ def _jobs(jobs: Sequence[JobStory]) -> Iterator[RenderableType]:
         yield head
         for task in job.tasks if job.runs else ():
             yield Padding(
-                Text.assemble(task.name, " ", (task.root_id, "dim"), f"  {wording.age(task.age)}"), (0, 0, 0, 2)
+                Text.assemble(task.name, " ", (task.root_id, "dim"), f"  {humanize.age(task.age)}"), (0, 0, 0, 2)
             )
             yield Padding(Text(task.waiting), (0, 0, 0, 4))
         yield Text()
 
 
-def _server(server: JobStory) -> Group:
+def _server(server: JobView) -> Group:
     """A server, which has a roll of its sites, as a job has."""
     lines = [Text.assemble("server ", (server.fqcn, "bold"), "  ", showing.side(server.server))]
     lines += [Text.assemble("  site ", site.name, "  ", showing.side(site.attendance)) for site in server.sites]
@@ -151,7 +151,7 @@ def _sides(links: Sequence[LinkStatus]) -> Table:
     table = showing.table("Agent", "", "CJ", "T/R/D", "Payload")
     for link in links:
         queues = Text.assemble(f"{link.tasks}/{link.results}/", (str(link.dead), "red" if link.dead else ""))
-        payload = wording.size(link.blob_bytes) if link.blob_bytes else "-"
+        payload = humanize.size(link.blob_bytes) if link.blob_bytes else "-"
         table.add_row(Text(link.fqcn), showing.side(link.agent), showing.side(link.cj), queues, payload)
     return table
 

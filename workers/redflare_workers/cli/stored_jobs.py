@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import typer
-from redflare_broker import wording
-from redflare_broker.connection import ConnectionOptions, Server
 from redflare_broker.errors import RedflareError
-from redflare_broker.job_record import JobRecord
-from redflare_broker.job_store import JobStore
+from redflare_broker.inspection.redis_read import now_of
+from redflare_broker.job_store.record import JobRecord
+from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
-from redflare_broker.looking import now_of
+from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.util import humanize
 
 from .connecting import NOT_FOUND, USAGE, Connect, Target, fail
 
@@ -89,16 +89,16 @@ def need(store: JobStore, said: str) -> JobRecord:
 def server_there(target: Target, server: str) -> bool:
     """Whether the process of a server is heard of."""
     key = Keys(target.namespace).cell(server).heartbeat
-    with target.server.borrow(key) as lane:
-        return lane.call("GET", key) is not None
+    with target.server.borrow(key) as connection:
+        return connection.call("GET", key) is not None
 
 
 def now(target: Target) -> int:
     """Milliseconds by Redis's clock."""
-    with target.server.borrow(Keys(target.namespace).agents) as lane:
-        return now_of(lane.call("TIME"))
+    with target.server.borrow(Keys(target.namespace).agents) as connection:
+        return now_of(connection.call("TIME"))
 
 
 def ago(ms: int, since: int) -> str:
     """``3 min ago``."""
-    return f"{wording.age((ms - since) / 1000)} ago"
+    return f"{humanize.age((ms - since) / 1000)} ago"

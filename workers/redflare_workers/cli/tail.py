@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import typer
-from redflare_broker.tail import Tail
-from redflare_broker.tail_event import Kind, TailEvent
+from redflare_broker.inspection.tail import Tail
+from redflare_broker.inspection.tail_event import Kind, TailEvent
 from rich.text import Text
 
 from . import showing

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from redflare_broker import wording
-from redflare_broker.inspection import TaskView
-from redflare_broker.story import TaskStory
+from redflare_broker.inspection.federation import LinkTaskView
+from redflare_broker.inspection.task_view import TaskView
+from redflare_broker.util import humanize
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -55,7 +55,7 @@ def task(
             showing.console().print(_picture(view))
 
 
-def _picture(view: TaskView) -> Group:
+def _picture(view: LinkTaskView) -> Group:
     story = view.story
     title = Text.assemble((story.name or "(no name)", "bold"), " ", story.task_id, (f"  on {story.fqcn}", "dim"))
     facts = Table.grid(padding=(0, 2))
@@ -67,11 +67,11 @@ def _picture(view: TaskView) -> Group:
     for side in (view.agent, view.cj):
         facts.add_row(side.label, Text.assemble(showing.side(side), f"  {side.place}" if side.place else ""))
     if story.ttl_ms > 0:
-        facts.add_row("forgotten", f"in {wording.age(story.ttl_ms / 1000)}, unless it is renewed")
+        facts.add_row("forgotten", f"in {humanize.age(story.ttl_ms / 1000)}, unless it is renewed")
     return Group(title, showing.status(view.waiting), Text(), _moments(story), Text(), facts, Text())
 
 
-def _moments(story: TaskStory) -> Table:
+def _moments(story: TaskView) -> Table:
     steps = Table.grid(padding=(0, 2))
     steps.add_column(no_wrap=True)
     steps.add_column(style="dim", justify="right", no_wrap=True)
@@ -85,9 +85,9 @@ def _moments(story: TaskStory) -> Table:
 
 
 def _payload(size: int, blob: str, stored: int) -> str:
-    said = wording.size(size)
+    said = humanize.size(size)
     if not blob:
         return f"{said}, small enough for its stream entry"
     return (
-        f"{said}, {wording.size(stored)} of it in chunks that stand in Redis" if stored else f"{said}, chunks are gone"
+        f"{said}, {humanize.size(stored)} of it in chunks that stand in Redis" if stored else f"{said}, chunks are gone"
     )

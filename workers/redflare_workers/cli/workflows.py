@@ -6,8 +6,9 @@ from pathlib import Path
 
 from redflare_broker.errors import ConfigError
 
-from ..workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
-from ..workflow.model_store import InitialModel
+from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
+from redflare_workers.workflow.model_store import InitialModel
+
 from .workflow_names import Workflow
 
 

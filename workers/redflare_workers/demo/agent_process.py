@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.events import Emit, SiteChanged, State
-from redflare_workers.demo.kill_plan import KillPlan
-from redflare_workers.demo.processes import WatchedProcess
-from redflare_workers.demo.site_settings import SiteSettings
+from .data import Samples
+from .events import Emit, SiteActivity, SiteChanged
+from .kill_plan import KillPlan
+from .processes import WatchedProcess
+from .site_settings import DemoSiteSettings
 
 LOG_FILE = "agent.log"
 
@@ -27,7 +27,7 @@ class AgentProcess(WatchedProcess):
 
     def __init__(
         self,
-        settings: SiteSettings,
+        settings: DemoSiteSettings,
         samples: Samples,
         emit: Emit,
         plan: KillPlan | None = None,
@@ -40,14 +40,14 @@ class AgentProcess(WatchedProcess):
         self._on_halfway = on_halfway
 
     def _began(self, pid: int) -> None:
-        self._changed(pid, State.STARTING, 0)
+        self._changed(pid, SiteActivity.STARTING, 0)
 
     def _heard(self, pid: int, told: dict[str, Any]) -> None:
         match told["state"]:
             case "ready":
-                self._changed(pid, State.WAITING, self._round)
+                self._changed(pid, SiteActivity.WAITING, self._round)
             case "training":
-                self._changed(pid, State.TRAINING, self._round)
+                self._changed(pid, SiteActivity.TRAINING, self._round)
             case "halfway" if self._plan and self._plan.strikes(self.site, self._round):
                 self.kill()
             case "halfway":
@@ -56,7 +56,7 @@ class AgentProcess(WatchedProcess):
                 self._give_leave()
 
     def _ended(self, pid: int, *, killed: bool) -> None:
-        self._changed(pid, State.KILLED if killed else State.DIED, self._round)
+        self._changed(pid, SiteActivity.KILLED if killed else SiteActivity.DIED, self._round)
 
-    def _changed(self, pid: int, state: State, round_number: int) -> None:
+    def _changed(self, pid: int, state: SiteActivity, round_number: int) -> None:
         self._emit(SiteChanged(site=self.site, state=state, round_number=round_number, pid=pid))

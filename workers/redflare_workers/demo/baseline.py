@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.model import Weights, accuracy, copied, descend, generator
+from .data import Samples
+from .model import Weights, accuracy, copied, descend, generator
 
 
 def learning_curve(

@@ -9,17 +9,18 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from redflare_workers.client.client_job import ClientJob
-from redflare_workers.client.job_host import JobHost
-from redflare_workers.demo.job_settings import JobSettings
-from redflare_workers.demo.lifeline import Lifeline
-from redflare_workers.exchanger import IPCExchanger
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.ipc.exchanger import IPCExchanger
+
+from .job_settings import JobSettings
+from .lifeline import Lifeline
 
 
 def main() -> None:
     """Take part in the job until it ends, or the demo is gone."""
     settings = JobSettings.load(Path(sys.argv[1]))
-    host = JobHost("demo-sites", settings.job_id, redis_url=settings.url)
+    host = CellHost("demo-sites", settings.job_id, redis_url=settings.url)
     jobs = [
         ClientJob(
             site,

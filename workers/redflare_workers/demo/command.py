@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from redflare_workers.demo.events import Event
-from redflare_workers.demo.signals import stop_signals
+from .events import Event
+from .signals import stop_signals
 
 if TYPE_CHECKING:
-    from redflare_workers.demo.run import Options
+    from .run import DemoOptions
 
 
 def demo(
@@ -36,13 +36,13 @@ def demo(
     # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
     with stop_signals(events.put):
         try:
-            from redflare_workers.demo.run import Options  # this takes a moment, and no other command needs it
+            from .run import DemoOptions  # this takes a moment, and no other command needs it
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("redflare"):
                 raise
             typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
             raise typer.Exit(1) from None
-        options = Options(
+        options = DemoOptions(
             rounds=rounds,
             sites=sites,
             seed=seed,
@@ -55,18 +55,18 @@ def demo(
         _carry_out(options, events, json_file)
 
 
-def _carry_out(options: Options, events: SimpleQueue[Event], json_file: Path | None) -> None:
+def _carry_out(options: DemoOptions, events: SimpleQueue[Event], json_file: Path | None) -> None:
     from redflare_broker.errors import ConfigError, RedflareError
     from rich.console import Console
 
-    from redflare_workers.demo.display import Display
-    from redflare_workers.demo.errors import DemoError, DemoStopped
-    from redflare_workers.demo.report import report
-    from redflare_workers.demo.run import Run
+    from .display import Display
+    from .errors import DemoError, DemoStopped
+    from .report import report
+    from .run import DemoRun
 
     console = Console()
     try:
-        outcome = Run(options, events).carry_out(Display(console, options.rounds, kills=options.kill_agents))
+        outcome = DemoRun(options, events).carry_out(Display(console, options.rounds, kills=options.kill_agents))
     except DemoStopped as stopped:
         typer.echo("stopped; every process has ended", err=True)
         raise typer.Exit(128 + stopped.signal_number) from None

@@ -13,10 +13,10 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from redflare_broker.defs import MetaKey, TaskResult
+from redflare_broker.constants import MetaKey, TaskResult
 
-from redflare_workers.demo.data import CLASSES, HELD_OUT, SKEW, Samples, load_digits
-from redflare_workers.demo.model import Weights, accuracy, copied, descend, generator, initial
+from .data import CLASSES, HELD_OUT, SKEW, Samples, load_digits
+from .model import Weights, accuracy, copied, descend, generator, initial
 
 if TYPE_CHECKING:
     from redflare_agent import Task

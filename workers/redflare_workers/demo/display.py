@@ -12,25 +12,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.events import (
-    ComparisonBegan,
-    Event,
-    JobProcessEnded,
-    RoundEnded,
-    SiteAnswered,
-    SiteChanged,
-    State,
-)
-from redflare_workers.demo.sparkline import sparkline
+from .data import Samples
+from .events import ComparisonBegan, Event, JobProcessEnded, RoundEnded, SiteActivity, SiteAnswered, SiteChanged
+from .sparkline import sparkline
 
 STYLES = {
-    State.STARTING: "yellow",
-    State.WAITING: "dim",
-    State.TRAINING: "cyan",
-    State.KILLED: "bold white on red",
-    State.DIED: "bold red",
-    State.DONE: "green",
+    SiteActivity.STARTING: "yellow",
+    SiteActivity.WAITING: "dim",
+    SiteActivity.TRAINING: "cyan",
+    SiteActivity.KILLED: "bold white on red",
+    SiteActivity.DIED: "bold red",
+    SiteActivity.DONE: "green",
 }
 
 
@@ -42,7 +34,7 @@ class Row:
     digits: str = ""
     pid: int = 0
     round_number: int = 0
-    state: State = State.STARTING
+    state: SiteActivity = SiteActivity.STARTING
     loss: float | None = None
     accuracy: float | None = None
     seconds: float | None = None
@@ -92,7 +84,7 @@ class Display:
             case SiteAnswered(site=site):
                 self._rows[site] = replace(
                     self._rows[site],
-                    state=State.DONE,
+                    state=SiteActivity.DONE,
                     round_number=event.round_number,
                     loss=event.loss,
                     accuracy=event.accuracy,
@@ -110,10 +102,12 @@ class Display:
 
     def _site_changed(self, event: SiteChanged) -> None:
         row = self._rows[event.site]
-        if event.state is State.TRAINING:
+        if event.state is SiteActivity.TRAINING:
             self._note = "training"
-        killed = event.state is State.KILLED
-        succeeds = row.state is State.KILLED and event.state is State.STARTING  # seen for longer than an instant
+        killed = event.state is SiteActivity.KILLED
+        succeeds = (
+            row.state is SiteActivity.KILLED and event.state is SiteActivity.STARTING
+        )  # seen for longer than an instant
         self._rows[event.site] = replace(
             row,
             state=row.state if succeeds else event.state,
@@ -121,7 +115,7 @@ class Display:
             round_number=max(row.round_number, event.round_number),
             kills=row.kills + killed,
         )
-        if killed or event.state is State.DIED:
+        if killed or event.state is SiteActivity.DIED:
             how = "killed (SIGKILL) half-way through its training" if killed else "ended by itself"
             self._line(f"round {event.round_number:>3}  {event.site}: agent {event.pid} {how}; starting another")
 

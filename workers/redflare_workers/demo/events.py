@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class State(StrEnum):
+class SiteActivity(StrEnum):
     """What a site is doing."""
 
     STARTING = "starting"
@@ -23,7 +23,7 @@ class SiteChanged:
     """A site's agent process began something, or ended."""
 
     site: str
-    state: State
+    state: SiteActivity
     round_number: int  #: 0: before the first task
     pid: int
 

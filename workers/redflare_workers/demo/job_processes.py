@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.errors import DemoError
-from redflare_workers.demo.events import Emit, Failed, JobProcessEnded, RoundEnded, SiteAnswered, Trained
-from redflare_workers.demo.job_settings import JobSettings
-from redflare_workers.demo.processes import WatchedProcess
+from .data import Samples
+from .errors import DemoError
+from .events import Emit, Failed, JobProcessEnded, RoundEnded, SiteAnswered, Trained
+from .job_settings import JobSettings
+from .processes import WatchedProcess
 
 LOG_FILE = "process.log"
 
 
-class JobProcess(WatchedProcess):
+class DemoJobProcess(WatchedProcess):
     """One of the two."""
 
     def _began(self, pid: int) -> None:
@@ -26,7 +26,7 @@ class JobProcess(WatchedProcess):
         """It has nothing to tell."""
 
 
-class ClientJobsProcess(JobProcess):
+class ClientJobsProcess(DemoJobProcess):
     """The client jobs."""
 
     def __init__(self, settings: JobSettings, emit: Emit) -> None:
@@ -34,7 +34,7 @@ class ClientJobsProcess(JobProcess):
         super().__init__("the client jobs", command, settings.client_jobs_workspace / LOG_FILE, emit)
 
 
-class ServerProcess(JobProcess):
+class DemoServerProcess(DemoJobProcess):
     """The server, which tells of each result and of each round."""
 
     def __init__(self, settings: JobSettings, held_out: Samples, emit: Emit) -> None:

@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.site_settings import SAMPLES_FILE
+from .data import Samples
+from .site_settings import SAMPLES_FILE
 
 SETTINGS_FILE = "job.json"
 

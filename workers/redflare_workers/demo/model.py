@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from redflare_workers.demo.data import CLASSES, PIXELS, Samples
+from .data import CLASSES, PIXELS, Samples
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -26,7 +26,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class DemoOutcome:
     """Everything there is to show at the end."""
 
     seed: int

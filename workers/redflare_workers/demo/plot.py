@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redflare_workers.demo.outcome import POOLED, Curve, Outcome
+from .outcome import POOLED, Curve, DemoOutcome
 
 
-def draw(outcome: Outcome) -> None:
+def draw(outcome: DemoOutcome) -> None:
     """Write the PNG to ``outcome.plot``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and needed only here
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def draw(outcome: Outcome) -> None:
     figure.savefig(path)
 
 
-def _final(outcome: Outcome) -> list[float]:
+def _final(outcome: DemoOutcome) -> list[float]:
     """Final accuracies in the order of drawing."""
     return [curve.final for curve in (*outcome.alone, outcome.pooled, outcome.federated)]
 

@@ -17,9 +17,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from redflare_workers.demo.errors import DemoError
-from redflare_workers.demo.events import Emit, Failed
-from redflare_workers.one_thread import ONE_THREAD
+from redflare_workers.util.blas_env import ONE_THREAD
+
+from .errors import DemoError
+from .events import Emit, Failed
 
 #: A process that ends by itself this often, and gets no further in between, is not started again.
 MOST_DEATHS = 3

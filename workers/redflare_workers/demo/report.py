@@ -6,11 +6,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from redflare_workers.demo.outcome import Curve, Outcome
-from redflare_workers.demo.sparkline import sparkline
+from .outcome import Curve, DemoOutcome
+from .sparkline import sparkline
 
 
-def report(outcome: Outcome, console: Console) -> None:
+def report(outcome: DemoOutcome, console: Console) -> None:
     """Print it."""
     table = Table(
         title=f"Accuracy on {outcome.held_out} held-out images",

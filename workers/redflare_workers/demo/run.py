@@ -11,32 +11,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.preflight import check
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.runtime.preflight import check
+from redflare_broker.transport.server import Server
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from redflare_workers.demo.agent_process import AgentProcess
-from redflare_workers.demo.baseline import learning_curve
-from redflare_workers.demo.data import Samples, Split, load_split
-from redflare_workers.demo.display import Display
-from redflare_workers.demo.errors import DemoStopped
-from redflare_workers.demo.events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
-from redflare_workers.demo.job_processes import ClientJobsProcess, ServerProcess
-from redflare_workers.demo.job_settings import JobSettings
-from redflare_workers.demo.kill_plan import KillPlan, ServerKillPlan
-from redflare_workers.demo.model import STEPS, Weights, fingerprint, initial
-from redflare_workers.demo.outcome import FEDERATED, POOLED, Curve, Outcome
-from redflare_workers.demo.plot import draw
-from redflare_workers.demo.processes import WatchedProcess
-from redflare_workers.demo.site_settings import SiteSettings
 from redflare_workers.workflow.model_store import ModelStore
+
+from .agent_process import AgentProcess
+from .baseline import learning_curve
+from .data import Samples, Split, load_split
+from .display import Display
+from .errors import DemoStopped
+from .events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
+from .job_processes import ClientJobsProcess, DemoServerProcess
+from .job_settings import JobSettings
+from .kill_plan import KillPlan, ServerKillPlan
+from .model import STEPS, Weights, fingerprint, initial
+from .outcome import FEDERATED, POOLED, Curve, DemoOutcome
+from .plot import draw
+from .processes import WatchedProcess
+from .site_settings import DemoSiteSettings
 
 PLOT_FILE = "accuracy.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class DemoOptions:
     """What can be chosen."""
 
     rounds: int
@@ -49,7 +50,7 @@ class Options:
     began: float  #: time.monotonic() at the beginning
 
 
-class Run:
+class DemoRun:
     """A run; ``carry_out`` may be called once.
 
     Args:
@@ -57,18 +58,18 @@ class Run:
         events: what happens, read here only; signals may be in it already.
     """
 
-    def __init__(self, options: Options, events: SimpleQueue[Event]) -> None:
+    def __init__(self, options: DemoOptions, events: SimpleQueue[Event]) -> None:
         self._options = options
         self._events = events
         self._stop = threading.Event()
         self._plan = KillPlan([f"site-{n}" for n in range(1, options.sites + 1)]) if options.kill_agents else None
         self._server_plan = ServerKillPlan() if options.kill_server else None
         self._processes: list[WatchedProcess] = []
-        self._server: ServerProcess | None = None
+        self._server: DemoServerProcess | None = None
         self._comparing: threading.Thread | None = None
-        self._outcome: Outcome | None = None
+        self._outcome: DemoOutcome | None = None
 
-    def carry_out(self, display: Display) -> Outcome:
+    def carry_out(self, display: Display) -> DemoOutcome:
         """Train, compare, draw.
 
         Raises:
@@ -104,11 +105,11 @@ class Run:
             seed=options.seed,
             scratch=scratch,
         )
-        self._server = ServerProcess(job, split.held_out, self._events.put)
+        self._server = DemoServerProcess(job, split.held_out, self._events.put)
         self._start(self._server)
         self._start(ClientJobsProcess(job, self._events.put))
         for index, (site, samples) in enumerate(split.sites.items(), start=1):
-            settings = SiteSettings(
+            settings = DemoSiteSettings(
                 url=url,
                 site=site,
                 agent_id=job.job_id,
@@ -191,7 +192,7 @@ class Run:
 
     def _conclude(self, split: Split, model: Weights, federated: Curve, others: list[Curve]) -> None:
         *alone, pooled = others
-        outcome = Outcome(
+        outcome = DemoOutcome(
             seed=self._options.seed,
             rounds=self._options.rounds,
             steps=self._options.rounds * STEPS,

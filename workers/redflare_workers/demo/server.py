@@ -14,15 +14,16 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.scheduling_spec import Targets
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.job_settings import JobSettings
-from redflare_workers.demo.lifeline import Lifeline
-from redflare_workers.demo.model import accuracy, initial
-from redflare_workers.demo.site_settings import SAMPLES_FILE
-from redflare_workers.server.server_job import ServerJob
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.fedavg import FedAvg
 from redflare_workers.workflow.model_tree import Model
 from redflare_workers.workflow.model_update import update_of
+
+from .data import Samples
+from .job_settings import JobSettings
+from .lifeline import Lifeline
+from .model import accuracy, initial
+from .site_settings import SAMPLES_FILE
 
 
 class ShownFedAvg(FedAvg):

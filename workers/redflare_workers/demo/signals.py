@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from redflare_workers.demo.events import Emit, Signalled
+from .events import Emit, Signalled
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

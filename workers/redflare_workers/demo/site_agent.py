@@ -11,13 +11,13 @@ from pathlib import Path
 
 from redflare_agent import IPCAgent, MetaKey, Task, TaskResult
 
-from redflare_workers.demo.data import Samples
-from redflare_workers.demo.lifeline import Lifeline
-from redflare_workers.demo.model import STEPS, copied, descend, generator
-from redflare_workers.demo.site_settings import SAMPLES_FILE, SiteSettings
+from .data import Samples
+from .lifeline import Lifeline
+from .model import STEPS, copied, descend, generator
+from .site_settings import SAMPLES_FILE, DemoSiteSettings
 
 
-def train(task: Task, samples: Samples, settings: SiteSettings, lifeline: Lifeline) -> TaskResult:
+def train(task: Task, samples: Samples, settings: DemoSiteSettings, lifeline: Lifeline) -> TaskResult:
     """One round: begin with the weights that came, take ``STEPS`` steps on this site's data, and answer."""
     round_number = task.meta[MetaKey.CURRENT_ROUND] + 1  # people count from 1
     lifeline.tell("training", round_number)
@@ -37,7 +37,7 @@ def train(task: Task, samples: Samples, settings: SiteSettings, lifeline: Lifeli
 def main() -> None:
     """Take tasks until the demo says goodbye or is gone."""
     workspace = Path(sys.argv[1])
-    settings = SiteSettings.load(workspace)
+    settings = DemoSiteSettings.load(workspace)
     samples = Samples.load(workspace / SAMPLES_FILE)
     agent = IPCAgent(settings.url, settings.site, settings.agent_id, str(workspace))
     with Lifeline(agent.stop, settings.scratch) as lifeline, agent:

@@ -7,14 +7,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from redflare_workers.demo.data import Samples
+from .data import Samples
 
 SETTINGS_FILE = "site.json"
 SAMPLES_FILE = "samples.npz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteSettings:
+class DemoSiteSettings:
     """Everything an agent needs to know; it stands in a file, because a URL may hold a password."""
 
     url: str
@@ -38,6 +38,6 @@ class SiteSettings:
         return [sys.executable, "-m", "redflare_workers.demo.site_agent", str(self.workspace)]
 
     @classmethod
-    def load(cls, workspace: Path) -> SiteSettings:
+    def load(cls, workspace: Path) -> DemoSiteSettings:
         """Read what ``prepare`` wrote."""
         return cls(**json.loads((workspace / SETTINGS_FILE).read_text()))

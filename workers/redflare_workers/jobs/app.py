@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..apis.executor import Executor
-from ..apis.filter import Filter
-from ..workflow.controller import Controller
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.workflow.controller import Controller
+
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
 from .components import ComponentBuilder, Scope
 from .config_file import find_config, load_config

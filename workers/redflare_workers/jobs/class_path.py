@@ -10,7 +10,7 @@ from typing import Any, Final
 from .words import did_you_mean
 
 #: What of redflare may be named in a job: its components, and nothing that starts processes or opens connections.
-SHIPPED: Final = ("redflare_workers.apis.*", "redflare_workers.exchanger.*", "redflare_workers.workflow.*")
+SHIPPED: Final = ("redflare_workers.apis.*", "redflare_workers.ipc.exchanger.*", "redflare_workers.workflow.*")
 OWN: Final = "redflare_workers."
 
 #: Classes that a config may give by ``name`` alone.
@@ -19,7 +19,7 @@ BY_NAME: Final = {
     "Cyclic": "redflare_workers.workflow.Cyclic",
     "FedAvg": "redflare_workers.workflow.FedAvg",
     "FedBuff": "redflare_workers.workflow.FedBuff",
-    "IPCExchanger": "redflare_workers.exchanger.IPCExchanger",
+    "IPCExchanger": "redflare_workers.ipc.exchanger.IPCExchanger",
 }
 
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)

@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
-from ..apis.executor import Executor
-from ..apis.filter import Filter
-from ..workflow.controller import Controller
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.workflow.controller import Controller
+
 from .job_folder import JobDefinition, define_job
 from .job_meta import ALL_SITES, SERVER
 from .source_of import sources_of

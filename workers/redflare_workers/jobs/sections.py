@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..apis.executor import Executor
-from ..apis.filter import Filter
-from ..workflow.controller import Controller
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.workflow.controller import Controller
+
 from .app_config import ComponentSpec, SideConfig
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
-from ..apis.filter import Filter
-from ..apis.fl_constant import FLContextKey
-from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
+from redflare_workers.apis.filter import Filter
+from redflare_workers.apis.fl_constant import FLContextKey
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
 
 
 class TaskFilter(Filter):

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from redflare_broker.cell.request import HandlerResult, Request
 from redflare_broker.errors import BlobMissing, RedflareError
-from redflare_broker.request import Answer, Request
 
-from ..apis.fl_component import FLComponent
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from ..shareable_message import from_message, to_message
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.protocol.shareable_codec import from_message, to_message
+
 from .post import Post, Replies, checked_targets, outgoing
 from .wire import AUX, MESSAGE, SEND, TOPIC
 
@@ -77,7 +78,7 @@ class AuxRunner(FLComponent):
             reply.set_cookie_jar(jar)
         return reply
 
-    def on_request(self, request: Request) -> Answer:
+    def on_request(self, request: Request) -> HandlerResult:
         """Deal with a message that came to the cell."""
         topic, carried = request.meta.get(TOPIC), request.meta.get(MESSAGE)
         with self._engine.new_context() as fl_ctx:

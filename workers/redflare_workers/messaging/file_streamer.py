@@ -9,10 +9,10 @@ import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from ..apis.streaming import (
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.apis.streaming import (
     ConsumedCallback,
     ConsumerFactory,
     ObjectConsumer,

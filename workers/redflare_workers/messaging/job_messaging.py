@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
-from ..apis.streaming import (
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.streaming import (
     ConsumedCallback,
     ConsumerFactory,
     ObjectProducer,
@@ -16,6 +16,7 @@ from ..apis.streaming import (
     StreamContext,
     StreamDoneCallback,
 )
+
 from .aux_runner import AuxMessageHandler
 from .messenger import Messenger
 

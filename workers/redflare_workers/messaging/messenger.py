@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from redflare_broker.cell import Answer, Cell, Request
+from redflare_broker.cell.cell import Cell, HandlerResult, Request
 
 from .aux_runner import AuxRunner, ContextMaker
 from .object_streamer import ObjectStreamer
@@ -57,7 +57,7 @@ class Messenger:
 
     # -- from the switchboard ------------------------------------------------------------------------------------------
 
-    def on_request(self, request: Request) -> Answer:
+    def on_request(self, request: Request) -> HandlerResult:
         """Deal with what came to the cell for this engine; as a handler of the cell's."""
         return self.aux.on_request(request) if request.channel == AUX else self.streamer.on_request(request)
 

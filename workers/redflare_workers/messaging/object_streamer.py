@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from redflare_broker.request import Answer, Request
+from redflare_broker.cell.request import HandlerResult, Request
 
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.streaming import (
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.streaming import (
     ConsumedCallback,
     ConsumerFactory,
     ObjectProducer,
@@ -26,10 +26,11 @@ from ..apis.streaming import (
     StreamContextKey,
     StreamDoneCallback,
 )
+
 from .aux_runner import ContextMaker
 from .outgoing_stream import OutgoingStream
 from .post import Post, checked_targets
-from .stream_desk import StreamDesk
+from .stream_receiver import StreamReceiver
 from .stream_session import END_RESULT, Processing
 from .wire import OBJECT
 
@@ -49,7 +50,7 @@ class ObjectStreamer:
 
     def __init__(self, engine: ContextMaker, post: Post) -> None:
         self._post = post
-        self._desk = StreamDesk(engine, post)
+        self._desk = StreamReceiver(engine, post)
         self._guard = threading.Lock()
         self._outgoing: set[OutgoingStream] = set()
         self._closed = False
@@ -152,9 +153,11 @@ class ObjectStreamer:
             stream.stop()
         self._desk.close()
 
-    def on_request(self, request: Request) -> Answer:
+    def on_request(self, request: Request) -> HandlerResult:
         """Deal with what came to the cell."""
-        handle: Callable[[Request], Answer] = self._desk.on_object if request.topic == OBJECT else self._desk.on_end
+        handle: Callable[[Request], HandlerResult] = (
+            self._desk.on_object if request.topic == OBJECT else self._desk.on_end
+        )
         return handle(request)
 
     def __repr__(self) -> str:

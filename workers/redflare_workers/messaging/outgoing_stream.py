@@ -9,13 +9,20 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
+from redflare_broker.cell.multicast import Multicast
 from redflare_broker.errors import RedflareError
-from redflare_broker.multicast import Multicast
 
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from ..apis.streaming import ObjectProducer, ProgressCallback, StreamContext, StreamContextKey, StreamProgress
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.apis.streaming import (
+    ObjectProducer,
+    ProgressCallback,
+    StreamContext,
+    StreamContextKey,
+    StreamProgress,
+)
+
 from .post import Post, Replies, is_triggered, outgoing, watching
 from .stream_session import CONTEXT, GRANTED
 from .wire import CHANNEL, END, OBJECT, RC, SEQ, STREAM, STREAM_ID, TOPIC, WINDOW
@@ -35,7 +42,7 @@ _OF_RECEIVER: Final = frozenset({StreamContextKey.RC, StreamContextKey.END_STREA
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Flight:
+class _UnacknowledgedObject:
     """An object that is on its way."""
 
     replies: Replies
@@ -81,7 +88,7 @@ class OutgoingStream:
         self._abort_signal = fl_ctx.get_run_abort_signal()
         self._changed = threading.Condition()
         self._stopped = False
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[_UnacknowledgedObject] = deque()
         self._sent = 0
         self._answered = 0
         self._nbytes = 0
@@ -160,12 +167,12 @@ class OutgoingStream:
             meta[TOPIC] = self._context[StreamContextKey.TOPIC]
             meta[WINDOW] = self._window
         replies = Replies(self._fqcns, self._changed)
-        flight = _Flight(replies=replies, timeout=timeout, nbytes=_size(message), since=time.monotonic())
+        flight = _UnacknowledgedObject(replies=replies, timeout=timeout, nbytes=_size(message), since=time.monotonic())
         self._flights.append(flight)
         self._sent += 1
         flight.asked = self._post.ask(STREAM, OBJECT, self._fqcns, meta, message, replies)
 
-    def _wait(self, flight: _Flight) -> None:
+    def _wait(self, flight: _UnacknowledgedObject) -> None:
         """Wait until all targets have answered, or will not any more."""
         while True:
             with self._changed:
@@ -186,16 +193,16 @@ class OutgoingStream:
                 text = f"{name} did not answer an object of stream {self._id} within {flight.timeout:g} s"
                 flight.replies.put(name, make_reply(ReturnCode.TIMEOUT, {ReservedHeaderKey.ERROR: text}))
 
-    def _last_answer(self, flight: _Flight, name: str) -> float:
+    def _last_answer(self, flight: _UnacknowledgedObject, name: str) -> float:
         return max(flight.since, self._heard.get(name, 0.0))
 
-    def _due(self, flight: _Flight, name: str) -> float:
+    def _due(self, flight: _UnacknowledgedObject, name: str) -> float:
         """When a target that does not answer counts as lost; what is still being written has more time."""
         written = flight.asked is None or flight.asked.is_written(name)
         due = self._last_answer(flight, name) + (flight.timeout if written else max(_PATIENCE, flight.timeout))
         return max(due, self._excused.get(name, 0.0))
 
-    def _excuse(self, name: str, flight: _Flight) -> float:
+    def _excuse(self, name: str, flight: _UnacknowledgedObject) -> float:
         """Seconds that a target that is late has still, because it was cut off from Redis, or we were; 0: it is lost.
 
         Whether it is cut off shows in its heartbeat: is there one since it is late? Then it is only slow. One that is
@@ -225,7 +232,7 @@ class OutgoingStream:
         del self._late[name]
         return max(flight.timeout, _BACK)
 
-    def _account(self, flight: _Flight, replies: dict[str, Shareable]) -> None:
+    def _account(self, flight: _UnacknowledgedObject, replies: dict[str, Shareable]) -> None:
         now = time.monotonic()
         self._heard.update(dict.fromkeys(self._fqcns, now))
         self._late.clear()

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from redflare_broker.cell import Cell
+from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.multicast import Multicast
+from redflare_broker.cell.request import Reply, ReplyCode
 from redflare_broker.errors import EncodeError, RedflareError
-from redflare_broker.multicast import Multicast
-from redflare_broker.request import Reply, ReplyCode
 
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
-from ..apis.signal import Signal
-from ..shareable_message import from_message, to_message
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
+from redflare_workers.apis.signal import Signal
+from redflare_workers.protocol.shareable_codec import from_message, to_message
+
 from .wire import MESSAGE, TO
 
 logger = logging.getLogger(__name__)

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from redflare_broker.cell.request import ReplyCode, Request
 from redflare_broker.errors import BlobMissing, RedflareError
-from redflare_broker.request import ReplyCode, Request
 
-from ..apis.fl_constant import ReturnCode
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from ..apis.signal import Signal
-from ..apis.streaming import (
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.streaming import (
     ConsumedCallback,
     ConsumerFactory,
     ObjectConsumer,
@@ -28,7 +28,8 @@ from ..apis.streaming import (
     StreamContextKey,
     StreamDoneCallback,
 )
-from ..shareable_message import from_message, to_message
+from redflare_workers.protocol.shareable_codec import from_message, to_message
+
 from .aux_runner import ContextMaker, peer_context
 from .wire import MESSAGE
 

@@ -7,11 +7,12 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from redflare_broker.cell import LATER, Answer, Cell, ReplyCode, Request
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.errors import BlobMissing
-from redflare_broker.pool import Pool
+from redflare_broker.util.thread_pool import ElasticThreadPool
 
-from ..apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_constant import ReturnCode
+
 from .wire import AUX, STREAM, TO
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Switchboard:
                 raise ValueError(f"{name!r} is connected to cell {self.cell.fqcn} already; names must differ")
             early = self._expected.pop(name, [])
         if early:
-            pool = Pool(f"redflare-early-{name}")
+            pool = ElasticThreadPool(f"redflare-early-{name}")
             for request in early:
                 pool.submit(partial(_deal, messenger, request))
             # it runs what was submitted, and ends
@@ -66,7 +67,7 @@ class Switchboard:
         with self._guard:
             return name in self._connected or name in self._expected
 
-    def _on_request(self, request: Request) -> Answer:
+    def _on_request(self, request: Request) -> HandlerResult:
         name = request.meta.get(TO)
         with self._guard:
             messenger = self._connected.get(name) if isinstance(name, str) else None

@@ -17,21 +17,22 @@ from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReturnCode, Shareable, make_reply
 from nvflare.apis.signal import Signal
+from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
+from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import EncodeError, RedflareError
-from redflare_broker.exchange import Outcome
-from redflare_broker.link_address import LINK_FILE, LinkAddress, load_address
-from redflare_broker.scripts import ACCEPTED
-from redflare_broker.settings import LinkSettings, load_settings
+from redflare_broker.link.exchange import ExchangeOutcome
+from redflare_broker.scripts.link_scripts import ACCEPTED
 
-from ..link_holder import LinkHolder
-from ..translation import agent_id_of, problem_of
+from redflare_workers.ipc.agent_executor import AgentExecutor
+from redflare_workers.ipc.translation import agent_id_of, problem_of
+
 from .translation import plain_data, reply_of, task_meta
 
 #: Folder of a site's own settings, inside NVFlare's folder for such (``local``).
 SITE_FOLDER: Final = "redflare"
 
 
-class RedisExchanger(LinkHolder, Executor):
+class RedisExchanger(AgentExecutor, Executor):
     """Hands the tasks of an NVFlare job to one agent and waits for its results.
 
     It begins at START_RUN and says bye at END_RUN. The arguments up to ``agent_id`` are those of NVFlare's class.
@@ -70,7 +71,7 @@ class RedisExchanger(LinkHolder, Executor):
         client: Any = None,
     ) -> None:
         Executor.__init__(self)
-        LinkHolder.__init__(
+        AgentExecutor.__init__(
             self,
             agent_id=agent_id,
             site_name=None,
@@ -187,7 +188,7 @@ class RedisExchanger(LinkHolder, Executor):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         return self._reply(outcome, dxo, task_name, fl_ctx)
 
-    def _reply(self, outcome: Outcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
+    def _reply(self, outcome: ExchangeOutcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
         if problem := problem_of(outcome):
             self.log_error(fl_ctx, f"task {task_name!r}: {problem}")
         elif outcome.status != ACCEPTED:

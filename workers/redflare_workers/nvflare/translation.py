@@ -8,11 +8,11 @@ from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
-from redflare_broker.collection import from_plain, to_plain
-from redflare_broker.defs import MetaKey
-from redflare_broker.exchange import Outcome
+from redflare_broker.constants import MetaKey
+from redflare_broker.link.exchange import ExchangeOutcome
+from redflare_broker.wire.collection import from_plain, to_plain
 
-from ..translation import code_of
+from redflare_workers.ipc.translation import code_of
 
 #: What an agent finds in the meta of a task, and the header of the Shareable it is from.
 _HEADERS: Final = (
@@ -39,7 +39,7 @@ def plain_data(dxo: DXO) -> Any:
     return to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO)
 
 
-def reply_of(outcome: Outcome, dxo: DXO) -> Shareable:
+def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
     """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none.
 
     Raises:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from ..one_thread import ONE_THREAD
+from redflare_workers.util.blas_env import ONE_THREAD
+
 from .exit_code import describe_exit
 from .process_table import MARK, kill_group, kill_marked, start_time, wait_gone
 

@@ -1,8 +1,6 @@
-"""The server's side of a job: a controller, and what serves the sites that take part."""
+"""The server's two programs, which share nothing but messages: the parent (SP) and one process for each job (SJ).
 
-from __future__ import annotations
+Way in: ``parent.server_parent.ServerParent`` and ``job.server_job.ServerJob``.
 
-from .server_job import ServerJob
-from .server_parent import ServerParent
-
-__all__ = ["ServerJob", "ServerParent"]
+May not import: anything of ``client``.
+"""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..job_outcome import COMPLETED
-from ..workflow.controller import Controller
+from redflare_workers.protocol.job_outcome import COMPLETED
+from redflare_workers.workflow.controller import Controller
 
 C = TypeVar("C", bound=Controller)
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Controller)
 class SimulationOutcome(Generic[C]):
     """How a simulation ended."""
 
-    #: ``FINISHED:COMPLETED``, or as the job ended otherwise; see ``redflare_workers.job_outcome``.
+    #: ``FINISHED:COMPLETED``, or as the job ended otherwise; see ``redflare_workers.protocol.job_outcome``.
     status: str
     #: Why, where the status does not say it all.
     reason: str

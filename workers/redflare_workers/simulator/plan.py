@@ -12,7 +12,7 @@ from redflare_broker.fqcn import FQCN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SimulationPlan:
     """Checked arguments."""
 
     job_id: str
@@ -26,7 +26,7 @@ class Plan:
         return tuple(site for part in self.parts for site in part)
 
 
-def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | None) -> Plan:
+def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | None) -> SimulationPlan:
     """Check the arguments and fill in what was left out.
 
     Raises:
@@ -42,7 +42,7 @@ def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | N
         raise ConfigError(f"processes must be 0 (threads of this process) or more, but is {processes}")
     processes = min(processes, len(names))
     job_id = FQCN.check_segment(job_id or f"sim-{secrets.token_hex(4)}", "job_id")
-    return Plan(job_id=job_id, parts=divide(names, max(processes, 1)), processes=processes)
+    return SimulationPlan(job_id=job_id, parts=divide(names, max(processes, 1)), processes=processes)
 
 
 def divide(names: Sequence[str], parts: int) -> tuple[tuple[str, ...], ...]:

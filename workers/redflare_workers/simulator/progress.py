@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..apis.event_type import EventType
-from ..apis.fl_component import FLComponent
-from ..apis.fl_context import FLContext
-from ..workflow.controller import Controller
+from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.workflow.controller import Controller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

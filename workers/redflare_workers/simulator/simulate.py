@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
-from ..workflow.controller import Controller
+from redflare_workers.workflow.controller import Controller
+
 from .outcome import SimulationOutcome
 from .plan import make_plan
 from .progress import OnProgress
 from .simulation import Simulation
 
 if TYPE_CHECKING:
-    from .work_order import Train
+    from .site_process_args import Train
 
 C = TypeVar("C", bound=Controller)
 

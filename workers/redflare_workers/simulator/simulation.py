@@ -12,25 +12,26 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
-from redflare_broker.connection import Server
-from redflare_broker.embedded import EmbeddedServer
-from redflare_broker.preflight import check
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.runtime.preflight import check
+from redflare_broker.transport.server import Server
 
-from ..job_outcome import JobOutcome
-from ..server.server_job import ServerJob
-from ..workflow.controller import Controller
+from redflare_workers.protocol.job_outcome import JobOutcome
+from redflare_workers.server.job.server_job import ServerJob
+from redflare_workers.workflow.controller import Controller
+
 from .errors import SimulationError
 from .interrupts import interrupts_to
 from .outcome import SimulationOutcome
-from .plan import Plan
+from .plan import SimulationPlan
 from .progress import OnProgress, ProgressCounter
 from .site_process import SiteProcess
+from .site_process_args import SiteProcessArgs, check_not_importing
 from .sites import Sites
-from .work_order import WorkOrder, check_not_importing
 
 if TYPE_CHECKING:
-    from .work_order import Train
+    from .site_process_args import Train
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ _HEED_WITHIN: Final = 10.0
 class Simulation(Generic[C]):
     """One simulation; a context manager that is used once."""
 
-    def __init__(self, plan: Plan, controller: C, train: Train, url: str | None, settings: LinkSettings) -> None:
+    def __init__(
+        self, plan: SimulationPlan, controller: C, train: Train, url: str | None, settings: LinkSettings
+    ) -> None:
         check_not_importing()
         if not isinstance(controller, Controller):
             raise TypeError(f"controller must be a Controller, but is a {type(controller).__name__}")
@@ -143,9 +146,9 @@ class Simulation(Generic[C]):
                 self._local = Sites(order, self._on_failure)
                 self._local.start()
 
-    def _order(self, name: str, sites: tuple[str, ...]) -> WorkOrder:
+    def _order(self, name: str, sites: tuple[str, ...]) -> SiteProcessArgs:
         assert self._url is not None
-        return WorkOrder(
+        return SiteProcessArgs(
             name=name,
             url=self._url,
             job_id=self._plan.job_id,

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from redflare_agent import IPCAgent, Task, TaskResult, serve
-from redflare_broker.settings import LinkSettings
+from redflare_broker.config.settings import LinkSettings
 
 if TYPE_CHECKING:
-    from .work_order import Train
+    from .site_process_args import Train
 
 logger = logging.getLogger(__name__)
 

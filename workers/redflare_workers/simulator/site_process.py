@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from ..one_thread import ONE_THREAD
-from .work_order import PROGRAM, WorkOrder
+from redflare_workers.util.blas_env import ONE_THREAD
+
+from .site_process_args import PROGRAM, SiteProcessArgs
 
 #: Seconds a process has to end once it is told to; its own limit is shorter.
 _GRACE: Final = 7.0
@@ -30,7 +31,7 @@ class SiteProcess:
         on_end: called with what is to be said of it when it has ended, whatever the reason.
     """
 
-    def __init__(self, order: WorkOrder, on_end: Callable[[str], None]) -> None:
+    def __init__(self, order: SiteProcessArgs, on_end: Callable[[str], None]) -> None:
         self.name = order.name
         self._sites = order.sites
         self._on_end = on_end

@@ -14,8 +14,8 @@ from typing import Final
 
 from redflare_broker.errors import RedflareError
 
+from .site_process_args import unpack
 from .sites import Sites
-from .work_order import unpack
 
 #: Seconds between the end of the simulation and an end by force.
 _GRACE: Final = 5.0

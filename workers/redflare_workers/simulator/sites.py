@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from redflare_broker.errors import RedflareError
 
-from ..client.client_job import ClientJob
-from ..client.job_host import JobHost
-from ..exchanger import IPCExchanger
-from ..job_outcome import FENCED
-from ..panic_listener import PanicListener
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.engine.panic_listener import PanicListener
+from redflare_workers.ipc.exchanger import IPCExchanger
+from redflare_workers.protocol.job_outcome import FENCED
+
 from .site_agent import AGENT_ID, SiteAgent
-from .work_order import WorkOrder
+from .site_process_args import SiteProcessArgs
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ class Sites:
         on_failure: called with the reason when a site ends before its job.
     """
 
-    def __init__(self, order: WorkOrder, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, order: SiteProcessArgs, on_failure: Callable[[str], None]) -> None:
         self._order = order
         self._on_failure = on_failure
-        self._host = JobHost(order.name, order.job_id, redis_url=order.url, settings=order.settings)
+        self._host = CellHost(order.name, order.job_id, redis_url=order.url, settings=order.settings)
         self._guard = threading.Lock()
         self._stopping = ""
         self._jobs: list[ClientJob] = []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from redflare_workers.communicator.bcast_manager import DOES_NOT_COUNT
+from redflare_workers.communicator.comm_observer import CommObserver
+from redflare_workers.communicator.scheduling import Schedule, TaskKind
+from redflare_workers.communicator.task_registry import SubmissionCheck
+from redflare_workers.communicator.wf_comm_server import WFCommServer
+
 from .aggregator import Aggregator
-from .bcast_manager import DOES_NOT_COUNT
-from .board import Verdict
-from .comm_observer import CommObserver
 from .controller import Controller
 from .cross_site_eval import CrossSiteEval
 from .cyclic import Cyclic, RelayOrder
@@ -15,8 +18,6 @@ from .gathering import wait_for_clients
 from .model_store import ModelStore, load_model, save_model
 from .model_update import ModelUpdate, metrics_of, model_shareable, update_of
 from .model_workflow import ModelWorkflow
-from .scheduling import Schedule, TaskKind
-from .wf_comm_server import WFCommServer
 
 __all__ = [
     "DOES_NOT_COUNT",
@@ -32,8 +33,8 @@ __all__ = [
     "ModelWorkflow",
     "RelayOrder",
     "Schedule",
+    "SubmissionCheck",
     "TaskKind",
-    "Verdict",
     "WFCommServer",
     "load_model",
     "metrics_of",

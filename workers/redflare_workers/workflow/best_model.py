@@ -6,7 +6,8 @@ import math
 from numbers import Real
 from typing import Any
 
-from ..apis.dxo import MetaKey
+from redflare_workers.apis.dxo import MetaKey
+
 from .model_store import ModelStore
 from .model_tree import Model
 

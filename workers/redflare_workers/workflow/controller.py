@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC
 from typing import Any
 
-from ..apis.controller_spec import ControllerSpec
-from ..apis.fl_component import FLComponent
-from ..apis.fl_context import FLContext
-from ..apis.scheduling_spec import Targets
-from ..apis.signal import Signal
-from ..apis.task import SendOrder, Task, TaskCompletionStatus
-from ..apis.wf_comm_spec import WFCommSpec
+from redflare_workers.apis.controller_spec import ControllerSpec
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.scheduling_spec import Targets
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import SendOrder, Task, TaskCompletionStatus
+from redflare_workers.apis.wf_comm_spec import WFCommSpec
 
 
 class Controller(FLComponent, ControllerSpec, ABC):

@@ -8,19 +8,20 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from ..apis.app_constant import AppConstants
-from ..apis.dxo import DXO, DataKind, MetaKey
-from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
-from ..apis.signal import Signal
-from ..apis.task import ClientTask, Task
+from redflare_workers.apis.app_constant import AppConstants
+from redflare_workers.apis.dxo import DXO, DataKind, MetaKey
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.util.atomic_file import replacing
+
 from .checks import check_count
 from .controller import Controller
 from .gathering import wait_for_clients
 from .model_store import InitialModel, initial
 from .model_tree import Model
 from .model_update import metrics_of, update_of
-from .whole_file import replacing
 
 #: Stands before the names of the server's models.
 _SERVER: Final = "SRV_"

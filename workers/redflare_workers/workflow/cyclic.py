@@ -7,10 +7,11 @@ import random
 from enum import StrEnum
 from typing import Any
 
-from ..apis.fl_context import FLContext
-from ..apis.shareable import ReservedHeaderKey
-from ..apis.signal import Signal
-from ..apis.task import ClientTask, Task
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task
+
 from .aggregator import Aggregator
 from .checks import check_count
 from .gathering import wait_for_clients

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..apis.fl_context import FLContext
-from ..apis.signal import Signal
-from ..apis.task import ClientTask, Task
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.communicator.bcast_manager import DOES_NOT_COUNT
+
 from .aggregator import Aggregator
-from .bcast_manager import DOES_NOT_COUNT
 from .best_model import BestModel, RoundMetric
 from .checks import check_count
 from .model_store import InitialModel

@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Callable
 
-from ..apis.app_constant import AppConstants
-from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
-from ..apis.signal import Signal
-from ..apis.task import ClientTask, Task, TaskCompletionStatus
+from redflare_workers.apis.app_constant import AppConstants
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
+
 from .aggregator import Aggregator
 from .best_model import BestModel, RoundMetric
 from .checks import check_count

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Collection
 
-from ..apis.server_engine_spec import ServerEngineSpec
-from ..apis.signal import Signal
+from redflare_workers.apis.server_engine_spec import ServerEngineSpec
+from redflare_workers.apis.signal import Signal
 
 
 def wait_for_clients(

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from redflare_broker import dtypes, tensors
+from redflare_broker.wire import dtypes, tensors
+
+from redflare_workers.util.atomic_file import replacing
 
 from .model_tree import Model, at
 from .model_tree import Path as TreePath
-from .whole_file import replacing
 
 #: What a workflow may be given to begin with: a model, a function that makes one, or a file that ``save`` wrote.
 InitialModel = Model | Callable[[], Model] | str | os.PathLike[str]

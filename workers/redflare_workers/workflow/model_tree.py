@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from redflare_broker import tensors
-from redflare_broker.tree_path import TreeError
+from redflare_broker.wire import tensors
+from redflare_broker.wire.tree_path import TreeError
 
 Model = dict[str, Any]
 Path = tuple[str | int, ...]

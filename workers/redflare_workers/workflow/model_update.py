@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from ..apis.app_constant import AppConstants
-from ..apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from ..apis.fl_constant import ReturnCode
-from ..apis.shareable import Shareable
+from redflare_workers.apis.app_constant import AppConstants
+from redflare_workers.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.shareable import Shareable
+
 from .model_tree import Model
 
 

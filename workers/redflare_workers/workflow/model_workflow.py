@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC
 
-from ..apis.fl_context import FLContext
+from redflare_workers.apis.fl_context import FLContext
+
 from .controller import Controller
 from .model_store import InitialModel, ModelStore, initial
 from .model_tree import Model

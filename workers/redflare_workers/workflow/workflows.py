@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..apis.client import Client
-from ..apis.fl_context import FLContext
-from ..apis.shareable import Shareable
-from ..apis.signal import Signal
-from ..apis.wf_comm_spec import WFCommSpec
+from redflare_workers.apis.client import Client
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.wf_comm_spec import WFCommSpec
+
 from .controller import Controller
 
 

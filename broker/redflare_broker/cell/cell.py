@@ -1,0 +1,499 @@
+"""A cell: one process's place in the federation, where it asks others and is asked.
+
+``cell.py`` is who it is and what its users call; ``inbox.py`` reads, ``outbox.py`` writes, ``handlers.py`` answers
+requests, ``pending.py`` waits for replies. A message is an entry of the target's inbox stream and stays there until it
+was dealt with, so it survives the crash of either side; the receiver knows it by its id and deals with it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
+from redflare_broker.keys import Keys
+from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.runtime.heartbeat import Heartbeats
+from redflare_broker.scripts.cell_scripts import CellScripts, Tenant
+from redflare_broker.scripts.link_scripts import FENCED, LOST, answer
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply
+from redflare_broker.transport.server import Server
+from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.message_entry import Envelope, pack_meta
+
+from .inbox import Inbox
+from .incoming import Handler, IncomingRequests
+from .multicast import Multicast
+from .outbox import Outbox
+from .outgoing import OutgoingRequests
+from .pending import Pending, Waiter
+from .presence_record import CellHeartbeat, pack_sign, read_sign
+from .request import EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
+
+__all__ = ["LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that ``stop`` gives to what is still on its way.
+_STOP_WITHIN: Final = 5.0
+
+
+class Cell:
+    """The cell called ``fqcn``; a context manager, and thread-safe.
+
+    Register handlers, then ``start``. Of two cells of one name the one that started last holds it, the other is fenced.
+
+    Args:
+        server: the federation's Redis; stays open when the cell stops.
+        fqcn: its name.
+        settings: namespace, limits, heartbeats, retention.
+        heartbeats: a thread shared with others; None: one of its own.
+    """
+
+    def __init__(
+        self, server: Server, fqcn: str, settings: LinkSettings, *, heartbeats: Heartbeats | None = None
+    ) -> None:
+        self.server = server
+        self.settings = settings
+        self.federation = Keys(settings.namespace)
+        self.keys = self.federation.cell(fqcn)
+        self.fqcn = fqcn
+        #: Seconds between two heartbeats.
+        self.interval = settings.heartbeat_interval
+        self.fenced = False
+        #: Called once, from a thread of its own, when a newer instance has taken over.
+        self.on_fenced: Callable[[], object] = lambda: None
+        #: Called, from a thread of its own, when Redis had lost this cell, and what waits has been posted again.
+        self.on_loss: Callable[[], object] = lambda: None
+        #: Run before the first hello, however late the server is there for it; what it raises ``start`` raises.
+        self.preflight: Callable[[], object] = lambda: None
+        #: Seconds after which it is looked whether a request that waits still stands in its target's inbox.
+        self.look_after = 30.0
+        #: How often Redis had lost this cell.
+        self.losses = 0
+        self._me = Tenant(name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        self._scripts = CellScripts(keys=self.keys, policy=settings.policy)
+        self._shared_beats = heartbeats
+        self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
+        self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
+        self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
+        self._handlers = IncomingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
+        self._questions = OutgoingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
+        self._inbox = Inbox(server, self._scripts, self)
+        self._waiters: set[Waiter] = set()
+        self._hello_guard = threading.RLock()
+        self._pid = os.getpid()
+        self._stopped = False
+        self._silent = False
+
+    @property
+    def epoch(self) -> int:
+        """When it started, by Redis's clock in ms; 0 before that."""
+        return self._me.epoch
+
+    @property
+    def instance(self) -> str:
+        """``<host>:<pid>:<8 hex digits>``, new for each start."""
+        return self._me.name
+
+    def _settle_command(self, entry_ids: Sequence[str]) -> list[Arg]:
+        return self._scripts.settle_command(self._me, entry_ids)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the cell over, as soon as the server is there, and begin to read.
+
+        Raises:
+            PreflightError: the server is not fit.
+            ServerError: it refuses a command.
+            Unavailable: ``stop`` was called before the server was there.
+            ConfigError: it was started before.
+        """
+        if self._me.epoch or self._stopped:
+            raise ConfigError(f"{self!r} was started before: make a new Cell")
+        self.server.run(self.keys.cell, lambda connection: self._hello(connection, 0), stop=lambda: self._stopped)
+        if self._stopped:
+            raise Unavailable(f"{self!r}: stop() was called")
+        self._questions.begin(self.epoch)
+        self._questions.look_after = self.look_after
+        self._inbox.start(min(self.settings.block, self.look_after))
+        if self._shared_beats is None:
+            self._beats.start()
+        self._beats.add(self)
+
+    def stop(self, timeout: float = _STOP_WITHIN) -> None:
+        """Leave: who waits for a reply gets ABORTED, requests that are parked stay for a successor. Again is allowed.
+
+        Args:
+            timeout: seconds for handlers that run, and for messages that are still to be written.
+        """
+        if self._stopped or self._pid != os.getpid():
+            return
+        self._stopped = True
+        deadline = time.monotonic() + timeout
+        # first nothing more comes in, then what is in hand goes out, and only then it stops to look alive
+        self._inbox.stop()
+        self._handlers.stop()
+        self._questions.abandon(f"cell {self.fqcn} was stopped")
+        self._outbox.finish(deadline)
+        if stuck := self._pool.close(max(deadline - time.monotonic(), 0.1)):
+            logger.warning("%s: handlers are still busy: %s", self.fqcn, ", ".join(stuck))
+        if left := self._outbox.close():
+            logger.warning("%s: %d messages could not be written, Redis is away", self.fqcn, left)
+        self._beats.remove(self)
+        if self._shared_beats is None:
+            self._beats.stop()
+        if self._me.epoch and not self.fenced:
+            try:
+                with self.server.borrow(self.keys.cell) as connection:
+                    self._scripts.bye(connection, self._me)
+            except RedflareError as exc:
+                logger.warning("%s: could not say bye, its keys will expire: %s", self.fqcn, exc)
+
+    def __enter__(self) -> Cell:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- what users call -----------------------------------------------------------------------------------------------
+
+    def register_request_cb(self, channel: str, topic: str, handler: Handler) -> None:
+        """Let ``handler`` deal with requests and events of this channel and topic ("*": any that has none of its own).
+
+        It runs in a thread of the cell's, may block, and returns rc, meta and data; None for ("OK", None, None); or
+        ``LATER``: then somebody calls ``Request.reply`` later. An exception is answered HANDLER_EXCEPTION.
+
+        Raises:
+            ValueError: there is one already.
+            ConfigError: channel or topic is no word.
+        """
+        self._handlers.register(channel, topic, handler)
+
+    def send_request(
+        self,
+        channel: str,
+        topic: str,
+        target: str,
+        meta: dict[str, Any] | None = None,
+        data: object = None,
+        *,
+        timeout: float | None,
+        give_up: Callable[[], str] | None = None,
+        request_id: str | None = None,
+    ) -> Reply:
+        """Ask the cell ``target`` and wait for its reply, for ``timeout`` seconds or as long as it takes.
+
+        Args:
+            meta: what JSON can hold, without arrays.
+            data: any tree; large ones are stored in chunks, which the target deletes. A ``EncodedPayload`` is passed on
+                verbatim, its chunks are the target's from then on.
+            give_up: asked at each ``nudge``; a reason ends the wait with rc ABORTED.
+            request_id: names the request across restarts of this cell; one that is asked again is handled again.
+
+        Returns:
+            The reply. When none came its rc is TIMEOUT, ABORTED or COMM_ERROR, and ``error`` says why.
+
+        Raises:
+            EncodeError: meta or data cannot be sent.
+            ConfigError: the cell does not run, or a name is not legal.
+        """
+        waiter = Waiter()
+        pending = self.ask(channel, topic, target, meta, data, on_reply=waiter.settle, request_id=request_id)
+        return self._wait(waiter, pending, timeout, give_up)
+
+    def ask(
+        self,
+        channel: str,
+        topic: str,
+        target: str,
+        meta: dict[str, Any] | None = None,
+        data: object = None,
+        *,
+        on_reply: Callable[[Reply], object],
+        request_id: str | None = None,
+    ) -> Pending:
+        """Ask, and do not wait: ``on_reply`` is called once, from a thread of the cell's, so it must be quick.
+
+        It is also called when the cell stops (ABORTED) or Redis refuses the message (COMM_ERROR). Arrays of a large
+        ``data`` must not change until then. Arguments and errors are those of ``send_request``.
+        """
+        self._check_running()
+        return self._questions.ask(
+            channel, topic, target, pack_meta(meta), self._sealed(data), on_reply=on_reply, request_id=request_id
+        )
+
+    def broadcast_request(
+        self,
+        channel: str,
+        topic: str,
+        targets: Sequence[str],
+        meta: dict[str, Any] | None = None,
+        data: object = None,
+        *,
+        timeout: float | None,
+    ) -> dict[str, Reply]:
+        """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as if sent alone."""
+        waiters = {target: Waiter() for target in targets}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        each = {target: (target, meta) for target in waiters}
+        asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: waiters[target].settle(reply))
+        self._waiters.update(waiters.values())
+        try:
+            return {
+                target: waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
+                for target, waiter in waiters.items()
+            }
+        finally:
+            self._waiters.difference_update(waiters.values())
+            asked.cancel()
+
+    def ask_many(
+        self,
+        channel: str,
+        topic: str,
+        targets: Mapping[str, tuple[str, dict[str, Any] | None]],
+        data: object = None,
+        *,
+        on_reply: Callable[[str, Reply], object],
+    ) -> Multicast:
+        """Ask several cells at once, and do not wait; the payload is stored once, and that is waited for.
+
+        Args:
+            targets: FQCN and meta of each request, by a key that ``on_reply`` gets back; a cell may be asked twice.
+            on_reply: as that of ``ask``, called with the key and the reply of each.
+
+        Raises:
+            EncodeError: a meta or the data cannot be sent.
+            ConfigError: the cell does not run, or a name is not legal.
+            Unavailable: the cell was stopped while the server was away.
+            ServerError: the server refuses the payload.
+        """
+        self._check_running()
+        asked = Multicast(self._questions, self._pool, on_reply)
+        asked.ask(channel, topic, targets, self._sealed(data))
+        return asked
+
+    def fire_and_forget(
+        self,
+        channel: str,
+        topic: str,
+        targets: str | Sequence[str],
+        meta: dict[str, Any] | None = None,
+        data: object = None,
+    ) -> None:
+        """Tell other cells something: it stands in their inboxes until they have dealt with it; nobody answers.
+
+        Raises:
+            EncodeError: meta or data cannot be sent.
+            ConfigError: the cell does not run, or a name is not legal.
+        """
+        self._check_running()
+        names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
+        self._questions.tell(channel, topic, names, pack_meta(meta), self._sealed(data))
+
+    def abort(self, reason: str) -> None:
+        """Every ``send_request`` and ``broadcast_request`` that waits now returns with rc ABORTED and this reason."""
+        for waiter in list(self._waiters):
+            waiter.settle(Reply(ReplyCode.ABORTED, {"error": reason}))
+
+    def nudge(self) -> None:
+        """Every ``send_request`` that waits asks its ``give_up`` now."""
+        for waiter in list(self._waiters):
+            waiter.nudge()
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether its last heartbeat reached Redis."""
+        return not self._silent
+
+    def sign_of(self, fqcn: str) -> CellHeartbeat | None:
+        """The last sign of life of a cell; None: it was stopped, or counts as dead.
+
+        Raises:
+            Unavailable: the server is away.
+        """
+        keys = self.federation.cell(fqcn)
+        with self.server.borrow(keys.cell) as connection:
+            return read_sign(connection, keys)
+
+    def resync(self) -> None:
+        """Post every request that waits again: its target may have lost it. What was only slow is handled once."""
+        self._questions.post_again()
+
+    # -- from the inbox's thread ---------------------------------------------------------------------------------------
+
+    def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
+        """Deal with an entry; id of one that may be deleted now, or ""."""
+        try:
+            envelope = Envelope.parse(self.keys.inbox, entry_id, fields, self.keys.namespace)
+            if envelope.is_reply:
+                return self._questions.on_reply(entry_id, envelope)
+            return self._handlers.receive(entry_id, envelope)
+        except DecodeError as exc:
+            self._bury(entry_id, str(exc))
+        except RedflareError:
+            raise
+        except Exception as exc:
+            # it would be read again and again, and nothing behind it
+            logger.exception("%s: dealing with entry %s failed", self.fqcn, entry_id)
+            self._bury(entry_id, f"program error: {type(exc).__name__}: {exc}")
+        return ""
+
+    def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
+        """Who holds the cell now; False: Redis had lost it, what was read may be old.
+
+        Raises:
+            Fenced: somebody else does.
+        """
+        me = self._me
+        if instance == me.name.encode() and epoch == b"%d" % me.epoch:
+            return True
+        if epoch is not None and epoch.isdigit() and int(epoch) > me.epoch:
+            self._fence()
+        self._resume(me.epoch)
+        return False
+
+    def before_read(self) -> bool:
+        """Whether to come back soon: a request was not found where it should stand."""
+        return self._questions.see_to()
+
+    def on_quiet(self) -> None:
+        """All that stood in the inbox has been read."""
+        self._questions.on_quiet()
+
+    # -- from the heartbeat's thread -----------------------------------------------------------------------------------
+
+    @property
+    def route(self) -> str:
+        return self.keys.cell
+
+    def beat(self) -> list[Arg]:
+        """The heartbeat as a command."""
+        ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
+        me = self._me
+        sign = pack_sign(
+            instance=me.name, epoch=me.epoch, host=me.host, pid=me.pid, interval=self.interval, ttl_ms=ttl_ms
+        )
+        return self._scripts.beat_command(me, sign, ttl_ms)
+
+    def on_beat(self, reply: RedisReply) -> None:
+        """What Redis answered to a heartbeat."""
+        epoch = self._me.epoch
+        word = answer("cell/beat", reply).status
+        try:
+            if word == FENCED:
+                self._fence()
+            if word == LOST:
+                self._resume(epoch)
+        except Fenced as exc:
+            logger.debug("%s", exc)
+        if self._silent:
+            # what broke this connection may have broken the one of the blocked read too, and nobody will tell it
+            self._silent = False
+            self._inbox.begin_again()
+
+    def on_silence(self, error: RedflareError) -> None:
+        """A heartbeat could not be sent."""
+        self._silent = True
+        logger.debug("%s: no heartbeat: %s", self.fqcn, error)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _hello(self, connection: Connection, seen: int) -> bool:
+        """Take the cell over, or take it up again; ``seen``: the epoch that Redis did not know. False: done already."""
+        with self._hello_guard:
+            if self._me.epoch != seen:
+                return False
+            if not seen:
+                self.preflight()
+            said = self._scripts.hello(connection, self._me)
+            if said.status == FENCED:
+                self._fence()
+            self._me = replace(self._me, epoch=said.number())
+            return True
+
+    def _resume(self, seen: int) -> None:
+        """Redis had lost this cell.
+
+        Raises:
+            Fenced: somebody else has it now.
+            Unavailable: try again.
+        """
+        with self._hello_guard, self.server.borrow(self.keys.cell) as connection:
+            held = connection.call(*self._scripts.holder_command())
+            if held == [self._me.name.encode(), b"%d" % self._me.epoch]:
+                return  # another thread was faster
+            self._hello(connection, seen)
+            self.losses += 1
+        logger.warning("%s: Redis had lost this cell; resumed with epoch %d", self.fqcn, self.epoch)
+        self._inbox.begin_again()
+        self._pool.submit(self._recover)
+
+    def _recover(self) -> None:
+        self.resync()
+        self.on_loss()
+
+    def _fence(self) -> None:
+        """Raises Fenced, always."""
+        text = f"{self.fqcn}: a newer instance has taken over this cell; {self._me.name} must stop"
+        with self._hello_guard:
+            first, self.fenced = not self.fenced, True
+        if first:
+            logger.error("%s", text)
+            self._beats.remove(self)
+            self._inbox.stop(wait=False)
+            self._outbox.close()
+            self._questions.abandon(text)
+            self._pool.submit(self.on_fenced)
+        raise Fenced(text)
+
+    def _bury(self, entry_id: str, reason: str) -> None:
+        with self.server.borrow(self.keys.cell) as connection:
+            said = self._scripts.bury(connection, self._me, entry_id, reason)
+        logger.error("%s: entry %s cannot be read (%s): %s", self.fqcn, entry_id, said.status, reason)
+
+    def _sealed(self, data: object) -> EncodedPayload:
+        """Encode data; what is small is copied, so that its owner may change it at once."""
+        if data is None:
+            return EMPTY
+        sealed = seal(data, self.settings.limits)
+        if sealed.buffers and sealed.fits_entry(self.settings.limits):
+            return EncodedPayload(sealed.data, tuple(map(bytes, sealed.buffers)))
+        return sealed
+
+    def _wait(
+        self, waiter: Waiter, pending: Pending, timeout: float | None, give_up: Callable[[], str] | None
+    ) -> Reply:
+        self._waiters.add(waiter)
+        try:
+            return waiter.wait(timeout, give_up)
+        finally:
+            self._waiters.discard(waiter)
+            pending.cancel()
+
+    def _check_running(self) -> None:
+        if self._pid != os.getpid():
+            raise ConfigError(f"{self!r} was made in process {self._pid}, before a fork: make a new Cell in this one")
+        if self.fenced:
+            raise Fenced(f"{self.fqcn}: a newer instance has taken over this cell; {self._me.name} must stop")
+        if self._stopped or not self._me.epoch:
+            raise ConfigError(f"{self!r} does not run: call start() first, and nothing after stop()")
+
+    def __repr__(self) -> str:
+        state = "fenced" if self.fenced else "stopped" if self._stopped else f"epoch {self.epoch}"
+        return f"<Cell {self.fqcn} {state}, {len(self._questions)} waiting, {len(self._handlers)} in hand>"

@@ -1,0 +1,177 @@
+"""What a cell reads: one thread, blocked on the inbox stream.
+
+Behind each read, in the same round trip, it asks who holds the cell: nothing is dealt with by an instance that was
+replaced. After anything went wrong it reads from the beginning; what is in hand, or was answered, is known by its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from typing import Final, Protocol
+
+from redflare_broker.errors import ConfigError, Fenced, RedflareError, Unavailable
+from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
+from redflare_broker.transport.server import Server
+from redflare_broker.util.wakeup import WakeupEvent
+
+logger = logging.getLogger(__name__)
+
+#: Entries read at once.
+_READ_COUNT: Final = 128
+#: Seconds beyond BLOCK after which a silent server counts as away.
+_MARGIN: Final = 5.0
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 1.0
+
+
+class InboxOwner(Protocol):
+    """What the inbox needs of its cell."""
+
+    def before_read(self) -> bool:
+        """Look after things; True: the next read shall not block."""
+
+    def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
+        """Who holds the cell; False: what was read does not count. Raises Fenced when it is somebody else."""
+
+    def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
+        """Deal with an entry; id of one that may be deleted, or ""."""
+
+    def on_quiet(self) -> None:
+        """The inbox has been read to its end."""
+
+
+class Inbox:
+    """Reads the inbox of a cell from a thread of its own, between ``start`` and ``stop``."""
+
+    def __init__(self, server: Server, scripts: CellScripts, reader: InboxOwner) -> None:
+        self._server = server
+        self._scripts = scripts
+        self._key = scripts.keys.inbox
+        self._block = 0.0
+        self._reader = reader
+        self._after = "0"
+        #: entries that were dealt with, to be deleted with the next read
+        self._deletes: list[str] = []
+        self._stopped = False
+        self._again = False
+        self._guard = threading.Lock()
+        self._wakeup = WakeupEvent()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name=f"redflare-inbox-{scripts.keys.fqcn}", daemon=True)
+
+    def start(self, block: float) -> None:
+        """Begin to read; ``block``: seconds of one read, and how often ``before_read`` is called at least."""
+        self._block = block
+        self._thread.start()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread at once, also when it is blocked."""
+        with self._guard:
+            self._stopped = True
+            self._wakeup.set()
+            if self._connection is not None:
+                self._connection.interrupt()
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(10.0)
+
+    def begin_again(self) -> None:
+        """From any thread: read from the beginning, through another connection."""
+        with self._guard:
+            self._again = True
+            self._wakeup.set()
+            if self._connection is not None:
+                self._connection.interrupt()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped:
+            try:
+                self._read()
+                failures = 0
+                continue
+            except Unavailable as exc:
+                logger.debug("%s: %s", self._key, exc)
+            except Fenced as exc:
+                logger.debug("%s is read no more: %s", self._key, exc)
+                break
+            except ConfigError as exc:
+                logger.error("%s is read no more: %s", self._key, exc)
+                break
+            except RedflareError as exc:
+                logger.error("%s cannot be read, tries again: %s", self._key, exc)
+            except Exception:
+                logger.exception("reading %s failed; it goes on", self._key)
+            self._drop_connection()
+            if self._was_restarted():
+                continue
+            failures += 1
+            longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
+            self._wakeup.wait(longest * random.uniform(0.5, 1.0))
+        self._drop_connection()
+
+    def _read(self) -> None:
+        connection = self._open_connection()
+        hurry = self._reader.before_read()
+        block = 1 if hurry else max(1, round(self._block * 1000))
+        deletes = self._deletes
+        commands: list[list[Arg]] = [["XDEL", self._key, *deletes]] if deletes else []
+        commands.append(["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", self._key, self._after])
+        commands.append(self._scripts.holder_command())
+        connection.send(commands)
+        if deletes:
+            require(connection.receive(), connection.node)
+            self._deletes = []
+        found = require(connection.receive(block / 1000 + _MARGIN), connection.node)
+        held = require(connection.receive(), connection.node)
+        instance, epoch = held if isinstance(held, list) and len(held) == 2 else (None, None)
+        if not self._reader.on_holder(
+            instance if isinstance(instance, bytes) else None, epoch if isinstance(epoch, bytes) else None
+        ):
+            self._after = "0"
+            return
+        self._deal_with(found)
+
+    def _deal_with(self, found: RedisReply) -> None:
+        if not isinstance(found, list) or not found:
+            self._reader.on_quiet()
+            return
+        stream = found[0]
+        entries = entries_in(stream[1]) if isinstance(stream, list) and isinstance(stream[1], list) else []
+        for entry_id, fields in entries:
+            if self._stopped:
+                return
+            if done := self._reader.on_entry(entry_id, fields):
+                self._deletes.append(done)
+            self._after = entry_id
+
+    def _open_connection(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._server.connection(self._key)
+            with self._guard:
+                self._connection = connection
+                self._after = "0"
+                self._again = False
+                if self._stopped:
+                    connection.interrupt()
+        return connection
+
+    def _drop_connection(self) -> None:
+        with self._guard:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _was_restarted(self) -> bool:
+        with self._guard:
+            again, self._again = self._again, False
+            if again:
+                self._wakeup.clear()
+            return again or self._stopped
+
+    def __repr__(self) -> str:
+        return f"<Inbox {self._key} read to {self._after}{', stopped' if self._stopped else ''}>"

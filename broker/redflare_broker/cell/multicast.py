@@ -1,0 +1,121 @@
+"""One request to several cells: its payload is stored once, and each of them may get a meta of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from redflare_broker.fqcn import FQCN
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.message_entry import pack_meta
+
+from .outgoing import OutgoingRequests
+from .pending import Pending
+from .request import Reply
+
+
+class Multicast:
+    """Requests that wait for their replies together; thread-safe.
+
+    Args:
+        on_reply: called once for each target with its key and reply, from a cell's thread, so it must be quick.
+    """
+
+    def __init__(
+        self, questions: OutgoingRequests, pool: ElasticThreadPool, on_reply: Callable[[str, Reply], object]
+    ) -> None:
+        self._questions = questions
+        self._pool = pool
+        self._on_reply = on_reply
+        self._guard = threading.Lock()
+        self._waiting: dict[str, Pending | None] = {}
+        self._given_up = False
+        #: the payload in chunks that are ours to delete
+        self._stored: EncodedPayload | None = None
+
+    def ask(
+        self, channel: str, topic: str, targets: Mapping[str, tuple[str, dict[str, Any] | None]], source: EncodedPayload
+    ) -> None:
+        """Post the requests; ``targets``: FQCN and meta of each, by a key of the caller's choice.
+
+        Raises:
+            EncodeError: a meta cannot be sent; nothing was.
+            ConfigError: a name is not legal; nothing was sent.
+            Unavailable: the server is away and the cell was stopped.
+            ServerError: it refuses the payload.
+        """
+        packed = {key: (FQCN.check(fqcn), pack_meta(meta)) for key, (fqcn, meta) in targets.items()}
+        stored = None
+        if len(packed) > 1:
+            # a single target deletes the chunks itself
+            stored = self._questions.store(source)
+            self._stored = stored if stored.blob is not None and source.blob is None else None
+        self._waiting = dict.fromkeys(packed)
+        try:
+            for key, (fqcn, meta) in packed.items():
+                self._post(key, channel, topic, fqcn, meta, source, stored)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Wait for none of them any longer."""
+        with self._guard:
+            self._given_up = True
+            waiting, self._waiting = self._waiting, {}
+        for pending in waiting.values():
+            if pending is not None:
+                pending.cancel()
+        self._discard()
+
+    def is_written(self, key: str) -> bool:
+        """Whether the request of that key stands in its target's inbox, or was answered."""
+        with self._guard:
+            pending = self._waiting.get(key)
+            return key not in self._waiting or (pending is not None and bool(pending.entry_id))
+
+    def _post(
+        self,
+        key: str,
+        channel: str,
+        topic: str,
+        fqcn: str,
+        meta: bytes,
+        source: EncodedPayload,
+        stored: EncodedPayload | None,
+    ) -> None:
+        on_reply = partial(self._answered, key)
+        pending = self._questions.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
+        with self._guard:
+            if key in self._waiting:
+                self._waiting[key] = pending
+                return
+        if self._given_up:
+            pending.cancel()
+
+    def _answered(self, key: str, reply: Reply) -> None:
+        with self._guard:
+            given_up = self._given_up
+            self._waiting.pop(key, None)
+            last = not self._waiting
+        if given_up:
+            self._pool.submit(reply.release)
+            return
+        try:
+            self._on_reply(key, reply)
+        finally:
+            if last:
+                self._discard()
+
+    def _discard(self) -> None:
+        """Delete the chunks: nobody needs them any more."""
+        with self._guard:
+            stored, self._stored = self._stored, None
+        if stored is not None and not self._pool.submit(partial(self._questions.discard, stored)):
+            self._questions.discard(stored)
+
+    def __repr__(self) -> str:
+        return f"<Multicast waiting for {sorted(self._waiting)}>"

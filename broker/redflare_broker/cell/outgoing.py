@@ -1,0 +1,324 @@
+"""The requests that a cell has sent: posted, posted again when they may be lost, and settled by their replies."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import RedflareError
+from redflare_broker.keys import Keys
+from redflare_broker.payload.encoded_payload import EncodedPayload, store
+from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.transport.replies import ReplyError, require
+from redflare_broker.transport.server import Server
+from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_id, check_word, unpack_meta
+
+from .outbox import OutboundMessage, Outbox
+from .pending import Pending, PendingRequests
+from .request import Payload, Reply, ReplyCode
+
+logger = logging.getLogger(__name__)
+
+#: Ids of settled requests that are remembered, for second copies of their replies.
+_REMEMBERED: Final = 10_000
+#: Times that a payload is stored anew because the target found it gone.
+_STORES: Final = 3
+
+
+class OutgoingRequests:
+    """All requests of one cell that wait for a reply; thread-safe."""
+
+    def __init__(
+        self,
+        server: Server,
+        federation: Keys,
+        scripts: CellScripts,
+        settings: LinkSettings,
+        outbox: Outbox,
+        pool: ElasticThreadPool,
+    ) -> None:
+        self._server = server
+        self._federation = federation
+        self._scripts = scripts
+        self._settings = settings
+        self._outbox = outbox
+        self._pool = pool
+        self._fqcn = scripts.keys.fqcn
+        self._pending = PendingRequests()
+        self._settled: dict[str, None] = {}
+        #: Seconds after which it is looked whether a request still stands where it was posted.
+        self.look_after = 30.0
+        #: The cell's epoch, with which attempts begin, so that a request of its successor counts as a later one.
+        self._epoch = 0
+        self._attempts = itertools.count(1)
+        self._looked = time.monotonic()
+        self._missed: list[Pending] = []
+        self._closed = ""
+
+    def begin(self, epoch: int) -> None:
+        """From now on questions may be asked."""
+        self._epoch = epoch
+        self._attempts = itertools.count(epoch + 1)
+
+    def ask(
+        self,
+        channel: str,
+        topic: str,
+        target: str,
+        meta: bytes,
+        source: EncodedPayload,
+        *,
+        on_reply: Callable[[Reply], object],
+        request_id: str | None = None,
+        stored: EncodedPayload | None = None,
+    ) -> Pending:
+        """Post a request; ``stored``: its payload in chunks that the caller deletes."""
+        pending = Pending(
+            id=os.urandom(16).hex() if request_id is None else check_id(request_id),
+            attempt=self._epoch if request_id is None else next(self._attempts),
+            channel=check_word(channel, "channel"),
+            topic=check_word(topic, "topic"),
+            target=target,
+            inbox=self._federation.cell(target).inbox,
+            meta=meta,
+            source=source,
+            on_reply=on_reply,
+            on_cancel=self._cancel,
+        )
+        if stored is not None:
+            pending.sealed, pending.keep = stored, True
+        self._pending.add(pending)
+        if self._closed:
+            self._settle(pending, Reply(ReplyCode.ABORTED, {"error": self._closed}))
+        else:
+            self._post(pending)
+        return pending
+
+    def tell(self, channel: str, topic: str, targets: Sequence[str], meta: bytes, source: EncodedPayload) -> None:
+        """Post an event to each target, which deletes its chunks."""
+        check_word(channel, "channel"), check_word(topic, "topic")
+        inboxes = [self._federation.cell(target).inbox for target in targets]
+        for inbox in inboxes:
+            sealed = self.store(source)
+            envelope = Envelope(
+                kind=EVENT,
+                id=os.urandom(16).hex(),
+                attempt=self._epoch,
+                channel=channel,
+                topic=topic,
+                origin=self._fqcn,
+                meta=meta,
+                data=sealed.data,
+                buffers=sealed.buffers,
+                blob=sealed.blob,
+            )
+            self._outbox.send(OutboundMessage(route=inbox, post=self._scripts.post_command(inbox, envelope.fields())))
+
+    def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
+        """Data as it is sent: the buffers of a large payload in chunks.
+
+        Raises:
+            Unavailable: the server is away, and ``stop`` says so, or the cell was stopped.
+            ServerError: it refuses them.
+        """
+        if source.fits_entry(self._settings.limits):
+            return source
+        prefix = self._scripts.keys.blob(os.urandom(16).hex())
+        return store(
+            self._server,
+            source,
+            prefix,
+            self._settings.limits,
+            ttl_ms=self._settings.policy.retention_ms,
+            stop=lambda: bool(self._closed) or stop(),
+        )
+
+    def discard(self, stored: EncodedPayload) -> None:
+        """Delete chunks that ``store`` has made; those that cannot be reached now expire."""
+        Payload(stored, True, self._server, self._settings.limits).release()
+
+    def post_again(self, some: Sequence[Pending] | None = None) -> None:
+        """Post requests that wait again, as a further attempt; None: all of them."""
+        for pending in self._pending.all() if some is None else some:
+            pending.attempt = next(self._attempts)
+            pending.posts += 1
+            pending.entry_id = ""
+            if pending.source.blob is None and pending.sealed.blob is not None:
+                # the chunks may be lost as well; they get new names, so that the old ones can be anybody's
+                pending.sealed, pending.keep = pending.source, False
+            self._post(pending, here=False)
+
+    def on_reply(self, entry_id: str, envelope: Envelope) -> str:
+        """A reply is here; id of the entry that may be deleted."""
+        meta = unpack_meta(envelope.meta)
+        payload = Payload(
+            EncodedPayload(envelope.data, envelope.buffers, envelope.blob),
+            not envelope.keep,
+            self._server,
+            self._settings.limits,
+            stop=lambda: bool(self._closed),
+        )
+        pending = self._pending.get(envelope.id)
+        lost = pending is not None and envelope.rc == ReplyCode.BLOB_MISSING
+        # an earlier attempt's payload is gone, and a later one is on its way with its own; or it is sent anew
+        if pending is not None and lost and (envelope.attempt < pending.attempt or self._store_anew(pending)):
+            return entry_id
+        if pending is None or self._pending.remove(envelope.id) is None:
+            # nobody waits any more; a second copy's chunks are in the hands of who got the first
+            if envelope.id not in self._settled and payload.ours:
+                self._pool.submit(payload.release)
+            return entry_id
+        if pending.posts > 1:
+            # the answer is one to an earlier attempt, or to this one; then it deletes what is gone already
+            self._take_back(pending)
+        self._settled[envelope.id] = None
+        if len(self._settled) > _REMEMBERED:
+            del self._settled[next(iter(self._settled))]
+        self._pending.settle(pending, Reply(envelope.rc, meta, envelope.origin, payload))
+        return entry_id
+
+    def abandon(self, reason: str) -> None:
+        """Nobody is asked any more: all that wait get ABORTED."""
+        self._closed = reason
+        for pending in self._pending.take_all():
+            self._pending.settle(pending, Reply(ReplyCode.ABORTED, {"error": reason}))
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    # -- from the reader: is everything where it should be? ------------------------------------------------------------
+
+    def see_to(self) -> bool:
+        """From time to time, see whether requests stand where they were posted; True when some do not.
+
+        An entry that is gone was answered, or lost: who answers posts the reply first. So the reply, if there is one,
+        is in the inbox by now; when that has been read to its end, ``on_quiet`` posts again what still waits.
+        """
+        now = time.monotonic()
+        if now - self._looked >= self.look_after:
+            self._looked = now
+            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= self.look_after]
+            by_inbox: dict[str, list[Pending]] = {}
+            for pending in old:
+                by_inbox.setdefault(pending.inbox, []).append(pending)
+            for inbox, some in by_inbox.items():
+                self._look(inbox, some)
+        return bool(self._missed)
+
+    def on_quiet(self) -> None:
+        """The inbox has been read to its end."""
+        if not self._missed:
+            return
+        missed, self._missed = self._missed, []
+        lost = [pending for pending in missed if self._pending.waits(pending)]
+        if lost:
+            logger.warning("%s: Redis has lost %d requests; they are posted again: %r", self._fqcn, len(lost), lost[:5])
+            self.post_again(lost)
+
+    def _look(self, inbox: str, some: list[Pending]) -> None:
+        entries = [pending.entry_id for pending in some]
+        command = self._scripts.stands_command(inbox, entries)
+        try:
+            with self._server.borrow(inbox) as connection:
+                reply = connection.pipeline([command])[0]
+                if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                    reply = connection.pipeline([retried(command)])[0]
+                stand = require(reply, connection.node)
+        except RedflareError as exc:
+            logger.debug("%s: could not look after requests in %s: %s", self._fqcn, inbox, exc)
+            return
+        if isinstance(stand, list):
+            for pending, entry, stands in zip(some, entries, stand, strict=True):
+                if not stands and pending.entry_id == entry:
+                    self._missed.append(pending)
+
+    def _store_anew(self, pending: Pending) -> bool:
+        """The target has found the payload gone: send it once more, if there is one to send."""
+        if pending.source.blob is not None or pending.sealed.blob is None or pending.stores >= _STORES:
+            return False
+        pending.stores += 1
+        logger.warning("%s: the payload of %r was lost; it is sent again", self._fqcn, pending)
+        self.post_again([pending])
+        return True
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _post(self, pending: Pending, *, here: bool = True) -> None:
+        if pending.sealed.fits_entry(self._settings.limits):
+            self._send(pending, here=here)
+        elif not self._pool.submit(partial(self._store_and_send, pending)):
+            self._settle(pending, Reply(ReplyCode.ABORTED, {"error": f"cell {self._fqcn} was stopped"}))
+
+    def _store_and_send(self, pending: Pending) -> None:
+        try:
+            stored = self.store(pending.source, stop=lambda: not self._pending.waits(pending))
+        except RedflareError as exc:
+            self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(exc)}))
+            return
+        pending.sealed = stored
+        if self._pending.waits(pending):
+            self._send(pending, here=True)
+        else:
+            self.discard(stored)
+
+    def _send(self, pending: Pending, *, here: bool) -> None:
+        attempt = pending.attempt
+        envelope = Envelope(
+            kind=REQUEST,
+            id=pending.id,
+            attempt=attempt,
+            channel=pending.channel,
+            topic=pending.topic,
+            origin=self._fqcn,
+            meta=pending.meta,
+            data=pending.sealed.data,
+            buffers=pending.sealed.buffers,
+            blob=pending.sealed.blob,
+            keep=pending.keep,
+        )
+        pending.posted = time.monotonic()
+        self._outbox.send(
+            OutboundMessage(
+                route=pending.inbox,
+                post=self._scripts.post_command(pending.inbox, envelope.fields()),
+                done=partial(self._written, pending, attempt),
+            ),
+            here=here,
+        )
+
+    def _written(self, pending: Pending, attempt: int, what: Reply | RedflareError) -> None:
+        if isinstance(what, RedflareError):
+            self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(what)}))
+        elif isinstance(what, bytes) and pending.attempt == attempt:
+            pending.entry_id = what.decode()
+            if pending.cancelled or (pending.posts > 1 and not self._pending.waits(pending)):
+                self._take_back(pending)
+
+    def _settle(self, pending: Pending, reply: Reply) -> None:
+        """Give an answer of the cell's own, if none has come."""
+        if self._pending.remove(pending.id) is pending:
+            self._pending.settle(pending, reply)
+
+    def _cancel(self, pending: Pending) -> None:
+        if self._pending.remove(pending.id) is None:
+            return
+        pending.cancelled = True
+        self._take_back(pending)
+
+    def _take_back(self, pending: Pending) -> None:
+        """Delete a request that nobody wants to have answered any more.
+
+        One with chunks stays: the target may have taken them over already, and deletes them if it has not.
+        """
+        if pending.entry_id and (pending.sealed.blob is None or pending.keep):
+            self._outbox.send(
+                OutboundMessage(route=pending.inbox, post=["XDEL", pending.inbox, pending.entry_id]), here=False
+            )

@@ -1,0 +1,153 @@
+"""Requests that wait for their replies."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.util.wakeup import WakeupEvent
+
+from .request import Reply, ReplyCode
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of one wait that has no end.
+_LONG: Final = 3600.0
+
+
+class Pending:
+    """A request whose reply has not come yet.
+
+    Args:
+        on_reply: called once, from a cell's thread, so it must be quick; not called after ``cancel``.
+        on_cancel: takes it out of the table, and its message back.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        attempt: int,
+        channel: str,
+        topic: str,
+        target: str,
+        inbox: str,
+        meta: bytes,
+        source: EncodedPayload,
+        on_reply: Callable[[Reply], object],
+        on_cancel: Callable[[Pending], None],
+    ) -> None:
+        self.id = id
+        #: Higher each time it is posted again.
+        self.attempt = attempt
+        self.channel = channel
+        self.topic = topic
+        #: FQCN of the cell that is asked, and its inbox.
+        self.target = target
+        self.inbox = inbox
+        self.meta = meta
+        #: The data as the caller gave it, to be stored again when Redis loses it; and as it is sent.
+        self.source = source
+        self.sealed = source
+        #: The target does not delete the chunks.
+        self.keep = False
+        #: How often the payload was stored anew.
+        self.stores = 0
+        #: How often it was posted.
+        self.posts = 1
+        #: Its entry in the target's inbox; "" while that is on its way.
+        self.entry_id = ""
+        self.posted = time.monotonic()
+        self.cancelled = False
+        self.on_reply = on_reply
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        """Wait for it no longer: ``on_reply`` is not called any more, and the target need not answer."""
+        self._on_cancel(self)
+
+    def __repr__(self) -> str:
+        return f"<Pending {self.channel}/{self.topic} {self.id} to {self.target}, attempt {self.attempt}>"
+
+
+class PendingRequests:
+    """All requests of a cell that wait; thread-safe."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: dict[str, Pending] = {}
+
+    def add(self, pending: Pending) -> None:
+        """Raises ValueError when a request of that id waits already."""
+        with self._guard:
+            if self._waiting.setdefault(pending.id, pending) is not pending:
+                raise ValueError(f"a request of id {pending.id!r} waits already: wait for its reply, or cancel it")
+
+    def get(self, request_id: str) -> Pending | None:
+        """The one of that id, if it waits."""
+        return self._waiting.get(request_id)
+
+    def remove(self, request_id: str) -> Pending | None:
+        """Take it out: its reply is here, or nobody wants it. None: it does not wait."""
+        with self._guard:
+            return self._waiting.pop(request_id, None)
+
+    def waits(self, pending: Pending) -> bool:
+        """Whether its reply has not come, and is wanted."""
+        with self._guard:
+            return self._waiting.get(pending.id) is pending
+
+    def all(self) -> list[Pending]:
+        with self._guard:
+            return list(self._waiting.values())
+
+    def take_all(self) -> list[Pending]:
+        """Take all of them out."""
+        with self._guard:
+            waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
+
+    def settle(self, pending: Pending, reply: Reply) -> None:
+        """Hand over the reply to one that was taken out."""
+        try:
+            pending.on_reply(reply)
+        except Exception:
+            logger.exception("%r: its on_reply failed on %r", pending, reply)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+class Waiter:
+    """The thread that is blocked in a request."""
+
+    def __init__(self) -> None:
+        self._wakeup = WakeupEvent()
+        self._reply: Reply | None = None
+
+    def settle(self, reply: Reply) -> None:
+        """From any thread: this is the reply; the first one counts."""
+        if self._reply is None:
+            self._reply = reply
+        self._wakeup.set()
+
+    def nudge(self) -> None:
+        """From any thread: ask ``give_up`` now."""
+        self._wakeup.set()
+
+    def wait(self, timeout: float | None, give_up: Callable[[], str] | None) -> Reply:
+        """The reply, or one with rc TIMEOUT or ABORTED."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._reply is not None:
+                return self._reply
+            if give_up is not None and (reason := give_up()):
+                return Reply(ReplyCode.ABORTED, {"error": reason})
+            left = _LONG if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {timeout:g} s"})
+            self._wakeup.wait(min(left, _LONG))

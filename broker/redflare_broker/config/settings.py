@@ -1,0 +1,174 @@
+"""What a site may set about its links: the workspace's ``comm_config.json`` and ``startup/`` folder.
+
+``docs/configuration.md`` documents every key. An unknown key is an error that names it, so a typing mistake is found
+at start and not at night.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from redflare_broker.errors import ConfigError
+from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.transport.server import ConnectionOptions
+from redflare_broker.wire.codec import CodecLimits
+
+from .job_retention import JobRetentionPolicy
+from .retention import RetentionPolicy
+
+CONFIG_FILE: Final = "comm_config.json"
+STARTUP_FOLDER: Final = "startup"
+ROOT_CERT: Final = "rootCA.pem"
+CLIENT_CERT: Final = "client.crt"
+CLIENT_KEY: Final = "client.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """How this process's links behave; the defaults are those of ``docs/configuration.md``."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+    limits: CodecLimits = field(default_factory=CodecLimits)
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
+    #: Of the job store of the server.
+    job_store: JobRetentionPolicy = field(default_factory=JobRetentionPolicy)
+    #: Seconds between two heartbeats.
+    heartbeat_interval: float = 5.0
+    #: Seconds a heartbeat key stands; must be well above every peer's interval.
+    heartbeat_ttl: float = 60.0
+    #: Seconds one blocking read waits in Redis before it is asked again.
+    block: float = 30.0
+    #: Accept a server that may evict keys when its memory is full; then tasks can be lost.
+    allow_eviction: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("heartbeat_interval", "heartbeat_ttl", "block"):
+            _positive(name, getattr(self, name))
+        for name in ("retention", "settled_retention", "result_keep"):
+            _positive(name, getattr(self.policy, name))
+        for name in ("job_retention", "upload_keep", "event_retention", "log_lines", "line_bytes", "file_bytes"):
+            _positive(name, getattr(self.job_store, name))
+        if self.heartbeat_ttl < 2 * self.heartbeat_interval:
+            raise ConfigError(
+                f"heartbeat_ttl {self.heartbeat_ttl} is less than twice heartbeat_interval {self.heartbeat_interval}: "
+                "a single late heartbeat would look like a death"
+            )
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ConfigError(f"{name} must be a number > 0 (seconds), but got {value!r}")
+
+
+#: Keys of comm_config.json that stand at its top level and go to the connection.
+_CONNECTION_KEYS: Final = ("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout")
+_TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "allow_eviction")
+#: Top-level keys that are no durations, with their types; null stands for a name that is not given.
+_TYPES: Final[dict[str, type]] = {
+    "namespace": str,
+    "username": str,
+    "password_file": str,
+    "check_hostname": bool,
+    "allow_eviction": bool,
+}
+
+
+def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
+    """Read a workspace: ``comm_config.json`` (optional) and ``startup/`` with rootCA.pem, client.crt and client.key.
+
+    Args:
+        workspace: folder that may hold both; it need not exist unless ``secure``.
+        secure: TLS is wanted; ``rootCA.pem`` must be there.
+
+    Raises:
+        ConfigError: a ValueError; names the file and the key, or the path that was searched.
+    """
+    folder = Path(workspace)
+    config = read_object(folder / CONFIG_FILE)
+    source = str(folder / CONFIG_FILE)
+    refuse_unknown(config, (*_TOP_KEYS, *_CONNECTION_KEYS, "limits", "retention", "job_store"), source)
+    for key, kind in _TYPES.items():
+        if not isinstance(config.get(key), kind | None):
+            raise ConfigError(f"{source}: {key} must be a {kind.__name__}, but is {config[key]!r}")
+    connection: dict[str, Any] = {key: config[key] for key in _CONNECTION_KEYS if key in config}
+    if isinstance(password_file := connection.get("password_file"), str):
+        connection["password_file"] = str(folder / password_file)
+    connection |= _certificates(folder, secure)
+    limits = _section(config, "limits", CodecLimits, source)
+    policy = _section(config, "retention", RetentionPolicy, source)
+    job_store = _section(config, "job_store", JobRetentionPolicy, source)
+    try:
+        return LinkSettings(
+            connection=ConnectionOptions(**connection),
+            limits=CodecLimits(**limits),
+            policy=RetentionPolicy(**policy),
+            job_store=JobRetentionPolicy(**job_store),
+            **{key: config[key] for key in _TOP_KEYS if key in config},
+        )
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"{source}: {exc}") from exc
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty when there is no such file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc}") from exc
+    try:
+        config = orjson.loads(content)
+    except orjson.JSONDecodeError as exc:
+        raise ConfigError(f"{path} is not JSON: {exc}") from exc
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} must hold a JSON object, but holds a {type(config).__name__}")
+    return config
+
+
+def refuse_unknown(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    """Raise a ConfigError that names the keys in ``given`` that are not ``known``."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
+
+
+def _section(config: dict[str, Any], name: str, kind: type, source: str) -> dict[str, Any]:
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{source}: {name!r} must be an object, but is a {type(section).__name__}")
+    refuse_unknown(section, tuple(item.name for item in dataclasses.fields(kind)), f"{source}: {name}")
+    for item in dataclasses.fields(kind):
+        value = section.get(item.name, item.default)
+        whole = isinstance(item.default, int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < 0:
+            wanted = "a whole number" if whole else "a number of seconds"
+            raise ConfigError(f"{source}: {name}.{item.name} must be {wanted}, but is {value!r}")
+    return section
+
+
+def _certificates(folder: Path, secure: bool) -> dict[str, Any]:
+    startup = folder / STARTUP_FOLDER
+    root = startup / ROOT_CERT
+    if secure and not root.is_file():
+        raise ConfigError(f"secure_mode needs a root certificate, but there is none at {root}")
+    if not root.is_file():
+        return {}
+    found: dict[str, Any] = {"ca_cert": str(root)}
+    cert, key = startup / CLIENT_CERT, startup / CLIENT_KEY
+    if cert.is_file() != key.is_file():
+        missing = key if cert.is_file() else cert
+        raise ConfigError(f"client certificate and key belong together, but {missing} is missing")
+    if cert.is_file():
+        found |= {"client_cert": str(cert), "client_key": str(key)}
+    return found

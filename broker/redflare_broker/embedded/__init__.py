@@ -1,0 +1,11 @@
+"""A Valkey server of one's own: started by this process, and ended with it whatever becomes of it.
+
+Way in: ``EmbeddedServer``. ``watchdog_main`` is the program of the small process between, which ends the server when
+its user is gone; ``watchdog`` is its other end, in this process.
+
+May import: transport, util and the root.
+"""
+
+from .server import EmbeddedServer
+
+__all__ = ["EmbeddedServer"]

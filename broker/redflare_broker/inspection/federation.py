@@ -1,0 +1,259 @@
+"""Looking in: what stands in Redis for a federation, read and never changed.
+
+Links are found by SCAN over all primaries and by ``ns:agents``; each is then read in one round trip on its own shard.
+The parts of one view are of about the same moment, not of exactly the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from redflare_broker.keys import DEFAULT_NAMESPACE, Keys, LinkKeys
+from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.task_entry import check_task_id
+
+from .job_view import JobView
+from .jobs import JobInspector
+from .presence import LinkPresence, read_presence
+from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, stored, text_hash
+from .task_view import TaskView, waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """One agent's link."""
+
+    fqcn: str
+    agent: LinkPresence
+    cj: LinkPresence
+    #: the open task
+    task: TaskView | None
+    #: where the open task stands and whose turn it is, in words; "" without one
+    waiting: str
+    #: entries in the streams
+    tasks: int
+    results: int
+    dead: int
+    #: payload of the open task (it may be shared with other links), and of this link's results
+    task_blob_bytes: int = 0
+    result_blob_bytes: int = 0
+    #: the time of this look in ms of Redis's clock
+    now: int
+
+    @property
+    def blob_bytes(self) -> int:
+        return self.task_blob_bytes + self.result_blob_bytes
+
+    def to_json(self) -> dict[str, object]:
+        sides = {"agent": self.agent.to_json(), "cj": self.cj.to_json()}
+        task = self.task.to_json() if self.task else None
+        return {**asdict(self), **sides, "task": task, "blob_bytes": self.blob_bytes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationStatus:
+    """All links and jobs of a namespace, each sorted by FQCN."""
+
+    url: str
+    namespace: str
+    links: tuple[LinkStatus, ...]
+    #: without their ended tasks
+    jobs: tuple[JobView, ...]
+    #: all payload chunks that stand in Redis, shared ones counted once
+    blob_chunks: int
+    blob_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        links, jobs = [link.to_json() for link in self.links], [job.to_json() for job in self.jobs]
+        return {**asdict(self), "links": links, "jobs": jobs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTaskView:
+    """One task on one link: its story, both sides, and what is left of its payloads."""
+
+    story: TaskView
+    agent: LinkPresence
+    cj: LinkPresence
+    waiting: str
+    task_blob_bytes: int
+    result_blob_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            **self.story.to_json(),
+            "waiting": self.waiting,
+            "agent_side": self.agent.to_json(),
+            "cj_side": self.cj.to_json(),
+            "task_blob_bytes": self.task_blob_bytes,
+            "result_blob_bytes": self.result_blob_bytes,
+        }
+
+
+class Inspector:
+    """Read-only views of one namespace; every method raises Unavailable at once when the server is away."""
+
+    def __init__(self, server: Server, namespace: str = DEFAULT_NAMESPACE) -> None:
+        self.server = server
+        self.keys = Keys(namespace)
+
+    @property
+    def jobs(self) -> JobInspector:
+        return JobInspector(self.server, self.keys)
+
+    def status(self) -> FederationStatus:
+        """Every link and job, with the payload that stands in Redis."""
+        names = set(self.server.scan(f"{self.keys.namespace}:*"))
+        seen = self._seen()
+        chunks = self._chunk_sizes(names)
+        linked = set(self._fqcns(names, "link")) | set(seen)
+        links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(linked))
+        return FederationStatus(
+            url=self.server.url,
+            namespace=self.keys.namespace,
+            links=links,
+            jobs=tuple(self.jobs.all(names)),
+            blob_chunks=len(chunks),
+            blob_bytes=sum(chunks.values()),
+        )
+
+    def link(self, fqcn: str) -> LinkStatus:
+        """One link; its payload is not measured. Both sides are "never" where nobody was, or all is forgotten."""
+        keys = self.keys.link(fqcn)
+        with self.server.borrow(self.keys.agents) as connection:
+            score = cast("bytes | None", connection.call("ZSCORE", self.keys.agents, keys.fqcn))
+        return self._link(fqcn, _milliseconds(score) if score else 0, {})
+
+    def task(self, task_id: str, fqcn: str | None = None) -> list[LinkTaskView]:
+        """A task by its id, on every link that knows it, or on one.
+
+        Raises:
+            ConfigError: the id or the FQCN is not legal.
+        """
+        suffix = f"task:{check_task_id(task_id)}"
+        found = [fqcn] if fqcn else self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:{suffix}"), suffix)
+        return [view for name in found if (view := self._view(name, task_id))]
+
+    def story(self, fqcn: str, task_id: str) -> TaskView | None:
+        """One task's ledger; None when there is none."""
+        keys = self.keys.link(fqcn)
+        with self.server.borrow(keys.link) as connection:
+            return _story(connection, keys, task_id)
+
+    def now(self, fqcn: str) -> int:
+        """The clock of the Redis that holds a link, in ms."""
+        route = self.keys.link(fqcn).link
+        with self.server.borrow(route) as connection:
+            return now_of(connection.call("TIME"))
+
+    def dead_letters(self, fqcn: str) -> DeadLetters:
+        return DeadLetters(server=self.server, keys=self.keys.link(fqcn))
+
+    def all_dead_letters(self) -> list[DeadLetter]:
+        """The dead letters of all links, by FQCN, the oldest first."""
+        fqcns = self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:dead"), "dead")
+        return [letter for fqcn in fqcns for letter in self.dead_letters(fqcn).all()]
+
+    def _fqcns(self, names: Iterable[str], suffix: str) -> list[str]:
+        return fqcns(self.keys.namespace, names, suffix)
+
+    def _seen(self) -> dict[str, int]:
+        """When each agent was last seen, in ms of Redis's clock."""
+        with self.server.borrow(self.keys.agents) as connection:
+            flat = cast("list[bytes]", connection.call("ZRANGE", self.keys.agents, 0, -1, "WITHSCORES"))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        seen = {name.decode("utf-8", "replace"): _milliseconds(score) for name, score in pairs}
+        return {fqcn: at for fqcn, at in seen.items() if is_fqcn(fqcn)}
+
+    def _chunk_sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Bytes of every payload chunk among ``names``."""
+        blobs: dict[str, list[str]] = {}
+        pattern = re.compile(re.escape(self.keys.namespace) + r":(blob:\{[^}]+\}|\{[^}]+\}:blob:.+):[0-9]+")
+        for name in names:
+            if pattern.fullmatch(name):
+                blobs.setdefault(name.rpartition(":")[0], []).append(name)
+        sizes: dict[str, int] = {}
+        for prefix, chunks in blobs.items():
+            with self.server.borrow(prefix) as connection:
+                for at in range(0, len(chunks), BATCH):
+                    batch = chunks[at : at + BATCH]
+                    replies = pipeline(connection, [("STRLEN", chunk) for chunk in batch])
+                    sizes.update(zip(batch, cast("list[int]", replies), strict=True))
+        return {chunk: count for chunk, count in sizes.items() if count}
+
+    def _link(self, fqcn: str, seen_ms: int, chunks: Mapping[str, int]) -> LinkStatus:
+        keys = self.keys.link(fqcn)
+        with self.server.borrow(keys.link) as connection:
+            sides = _read_sides(connection, keys, seen_ms)
+            lengths = pipeline(connection, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
+            task = _story(connection, keys, sides.open_task) if sides.open_task else None
+        tasks, results, dead = cast("list[int]", lengths)
+        own = sum(count for chunk, count in chunks.items() if chunk.startswith(keys.result_blob("")))
+        shared = task.blob + ":" if task and task.blob else None
+        return LinkStatus(
+            fqcn=fqcn,
+            agent=sides.agent,
+            cj=sides.cj,
+            task=task,
+            waiting=waiting(task, sides.agent, sides.cj) if task else "",
+            tasks=tasks,
+            results=results,
+            dead=dead,
+            task_blob_bytes=sum(count for chunk, count in chunks.items() if shared and chunk.startswith(shared)),
+            result_blob_bytes=own,
+            now=sides.now,
+        )
+
+    def _view(self, fqcn: str, task_id: str) -> LinkTaskView | None:
+        keys = self.keys.link(fqcn)
+        with self.server.borrow(keys.link) as connection:
+            story = _story(connection, keys, task_id)
+            sides = _read_sides(connection, keys, 0)
+        if story is None or not story.assigned:
+            # there is none, or it is a task of a job, which stands under a key of this form too
+            return None
+        return LinkTaskView(
+            story=story,
+            agent=sides.agent,
+            cj=sides.cj,
+            waiting=waiting(story, sides.agent, sides.cj),
+            task_blob_bytes=stored(self.server, story.blob),
+            result_blob_bytes=stored(self.server, story.result_blob),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sides:
+    agent: LinkPresence
+    cj: LinkPresence
+    open_task: str
+    now: int
+
+
+def _read_sides(connection: Connection, keys: LinkKeys, seen_ms: int) -> _Sides:
+    beats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
+    time, link, *found = pipeline(connection, [("TIME",), ("HGETALL", keys.link), *beats])
+    agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", found)
+    now, held = now_of(time), text_hash(link)
+    return _Sides(
+        agent=read_presence("agent", held, agent_beat, agent_pttl, now, seen_ms),
+        cj=read_presence("cj", held, cj_beat, cj_pttl, now),
+        open_task=held.get("task", ""),
+        now=now,
+    )
+
+
+def _story(connection: Connection, keys: LinkKeys, task_id: str) -> TaskView | None:
+    ledger = keys.task(task_id)
+    time, fields, ttl_ms = pipeline(connection, [("TIME",), ("HGETALL", ledger), ("PTTL", ledger)])
+    held = text_hash(fields)
+    return TaskView.read(keys.fqcn, task_id, held, now_of(time), cast("int", ttl_ms)) if held else None
+
+
+def _milliseconds(score: bytes) -> int:
+    return int(float(score) * 1000)

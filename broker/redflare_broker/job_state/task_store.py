@@ -1,0 +1,332 @@
+"""The journal of a job: what a server that dies leaves to the one that follows it, and what people read meanwhile.
+
+Every task has a *ledger*, a hash with its client tasks. A controller that can go on from a *checkpoint* finds its state
+there, and the tasks since then: those that stand, and those that have ended, each with the results that came in. A
+checkpoint drops what it contains. Payloads that the server owns are listed, so none is left behind by a server that
+died: their prefix is written down before their chunks are.
+
+Every step is one script that is safe to run twice, and refuses a server that was replaced.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.errors import RedflareError
+from redflare_broker.keys import JobKeys
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts.job_scripts import JobScripts, ServerHold
+from redflare_broker.scripts.link_scripts import ScriptReply, answer, retried
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.task_entry import BlobRef
+
+from .members import check
+from .task_record import (
+    STANDING,
+    ClientTaskRecord,
+    TaskRecord,
+    blob_of,
+    fields_of,
+    read_task,
+    sealed_fields,
+    sealed_from,
+)
+
+__all__ = ["STANDING", "ClientTaskRecord", "JobTaskStore", "OwnedBlob", "Recovered", "TaskRecord"]
+
+#: Commands of one pipeline.
+_SLICE: Final = 256
+_FREE: Final = b"free"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedBlob:
+    """A payload that the server owns."""
+
+    prefix: str
+    chunks: int
+    #: The run that noted it.
+    run: str = ""
+    #: No record needs it any more.
+    free: bool = False
+
+    @property
+    def ref(self) -> BlobRef:
+        """Names its chunks, to renew or remove them; its sizes are not known."""
+        return BlobRef(prefix=self.prefix, chunk=1, sizes=(self.chunks,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What a previous run has left, since its last checkpoint."""
+
+    #: Number of the last checkpoint; 0: there was none.
+    checkpoint: int = 0
+    #: Meta and payload of the controller's state at that checkpoint; None: there was none.
+    state: tuple[dict[str, Any], EncodedPayload] | None = None
+    #: In the order they were scheduled; those that have ended since the checkpoint are among them.
+    tasks: tuple[TaskRecord, ...] = ()
+
+    def prefixes(self) -> set[str]:
+        """Prefixes of the payloads that these records need."""
+        held = [self.state[1]] if self.state else []
+        for task in self.tasks:
+            held += [sealed for sealed in (task.data, *(client.result for client in task.client_tasks)) if sealed]
+        return {sealed.blob.prefix for sealed in held if sealed.blob}
+
+
+class JobTaskStore:
+    """The journal of one job, as its server writes it. Thread-safe.
+
+    Args:
+        server: the federation's Redis.
+        keys: of the job.
+        me: who writes; ``Roll.begin`` must have been called for it.
+        policy: how long things stand.
+        resume: keep what a successor needs to go on. Without, ended tasks expire after a while, results are not kept,
+            and of a task that is sent again and again only the open client tasks are.
+        stop: asked while Redis is away; True ends the attempts of a step, which then raises Unavailable.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        keys: JobKeys,
+        me: ServerHold,
+        policy: RetentionPolicy,
+        *,
+        resume: bool = False,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.me = me
+        self.resume = resume
+        self._server = server
+        self._stop = stop
+        self._scripts = JobScripts(keys=keys, policy=policy)
+        self._retention_ms = policy.retention_ms
+        self._needed: set[str] | None = None
+
+    # -- after a start -------------------------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """What the runs before this one have left; empty for a new job.
+
+        Raises:
+            DecodeError: a record is not one of ours.
+            Unavailable: ``stop`` ended the attempts.
+        """
+        found = self._server.run(self.keys.job, self._recover, stop=self._stop)
+        self._needed = found.prefixes()
+        return found
+
+    def _recover(self, connection: Connection) -> Recovered:
+        job, standing, ended = (
+            require(reply, connection.node)
+            for reply in connection.pipeline(
+                [
+                    ("HGETALL", self.keys.job),
+                    ("ZRANGE", self.keys.standing, 0, -1),
+                    ("ZRANGE", self.keys.ended, 0, -1),
+                ]
+            )
+        )
+        known = _hash(job)
+        roots = [root.decode() for root in (*_list(standing), *_list(ended)) if isinstance(root, bytes)]
+        replies = connection.pipeline([("HGETALL", self.keys.task(root)) for root in roots]) if roots else []
+        ledgers = [_hash(require(reply, connection.node)) for reply in replies]
+        tasks = [
+            read_task(self.keys.task(root), root, ledger) for root, ledger in zip(roots, ledgers, strict=True) if ledger
+        ]
+        state = sealed_from(self.keys.job, known, "state_data")
+        return Recovered(
+            checkpoint=int(known.get(b"checkpoint", b"0")),
+            state=(orjson.loads(known.get(b"state", b"{}")), state) if state else None,
+            tasks=tuple(sorted(tasks, key=lambda task: task.order)),
+        )
+
+    def orphans(self) -> list[OwnedBlob]:
+        """Payloads of previous runs that no record needs, and all that a checkpoint has set free: ``discard`` them."""
+        if self._needed is None:
+            self.recover()
+        needed = self._needed or set()
+        return [blob for blob in self.owned() if blob.free or (blob.run != self.me.run and blob.prefix not in needed)]
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def scheduled(self, task: TaskRecord) -> None:
+        """Write a task's ledger, before a client can see the task; for one that has a ledger already, write it anew.
+
+        Its client tasks are written as well: a record can be written again when Redis has lost the job. What a ledger
+        tells of other client tasks is left standing.
+
+        Raises:
+            Fenced: a newer server is there.
+            JobLost: Redis has lost the job.
+            JobEnded: the job is over.
+            Unavailable: ``stop`` ended the attempts; the step is safe to repeat.
+        """
+        self._run("job/schedule", [self._schedule(task, again=True), *self._notes(task)])
+
+    def scheduled_commands(self, task: TaskRecord) -> list[list[Arg]]:
+        """What ``scheduled`` does as commands, for ``Request.reply(with_commands=...)``.
+
+        They may come late: if the task has ended by then, it stays so.
+        """
+        return [self._schedule(task, again=False), *self._notes(task)]
+
+    def _notes(self, task: TaskRecord) -> list[list[Arg]]:
+        return [self._note(task.root_id, client) for client in task.client_tasks]
+
+    def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
+        fields = fields_of(task, data=self.resume)
+        blob = blob_of(task.data if self.resume else None)
+        return self._scripts.schedule(self.me, task.root_id, task.order, blob, fields, again=again)
+
+    def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
+        return self._note(root_id, client_task)
+
+    def received_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        """The command that notes a result; the first result counts. The server owns its payload from then on."""
+        return self._note(root_id, client_task)
+
+    def _note(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        result = client_task.result if self.resume else None
+        return self._scripts.note(
+            self.me,
+            root_id,
+            client_task.id,
+            client_task.to_json(),
+            resume=self.resume,
+            blob=blob_of(result),
+            fields=sealed_fields(f"result:{client_task.id}", result),
+        )
+
+    def note(self, root_id: str, client_tasks: Iterable[ClientTaskRecord]) -> None:
+        """Write client tasks, sent or received, at once.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        self._run("job/note", [self._note(root_id, client_task) for client_task in client_tasks])
+
+    def ended(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
+        """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
+
+        Args:
+            at: when, in seconds of the server's clock.
+            unwritten: the task, if its ledger may not have been written yet.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
+        finish = self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)
+        self._run("job/finish", [*written, finish])
+
+    def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
+        """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.
+
+        All or nothing. A payload of the state is noted as owned here too, but ``own`` it before its chunks are written.
+
+        Returns:
+            The payloads that no record needs any more: ``discard`` them.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
+        command = self._scripts.checkpoint(self.me, uuid.uuid4().hex, blob_of(state), fields)
+        [said] = self._run("job/checkpoint", [command])
+        return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
+
+    # -- payloads ------------------------------------------------------------------------------------------------------
+
+    def own(self, prefix: str, chunks: int) -> None:
+        """Note a payload as the server's, before its chunks are written.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+        """
+        self._run("job/own", [self._scripts.own(self.me, [(prefix, max(1, chunks))])])
+
+    def disown(self, *prefixes: str) -> None:
+        """These payloads are gone, or are somebody else's now; also when the job is over.
+
+        Raises:
+            Fenced, JobLost, Unavailable: as ``scheduled``.
+        """
+        if prefixes:
+            self._run("job/own", [self._scripts.own(self.me, [(prefix, 0) for prefix in prefixes])])
+
+    def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
+        """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
+
+        Raises:
+            Fenced, JobLost, Unavailable: as ``scheduled``.
+        """
+        gone = []
+        for payload in payloads:
+            redis_store.remove(self._server, payload if isinstance(payload, BlobRef) else payload.ref, stop=self._stop)
+            gone.append(payload.prefix)
+        self.disown(*gone)
+
+    def owned(self) -> list[OwnedBlob]:
+        """All payloads that are noted as the server's, those of previous runs too."""
+        found = self._server.run(
+            self.keys.blobs, lambda connection: connection.call("HGETALL", self.keys.blobs), stop=self._stop
+        )
+        return [_owned(prefix, value) for prefix, value in _hash(found).items()]
+
+    def renew(self) -> None:
+        """Let every payload of the server's live on; call it a few times in each retention time."""
+        for blob in self.owned():
+            if not blob.free:
+                redis_store.renew(self._server, blob.ref, self._retention_ms, stop=self._stop)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _run(self, name: str, commands: list[list[Arg]]) -> list[ScriptReply]:
+        """Run the commands, the first of which is the script ``name``, in as few round trips as are reasonable."""
+
+        def run(connection: Connection) -> list[ScriptReply]:
+            said: list[ScriptReply] = []
+            for first in range(0, len(commands), _SLICE):
+                part = commands[first : first + _SLICE]
+                replies = connection.pipeline(part)
+                for index, reply in enumerate(replies):
+                    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                        replies[index] = connection.pipeline([retried(part[index])])[0]
+                said += [check(answer(name, reply), self.keys) for reply in replies]
+            return said
+
+        return self._server.run(self.keys.job, run, stop=self._stop)
+
+    def __repr__(self) -> str:
+        return f"<Journal of {self.keys.fqcn} run {self.me.run}>"
+
+
+def _owned(prefix: RedisReply, value: RedisReply) -> OwnedBlob:
+    words = value.split() if isinstance(value, bytes) else []
+    if not isinstance(prefix, bytes) or len(words) < 2 or not words[0].isdigit():
+        raise RedflareError(f"{prefix!r:.200} is noted as a payload of {value!r:.200}, not of chunks and a run")
+    return OwnedBlob(prefix=prefix.decode(), chunks=int(words[0]), run=words[1].decode(), free=words[2:] == [_FREE])
+
+
+def _list(reply: RedisReply) -> list[RedisReply]:
+    return reply if isinstance(reply, list) else []
+
+
+def _hash(reply: RedisReply) -> dict[bytes, bytes]:
+    words = [word for word in _list(reply) if isinstance(word, bytes)]
+    return dict(zip(words[::2], words[1::2], strict=True))

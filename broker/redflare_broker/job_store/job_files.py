@@ -1,0 +1,178 @@
+"""Files in chunks: written and read a few chunks at a time, so that a large one costs little memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge, RedflareError
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import MAX_CHUNKS
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.task_entry import BlobRef
+
+from .record import StoredFile
+
+__all__ = ["Source", "digest", "download", "load", "upload"]
+
+#: A file's content, or its path.
+Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
+Stop: TypeAlias = Callable[[], bool] | None
+
+#: Chunks that are in memory at once.
+_BATCH: Final = 8
+#: Redis stores no larger value.
+_GREATEST_CHUNK: Final = 512 << 20
+
+
+def upload(
+    server: Server, prefix: str, source: Source, *, chunk: int, most: int, ttl_ms: int, stop: Stop = None
+) -> StoredFile:
+    """Write a file to chunks under ``prefix``; what it wrote is removed when it fails.
+
+    Args:
+        chunk: bytes of a chunk; more where that would make too many.
+        most: bytes of the file at most.
+        ttl_ms: how long the chunks stand; those that were written are renewed while others are.
+        stop: as in ``Server.run``.
+
+    Raises:
+        MessageTooLarge: it is larger; nothing is written, unless it grows meanwhile.
+        ConfigError: it cannot be read.
+        Unavailable: ``stop`` ended the attempts.
+        ServerError: the server refused (no memory, no permission).
+    """
+    chunk = max(chunk, -(-_size(source, most) // MAX_CHUNKS))
+    sha256, written, renewed = hashlib.sha256(), 0, time.monotonic()
+    try:
+        for part in _parts(source, chunk * _BATCH):
+            number = written // chunk
+            views = [part[first : first + chunk] for first in range(0, len(part), chunk)]
+            _check_size(source, written + len(part), most)
+            batch = [(f"{prefix}:{number + index}", [view]) for index, view in enumerate(views)]
+            # its chunks may be there when the attempt fails: they are counted before
+            written += len(part)
+            server.run(prefix, lambda connection, batch=batch: connection.store(batch, ttl_ms), stop=stop)  # type: ignore[misc]
+            sha256.update(part)
+            if time.monotonic() - renewed > ttl_ms / 4000:
+                renewed = time.monotonic()
+                redis_store.renew(server, _ref(prefix, chunk, written), ttl_ms, stop=stop)
+    except BaseException as error:
+        with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
+            redis_store.remove(server, _ref(prefix, chunk, written), deadline=time.monotonic())
+        if isinstance(error, OSError):
+            raise _unreadable(source, error) from error
+        raise
+    return StoredFile(blob=_ref(prefix, chunk, written), sha256=sha256.hexdigest())
+
+
+def digest(source: Source) -> str:
+    """SHA-256 of a file, as ``upload`` tells it; ConfigError: it cannot be read."""
+    sha256 = hashlib.sha256()
+    try:
+        for part in _parts(source, 1 << 20):
+            sha256.update(part)
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    return sha256.hexdigest()
+
+
+def download(server: Server, file: StoredFile, to: str | os.PathLike[str], *, most: int, stop: Stop = None) -> Path:
+    """Read a file into ``to``, which is replaced when all of it is there and right, and not touched otherwise.
+
+    Raises:
+        BlobMissing: a chunk is gone.
+        DecodeError: its record, or its content, is not what was stored.
+        Unavailable: ``stop`` ended the attempts.
+        OSError: the file cannot be written.
+    """
+    target = Path(to)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as out:
+            for view in _content(server, file, most, stop):
+                out.write(view)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def load(server: Server, file: StoredFile, *, most: int, stop: Stop = None) -> bytes:
+    """A file's content.
+
+    Raises:
+        BlobMissing, DecodeError, Unavailable: as ``download``.
+    """
+    return b"".join(map(bytes, _content(server, file, most, stop)))
+
+
+def _content(server: Server, file: StoredFile, most: int, stop: Stop) -> Iterator[memoryview]:
+    """The content in parts, each of which is good until the next; the last one is given when the whole is right."""
+    ref = file.blob
+    if ref.nbytes > most or not 0 < ref.chunk <= _GREATEST_CHUNK:
+        raise DecodeError(f"file {ref.prefix!r} claims {ref.nbytes} bytes in chunks of {ref.chunk}; {most} are read")
+    step = ref.chunk * _BATCH
+    buffer = memoryview(bytearray(min(step, ref.nbytes)))
+    sha256 = hashlib.sha256()
+    for first in range(0, ref.nbytes, step):
+        part = buffer[: min(step, ref.nbytes - first)]
+        number = first // ref.chunk
+        batch = [
+            (f"{ref.prefix}:{number + index}", [part[start : start + ref.chunk]])
+            for index, start in enumerate(range(0, len(part), ref.chunk))
+        ]
+        server.run(ref.prefix, lambda connection, batch=batch: connection.load(batch), stop=stop)  # type: ignore[misc]
+        sha256.update(part)
+        if first + step >= ref.nbytes:
+            _check_digest(file, sha256.hexdigest())
+        yield part
+
+
+def _check_digest(file: StoredFile, found: str) -> None:
+    if found != file.sha256:
+        raise DecodeError(f"file {file.blob.prefix!r} is not what was stored: sha256 {found} instead of {file.sha256}")
+
+
+def _parts(source: Source, size: int) -> Iterator[memoryview]:
+    """The content in parts of ``size``, the last one shorter."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        view = memoryview(source).cast("B")
+        for first in range(0, len(view), size):
+            yield view[first : first + size]
+        return
+    with Path(source).open("rb") as file:
+        while part := file.read(size):
+            yield memoryview(part)
+
+
+def _size(source: Source, most: int) -> int:
+    try:
+        size = (
+            memoryview(source).nbytes if isinstance(source, bytes | bytearray | memoryview) else os.stat(source).st_size
+        )
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    _check_size(source, size, most)
+    return size
+
+
+def _check_size(source: Source, size: int, most: int) -> None:
+    if size > most:
+        what = "it" if isinstance(source, bytes | bytearray | memoryview) else os.fspath(source)
+        raise MessageTooLarge(f"{what} has {size} bytes; at most {most} are stored (file_bytes)")
+
+
+def _unreadable(source: Source, error: OSError) -> ConfigError:
+    return ConfigError(f"{source!r:.300} cannot be read: {error}")
+
+
+def _ref(prefix: str, chunk: int, size: int) -> BlobRef:
+    return BlobRef(prefix=prefix, chunk=chunk, sizes=(size,))

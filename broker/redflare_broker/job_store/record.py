@@ -1,0 +1,292 @@
+"""What the job store tells of a job: its record, read and checked, and the lines of its log.
+
+A job's status only moves forward: SUBMITTED, APPROVED, DISPATCHED, RUNNING, then one FINISHED:* that never changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from redflare_broker.errors import ConfigError, DecodeError
+from redflare_broker.wire.task_entry import BlobRef
+
+__all__ = [
+    "ABNORMAL",
+    "ABORTED",
+    "APPROVED",
+    "CAN_NOT_SCHEDULE",
+    "COMPLETED",
+    "DISPATCHED",
+    "EXECUTION_EXCEPTION",
+    "FAILED_TO_RUN",
+    "FINISHED",
+    "RUNNING",
+    "STATUSES",
+    "SUBMITTED",
+    "UNFINISHED",
+    "JobRecord",
+    "LogLine",
+    "SiteState",
+    "StatusChange",
+    "StoredFile",
+    "WaitReason",
+    "check_after",
+    "check_job_id",
+    "check_status",
+    "is_finished",
+    "read_line",
+    "read_record",
+]
+
+SUBMITTED: Final = "SUBMITTED"
+APPROVED: Final = "APPROVED"
+DISPATCHED: Final = "DISPATCHED"
+RUNNING: Final = "RUNNING"
+COMPLETED: Final = "FINISHED:COMPLETED"
+ABORTED: Final = "FINISHED:ABORTED"
+EXECUTION_EXCEPTION: Final = "FINISHED:EXECUTION_EXCEPTION"
+ABNORMAL: Final = "FINISHED:ABNORMAL"
+CAN_NOT_SCHEDULE: Final = "FINISHED:CAN_NOT_SCHEDULE"
+FAILED_TO_RUN: Final = "FINISHED:FAILED_TO_RUN"
+
+#: In their order.
+UNFINISHED: Final = (SUBMITTED, APPROVED, DISPATCHED, RUNNING)
+FINISHED: Final = (COMPLETED, ABORTED, EXECUTION_EXCEPTION, ABNORMAL, CAN_NOT_SCHEDULE, FAILED_TO_RUN)
+STATUSES: Final = (*UNFINISHED, *FINISHED)
+
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_~-]{1,64}")
+_LINE_ID: Final = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SITE: Final = "site:"
+
+
+def check_job_id(job_id: object) -> str:
+    """Return ``job_id`` unchanged when it may be part of a name; ConfigError otherwise."""
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+        raise ConfigError(f"a job's id must be 1 to 64 of A-Z a-z 0-9 _ ~ -, but is {job_id!r:.300}")
+    return job_id
+
+
+def check_status(status: object) -> str:
+    """Return a job's status unchanged when it is one; ConfigError otherwise."""
+    if status not in STATUSES:
+        raise ConfigError(f"a job's status is one of {', '.join(STATUSES)}, but not {status!r:.300}")
+    return str(status)
+
+
+def check_after(line_id: object) -> str:
+    """Return the id of a line unchanged when it is one; ConfigError otherwise."""
+    if not isinstance(line_id, str) or not _LINE_ID.fullmatch(line_id):
+        raise ConfigError(f"the id of a line of a log is like 1795345193440-0, but not {line_id!r:.100}")
+    return line_id
+
+
+def is_finished(status: str) -> bool:
+    """Whether a job of this status is over."""
+    return status.startswith("FINISHED:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """One change of a job's status."""
+
+    status: str
+    #: When, in ms by Redis's clock.
+    at: int
+    reason: str = ""
+    #: Who changed it: a user, the server, a site.
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteState:
+    """What became of a job at one site."""
+
+    #: In the words of the server and the site: deployed, started, stopped, ...
+    status: str
+    #: Since when, in ms by Redis's clock.
+    at: int
+    #: Of the job's process; None: it has not ended, or nobody knows.
+    exit_code: int | None = None
+    reason: str = ""
+    #: How an abort ended it: cooperative, terminated, killed.
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitReason:
+    """Why a job does not go on, and since when, in ms by Redis's clock."""
+
+    reason: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file of a job, in chunks."""
+
+    blob: BlobRef
+    #: Of its content, in hex.
+    sha256: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.blob.nbytes
+
+    def to_json(self) -> bytes:
+        return orjson.dumps({**orjson.loads(self.blob.to_json()), "sha256": self.sha256})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job; times are in ms by Redis's clock."""
+
+    id: str
+    status: str
+    name: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    submitter: str = ""
+    submitted: int = 0
+    #: When its status changed last.
+    changed: int = 0
+    #: Of the last change.
+    reason: str = ""
+    history: tuple[StatusChange, ...] = ()
+    sites: Mapping[str, SiteState] = field(default_factory=dict)
+    #: Why it does not go on; None: it does, or nobody has said.
+    waiting: WaitReason | None = None
+    #: When its abort was asked for; 0: it was not.
+    abort: int = 0
+    abort_by: str = ""
+    abort_reason: str = ""
+    archive: StoredFile | None = None
+    result: StoredFile | None = None
+
+    @property
+    def finished(self) -> bool:
+        return is_finished(self.status)
+
+    @property
+    def abort_requested(self) -> bool:
+        """Somebody wants it to end, and it has not: only a FINISHED:* may follow."""
+        return bool(self.abort) and not self.finished
+
+    def to_json(self) -> dict[str, object]:
+        """For people and programs; where its files stand is nobody's business."""
+        told = {name: value for name, value in asdict(self).items() if name not in ("archive", "result")}
+        sizes = {f"{name}_bytes": held.nbytes if held else None for name, held in self._files()}
+        return {**told, "finished": self.finished, **sizes}
+
+    def _files(self) -> tuple[tuple[str, StoredFile | None], ...]:
+        return ("archive", self.archive), ("result", self.result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of a job's log."""
+
+    #: Of its entry; ``after`` of the next read.
+    id: str
+    #: Who wrote it: a site, the server; "" for a change of status.
+    site: str
+    text: str
+    level: str = ""
+    #: The job came to this status; "" for an ordinary line.
+    status: str = ""
+
+    @property
+    def at(self) -> int:
+        """When it was written, in ms by Redis's clock."""
+        return int(self.id.partition("-")[0])
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "at": self.at}
+
+
+def read_record(key: str, job_id: str, fields: Mapping[bytes, bytes], prefix: str) -> JobRecord:
+    """A record from its hash.
+
+    Args:
+        key: of the hash, for messages.
+        job_id: the job's.
+        fields: of the hash.
+        prefix: what the names of its files begin with.
+
+    Raises:
+        DecodeError: somebody else has written into it.
+    """
+    try:
+        texts = {name.decode(): value.decode() for name, value in fields.items()}
+        waiting = texts.get("waiting")
+        return JobRecord(
+            id=job_id,
+            status=check_status(texts.get("status")),
+            name=texts.get("name", ""),
+            meta=dict(orjson.loads(texts.get("meta", "{}"))),
+            submitter=texts.get("submitter", ""),
+            submitted=int(texts.get("submitted", 0)),
+            changed=int(texts.get("changed", 0)),
+            reason=texts.get("reason", ""),
+            history=tuple(_moment(told) for told in orjson.loads(texts.get("history", "[]"))),
+            sites={
+                name.removeprefix(_SITE): _site(value)
+                for name, value in sorted(texts.items())
+                if name.startswith(_SITE)
+            },
+            waiting=_waiting(waiting) if waiting else None,
+            abort=int(texts.get("abort", 0)),
+            abort_by=texts.get("abort_by", ""),
+            abort_reason=texts.get("abort_reason", ""),
+            archive=_file(texts.get("archive"), prefix),
+            result=_file(texts.get("result"), prefix),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DecodeError(f"{key} is not the record of a job: {error}") from None
+
+
+def read_line(key: str, entry_id: str, flat: Sequence[bytes]) -> LogLine:
+    """A line from its entry; what is no text is shown as it is."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=False))
+    texts = {name: fields.get(name.encode(), b"").decode("utf-8", "backslashreplace") for name in _LINE}
+    if not texts["text"] and not texts["status"] and not texts["site"]:
+        raise DecodeError(f"{key} entry {entry_id}: is no line of a log, but {flat!r:.200}")
+    return LogLine(id=entry_id, **texts)
+
+
+_LINE: Final = ("site", "text", "level", "status")
+
+
+def _moment(told: Any) -> StatusChange:
+    return StatusChange(status=str(told["status"]), at=int(told["at"]), reason=str(told["reason"]), by=str(told["by"]))
+
+
+def _site(text: str) -> SiteState:
+    told = orjson.loads(text)
+    code = told.get("exit_code")
+    return SiteState(
+        status=str(told["status"]),
+        at=int(told["at"]),
+        exit_code=None if code is None else int(code),
+        reason=str(told.get("reason", "")),
+        how=str(told.get("how", "")),
+    )
+
+
+def _waiting(text: str) -> WaitReason:
+    told = orjson.loads(text)
+    return WaitReason(reason=str(told["reason"]), at=int(told["at"]))
+
+
+def _file(text: str | None, prefix: str) -> StoredFile | None:
+    if not text:
+        return None
+    told = orjson.loads(text)
+    sha256 = told.pop("sha256")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"sha256 is {sha256!r:.100}")
+    return StoredFile(blob=BlobRef.from_json(orjson.dumps(told), (prefix,)), sha256=sha256)

@@ -1,0 +1,247 @@
+"""How the steps of the job store are run, and how what they write is made."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, cast
+
+import orjson
+
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
+from redflare_broker.keys import StoreKeys
+from redflare_broker.payload import redis_store
+from redflare_broker.scripts.link_scripts import ScriptReply, answer, command, retried
+from redflare_broker.scripts.store_scripts import BLOB_MISSING, OK, StoreScripts
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, Command, RedisReply, ReplyError, require
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.limits import CodecLimits
+from redflare_broker.wire.message_entry import EVENT, Envelope
+
+from . import job_files
+from .job_files import Source
+from .record import JobRecord, StoredFile, read_record
+
+__all__ = ["STORE_CHANNEL", "STORE_TOPIC", "StoreSteps"]
+
+#: Where and how the server's cell hears of changes.
+STORE_CHANNEL: Final = "server"
+STORE_TOPIC: Final = "jobs_changed"
+
+#: Commands of one pipeline.
+_SLICE: Final = 256
+#: Sender of the events; nobody answers it.
+_OPERATOR: Final = "operator"
+#: Bytes of a reason, and of a meta.
+_REASON: Final = 8_192
+_META: Final = 1 << 20
+_CHUNK: Final = CodecLimits().chunk_bytes
+
+#: Ids of jobs and the fields of their records.
+RawRecords: TypeAlias = list[tuple[str, RedisReply]]
+
+
+class StoreSteps:
+    """Runs the steps of one store; arguments as ``JobStore``'s."""
+
+    def __init__(
+        self, server: Server, keys: StoreKeys, policy: JobRetentionPolicy, stop: Callable[[], bool] | None
+    ) -> None:
+        self.keys = keys
+        self.scripts = StoreScripts(keys=keys, policy=policy)
+        self._server = server
+        self._policy = policy
+        self._stop = stop
+
+    # -- scripts -------------------------------------------------------------------------------------------------------
+
+    def run(self, name: str, sent: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
+        """Run a script.
+
+        Args:
+            change: job id and word of an event that wakes the server: it goes behind the step in the same round trip,
+                whether the server is there or not. What was tried again may be told twice.
+        """
+
+        def run(connection: Connection) -> ScriptReply:
+            reply = self._attempt(connection, sent, change)
+            if _is_unknown(reply):
+                reply = self._attempt(connection, retried(sent), change)
+            return answer(name, reply)
+
+        return self._server.run(self.keys.jobs, run, stop=self._stop)
+
+    def _attempt(self, connection: Connection, sent: list[Arg], change: tuple[str, str] | None) -> RedisReply:
+        if change is None:
+            return connection.pipeline([sent])[0]
+        # an event of its own for each attempt: the one of a failed attempt may have been dealt with before the step
+        event = self._event(*change)
+        reply, told = connection.pipeline([sent, event])
+        if _is_unknown(told) and not _is_unknown(reply):
+            told = connection.pipeline([retried(event)])[0]
+        if not _is_unknown(told):
+            require(told, connection.node)
+        return reply
+
+    def run_all(self, name: str, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
+        """Run one script many times."""
+        return self._server.run(
+            self.keys.jobs, lambda connection: _run_all(connection, name, commands), stop=self._stop
+        )
+
+    def _event(self, job_id: str, change: str) -> list[Arg]:
+        envelope = Envelope(
+            kind=EVENT,
+            id=uuid.uuid4().hex,
+            attempt=1,
+            channel=STORE_CHANNEL,
+            topic=STORE_TOPIC,
+            origin=_OPERATOR,
+            meta=orjson.dumps({"job_id": job_id, "change": change}),
+        )
+        return command("cell/post", [self.keys.inbox], [self._policy.event_ms, *envelope.fields()])
+
+    def check(self, said: ScriptReply, job_id: str, file: StoredFile | None = None) -> ScriptReply:
+        """The answer to a step that took effect; of one that did not, the chunks of ``file`` go.
+
+        Raises:
+            BlobMissing: a chunk of the file is gone.
+            JobUnknown: there is no such job.
+        """
+        if said.status == OK:
+            return said
+        if file is not None:
+            self.remove(file)
+        if said.status == BLOB_MISSING:
+            raise BlobMissing(f"job {job_id}: chunks of its file are gone (expired, or lost in a failover); try again")
+        raise self.unknown(job_id)
+
+    def unknown(self, job_id: str) -> JobUnknown:
+        return JobUnknown(
+            f"the store of {self.keys.fqcn} has no job {job_id}: it was deleted, has expired or never was"
+        )
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def call(self, key: str, *args: Arg) -> RedisReply:
+        return self._server.run(key, lambda connection: connection.call(*args), stop=self._stop)
+
+    def listed(self, wanted: set[bytes]) -> RawRecords:
+        """The records of some statuses, oldest first; jobs that have expired go from the list."""
+        return self._server.run(self.keys.jobs, lambda connection: self._listed(connection, wanted), stop=self._stop)
+
+    def _listed(self, connection: Connection, wanted: set[bytes]) -> RawRecords:
+        ids = [job_id.decode() for job_id in cast("list[bytes]", connection.call("ZRANGE", self.keys.jobs, 0, -1))]
+        statuses = _pipelined(connection, [("HGET", self.keys.record(job_id), "status") for job_id in ids])
+        found = dict(zip(ids, statuses, strict=True))
+        _run_all(connection, "store/renew", [self.scripts.renew(job_id) for job_id in ids if found[job_id] is None])
+        some = [job_id for job_id in ids if found[job_id] in wanted]
+        records = _pipelined(connection, [("HGETALL", self.keys.record(job_id)) for job_id in some])
+        return [(job_id, fields) for job_id, fields in zip(some, records, strict=True) if fields]
+
+    def fingerprint(self, job_id: str) -> str:
+        """By which a job is known as the same; "" when there is none of this id."""
+        key = self.keys.record(job_id)
+        found = self.call(key, "HGET", key, "fingerprint")
+        return found.decode() if isinstance(found, bytes) else ""
+
+    def record(self, job_id: str, reply: RedisReply) -> JobRecord:
+        """A record from what HGETALL replied; DecodeError: it is none."""
+        words = cast("list[bytes]", reply)
+        fields = dict(zip(words[::2], words[1::2], strict=True))
+        return read_record(self.keys.record(job_id), job_id, fields, self.keys.blob(""))
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def upload(self, name: str, source: Source) -> StoredFile:
+        """A file in chunks that nobody knows yet: they expire soon."""
+        prefix = self.keys.blob(f"{name}-{uuid.uuid4().hex[:12]}")
+        p = self._policy
+        return job_files.upload(
+            self._server, prefix, source, chunk=_CHUNK, most=p.file_bytes, ttl_ms=p.upload_ms, stop=self._stop
+        )
+
+    def remove(self, file: StoredFile) -> None:
+        with suppress(RedflareError):  # one attempt; what stays behind has its TTL
+            redis_store.remove(self._server, file.blob, stop=lambda: True)
+
+
+def _is_unknown(reply: RedisReply) -> bool:
+    """Whether the server does not know the script."""
+    return isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
+
+
+def _run_all(connection: Connection, name: str, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
+    said: list[ScriptReply] = []
+    for first in range(0, len(commands), _SLICE):
+        part = commands[first : first + _SLICE]
+        for sent, reply in zip(part, connection.pipeline(part), strict=True):
+            said.append(answer(name, connection.pipeline([retried(sent)])[0] if _is_unknown(reply) else reply))
+    return said
+
+
+def _pipelined(connection: Connection, commands: Sequence[Command]) -> list[RedisReply]:
+    parts = [commands[first : first + _SLICE] for first in range(0, len(commands), _SLICE)]
+    return [require(reply, connection.node) for part in parts for reply in connection.pipeline(part)]
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def whoami() -> str:
+    """User and host of this process: ``ann@gpu-1``."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # not in the list of users, as in many containers
+        user = str(os.getuid())
+    return clean(f"{user}@{socket.gethostname()}")
+
+
+def pack_meta(meta: Mapping[str, Any]) -> bytes:
+    """The JSON of a job's meta, the same for the same meta.
+
+    Raises:
+        EncodeError: it is no JSON, or too large.
+    """
+    try:
+        packed = orjson.dumps(dict(meta), option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise EncodeError(f"a job's meta must be JSON: {error}") from error
+    if len(packed) > _META:
+        raise EncodeError(f"a job's meta has {len(packed)} bytes of JSON; at most {_META} are stored")
+    return packed
+
+
+def fingerprint(meta: bytes, sha256: str) -> str:
+    """Of a job by its meta and its archive."""
+    return hashlib.sha256(meta + sha256.encode()).hexdigest()
+
+
+def moment(status: str, reason: str, by: str) -> bytes:
+    """A change of status for the history; the script adds the time."""
+    return orjson.dumps({"status": status, "reason": reason, "by": by})
+
+
+def blob_of(file: StoredFile) -> tuple[str, int]:
+    """Prefix and number of a file's chunks."""
+    return file.blob.prefix, file.blob.chunks
+
+
+def clean(value: object) -> str:
+    """A text that every reader can read, and not too long."""
+    return cut(str(value), _REASON).decode()
+
+
+def cut(text: str, most: int) -> bytes:
+    """A text of at most so many bytes, without the end of its line."""
+    line = text.rstrip("\r\n").encode("utf-8", "replace")
+    if len(line) <= most:
+        return line
+    return line[: max(0, most - 3)].decode("utf-8", "ignore").encode() + b"..."

@@ -1,0 +1,319 @@
+"""The job store of a server: what jobs there are, how far each has come, its archive, its log and its result.
+
+Operators write a job into Redis and do not talk to the server, which may be away: an event in its inbox wakes it
+(channel ``STORE_CHANNEL``, topic ``STORE_TOPIC``, meta ``job_id`` and ``change``), and at its start it reads the list.
+Every change of a job's status is compare-and-set, forward only, and stands in its history with time, reason and who.
+
+A server moves a job to DISPATCHED before it touches a site: an abort that comes earlier ends the job at once, one that
+comes later lets nothing but a FINISHED:* follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+import orjson
+
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
+from redflare_broker.fqcn import FQCN
+from redflare_broker.keys import Keys, StoreKeys
+from redflare_broker.scripts.store_scripts import KNOWN, OK, OPEN, REFUSED, UNKNOWN
+from redflare_broker.transport.replies import Arg
+from redflare_broker.transport.server import Server
+
+from . import job_files
+from .job_files import Source
+from .log_follower import JobLogFollower, parse_lines
+from .record import (
+    ABORTED,
+    STATUSES,
+    SUBMITTED,
+    JobRecord,
+    LogLine,
+    StoredFile,
+    check_after,
+    check_job_id,
+    check_status,
+)
+from .steps import STORE_CHANNEL, STORE_TOPIC, StoreSteps, blob_of, clean, cut, fingerprint, moment, pack_meta, whoami
+
+__all__ = ["STORE_CHANNEL", "STORE_TOPIC", "JobRetentionPolicy", "JobStore", "whoami"]
+
+# ``list`` is a method of the store
+Records: TypeAlias = list[JobRecord]
+Lines: TypeAlias = list[LogLine]
+Entries: TypeAlias = list[tuple[bytes, list[bytes]]]
+
+#: Lines that one script writes.
+_LINES: Final = 256
+
+_log = logging.getLogger(__name__)
+
+
+class JobStore:
+    """The jobs of one server. Thread-safe; holds no connection and no thread of its own.
+
+    Args:
+        server: the federation's Redis.
+        keys: of the store, or of the federation: then that of the server whose cell is called "server".
+        policy: how long things stand, and how large they may be.
+        stop: asked while Redis is away; True ends the attempts of a step, which then raises Unavailable. None: it is
+            tried until the connection is closed. Every step is safe to repeat.
+
+    Every method may raise Unavailable, and ServerError when Redis refuses for good; ConfigError for an id that is none.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        keys: StoreKeys | Keys,
+        policy: JobRetentionPolicy | None = None,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.keys = keys.store() if isinstance(keys, Keys) else keys
+        self.policy = policy or JobRetentionPolicy()
+        self._server = server
+        self._stop = stop
+        self._steps = StoreSteps(server, self.keys, self.policy, stop)
+        self._scripts = self._steps.scripts
+
+    # -- operators -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, meta: Mapping[str, Any], archive: Source, job_id: str | None = None, *, submitter: str | None = None
+    ) -> str:
+        """Store a job, and wake the server. Again with the same id, meta and archive changes nothing.
+
+        Args:
+            meta: what ``meta.json`` says; JSON.
+            archive: content or path of the zip; a file is read a few MB at a time.
+            job_id: None: a new one.
+            submitter: who submits it; None: user and host of this process.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            JobExists: another job has this id.
+            ConfigError: the file cannot be read.
+            EncodeError: meta is no JSON, or too large.
+            MessageTooLarge: the archive is larger than ``policy.file_bytes``.
+        """
+        job_id = str(uuid.uuid4()) if job_id is None else check_job_id(job_id)
+        packed, by = pack_meta(meta), whoami() if submitter is None else clean(submitter)
+        if known := self._steps.fingerprint(job_id):
+            return self._same(job_id, known, fingerprint(packed, job_files.digest(archive)))
+        file = self._steps.upload(f"{job_id}-archive", archive)
+        mark = fingerprint(packed, file.sha256)
+        fields: list[Arg] = ["archive", file.to_json(), "name", clean(meta.get("name", "")), "meta", packed]
+        fields += ["submitter", by, "fingerprint", mark]
+        sent = self._scripts.submit(job_id, blob_of(file), moment(SUBMITTED, "", by), fields)
+        said = self._steps.run("store/submit", sent, (job_id, "submitted"))
+        if said.status == KNOWN:
+            self._steps.remove(file)
+            return self._same(job_id, said.text(), mark)
+        self._steps.check(said, job_id, file)
+        return job_id
+
+    @staticmethod
+    def _same(job_id: str, known: str, mark: str) -> str:
+        if known != mark:
+            raise JobExists(f"job {job_id} has another meta or archive: submit under another id, or without one")
+        return job_id
+
+    def request_abort(self, job_id: str, by: str, reason: str = "") -> JobRecord:
+        """Want a job to end, and wake the server; the first who asks counts.
+
+        A job that was not dispatched is over when this returns; one that is over already stays as it is.
+
+        Returns:
+            The record after it.
+
+        Raises:
+            JobUnknown: there is none.
+        """
+        by, reason = clean(by), clean(reason)
+        sent = self._scripts.abort(check_job_id(job_id), by, reason, moment(ABORTED, reason, by))
+        said = self._steps.run("store/abort", sent, (job_id, "abort"))
+        return self._steps.record(job_id, self._steps.check(said, job_id).rest[0])
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is over, with its archive, log and result, and tell the server; none is no error.
+
+        Raises:
+            JobUnfinished: it is not over.
+        """
+        sent = self._scripts.delete(check_job_id(job_id))
+        said = self._steps.run("store/delete", sent, (job_id, "deleted"))
+        if said.status == OPEN:
+            raise JobUnfinished(f"job {job_id} is {said.text()} and cannot be deleted: abort it and wait for its end")
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """A job's record; None: there is no such job.
+
+        Raises:
+            DecodeError: somebody else has written into it.
+        """
+        key = self.keys.record(check_job_id(job_id))
+        found = self._steps.call(key, "HGETALL", key)
+        return self._steps.record(job_id, found) if found else None
+
+    def list(self, statuses: Iterable[str] | None = None) -> Records:
+        """All jobs, or those of some statuses, oldest first; what cannot be read is left out, with a warning."""
+        wanted = {check_status(status).encode() for status in (STATUSES if statuses is None else statuses)}
+        records = []
+        for job_id, fields in self._steps.listed(wanted):
+            try:
+                records.append(self._steps.record(job_id, fields))
+            except DecodeError as error:
+                _log.warning("%s", error)
+        return records
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    def advance(
+        self, job_id: str, expected: str | Iterable[str], to: str, reason: str = "", by: str = "server"
+    ) -> JobRecord | None:
+        """Move a job forward, if it has one of the expected statuses and ``to`` is later.
+
+        Returns:
+            The record after it. None: it is elsewhere, or its abort was asked for and ``to`` is no FINISHED:*, or there
+            is no such job; ``get`` tells which.
+
+        Raises:
+            ConfigError: a status is none.
+        """
+        names = sorted(map(check_status, [expected] if isinstance(expected, str) else expected))
+        reason = clean(reason)
+        told = moment(check_status(to), reason, clean(by))
+        sent = self._scripts.advance(check_job_id(job_id), uuid.uuid4().hex, names, to, told, reason)
+        said = self._steps.run("store/advance", sent)
+        return None if said.status in (REFUSED, UNKNOWN) else self._steps.record(job_id, said.rest[0])
+
+    def set_site(
+        self, job_id: str, site: str, status: str, *, exit_code: int | None = None, reason: str = "", how: str = ""
+    ) -> bool:
+        """Note what became of a job at a site; False: there is no such job.
+
+        Args:
+            status: in the caller's words.
+            exit_code: of the job's process.
+            how: an abort ended it: cooperative, terminated, killed.
+        """
+        told: dict[str, object] = {"status": clean(status), "reason": clean(reason)}
+        told |= {"exit_code": exit_code} if exit_code is not None else {}
+        told |= {"how": clean(how)} if how else {}
+        return self._note(job_id, f"site:{FQCN.check(site)}", told)
+
+    def set_waiting(self, job_id: str, reason: str) -> bool:
+        """Note why a job does not go on; the next change of its status takes it away. False: there is no such job."""
+        return self._note(job_id, "waiting", {"reason": clean(reason)})
+
+    def _note(self, job_id: str, name: str, told: Mapping[str, object]) -> bool:
+        sent = self._scripts.note(check_job_id(job_id), name, orjson.dumps(told))
+        return self._steps.run("store/note", sent).status == OK
+
+    def renew(self, ids: Iterable[str]) -> set[str]:
+        """Let unfinished jobs live on; call it with each beat. The ids of those that are gone, or never were."""
+        names = [check_job_id(job_id) for job_id in ids]
+        said = self._steps.run_all("store/renew", [self._scripts.renew(job_id) for job_id in names])
+        return {job_id for job_id, told in zip(names, said, strict=True) if told.status == UNKNOWN}
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def fetch_archive(self, job_id: str, to: str | os.PathLike[str]) -> Path:
+        """Read a job's archive into a file, which is replaced when all of it is there and right.
+
+        Raises:
+            JobUnknown: there is no such job.
+            BlobMissing: a chunk is gone.
+            DecodeError: it is not what was stored.
+            OSError: the file cannot be written.
+        """
+        return self._download(self._file(job_id, "archive"), to)
+
+    def read_archive(self, job_id: str) -> bytes:
+        """A job's archive, in memory.
+
+        Raises:
+            JobUnknown, BlobMissing, DecodeError: as ``fetch_archive``.
+        """
+        file = self._file(job_id, "archive")
+        return job_files.load(self._server, file, most=self.policy.file_bytes, stop=self._stop)
+
+    def put_result(self, job_id: str, source: Source) -> StoredFile:
+        """Store what a job leaves, a zip by content or path; it replaces what was stored before.
+
+        Raises:
+            JobUnknown: there is no such job; nothing is left.
+            ConfigError: the file cannot be read.
+            MessageTooLarge: it is larger than ``policy.file_bytes``.
+        """
+        if not self._steps.fingerprint(check_job_id(job_id)):
+            raise self._steps.unknown(job_id)
+        file = self._steps.upload(f"{job_id}-result", source)
+        said = self._steps.run("store/result", self._scripts.result(job_id, blob_of(file), file.to_json()))
+        self._steps.check(said, job_id, file)
+        return file
+
+    def fetch_result(self, job_id: str, to: str | os.PathLike[str]) -> Path:
+        """Read a job's result into a file, as ``fetch_archive``.
+
+        Raises:
+            JobUnknown, DecodeError, OSError: as ``fetch_archive``.
+            BlobMissing: a chunk is gone, or it has no result (yet).
+        """
+        return self._download(self._file(job_id, "result"), to)
+
+    def _download(self, file: StoredFile, to: str | os.PathLike[str]) -> Path:
+        return job_files.download(self._server, file, to, most=self.policy.file_bytes, stop=self._stop)
+
+    def _file(self, job_id: str, name: str) -> StoredFile:
+        record = self.get(job_id)
+        if record is None:
+            raise self._steps.unknown(job_id)
+        file = record.archive if name == "archive" else record.result
+        if file is None:
+            raise BlobMissing(f"job {job_id} ({record.status}) has no {name}")
+        return file
+
+    # -- the log -------------------------------------------------------------------------------------------------------
+
+    def append_log(self, job_id: str, site: str, lines: Iterable[str], *, level: str = "") -> bool:
+        """Write lines into a job's log, each with the time of now; False: there is no such job."""
+        check_job_id(job_id)
+        texts = [cut(line, self.policy.line_bytes) for line in lines]
+        for first in range(0, len(texts), _LINES):
+            batch = uuid.uuid4().hex
+            sent = self._scripts.log(job_id, batch, FQCN.check(site), clean(level), texts[first : first + _LINES])
+            if self._steps.run("store/log", sent).status == UNKNOWN:
+                return False
+        return True
+
+    def read_log(self, job_id: str, after: str = "0-0", *, count: int | None = None) -> Lines:
+        """The lines behind the one with the id ``after``, oldest first; [] when there is no such job.
+
+        Args:
+            count: at most so many.
+        """
+        key = self.keys.log(check_job_id(job_id))
+        limit: list[Arg] = [] if count is None else ["COUNT", count]
+        found = self._steps.call(key, "XREAD", *limit, "STREAMS", key, check_after(after))
+        streams = cast("list[tuple[bytes, Entries]]", found or [])
+        return [line for _, entries in streams for line in parse_lines(key, entries)]
+
+    def follow(self, job_id: str, after: str = "0-0", *, block: float = 30.0) -> JobLogFollower:
+        """The lines behind ``after``, and those that come, until the job is over; close it, or use it in a ``with``."""
+        return JobLogFollower(self._server, self.keys, check_job_id(job_id), check_after(after), block=block)
+
+    def __repr__(self) -> str:
+        return f"<JobStore of {self.keys.fqcn} in {self._server.url}>"

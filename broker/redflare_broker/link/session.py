@@ -1,0 +1,245 @@
+"""One side's line to its link: who it is, steps that survive a lost connection, and reads that can be interrupted.
+
+One thread at a time works on a line's connection (the caller that is blocked in ``get_task`` or ``execute``). Other
+threads only set flags and call ``nudge``: a read therefore ends by an entry, by its timeout, or by a nudge, after which
+the caller looks at the flags again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import Fenced, ServerError, Unavailable
+from redflare_broker.keys import Keys, LinkKeys
+from redflare_broker.scripts.link_scripts import FENCED, LOST, Instance, LinkScripts, Role, ScriptReply
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
+from redflare_broker.transport.server import Server
+from redflare_broker.util.wakeup import WakeupEvent
+
+logger = logging.getLogger(__name__)
+
+#: Entries read at once. There is one, or a few when somebody else wrote into the stream.
+_READ_COUNT: Final = 64
+#: Seconds beyond BLOCK after which a silent server counts as away.
+_MARGIN: Final = 5.0
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 1.0
+
+
+class Session:
+    """One side's line to the link of the agent ``fqcn``."""
+
+    role: Role
+
+    def __init__(self, server: Server, fqcn: str, settings: LinkSettings) -> None:
+        self.server = server
+        self.settings = settings
+        self.federation = Keys(settings.namespace)
+        self.keys: LinkKeys = self.federation.link(fqcn)
+        self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
+        self.me = Instance(role=self.role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        #: Who this is, for the log.
+        self.label = f"{self.role} of {fqcn}"
+        self.fenced = False
+        #: Run before the first hello, however late the server is there for it; what it raises is raised. For the owner.
+        self.preflight: Callable[[], object] = lambda: None
+        #: how often Redis had lost this link, and it was resumed
+        self.losses = 0
+        self._connection: Connection | None = None
+        self._blocked: Connection | None = None
+        #: Seconds the server may be silent about a read that was begun; None: none was, the connection is in step.
+        self._begun: float | None = None
+        self._nudged = False
+        #: re-entrant, since a signal handler may nudge while its own thread is in here
+        self._guard = threading.RLock()
+        self._wakeup = WakeupEvent()
+        self._resuming = threading.Lock()
+
+    # -- identity ------------------------------------------------------------------------------------------------------
+
+    def hello(self, connection: Connection, seen: int) -> None:
+        """Take this side over, or resume after Redis lost it. ``seen``: the epoch that was found wanting.
+
+        Raises:
+            Fenced: a newer instance is there.
+            PreflightError: the server is not fit.
+        """
+        with self._resuming:
+            if self.me.epoch != seen:
+                return
+            if not seen:
+                self.preflight()
+            said = self.scripts.hello(connection, self.me)
+            if said.status == FENCED:
+                self._fence()
+            if seen:
+                self.losses += 1
+                logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, said.number())
+            self.me = replace(self.me, epoch=said.number())
+
+    def _fence(self) -> None:
+        self.fenced = True
+        self.nudge()
+        raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.me.name} must stop")
+
+    # -- steps and reads -----------------------------------------------------------------------------------------------
+
+    def step(self, take: Callable[[Connection, Instance], ScriptReply]) -> ScriptReply:
+        """Run one script on this link's connection; resumes once when Redis has lost the link.
+
+        Raises:
+            Unavailable: the server is away; the connection is dropped. The step is safe to repeat.
+            Fenced: a newer instance has taken over.
+        """
+        connection = self._connection_in_step()
+        try:
+            for _ in range(3):
+                me = self.me
+                said = take(connection, me)
+                if said.status == FENCED:
+                    self._fence()
+                if said.status != LOST:
+                    return said
+                self.hello(connection, me.epoch)
+        except Unavailable:
+            self.drop_connection()
+            raise
+        raise Unavailable(f"{self.label}: Redis keeps losing this link")
+
+    def read(
+        self, stream: str, after: str, timeout: float, then: Callable[[], list[Arg]]
+    ) -> tuple[list[tuple[str, list[bytes]]], RedisReply]:
+        """Entries after an id, as soon as there are any; none on timeout (seconds) and after a nudge.
+
+        Args:
+            then: makes a command to run right after the read, in the same round trip; its reply comes second, None when
+                it was not run. A read that was begun has one already.
+
+        Raises:
+            Unavailable: the connection broke; read again from the id "0".
+        """
+        connection = self.open_connection()
+        with self._guard:
+            if self._was_nudged():
+                return [], None
+            self._blocked = connection
+        try:
+            if self._begun is None:
+                connection.send(self._begin(stream, after, timeout, then()))
+            found = require(connection.receive(self._begun), connection.node)
+            follower = connection.receive()
+            self._begun = None
+            return _entries(found), follower
+        except Unavailable:
+            self.drop_connection()
+            with self._guard:
+                if self._was_nudged():
+                    return [], None
+            raise
+        except BaseException:
+            # whatever broke in, replies are still to come on this connection
+            self.drop_connection()
+            raise
+        finally:
+            with self._guard:
+                self._blocked = None
+
+    def step_and_read(self, command: list[Arg], stream: str, after: str, timeout: float, then: list[Arg]) -> RedisReply:
+        """Run a command and begin a read, which the next ``read`` finishes, in one round trip; the command's reply.
+
+        A caller that does not go on to read drops the connection.
+
+        Raises:
+            Unavailable: as ``step``.
+        """
+        connection = self._connection_in_step()
+        try:
+            connection.send([command, *self._begin(stream, after, timeout, then)])
+            return connection.receive()
+        except BaseException:
+            self.drop_connection()
+            raise
+
+    def _begin(self, stream: str, after: str, timeout: float, then: list[Arg]) -> list[list[Arg]]:
+        """The commands of a read, which counts as begun from now on."""
+        block = max(1, round(min(timeout, self.settings.block) * 1000))
+        self._begun = block / 1000 + _MARGIN
+        return [["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after], then]
+
+    def _was_nudged(self) -> bool:
+        """Take a nudge, if there is one; the caller holds the guard."""
+        nudged, self._nudged = self._nudged, False
+        if nudged:
+            self._wakeup.clear()
+        return nudged
+
+    def nudge(self) -> None:
+        """From any thread: the current read, or else the next, ends at once and empty."""
+        with self._guard:
+            self._nudged = True
+            self._wakeup.set()
+            if self._blocked is not None:
+                self._blocked.interrupt()
+
+    def pause(self, failures: int, at_most: float = _LONGEST_BACKOFF) -> None:
+        """Wait after the given number of failures in a row, ``at_most`` so many seconds.
+
+        A nudge ends it, and is used up by it: the caller looks at the flags next.
+        """
+        longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
+        self._wakeup.wait(min(longest * random.uniform(0.5, 1.0), at_most))
+        with self._guard:
+            self._was_nudged()
+
+    def open_connection(self) -> Connection:
+        """The connection of the working thread; says hello on first use.
+
+        Raises:
+            Unavailable: no connection can be made now.
+        """
+        if self.fenced:
+            raise Fenced(f"{self.label}: a newer instance has taken over this link")
+        if self._connection is not None and self._connection.closed:
+            self.drop_connection()
+        if self._connection is None:
+            self._connection = self.server.connection(self.keys.link)
+        if self.me.epoch == 0:
+            try:
+                self.hello(self._connection, 0)
+            except Unavailable:
+                self.drop_connection()
+                raise
+        return self._connection
+
+    def _connection_in_step(self) -> Connection:
+        """The connection, or another one when a read that was begun on it was not finished."""
+        if self._begun is not None:
+            self.drop_connection()
+        return self.open_connection()
+
+    def drop_connection(self) -> None:
+        """Forget the connection; the next step opens another."""
+        self._begun = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _entries(reply: RedisReply) -> list[tuple[str, list[bytes]]]:
+    """The entries of an XREAD reply of one stream."""
+    if not isinstance(reply, list) or not reply:
+        return []
+    stream = reply[0]
+    if not isinstance(stream, list) or not isinstance(stream[1], list):
+        raise ServerError(f"XREAD answered {reply!r}, which is no list of entries")
+    return entries_in(stream[1])

@@ -1,0 +1,167 @@
+"""The payload of a large message: its buffers as one stream of bytes, cut into keys of a chunk each.
+
+Chunk ``n`` stands at ``<prefix>:<n>`` and holds bytes ``n*chunk`` to ``(n+1)*chunk`` of the buffers' concatenation,
+which is never built: bytes go from the sender's arrays to the socket, and from the socket into the receiver's. All
+chunks of a payload share the hash tag of their prefix, so one connection reaches them all. Every step may be run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+from redflare_broker.errors import DecodeError, RedflareError
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Command, RedisReply, require
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.limits import CodecLimits
+from redflare_broker.wire.task_entry import BlobRef
+
+T = TypeVar("T")
+Chunk: TypeAlias = tuple[str, Sequence[memoryview]]
+
+#: Most keys of one payload: a sender makes its chunks larger rather than more, a reader refuses a reference to more.
+MAX_CHUNKS: Final = 1 << 16
+#: Commands of one pipeline, and keys of one UNLINK.
+_SLICE: Final = 512
+
+
+def put(
+    server: Server,
+    prefix: str,
+    buffers: Sequence[memoryview],
+    *,
+    chunk: int,
+    ttl_ms: int,
+    stop: Callable[[], bool] | None = None,
+    deadline: float | None = None,
+) -> BlobRef:
+    """Write buffers (flat byte views) under ``prefix``; what it wrote is removed when it fails.
+
+    Args:
+        chunk: bytes per key; more where that would make too many keys.
+        ttl_ms: life of the keys; ``renew`` prolongs it.
+        stop: as in ``Server.run``.
+        deadline: as in ``Server.run``.
+
+    Raises:
+        Unavailable: ``stop`` or ``deadline`` ended the attempts.
+        ServerError: the server refused (no memory, no permission).
+    """
+    sizes = tuple(map(len, buffers))
+    ref = BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
+    try:
+        if ref.chunks:
+            server.run(
+                _key(prefix, 0),
+                lambda connection: connection.store(_cut(ref, buffers), ttl_ms),
+                stop=stop,
+                deadline=deadline,
+            )
+    except BaseException:
+        with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
+            remove(server, ref, deadline=time.monotonic())
+        raise
+    return ref
+
+
+def fetch(
+    server: Server,
+    ref: BlobRef,
+    targets: Sequence[memoryview],
+    *,
+    stop: Callable[[], bool] | None = None,
+    deadline: float | None = None,
+) -> None:
+    """Fill ``targets`` (writable flat byte views of the sizes that ``ref`` names) with the payload.
+
+    Raises:
+        BlobMissing: a chunk is gone; its sender must send the payload again.
+        DecodeError: a chunk is not as long as ``ref`` says.
+        Unavailable: as in ``put``. The targets' content is undefined after any error.
+    """
+    sizes = tuple(map(len, targets))
+    if sizes != ref.sizes:
+        raise DecodeError(f"blob {ref.prefix!r} has buffers of {ref.sizes} bytes, but there is room for {sizes}")
+    if ref.chunks:
+        chunks = list(_cut(ref, targets))
+        server.run(_key(ref.prefix, 0), lambda connection: connection.load(chunks), stop=stop, deadline=deadline)
+
+
+def remove(
+    server: Server, ref: BlobRef, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
+) -> None:
+    """Delete the payload; what is gone already is no error.
+
+    Raises:
+        Unavailable: as in ``put``.
+    """
+    _pipelined(server, ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
+
+
+def renew(
+    server: Server, ref: BlobRef, ttl_ms: int, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
+) -> bool:
+    """Let the payload live for ``ttl_ms`` from now; False if a chunk of it is gone.
+
+    Raises:
+        Unavailable: as in ``put``.
+    """
+    replies = _pipelined(server, ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
+    return all(reply == 1 for reply in replies)
+
+
+def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
+    """Refuse a reference whose claims are not sane, before anything is allocated for it.
+
+    Raises:
+        DecodeError: negative sizes, more bytes than the cap, or more keys than any sender makes.
+    """
+    where = f"blob {ref.prefix!r}"
+    if ref.chunk < 1:
+        raise DecodeError(f"{where} is cut every {ref.chunk} bytes; at least 1 is needed")
+    if any(size < 0 for size in ref.sizes):
+        raise DecodeError(f"{where} claims a buffer of {min(ref.sizes)} bytes")
+    if ref.nbytes > limits.max_bytes:
+        raise DecodeError(f"{where} claims {ref.nbytes} bytes; max_bytes allows {limits.max_bytes}")
+    if ref.chunks > MAX_CHUNKS:
+        raise DecodeError(f"{where} claims {ref.chunks} chunks; at most {MAX_CHUNKS} are read")
+
+
+def _pipelined(
+    server: Server, ref: BlobRef, commands: list[Command], stop: Callable[[], bool] | None, deadline: float | None
+) -> list[RedisReply]:
+    def run(connection: Connection) -> list[RedisReply]:
+        return [require(reply, connection.node) for part in _sliced(commands) for reply in connection.pipeline(part)]
+
+    return server.run(_key(ref.prefix, 0), run, stop=stop, deadline=deadline) if commands else []
+
+
+def _cut(ref: BlobRef, buffers: Sequence[memoryview]) -> Iterator[Chunk]:
+    """The chunks' keys, and the views of the buffers that make each of them up."""
+    number, room, parts = 0, ref.chunk, list[memoryview]()
+    for buffer in buffers:
+        rest = buffer
+        while len(rest):
+            parts.append(rest[:room])
+            rest, room = rest[room:], room - len(parts[-1])
+            if not room:
+                yield _key(ref.prefix, number), parts
+                number, room, parts = number + 1, ref.chunk, []
+    if parts:
+        yield _key(ref.prefix, number), parts
+
+
+def _keys(ref: BlobRef) -> list[str]:
+    return [_key(ref.prefix, number) for number in range(ref.chunks)]
+
+
+def _key(prefix: str, number: int) -> str:
+    return f"{prefix}:{number}"
+
+
+def _sliced(items: list[T]) -> Iterator[list[T]]:
+    for first in range(0, len(items), _SLICE):
+        yield items[first : first + _SLICE]

@@ -1,0 +1,150 @@
+"""The heartbeat thread: one for all links of a process that share a server.
+
+Every link is beaten for at its own interval; those that are due together go in one pipeline. A beat renews what the
+link has in Redis, and its answer tells the link what it must know: what a lost pub/sub message would have said is
+learned here at the latest. The thread survives everything it meets: an unreachable server is reported to the links,
+whose own clocks then decide, and an exception of a link's callback is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.server import Server
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait before the server is tried again, in seconds.
+_RETRY_AFTER: Final = 1.0
+
+
+class HeartbeatSource(Protocol):
+    """What the heartbeat thread needs of a link."""
+
+    @property
+    def route(self) -> str:
+        """A key that names the node to beat at."""
+
+    #: Seconds between two beats.
+    interval: float
+
+    def beat(self) -> list[Arg]:
+        """The command to send."""
+
+    def on_beat(self, reply: RedisReply) -> None:
+        """The reply to it."""
+
+    def on_silence(self, error: RedflareError) -> None:
+        """No reply came; time passes all the same."""
+
+
+class Heartbeats:
+    """Beats for any number of links from one thread. Start and stop it, add and remove links at any time."""
+
+    def __init__(self, server: Server, name: str = "redflare-heartbeat") -> None:
+        self._server = server
+        self._due: dict[HeartbeatSource, float] = {}
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the links' keys expire by themselves."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=10.0)
+
+    def add(self, link: HeartbeatSource) -> None:
+        """Beat for this link from now on, the first time at once."""
+        self.beat_now(link, add=True)
+
+    def remove(self, link: HeartbeatSource) -> None:
+        """Beat no more for this link."""
+        with self._changed:
+            self._due.pop(link, None)
+
+    def beat_now(self, link: HeartbeatSource, *, add: bool = False) -> None:
+        """Beat at once: something may have been missed and the answer will tell."""
+        with self._changed:
+            if add or link in self._due:
+                self._due[link] = 0.0
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while (links := self._wait()) is not None:
+            for group in self._groups(links):
+                self._beat(group)
+
+    def _wait(self) -> list[HeartbeatSource] | None:
+        """The links that are due, as soon as there are any; None when stopped."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                # links that are due almost together are beaten for together
+                soon = now + 0.05
+                if any(due <= now for due in self._due.values()):
+                    return [link for link, due in self._due.items() if due <= soon]
+                self._changed.wait(min(self._due.values(), default=now + 3600.0) - now)
+            return None
+
+    def _groups(self, links: list[HeartbeatSource]) -> Sequence[list[HeartbeatSource]]:
+        return [[link] for link in links] if self._server.cluster else [links]
+
+    def _beat(self, links: list[HeartbeatSource]) -> None:
+        for link in links:
+            self._schedule(link, link.interval * random.uniform(0.95, 1.0))
+        try:
+            replies = self._exchange(links)
+        except RedflareError as exc:
+            if not isinstance(exc, Unavailable):
+                logger.exception("heartbeats cannot be sent")
+            for link in links:
+                self._schedule(link, min(_RETRY_AFTER, link.interval))
+                self._tell(link, exc)
+            return
+        except Exception:
+            logger.exception("heartbeats failed; they go on")
+            return
+        for link, reply in zip(links, replies, strict=True):
+            self._tell(link, reply)
+
+    def _exchange(self, links: list[HeartbeatSource]) -> list[RedisReply]:
+        with self._server.borrow(links[0].route) as connection:
+            commands = [link.beat() for link in links]
+            replies = connection.pipeline(commands)
+            for index, reply in enumerate(replies):
+                if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                    replies[index] = connection.pipeline([retried(commands[index])])[0]
+            return replies
+
+    def _schedule(self, link: HeartbeatSource, after: float) -> None:
+        with self._changed:
+            if link in self._due:
+                self._due[link] = time.monotonic() + after
+
+    def _tell(self, link: HeartbeatSource, what: RedisReply | RedflareError) -> None:
+        if isinstance(what, ReplyError):
+            logger.error("the heartbeat of %r is refused: %s", link, what)
+        try:
+            if isinstance(what, RedflareError):
+                link.on_silence(what)
+            else:
+                link.on_beat(what)
+        except Exception:
+            logger.exception("%r failed to handle its heartbeat; beats go on", link)
+
+    def __repr__(self) -> str:
+        return f"<Heartbeats of {len(self._due)} links at {self._server.url}>"

@@ -1,0 +1,211 @@
+"""Is this server fit to hold tasks? Every command that is needed is tried; versions are shown and never believed.
+
+All complaints come in one error, with the commands that mend them. The check writes a few keys of its own beside those
+of a link, for which the same permissions hold, and removes them; cut short, they expire.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from redflare_broker.errors import PreflightError, Unavailable
+from redflare_broker.keys import Keys, LinkKeys
+from redflare_broker.scripts import link_scripts
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Command, ReplyError
+from redflare_broker.transport.server import Server
+
+#: Milliseconds after which a key of a check that was cut short is gone.
+_TTL_MS: Final = 10_000
+_POLICY: Final = "maxmemory-policy"
+
+#: By the first word of a refusal: how it is mended.
+_MENDS: Final = {
+    "NOAUTH": "Give user and password, in the URL or in the options",
+    "OOM": "Its memory is full. Mend it with: CONFIG SET maxmemory <bytes>",
+    "MISCONF": "Free space on its disk, or accept losses with: CONFIG SET stop-writes-on-bgsave-error no",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What the check has learnt; "" where the server would not tell."""
+
+    url: str
+    #: "valkey 9.1.2", for people: nothing depends on it
+    software: str
+    #: the value of maxmemory-policy
+    eviction: str
+
+
+def check(
+    server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None = None, jobs: bool = False
+) -> ServerFacts:
+    """Try the server; return what is known about it when it is fit.
+
+    Args:
+        server: what to check.
+        allow_eviction: accept a server that may throw keys away when its memory is full.
+        keys: the link that will be used, when permissions differ from one to the other; None: a link of its own.
+        jobs: also try what cells and jobs need beyond links.
+
+    Raises:
+        PreflightError: it is not fit; says what is wrong and the commands that mend it.
+        Unavailable: it cannot be reached now.
+        ServerError: it refuses the login.
+    """
+    link = keys or Keys().link("preflight")
+    with _misplaced(server), server.borrow(link.link) as connection:
+        if complaints := _complaints(server.url, connection, link, _try_all(connection, link, server, jobs)):
+            raise _unfit(server.url, complaints)
+        software = _info(connection, "server")
+    for node in server.primaries():
+        eviction = _eviction(node)
+        _check_eviction(node.node if server.cluster else server.url, eviction, allow_eviction)
+    name = software.get("server_name", "redis")
+    version = software.get(f"{name}_version", "")
+    return ServerFacts(url=server.url, software=f"{name} {version}" if version else "", eviction=eviction)
+
+
+def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
+    """Run every command that the protocol needs; yield the names of those refused, with the server's words."""
+    name = f"preflight-{uuid.uuid4().hex}"
+    stream, table, ranking = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset"))
+    commands = _commands(stream, table, ranking, jobs)
+    key = link.task(name)
+    commands += [
+        ["PING"],
+        ["TIME"],
+        ["EVAL", "return 1", 1, key],
+        ["SET", key, "preflight", "PX", _TTL_MS],
+        ["GET", key],
+        ["PTTL", key],
+        ["DEL", key],
+        [server.publish, key, "preflight"],
+        [server.subscribe, key],
+        [server.subscribe.replace("SUB", "UNSUB"), key],
+    ]
+    for command, reply in zip(commands, connection.pipeline(commands), strict=True):
+        if isinstance(reply, ReplyError):
+            yield str(command[0]), reply
+    sent = link_scripts.command("link/preflight", [key], [server.publish, _TTL_MS])
+    reply = connection.pipeline([sent])[0]
+    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+        sent = link_scripts.source_command("link/preflight", sent)
+        reply = connection.pipeline([sent])[0]
+    if isinstance(reply, ReplyError):
+        yield str(sent[0]), reply
+    elif reply != [b"OK", b"two"]:
+        yield str(sent[0]), ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
+
+
+def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command]:
+    for_jobs: list[Command] = [
+        ["HGETALL", table],
+        ["HKEYS", table],
+        ["HINCRBY", table, "v", 1],
+        ["ZRANGE", ranking, 0, -1],
+        ["ZREM", ranking, "v"],
+    ]
+    return [
+        ["XADD", stream, "1-1", "v", 1],
+        ["PEXPIRE", stream, _TTL_MS],
+        ["XREAD", "COUNT", 1, "STREAMS", stream, "0"],
+        ["XRANGE", stream, "-", "+"],
+        ["XDEL", stream, "1-1"],
+        ["HSET", table, "v", 1],
+        ["PEXPIRE", table, _TTL_MS],
+        ["HGET", table, "v"],
+        ["HMGET", table, "v", "w"],
+        ["HDEL", table, "w"],
+        ["ZADD", ranking, 1, "v"],
+        ["PEXPIRE", ranking, _TTL_MS],
+        ["ZREMRANGEBYSCORE", ranking, 2, 3],
+        *(for_jobs if jobs else []),
+        ["UNLINK", stream, table, ranking],
+    ]
+
+
+def _complaints(
+    url: str, connection: Connection, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]
+) -> list[str]:
+    """What is wrong, a sentence each, with the remedy; all that one ACL command mends in one sentence."""
+    complaints: list[str] = []
+    first_of_kind: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
+    for name, reply in refused:
+        if reply.code == "NOPERM" or "can't run this command" in str(reply):
+            missing.setdefault(_grant(name, reply, link), []).append(name)
+        elif "unknown command" in str(reply):
+            complaints.append(f"it does not know {name}. Use Redis 7.0 or Valkey 7.2, or newer")
+        else:
+            mend = _MENDS.get(reply.code, "See its log and documentation")
+            first_of_kind.setdefault(reply.code, f"it refuses {name}: {str(reply).rstrip('.')}. {mend}")
+    complaints += first_of_kind.values()
+    if missing:
+        user = connection.pipeline([["ACL", "WHOAMI"]])[0]
+        who = user.decode() if isinstance(user, bytes) else urlsplit(url).username or "<user>"
+        names = sorted({name for names in missing.values() for name in names})
+        command = f"ACL SETUSER {who} {' '.join(missing)}"
+        complaints.append(f"user {who} may not use {', '.join(names)}. Mend it with: {command}")
+    return complaints
+
+
+def _grant(name: str, reply: ReplyError, link: LinkKeys) -> str:
+    """The rule that an ACL user lacks, by the server's words."""
+    if "access a key" in str(reply) or "keys" in str(reply):
+        return f"~{link.namespace}:*"
+    return f"&{link.namespace}:*" if "channel" in str(reply) else f"+{name.lower()}"
+
+
+def _info(connection: Connection, section: str) -> dict[str, str]:
+    reply = connection.pipeline([["INFO", section]])[0]
+    if not isinstance(reply, bytes):
+        return {}
+    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
+
+
+def _eviction(connection: Connection) -> str:
+    """The eviction policy; CONFIG is often forbidden, then INFO may tell it."""
+    reply = connection.pipeline([["CONFIG", "GET", _POLICY]])[0]
+    if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes):
+        return reply[1].decode()
+    return _info(connection, "memory").get("maxmemory_policy", "")
+
+
+def _check_eviction(where: str, eviction: str, allowed: bool) -> None:
+    if not eviction:
+        _log.warning("%s does not tell its %s: make sure that it is noeviction, or tasks may vanish", where, _POLICY)
+    elif eviction != "noeviction":
+        what = f"its {_POLICY} is {eviction}: when its memory is full it throws tasks away"
+        if not allowed:
+            mend = f"CONFIG SET {_POLICY} noeviction (and the same in its configuration file)"
+            raise _unfit(where, [f"{what}. Mend it with: {mend}, or accept the loss with allow_eviction"])
+        _log.warning("%s: %s (accepted by allow_eviction)", where, what)
+
+
+@contextmanager
+def _misplaced(server: Server) -> Iterator[None]:
+    """A replica and a node of a cluster say "not now" for ever: whoever named one by its own URL must be told."""
+    try:
+        yield
+    except Unavailable as error:
+        words = str(error)
+        if ("MOVED" in words or "CLUSTERDOWN" in words) and not server.cluster:
+            raise _unfit(server.url, ["it is a node of a cluster. Use redis+cluster:// instead of redis://"]) from error
+        if "READONLY" in words and not server.cluster:
+            remedy = "Use the URL of its primary, redis+sentinel://, or make it one: REPLICAOF NO ONE"
+            raise _unfit(server.url, [f"it is a replica, which cannot be written to. {remedy}"]) from error
+        raise
+
+
+def _unfit(where: str, complaints: list[str]) -> PreflightError:
+    return PreflightError(f"{where} is not fit to hold tasks: {'; '.join(complaints)}")

@@ -1,0 +1,124 @@
+"""The listener: a thread that hears the abort and notice channels of one agent's link.
+
+What it hears is a wake-up and no more. Every confirmation of a subscription, the first and each after a reconnect,
+means that messages may have been missed, so it asks the link to look at the truth in Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Generator
+from typing import Final
+
+from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import Server
+
+logger = logging.getLogger(__name__)
+
+#: Seconds one wait for a message lasts, after which the connection is proved by a PING.
+_PATIENCE: Final = 30.0
+_PONG_WITHIN: Final = 5.0
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 1.0
+
+
+class Subscriber:
+    """Hears channels on a connection of its own and hands each message on, from its thread.
+
+    Args:
+        server: where to subscribe.
+        channels: names that share one hash tag.
+        on_message: called with the message's words, split at spaces.
+        on_resync: called after each (re)subscription: messages may have been missed before it.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        channels: list[str],
+        on_message: Callable[[list[str]], None],
+        on_resync: Callable[[], None],
+        name: str = "redflare-listener",
+    ) -> None:
+        self._server = server
+        self._channels = channels
+        self._on_message = on_message
+        self._on_resync = on_resync
+        self._stopped = threading.Event()
+        self._guard = threading.Lock()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread at once, also when it is blocked."""
+        self._stopped.set()
+        with self._guard:
+            if self._connection is not None:
+                self._connection.interrupt()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        backoff = _FIRST_BACKOFF
+        while not self._stopped.is_set():
+            try:
+                for words in self._heard():
+                    backoff = _FIRST_BACKOFF
+                    self._hand_on(words)
+            except RedflareError as exc:
+                if self._stopped.is_set():
+                    return
+                level = logging.INFO if isinstance(exc, Unavailable) else logging.ERROR
+                logger.log(level, "listener of %s lost its connection, tries again: %s", self._channels[0], exc)
+            except Exception:
+                logger.exception("listener of %s failed; it goes on", self._channels[0])
+            self._stopped.wait(backoff * random.uniform(0.5, 1.0))
+            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+
+    def _heard(self) -> Generator[list[str]]:
+        connection = self._open()
+        try:
+            connection.send([[self._server.subscribe, *self._channels]])
+            while not self._stopped.is_set():
+                message = connection.listen(_PATIENCE)
+                if message is None:
+                    connection.send([["PING"]])
+                    message = connection.listen(_PONG_WITHIN)
+                    if message is None:
+                        raise Unavailable(f"{connection.node} did not answer a PING")
+                if not isinstance(message, list) or len(message) < 3 or not isinstance(message[0], bytes):
+                    continue
+                if message[0].endswith(b"subscribe"):
+                    yield []
+                elif isinstance(message[2], bytes):
+                    yield message[2].decode("utf-8", "replace").split(" ")
+        finally:
+            with self._guard:
+                self._connection = None
+            connection.close()
+
+    def _open(self) -> Connection:
+        connection = self._server.connection(self._channels[0])
+        with self._guard:
+            self._connection = connection
+            if self._stopped.is_set():
+                connection.interrupt()
+        return connection
+
+    def _hand_on(self, words: list[str]) -> None:
+        try:
+            if words:
+                self._on_message(words)
+            else:
+                self._on_resync()
+        except Exception:
+            logger.exception("listener of %s: a handler failed on %s", self._channels[0], words)
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._channels}>"

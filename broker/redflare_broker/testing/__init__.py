@@ -1,0 +1,10 @@
+"""What users test their trainers and jobs with: a pytest plugin, and a federation on fakeredis.
+
+Way in: ``plugin``, which pytest loads by itself; ``docs/testing.md`` shows it. Needs ``pip install '.[testing]'``.
+
+May import: every other folder of the broker but ``inspection`` and ``embedded``.
+"""
+
+from .plugin import FakeAgent, FakeCJ, LinkUnderTest, TaskNotDone
+
+__all__ = ["FakeAgent", "FakeCJ", "LinkUnderTest", "TaskNotDone"]

@@ -1,0 +1,253 @@
+"""A pytest plugin for users' own tests: a link on fakeredis, a CJ that feeds an agent, an agent that feeds a CJ.
+
+Installed with redflare, so the fixture ``redflare_link`` is there without an import. It needs ``redflare[testing]``::
+
+    def test_my_trainer_doubles(redflare_link):
+        with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
+            answer = cj.send("train", {"x": 2})
+            my_trainer(agent)                      # calls agent.get_task() and agent.submit_result(...)
+            assert answer.result(timeout=5).data == {"x": 4}
+
+    def test_my_controller_asks_twice(redflare_link):
+        with redflare_link.agent(lambda task: TaskResult({}, task.data)) as agent, IPCExchanger(
+            **redflare_link.exchanger_args
+        ) as exchanger:
+            my_controller(exchanger)
+            assert [task.task_name for task in agent.received] == ["train", "validate"]
+
+What is tested is the real code of both sides, with real Lua scripts; only the server is inside the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import pytest
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.constants import RC, TaskResult
+from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
+from redflare_broker.link.cj_link import CJLink
+from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.runtime.heartbeat import Heartbeats
+from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.transport.server import Server
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["FakeAgent", "FakeCJ", "LinkUnderTest", "TaskNotDone", "redflare_link"]
+
+#: The fakes wait for each other no longer than this, in seconds: a test that hangs says so.
+_PATIENCE: Final = 30.0
+
+
+class TaskNotDone(AssertionError):
+    """The agent under test gave no result: the task was aborted or rejected; the message says why."""
+
+
+class _Client(Protocol):
+    def close(self) -> None: ...
+
+
+class LinkUnderTest:
+    """A link of its own on a server inside this process.
+
+    Args:
+        client: a fakeredis client (or any redis-py client).
+    """
+
+    def __init__(self, client: _Client, site_name: str = "site-1", agent_id: str = "agent") -> None:
+        self.client = client
+        self.site_name = site_name
+        self.agent_id = agent_id
+        self.fqcn = agent_site_fqcn(site_name, agent_id)
+        self.settings = LinkSettings(heartbeat_interval=1.0, heartbeat_ttl=10.0, allow_eviction=True)
+
+    @property
+    def agent_args(self) -> dict[str, Any]:
+        """Arguments that make an ``IPCAgent`` of this link."""
+        return {
+            "flare_site_url": "redis://fake",
+            "flare_site_name": self.site_name,
+            "agent_id": self.agent_id,
+            "workspace_dir": ".",
+            "settings": self.settings,
+            "client": self.client,
+        }
+
+    @property
+    def exchanger_args(self) -> dict[str, Any]:
+        """Arguments that make an ``IPCExchanger`` of this link."""
+        return {
+            "redis_url": "redis://fake",
+            "site_name": self.site_name,
+            "agent_id": self.agent_id,
+            "settings": self.settings,
+            "client": self.client,
+        }
+
+    def cj(self) -> FakeCJ:
+        """A CJ that feeds the agent under test with tasks; a context manager."""
+        return FakeCJ(self)
+
+    def agent(self, answer: Callable[[ReceivedTask], TaskResult]) -> FakeAgent:
+        """An agent that feeds the CJ under test with results; a context manager."""
+        return FakeAgent(self, answer)
+
+    def server(self) -> Server:
+        """A connection of its own to the link's server."""
+        return Server.connect("redis://fake", client=self.client)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"<LinkUnderTest {self.fqcn}>"
+
+
+class FakeCJ:
+    """Feeds an agent with tasks, one after another in the order of ``send``."""
+
+    def __init__(self, under_test: LinkUnderTest) -> None:
+        self._server = under_test.server()
+        self._heartbeats = Heartbeats(self._server)
+        self._link = CJLink(self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None)
+        self._turn = threading.Lock()
+        self._reason = ""
+
+    def send(
+        self, task_name: str, data: Any = None, meta: dict[str, Any] | None = None, *, task_id: str | None = None
+    ) -> Future[TaskResult]:
+        """Assign a task; the Future gives the agent's result, or raises TaskNotDone."""
+        future: Future[TaskResult] = Future()
+        args = (task_id or uuid.uuid4().hex, task_name, meta or {}, {} if data is None else data)
+        threading.Thread(target=self._exchange, args=(future, args), name="fake-cj", daemon=True).start()
+        return future
+
+    def _exchange(self, future: Future[TaskResult], args: tuple[str, str, dict[str, Any], Any]) -> None:
+        try:
+            with self._turn:
+                outcome = self._link.exchange(*args, give_up=lambda: self._reason)
+            if outcome.status == ACCEPTED:
+                future.set_result(TaskResult(outcome.meta, outcome.data, outcome.rc))
+            else:
+                future.set_exception(TaskNotDone(f"task {args[1]!r} is {outcome.status}: {outcome.reason}"))
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    def abort(self, reason: str = "aborted by the test") -> None:
+        """Abort the task in progress."""
+        if task_id := self._link.task_id:
+            self._link.abort(task_id, reason)
+
+    def __enter__(self) -> Self:
+        self._link.open_connection()
+        self._heartbeats.start()
+        self._heartbeats.add(self._link)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reason = "the test has ended"
+        self._link.nudge()
+        with self._turn:
+            self._heartbeats.stop()
+            self._link.close(bye=True)
+            self._link.drop_connection()
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<FakeCJ of {self._link.keys.fqcn}>"
+
+
+class FakeAgent:
+    """Answers every task of the CJ under test with what ``answer(task)`` returns; ``received`` lists the tasks."""
+
+    def __init__(self, under_test: LinkUnderTest, answer: Callable[[ReceivedTask], TaskResult]) -> None:
+        self.received: list[ReceivedTask] = []
+        #: ids of the tasks that were aborted while this agent had them
+        self.aborted: list[str] = []
+        self._answer = answer
+        self._settings = under_test.settings
+        self._server = under_test.server()
+        self._heartbeats = Heartbeats(self._server)
+        self._link = AgentLink(
+            self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None, self.aborted.append
+        )
+        self._link.look_now = self._look_now
+        channels = [self._link.keys.abort, self._link.keys.notice]
+        self._listener = Subscriber(self._server, channels, self._link.on_message, self._look_now)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
+
+    def _look_now(self) -> None:
+        self._heartbeats.beat_now(self._link)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set() and self._link.peer is not Peer.CLOSED:
+            try:
+                if (task := self._link.next_task(1.0)) is not None:
+                    self._submit(task)
+            except Fenced:
+                return
+            except Unavailable:
+                self._link.pause(1)
+
+    def _submit(self, task: ReceivedTask) -> None:
+        self.received.append(task)
+        try:
+            result = self._answer(task)
+        except Exception as exc:
+            logger.exception("the answer to task %r failed", task.task_name)
+            result = TaskResult({"exception": repr(exc)}, None, RC.EXECUTION_EXCEPTION)
+        self._link.submit(
+            task.task_id,
+            task.task_name,
+            result.return_code,
+            encode_result(result.meta, result.data, self._settings),
+            resend_interval=1.0,
+            answer_timeout=_PATIENCE,
+            give_up=self._stopped.is_set,
+        )
+        self._link.forget_task()
+
+    def __enter__(self) -> Self:
+        self._link.open_connection()
+        self._heartbeats.start()
+        self._heartbeats.add(self._link)
+        self._listener.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._link.nudge()
+        self._link.wake_submit()
+        self._thread.join(_PATIENCE)
+        self._listener.stop()
+        self._heartbeats.stop()
+        self._link.close(bye=True)
+        self._link.drop_connection()
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<FakeAgent of {self._link.keys.fqcn}, {len(self.received)} tasks>"
+
+
+@pytest.fixture
+def redflare_link() -> Iterator[LinkUnderTest]:
+    """A link on a fakeredis server of its own."""
+    import fakeredis
+
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    yield LinkUnderTest(client)
+    client.close()

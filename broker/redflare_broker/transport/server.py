@@ -1,0 +1,252 @@
+"""One federation's Redis in any mode (single, Unix socket, TLS, Sentinel, Cluster), and the connections to it.
+
+``Server`` knows how to open a connection to the node that serves a key. Dedicated connections (``connection``) belong
+to their callers and are meant for blocking reads; borrowed ones (``borrow``, ``run``) come from a pool of idle
+connections per node. redis-py only opens and authenticates the connections, its own retries off: a command is sent
+once, and who repeats it knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+
+if TYPE_CHECKING:
+    from redis.connection import Connection as RawConnection
+
+from redflare_broker.errors import ConfigError, Unavailable
+
+from .cluster_slots import Address, Topology
+from .connection import Connection
+from .dial import Client, Dialer, Dialled, abandon, client_dialer, url_dialer
+from .idle_connections import IdleConnections
+from .url import ConnectionOptions, ServerUrl
+
+__all__ = ["ConnectionOptions", "Server"]
+
+T = TypeVar("T")
+
+#: Seconds between two attempts of ``Server.run``: doubled from the first to the last, with jitter.
+_FIRST_PAUSE: Final = 0.05
+_LAST_PAUSE: Final = 1.0
+_SCAN_COUNT: Final = 500
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """One federation's Redis. Thread-safe; made by ``Server.connect``; a context manager.
+
+    After a fork the child cannot use it: the inherited sockets are closed there (the parent's go on working), and
+    every call raises ConfigError.
+    """
+
+    def __init__(self, dialer: Dialer, options: ConnectionOptions) -> None:
+        #: the server's URL for logs, its password masked
+        self.url = dialer.name
+        self.cluster = bool(dialer.seeds)
+        #: the commands for wake-up messages: sharded on a cluster, where a plain PUBLISH would go to every node
+        self.publish: Literal["PUBLISH", "SPUBLISH"] = "SPUBLISH" if self.cluster else "PUBLISH"
+        self.subscribe: Literal["SUBSCRIBE", "SSUBSCRIBE"] = "SSUBSCRIBE" if self.cluster else "SUBSCRIBE"
+        self._dialer = dialer
+        self._options = options
+        self._idle = IdleConnections()
+        self._topology = Topology(dialer.seeds, lambda node: self._open(node).connection) if self.cluster else None
+        self._opened: weakref.WeakSet[RawConnection] = weakref.WeakSet()
+        self._closing = threading.Event()
+        self._pid = os.getpid()
+        _servers.add(self)
+
+    @classmethod
+    def connect(
+        cls, url: str | None = None, options: ConnectionOptions | None = None, *, client: Client | None = None
+    ) -> Server:
+        """A server by its URL, or by the settings of a redis-py (or fakeredis) client. No I/O happens yet.
+
+        Args:
+            url: any form of ``redflare_broker.transport.url``; not needed with ``client``.
+            options: what the URL does not say; of these only the timeouts matter with ``client``.
+            client: connections are made as its pool makes them, but are never taken from it.
+
+        Raises:
+            ConfigError: the URL or an option is wrong; the message shows it and what is accepted.
+        """
+        options = options or ConnectionOptions()
+        if client is not None:
+            return cls(client_dialer(client), options)
+        if url is None:
+            raise ConfigError("a server needs a URL or a client, but got neither")
+        return cls(url_dialer(ServerUrl.parse(url), options), options)
+
+    def connection(self, key: str) -> Connection:
+        """A new connection to the node that serves ``key``, for the caller alone, who closes it.
+
+        Raises:
+            Unavailable: it cannot be reached now.
+            ServerError: it refuses the login.
+        """
+        if self._topology:
+            self._check_usable()
+            self._topology.refresh()
+        node = self.node(key)
+        try:
+            return self._open(node).connection
+        except Unavailable:
+            self._failed(node)
+            raise
+
+    def node(self, key: str) -> Address | None:
+        """The node that serves ``key`` as far as is known, for grouping; None unless this is a cluster.
+
+        Raises:
+            Unavailable: no node serves it now.
+        """
+        return self._topology.node(key) if self._topology else None
+
+    @contextmanager
+    def borrow(self, key: str) -> Iterator[Connection]:
+        """A connection to the node that serves ``key``, for the length of a ``with`` block; leave it in step.
+
+        When the block ends with an exception the connection is closed: nobody can tell whether a reply is still to
+        come.
+        """
+        self._check_usable()
+        node = self.node(key)
+        dialled: Dialled | None = None
+        try:
+            dialled = self._idle.take(node) or self._open(node)
+            yield dialled.connection
+        except BaseException as error:
+            if dialled:
+                dialled.connection.close()
+            if isinstance(error, Unavailable):
+                self._failed(node)
+            raise
+        self._idle.put(node, dialled)
+        if self._closing.is_set():
+            self._idle.close()
+
+    def run(
+        self,
+        key: str,
+        fn: Callable[[Connection], T],
+        *,
+        stop: Callable[[], bool] | None = None,
+        deadline: float | None = None,
+    ) -> T:
+        """Call ``fn`` with a borrowed connection; again, after a pause, while the server is unavailable.
+
+        ``fn`` may have taken effect although it is called again: it must be safe to run twice.
+
+        Args:
+            stop: asked after each failure; True ends the attempts.
+            deadline: no attempt begins after this moment of ``time.monotonic()``.
+
+        Raises:
+            Unavailable: the last failure, when ``stop`` or ``deadline`` or ``close`` ended the attempts.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with self.borrow(key) as connection:
+                    return fn(connection)
+            except Unavailable as error:
+                wait = pause * random.uniform(0.5, 1.0)
+                if (stop and stop()) or (deadline is not None and time.monotonic() + wait > deadline):
+                    raise
+                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, wait)
+                if self._closing.wait(wait):
+                    raise
+                pause = min(pause * 2, _LAST_PAUSE)
+
+    def primaries(self) -> Iterator[Connection]:
+        """A new connection to each node that is written to, one after the other; closed when the next is taken."""
+        self._check_usable()
+        for node in self._topology.primaries() if self._topology else [None]:
+            connection = self._open(node).connection
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def scan(self, pattern: str) -> Iterator[str]:
+        """Keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat what changes."""
+        for connection in self.primaries():
+            cursor = b"0"
+            while True:
+                reply = connection.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+                cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
+                yield from (key.decode(errors="replace") for key in keys)
+                if int(cursor) == 0:
+                    break
+
+    def close(self) -> None:
+        """Close the idle connections and end all retries; dedicated ones are closed by their owners. Idempotent."""
+        self._closing.set()
+        if self._pid == os.getpid():
+            self._idle.close()
+            if self._topology:
+                self._topology.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_closing") and not self._closing.is_set() and len(self._idle):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing.is_set() else f"{len(self._idle)} idle"
+        return f"<Server {self.url} {state}>"
+
+    def _open(self, node: Address | None) -> Dialled:
+        self._check_usable()
+        raw = self._dialer.dial(node)
+        self._opened.add(raw)
+        return Dialled.wrap(raw, self._options.socket_timeout)
+
+    def _failed(self, node: Address | None) -> None:
+        self._idle.drop(node)
+        if self._topology:
+            self._topology.invalidate()
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise ConfigError(
+                f"the connection to {self.url} was made in process {self._pid} and cannot be used in its fork "
+                f"{os.getpid()}: make a new Server there"
+            )
+        if self._closing.is_set():
+            raise ConfigError(f"the connection to {self.url} is closed: make a new Server")
+
+    def _abandon(self) -> None:
+        """In a forked child: let go of all that was inherited. Locks may be held by threads that are not here."""
+        self._closing.set()
+        for raw in list(self._opened):
+            abandon(raw)
+
+
+_servers: Final[weakref.WeakSet[Server]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for server in list(_servers):
+        server._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

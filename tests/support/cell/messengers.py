@@ -1,0 +1,99 @@
+"""Messengers for tests: each on a cell of its own, with an engine that makes contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import fakeredis
+from redflare_broker.cell.cell import Cell
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_workers.apis.fl_constant import ProcessType
+from redflare_workers.engine.run_engine import RunEngine
+
+from tests.support.cell.cells import RETENTION, SETTINGS
+
+
+class Peer(RunEngine):
+    """An engine whose peers are those of its ``Peers``."""
+
+    def __init__(self, name: str, peers: Peers, cell: Cell) -> None:
+        self._peers = peers
+        super().__init__(name, "job-1", {}, ProcessType.CLIENT_JOB, {})
+        self.cell = cell
+        self.messenger.open(cell)
+        cell.start()
+
+    def usual_targets(self) -> list[str]:
+        return ["server"]
+
+    def find_peer(self, name: str) -> str | None:
+        return self._peers.places.get(name)
+
+    def close(self) -> None:
+        self.messenger.close()
+        self.cell.stop(2.0)
+
+
+class Peers:
+    """Engines by name, at one server; those made later with the same name take the place of the earlier."""
+
+    def __init__(self, server: Server, settings: LinkSettings) -> None:
+        self.server = server
+        self.settings = settings
+        #: FQCNs by name
+        self.places: dict[str, str] = {}
+        self._made: list[Peer] = []
+
+    def make(self, name: str, server: Server | None = None, **changes: Any) -> Peer:
+        """An engine; ``server``: another connection."""
+        self.places[name] = f"{name}.job-1"
+        cell = Cell(server or self.server, self.places[name], replace(self.settings, **changes))
+        peer = Peer(name, self, cell)
+        self._made.append(peer)
+        return peer
+
+    def keys(self) -> set[str]:
+        """All keys of this namespace."""
+        return set(self.server.scan(f"{self.settings.namespace}:*"))
+
+    def blobs(self) -> set[str]:
+        """Keys of chunks."""
+        return {key for key in self.keys() if ":blob" in key}
+
+    def close(self) -> None:
+        for peer in self._made:
+            peer.close()
+        for key in self.keys():
+            with self.server.borrow(key) as connection:
+                left = connection.call("PTTL", key)
+            assert isinstance(left, int)
+            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} stands for {left} ms"
+
+
+@contextmanager
+def peers_on_fakeredis() -> Iterator[Peers]:
+    """Engines at a server in this process."""
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=client) as server:
+        peers = Peers(server, SETTINGS)
+        try:
+            yield peers
+        finally:
+            peers.close()
+
+
+@contextmanager
+def peers_at(url: str, namespace: str, **changes: Any) -> Iterator[Peers]:
+    """Engines at a real server."""
+    options = ConnectionOptions(socket_timeout=0.5, connect_timeout=0.5)
+    settings = replace(SETTINGS, namespace=namespace, connection=options, **changes)
+    with Server.connect(url, options) as server:
+        peers = Peers(server, settings)
+        try:
+            yield peers
+        finally:
+            peers.close()

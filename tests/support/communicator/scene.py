@@ -1,0 +1,166 @@
+"""A communicator on a clock of the test's own, and clients that ask and answer when the test says so.
+
+Nothing looks at the tasks unless the test calls ``look``, or has the monitor started (``Scene(monitor=True)``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from redflare_workers.apis.client import Client
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.communicator.comm_observer import CommObserver
+from redflare_workers.communicator.wf_comm_server import WFCommServer
+from redflare_workers.workflow.controller import Controller
+
+from tests.support.communicator.local_engine import LocalEngine
+from tests.support.waiting import wait_until
+
+#: A real date, so that an age that is taken for one is noticed.
+START = 1_700_000_000.0
+
+
+class Clock:
+    """Stands still until it is put forward."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class IdleController(Controller):
+    """Schedules nothing; keeps the results of unknown tasks."""
+
+    def __init__(self, task_check_period: float = 0.01, *, resume: bool = False) -> None:
+        super().__init__(task_check_period, resume=resume)
+        self.unknown: list[tuple[str, str, str]] = []
+        self.started = self.stopped = 0
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        self.started += 1
+
+    def control_flow(self, abort_signal: Any, fl_ctx: FLContext) -> None: ...
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        self.stopped += 1
+
+    def process_result_of_unknown_task(
+        self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+    ) -> None:
+        self.unknown.append((client.name, task_name, client_task_id))
+
+
+@dataclass
+class Log(CommObserver):
+    """An observer that keeps what it hears."""
+
+    asked: list[frozenset[str] | None] = field(default_factory=list)
+    ends: list[tuple[Task, list[ClientTask]]] = field(default_factory=list)
+    schedules: list[Task] = field(default_factory=list)
+    adopt: Callable[[Task], list[ClientTask]] = lambda task: []
+
+    def scheduled(self, task: Task) -> list[ClientTask]:
+        self.schedules.append(task)
+        return self.adopt(task)
+
+    def may_ask(self, names: Any) -> None:
+        self.asked.append(names)
+
+    def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
+        self.ends.append((task, unanswered))
+
+
+class Scene(AbstractContextManager["Scene"]):
+    """See the module's docstring.
+
+    Args:
+        clients: names of those who have joined.
+        monitor: have tasks looked at by themselves.
+    """
+
+    def __init__(
+        self,
+        clients: Iterable[str] = (),
+        *,
+        monitor: bool = False,
+        job_meta: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.engine = LocalEngine(clients, job_meta=job_meta)
+        self.comm = WFCommServer(0.01, clock=self.clock, **options)
+        self.observer = self.comm.observer = Log()
+        self.controller = IdleController()
+        self.controller.set_communicator(self.comm)
+        self.ctx = self.engine.new_context()
+        if monitor:
+            self.comm.initialize_run(self.ctx)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.comm.finalize_run(self.ctx)
+
+    def task(self, name: str = "train", data: dict[str, Any] | None = None, **options: Any) -> Task:
+        """A task whose age is counted on the scene's clock."""
+        task = Task(name, Shareable(data), **options)
+        task.create_time = self.clock()
+        return task
+
+    def ask(self, name: str, fl_ctx: FLContext | None = None) -> str:
+        """Have a client ask; the id of what it got, ``""``: nothing."""
+        return self.ask_fully(name, fl_ctx)[1]
+
+    def ask_fully(self, name: str, fl_ctx: FLContext | None = None) -> tuple[str, str, Shareable | None]:
+        """Have a client ask; name, id and data of what it got."""
+        return self.comm.process_task_request(self.engine.join(name), fl_ctx or self.engine.new_context())
+
+    def answer(self, name: str, task_id: str, task_name: str = "train", result: Shareable | None = None) -> None:
+        """Have a client submit."""
+        result = Shareable() if result is None else result
+        self.comm.process_submission(self.engine.join(name), task_name, task_id, result, self.engine.new_context())
+
+    def do(self, name: str, task_name: str = "train") -> str:
+        """Have a client ask and answer; the id of what it got."""
+        task_id = self.ask(name)
+        assert task_id, f"{name} got nothing"
+        self.answer(name, task_id, task_name)
+        return task_id
+
+    def look(self, after: float = 0.0) -> None:
+        """Have all tasks looked at, some seconds later."""
+        self.clock.now += after
+        self.comm.check_tasks()
+
+    def settle(self, task: Task) -> None:
+        """Wait until a task has ended and its callbacks have run."""
+        wait_until(lambda: task.completion_status is not None, what=f"the end of {task!r}")
+        self.comm.wait_for_task(task)
+
+
+class Gate:
+    """A callback that waits inside until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, **arguments: Any) -> None:
+        self.entered.set()
+        assert self.opened.wait(30), "nobody opened the gate"
+
+
+def in_thread(work: Callable[..., object], *args: object) -> threading.Thread:
+    """Run it in a thread of its own; join it at the end of the test."""
+    thread = threading.Thread(target=work, args=args, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,80 @@
+"""A job that stands in Redis as its server and its sites write it, for tests that look in."""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+from redflare_broker.inspection.redis_read import now_of
+from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, TaskRecord
+from redflare_broker.keys import Keys
+from redflare_broker.scripts.job_scripts import ClientHold
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.message_entry import Envelope
+
+from tests.support.job.state import JobBench
+
+
+class JobScene(JobBench):
+    """As ``JobBench``, with heartbeats of the server, requests in its inbox, and times of today."""
+
+    def __init__(self, server: Server, connection: Connection, namespace: str = "flare") -> None:
+        super().__init__(server, connection, namespace)
+        self.inbox = Keys(namespace).cell(self.keys.fqcn).inbox
+
+    def run_server(self, *, resume: bool = True) -> JobTaskStore:
+        """Another server has begun, and is connected."""
+        journal = self.started(resume=resume)
+        self.connection.call("HSET", self.keys.cell, "since", self.now_ms(), "closed", 0, "host", "hub", "pid", 42)
+        self.server_beats()
+        return journal
+
+    def server_beats(self, *, age_ms: int = 0) -> None:
+        beat = {"instance": self.me.instance, "epoch": self.me.epoch, "interval": 5.0, "ttl_ms": 60_000}
+        self.connection.call("SET", self.keys.server_heartbeat, orjson.dumps(beat), "PX", 60_000 - age_ms)
+
+    def site(self, name: str) -> ClientHold:
+        """A site has joined, and is connected."""
+        me = self.joined(name, f"{name}:7:a")
+        self.beat(me)
+        return me
+
+    def falls_silent(self, me: ClientHold, *, age_ms: int = 40_000) -> None:
+        """Its last heartbeat is that old, or gone; it has joined an hour before."""
+        if age_ms < 60_000:
+            self.connection.call("PEXPIRE", self.keys.heartbeat(me.name), 60_000 - age_ms)
+        else:
+            self.connection.call("DEL", self.keys.heartbeat(me.name))
+        record = orjson.loads(self.hash(self.keys.clients)[me.name])
+        record["joined"] -= 3_600_000
+        self.connection.call("HSET", self.keys.clients, me.name, orjson.dumps(record))
+
+    def asks(self, me: ClientHold, topic: str = "get_task", **meta: str) -> None:
+        """A request of a site stands in the server's inbox."""
+        told = {"client": me.name, "instance": me.instance, "epoch": me.epoch, **meta}
+        envelope = Envelope(
+            kind="request",
+            id=f"{me.name}-{topic}",
+            attempt=1,
+            channel="job",
+            topic=topic,
+            origin=me.cell,
+            meta=orjson.dumps(told),
+        )
+        self.connection.call("XADD", self.inbox, "*", *envelope.fields())
+
+    def has(self, journal: JobTaskStore, task: TaskRecord, me: ClientHold, count: int = 1) -> ClientTaskRecord:
+        """A task is handed to a site."""
+        record = ClientTaskRecord(id=f"{task.root_id}-{me.name}", client=me.name, sent=time.time(), count=count)
+        journal.note(task.root_id, [record])
+        return record
+
+    def now_ms(self) -> int:
+        return now_of(self.connection.call("TIME"))
+
+
+def scheduled(root_id: str = "t1", name: str = "train", kind: str = "broadcast", **fields: object) -> TaskRecord:
+    """A task that was scheduled just now."""
+    known: dict[str, object] = {"order": 1, "scheduled": time.time(), "kind": kind, "name": name}
+    return TaskRecord(root_id=root_id, **{**known, **fields})  # type: ignore[arg-type]

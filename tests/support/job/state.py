@@ -1,0 +1,136 @@
+"""A job's roll and journal on any server, for tests; the server's cell is a hash that the test writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.job_state.members import ClientHold, JobStart, MemberList, Members, ServerHold
+from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, TaskRecord
+from redflare_broker.keys import Keys
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts.link_scripts import ScriptReply, answer, retried
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.task_entry import BlobRef
+
+
+class JobBench:
+    """One job, its newest server and any number of clients."""
+
+    def __init__(
+        self, server: Server, connection: Connection, namespace: str = "flare", policy: RetentionPolicy | None = None
+    ) -> None:
+        self.server = server
+        self.connection = connection
+        self.policy = policy or RetentionPolicy()
+        self.keys = Keys(namespace).job("server.job-1")
+        self.roll = Members(self.keys, self.policy)
+        self.me = ServerHold(instance="s0", epoch=0, run="r0")
+        self._starts = 0
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    def serve(self) -> ServerHold:
+        """Another server process takes the cell over."""
+        self._starts += 1
+        self.me = ServerHold(instance=f"s{self._starts}", epoch=self._starts, run=f"r{self._starts}")
+        self.hold_cell()
+        return self.me
+
+    def hold_cell(self) -> None:
+        """The newest server's cell stands in Redis."""
+        self.connection.call("HSET", self.keys.cell, "instance", self.me.instance, "epoch", self.me.epoch)
+        self.connection.call("PEXPIRE", self.keys.cell, self.policy.retention_ms)
+
+    def begin(self, me: ServerHold | None = None, *, resume: bool = True) -> JobStart:
+        return self.roll.begin(self.connection, me or self.me, resume=resume)
+
+    def journal(self, *, resume: bool = True, me: ServerHold | None = None) -> JobTaskStore:
+        return JobTaskStore(self.server, self.keys, me or self.me, self.policy, resume=resume)
+
+    def started(self, *, resume: bool = True) -> JobTaskStore:
+        """The journal of another server, which has begun."""
+        self.serve()
+        self.begin(resume=resume)
+        return self.journal(resume=resume)
+
+    def call_roll(self, me: ServerHold | None = None) -> MemberList:
+        return Members.read_roll_call(self.run(self.roll.roll_call_command(me or self.me)))
+
+    def run(self, command: list[Arg]) -> RedisReply:
+        """Run a command as those do who pipeline it."""
+        reply = self.connection.pipeline([command])[0]
+        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+            return self.connection.pipeline([retried(command)])[0]
+        return reply
+
+    def status(self, command: list[Arg]) -> str:
+        return answer("job/note", self.run(command)).status
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def join(self, name: str = "site-1", instance: str = "c1", epoch: int = 0, **props: Any) -> ScriptReply:
+        return self.roll.join(self.connection, client(name, instance, epoch), props)
+
+    def joined(self, name: str = "site-1", instance: str = "c1") -> ClientHold:
+        return client(name, instance, self.join(name, instance).number())
+
+    def beat(self, me: ClientHold, ttl_ms: int = 60_000) -> Any:
+        return Members.read_beat(self.run(self.roll.beat_command(me, interval=5.0, ttl_ms=ttl_ms)))
+
+    # -- what stands in Redis ------------------------------------------------------------------------------------------
+
+    def hash(self, key: str) -> dict[str, str]:
+        reply = self.connection.call("HGETALL", key)
+        assert isinstance(reply, list)
+        words = [word.decode("utf-8", "replace") for word in reply if isinstance(word, bytes)]
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def members(self, key: str) -> list[str]:
+        reply = self.connection.call("ZRANGE", key, 0, -1)
+        assert isinstance(reply, list)
+        return [word.decode() for word in reply if isinstance(word, bytes)]
+
+    def ttl_ms(self, key: str) -> int:
+        left = self.connection.call("PTTL", key)
+        assert isinstance(left, int)
+        return left
+
+    def own_keys(self) -> list[str]:
+        return sorted(key for key in self.server.scan("*") if key.startswith(self.keys.namespace + ":"))
+
+
+def client(name: str = "site-1", instance: str = "c1", epoch: int = 0) -> ClientHold:
+    return ClientHold(name=name, instance=instance, cell=f"{name}.job-1", epoch=epoch, host="gpu-1", pid=7)
+
+
+def task(root_id: str = "t1", order: int = 1, kind: str = "broadcast", **fields: Any) -> TaskRecord:
+    return TaskRecord(root_id=root_id, name="train", kind=kind, order=order, scheduled=1_000.25, **fields)
+
+
+def sent(task_id: str = "ct1", name: str = "site-1", **fields: Any) -> ClientTaskRecord:
+    return ClientTaskRecord(id=task_id, client=name, sent=1_001.5, **fields)
+
+
+def received(task_id: str = "ct1", name: str = "site-1", **fields: Any) -> ClientTaskRecord:
+    fields = {"rc": "OK", "meta": {"h": 1}, "result": small(task_id), **fields}
+    return sent(task_id, name, received=1_002.125, **fields)
+
+
+def small(word: str = "x") -> EncodedPayload:
+    """A payload that stands in a hash."""
+    return EncodedPayload(b'{"w":{"$bytes":[0,3]},"s":"' + word.encode() + b'"}', (b"\xff\x00a",))
+
+
+def large(number: int = 1, chunks: int = 3) -> EncodedPayload:
+    """A payload that says its buffers stand in chunks."""
+    return EncodedPayload(
+        b'{"$bytes":[0,1]}', blob=BlobRef(prefix=f"flare:blob:{{b{number}}}", chunk=10, sizes=(10 * chunks,))
+    )
+
+
+def prefixes(payloads: Iterable[Any]) -> set[str]:
+    return {payload.prefix for payload in payloads}

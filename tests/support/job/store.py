@@ -1,0 +1,90 @@
+"""A job store on fakeredis or on any server, for tests, with a look at what stands in Redis."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.message_entry import Envelope
+
+META = {"name": "hello", "min_clients": 2}
+ARCHIVE = bytes(range(256)) * 10
+
+
+class StoreBench:
+    """One store, and a connection of the test's own."""
+
+    def __init__(
+        self, server: Server, connection: Connection, namespace: str = "flare", policy: JobRetentionPolicy | None = None
+    ) -> None:
+        self.server = server
+        self.connection = connection
+        self.store = JobStore(server, Keys(namespace), policy)
+        self.keys = self.store.keys
+        self.scripts = self.store._scripts
+
+    def submit(self, job_id: str = "job-1", **fields: Any) -> str:
+        return self.store.submit({**META, **fields}, ARCHIVE, job_id, submitter="ann")
+
+    def running(self, job_id: str = "job-1") -> JobRecord:
+        """A job that runs."""
+        self.submit(job_id)
+        self.store.advance(job_id, SUBMITTED, DISPATCHED, "2 sites")
+        return self.get(job_id, self.store.advance(job_id, DISPATCHED, RUNNING))
+
+    def finished(self, job_id: str = "job-1", status: str = "FINISHED:COMPLETED") -> JobRecord:
+        self.running(job_id)
+        return self.get(job_id, self.store.advance(job_id, RUNNING, status))
+
+    def get(self, job_id: str = "job-1", record: JobRecord | None = None) -> JobRecord:
+        found = record or self.store.get(job_id)
+        assert found is not None
+        return found
+
+    # -- what stands in Redis ------------------------------------------------------------------------------------------
+
+    def run(self, command: list[Arg]) -> RedisReply:
+        reply = self.connection.pipeline([command])[0]
+        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+            return self.connection.pipeline([retried(command)])[0]
+        return reply
+
+    def names(self) -> list[str]:
+        """All keys, by what is behind the tag."""
+        head = f"{self.keys.prefix}:"
+        return sorted(key.removeprefix(head) for key in self.server.scan(f"{self.keys.namespace}:*"))
+
+    def chunks(self) -> list[str]:
+        return [name for name in self.names() if name.startswith("blob:")]
+
+    def ttl_ms(self, key: str) -> int:
+        left = self.connection.call("PTTL", key)
+        assert isinstance(left, int)
+        return left
+
+    def ttls_ms(self) -> dict[str, int]:
+        return {name: self.ttl_ms(f"{self.keys.prefix}:{name}") for name in self.names()}
+
+    def stands(self, job_id: str = "job-1") -> list[RedisReply]:
+        """All of a job but its chunks."""
+        return self.connection.pipeline(
+            [
+                ("ZRANGE", self.keys.jobs, 0, -1, "WITHSCORES"),
+                ("HGETALL", self.keys.record(job_id)),
+                ("XRANGE", self.keys.log(job_id), "-", "+"),
+            ]
+        )
+
+    def events(self) -> list[Envelope]:
+        """What the server's cell was told."""
+        entries = cast("list[tuple[bytes, list[bytes]]]", self.connection.call("XRANGE", self.keys.inbox, "-", "+"))
+        return [
+            Envelope.parse(self.keys.inbox, entry_id.decode(), flat, self.keys.namespace) for entry_id, flat in entries
+        ]

@@ -1,0 +1,121 @@
+"""A link and its scripts, for tests of what each script answers and does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.keys import Keys
+from redflare_broker.scripts import link_scripts
+from redflare_broker.scripts.link_scripts import Instance, LinkScripts, ScriptReply
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import RedisReply
+from redflare_broker.wire.task_entry import Entry
+
+
+class Bench:
+    """One link, its scripts, and the newest instance of each side."""
+
+    def __init__(self, connection: Connection, namespace: str = "flare", policy: RetentionPolicy | None = None) -> None:
+        self.connection = connection
+        self.keys = Keys(namespace).link("site-1--trainer")
+        self.scripts = LinkScripts(keys=self.keys, publish="PUBLISH", policy=policy or RetentionPolicy())
+        self.agent = self.start(Instance(role="agent", name="a1"))
+        self.cj = self.start(Instance(role="cj", name="c1"))
+
+    def start(self, me: Instance) -> Instance:
+        return Instance(role=me.role, name=me.name, epoch=self.scripts.hello(self.connection, me).number())
+
+    def assign(self, task: str, expected: str = "", lost: str = "") -> ScriptReply:
+        entry = Entry(topic="get_task", task_id=task, task_name="train", data=b'"' + b"x" * 100 + b'"')
+        return self.scripts.assign(self.connection, self.cj, entry, size=3, expected=expected, lost=lost)
+
+    def take(self, task: str = "", me: Instance | None = None) -> ScriptReply:
+        return self.scripts.take(self.connection, me or self.agent, task)
+
+    def refuse(self, task: str, rc: str) -> ScriptReply:
+        return self.scripts.refuse(self.connection, self.agent, task, rc, "why")
+
+    def submit(self, task: str, submit_id: str = "s1") -> ScriptReply:
+        entry = Entry(topic="submit_result", task_id=task, rc="OK", data=b'"' + b"y" * 100 + b'"')
+        return self.scripts.submit(self.connection, self.agent, entry, submit_id=submit_id, size=4)
+
+    def settle(self, task: str, verdict: str = "ACCEPTED") -> ScriptReply:
+        return self.scripts.settle(self.connection, self.cj, task, verdict, "why")
+
+    def accept_unread(self, task: str) -> ScriptReply:
+        sent = self.scripts.accept_command(self.cj, task)
+        return link_scripts.answer(
+            "link/settle", self.connection.pipeline([link_scripts.source_command("link/settle", sent)])[0]
+        )
+
+    def abort(self, task: str, me: Instance | None = None) -> ScriptReply:
+        return self.scripts.abort(self.connection, me, task, "why")
+
+    def beat(self, me: Instance, task: str = "") -> ScriptReply:
+        sent = self.scripts.beat_command(me, b"{}", 60_000, task)
+        return link_scripts.answer(
+            "link/beat", self.connection.pipeline([link_scripts.source_command("link/beat", sent)])[0]
+        )
+
+    def bury(self, me: Instance | None, stream: str, entry: str) -> ScriptReply:
+        return self.scripts.bury(self.connection, me, stream, entry, "why")
+
+    def bye(self, me: Instance) -> ScriptReply:
+        return self.scripts.bye(self.connection, me)
+
+    def submitted(self, task: str) -> None:
+        self.assign(task)
+        self.take()
+        self.submit(task)
+
+    def entries(self, stream: str) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Ids and fields of a stream's entries."""
+        found = []
+        for entry in _list(self.connection.call("XRANGE", stream, "-", "+")):
+            entry_id, fields = _list(entry)
+            words = [word for word in _list(fields) if isinstance(word, bytes)]
+            assert isinstance(entry_id, bytes)
+            found.append((entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True))))
+        return found
+
+    def ttl_ms(self, key: str | bytes) -> int:
+        left = self.connection.call("PTTL", key)
+        assert isinstance(left, int)
+        return left
+
+    def field(self, task: str, name: str) -> str:
+        value = self.connection.call("HGET", self.keys.task(task), name)
+        return value.decode() if isinstance(value, bytes) else ""
+
+
+def story(bench: Bench) -> Iterator[tuple[Callable[[], object], list[tuple[str, str]]]]:
+    """Steps that together run every branch of every script, and the messages each is to publish."""
+    a, c, later = bench.keys.abort, bench.keys.notice, Instance(role="agent", name="a2")
+    yield lambda: bench.assign("t1"), []
+    yield bench.take, []
+    yield lambda: bench.refuse("t1", "BLOB_MISSING"), []
+    yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), []
+    yield lambda: bench.submit("t1"), []
+    yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), [(c, "resend t1")]
+    yield lambda: bench.submit("t1", "s2"), []
+    yield lambda: bench.beat(bench.cj, "t1"), []
+    yield lambda: bench.settle("t1"), [(c, "accepted t1")]
+    yield lambda: bench.assign("t2"), []
+    yield lambda: bench.assign("t3", expected="t2"), [(a, "abort t2")]
+    yield bench.take, []
+    yield lambda: bench.refuse("t3", "BAD_TASK_DATA"), []
+    yield lambda: bench.submitted("t4"), []
+    yield lambda: bench.settle("t4", "REJECTED"), [(c, "rejected t4")]
+    yield lambda: bench.abort("t5", bench.cj), [(a, "abort t5")]
+    yield lambda: bench.abort("t5", bench.cj), []
+    yield lambda: setattr(bench, "agent", bench.start(later)), [(c, "hello agent <epoch>")]
+    yield lambda: bench.bury(bench.agent, bench.keys.tasks, "1-1"), []
+    yield lambda: bench.bye(bench.cj), [(c, "bye cj")]
+    yield lambda: bench.bye(bench.agent), [(c, "bye agent")]
+    yield lambda: bench.bye(bench.agent), []
+
+
+def _list(reply: RedisReply) -> list[RedisReply]:
+    assert isinstance(reply, list)
+    return reply

@@ -1,0 +1,180 @@
+"""One server process for tests: a plain node, and one with TLS and ACL users."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import redis
+import trustme
+from redflare_broker.embedded.watchdog import Watchdog
+from redflare_broker.transport.server import ConnectionOptions
+
+from tests.support.waiting import wait_until
+
+Settings = Mapping[str, str | int]
+N = TypeVar("N", bound="Node")
+
+#: What both sides of a link run, and nothing more.
+_COMMANDS: Final = (
+    "+eval +evalsha +time +ping +info +set +get +del +unlink +pexpire +pttl +hset +hget +hmget +hdel "
+    "+xadd +xread +xrange +xdel +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
+)
+#: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.
+AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
+#: What cells and jobs run in addition.
+_JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
+#: Rules of a CJ's and a server's user: everything in the namespace.
+CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS} {_JOB_COMMANDS}"
+#: On a cluster in addition, for both.
+CLUSTER_ACL: Final = "+spublish +ssubscribe +sunsubscribe +cluster|slots"
+
+_ADMIN_PASSWORD: Final = "admin-secret"
+
+
+class Node:
+    """One server process in a directory, which it keeps when it is stopped, killed and started again."""
+
+    def __init__(self, binary: str | Path, settings: Settings, *flags: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="redflare-test-"))
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.options = self.agent_options = ConnectionOptions()
+        self._command = [str(binary), str(self.directory / "server.conf"), *flags]
+        self._watcher: Watchdog | None = None
+        self.pid = 0
+        lines = {"port": self.port, "bind": "127.0.0.1", "save": '""', **settings}
+        text = "".join(f"{name} {value}\n" for name, value in lines.items())
+        (self.directory / "server.conf").write_text(text.replace("<directory>", str(self.directory)))
+
+    def client(self) -> redis.Redis:
+        """An administrator's client."""
+        return redis.Redis.from_url(self.url)
+
+    def start(self) -> None:
+        """Start the process and return when it answers."""
+        self._watcher = Watchdog(self.directory, temporary=False, command=self._command)
+        self.pid = self._watcher.await_start(time.monotonic() + 10)
+        wait_until(self._answers, what=f"a server at {self.url} that answers")
+
+    def stop(self) -> None:
+        """End the process in an orderly way."""
+        if self._watcher:
+            self._watcher.end()
+            self._watcher = None
+
+    def kill(self) -> None:
+        """SIGKILL the process."""
+        assert self._watcher
+        os.kill(self.pid, signal.SIGKILL)
+        assert self._watcher.await_news(10)
+
+    def restart(self) -> None:
+        """Start it again, on the same port and directory; a killed one as well as one that runs."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP the process: it holds its connections and says nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End the pause."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def info(self, section: str) -> dict[str, object]:
+        """A section of INFO."""
+        with self.client() as client:
+            return dict(client.info(section))
+
+    def remove(self) -> None:
+        """Stop it and remove its directory."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        assert self._watcher
+        if self._watcher.has_news():
+            raise AssertionError(f"the server ended: {(self.directory / 'server.log').read_text()[-2000:]}")
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
+            return False
+
+
+class TlsNode(Node):
+    """A server that wants TLS, a client certificate and a login; its default user is off."""
+
+    def __init__(self, binary: str | Path) -> None:
+        users = {
+            "user admin": f"on >{_ADMIN_PASSWORD} ~* &* +@all",
+            "user default": "off",
+            "user agent": f"on >agent-secret {AGENT_ACL}",
+            "user cj": f"on >cj-secret {CJ_ACL}",
+        }
+        files = {f"tls-{name}-file": f"<directory>/{name}.pem" for name in ("cert", "key", "ca-cert")}
+        super().__init__(binary, {"port": 0, "tls-port": free_port(), "tls-auth-clients": "yes", **files, **users})
+        self.port = int((self.directory / "server.conf").read_text().partition("tls-port ")[2].split("\n")[0])
+        self.url = f"rediss://localhost:{self.port}"
+        self._write_certificates()
+        self.options = self._options("cj", "cj-secret")
+        self.agent_options = self._options("agent", "agent-secret")
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(
+            host="localhost",
+            port=self.port,
+            username="admin",
+            password=_ADMIN_PASSWORD,
+            ssl=True,
+            ssl_ca_certs=str(self.directory / "ca-cert.pem"),
+            ssl_certfile=str(self.directory / "client.pem"),
+        )
+
+    def _options(self, user: str, password: str) -> ConnectionOptions:
+        return ConnectionOptions(
+            username=user,
+            password=password,
+            ca_cert=self.directory / "ca-cert.pem",
+            client_cert=self.directory / "client.pem",
+        )
+
+    def _write_certificates(self) -> None:
+        authority = trustme.CA()
+        server = authority.issue_cert("localhost")
+        authority.cert_pem.write_to_path(str(self.directory / "ca-cert.pem"))
+        server.private_key_pem.write_to_path(str(self.directory / "key.pem"))
+        server.cert_chain_pems[0].write_to_path(str(self.directory / "cert.pem"))
+        client = authority.issue_cert("client@redflare.example")
+        client.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "client.pem"))
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on, low enough for a cluster's bus above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
+
+
+@contextmanager
+def running(node: N) -> Iterator[N]:
+    """A node for the length of a with block, which removes it."""
+    try:
+        node.start()
+        yield node
+    finally:
+        node.remove()

@@ -1,0 +1,52 @@
+"""Sentinels for tests, and what they watch."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import redis
+from redflare_broker.transport.server import ConnectionOptions
+
+from tests.support.redis_server.node import Node
+from tests.support.waiting import wait_until
+
+
+class SentinelTrio:
+    """A primary and its replica, which change places, and the three Sentinels that see to it."""
+
+    def __init__(self, nodes: list[Node], sentinels: list[Node]) -> None:
+        self.nodes = nodes
+        self.sentinels = sentinels
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in sentinels)
+        self.url = f"redis+sentinel://{hosts}/main"
+        self.options = self.agent_options = ConnectionOptions()
+
+    @property
+    def primary(self) -> Node:
+        """The one that the first Sentinel calls primary now."""
+        with self.sentinels[0].client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
+        return next(node for node in self.nodes if node.port == int(port))
+
+    def client(self) -> redis.Redis:
+        """A client of the present primary."""
+        return self.primary.client()
+
+    def await_agreement(self) -> None:
+        """Wait until every Sentinel knows the other two and the replica."""
+        for node in self.sentinels:
+            wait_until(lambda node=node: self._sees_all(node), 20)  # type: ignore[misc]
+
+    def failover(self) -> Node:
+        """Kill the primary; return it when the Sentinels have promoted the replica."""
+        old = self.primary
+        old.kill()
+        new = next(node for node in self.nodes if node is not old)
+        wait_until(lambda: new.info("replication")["role"] == "master" and self.primary is new, 30, "failover")
+        return old
+
+    @staticmethod
+    def _sees_all(node: Node) -> bool:
+        with node.client() as client:
+            state = client.sentinel_master("main")
+            return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 and not state["is_odown"])

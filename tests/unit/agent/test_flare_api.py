@@ -1,0 +1,307 @@
+"""``redflare_agent.flare``: scripts in the style of NVFlare's Client API, fed by a CJ on fakeredis."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from redflare_agent import AgentClosed, IPCAgent, flare
+from redflare_agent.flare import FLModel, ParamsType
+from redflare_broker.errors import ConfigError
+from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
+
+META = {"current_round": 1, "total_round": 3, "data_kind": "WEIGHTS", "job_id": "job-1", "site_name": "site-1", "k": 5}
+
+
+def init(link: LinkUnderTest, **more: Any) -> flare.APIContext:
+    args = {"site_name": link.site_name, "agent_id": link.agent_id, "settings": link.settings, "client": link.client}
+    return flare.init(**{**args, **more})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    yield
+    flare._shutdown_all()
+    flare._contexts.known.clear()
+    flare._contexts.default = None
+
+
+def test_a_script_receives_trains_and_sends_until_the_job_ends(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    rounds, results = [], []
+    job = ExitStack()
+    cj = job.enter_context(redflare_link.cj())
+    answer = cj.send("train", {"w": np.ones(2)}, META)
+    while flare.is_running():
+        model = flare.receive()
+        assert model is not None
+        assert flare.get_task_name() == "train"
+        assert flare.is_train()
+        assert not flare.is_evaluate()
+        assert not flare.is_submit_model()
+        rounds.append((model.current_round, model.total_rounds))
+        flare.send(FLModel(params={"w": model.params["w"] + 1}, meta={"NUM_STEPS_CURRENT_ROUND": 2}))
+        results.append(answer.result(5))
+        if len(rounds) == 2:
+            job.close()  # says bye
+        else:
+            answer = cj.send("train", {"w": np.zeros(2)}, META | {"current_round": 2})
+    assert rounds == [(1, 3), (2, 3)]
+    assert results[0].meta == {"NUM_STEPS_CURRENT_ROUND": 2, "data_kind": "WEIGHTS"}
+    assert [result.data["w"].tolist() for result in results] == [[2.0, 2.0], [1.0, 1.0]]
+
+
+def test_after_the_goodbye_nothing_is_running(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj():
+        pass
+    assert flare.is_running() is False
+    assert flare.receive() is None
+    flare.send(FLModel(params={"w": 1}))  # goes nowhere, as in NVFlare
+
+
+def test_what_a_model_says_besides_its_params(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        cj.send("train", {"w": 1.0}, META | {"initial_metrics": {"accuracy": 0.5}, "start_round": 1})
+        assert flare.system_info() == {}
+        model = flare.receive()
+        assert model is not None
+        assert model.params_type is ParamsType.FULL
+        assert model.metrics == {"accuracy": 0.5}
+        assert model.start_round == 1
+        assert model.meta == {"job_id": "job-1", "site_name": "site-1", "k": 5}
+        assert flare.system_info() == {"job_id": "job-1", "site_name": "site-1"}
+        assert (flare.get_job_id(), flare.get_site_name()) == ("job-1", "site-1")
+        assert flare.receive() is model
+        flare.clear()
+        again = flare.receive()
+        assert again is not model
+        assert again is not None
+        assert again.params == {"w": 1.0}
+        flare.send(FLModel(params={}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "params_type", "params", "metrics"),
+    [
+        ("WEIGHT_DIFF", {"w": 1}, ParamsType.DIFF, {"w": 1}, None),
+        ("METRICS", {"loss": 1}, None, None, {"loss": 1}),
+        ("APP_DEFINED", [1, 2], ParamsType.FULL, [1, 2], None),
+        ("FL_MODEL", {"params": {"w": 2}, "params_type": "DIFF", "x": 1}, ParamsType.DIFF, {"w": 2}, None),
+    ],
+)
+def test_what_becomes_of_the_kinds_of_tasks(
+    redflare_link: LinkUnderTest, kind: str, data: Any, params_type: ParamsType | None, params: Any, metrics: Any
+) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        cj.send("validate", data, {"data_kind": kind})
+        model = flare.receive()
+        assert model is not None
+        assert (model.params_type, model.params, model.metrics) == (params_type, params, metrics)
+        assert flare.is_evaluate()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "data", "meta"),
+    [
+        (FLModel(params={"w": 1}), "WEIGHTS", {"w": 1}, {}),
+        (FLModel(ParamsType.DIFF, {"w": 1}), "WEIGHT_DIFF", {"w": 1}, {}),
+        (FLModel(metrics={"loss": 2.0}), "METRICS", {"loss": 2.0}, {}),
+        (FLModel(params={"w": 1}, metrics={"a": 1}), "WEIGHTS", {"w": 1}, {"initial_metrics": {"a": 1}}),
+    ],
+)
+def test_what_becomes_of_the_models_that_are_sent(
+    redflare_link: LinkUnderTest, model: FLModel, kind: str, data: Any, meta: dict[str, Any]
+) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train", {"w": 0}, META)
+        flare.receive()
+        flare.send(model)
+        result = answer.result(5)
+    assert result.data == data
+    assert result.meta == {"data_kind": kind, **meta}
+
+
+def test_sending_gives_up_the_params_unless_told_otherwise(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        for clear in (True, False):
+            answer = cj.send("train", {"w": 0}, META)
+            received, sent = flare.receive(), FLModel(params={"w": 1})
+            flare.send(sent, clear_cache=clear)
+            answer.result(5)
+            assert received is not None
+            assert [received.params is None, sent.params is None] == [clear, clear]
+
+
+def test_a_send_without_a_receive_or_of_nothing_is_refused(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train", {"w": 0}, META)
+        with pytest.raises(RuntimeError, match="no task was received"):
+            flare.get_task_name()
+        assert flare.is_running()
+        with pytest.raises(RuntimeError, match="receive"):
+            flare.send(FLModel(params={"w": 1}))
+        flare.receive()
+        with pytest.raises(RuntimeError, match="neither params nor metrics"):
+            flare.send(FLModel())
+        with pytest.raises(TypeError, match="FLModel"):
+            flare.send({"w": 1})  # type: ignore[arg-type]
+        flare.send(FLModel(params={"w": 1}))
+        assert answer.result(5).data == {"w": 1}
+
+
+def test_the_model_of_an_aborted_task_is_dropped_and_the_next_one_comes(
+    redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = init(redflare_link)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train", {"w": 1}, META)
+        flare.receive()
+        cj.abort()
+        assert context.task is not None
+        assert context.task.wait_aborted(5)
+        with caplog.at_level(logging.WARNING):
+            flare.send(FLModel(params={"w": 2}))
+        assert "aborted" in caplog.text
+        with pytest.raises(TaskNotDone):
+            answer.result(5)
+        cj.send("train", {"w": 3}, META)
+        model = flare.receive()
+        assert model is not None
+        assert model.params == {"w": 3}
+
+
+def test_receive_gives_up_after_its_timeout(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    assert flare.receive(timeout=0.05) is None
+
+
+def test_a_newer_agent_ends_the_script(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        cj.send("train", {"w": 1}, META)
+        assert flare.receive() is not None
+        with IPCAgent(**redflare_link.agent_args), pytest.raises(AgentClosed):
+            flare.send(FLModel(params={"w": 2}))
+        assert flare.is_running() is False
+
+
+# -- how the link is found ---------------------------------------------------------------------------------------------
+
+
+def test_before_init_every_call_says_so() -> None:
+    with pytest.raises(RuntimeError, match=r"flare\.init"):
+        flare.receive()
+
+
+def test_a_second_init_gives_the_same_context_and_warns(
+    redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = init(redflare_link)
+    with caplog.at_level(logging.WARNING):
+        assert init(redflare_link, rank=0) is first
+    assert "called before" in caplog.text
+
+
+def test_after_shutdown_init_begins_anew(redflare_link: LinkUnderTest) -> None:
+    first = init(redflare_link)
+    flare.shutdown()
+    assert init(redflare_link) is not first
+
+
+def test_other_ranks_have_no_link() -> None:
+    with flare.init(rank=1) as context:
+        assert flare.receive() is None
+        assert flare.is_running() is False
+        flare.send(FLModel(params={"w": 1}))
+        with pytest.raises(RuntimeError, match="rank 0"):
+            context.get_task_name()
+
+
+def test_a_rank_is_a_str_or_an_int() -> None:
+    with pytest.raises(ValueError, match="float"):
+        flare.init(rank=1.0)  # type: ignore[arg-type]
+
+
+def test_the_file_in_the_current_folder_names_the_link(
+    redflare_link: LinkUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = {"redis_url": "redis://fake", "site_name": "site-1", "agent_id": "agent"}
+    (tmp_path / "redflare.json").write_text(json.dumps(file))
+    monkeypatch.chdir(tmp_path)
+    flare.init(settings=redflare_link.settings, client=redflare_link.client)
+    assert flare.get_config() == {"site_name": "site-1", "agent_id": "agent", "job_id": "", "secure_mode": False}
+
+
+def test_an_argument_wins_over_the_file(redflare_link: LinkUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"redis_url": "redis://fake", "site_name": "site-1", "agent_id": "agent"}')
+    flare.init(
+        None, tmp_path / "mine.json", agent_id="other", settings=redflare_link.settings, client=redflare_link.client
+    )
+    assert flare.get_config()["agent_id"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "redis_url, site_name, agent_id: neither an argument of init nor in"),
+        ('{"agent_id": "a"}', "redis_url, site_name: neither"),
+        ('{"agent": "a"}', "unknown keys"),
+        ('{"agent_id": 5}', "agent_id must be a str, but is 5"),
+        ("[]", "must hold a JSON object"),
+    ],
+)
+def test_a_file_that_does_not_do_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "redflare.json").write_text(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        flare.init(workspace_dir=tmp_path)
+    assert "redflare.json" in str(caught.value)
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no file"):
+        flare.init(config_file=tmp_path / "none.json")
+
+
+# -- FLModel -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        ({"params_type": "FULL"}, ValueError),
+        ({"params_type": "HALF", "params": {}}, ValueError),
+        ({"metrics": [1]}, TypeError),
+        ({"meta": 1}, TypeError),
+        ({"current_round": -1}, ValueError),
+        ({"total_rounds": "3"}, TypeError),
+        ({"start_round": True}, TypeError),
+    ],
+)
+def test_a_model_that_makes_no_sense_is_refused(args: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        FLModel(**args)
+
+
+def test_a_models_text_tells_what_is_in_it_and_not_the_values() -> None:
+    model = FLModel(params={"w": np.zeros(1000)}, metrics={"loss": 1.0}, current_round=3)
+    assert repr(model) == "FLModel({'params_type': 'FULL', 'params': 1, 'metrics': 1, 'current_round': 3})"
+
+
+def test_every_public_name_is_documented() -> None:
+    tree = ast.parse(Path(flare.__file__).read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
+    assert set(flare.__all__) <= functions | {"APIContext", "FLModel", "ParamsType"}

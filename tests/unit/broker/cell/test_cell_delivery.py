@@ -1,0 +1,392 @@
+"""What holds when messages come twice, get lost or are none, when cells restart, and when Redis forgets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
+from redflare_broker.cell.outbox import OutboundMessage
+from redflare_broker.errors import Fenced
+from redflare_broker.wire.message_entry import REPLY, REQUEST, Envelope
+
+from tests.support.cell.cells import Cells, Replies, cells_on_fakeredis, threads_of
+from tests.support.waiting import wait_until
+
+BIG = np.arange(1000.0)
+
+
+@pytest.fixture
+def cells() -> Iterator[Cells]:
+    with cells_on_fakeredis() as made:
+        yield made
+
+
+class Counting:
+    """A handler that counts what it was asked, and answers later if told to."""
+
+    def __init__(self, later: bool = False) -> None:
+        self.later = later
+        self.requests: list[Request] = []
+
+    def __call__(self, request: Request) -> HandlerResult:
+        self.requests.append(request)
+        return LATER if self.later else ("OK", {"count": len(self.requests)}, None)
+
+    def wait(self, count: int) -> Request:
+        wait_until(lambda: len(self.requests) >= count, what=f"{count} requests")
+        return self.requests[-1]
+
+
+def post(cells: Cells, to: str, **fields: Any) -> None:
+    """Write an envelope into an inbox."""
+    said = {"kind": REQUEST, "id": "r1", "attempt": 5, "channel": "c", "topic": "do", "origin": "site", **fields}
+    cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *Envelope(**said).fields())
+
+
+def read_to_the_end(cell: Cell) -> None:
+    """Wait until a cell has dealt with all that came so far."""
+    done = threading.Event()
+    try:
+        cell.register_request_cb("test", "mark", lambda request: done.set())
+    except ValueError:
+        cell._handlers._registered["test", "mark"] = lambda request: done.set()
+    cell.fire_and_forget("test", "mark", cell.fqcn)
+    assert done.wait(5)
+
+
+# -- twice -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_copy_of_a_request_in_hand_is_not_handled(cells: Cells) -> None:
+    handler = Counting(later=True)
+    server = cells.make("server", {"do": handler})
+    for _ in range(3):
+        post(cells, "server")
+    read_to_the_end(server)
+    assert len(handler.requests) == 1
+    wait_until(lambda: len(cells.entries("server")) == 1)
+    handler.requests[0].reply()
+    wait_until(lambda: not cells.entries("server"))
+    assert len(cells.entries("site")) == 1
+
+
+def test_the_newest_copy_of_a_request_stands_for_it(cells: Cells) -> None:
+    handler = Counting(later=True)
+    server = cells.make("server", {"do": handler})
+    post(cells, "server")
+    handler.wait(1)
+    first = cells.entries("server")[0]["entry"]
+    post(cells, "server", attempt=6)
+    read_to_the_end(server)
+    wait_until(lambda: [entry["entry"] for entry in cells.entries("server") if entry["topic"] == "do"] != [first])
+    assert handler.requests[0].attempt == 6
+
+
+def test_a_second_copy_of_an_answered_request_is_not_handled(cells: Cells) -> None:
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    post(cells, "server")
+    handler.wait(1)
+    post(cells, "server")
+    post(cells, "server", attempt=4)
+    read_to_the_end(server)
+    wait_until(lambda: not cells.entries("server"))
+    assert len(handler.requests) == 1
+
+
+def test_a_later_attempt_of_an_answered_request_is_handled_again(cells: Cells) -> None:
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    post(cells, "server")
+    handler.wait(1)
+    post(cells, "server", attempt=6)
+    handler.wait(2)
+
+
+def test_a_request_of_the_same_id_that_is_asked_again_is_handled_again(cells: Cells) -> None:
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    first = cells.make("site")
+    counts = [first.send_request("c", "do", "server", timeout=5, request_id="x").meta["count"] for _ in range(2)]
+    second = cells.make("site")
+    counts.append(second.send_request("c", "do", "server", timeout=5, request_id="x").meta["count"])
+    assert counts == [1, 2, 3]
+
+
+def test_a_second_copy_of_an_event_is_not_handled(cells: Cells) -> None:
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    for _ in range(3):
+        post(cells, "server", kind="event")
+    read_to_the_end(server)
+    wait_until(lambda: not cells.entries("server"))
+    assert len(handler.requests) == 1
+
+
+def test_a_second_copy_of_a_reply_leaves_the_first_ones_payload_alone(cells: Cells) -> None:
+    replies = Replies()
+    cells.make("server", {"do": lambda request: ("OK", None, BIG)})
+    site = cells.make("site")
+    site.ask("c", "do", "server", on_reply=replies, request_id="x")
+    wait_until(lambda: replies.all)
+    reply = replies.all[0]
+    blob = reply.sealed.blob
+    post(cells, "site", kind=REPLY, rc="OK", id="x", blob=blob, data=b"[]")
+    read_to_the_end(site)
+    wait_until(lambda: not cells.entries("site"))
+    assert len(cells.blobs()) == 8
+
+
+def test_a_reply_to_a_predecessor_is_deleted_with_its_chunks(cells: Cells) -> None:
+    handler = Counting(later=True)
+    cells.make("server", {"do": handler})
+    first = cells.make("site")
+    first.ask("c", "do", "server", on_reply=Replies())
+    request = handler.wait(1)
+    first.stop()
+    request.reply("OK", None, BIG)
+    wait_until(lambda: cells.entries("site"))
+    cells.make("site")
+    wait_until(lambda: not cells.entries("site") and not cells.blobs())
+
+
+# -- restarts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_waits_for_its_target_to_start(cells: Cells) -> None:
+    replies = Replies()
+    cells.make("site").ask("c", "do", "server", on_reply=replies)
+    wait_until(lambda: cells.entries("server"))
+    cells.make("server", {"do": Counting()})
+    wait_until(lambda: replies.all)
+    assert replies.all[0].ok
+
+
+def test_a_successor_handles_what_was_parked(cells: Cells) -> None:
+    replies, parked = Replies(), Counting(later=True)
+    first = cells.make("server", {"do": parked})
+    site = cells.make("site")
+    for number in range(3):
+        site.ask("c", "do", "server", {"number": number}, on_reply=replies)
+    parked.wait(3)
+    first.stop()
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    wait_until(lambda: len(replies.all) == 3)
+    assert sorted(request.meta["number"] for request in handler.requests) == [0, 1, 2]
+    wait_until(lambda: not cells.entries("server"))
+
+
+def test_what_a_replaced_cell_answers_is_left_to_its_successor(cells: Cells) -> None:
+    held: list[Request] = []
+
+    def park(request: Request) -> HandlerResult:
+        held.append(request)
+        return LATER
+
+    cells.make("server", {"get": park}, heartbeat_interval=5.0, heartbeat_ttl=20.0)
+    pending = cells.make("site").ask("c", "get", "server", on_reply=lambda reply: None)
+    wait_until(lambda: held)
+    # the successor is not there to read yet, only its hold
+    cells.redis("HSET", "ns:{server}:cell", "instance", "newer:1:ab", "epoch", 10**15)
+    held[0].reply("OK")
+    wait_until(lambda: not cells.entries("site"))
+    assert [entry["id"] for entry in cells.entries("server")] == [pending.id]
+
+
+def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    old_handler, new_handler, replies = Counting(later=True), Counting(), Replies()
+    fenced = threading.Event()
+    old = cells.make("server", {"do": old_handler}, heartbeat_interval=60.0, heartbeat_ttl=120.0)
+    old.on_fenced = fenced.set
+    site = cells.make("site")
+    site.ask("c", "do", "server", on_reply=replies)
+    old_request = old_handler.wait(1)
+    old.ask("c", "do", "nobody", on_reply=(mine := Replies()))
+    new = cells.make("server", {"do": new_handler})
+    assert new.epoch > old.epoch
+    assert site.send_request("c", "do", "server", timeout=5).meta["count"] >= 1
+    assert fenced.wait(5), "it hears so from its own read, long before its heartbeat"
+    assert old.fenced
+    assert len(old_handler.requests) == 1
+    assert [reply.rc for reply in mine.all] == [ReplyCode.ABORTED]
+    wait_until(lambda: replies.all)
+    old_request.reply("LATE")
+    with pytest.raises(Fenced, match="a newer instance has taken over this cell"):
+        old.fire_and_forget("c", "do", "site")
+    old.stop()
+    assert "a newer instance has taken over" in caplog.text
+    read_to_the_end(site)
+    assert [reply.rc for reply in replies.all] == ["OK"]
+    assert cells.redis("HGET", "ns:{server}:cell", "closed") == b"0"
+
+
+def test_an_idle_cell_hears_from_its_heartbeat_that_it_was_replaced(cells: Cells) -> None:
+    fenced = threading.Event()
+    old = cells.make("server")
+    old.on_fenced = fenced.set
+    cells.make("server")
+    assert fenced.wait(5)
+    wait_until(lambda: threads_of("server").count("redflare-inbox-server") == 1)
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_go_on_after_redis_lost_everything(cells: Cells) -> None:
+    parked, replies, lost = Counting(later=True), Replies(), threading.Event()
+    server = cells.make("server", {"do": parked})
+    site = cells.make("site")
+    server.on_loss = lost.set
+    site.ask("c", "do", "server", None, BIG, on_reply=replies)
+    request = parked.wait(1)
+    epochs = server.epoch, site.epoch
+    cells.redis("FLUSHALL")
+    assert lost.wait(5)
+    wait_until(lambda: site.losses and server.losses)
+    wait_until(lambda: request.attempt > site.epoch, what="the request, posted again,")
+    assert (server.epoch, site.epoch) == epochs
+    assert len(parked.requests) == 1
+    request.reply("OK", None, BIG)
+    wait_until(lambda: replies.all)
+    np.testing.assert_equal(replies.all[0].data, BIG)
+    wait_until(lambda: not cells.entries("server") and not cells.entries("site"))
+
+
+def test_a_reply_that_redis_lost_is_given_again(cells: Cells) -> None:
+    handler, replies = Counting(), Replies()
+    cells.make("server", {"do": handler})
+    site = cells.make("site")
+    assert site.send_request("c", "do", "server", timeout=5).ok
+    pending = site.ask("c", "do", "nobody", on_reply=replies)
+    wait_until(lambda: pending.entry_id)
+    # as if the reply had been lost: the request stands as answered, and its sender still waits
+    pending.target, pending.inbox = "server", "ns:{server}:inbox"
+    site.resync()
+    wait_until(lambda: replies.all)
+    assert replies.all[0].meta == {"count": 2}
+
+
+def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    replies = Replies()
+    site = Cell(cells.server, "site", cells.settings)
+    site.look_after = 0.05
+    with site:
+        pending = site.ask("c", "do", "server", on_reply=replies)
+        wait_until(lambda: pending.entry_id)
+        cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
+        wait_until(lambda: cells.entries("server"))
+        assert "Redis has lost 1 requests; they are posted again" in caplog.text
+        handler = Counting()
+        cells.make("server", {"do": handler})
+        wait_until(lambda: replies.all)
+    assert handler.requests[0].attempt > site.epoch
+
+
+def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
+    handler, replies = Counting(later=True), Replies()
+    cells.make("server", {"do": handler})
+    site = Cell(cells.server, "site", cells.settings)
+    site.look_after = 0.02
+    with site:
+        pending = site.ask("c", "do", "server", on_reply=replies)
+        handler.wait(1)
+        looked = site._questions._looked
+        wait_until(lambda: site._questions._looked > looked + 0.2)
+        assert pending.attempt == site.epoch
+        handler.requests[0].reply()
+        wait_until(lambda: replies.all)
+
+
+def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:
+    cells.redis("SET", "ns:{server}:inbox", "no stream", "PX", 9000)
+    reply = cells.make("site").send_request("c", "do", "server", timeout=5)
+    assert reply.rc == ReplyCode.COMM_ERROR
+    assert "WRONGTYPE" in reply.error
+
+
+def test_a_reply_that_redis_refuses_is_given_to_who_asks_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    cells.redis("SET", "ns:{site}:inbox", "no stream", "PX", 9000)
+    post(cells, "server")
+    wait_until(lambda: "was refused" in caplog.text)
+    cells.redis("DEL", "ns:{site}:inbox")
+    post(cells, "server")
+    handler.wait(2)
+    wait_until(lambda: cells.entries("site"))
+
+
+def test_a_writer_that_is_interrupted_leaves_its_messages_to_another(cells: Cells) -> None:
+    site = cells.make("site")
+    deliver = site._outbox._deliver
+
+    def interrupted(batch: list[OutboundMessage]) -> list[OutboundMessage]:
+        site._outbox._deliver = deliver  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    site._outbox._deliver = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        site.fire_and_forget("c", "do", "server", {"number": 1})
+    site.fire_and_forget("c", "do", "server", {"number": 2})
+    wait_until(lambda: [entry["meta"] for entry in cells.entries("server")] == ['{"number":1}', '{"number":2}'])
+
+
+# -- entries that are none ---------------------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {"v": 1, "kind": "request", "id": "r", "attempt": 1, "channel": "c", "topic": "do"}
+GOOD |= {"origin": "site", "meta": "{}", "data": "null"}
+BLOB = '{"prefix":"%s","chunk":10,"sizes":[10]}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"v": 2}, "field v: must be 1, but is b'2'"),
+        ({"kind": "order"}, "field kind: must be request, reply or event, but is b'order'"),
+        ({"id": None}, "field id is missing"),
+        ({"id": "a b"}, "field id: b'a b' is not legal"),
+        ({"attempt": "one"}, "field attempt: must be an integer, but is b'one'"),
+        ({"attempt": "1" * 16}, "field attempt: must be an integer"),
+        ({"origin": "a{b}"}, "field origin: b'a{b}' is not legal"),
+        ({"origin": "a" * 501}, "field origin: 501 bytes, at most 500 are read"),
+        ({"topic": "\xff"}, "field topic"),
+        ({"topic": "t" * 201}, "field topic"),
+        ({"kind": "reply"}, "field rc: must have 1 to 200 bytes"),
+        ({"meta": "[1]"}, "meta: must be an object, but is b'[1]'"),
+        ({"meta": "{"}, "meta: not JSON"),
+        ({"blobs": BLOB % "ns:{server}:cell"}, "field blobs: prefix 'ns:{server}:cell' is not that of a payload"),
+        ({"blobs": BLOB % "other:blob:{x}"}, "field blobs: prefix 'other:blob:{x}' is not under ns:"),
+        ({"blobs": "{}"}, "field blobs: must have prefix, chunk and sizes"),
+        ({"blobs": BLOB % "ns:blob:{x}", "b0": "x"}, "field blobs: stands beside b0"),
+    ],
+    ids=str,
+)
+def test_an_entry_that_is_none_is_buried_with_the_reason(cells: Cells, fields: dict[str, Any], reason: str) -> None:
+    handler = Counting()
+    cells.make("server", {"do": handler})
+    said = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
+    cells.redis("XADD", "ns:{server}:inbox", "*", *[part for pair in said.items() for part in pair])
+    post(cells, "server", id="good")
+    assert handler.wait(1).id == "good"
+    wait_until(lambda: cells.dead("server"))
+    assert reason in cells.dead("server")[0]["reason"]
+    wait_until(lambda: not cells.entries("server"))
+
+
+def test_a_request_whose_meta_cannot_be_read_is_answered_so(cells: Cells) -> None:
+    cells.make("server", {"do": Counting()})
+    post(cells, "server", meta=b"[]")
+    wait_until(lambda: cells.entries("site"))
+    assert cells.entries("site")[0]["rc"] == ReplyCode.BAD_REQUEST_DATA
+
+
+def test_data_that_cannot_be_read_is_an_exception_of_the_handler(cells: Cells) -> None:
+    cells.make("server", {"do": lambda request: ("OK", None, request.data)})
+    post(cells, "server", data=b'{"$nd": [0, "float32", [1]]}')
+    wait_until(lambda: cells.entries("site"))
+    assert "DecodeError" in cells.entries("site")[0]["meta"]

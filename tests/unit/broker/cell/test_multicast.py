@@ -1,0 +1,118 @@
+"""Requests to several cells at once, and what is known of another cell's heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from redflare_broker.cell.cell import ReplyCode, Request
+from redflare_broker.cell.request import Reply
+from redflare_broker.errors import ConfigError, EncodeError
+
+from tests.support.cell.cells import Cells, Parking, cells_on_fakeredis
+from tests.support.waiting import wait_until
+
+BIG = np.arange(1000.0)
+
+
+@pytest.fixture
+def cells() -> Iterator[Cells]:
+    with cells_on_fakeredis() as made:
+        yield made
+
+
+class Told:
+    def __init__(self) -> None:
+        self.replies: dict[str, Reply] = {}
+
+    def __call__(self, key: str, reply: Reply) -> None:
+        self.replies[key] = reply
+
+
+def echo(request: Request) -> tuple[str, dict[str, object], object]:
+    return "OK", request.meta, request.data
+
+
+@pytest.mark.parametrize("data", [7, {"w": BIG}], ids=["small", "large"])
+def test_each_gets_its_own_meta_and_the_same_data_and_one_cell_may_be_asked_twice(cells: Cells, data: object) -> None:
+    for name in ("a", "b"):
+        cells.make(name, {"echo": echo})
+    told = Told()
+    targets = {"1": ("a", {"n": 1}), "2": ("b", {"n": 2}), "3": ("a", {"n": 3})}
+    cells.make("site").ask_many("c", "echo", targets, data, on_reply=told)
+    wait_until(lambda: len(told.replies) == 3)
+    assert {key: reply.meta["n"] for key, reply in told.replies.items()} == {"1": 1, "2": 2, "3": 3}
+    for reply in told.replies.values():
+        np.testing.assert_equal(reply.data, data)
+    wait_until(lambda: not cells.blobs())
+
+
+def test_a_large_payload_is_stored_once_and_deleted_when_all_have_answered(cells: Cells) -> None:
+    parked = {name: Parking() for name in ("a", "b")}
+    for name, parking in parked.items():
+        cells.make(name, {"park": parking})
+    told = Told()
+    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in parked}, {"w": BIG}, on_reply=told)
+    requests = [parking.wait() for parking in parked.values()]
+    assert len({key.rsplit(":", 1)[0] for key in cells.blobs()}) == 1
+    wait_until(lambda: asked.is_written("a") and asked.is_written("b"))
+    requests[0].reply()
+    wait_until(lambda: "a" in told.replies)
+    assert cells.blobs()
+    requests[1].reply()
+    wait_until(lambda: not cells.blobs())
+    assert asked.is_written("a")
+
+
+def test_who_is_not_waited_for_any_longer_is_not_told(cells: Cells) -> None:
+    parking, told = Parking(), Told()
+    for name in ("a", "b"):
+        cells.make(name, {"park": parking})
+    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=told)
+    parking.wait(2)
+    asked.cancel()
+    asked.cancel()
+    wait_until(lambda: not cells.blobs())
+    for request in parking.parked:
+        request.reply()
+    wait_until(lambda: not cells.entries("site"))
+    assert told.replies == {}
+
+
+def test_nothing_is_sent_when_one_of_them_cannot_be(cells: Cells) -> None:
+    site, told = cells.make("site"), Told()
+    with pytest.raises(EncodeError):
+        site.ask_many("c", "t", {"a": ("a", None), "b": ("b", {"x": b"y"})}, on_reply=told)
+    with pytest.raises(ConfigError):
+        site.ask_many("c", "t", {"a": ("a", None), "b": ("b b", None)}, on_reply=told)
+    assert cells.entries("a") == []
+
+
+def test_a_cell_that_stops_aborts_all(cells: Cells) -> None:
+    told = Told()
+    site = cells.make("site")
+    site.ask_many("c", "t", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=told)
+    site.stop()
+    assert {key: reply.rc for key, reply in told.replies.items()} == dict.fromkeys("ab", ReplyCode.ABORTED)
+    wait_until(lambda: not cells.blobs())
+
+
+def test_the_last_sign_of_a_cell_says_who_it_is_and_how_old_it_is(cells: Cells) -> None:
+    site, other = cells.make("site"), cells.make("other")
+    wait_until(lambda: site.sign_of("other"))
+    sign = site.sign_of("other")
+    assert sign is not None
+    assert sign.instance == other.instance
+    assert 0 <= sign.age < 2
+    assert sign.interval == other.interval
+    other.stop()
+    wait_until(lambda: site.sign_of("other") is None)
+    assert site.sign_of("nobody") is None
+    assert site.in_touch
+
+
+def test_what_is_no_heartbeat_is_no_sign(cells: Cells) -> None:
+    site = cells.make("site")
+    cells.redis("SET", site.federation.cell("odd").heartbeat, b"[]", "PX", 1000)
+    assert site.sign_of("odd") is None

@@ -1,0 +1,280 @@
+"""What people see of a job, from what its server and its sites have written into Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import fakeredis
+import orjson
+import pytest
+from redflare_broker.errors import ConfigError, DecodeError
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.job_view import JobView, SiteView
+from redflare_broker.inspection.jobs import MOST_ENDED, JobInspector
+from redflare_broker.keys import Keys
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.transport.server import Server
+
+from tests.support.job.scene import JobScene, scheduled
+from tests.support.job.state import small
+
+
+@pytest.fixture
+def scene() -> Iterator[JobScene]:
+    redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+        yield JobScene(server, connection)
+
+
+def jobs(scene: JobScene, namespace: str = "flare") -> JobInspector:
+    return JobInspector(scene.server, Keys(namespace))
+
+
+def look(scene: JobScene) -> JobView:
+    [job] = jobs(scene).find("job-1")
+    return job
+
+
+def site(job: JobView, name: str) -> SiteView:
+    return next(each for each in job.sites if each.name == name)
+
+
+def test_without_jobs_there_is_nothing_to_see(scene: JobScene) -> None:
+    assert jobs(scene).all() == jobs(scene).find("job-1") == []
+
+
+def test_a_job_is_found_by_its_id_and_by_the_name_of_its_server(scene: JobScene) -> None:
+    scene.run_server()
+
+    for name in ("job-1", "server.job-1"):
+        assert [job.fqcn for job in jobs(scene).find(name)] == ["server.job-1"]
+    assert jobs(scene).find("job-2") == jobs(scene).find("server") == jobs(scene, "other").all() == []
+    with pytest.raises(ConfigError, match="'a b'"):
+        jobs(scene).find("a b")
+
+
+def test_the_server_is_seen_with_its_run(scene: JobScene) -> None:
+    scene.run_server()
+    scene.run_server()
+
+    job = look(scene)
+
+    assert (job.status, job.run, job.began, job.previous) == ("RUNNING", "r2", "RESUMED", "r1")
+    assert (job.server.state, job.server.instance, job.server.place) == ("connected", "s2", "hub:42")
+    assert job.server.beat_age == pytest.approx(0, abs=1)
+    assert job.waiting == "waits for sites: none has joined"
+
+
+def test_a_server_that_beats_no_more_is_silent_then_gone(scene: JobScene) -> None:
+    scene.run_server()
+    scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
+    scene.server_beats(age_ms=40_000)
+    assert look(scene).waiting == "waits for a server: the last one has been silent for 40 s"
+
+    scene.connection.call("DEL", scene.keys.server_heartbeat)
+    assert look(scene).waiting == "waits for a server: the last one has been silent, its heartbeat has expired"
+
+    scene.connection.call("HSET", scene.keys.cell, "closed", scene.now_ms() - 12_000)
+    assert look(scene).waiting == "waits for a server: the last one left 12 s ago"
+
+
+@pytest.mark.parametrize("beat", ["no JSON", "[]", "{}", '{"instance": "s0", "ttl_ms": 60000}'])
+def test_a_heartbeat_of_somebody_else_is_none_of_the_server(scene: JobScene, beat: str) -> None:
+    scene.run_server()
+    scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
+    scene.connection.call("SET", scene.keys.server_heartbeat, beat)
+
+    assert look(scene).server.state == "gone"
+
+
+def test_sites_that_come_before_the_server_are_seen(scene: JobScene) -> None:
+    scene.site("site-1")
+
+    [job] = jobs(scene).all()
+
+    assert (job.status, job.server.state, job.waiting) == (
+        "",
+        "never",
+        "waits for a server: there has never been one",
+    )
+    assert [each.name for each in job.sites] == ["site-1"]
+
+
+def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
+    scene.run_server()
+    scene.site("site-1")
+    scene.falls_silent(scene.site("site-2"))
+    scene.falls_silent(scene.site("site-3"), age_ms=60_000)
+    scene.roll.leave(scene.connection, scene.site("site-4"))
+    scene.joined("site-5")
+
+    job = look(scene)
+
+    states = [(each.name, each.attendance.state) for each in job.sites]
+    assert states == [
+        ("site-1", "connected"),
+        ("site-2", "silent"),
+        ("site-3", "gone"),
+        ("site-4", "left"),
+        ("site-5", "connected"),  # it has joined just now
+    ]
+    assert site(job, "site-2").attendance.beat_age == pytest.approx(40, abs=1)
+    assert (site(job, "site-1").cell, site(job, "site-1").attendance.place) == ("site-1.job-1", "gpu-1:7")
+    assert job.connected == 2
+
+
+def test_a_site_says_what_it_does(scene: JobScene) -> None:
+    journal = scene.run_server()
+    asking, working, bringing = scene.site("site-1"), scene.site("site-2"), scene.site("site-3")
+    standing = scheduled()
+    journal.scheduled(standing)
+    scene.asks(asking)
+    scene.has(journal, standing, working, count=2)
+    share = scene.has(journal, standing, bringing)
+    scene.asks(bringing, "submit", task_id=share.id)
+
+    job = look(scene)
+
+    assert job.now - site(job, "site-1").asks_since < 2_000
+    [(root_id, name, held)] = site(job, "site-2").has
+    assert (root_id, name, held.id, held.count) == ("t1", "train", "t1-site-2", 2)
+    assert list(site(job, "site-3").brings) == [share.id]
+    assert job.inbox == 2
+    assert "site-3 brought its result" in job.tasks[0].waiting
+
+
+def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_count(scene: JobScene) -> None:
+    scene.run_server()
+    old = scene.site("site-1")
+    scene.asks(replace(old, instance="site-1:6:z"))
+    scene.connection.call("XADD", scene.inbox, "*", "hello", "world")
+    scene.connection.call("XADD", scene.inbox, "*", "kind", "request", "meta", "[1]", "topic", "get_task")
+
+    job = look(scene)
+
+    assert (site(job, "site-1").asks_since, job.inbox) == (0, 3)
+
+
+def test_a_long_inbox_is_read_page_by_page(scene: JobScene) -> None:
+    scene.run_server()
+    for _ in range(600):
+        scene.connection.call("XADD", scene.inbox, "*", "kind", "event")
+    scene.asks(scene.site("site-1"))
+
+    assert look(scene).sites[0].asks_since
+
+
+def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobScene) -> None:
+    journal = scene.run_server()
+    one, two = scene.site("site-1"), scene.site("site-2")
+    relay = scheduled(
+        "t2", "test", "relay", order=2, targets=("site-2", "site-1"), options={"send_order": "sequential"}
+    )
+    first = scheduled(timeout=60, targets=("site-1", "site-2", "site-3"), options={"min_responses": 3})
+    journal.scheduled(relay)
+    journal.scheduled(first)
+    done = replace(scene.has(journal, first, one), received=time.time(), rc="OK", result=small())
+    journal.note("t1", [done])
+    scene.has(journal, first, two)
+
+    train, test = look(scene).tasks
+
+    assert [train.name, test.name] == ["train", "test"]
+    assert (train.kind, train.targets, dict(train.options)) == (
+        "broadcast",
+        ("site-1", "site-2", "site-3"),
+        {"min_responses": 3},
+    )
+    assert 50 < (train.timeout_left or 0) <= 60
+    assert ([each.site for each in train.answers], [each.site for each in train.holders]) == (["site-1"], ["site-2"])
+    assert train.not_asked == ("site-3",)
+    assert train.waiting.startswith("waits for 2 more of at least 3 results: site-2 has had it for ")
+    assert test.waiting.startswith("next in the relay: waits for site-2, which has 'train' to do")
+    assert test.timeout_left is None
+
+
+def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
+    journal = scene.run_server()
+    chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
+    journal.scheduled(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
+    journal.scheduled(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
+    journal.scheduled(scheduled("t3", order=3))
+    large, inline, none = look(scene).tasks
+    assert (large.size, large.blob, large.blob_bytes, large.stored) == (28, "flare:blob:{b1}", 25, 25)
+    assert (inline.size, inline.blob) == (10, "")
+    assert (none.size, none.blob) == (0, "")
+
+    scene.connection.call("DEL", "flare:blob:{b1}:1")
+    [large, *_] = look(scene).tasks
+    assert large.stored == 15
+    assert "its data is not in Redis any more" in large.waiting
+
+
+def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobScene) -> None:
+    journal = scene.run_server(resume=False)
+    journal.resume = False
+    begun = time.time()
+    for number in range(MOST_ENDED + 2):
+        journal.scheduled(scheduled(f"t{number}", order=number, scheduled=begun))
+        journal.ended(f"t{number}", "timeout" if number else "ok", begun + number)
+
+    job = look(scene)
+
+    assert job.tasks == ()
+    assert [task.root_id for task in job.ended_tasks] == [f"t{number}" for number in range(MOST_ENDED + 1, 1, -1)]
+    assert {(task.status, task.waiting) for task in job.ended_tasks} == {("timeout", "")}
+    assert jobs(scene).all()[0].ended_tasks == ()
+
+
+def test_a_job_that_has_ended_says_how(scene: JobScene) -> None:
+    scene.run_server()
+    scene.roll.end(scene.connection, scene.me, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
+
+    job = look(scene)
+
+    assert (job.runs, job.waiting) == (False, "FINISHED:ABORTED 0 s ago: by me")
+
+
+def test_a_task_of_a_job_is_no_task_of_an_agent(scene: JobScene) -> None:
+    scene.run_server().scheduled(scheduled())
+
+    assert Inspector(scene.server).task("t1") == []
+    assert jobs(scene).with_task("t1") == ["server.job-1"]
+    assert jobs(scene).with_task("t2") == []
+
+
+def test_a_record_that_is_none_of_ours_is_named(scene: JobScene) -> None:
+    scene.run_server()
+    scene.connection.call("HSET", scene.keys.clients, "site-1", "{}")
+
+    with pytest.raises(DecodeError, match="site-1"):
+        look(scene)
+
+
+def test_the_status_of_a_federation_tells_of_its_jobs(scene: JobScene) -> None:
+    scene.run_server().scheduled(scheduled())
+
+    status = Inspector(scene.server).status()
+
+    assert (status.links, [job.fqcn for job in status.jobs]) == ((), ["server.job-1"])
+
+
+def test_a_job_becomes_json(scene: JobScene) -> None:
+    journal = scene.run_server()
+    standing = scheduled(targets=("site-1", "site-2"))
+    journal.scheduled(standing)
+    scene.has(journal, standing, scene.site("site-1"))
+
+    document: dict[str, Any] = orjson.loads(orjson.dumps(look(scene).to_json()))
+
+    assert (document["job_id"], document["server"]["state"]) == ("job-1", "connected")
+    [train] = document["tasks"]
+    assert train["not_asked"] == ["site-2"]
+    assert train["client_tasks"][0]["site"] == "site-1"
+    assert train["waiting"].startswith("waits for 2 sites: ")
+    [site_1] = document["sites"]
+    assert (site_1["has"][0]["task"], site_1["attendance"]["connected"]) == ("train", True)

@@ -1,0 +1,569 @@
+"""The job store: how jobs come in, move forward, are aborted, live on and go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import fakeredis
+import orjson
+import pytest
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExists, JobUnfinished, JobUnknown
+from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
+from redflare_broker.job_store.store import JobStore, whoami
+from redflare_broker.keys import Keys
+from redflare_broker.transport.replies import Arg
+from redflare_broker.transport.server import Server
+
+from tests.support.job.store import ARCHIVE, META, StoreBench
+
+WEEK_MS = 7 * 86_400_000
+
+
+@pytest.fixture
+def bench() -> Iterator[StoreBench]:
+    redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+        yield StoreBench(server, connection)
+
+
+def _run(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+# -- submitting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_submitted_is_there_with_all_that_was_given(bench: StoreBench) -> None:
+    job_id = bench.store.submit(META, ARCHIVE, submitter="ann")
+    record = bench.get(job_id)
+    assert (record.id, record.status, record.name, record.meta) == (job_id, "SUBMITTED", "hello", META)
+    assert (record.submitter, record.reason, record.finished, record.abort_requested) == ("ann", "", False, False)
+    [moment] = record.history
+    assert (moment.status, moment.by, moment.at, moment.at) == ("SUBMITTED", "ann", record.submitted, record.changed)
+    assert record.archive is not None
+    assert record.archive.nbytes == len(ARCHIVE)
+    assert bench.store.read_archive(job_id) == ARCHIVE
+
+
+def test_who_submits_is_user_and_host_unless_told(bench: StoreBench) -> None:
+    assert bench.get(bench.store.submit(META, ARCHIVE)).submitter == whoami()
+    assert "@" in whoami()
+
+
+def test_the_server_is_woken_by_an_event_in_its_inbox_that_does_not_stand_for_ever(bench: StoreBench) -> None:
+    bench.submit()
+    bench.store.request_abort("job-1", "bob")
+    bench.store.delete("job-1")
+    told = [(event.kind, event.channel, event.topic, orjson.loads(event.meta)["change"]) for event in bench.events()]
+    # one that a server does not know the script of is told twice
+    assert list(dict.fromkeys(told)) == [
+        ("event", "server", "jobs_changed", word) for word in ("submitted", "abort", "deleted")
+    ]
+    assert {orjson.loads(event.meta)["job_id"] for event in bench.events()} == {"job-1"}
+    assert len({event.id for event in bench.events()}) == len(told)
+    assert 0 < bench.ttl_ms(bench.keys.inbox) <= 86_400_000
+
+
+def test_a_job_that_is_submitted_again_is_the_same_job(bench: StoreBench) -> None:
+    assert bench.submit() == bench.submit() == "job-1"
+    bench.store.advance("job-1", "SUBMITTED", "RUNNING")
+    before = bench.stands()
+    assert bench.submit() == "job-1"
+    assert bench.stands() == before
+    assert len(bench.chunks()) == 1
+
+
+@pytest.mark.parametrize(("meta", "archive"), [({"name": "other"}, ARCHIVE), (META, b"other")])
+def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], archive: bytes) -> None:
+    bench.submit()
+    with pytest.raises(JobExists, match="job job-1 has another meta or archive"):
+        bench.store.submit(meta, archive, "job-1")
+    assert len(bench.chunks()) == 1
+
+
+def test_of_two_who_submit_at_once_one_stores_the_job_and_the_other_leaves_nothing(bench: StoreBench) -> None:
+    answers: list[object] = []
+
+    def submit(archive: bytes) -> None:
+        try:
+            answers.append(bench.store.submit(META, archive, "job-1"))
+        except JobExists as error:
+            answers.append(type(error))
+
+    for _ in range(5):
+        answers.clear()
+        threads = [threading.Thread(target=submit, args=(bytes([number]) * 9,)) for number in range(4)]
+        _run(threads)
+        assert answers.count("job-1") == 1
+        assert answers.count(JobExists) == 3
+        assert len(bench.chunks()) == 1
+        bench.store.request_abort("job-1", "ann")
+        bench.store.delete("job-1")
+
+
+@pytest.mark.parametrize("wrong", ["", "a.b", "a b", "x" * 65, "../x", "a:b", "{a}", "é", "a\n", 7])
+def test_an_id_that_could_not_be_part_of_a_name_is_refused_everywhere(bench: StoreBench, wrong: str) -> None:
+    store = bench.store
+    steps: list[Callable[[], object]] = [
+        lambda: store.submit(META, ARCHIVE, wrong),
+        lambda: store.get(wrong),
+        lambda: store.advance(wrong, "SUBMITTED", "RUNNING"),
+        lambda: store.request_abort(wrong, "ann"),
+        lambda: store.set_site(wrong, "site-1", "started"),
+        lambda: store.set_waiting(wrong, "why"),
+        lambda: store.append_log(wrong, "site-1", ["line"]),
+        lambda: store.read_log(wrong),
+        lambda: store.follow(wrong),
+        lambda: store.fetch_archive(wrong, "never"),
+        lambda: store.put_result(wrong, b""),
+        lambda: store.fetch_result(wrong, "never"),
+        lambda: store.delete(wrong),
+        lambda: store.renew([wrong]),
+    ]
+    for step in steps:
+        with pytest.raises(ConfigError, match="a job's id must be 1 to 64 of"):
+            step()
+    assert bench.names() == []
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"), [({"x": object()}, "must be JSON"), ({1: 2}, "must be JSON"), ({"x": "y" * (1 << 20)}, "1048576")]
+)
+def test_a_meta_that_cannot_be_stored_is_refused_before_anything_is_written(
+    bench: StoreBench, meta: dict[str, object], said: str
+) -> None:
+    with pytest.raises(EncodeError, match=said):
+        bench.store.submit(meta, ARCHIVE)
+    assert bench.names() == []
+
+
+# -- forward only ------------------------------------------------------------------------------------------------------
+
+
+def test_each_change_stands_in_the_history_with_time_reason_and_who(bench: StoreBench) -> None:
+    bench.running()
+    record = bench.store.advance(
+        "job-1", {"RUNNING", "DISPATCHED"}, "FINISHED:EXECUTION_EXCEPTION", 'it "broke"\n', "s1"
+    )
+    assert record is not None
+    assert [(moment.status, moment.reason, moment.by) for moment in record.history] == [
+        ("SUBMITTED", "", "ann"),
+        ("DISPATCHED", "2 sites", "server"),
+        ("RUNNING", "", "server"),
+        ("FINISHED:EXECUTION_EXCEPTION", 'it "broke"', "s1"),
+    ]
+    assert [moment.at for moment in record.history] == sorted(moment.at for moment in record.history)
+    assert (record.status, record.reason, record.changed) == (
+        "FINISHED:EXECUTION_EXCEPTION",
+        'it "broke"',
+        record.history[-1].at,
+    )
+    assert record == bench.get()
+
+
+ORDER = {status: min(index, len(UNFINISHED)) for index, status in enumerate(STATUSES)}
+
+
+@pytest.mark.parametrize("to", STATUSES)
+@pytest.mark.parametrize("at", STATUSES)
+def test_a_status_moves_only_forward_and_never_leaves_finished(bench: StoreBench, at: str, to: str) -> None:
+    bench.submit()
+    bench.store.advance("job-1", "SUBMITTED", at)
+    assert bench.get().status == at
+    moved = bench.store.advance("job-1", STATUSES, to)
+    assert (moved is not None) == (ORDER[to] > ORDER[at])
+    assert bench.get().status == (to if moved else at)
+
+
+def test_a_job_that_is_elsewhere_does_not_move(bench: StoreBench) -> None:
+    bench.submit()
+    before = bench.stands()
+    assert bench.store.advance("job-1", {"APPROVED", "DISPATCHED"}, "RUNNING") is None
+    assert bench.store.advance("job-1", (), "RUNNING") is None
+    assert bench.store.advance("gone", STATUSES, "RUNNING") is None
+    assert bench.stands() == before
+
+
+def test_of_many_who_move_a_job_one_does(bench: StoreBench) -> None:
+    bench.submit()
+    moved: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: moved.append(bench.store.advance("job-1", "SUBMITTED", "DISPATCHED")))
+        for _ in range(8)
+    ]
+    _run(threads)
+    assert sum(record is not None for record in moved) == 1
+    assert len(bench.get().history) == 2
+
+
+@pytest.mark.parametrize("wrong", ["FINISHED", "DONE", "", None])
+def test_a_status_that_is_none_is_refused(bench: StoreBench, wrong: str) -> None:
+    bench.submit()
+    for step in (
+        lambda: bench.store.advance("job-1", "SUBMITTED", wrong),
+        lambda: bench.store.advance("job-1", [wrong], "RUNNING"),
+        lambda: bench.store.list([wrong]),
+    ):
+        with pytest.raises(ConfigError, match="a job's status is one of SUBMITTED, APPROVED"):
+            step()
+
+
+# -- aborting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["SUBMITTED", "APPROVED"])
+def test_a_job_that_no_site_has_seen_is_over_at_once_when_it_is_aborted(bench: StoreBench, at: str) -> None:
+    bench.submit()
+    bench.store.advance("job-1", "SUBMITTED", at)
+    record = bench.store.request_abort("job-1", "bob", "wrong data")
+    assert (record.status, record.reason, record.abort_by, record.abort_reason) == (
+        *("FINISHED:ABORTED", "wrong data", "bob", "wrong data"),
+    )
+    assert (record.history[-1].by, record.abort_requested) == ("bob", False)
+    assert bench.store.advance("job-1", at, "DISPATCHED") is None
+
+
+@pytest.mark.parametrize("at", ["DISPATCHED", "RUNNING"])
+def test_after_an_abort_only_an_end_follows(bench: StoreBench, at: str) -> None:
+    bench.submit()
+    bench.store.advance("job-1", "SUBMITTED", at)
+    record = bench.store.request_abort("job-1", "bob", "wrong data")
+    assert (record.status, record.abort_requested) == (at, True)
+    assert record.abort >= record.changed
+    assert bench.store.advance("job-1", at, "RUNNING") is None
+    ended = bench.store.advance("job-1", at, "FINISHED:ABORTED", "site-1 cooperative")
+    assert ended is not None
+    assert (ended.finished, ended.abort_requested, ended.abort) == (True, False, record.abort)
+
+
+def test_the_first_who_aborts_counts_and_what_is_over_stays(bench: StoreBench) -> None:
+    bench.running()
+    first = bench.store.request_abort("job-1", "bob", "wrong")
+    assert bench.store.request_abort("job-1", "eve", "no") == first
+    done = bench.finished("job-2")
+    assert bench.store.request_abort("job-2", "eve") == done
+
+
+def test_of_an_abort_and_a_dispatch_at_once_one_wins(bench: StoreBench) -> None:
+    for number in range(20):
+        job_id = bench.submit(f"job-{number}")
+        moved: list[object] = []
+        steps = [
+            threading.Thread(
+                target=lambda job_id=job_id, moved=moved: moved.append(
+                    bench.store.advance(job_id, "SUBMITTED", "DISPATCHED")
+                )
+            ),
+            threading.Thread(target=bench.store.request_abort, args=(job_id, "bob")),
+        ]
+        _run(steps)
+        record = bench.get(job_id)
+        assert record.status == ("DISPATCHED" if moved[0] else "FINISHED:ABORTED")
+        assert record.abort
+
+
+def test_what_is_not_there_cannot_be_aborted(bench: StoreBench) -> None:
+    with pytest.raises(JobUnknown, match="the store of server has no job gone"):
+        bench.store.request_abort("gone", "bob")
+
+
+# -- sites and reasons -------------------------------------------------------------------------------------------------
+
+
+def test_the_record_tells_what_became_of_a_job_at_each_site_and_since_when(bench: StoreBench) -> None:
+    bench.running()
+    assert bench.store.set_site("job-1", "site-2", "started")
+    assert bench.store.set_site("job-1", "site-1", "stopped", exit_code=9, reason="aborted", how="killed")
+    sites = bench.get().sites
+    assert list(sites) == ["site-1", "site-2"]
+    assert sites["site-1"] == SiteState(
+        status="stopped", at=sites["site-1"].at, exit_code=9, reason="aborted", how="killed"
+    )
+    assert (sites["site-2"].exit_code, sites["site-2"].how) == (None, "")
+    before = sites["site-2"].at
+    bench.connection.call("HSET", bench.keys.record("job-1"), "site:site-2", _older(bench, "site:site-2"))
+    bench.store.set_site("job-1", "site-2", "started")
+    assert bench.get().sites["site-2"].at == before - 1000
+    bench.store.set_site("job-1", "site-2", "stopped", exit_code=0)
+    assert bench.get().sites["site-2"].at >= before
+
+
+def test_why_a_job_waits_is_told_since_when_until_it_goes_on(bench: StoreBench) -> None:
+    bench.submit()
+    assert bench.get().waiting is None
+    bench.store.set_waiting("job-1", "1 of 2 sites is there")
+    waiting = bench.get().waiting
+    assert waiting is not None
+    bench.connection.call("HSET", bench.keys.record("job-1"), "waiting", _older(bench, "waiting"))
+    bench.store.set_waiting("job-1", "1 of 2 sites is there")
+    again = bench.get().waiting
+    assert again is not None
+    assert (again.reason, again.at) == ("1 of 2 sites is there", waiting.at - 1000)
+    bench.store.advance("job-1", "SUBMITTED", "DISPATCHED")
+    assert bench.get().waiting is None
+
+
+def test_nothing_is_noted_of_a_job_that_is_not_there_and_no_waiting_of_one_that_is_over(bench: StoreBench) -> None:
+    assert not bench.store.set_site("gone", "site-1", "started")
+    assert not bench.store.set_waiting("gone", "why")
+    assert bench.names() == []
+    bench.finished()
+    assert bench.store.set_waiting("job-1", "why")
+    assert bench.store.set_site("job-1", "site-1", "stopped", exit_code=0)
+    assert bench.get().waiting is None
+    assert bench.get().sites["site-1"].exit_code == 0
+
+
+def test_a_site_that_is_no_name_is_refused(bench: StoreBench) -> None:
+    bench.submit()
+    with pytest.raises(ConfigError, match="site 1"):
+        bench.store.set_site("job-1", "site 1", "started")
+
+
+def test_a_long_reason_is_cut_and_one_that_is_no_text_is_made_one(bench: StoreBench) -> None:
+    bench.submit()
+    record = bench.store.advance("job-1", "SUBMITTED", "FINISHED:ABNORMAL", "ü" * 9_000)
+    assert record is not None
+    assert len(record.reason.encode()) <= 8_192
+    assert record.reason.endswith("ü...")
+    bench.submit("job-2")
+    record = bench.store.advance("job-2", "SUBMITTED", "FINISHED:ABNORMAL", "lone \ud800 half")
+    assert record is not None
+    assert record.reason == "lone ? half"
+
+
+def _older(bench: StoreBench, name: str) -> bytes:
+    """A note as if it had been written a second earlier."""
+    text = bench.connection.call("HGET", bench.keys.record("job-1"), name)
+    assert isinstance(text, bytes)
+    at = orjson.loads(text)["at"]
+    return text.replace(b"%d" % at, b"%d" % (at - 1000))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_oldest_first_and_by_status(bench: StoreBench) -> None:
+    for number, job_id in enumerate(("c", "a", "b")):
+        bench.submit(job_id)
+        bench.connection.call("ZADD", bench.keys.jobs, number, job_id)
+    bench.store.advance("a", "SUBMITTED", "RUNNING")
+    bench.store.request_abort("b", "ann")
+    assert [record.id for record in bench.store.list()] == ["c", "a", "b"]
+    assert [record.id for record in bench.store.list(UNFINISHED)] == ["c", "a"]
+    assert [record.id for record in bench.store.list(FINISHED)] == ["b"]
+    assert [record.id for record in bench.store.list(["RUNNING"])] == ["a"]
+    assert bench.store.list([]) == []
+
+
+def test_an_empty_store_has_no_jobs(bench: StoreBench) -> None:
+    assert (bench.store.list(), bench.store.get("job-1"), bench.store.renew([])) == ([], None, set())
+
+
+def test_many_jobs_are_listed(bench: StoreBench) -> None:
+    for number in range(300):
+        bench.submit(f"job-{number}")
+    assert len(bench.store.list(UNFINISHED)) == 300
+
+
+def test_a_job_that_has_expired_goes_from_the_list(bench: StoreBench) -> None:
+    bench.submit("old"), bench.submit("new")
+    bench.connection.call("DEL", bench.keys.record("old"))
+    assert [record.id for record in bench.store.list(FINISHED)] == []
+    assert bench.connection.call("ZRANGE", bench.keys.jobs, 0, -1) == [b"new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", b"DONE"),
+        ("meta", b"["),
+        ("meta", b"7"),
+        ("history", b'[{"status":1}]'),
+        ("history", b"7"),
+        ("submitted", b"soon"),
+        ("site:site-1", b"[]"),
+        ("site:site-1", b"{}"),
+        ("waiting", b"no"),
+        ("abort", b"\xff"),
+        ("archive", b"{}"),
+        ("archive", b'{"prefix":"flare:{server}:blob:x","chunk":1,"sizes":[1],"sha256":"short"}'),
+        ("result", b'{"prefix":"flare:{other}:blob:x","chunk":1,"sizes":[1],"sha256":"%s"}' % (b"0" * 64)),
+    ],
+)
+def test_what_somebody_else_wrote_is_told_and_does_not_hide_other_jobs(
+    bench: StoreBench, caplog: pytest.LogCaptureFixture, name: str, value: bytes
+) -> None:
+    bench.submit(), bench.submit("job-2")
+    bench.connection.call("HSET", bench.keys.record("job-1"), name, value)
+    with pytest.raises(DecodeError, match="job:job-1:record is not the record of a job"):
+        bench.store.get("job-1")
+    assert [record.id for record in bench.store.list()] == ["job-2"]
+    assert ("job:job-1:record" in caplog.text) == (value != b"DONE")
+
+
+def test_a_record_is_told_as_json(bench: StoreBench) -> None:
+    bench.running()
+    bench.store.set_site("job-1", "site-1", "started")
+    told = orjson.loads(orjson.dumps(bench.get().to_json()))
+    assert (told["id"], told["status"], told["finished"], told["archive_bytes"], told["result_bytes"]) == (
+        *("job-1", "RUNNING", False, len(ARCHIVE), None),
+    )
+    assert told["history"][1]["reason"] == "2 sites"
+    assert told["sites"]["site-1"]["status"] == "started"
+    assert "sha256" not in str(told)
+
+
+def test_people_read_a_record_with_hgetall(bench: StoreBench) -> None:
+    bench.running()
+    reply = bench.connection.call("HGETALL", bench.keys.record("job-1"))
+    assert isinstance(reply, list)
+    words = [word.decode() for word in reply if isinstance(word, bytes)]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    assert {"status": "RUNNING", "name": "hello", "submitter": "ann", "abort": "0"}.items() <= fields.items()
+    assert [told["status"] for told in orjson.loads(fields["history"])] == ["SUBMITTED", "DISPATCHED", "RUNNING"]
+
+
+# -- living on and going -----------------------------------------------------------------------------------------------
+
+
+def test_no_key_is_without_an_end_in_any_state(bench: StoreBench) -> None:
+    bench.running()
+    bench.store.append_log("job-1", "site-1", ["line"])
+    bench.store.put_result("job-1", b"result")
+    for _ in range(2):
+        ttls = bench.ttls_ms()
+        assert len(ttls) == 6
+        assert all(0 < left <= WEEK_MS for left in ttls.values())
+        bench.store.advance("job-1", "RUNNING", "FINISHED:COMPLETED")
+
+
+def test_a_job_lives_on_while_the_server_renews_it(bench: StoreBench) -> None:
+    bench.running()
+    for name in bench.names():
+        bench.connection.call("PEXPIRE", f"{bench.keys.prefix}:{name}", WEEK_MS // 2 - 1000)
+    assert bench.store.renew(["job-1", "gone"]) == {"gone"}
+    ttls = bench.ttls_ms()
+    assert ttls.pop("inbox") < WEEK_MS // 2
+    assert all(left > WEEK_MS - 60_000 for left in ttls.values())
+
+
+def test_a_beat_leaves_alone_what_still_lives_for_long_and_what_is_over(bench: StoreBench) -> None:
+    bench.running()
+    bench.finished("job-2")
+    for job_id, left in (("job-1", WEEK_MS // 2 + 60_000), ("job-2", 60_000)):
+        bench.connection.call("PEXPIRE", bench.keys.record(job_id), left)
+        assert bench.store.renew([job_id]) == set()
+        assert left - 30_000 < bench.ttl_ms(bench.keys.record(job_id)) <= left
+
+
+def test_chunks_never_go_before_the_record_that_names_them(bench: StoreBench) -> None:
+    bench.running()
+    for step in (
+        lambda: bench.store.put_result("job-1", b"result"),
+        lambda: bench.store.set_site("job-1", "site-1", "started"),
+        lambda: bench.store.append_log("job-1", "site-1", ["line"]),
+        lambda: bench.store.advance("job-1", "RUNNING", "FINISHED:COMPLETED"),
+        lambda: bench.store.put_result("job-1", b"later"),
+    ):
+        for name in bench.names():
+            bench.connection.call("PEXPIRE", f"{bench.keys.prefix}:{name}", 1_000_000)
+        step()
+        record = bench.ttl_ms(bench.keys.record("job-1"))
+        assert record > 900_000
+        for chunk in bench.chunks():
+            assert bench.ttl_ms(f"{bench.keys.prefix}:{chunk}") >= record - 50
+        assert bench.ttl_ms(bench.keys.jobs) >= record - 50
+
+
+def test_a_job_that_is_over_is_deleted_with_all_that_it_had(bench: StoreBench) -> None:
+    bench.finished()
+    bench.store.put_result("job-1", b"result")
+    bench.store.append_log("job-1", "site-1", ["line"])
+    bench.store.delete("job-1")
+    assert bench.names() == ["inbox"]
+    assert (bench.store.get("job-1"), bench.store.list()) == (None, [])
+    bench.store.delete("job-1")
+
+
+@pytest.mark.parametrize("at", UNFINISHED)
+def test_a_job_that_is_not_over_cannot_be_deleted(bench: StoreBench, at: str) -> None:
+    bench.submit()
+    bench.store.advance("job-1", "SUBMITTED", at)
+    with pytest.raises(JobUnfinished, match=f"job job-1 is {at} and cannot be deleted: abort it"):
+        bench.store.delete("job-1")
+    assert bench.store.read_archive("job-1") == ARCHIVE
+
+
+def test_an_id_that_was_deleted_can_be_used_again(bench: StoreBench) -> None:
+    bench.finished()
+    bench.store.delete("job-1")
+    bench.store.submit({"name": "other"}, b"other", "job-1")
+    assert (bench.get().name, bench.get().status, len(bench.get().history)) == ("other", "SUBMITTED", 1)
+
+
+def test_two_servers_have_stores_of_their_own(bench: StoreBench) -> None:
+    other = JobStore(bench.server, Keys().store("server-2"))
+    bench.submit()
+    assert (other.list(), other.get("job-1")) == ([], None)
+    assert repr(other).startswith("<JobStore of server-2 in ")
+
+
+def test_a_policy_says_how_long_jobs_stand() -> None:
+    redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+        bench = StoreBench(server, connection, policy=JobRetentionPolicy(job_retention=60, event_retention=5))
+        bench.submit()
+        ttls = bench.ttls_ms()
+        assert ttls.pop("inbox") <= 5_000
+        assert all(5_000 < left <= 60_000 for left in ttls.values())
+
+
+# -- safe to run twice -------------------------------------------------------------------------------------------------
+
+
+def test_every_step_that_is_run_twice_answers_the_same_and_changes_nothing_more(bench: StoreBench) -> None:
+    scripts = bench.scripts
+    told = b'{"status":"FINISHED:ABORTED","reason":"","by":"ann"}'
+    bench.submit()
+    result = bench.store._steps.upload("job-1-result", b"result")
+    ref = (result.blob.prefix, result.blob.chunks)
+    archive = bench.store._steps.upload("job-2-archive", b"archive")
+    fields: list[Arg] = ["archive", archive.to_json(), "meta", b"{}", "fingerprint", "f"]
+    steps = {
+        "submit": ("job-2", scripts.submit("job-2", (archive.blob.prefix, 1), told, fields)),
+        "note": ("job-1", scripts.note("job-1", "waiting", b'{"reason":"why"}')),
+        "advance": ("job-1", scripts.advance("job-1", "step-1", ["SUBMITTED"], "RUNNING", told, "why")),
+        "log": ("job-1", scripts.log("job-1", "batch-1", "site-1", "", [b"a", b"b"])),
+        "result": ("job-1", scripts.result("job-1", ref, result.to_json())),
+        "abort": ("job-1", scripts.abort("job-1", "bob", "why", told)),
+        "early abort": ("job-2", scripts.abort("job-2", "bob", "why", told)),
+        "end": ("job-1", scripts.advance("job-1", "step-2", ["RUNNING"], "FINISHED:ABORTED", told, "why")),
+        "renew": ("job-1", scripts.renew("job-1")),
+        "delete": ("job-1", scripts.delete("job-1")),
+    }
+    for name, (job_id, command) in steps.items():
+        first, stood, chunks = bench.run(command), bench.stands(job_id), bench.chunks()
+        assert isinstance(first, list)
+        assert first[0] == b"OK", name
+        assert bench.run(command) == first, name
+        assert (bench.stands(job_id), bench.chunks()) == (stood, chunks), name
+
+
+def test_a_submission_whose_answer_was_lost_has_its_archive_although_it_is_sent_again(bench: StoreBench) -> None:
+    bench.submit()
+    command = [*_sent_submission(bench)]
+    assert bench.run(command) == [b"OK"]
+    assert bench.store.read_archive("job-1") == ARCHIVE
+
+
+def _sent_submission(bench: StoreBench) -> list[Arg]:
+    """The step with which the job was submitted."""
+    file = bench.get().archive
+    assert file is not None
+    return bench.scripts.submit("job-1", (file.blob.prefix, 1), b"{}", ["archive", file.to_json()])

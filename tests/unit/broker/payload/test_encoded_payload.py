@@ -1,0 +1,158 @@
+"""A sealed payload: what goes in comes out, and whoever carries it does not look inside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, MessageTooLarge
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.limits import CodecLimits
+from redflare_broker.wire.task_entry import BlobRef
+
+PREFIX = "flare:blob:{model}"
+TTL = 60_000
+#: Everything but the smallest payloads goes to chunks, and those are many.
+TINY = CodecLimits(inline_bytes=100, chunk_bytes=64)
+
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=10,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server.connect(client=fakeredis.FakeRedis(server=fakeredis.FakeServer())) as server:
+        yield server
+
+
+def model() -> dict[str, Any]:
+    return {"w": np.arange(1000.0), "layers": ({"b": np.ones((3, 4), "f2")}, "name", float("inf")), "raw": b"\x00\xff"}
+
+
+def assert_is_model(tree: Any) -> None:
+    np.testing.assert_array_equal(tree["w"], np.arange(1000.0))
+    (layer, name, infinite) = tree["layers"]
+    assert (layer["b"].dtype, layer["b"].shape, name, infinite) == (np.dtype("f2"), (3, 4), "name", float("inf"))
+    assert tree["raw"] == b"\x00\xff"
+
+
+@given(trees)
+def test_any_tree_comes_out_as_it_went_in(tree: object) -> None:
+    assert seal(tree).open() == tree
+
+
+def test_sealing_copies_no_array() -> None:
+    array = np.zeros(10)
+    sealed = seal({"w": array})
+    array[3] = 7.0
+    assert sealed.open()["w"][3] == 7.0
+
+
+def test_each_opening_gives_a_tree_of_its_own() -> None:
+    sealed = seal(model())
+    first = sealed.open()
+    first["w"][:] = 0
+    first["layers"][0]["b"][:] = 0
+    assert_is_model(sealed.open())
+
+
+def test_what_is_sealed_stays_as_it_is() -> None:
+    sealed = seal({"w": 1})
+    assert seal(sealed) is sealed
+
+
+def test_a_small_payload_is_not_stored(server: Server) -> None:
+    sealed = seal({"w": np.ones(2)})
+    assert store(server, sealed, PREFIX, ttl_ms=TTL) is sealed
+
+
+def test_a_payload_without_buffers_is_not_stored_however_long_its_text(server: Server) -> None:
+    sealed = seal(["x" * 100] * 1000)
+    assert store(server, sealed, PREFIX, TINY, ttl_ms=TTL) is sealed
+
+
+def test_a_large_payload_stands_in_chunks(server: Server) -> None:
+    sealed = seal(model())
+    stored = store(server, sealed, PREFIX, TINY, ttl_ms=TTL)
+    assert stored.blob is not None
+    assert (stored.buffers, stored.blob.prefix, stored.nbytes) == ((), PREFIX, sealed.nbytes)
+    assert_is_model(stored.open(server))
+    assert store(server, stored, "flare:blob:{other}", TINY, ttl_ms=TTL) is stored
+
+
+def test_many_small_buffers_stand_in_chunks_too(server: Server) -> None:
+    stored = store(server, seal([b"x"] * 300), PREFIX, ttl_ms=TTL)
+    assert stored.blob is not None
+    assert stored.open(server) == [b"x"] * 300
+
+
+def test_missing_chunks_are_told(server: Server) -> None:
+    stored = store(server, seal(model()), PREFIX, TINY, ttl_ms=TTL)
+    assert stored.blob is not None
+    redis_store.remove(server, stored.blob)
+    with pytest.raises(BlobMissing, match="model"):
+        stored.open(server)
+
+
+def test_chunks_need_a_server_to_be_read() -> None:
+    with pytest.raises(DecodeError, match="without the server"):
+        EncodedPayload(b"{}", blob=BlobRef(prefix=PREFIX, chunk=1, sizes=(1,))).open()
+
+
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        pytest.param(EncodedPayload(b"{"), id="no JSON"),
+        pytest.param(EncodedPayload(b'{"$nd":[0,"float64",[2]]}'), id="a buffer that is not there"),
+        pytest.param(EncodedPayload(b"{}", (b"x",)), id="a buffer that nobody speaks of"),
+        pytest.param(EncodedPayload(b'{"$nd":[1,"float64",[1]]}', (b"x" * 8,)), id="numbered from 1"),
+        pytest.param(EncodedPayload(b'{"$what":1}'), id="an unknown mark"),
+    ],
+)
+def test_what_is_none_is_refused(sealed: EncodedPayload) -> None:
+    with pytest.raises(DecodeError):
+        sealed.open()
+
+
+def test_a_reference_over_the_limit_is_refused_before_it_is_fetched(server: Server) -> None:
+    huge = BlobRef(prefix=PREFIX, chunk=1 << 30, sizes=(8 << 40,))
+    with pytest.raises(DecodeError, match="max_bytes"):
+        EncodedPayload(b'{"$bytes":[0,%d]}' % (8 << 40), blob=huge).open(server)
+
+
+def test_what_cannot_be_sent_is_told_at_the_sealing() -> None:
+    with pytest.raises(EncodeError, match=r"data.*x"):
+        seal({"x": object()})
+    with pytest.raises(MessageTooLarge):
+        seal(np.zeros(1000), CodecLimits(max_bytes=100))
+
+
+def test_buffers_in_two_places_are_refused() -> None:
+    with pytest.raises(ValueError, match="one place"):
+        EncodedPayload(b"{}", (b"x",), BlobRef(prefix=PREFIX, chunk=1, sizes=(1,)))
+
+
+def test_a_deep_copy_does_not_share_memory_that_may_change(server: Server) -> None:
+    array = np.zeros(1000)
+    sealed = seal({"w": array})
+    stored = store(server, sealed, PREFIX, ttl_ms=TTL, limits=TINY)
+    copied = copy.deepcopy(sealed)
+    array[0] = 1.0
+    assert copied.open()["w"][0] == 0.0
+    assert copy.deepcopy(copied) is copied
+    assert copy.deepcopy({"data": stored})["data"] is stored
+
+
+def test_its_repr_is_short() -> None:
+    assert len(repr(seal(model()))) < 100

@@ -1,0 +1,215 @@
+"""Payload in chunks: what goes in comes out, whatever its sizes, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+import fakeredis
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
+from redflare_broker.payload import redis_store
+from redflare_broker.transport.connection import RedisReply
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.limits import CodecLimits
+from redflare_broker.wire.task_entry import BlobRef
+
+TTL = 60_000
+
+_ids = map("flare:blob:{{{}}}".format, itertools.count())
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Server]:
+    with EmbeddedServer() as running, Server.connect(running.url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[Server]:
+    with Server.connect(client=fakeredis.FakeRedis(server=fakeredis.FakeServer())) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "fake"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """An empty server, real or fake."""
+    server: Server = request.getfixturevalue(request.param)
+    call(server, "FLUSHALL")
+    return server
+
+
+def call(server: Server, *args: str | int) -> RedisReply:
+    return server.run("any", lambda connection: connection.call(*args))
+
+
+def views(sizes: Sequence[int]) -> list[memoryview]:
+    """Buffers of these sizes, each with other bytes."""
+    return [memoryview(bytes((number * 31 + i) % 253 for i in range(size))) for number, size in enumerate(sizes)]
+
+
+def room(sizes: Sequence[int]) -> list[memoryview]:
+    return [memoryview(bytearray(size)) for size in sizes]
+
+
+def put(server: Server, sizes: Sequence[int], chunk: int) -> BlobRef:
+    return redis_store.put(server, next(_ids), views(sizes), chunk=chunk, ttl_ms=TTL)
+
+
+def fetch(server: Server, ref: BlobRef) -> list[memoryview]:
+    targets = room(ref.sizes)
+    redis_store.fetch(server, ref, targets)
+    return targets
+
+
+SIZES = st.lists(st.integers(0, 3000), max_size=8)
+
+
+class TestRoundTrip:
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(sizes=SIZES, chunk=st.integers(60, 5000))
+    def test_any_buffers_come_back_whatever_the_chunk(self, server: Server, sizes: list[int], chunk: int) -> None:
+        ref = put(server, sizes, chunk)
+
+        assert fetch(server, ref) == views(sizes)
+        assert ref.sizes == tuple(sizes)
+
+    @settings(max_examples=30, deadline=None)
+    @given(sizes=SIZES, chunk=st.integers(60, 5000))
+    def test_a_chunk_holds_its_slice_of_the_concatenation(self, fake: Server, sizes: list[int], chunk: int) -> None:
+        ref = put(fake, sizes, chunk)
+        whole = b"".join(views(sizes))
+
+        assert ref.chunks == len(range(0, len(whole), chunk))
+        for number in range(ref.chunks):
+            assert call(fake, "GET", f"{ref.prefix}:{number}") == whole[number * chunk : (number + 1) * chunk]
+        assert call(fake, "EXISTS", f"{ref.prefix}:{ref.chunks}") == 0
+
+    def test_megabytes_come_back(self, server: Server) -> None:
+        big = memoryview(bytes(range(256)) * 20_000)
+        ref = redis_store.put(server, next(_ids), [big[:3], big[3:], big[:0]], chunk=1 << 20, ttl_ms=TTL)
+
+        assert b"".join(fetch(server, ref)) == big
+
+    def test_empty_buffers_need_no_key(self, server: Server) -> None:
+        ref = put(server, [0, 0], chunk=10)
+
+        assert call(server, "DBSIZE") == 0
+        assert fetch(server, ref) == room([0, 0])
+        assert redis_store.renew(server, ref, TTL)
+        redis_store.remove(server, ref)
+
+    def test_writing_twice_changes_nothing(self, server: Server) -> None:
+        prefix = next(_ids)
+        first, second = (redis_store.put(server, prefix, views([7, 8]), chunk=4, ttl_ms=TTL) for _ in range(2))
+
+        assert first == second
+        assert fetch(server, second) == views([7, 8])
+
+    def test_chunks_grow_rather_than_become_too_many(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_store, "MAX_CHUNKS", 8)
+        ref = put(server, [50, 31], chunk=1)
+
+        assert (ref.chunk, ref.chunks) == (11, 8)
+        assert fetch(server, ref) == views([50, 31])
+
+
+class TestLife:
+    def test_every_chunk_expires(self, server: Server) -> None:
+        ref = put(server, [10], chunk=4)
+
+        ages = [call(server, "PTTL", f"{ref.prefix}:{number}") for number in range(3)]
+        assert all(isinstance(age, int) and 0 < age <= TTL for age in ages)
+
+    def test_renewing_prolongs_the_life_of_many_chunks(self, server: Server) -> None:
+        ref = put(server, [1200], chunk=1)
+
+        assert redis_store.renew(server, ref, 10 * TTL)
+        for number in (0, 511, 512, 1199):
+            assert isinstance(age := call(server, "PTTL", f"{ref.prefix}:{number}"), int)
+            assert age > TTL
+
+    def test_renewing_tells_that_a_chunk_is_gone(self, server: Server) -> None:
+        ref = put(server, [10], chunk=4)
+        call(server, "DEL", f"{ref.prefix}:1")
+
+        assert not redis_store.renew(server, ref, TTL)
+
+    def test_removing_leaves_nothing_and_may_be_repeated(self, server: Server) -> None:
+        ref = put(server, [1200], chunk=1)
+        redis_store.remove(server, ref)
+        redis_store.remove(server, ref)
+
+        assert call(server, "DBSIZE") == 0
+
+    def test_a_put_that_the_server_refuses_leaves_nothing(self, embedded: Server) -> None:
+        call(embedded, "FLUSHALL")
+        big = memoryview(bytes(16 << 20))
+        call(embedded, "CONFIG", "SET", "maxmemory", 8 << 20)
+        try:
+            with pytest.raises(ServerError, match="Raise maxmemory"):
+                redis_store.put(embedded, next(_ids), [big], chunk=1 << 20, ttl_ms=TTL)
+        finally:
+            call(embedded, "CONFIG", "SET", "maxmemory", 0)
+        assert call(embedded, "DBSIZE") == 0
+
+    def test_a_put_to_nowhere_ends_when_it_is_told_to_stop(self) -> None:
+        asked: list[bool] = []
+
+        def stop() -> bool:
+            asked.append(len(asked) == 1)
+            return asked[-1]
+
+        with Server.connect("unix:///nowhere/redis.sock") as server, pytest.raises(Unavailable, match="nowhere"):
+            redis_store.put(server, "p", views([10]), chunk=4, ttl_ms=TTL, stop=stop)
+        assert asked == [False, True]
+
+
+class TestDamage:
+    def test_a_missing_chunk_is_named(self, server: Server) -> None:
+        ref = put(server, [10], chunk=4)
+        call(server, "DEL", f"{ref.prefix}:1")
+
+        with pytest.raises(BlobMissing, match=re.escape(f"{ref.prefix}:1")):
+            fetch(server, ref)
+
+    def test_a_truncated_chunk_is_refused(self, server: Server) -> None:
+        ref = put(server, [10], chunk=4)
+        call(server, "SET", f"{ref.prefix}:0", "cut")
+
+        with pytest.raises(DecodeError, match=re.escape(f"{ref.prefix}:0' holds 3 bytes where 4 were announced")):
+            fetch(server, ref)
+
+    def test_room_of_another_size_is_refused(self, server: Server) -> None:
+        ref = put(server, [10], chunk=4)
+
+        with pytest.raises(DecodeError, match="there is room for"):
+            redis_store.fetch(server, ref, room([9]))
+
+    def test_the_next_payload_works_after_a_damaged_one(self, server: Server) -> None:
+        bad, good = put(server, [10], chunk=4), put(server, [11], chunk=4)
+        redis_store.remove(server, bad)
+
+        with pytest.raises(BlobMissing):
+            fetch(server, bad)
+        assert fetch(server, good) == views([11])
+
+    @pytest.mark.parametrize(
+        ("chunk", "sizes", "words"),
+        [
+            (0, (1,), "cut every 0 bytes"),
+            (1, (1, -5), "claims a buffer of -5 bytes"),
+            (1 << 20, (10 << 30,), "claims 10737418240 bytes; max_bytes allows 4294967296"),
+            (1, (1 << 17,), "claims 131072 chunks"),
+        ],
+    )
+    def test_a_reference_with_mad_claims_is_refused(self, chunk: int, sizes: tuple[int, ...], words: str) -> None:
+        with pytest.raises(DecodeError, match=words):
+            redis_store.check_ref(BlobRef(prefix="p", chunk=chunk, sizes=sizes), CodecLimits())
+
+    def test_a_sane_reference_passes(self) -> None:
+        redis_store.check_ref(BlobRef(prefix="p", chunk=1 << 20, sizes=(4 << 30, 0)), CodecLimits())

@@ -1,0 +1,304 @@
+"""What each script answers, and what stands in Redis then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+from redflare_broker.errors import ServerError
+from redflare_broker.scripts import link_scripts
+from redflare_broker.scripts.link_scripts import Instance, ScriptReply
+from redflare_broker.transport.replies import ReplyError
+from redflare_broker.transport.server import Server
+from redflare_broker.wire.task_entry import BlobRef, Entry
+
+from tests.support.link.scripts import Bench
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=client) as server, server.borrow("any") as connection:
+        yield Bench(connection)
+
+
+# -- who may do anything -----------------------------------------------------------------------------------------------
+
+
+def everything(bench: Bench, agent: Instance, cj: Instance) -> dict[str, str]:
+    """The word of every step that these instances take."""
+    bench.agent, bench.cj = agent, cj
+    return {
+        "assign": bench.assign("t1").status,
+        "take": bench.take().status,
+        "refuse": bench.refuse("t1", "BAD").status,
+        "submit": bench.submit("t1").status,
+        "settle": bench.settle("t1").status,
+        "abort": bench.abort("t1", cj).status,
+        "bury by the agent": bench.bury(agent, bench.keys.tasks, "1-1").status,
+        "bury by the CJ": bench.bury(cj, bench.keys.results, "1-1").status,
+        "beat of the agent": bench.beat(agent, "t1").status,
+        "beat of the CJ": bench.beat(cj, "t1").status,
+        "bye of the agent": bench.bye(agent).status,
+        "bye of the CJ": bench.bye(cj).status,
+    }
+
+
+def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: Bench) -> None:
+    agent, cj = bench.agent, bench.cj
+    bench.start(Instance(role="agent", name="a2"))
+    bench.start(Instance(role="cj", name="c2"))
+    assert set(everything(bench, agent, cj).values()) == {"FENCED"}
+    assert bench.scripts.hello(bench.connection, agent).status == "FENCED"
+
+
+def test_an_instance_that_redis_forgot_is_told_so_at_every_step(bench: Bench) -> None:
+    bench.connection.call("FLUSHALL")
+    assert set(everything(bench, bench.agent, bench.cj).values()) == {"LOST"}
+
+
+def test_an_instance_that_has_not_said_hello_is_lost(bench: Bench) -> None:
+    assert set(everything(bench, Instance(role="agent", name="x"), Instance(role="cj", name="y")).values()) == {"LOST"}
+
+
+def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are_lost(bench: Bench) -> None:
+    old, new = bench.agent, bench.start(Instance(role="agent", name="a2"))
+    bench.connection.call("FLUSHALL")
+    assert bench.scripts.hello(bench.connection, old).status == "OK"
+    assert bench.beat(new).status == "LOST"
+    assert bench.scripts.hello(bench.connection, new) == ScriptReply(status="OK", rest=(new.epoch,))
+    assert bench.scripts.hello(bench.connection, old).status == "FENCED"
+
+
+def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_before(bench: Bench) -> None:
+    old = bench.agent
+    bench.connection.call("FLUSHALL")
+    assert bench.start(Instance(role="agent", name="a2")).epoch > old.epoch
+    assert bench.scripts.hello(bench.connection, old).status == "FENCED"
+
+
+def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None:
+    before = bench.connection.call("HGETALL", bench.keys.link)
+    said = link_scripts.run(
+        bench.connection,
+        "link/hello",
+        [bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.notice],
+        ["agent", "a2", 0, 1000, "PUBLISH"],
+    )
+    assert said.status == "NEXT"
+    assert said.number() > bench.agent.epoch
+    assert bench.connection.call("HGETALL", bench.keys.link) == before
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_assign_adds_a_task_once(bench: Bench) -> None:
+    assert bench.assign("t1") == bench.assign("t1") == ScriptReply(status="NEW", rest=(b"",))
+    assert len(bench.entries(bench.keys.tasks)) == 1
+
+
+def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.assign("t2") == ScriptReply(status="BUSY", rest=(b"t1",))
+    assert bench.assign("t2", expected="t1").status == "NEW"
+    assert (bench.field("t1", "status"), bench.field("t1", "reason")) == ("ABORTED", "replaced by task t2")
+    assert bench.entries(bench.keys.results) == []
+
+
+@pytest.mark.parametrize("verdict", ["ACCEPTED", "REJECTED"])
+def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: Bench, verdict: str) -> None:
+    bench.submitted("t1")
+    bench.settle("t1", verdict)
+    assert bench.assign("t1") == ScriptReply(status=verdict, rest=(bench.field("t1", "result").encode(),))
+    assert bench.take().status == "NONE"
+
+
+def test_assign_of_an_aborted_task_does_not_open_it(bench: Bench) -> None:
+    bench.abort("t1", bench.cj)
+    assert bench.assign("t1") == ScriptReply(status="ABORTED", rest=(b"",))
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: Bench, settled: bool) -> None:
+    bench.submitted("t1")
+    if settled:
+        bench.settle("t1")
+    lost = bench.field("t1", "result")
+    assert bench.assign("t1", lost="1-1").status in ("SUBMITTED", "ACCEPTED")
+    assert bench.assign("t1", lost=lost) == bench.assign("t1", lost=lost) == ScriptReply(status="NEW", rest=(b"",))
+    assert bench.submit("t1", "s1").status == "RESEND"
+    assert bench.submit("t1", "s2").status == "SUBMITTED"
+    assert bench.assign("t1", lost=lost).status == "SUBMITTED"
+
+
+def test_take_hands_out_the_open_task_and_counts_the_instances_that_had_it(bench: Bench) -> None:
+    assert bench.take() == ScriptReply(status="NONE")
+    bench.assign("t1")
+    assert bench.take() == bench.take("t1") == ScriptReply(status="FETCHED", rest=(b"t1", 1))
+    assert bench.take("t2") == ScriptReply(status="NONE")
+    bench.agent = bench.start(Instance(role="agent", name="a2"))
+    assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
+    bench.submit("t1")
+    assert bench.take() == ScriptReply(status="SUBMITTED", rest=(b"t1",))
+
+
+def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
+    assert bench.refuse("t1", "BLOB_MISSING").status == "GONE"
+    bench.assign("t1")
+    assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
+    bench.take()
+    assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
+    refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
+    assert bench.entries(bench.keys.tasks) == []
+    assert bench.assign("t1", lost=refusals[0]).status == "NEW"
+    assert bench.entries(bench.keys.results) == []
+    assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
+
+
+def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Bench) -> None:
+    bench.assign("t1")
+    for _ in range(2):
+        bench.take()
+        assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
+    refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
+    assert refusals == [bench.field("t1", "result")]
+
+
+def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None:
+    bench.assign("t1")
+    bench.take()
+    assert bench.refuse("t1", "BAD_TASK_DATA").status == "REJECTED"
+    assert bench.refuse("t1", "BAD_TASK_DATA").status == "REJECTED"
+    assert bench.submit("t1").status == "REJECTED"
+    assert (bench.field("t1", "rc"), bench.field("t1", "reason")) == ("BAD_TASK_DATA", "why")
+    assert len(bench.entries(bench.keys.dead)) == 1
+    assert len(bench.entries(bench.keys.results)) == 1
+    bench.assign("t2")
+    assert bench.entries(bench.keys.results) == [], "the refusal goes with the next task"
+
+
+def test_submit_answers_what_became_of_the_task(bench: Bench) -> None:
+    assert bench.submit("").status == "UNKNOWN"
+    assert bench.submit("t1").status == "UNKNOWN"
+    bench.assign("t1")
+    assert bench.submit("") == ScriptReply(status="OPEN", rest=(b"t1",))
+    assert bench.submit("t1").status == bench.submit("t1").status == "SUBMITTED"
+    assert bench.submit("t1", "s2").status == "DUPLICATE"
+    bench.settle("t1")
+    assert bench.submit("t1").status == "ACCEPTED"
+    assert bench.submit("t1", "s2").status == "DUPLICATE"
+    bench.abort("t2", bench.cj)
+    assert bench.submit("t2").status == "ABORTED"
+
+
+def test_settle_accepts_a_result_that_is_there_and_nothing_else(bench: Bench) -> None:
+    assert bench.settle("t1").status == "UNKNOWN"
+    bench.assign("t1")
+    assert bench.settle("t1").status == "NEW"
+    bench.take()
+    assert bench.settle("t1").status == "FETCHED"
+    bench.submit("t1")
+    assert bench.settle("t1").status == bench.settle("t1").status == "ACCEPTED"
+
+
+def test_a_cj_that_cannot_read_what_it_has_accepted_takes_it_back(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    assert bench.settle("t1", "REJECTED").status == bench.settle("t1", "ACCEPTED").status == "REJECTED"
+    assert bench.entries(bench.keys.results) == []
+    assert len(bench.entries(bench.keys.dead)) == 1
+
+
+def test_a_result_that_has_made_room_for_the_next_task_stays_accepted(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    bench.assign("t2")
+    assert bench.settle("t1", "REJECTED").status == "ACCEPTED"
+
+
+def test_a_large_result_is_not_accepted_unread(bench: Bench) -> None:
+    bench.assign("t1")
+    blob = BlobRef(prefix=bench.keys.result_blob("x"), chunk=10, sizes=(4,))
+    entry = Entry(topic="submit_result", task_id="t1", blob=blob)
+    bench.scripts.submit(bench.connection, bench.agent, entry, submit_id="s1", size=4)
+    assert bench.accept_unread("t1").status == "SUBMITTED"
+    assert bench.settle("t1").status == "ACCEPTED"
+
+
+def test_a_small_result_is_accepted_unread(bench: Bench) -> None:
+    bench.assign("t1")
+    assert bench.accept_unread("t1").status == "NEW"
+    bench.submit("t1")
+    assert bench.accept_unread("t1").status == "ACCEPTED"
+    assert bench.assign("t1") == ScriptReply(status="ACCEPTED", rest=(bench.field("t1", "result").encode(),))
+
+
+def test_an_accepted_result_is_kept_until_the_next_task(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    assert bench.field("t1", "result") in [entry for entry, _ in bench.entries(bench.keys.results)]
+    bench.assign("t2")
+    assert bench.field("t1", "result") not in [entry for entry, _ in bench.entries(bench.keys.results)]
+
+
+def test_a_rejected_result_is_buried(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.settle("t1", "REJECTED").status == "REJECTED"
+    assert [fields[b"raw.topic"] for _, fields in bench.entries(bench.keys.dead)] == [b"submit_result"]
+
+
+def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: Bench) -> None:
+    bench.submitted("t1")
+    assert bench.abort("t1").status == bench.abort("t1", bench.cj).status == "ABORTED"
+    assert bench.settle("t1").status == "ABORTED"
+    bench.submitted("t2")
+    bench.settle("t2")
+    assert bench.abort("t2").status == "ACCEPTED"
+
+
+def test_an_operator_cannot_abort_a_task_nobody_knows(bench: Bench) -> None:
+    assert bench.abort("t1").status == "UNKNOWN"
+    assert bench.assign("t1").status == "NEW"
+
+
+def test_a_beat_tells_what_its_sender_must_know(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.beat(bench.cj)
+    said = bench.beat(bench.agent, "t1")
+    assert said.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
+    assert 0 < said.number(3) <= 60_000
+    assert said.rest[4:] == (b"c1", b"0")
+
+
+def test_a_bye_ends_the_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: Bench) -> None:
+    bench.beat(bench.agent)
+    assert bench.bye(bench.agent).status == "OK"
+    assert bench.beat(bench.agent).status == "OK"
+    assert bench.connection.call("EXISTS", bench.keys.heartbeat("agent")) == 0
+    said = bench.beat(bench.cj)
+    assert said.text(4) == "a1"
+    assert said.number(5) >= bench.agent.epoch
+
+
+def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    bench.bye(bench.cj)
+    bench.bye(bench.agent)
+    for key in (bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.task("t1")):
+        assert 0 < bench.ttl_ms(key) <= bench.scripts.policy.settled_ms
+    assert bench.entries(bench.keys.results) == []
+
+
+def test_a_server_that_does_not_know_a_script_learns_it(bench: Bench) -> None:
+    bench.connection.call("SCRIPT", "FLUSH")
+    assert bench.assign("t1").status == "NEW"
+
+
+def test_an_error_of_a_script_names_it() -> None:
+    with pytest.raises(ServerError, match="script link/take failed on the server: ERR broken"):
+        link_scripts.answer("link/take", ReplyError("ERR broken"))
+    with pytest.raises(ServerError, match="script link/take answered 7"):
+        link_scripts.answer("link/take", 7)

@@ -1,0 +1,158 @@
+"""What scripts do beside their answers: dead letters, wake-ups, keys; and what their files must say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redflare_broker
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.keys import Keys
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.server import Server
+
+from tests.support.link.scripts import Bench, story
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=client) as server, server.borrow("any") as connection:
+        yield connection
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_is_buried_once_and_says_from_where_and_why(connection: Connection) -> None:
+    bench = Bench(connection)
+    entry = bench.connection.call("XADD", bench.keys.results, "*", "a", b"\xff\x00", "b", "2")
+    assert isinstance(entry, bytes)
+    assert bench.bury(bench.cj, bench.keys.results, entry.decode()).status == "BURIED"
+    assert bench.bury(bench.cj, bench.keys.results, entry.decode()).status == "GONE"
+    ((_, letter),) = bench.entries(bench.keys.dead)
+    assert letter.pop(b"time").isdigit()
+    assert letter == {
+        b"reason": b"why",
+        b"stream": bench.keys.results.encode(),
+        b"entry": entry,
+        b"truncated": b"0",
+        b"raw.a": b"\xff\x00",
+        b"raw.b": b"2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        (["a", "x" * 10], b"0"),
+        (["a", "x" * 11], b"1"),
+        (["n" * 201, "x"], b"1"),
+        (["a", "x"] * 256, b"0"),
+        (["a", "x"] * 257, b"1"),
+    ],
+)
+def test_a_dead_letter_that_was_cut_says_so(connection: Connection, fields: list[str], cut: bytes) -> None:
+    bench = Bench(connection, policy=RetentionPolicy(dead_value_bytes=10))
+    entry = connection.call("XADD", bench.keys.results, "*", *fields)
+    assert isinstance(entry, bytes)
+    bench.bury(None, bench.keys.results, entry.decode())
+    ((_, letter),) = bench.entries(bench.keys.dead)
+    assert letter[b"truncated"] == cut
+    assert max(len(value) for name, value in letter.items() if name.startswith(b"raw.")) <= 10
+
+
+def test_the_oldest_dead_letters_go_first(connection: Connection) -> None:
+    bench = Bench(connection, policy=RetentionPolicy(dead_entries=3))
+    for number in range(5):
+        entry = connection.call("XADD", bench.keys.tasks, "*", "number", number)
+        assert isinstance(entry, bytes)
+        bench.bury(None, bench.keys.tasks, entry.decode())
+    assert [fields[b"raw.number"] for _, fields in bench.entries(bench.keys.dead)] == [b"2", b"3", b"4"]
+
+
+# -- messages and keys -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_publishes_what_wakes_the_other_side_and_a_repeated_one_nothing() -> None:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    with Server.connect(client=client) as server, server.borrow("any") as connection, client.pubsub() as ears:  # type: ignore[no-untyped-call]
+        bench = Bench(connection)
+        ears.subscribe(bench.keys.abort, bench.keys.notice)
+        for step, expected in story(bench):
+            step()
+            heard = []
+            while message := ears.get_message():
+                if message["type"] == "message":
+                    heard.append((message["channel"].decode(), re.sub(r"\d{13}", "<epoch>", message["data"].decode())))
+            assert heard == expected
+
+
+def test_every_key_that_a_script_touches_is_given_to_it(server_url: str, namespace: str) -> None:
+    """``take`` alone builds a key: it is given the ledgers' prefix, for only the script knows the open task."""
+    with Server.connect(server_url) as server, server.borrow("any") as connection, server.borrow("any") as spy:
+        spy.call("MONITOR")
+        bench = Bench(connection, namespace)
+        for step, _ in story(bench):
+            step()
+        bench.scripts.register(connection, Keys(namespace).agents)
+        connection.call("PING", namespace)
+        given: list[str] = []
+        touched = 0
+        while True:
+            words = _monitored(spy.receive())
+            if words[1:] == ["PING", namespace]:
+                break
+            if words[1].upper() in ("EVAL", "EVALSHA"):
+                given = words[4 : 4 + int(words[3])]
+            elif words[0] == "lua" and words[1] not in ("TIME",):
+                touched += 1
+                assert words[2] in given or words[2].removeprefix(bench.keys.task("")) in ("t1", "t2", "t3", "t4")
+                assert words[2] in given or bench.keys.task("") in given, f"{words[1:3]} with {given}"
+        assert touched > 100
+        spy.close()
+        keys = connection.call("KEYS", f"{namespace}:*")
+        assert isinstance(keys, list)
+        for key in keys:
+            assert isinstance(key, bytes)
+            assert 0 < bench.ttl_ms(key) <= bench.scripts.policy.retention_ms
+            connection.call("DEL", key)
+
+
+def _monitored(line: object) -> list[str]:
+    """Where a command came from ("lua" or an address), and its words."""
+    assert isinstance(line, bytes)
+    head, _, words = line.decode("utf-8", "replace").partition("] ")
+    return [head.rpartition(" ")[2], *re.findall(r'"((?:[^"\\]|\\.)*)"', words)]
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+LUA = Path(redflare_broker.__file__).parent / "scripts" / "lua"
+SOURCES = {file.relative_to(LUA).as_posix(): file.read_text("utf-8") for file in LUA.rglob("*.lua")}
+SCRIPTS = sorted(name for name in SOURCES if not Path(name).name.startswith("_"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_short_and_says_what_it_is(name: str) -> None:
+    source = SOURCES[name]
+    assert len(source.splitlines()) <= 45
+    head = source[: source.index("\nlocal ")] if "\nlocal " in source else source
+    for title in ("KEYS:", "ARGV:", "Returns:", "Why atomic:", "Why safe to run twice:"):
+        assert f"-- {title}" in head, f"{name} does not say {title}"
+
+
+#: What any cell may run on another's inbox: ids and numbers come back, for there is nothing to be refused.
+WITHOUT_WORDS = {"cell/post.lua", "cell/stands.lua"}
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - WITHOUT_WORDS))
+def test_the_head_of_a_script_names_every_word_it_answers(name: str) -> None:
+    head, code = SOURCES[name].split("\n\n", 1) if "\n\n" in SOURCES[name] else (SOURCES[name], SOURCES[name])
+    words = set(re.findall(r"return \{'([A-Z]+)'", head + code))
+    returns = SOURCES[name][SOURCES[name].index("-- Returns:") : SOURCES[name].index("-- Why atomic:")]
+    assert words
+    assert {word for word in words if word not in returns} == set()

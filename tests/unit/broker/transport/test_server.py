@@ -1,0 +1,346 @@
+"""URLs, options, and the pool of connections, without a server."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redflare_broker.errors import ConfigError, ServerError, Unavailable
+from redflare_broker.transport.cluster_slots import key_slot
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.idle_connections import MAX_IDLE
+from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.transport.url import ServerUrl
+from redis.crc import key_slot as reference_slot
+
+from tests.support.waiting import wait_until
+
+
+def _fail(server: Server, failure: BaseException, lent: list[Connection]) -> None:
+    with server.borrow("a") as connection:
+        lent.append(connection)
+        raise failure
+
+
+@pytest.fixture
+def fake() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def server(fake: fakeredis.FakeServer) -> Iterator[Server]:
+    with Server.connect(client=fakeredis.FakeRedis(server=fake)) as made:
+        yield made
+
+
+def test_a_plain_url_names_host_port_and_database() -> None:
+    url = ServerUrl.parse("redis://example.org:7000/3")
+    assert (url.mode, url.tls, url.nodes, url.db) == ("single", False, (("example.org", 7000),), 3)
+
+
+def test_what_a_plain_url_leaves_out_has_defaults() -> None:
+    url = ServerUrl.parse("rediss://example.org")
+    assert (url.tls, url.nodes, url.db, url.username, url.password) == (True, (("example.org", 6379),), 0, None, None)
+
+
+def test_user_and_password_are_percent_decoded() -> None:
+    url = ServerUrl.parse("redis://site%2D1:p%40ss%2Fword@h")
+    assert (url.username, url.password) == ("site-1", "p@ss/word")
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert ServerUrl.parse("redis://[::1]:7000").nodes == (("::1", 7000),)
+
+
+def test_a_unix_url_names_a_path_and_a_database() -> None:
+    url = ServerUrl.parse("unix:///run/a%20b.sock?db=2")
+    assert (url.mode, url.path, url.db) == ("unix", "/run/a b.sock", 2)
+
+
+def test_a_sentinel_url_names_sentinels_service_and_database() -> None:
+    url = ServerUrl.parse("rediss+sentinel://u:p@a:1,b/main/4")
+    assert (url.mode, url.tls, url.nodes) == ("sentinel", True, (("a", 1), ("b", 26379)))
+    assert (url.service, url.db, url.username, url.password) == ("main", 4, "u", "p")
+
+
+def test_a_cluster_url_names_some_of_its_nodes() -> None:
+    url = ServerUrl.parse("redis+cluster://a:1,b")
+    assert (url.mode, url.nodes) == ("cluster", (("a", 1), ("b", 6379)))
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("http://h", "unknown scheme 'http'"),
+        ("", "unknown scheme ''"),
+        ("redis://", "a host is missing"),
+        ("redis://h:port", "port"),
+        ("redis://h:70000", "65535"),
+        ("redis://h/first", "database 'first' is not a number"),
+        ("redis://h/-1", "database '-1' is not a number"),
+        ("redis://h/1/2", "unexpected '2'"),
+        ("redis://h?db=1", "unexpected query"),
+        ("redis://h#x", "unexpected '#x'"),
+        ("redis://a,b", "several servers"),
+        ("redis+sentinel://h", "service"),
+        ("redis+cluster://h/1", "no databases"),
+        ("unix://run/s", "three slashes"),
+        ("unix:///s?timeout=1", "unknown setting 'timeout'"),
+        ("embedded://", "EmbeddedServer"),
+    ],
+)
+def test_a_bad_url_is_shown_with_what_is_wrong_and_what_is_accepted(url: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerUrl.parse(url)
+    assert f"{url!r} is not usable" in str(caught.value)
+    assert complaint in str(caught.value)
+    assert "redis+sentinel://host:port" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://u:geheim@h:bad", "rediss+cluster://:geheim@a,b/9", "ftp://u:geheim@h"])
+def test_no_message_shows_a_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerUrl.parse(url)
+    assert "geheim" not in str(caught.value)
+    assert "***@" in str(caught.value)
+
+
+def test_no_repr_shows_a_password() -> None:
+    shown = [
+        repr(ConnectionOptions(password="geheim", sentinel_password="geheim")),
+        repr(ServerUrl.parse("redis://u:geheim@h")),
+        repr(Server.connect("redis://u:geheim@h")),
+    ]
+    assert "geheim" not in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"socket_timeout": 0}, "socket_timeout must be a positive number of seconds, but got 0"),
+        ({"connect_timeout": "5"}, "connect_timeout must be"),
+        ({"socket_timeout": float("nan")}, "socket_timeout must be"),
+        ({"password": "a", "password_file": "b"}, "both set"),
+        ({"client_key": "key.pem"}, "client_cert is not set"),
+        ({"db": -1}, "db must be a number >= 0, but got -1"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        ConnectionOptions(**settings)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_not_there_is_named_before_any_connection(tmp_path: Path) -> None:
+    missing = tmp_path / "rootCA.pem"
+    with pytest.raises(ConfigError, match=rf"ca_cert '{missing}' does not exist"):
+        Server.connect("rediss://h", ConnectionOptions(ca_cert=missing))
+
+
+def test_certificates_with_a_url_without_tls_are_refused(tmp_path: Path) -> None:
+    certificate = tmp_path / "rootCA.pem"
+    certificate.touch()
+    with pytest.raises(ConfigError, match=r"ca_cert given, but redis://h is not a TLS URL: use rediss://"):
+        Server.connect("redis://h", ConnectionOptions(ca_cert=certificate))
+
+
+def test_a_database_on_a_cluster_is_refused() -> None:
+    with pytest.raises(ConfigError, match="which has no databases"):
+        Server.connect("redis+cluster://h", ConnectionOptions(db=1))
+
+
+def test_neither_url_nor_client_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="URL or a client"):
+        Server.connect()
+
+
+def test_wake_ups_are_sharded_on_a_cluster_only() -> None:
+    plain, cluster = Server.connect("redis://h"), Server.connect("redis+cluster://h")
+    assert (plain.cluster, plain.publish, plain.subscribe) == (False, "PUBLISH", "SUBSCRIBE")
+    assert (cluster.cluster, cluster.publish, cluster.subscribe) == (True, "SPUBLISH", "SSUBSCRIBE")
+
+
+@given(st.text() | st.from_regex(r"a?\{[ab}]*\}{0,2}c?", fullmatch=True))
+def test_slots_are_those_of_redis(key: str) -> None:
+    encoded = key.encode("utf-8", "surrogatepass")
+    if encoded.decode("utf-8", "replace") == key:
+        assert key_slot(key) == reference_slot(encoded)
+
+
+def test_a_client_of_a_fake_server_serves_connections_and_scans(server: Server) -> None:
+    with server.borrow("a") as connection:
+        connection.call("SET", "a", 1)
+    own = server.connection("a")
+    own.call("SET", "b", 2)
+    own.close()
+    assert sorted(server.scan("*")) == ["a", "b"]
+    assert list(server.scan("b*")) == ["b"]
+
+
+def test_a_borrowed_connection_is_borrowed_again(server: Server) -> None:
+    with server.borrow("a") as first:
+        pass
+    with server.borrow("a") as second:
+        assert second is first
+
+
+def test_two_borrowers_at_once_get_two_connections(server: Server) -> None:
+    with server.borrow("a") as first, server.borrow("a") as second:
+        assert second is not first
+
+
+def test_a_connection_whose_use_failed_is_closed_and_never_lent_again(server: Server) -> None:
+    lent: list[Connection] = []
+    for failure in (ValueError("of the borrower"), ServerError("refused"), Unavailable("away"), KeyboardInterrupt()):
+        with pytest.raises(type(failure)):
+            _fail(server, failure, lent)
+        assert lent[-1].closed
+    with server.borrow("a") as connection:
+        assert connection not in lent
+
+
+def test_an_interrupted_connection_is_not_lent_again(server: Server) -> None:
+    with server.borrow("a") as first:
+        first.interrupt()
+    with server.borrow("a") as second:
+        assert second is not first
+        assert second.call("PING") == b"PONG"
+
+
+def test_a_failure_closes_the_other_idle_connections_too(server: Server) -> None:
+    with server.borrow("a") as first, server.borrow("a") as second:
+        pass
+    with pytest.raises(Unavailable), server.borrow("a"):
+        raise Unavailable("away")
+    assert first.closed
+    assert second.closed
+
+
+def test_no_more_connections_are_kept_than_allowed(server: Server) -> None:
+    borrowed = [server.borrow("a") for _ in range(MAX_IDLE + 2)]
+    connections = [lent.__enter__() for lent in borrowed]
+    for lent in borrowed:
+        lent.__exit__(None, None, None)
+    assert sum(not connection.closed for connection in connections) == MAX_IDLE
+
+
+def test_run_waits_out_a_server_that_is_away(server: Server, fake: fakeredis.FakeServer) -> None:
+    fake.connected = False
+    attempts = []
+
+    def tries(connection: Connection) -> object:
+        return connection.call("PING")
+
+    def back() -> bool:
+        attempts.append(1)
+        fake.connected = len(attempts) >= 2
+        return False
+
+    assert server.run("a", tries, stop=back) == b"PONG"
+    assert len(attempts) == 2
+
+
+def test_run_ends_when_told_to_stop(server: Server, fake: fakeredis.FakeServer) -> None:
+    fake.connected = False
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        server.run("a", lambda connection: connection.call("PING"), stop=lambda: True)
+
+
+def test_run_ends_at_its_deadline(server: Server, fake: fakeredis.FakeServer) -> None:
+    fake.connected = False
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        server.run("a", lambda connection: connection.call("PING"), deadline=began + 0.2)
+    assert time.monotonic() - began < 0.3
+
+
+def test_run_does_not_repeat_what_the_server_refuses(server: Server) -> None:
+    calls = []
+
+    def wrong(connection: Connection) -> object:
+        calls.append(1)
+        connection.call("SET", "text", "x")
+        return connection.call("XADD", "text", "*", "a", "b")
+
+    with pytest.raises(ServerError, match="WRONGTYPE"):
+        server.run("a", wrong)
+    assert len(calls) == 1
+
+
+def test_close_ends_a_waiting_run_at_once(server: Server, fake: fakeredis.FakeServer) -> None:
+    fake.connected = False
+    ended: list[Exception] = []
+    failing = threading.Event()
+
+    def stop() -> bool:
+        failing.set()
+        return False
+
+    def run() -> None:
+        try:
+            server.run("a", lambda connection: connection.call("PING"), stop=stop)
+        except (Unavailable, ConfigError) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert failing.wait(5)
+    server.close()
+    thread.join(0.5)
+    assert len(ended) == 1
+
+
+def test_a_closed_server_refuses_and_closes_again(server: Server) -> None:
+    with server.borrow("a") as connection:
+        pass
+    server.close()
+    server.close()
+    assert connection.closed
+    for use in (server.connection, lambda key: server.borrow(key).__enter__(), lambda key: list(server.scan(key))):
+        with pytest.raises(ConfigError, match="is closed: make a new Server"):
+            use("a")
+
+
+def test_a_connection_that_is_returned_after_close_is_closed(server: Server) -> None:
+    with server.borrow("a") as connection:
+        server.close()
+    assert connection.closed
+
+
+def test_a_forgotten_server_warns() -> None:
+    server = Server.connect(client=fakeredis.FakeRedis())
+    server.run("a", lambda connection: connection.call("PING"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del server
+        wait_until(lambda: caught)
+    assert caught[0].category is ResourceWarning
+    assert "unclosed <Server" in str(caught[0].message)
+
+
+def test_many_threads_borrow_without_sharing_a_connection(server: Server) -> None:
+    busy: set[Connection] = set()
+    shared = []
+
+    def work() -> None:
+        for _ in range(50):
+            with server.borrow("n") as connection:
+                if connection in busy:
+                    shared.append(connection)
+                busy.add(connection)
+                connection.call("INCR", "n")
+                busy.discard(connection)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not shared
+    assert server.run("n", lambda connection: connection.call("GET", "n")) == b"400"

@@ -1,0 +1,87 @@
+"""A pool has few threads while work flows, and always one more when all are stuck."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from redflare_broker.util.thread_pool import ElasticThreadPool
+
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def pool() -> Iterator[ElasticThreadPool]:
+    made = ElasticThreadPool("test-pool", eager=2, idle=0.2)
+    yield made
+    made.close()
+
+
+def test_work_is_done_in_threads_of_the_pools_name(pool: ElasticThreadPool) -> None:
+    names: list[str] = []
+    assert pool.submit(lambda: names.append(threading.current_thread().name))
+    wait_until(lambda: names)
+    assert names[0].startswith("test-pool-")
+
+
+def test_work_that_is_quick_needs_few_threads(pool: ElasticThreadPool) -> None:
+    names: list[str] = []
+    for _ in range(1000):
+        pool.submit(lambda: names.append(threading.current_thread().name))
+    wait_until(lambda: len(names) == 1000)
+    assert len(set(names)) < 10
+
+
+def _pass_on(awaited: threading.Event, then: threading.Event) -> None:
+    if awaited.wait(10):
+        then.set()
+
+
+def test_work_that_waits_for_later_work_gets_it(pool: ElasticThreadPool) -> None:
+    steps = [threading.Event() for _ in range(50)]
+    for before, after in itertools.pairwise(steps):
+        pool.submit(partial(_pass_on, after, before))
+    pool.submit(steps[-1].set)
+    wait_until(steps[0].is_set)
+
+
+def test_threads_without_work_end(pool: ElasticThreadPool) -> None:
+    done: list[int] = []
+    pool.submit(lambda: done.append(1))
+    wait_until(lambda: done)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("test-pool")])
+    pool.submit(lambda: done.append(2))
+    wait_until(lambda: len(done) == 2)
+
+
+def test_what_work_raises_is_logged_and_the_thread_goes_on(
+    pool: ElasticThreadPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    pool.submit(lambda: 1 / 0)
+    pool.submit(lambda: done.append(1))
+    wait_until(lambda: done and "a piece of work failed" in caplog.text)
+
+
+def test_work_that_calls_exit_costs_no_thread(pool: ElasticThreadPool, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        pool.submit(sys.exit)
+    wait_until(lambda: caplog.text.count("a piece of work failed") == 20)
+    wait_until(lambda: "0 busy" in repr(pool))
+
+
+def test_close_does_what_was_submitted_and_names_who_is_stuck(pool: ElasticThreadPool) -> None:
+    release, done = threading.Event(), list[int]()
+    pool.submit(lambda: release.wait(10))
+    for number in range(20):
+        pool.submit(partial(done.append, number))
+    stuck = pool.close(timeout=0.3)
+    assert len(stuck) == 1
+    assert sorted(done) == list(range(20))
+    assert not pool.submit(lambda: None)
+    release.set()
+    assert pool.close() == []

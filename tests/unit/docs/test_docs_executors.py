@@ -1,0 +1,84 @@
+"""The examples of the page on executors, and the commands of the pages on operating, are tried as they stand there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from redflare_workers.apis.dxo import from_shareable
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.cli.app import app
+from redflare_workers.jobs import read_job
+from redflare_workers.workspace.site_settings import load_site_settings
+
+from tests.support.paths import ROOT
+from tests.unit.docs.test_docs_examples import DOCS, blocks
+
+
+def test_the_executor_answers_and_goes_into_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, use = blocks(DOCS / "executors.md", "python")
+    (tmp_path / "statistics_of.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "table.csv").write_text("1,2\n" * 9 + "11,2\n")
+    names: dict[str, Any] = {}
+    exec(f"from statistics_of import ColumnMeans\n{use}", names)
+    executor = names["ColumnMeans"](str(tmp_path / "table.csv"))
+
+    def ask(name: str, abort: Signal) -> Shareable:
+        answer = executor.execute(name, Shareable(), FLContext(), abort)
+        assert isinstance(answer, Shareable)
+        return answer
+
+    assert from_shareable(ask("means", Signal())).data["means"].tolist() == [2, 2]
+    assert ask("train", Signal()).get_return_code() == ReturnCode.TASK_UNKNOWN
+    executor.min_rows = 11
+    assert ask("means", Signal()).get_return_code() == ReturnCode.BAD_TASK_DATA
+    names["job"].export(tmp_path / "job")
+    job = read_job(tmp_path / "job")
+    assert any(path.endswith("custom/statistics_of.py") for path in job.files)
+
+
+def test_the_config_by_hand_and_the_site_s_settings_are_right(tmp_path: Path) -> None:
+    (config,) = blocks(DOCS / "executors.md", "json")
+    assert [each["tasks"] for each in json.loads(config)["executors"]] == [["means"], ["train"]]
+    (settings,) = blocks(DOCS / "operate.md", "json")
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "site.json").write_text(settings)
+    assert load_site_settings(tmp_path).resources == {"num_of_gpus": 2}
+
+
+def test_the_example_job_has_no_mistakes() -> None:
+    job = read_job(ROOT / "examples" / "operate" / "means")
+    assert job.meta.agent_id == "trainer"
+    assert not job.warnings
+
+
+def commands() -> list[str]:
+    """What the pages tell to run."""
+    pages = [DOCS / "operate.md", DOCS / "stuck-jobs.md", DOCS / "executors.md"]
+    lines = [line for page in pages for block in blocks(page, "console") for line in block.splitlines()]
+    inline = [code for page in pages for code in re.findall(r"`(redflare [^`]+)`", page.read_text())]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ redflare")] + inline
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_the_commands_on_the_pages_exist_with_their_options(line: str) -> None:
+    _, *words = shlex.split(line)
+    command: Any = typer.main.get_command(app)
+    path = ["redflare"]
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        command = command.commands[words[0]]
+        path.append(words.pop(0))
+    if words:
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        known |= {"--install-completion"}
+        assert {word for word in words if word.startswith("-")} <= known, f"{line}: {' '.join(path)} has {known}"
+        assert not hasattr(command, "commands") or words[0].startswith("-"), f"{line}: there is no such command"

@@ -1,0 +1,124 @@
+"""The page for those who come from NVFlare: what its tables name is there, and code moves as they say."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+from redflare_workers.apis import DXO, DataKind, Shareable, from_shareable
+
+from tests.support.federation.threads import LocalFederation
+from tests.unit.docs.test_docs_examples import DOCS
+
+ROWS: Final = re.findall(
+    r"^\| `(nvflare[^`]*)`[^|]* \| `(redflare[^`]*)` \|$", (DOCS / "from-nvflare.md").read_text(), re.M
+)
+IMPORTS: Final = re.findall(r"\| `(from redflare[^`]*)` \|", (DOCS / "from-nvflare.md").read_text())
+
+#: In the style of those who write for NVFlare.
+CONTROLLER: Final = """
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, SendOrder, Task, TaskCompletionStatus
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import UnsafeJobError
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import ReservedHeaderKey, ReturnCode, Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+
+
+class Sum(Controller):
+    def __init__(self, num_rounds=2):
+        super().__init__()
+        self.num_rounds = num_rounds
+        self.total = 0
+        self.done = []
+
+    def start_controller(self, fl_ctx: FLContext):
+        self.clients = [c.name for c in self._engine.get_clients()]
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext):
+        for r in range(self.num_rounds):
+            if abort_signal.triggered:
+                return
+            fl_ctx.set_prop(AppConstants.CURRENT_ROUND, r, private=True, sticky=True)
+            self.fire_event(AppEventType.ROUND_STARTED, fl_ctx)
+            data = DXO(DataKind.METRICS, data={"n": self.total}).to_shareable()
+            data.set_header(AppConstants.CURRENT_ROUND, r)
+            data.add_cookie(AppConstants.CONTRIBUTION_ROUND, r)
+            task = Task(
+                name=AppConstants.TASK_TRAIN,
+                data=data,
+                props={"round": r},
+                timeout=20,
+                result_received_cb=self._on_result,
+                task_done_cb=self._on_done,
+            )
+            self.broadcast_and_wait(task=task, targets=self.clients, min_responses=2, fl_ctx=fl_ctx,
+                                    abort_signal=abort_signal)
+            if task.completion_status != TaskCompletionStatus.OK:
+                self.system_panic(f"round {r}: {task.completion_status}", fl_ctx)
+
+    def _on_result(self, client_task: ClientTask, fl_ctx: FLContext):
+        result = client_task.result
+        if result.get_return_code() == ReturnCode.OK:
+            self.total += from_shareable(result).data["n"]
+        client_task.props["seen"] = True
+
+    def _on_done(self, task: Task, fl_ctx: FLContext):
+        self.done.append((task.get_prop("round"), all(ct.props["seen"] for ct in task.client_tasks)))
+
+    def process_result_of_unknown_task(self, client: Client, task_name, client_task_id, result, fl_ctx: FLContext):
+        self.log_error(fl_ctx, f"unknown task {task_name} from {client.name}")
+
+    def stop_controller(self, fl_ctx: FLContext):
+        self.cancel_all_tasks(fl_ctx=fl_ctx)
+"""
+
+
+def moved(source: str) -> dict[str, Any]:
+    """What a module holds when the page's table was applied to its imports, row by row."""
+    for theirs, ours in ROWS:
+        source = re.sub(rf"^from {re.escape(theirs)}(?=[. ])", f"from {ours}", source, flags=re.M)
+    module = ModuleType("moved")
+    exec(compile(source, "moved.py", "exec"), vars(module))
+    return vars(module)
+
+
+def test_the_table_has_rows() -> None:
+    assert len(ROWS) == 6
+    assert len(IMPORTS) >= 5
+
+
+@pytest.mark.parametrize("statement", IMPORTS)
+def test_each_import_on_the_page_works(statement: str) -> None:
+    exec(statement, {})
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ROWS)
+def test_each_module_on_the_page_is_there(theirs: str, ours: str) -> None:
+    assert importlib.import_module(ours)
+
+
+def test_a_controller_runs_when_its_imports_were_changed_as_the_page_says() -> None:
+    names = moved(CONTROLLER)
+    controller = names["Sum"]()
+
+    def work(name: str, data: Shareable) -> Shareable:
+        return DXO(DataKind.METRICS, {"n": from_shareable(data).data["n"] + 1}).to_shareable()
+
+    federation = LocalFederation(controller, {"site-1": work, "site-2": work})
+    federation.run()
+    assert federation.engine.panics == []
+    # 0 + 1 + 1, then twice 2 + 1
+    assert controller.total == 8
+    assert controller.done == [(0, True), (1, True)]

@@ -1,0 +1,280 @@
+"""The ``redflare`` command: what it prints, for people and programs, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_workers.cli.app import app
+from typer.testing import CliRunner, Result
+
+from tests.support.link.steps import LinkSteps
+
+TASK = "3f0c2a52-5c1d-4b1e-9d8e-0d8a1f6a7b11"
+
+
+class Cli:
+    """Runs the command in this process against a fake server."""
+
+    def __init__(self) -> None:
+        self.client = fakeredis.FakeRedis()
+        self.asked: list[tuple[str, ConnectionOptions]] = []
+
+    def connect(self, url: str, options: ConnectionOptions) -> Server:
+        self.asked.append((url, options))
+        return Server.connect(client=self.client)
+
+    def __call__(self, *args: str, columns: int = 80, **env: str) -> Result:
+        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1", **env})
+        return runner.invoke(app, list(args), obj=self.connect)
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args, "--json").stdout)
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Cli()
+
+
+@pytest.fixture
+def link(cli: Cli) -> Iterator[LinkSteps]:
+    with Server.connect(client=cli.client) as server:
+        yield LinkSteps(server)
+
+
+def one_line(result: Result) -> str:
+    assert result.stderr.startswith("redflare: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_status_shows_agents_and_what_their_tasks_wait_for(cli: Cli, link: LinkSteps) -> None:
+    link.both()
+    link.assign(TASK, blob=link.store(Keys().task_blob("b1"), 1500))
+    link.bye("agent")
+
+    shown = cli("status")
+
+    assert shown.exit_code == 0
+    assert "site-1--trainer   ○ left" in shown.stdout
+    assert "● connected" in shown.stdout
+    assert f"train {TASK}" in shown.stdout
+    assert re.search(r"NEW for [0-9.]+ s: no agent is connected \(it said bye\)", shown.stdout)
+    assert "0 of 1 agents connected, 1.5 kB of payload in chunks" in shown.stdout
+
+
+def test_tables_fit_eighty_columns_and_use_wide_ones(cli: Cli) -> None:
+    with Server.connect(client=cli.client) as server:
+        for number in range(3):
+            link = LinkSteps(server, f"hospital-with-a-long-name-{number}.job-20251122-7c1e.trainer-of-the-model")
+            link.both()
+            link.assign(TASK)
+            link.take(TASK)
+            link.bury(link.keys.tasks, "a reason of many words that goes on and on, over the end of a line", "a", "b")
+    for command in (["status"], ["dead", "list"], ["task", TASK]):
+        lines = {columns: cli(*command, columns=columns).stdout.splitlines() for columns in (80, 200)}
+
+        assert max(map(len, lines[80])) <= 80
+        assert max(len(line.rstrip()) for line in lines[200]) > 80 or command[0] == "task"
+        assert len(lines[200]) <= len(lines[80])
+
+
+def test_status_is_json_for_programs(cli: Cli, link: LinkSteps) -> None:
+    link.both()
+    link.assign(TASK)
+
+    document = cli.json("status")
+
+    assert document["links"][0]["fqcn"] == "site-1--trainer"
+    assert document["links"][0]["waiting"].startswith("NEW for ")
+
+
+def test_a_federation_without_agents_is_exit_code_1(cli: Cli) -> None:
+    assert cli("status").exit_code == 1
+    assert "no agent, no CJ and no job has been seen" in cli("status").stdout
+    assert cli.json("status")["links"] == []
+
+
+def test_a_task_tells_its_story(cli: Cli, link: LinkSteps) -> None:
+    link.both()
+    link.assign(TASK)
+    link.take(TASK)
+    link.submit(TASK)
+    link.settle(TASK)
+
+    shown = cli("task", TASK)
+
+    assert shown.exit_code == 0
+    steps = ["assigned by CJ", "fetched by agent", "result submitted, rc OK", "settled ACCEPTED"]
+    places = [shown.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+    assert cli.json("task", TASK, "--agent", link.fqcn)[0]["status"] == "ACCEPTED"
+
+
+def test_an_unknown_task_is_exit_code_1(cli: Cli) -> None:
+    result = cli("task", "t1")
+
+    assert result.exit_code == 1
+    assert "no task 't1' on the link of any agent" in one_line(result)
+    assert cli.json("task", "t1") == []
+
+
+def test_dead_letters_are_listed_shown_replayed_and_dropped(cli: Cli, link: LinkSteps) -> None:
+    link.both()
+    link.assign(TASK)
+    first = link.bury(link.keys.results, "unknown version '9'", "v", "9", "task_id", TASK, "data", "x" * 1000)
+    second = link.bury(link.keys.tasks, "no topic", "a", b"\xff")
+
+    listed = cli("dead", "list", "--agent", link.fqcn)
+    assert listed.exit_code == 0
+    assert "unknown version '9'" in listed.stdout
+    assert [letter["id"] for letter in cli.json("dead", "list")] == [first, second]
+
+    shown = cli("dead", "show", link.fqcn, first)
+    assert "600 B more" in shown.stdout
+    assert cli.json("dead", "show", link.fqcn, first)["fields"][2] == ["data", "x" * 1000]
+
+    replayed = cli("dead", "replay", link.fqcn, first)
+    assert f"{first} is back in {link.keys.results}" in replayed.stdout
+    assert f"its task {TASK} is NEW" in replayed.stdout
+    assert cli("dead", "replay", link.fqcn, first).exit_code == 1
+
+    assert cli("dead", "drop", link.fqcn, second).stdout == "1 dropped\n"
+    assert cli("dead", "drop", link.fqcn, "--all").exit_code == 1
+    assert cli("dead", "list").stdout == "no dead letters\n"
+
+
+def test_a_replay_for_a_settled_task_says_that_it_is_in_vain(cli: Cli, link: LinkSteps) -> None:
+    link.both()
+    link.assign(TASK)
+    link.abort(TASK, "stopped")
+    letter = link.bury(link.keys.tasks, "no topic", "task_id", TASK)
+
+    assert (
+        f"its task {TASK} is ABORTED: its reader will bury it again" in cli("dead", "replay", link.fqcn, letter).stdout
+    )
+
+
+def test_a_letter_that_is_not_there_is_exit_code_1(cli: Cli, link: LinkSteps) -> None:
+    for command in ("show", "replay"):
+        result = cli("dead", command, link.fqcn, "1-1")
+
+        assert result.exit_code == 1
+        assert "`redflare dead list` shows those that are there" in one_line(result)
+
+
+def test_drop_wants_ids_or_all_and_not_both(cli: Cli, link: LinkSteps) -> None:
+    for args in ([], ["1-1", "--all"]):
+        result = cli("dead", "drop", link.fqcn, *args)
+
+        assert result.exit_code == 2
+        assert "either the ids of letters or --all" in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["task", "a b"], "task_id must be a str"),
+        (["task", "t1", "--agent", "a b"], "'a b' is not legal"),
+        (["dead", "show", "a--b", "x"], "dead letter id 'x' is not legal"),
+        (["tail", "a b"], "'a b' is not legal"),
+        (["status", "--namespace", "a b"], "namespace 'a b' is not legal"),
+        (["status", "--client-key", "k.pem"], "client_cert is not set"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(cli: Cli, args: list[str], says: str) -> None:
+    result = cli(*args)
+
+    assert result.exit_code == 2
+    assert says in one_line(result)
+
+
+def test_a_server_that_is_away_is_one_line_and_exit_code_3() -> None:
+    for command in (["status"], ["task", "t1"], ["dead", "list"], ["tail", "a--b"], ["status", "--json"]):
+        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1"])
+
+        assert result.exit_code == 3
+        assert "--url or REDFLARE_URL" in one_line(result)
+        assert result.stdout == ""
+
+
+def test_a_password_is_never_shown() -> None:
+    result = CliRunner().invoke(app, ["status", "--url", "redis://me:secret@127.0.0.1:1"])
+
+    assert "secret" not in result.output
+
+
+def test_a_server_that_refuses_is_exit_code_3(cli: Cli, link: LinkSteps) -> None:
+    with link.server.borrow("x") as connection:
+        connection.call("SET", link.keys.link, "not a hash")
+
+    result = cli("status")
+
+    assert result.exit_code == 3
+    assert "WRONGTYPE" in one_line(result)
+
+
+def test_options_come_from_the_environment_too(cli: Cli, tmp_path: Path) -> None:
+    password, certificate = tmp_path / "password", tmp_path / "ca.pem"
+
+    cli(
+        "status",
+        REDFLARE_URL="rediss://node:7000",
+        REDFLARE_NAMESPACE="other",
+        REDFLARE_USER="reader",
+        REDFLARE_PASSWORD_FILE=str(password),
+        REDFLARE_CA_CERT=str(certificate),
+    )
+
+    ((url, options),) = cli.asked
+    assert (url, options.username) == ("rediss://node:7000", "reader")
+    assert (options.password_file, options.ca_cert) == (password, certificate)
+
+
+def test_help_names_examples_and_exit_codes(cli: Cli) -> None:
+    for command in (["status"], ["task"], ["tail"], ["dead", "list"], ["dead", "replay"], ["dead", "drop"]):
+        told = cli(*command, "--help").stdout
+
+        assert f"redflare {' '.join(command)}" in told.partition("Example")[2]
+        assert "Exit codes: 0 fine, 1 not found" in told
+
+
+def test_tail_prints_one_json_object_per_event(cli: Cli, link: LinkSteps, monkeypatch: pytest.MonkeyPatch) -> None:
+    link.both()
+    link.assign(TASK)
+    printed: list[Any] = []
+
+    def take(text: str) -> None:
+        printed.append(json.loads(text))
+        if any(event["kind"] == "ledger" for event in printed):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("redflare_workers.cli.showing.typer.echo", take)
+
+    result = cli("tail", link.fqcn, "--json")
+
+    assert result.exit_code == 130
+    assert {event["task_id"] for event in printed if event["kind"] in ("task", "ledger")} == {TASK}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("redflare-tail")]
+
+
+def test_without_typer_the_command_says_what_to_install() -> None:
+    script = "import sys; sys.modules['typer'] = None; from redflare_workers.cli import main; main()"
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'\n"
+    )

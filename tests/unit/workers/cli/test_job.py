@@ -1,0 +1,189 @@
+"""``redflare job``, and what the other commands say of jobs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from redflare_broker.payload import redis_store
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.transport.server import Server
+from redflare_workers.cli.app import app
+from typer.testing import CliRunner
+
+from tests.support.job.scene import JobScene, scheduled
+from tests.support.link.steps import LinkSteps
+from tests.support.process.cli import Cli
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Cli()
+
+
+@pytest.fixture
+def scene(cli: Cli) -> Iterator[JobScene]:
+    with Server.connect(client=cli.client) as server, server.borrow("any") as connection:
+        yield JobScene(server, connection)
+
+
+@pytest.fixture
+def busy(scene: JobScene) -> JobScene:
+    """A job with a task that one site has answered, one works on, and one has not asked for."""
+    journal = scene.run_server()
+    one, two, three = (scene.site(f"site-{number}") for number in (1, 2, 3))
+    chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(2500))], chunk=1000, ttl_ms=60_000)
+    standing = scheduled(
+        targets=("site-1", "site-2", "site-3"),
+        timeout=600,
+        options={"min_responses": 3},
+        data=EncodedPayload(b"1", blob=chunks),
+    )
+    before = scheduled("t0", "warm-up", scheduled=time.time() - 5)
+    journal.scheduled(before)
+    journal.ended("t0", "ok", time.time())
+    journal.scheduled(standing)
+    journal.note("t1", [replace(scene.has(journal, standing, one), received=time.time(), rc="OK")])
+    scene.asks(one)
+    scene.has(journal, standing, two, count=2)
+    scene.falls_silent(three)
+    return scene
+
+
+def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: JobScene) -> None:
+    listed = cli("job", "list", columns=200)
+
+    assert listed.exit_code == 0
+    assert re.search(r"server\.job-1 +● connected .* 2/3 +1 +train waits for 2 more of at least 3 resul", listed.stdout)
+    assert [job["fqcn"] for job in cli.json("job", "list")] == ["server.job-1"]
+
+
+def test_without_jobs_the_list_is_exit_code_1(cli: Cli) -> None:
+    listed = cli("job", "list")
+
+    assert (listed.exit_code, listed.stdout) == (1, "no jobs in namespace flare\n")
+    assert cli.json("job", "list") == []
+
+
+def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: JobScene) -> None:
+    shown = cli("job", "show", "job-1", columns=120)
+
+    assert shown.exit_code == 0
+    for line in (
+        r"job server\.job-1  RUNNING for [0-9.]+ s$",
+        r"server +● connected [0-9.]+ s  hub:42",
+        r"site-1 +● connected .* waits for a task for .* 1 *$",
+        r"site-2 +● connected .* has train for [0-9.]+ s, sent 2 times +0 *$",
+        r"site-3 +◐ silent 40 s +1 h ago +- +0 *$",
+        r"  broadcast to site-1, site-2, site-3 \(min_responses 3\), [0-9.]+ s ago, times out in 9 min",
+        r"  site-2 has it for [0-9.]+ s, as t1-site-2",
+        r"  answered: site-1",
+        r"  has not got it: site-3",
+        r"  data: 2\.5 kB in chunks flare:blob:\{b1\}",
+        r"  waits for 2 more of at least 3 results: site-2 has had it for [0-9.]+ s \(sent 2 times\); site-3 has been",
+        r"warm-up t0  ok [0-9.]+ s ago",
+        r"  broadcast, took 5 s, 0 of 0 answered",
+    ):
+        assert re.search(line, shown.stdout, re.MULTILINE), f"{line!r} is not in\n{shown.stdout}"
+    [document] = cli.json("job", "show", "server.job-1")
+    assert document["tasks"][0]["client_tasks"][1]["count"] == 2
+
+
+def test_a_job_that_is_over_says_how_it_ended(cli: Cli, scene: JobScene) -> None:
+    scene.run_server()
+    scene.roll.end(scene.connection, scene.me, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
+
+    assert re.search(r"^job server\.job-1  FINISHED:COMPLETED [0-9.]+ s ago$", cli("job", "show", "job-1").stdout, re.M)
+
+
+def test_many_sites_are_counted_and_not_listed(cli: Cli, scene: JobScene) -> None:
+    journal = scene.run_server()
+    standing = scheduled(targets=tuple(f"site-{number}" for number in range(40)))
+    journal.scheduled(standing)
+    for number in range(20):
+        scene.has(journal, standing, scene.site(f"site-{number}"))
+
+    shown = cli("job", "show", "job-1", columns=200).stdout
+
+    assert "and 12 more have it" in shown
+    assert "site-27 and 12 more" in shown
+    assert "; and 37 more" in shown
+
+
+def test_a_task_whose_chunks_are_gone_says_how_much_is_left(cli: Cli, busy: JobScene) -> None:
+    busy.connection.call("DEL", "flare:blob:{b1}:0")
+
+    shown = cli("job", "show", "job-1", columns=200).stdout
+
+    assert "data: 2.5 kB in chunks flare:blob:{b1}, of which 1.5 kB are left" in shown
+
+
+def test_what_is_shown_fits_eighty_columns(cli: Cli, busy: JobScene) -> None:
+    for command in (["job", "list"], ["job", "show", "job-1"], ["status"]):
+        assert max(map(len, cli(*command).stdout.splitlines())) <= 80
+
+
+def test_an_unknown_job_is_exit_code_1(cli: Cli) -> None:
+    result = cli("job", "show", "job-1")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "redflare: no job 'job-1' in namespace 'flare': `redflare job list` shows those that are there\n"
+    )
+    assert cli.json("job", "show", "job-1") == []
+
+
+def test_a_name_that_is_not_legal_is_exit_code_2(cli: Cli) -> None:
+    result = cli("job", "show", "a b")
+
+    assert result.exit_code == 2
+    assert "'a b' is not legal" in result.stderr
+
+
+def test_a_server_that_is_away_is_exit_code_3() -> None:
+    for command in (["job", "list"], ["job", "show", "job-1", "--json"]):
+        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1"])
+
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "--url or REDFLARE_URL" in result.stderr
+
+
+def test_help_names_examples_and_exit_codes(cli: Cli) -> None:
+    for command in (["job", "list"], ["job", "show"]):
+        told = cli(*command, "--help").stdout
+
+        assert f"redflare {' '.join(command)}" in told.partition("Example")[2]
+        assert "Exit codes: 0 fine, 1 not found" in told
+
+
+def test_status_tells_of_jobs_beside_agents(cli: Cli, busy: JobScene) -> None:
+    link = LinkSteps(busy.server)
+    link.both()
+
+    shown = cli("status", columns=120)
+
+    assert shown.exit_code == 0
+    assert "job server.job-1  RUNNING for" in shown.stdout
+    assert "    waits for 2 more of at least 3 results: site-2 has had it for" in shown.stdout
+    assert "1 of 1 agents connected" in shown.stdout
+    assert cli.json("status")["jobs"][0]["job_id"] == "job-1"
+
+
+def test_status_of_jobs_without_agents_is_fine(cli: Cli, scene: JobScene) -> None:
+    scene.run_server()
+
+    shown = cli("status")
+
+    assert shown.exit_code == 0
+    assert "waits for sites: none has joined" in " ".join(shown.stdout.split())
+    assert "agents connected" not in shown.stdout
+
+
+def test_the_task_of_a_job_is_not_shown_as_an_agents(cli: Cli, busy: JobScene) -> None:
+    result = cli("task", "t1")
+
+    assert result.exit_code == 1
+    assert "t1 is a task of job server.job-1, and not of an agent: `redflare job show server.job-1`" in result.stderr

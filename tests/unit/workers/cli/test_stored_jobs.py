@@ -1,0 +1,231 @@
+"""``redflare job`` over the job store: submit, list, show, log, abort, download, delete, and the completion of ids."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redflare_broker.job_store.record import APPROVED, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
+from redflare_workers.ipc.exchanger import IPCExchanger
+from redflare_workers.jobs import FedJob
+from redflare_workers.workflow import FedAvg
+
+from tests.support.process.cli import Cli
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Cli()
+
+
+@pytest.fixture
+def store(cli: Cli) -> Iterator[JobStore]:
+    with Server.connect(client=cli.client) as server:
+        yield JobStore(server, Keys().store())
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    made = FedJob("means", min_clients=2, mandatory_clients=["site-1"], agent_id="trainer")
+    made.to_server(FedJob.component(FedAvg, initial_model={"w": [0.0]}, min_clients=2, num_rounds=3))
+    made.to_clients(IPCExchanger, tasks=["train"])
+    made.export(tmp_path / "means")
+    return tmp_path / "means"
+
+
+def advanced(store: JobStore, job_id: str, to: str = RUNNING) -> None:
+    """The server has moved a job forward."""
+    for status in (APPROVED, DISPATCHED, RUNNING, COMPLETED):
+        assert store.advance(job_id, [SUBMITTED, APPROVED, DISPATCHED, RUNNING], status, f"now {status.lower()}")
+        if status == to:
+            return
+
+
+def packed(**files: str) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "/"), text)
+    return target.getvalue()
+
+
+def test_a_job_is_submitted_and_its_id_printed(cli: Cli, store: JobStore, job: Path) -> None:
+    submitted = cli("job", "submit", str(job))
+
+    job_id = submitted.stdout.strip()
+    assert submitted.exit_code == 0
+    assert "no server 'server' is there yet" in submitted.stderr
+    record = store.get(job_id)
+    assert record is not None
+    assert (record.name, record.status, record.meta["mandatory_clients"]) == ("means", SUBMITTED, ["site-1"])
+    assert cli.json("job", "submit", str(job), "--id", "monday")["id"] == "monday"
+    assert cli("job", "submit", str(job), "--id", "monday").exit_code == 0
+
+
+def test_another_job_under_a_taken_id_is_wrong_usage(cli: Cli, store: JobStore, job: Path) -> None:
+    store.submit({"name": "other"}, packed(a="b"), "monday")
+
+    refused = cli("job", "submit", str(job), "--id", "monday")
+
+    assert refused.exit_code == 2
+    assert "has another meta or archive" in refused.stderr
+
+
+def test_a_check_submits_nothing_and_mistakes_are_told_at_once(cli: Cli, store: JobStore, job: Path) -> None:
+    assert cli("job", "submit", str(job), "--check").stdout == "means: no mistakes\n"
+    config = json.loads((job / "meta.json").read_text())
+    (job / "meta.json").write_text(json.dumps({**config, "name": "", "min_clients": "two"}))
+
+    wrong = cli("job", "submit", str(job))
+
+    assert wrong.exit_code == 2
+    assert "meta.json: name" in wrong.stderr
+    assert "meta.json: min_clients" in wrong.stderr
+    assert len(cli.json("job", "submit", str(job))["problems"]) == 2
+    assert cli("job", "submit", str(job.parent / "nowhere")).exit_code == 1
+    assert store.list() == []
+
+
+def test_jobs_are_listed_with_why_they_wait(cli: Cli, store: JobStore) -> None:
+    for name in ("early", "late"):
+        store.submit({"name": name}, packed(a=name), name)
+    advanced(store, "late", COMPLETED)
+
+    listed = cli("job", "list")
+
+    assert re.search(r"early +SUBMITTED.* no server is there", listed.stdout)
+    assert re.search(r"late +COMPLETED", listed.stdout)
+    assert [each["job_id"] for each in cli.json("job", "list", "--open")] == ["early"]
+    assert cli.json("job", "list")[1]["record"]["status"] == COMPLETED
+
+
+def test_a_job_is_shown_with_its_history_and_its_sites_by_the_beginning_of_its_id(cli: Cli, store: JobStore) -> None:
+    meta = {"name": "means", "min_clients": 2, "mandatory_clients": ["site-1"], "agent_id": "trainer"}
+    store.submit(meta, packed(a="b"), "monday", submitter="ann@gpu-1")
+    advanced(store, "monday")
+    store.set_site("monday", "site-1", "stopped", exit_code=101, reason="its code raised")
+
+    shown = cli("job", "show", "mon", columns=120).stdout
+
+    for line in (
+        r"^job means monday  RUNNING for ",
+        r"submitted +20.* by ann@gpu-1",
+        r"min_clients 2, above all site-1, an agent trainer at each site",
+        r"APPROVED +by server: now approved",
+        r"site-1 +stopped .* 101 +its code raised",
+    ):
+        assert re.search(line, shown, re.MULTILINE), f"{line!r} is not in\n{shown}"
+    assert cli.json("job", "show", "server.monday")[0]["record"]["sites"]["site-1"]["exit_code"] == 101
+
+
+def test_a_beginning_that_fits_several_jobs_is_wrong_usage(cli: Cli, store: JobStore) -> None:
+    for name in ("mon-1", "mon-2"):
+        store.submit({"name": name}, packed(a=name), name)
+
+    assert cli("job", "log", "mon").exit_code == 2
+    assert "mon-1, mon-2" in cli("job", "log", "mon").stderr
+    assert cli("job", "log", "tue").exit_code == 1
+
+
+def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.append_log("monday", "site-1", ["one", "two"])
+    store.append_log("monday", "site-2", ["three [not markup]"])
+
+    assert re.search(
+        r"site-1 +one\n.*site-1 +two\n.*site-2 +three \[not markup\]\n$", cli("job", "log", "monday").stdout
+    )
+    assert "three" not in cli("job", "log", "monday", "--site", "site-1").stdout
+    last = cli("job", "log", "monday", "--lines", "1", "--json").stdout
+    assert json.loads(last)["text"] == "three [not markup]"
+
+
+def test_an_abort_of_a_job_that_waits_is_over_at_once_and_one_that_is_over_stays(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+
+    aborted = cli("job", "abort", "monday", "--reason", "wrong data")
+
+    assert aborted.exit_code == 0
+    assert aborted.stdout.startswith("monday FINISHED:ABORTED: wrong data")
+    assert cli("job", "abort", "monday").stdout.startswith("monday is over already: FINISHED:ABORTED")
+    assert cli("job", "abort", "nothing").exit_code == 1
+
+
+def test_an_abort_that_nobody_confirms_in_time_is_exit_code_1_and_stands(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    advanced(store, "monday")
+
+    assert "its abort was asked for; it is still RUNNING" in cli("job", "abort", "monday", "--wait", "0").stdout
+    late = cli("job", "abort", "monday", "--wait", "0.1")
+
+    assert late.exit_code == 1
+    assert "no server 'server' is there to end it" in late.stderr
+    assert "its abort was asked for" in cli("job", "show", "monday").stdout
+
+
+def test_only_jobs_that_are_over_are_deleted(cli: Cli, store: JobStore) -> None:
+    for name in ("one", "two"):
+        store.submit({"name": name}, packed(a=name), name)
+    advanced(store, "one", COMPLETED)
+
+    deleted = cli("job", "delete", "one", "two")
+
+    assert deleted.stdout == "one is deleted\n"
+    assert deleted.exit_code == 1
+    assert "cannot be deleted: abort it" in deleted.stderr
+    assert cli("job", "delete", "one").exit_code == 1
+    assert [record.id for record in store.list()] == ["two"]
+
+
+def test_what_a_job_has_left_is_unpacked_into_a_folder_of_its_own(cli: Cli, store: JobStore, tmp_path: Path) -> None:
+    store.submit({"name": "means"}, packed(meta__json="{}"), "monday")
+    place = tmp_path / "result"
+    assert cli("job", "download", "monday", "--to", str(place)).exit_code == 1
+    store.put_result("monday", packed(models__a="weights"))
+
+    assert cli("job", "download", "monday", "--to", str(place)).stdout == f"{place}\n"
+
+    assert (place / "models" / "a").read_text() == "weights"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
+    assert cli("job", "download", "monday", "--to", str(place)).exit_code == 2
+    told = cli.json("job", "download", "monday", "--zip", "--archive", "--to", str(tmp_path / "job.zip"))
+    assert list(told["files"]) == ["job.zip"]
+
+
+def test_a_result_that_tries_to_escape_is_refused_and_leaves_nothing(cli: Cli, store: JobStore, tmp_path: Path) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.put_result("monday", packed(**{"..__evil": "x"}))
+
+    refused = cli("job", "download", "monday", "--to", str(tmp_path / "in" / "result"))
+
+    assert refused.exit_code == 2
+    assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
+
+
+def test_tables_and_pictures_fit_eighty_columns(cli: Cli, store: JobStore) -> None:
+    long = "a-name-that-is-rather-long-for-a-job-of-which-there-are-many"
+    store.submit({"name": long}, packed(a="b"), long)
+    advanced(store, long)
+    store.set_site(long, "hospital-with-a-long-name", "stopped", exit_code=101, reason="word " * 40)
+    for command in (["job", "list"], ["job", "show", long]):
+        assert max(map(len, cli(*command).stdout.splitlines()[1:])) <= 80
+
+
+def test_the_shell_completes_ids_of_jobs(cli: Cli, store: JobStore) -> None:
+    import click
+    from redflare_workers.cli.stored_jobs import complete_job
+
+    for name in ("monday", "tuesday"):
+        store.submit({"name": name}, packed(a=name), name)
+    context: Any = click.Context(click.Command("show"), obj=cli.connect)
+
+    assert list(complete_job(context, "mo")) == [("monday", "monday SUBMITTED")]

@@ -1,0 +1,395 @@
+"""A site's part in a job, on a server inside this process: executors, filters, ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.request import LATER, HandlerResult, Request
+from redflare_broker.errors import BlobMissing
+from redflare_broker.transport.server import Server
+from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
+from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable, make_reply
+from redflare_workers.apis.signal import Signal
+from redflare_workers.client.job.client_job import ClientJob
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.protocol.job_messages import BLOB_MISSING, CHANNEL, GET_TASK, SUBMIT, TOLD_ENDED
+from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, FENCED, STOPPED
+
+from tests.support.job.runs import Doing, JobRuns, Running, Script, echo, task, until_aborted
+from tests.support.waiting import wait_until
+
+BIG = 300_000
+
+
+def model(size: int = 3, **meta: Any) -> Shareable:
+    return DXO(DataKind.WEIGHTS, {"w": np.ones(size, np.float32)}, meta).to_shareable()
+
+
+def one_task(job: JobRuns, data: Shareable | None = None) -> list[Shareable]:
+    """A server with one task for site a; its results."""
+    results: list[Shareable] = []
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        one = task(data or model())
+        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        results.extend(each.result for each in one.client_tasks if each.result is not None)
+
+    job.serve(flow)
+    return results
+
+
+def fails(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+    raise RuntimeError("no GPU")
+
+
+# -- what executors do wrong -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("work", "rc"),
+    [
+        (fails, "EXECUTION_EXCEPTION"),
+        (lambda *args: None, "EMPTY_RESULT"),
+        (lambda *args: {"w": 1}, "EXECUTION_RESULT_ERROR"),
+        (lambda *args: make_reply("TASK_ABORTED"), "TASK_ABORTED"),
+        (lambda *args: Shareable({"x": object()}), "EXECUTION_RESULT_ERROR"),
+        (lambda *args: DXO(DataKind.WEIGHTS, {"w": np.array([object()])}).to_shareable(), "EXECUTION_RESULT_ERROR"),
+    ],
+    ids=["raises", "nothing", "no Shareable", "a return code", "cannot be sent", "objects in an array"],
+)
+def test_what_an_executor_does_wrong_reaches_the_controller_as_a_return_code(job: JobRuns, work: Any, rc: str) -> None:
+    results = one_task(job)
+    job.join("a", work)
+    assert job.outcome().status == COMPLETED
+    assert [result.get_return_code() for result in results] == [rc]
+    assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED]
+
+
+def test_a_task_that_no_executor_is_named_for_is_unknown(job: JobRuns) -> None:
+    results = one_task(job)
+    job.join("a", {"validate": Doing(echo)})
+    assert job.outcome().status == COMPLETED
+    assert [result.get_return_code() for result in results] == ["TASK_UNKNOWN"]
+
+
+class Times(Filter):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        dxo = from_shareable(shareable)
+        dxo.data = {key: value * self.factor for key, value in dxo.data.items()}
+        return dxo.update_shareable(shareable)
+
+
+class Broken(Filter):
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Any:
+        raise RuntimeError("no noise left")
+
+
+class Silent(Filter):
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Any:
+        return None
+
+
+def test_filters_see_tasks_and_results_in_order(job: JobRuns) -> None:
+    results = one_task(job)
+    job.join("a", echo, task_filters=[Times(2), Times(3)], result_filters=[Times(5)])
+    assert job.outcome().status == COMPLETED
+    assert from_shareable(results[0]).data["w"][0] == 30
+
+
+@pytest.mark.parametrize("bad", [Broken, Silent])
+@pytest.mark.parametrize("where", ["task_filters", "result_filters"])
+def test_a_filter_that_fails_lets_nothing_through(job: JobRuns, where: str, bad: type[Filter]) -> None:
+    results = one_task(job)
+    executor = Doing(echo)
+    job.join("a", executor, **{where: [bad()]})
+    assert job.outcome().status == COMPLETED
+    rc = {"task_filters": "TASK_DATA_FILTER_ERROR", "result_filters": "TASK_RESULT_FILTER_ERROR"}[where]
+    assert [(result.get_return_code(), "DXO" in result) for result in results] == [(rc, False)]
+    assert len(executor.done) == (where == "result_filters")
+
+
+class PassesOn(Executor):
+    """Looks at nothing, like an IPCExchanger."""
+
+    accepts_sealed = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        self.seen.append(from_shareable(shareable).data)
+        return Shareable()
+
+
+@pytest.mark.parametrize("odd", [False, True], ids=["plain meta", "arrays in the meta"])
+def test_an_executor_that_passes_data_on_always_gets_a_dxo(job: JobRuns, odd: bool) -> None:
+    one_task(job, model(BIG, extra=np.ones(3)) if odd else model(BIG, accuracy=np.float32(0.5)))
+    executor = PassesOn()
+    job.join("a", executor)
+    assert job.outcome().status == COMPLETED
+    [seen] = executor.seen
+    assert isinstance(seen, dict) is odd
+
+
+def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    results = one_task(job, model(BIG))
+    server = job.servers[0][0]
+    lost = threading.Event()
+
+    class Forgetful(Executor):
+        accepts_sealed = True
+
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            sealed: Any = from_shareable(shareable).data
+            if not lost.is_set():
+                redis.delete(*redis.scan_iter(f"{sealed.blob.prefix}*"))
+                lost.set()
+            ledgers = server._ledgers
+            assert ledgers is not None
+            try:
+                sealed.open(ledgers._payloads._server)
+            except BlobMissing:
+                return make_reply(BLOB_MISSING)
+            return Shareable()
+
+    job.join("a", Forgetful())
+    assert job.outcome().status == COMPLETED
+    assert [result.get_return_code() for result in results] == ["OK"]
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def test_stop_ends_a_task_in_hand_and_events_tell_of_the_end(job: JobRuns) -> None:
+    events: list[str] = []
+
+    class Watch(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            if event_type in (EventType.START_RUN, EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
+                events.append(event_type)
+
+    one_task(job)
+    executor = Doing(until_aborted)
+    site = job.join("a", executor, components={"watch": Watch()})
+    wait_until(lambda: executor.done)
+    site.stop("going home")
+    [outcome] = job.site_outcomes()
+    assert (outcome.status, outcome.reason) == (STOPPED, "going home")
+    assert events == [EventType.START_RUN, EventType.ABOUT_TO_END_RUN, EventType.END_RUN]
+
+
+def test_stop_ends_a_site_that_waits_for_its_server(job: JobRuns) -> None:
+    site = job.join("a")
+    wait_until(lambda: site._host._cell is not None and len(site._host._cell._questions))
+    site.stop()
+    assert job.site_outcomes()[0].status == STOPPED
+
+
+def test_stop_and_abort_end_a_wait_for_a_redis_that_is_not_there() -> None:
+    with JobRuns(url="redis://127.0.0.1:1") as runs:
+        site = runs.join("a")
+        server = runs.serve(lambda *args: None)
+        wait_until(lambda: site._host._cell is not None and server._starting is not None)
+        started = time.monotonic()
+        site.stop()
+        server.abort("never mind")
+        assert runs.site_outcomes()[0].status == STOPPED
+        assert runs.outcome().reason == "never mind"
+        assert time.monotonic() - started < 5
+
+
+def test_a_panic_at_a_site_ends_its_part_and_not_the_job(job: JobRuns) -> None:
+    class Nervous(Executor):
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            self.system_panic("my disk is full", fl_ctx)
+            return Shareable()
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        me.broadcast(task(name="first"), fl_ctx, targets=["a"])
+        me.send_and_wait(task(name="second"), fl_ctx, targets=["b"], abort_signal=abort)
+
+    job.serve(flow, job_meta={"min_clients": 1})
+    job.join("a", Nervous())
+    outcome = job.sites[0][1].outcome()
+    assert (outcome.status, outcome.reason) == (FAILED, "my disk is full")
+    job.join("b")
+    assert job.outcome().status == COMPLETED
+
+
+def test_a_newer_process_of_a_site_takes_over_its_task_and_the_older_ends(job: JobRuns) -> None:
+    answered: list[str] = []
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        one = task(model(BIG))
+        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        answered.extend(each.id for each in one.client_tasks if each.result is not None)
+        wait_until(lambda: not job.sites[0][1].running)
+
+    older, newer = Doing(until_aborted), Doing(echo)
+    job.serve(flow)
+    job.join("a", older)
+    wait_until(lambda: older.done)
+    job.join("a", newer)
+    assert job.outcome().status == COMPLETED
+    assert [outcome.status for outcome in job.site_outcomes()] == [FENCED, COMPLETED]
+    assert older.done == newer.done == answered
+
+
+def test_sites_that_share_a_host_each_do_their_own_tasks(job: JobRuns) -> None:
+    got: list[str] = []
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        one = task(model(BIG))
+        me.broadcast_and_wait(one, fl_ctx, targets=names, abort_signal=abort)
+        got.extend(each.client.name for each in one.client_tasks)
+
+    names = [f"site-{number}" for number in range(20)]
+    job.serve(flow)
+    with CellHost("many", "job", client=job.place["client"], settings=job.settings) as host:
+        sites = [ClientJob(name, Doing(echo), host=host) for name in names]
+        running = [Running(site.site_name, site.run) for site in sites]
+        assert job.outcome().status == COMPLETED
+        assert [each.outcome().status for each in running] == [COMPLETED] * 20
+    assert sorted(got) == sorted(names)
+
+
+# -- servers that misbehave --------------------------------------------------------------------------------------------
+
+
+class OddServer:
+    """A cell in the place of a server; answers each request with the next of ``answers``."""
+
+    def __init__(self, job: JobRuns, answers: list[Any]) -> None:
+        self.asked: list[str] = []
+        self._answers = answers
+        self._server = Server.connect("redis://fake", client=job.place["client"])
+        self.cell = Cell(self._server, "server.job", job.settings)
+        for topic in (GET_TASK, SUBMIT):
+            self.cell.register_request_cb(CHANNEL, topic, self._answer)
+
+    def _answer(self, request: Request) -> HandlerResult:
+        self.asked.append(request.topic)
+        if not self._answers:
+            return LATER
+        said = self._answers.pop(0)
+        answer: HandlerResult = said(request) if callable(said) else said
+        return answer
+
+    def __enter__(self) -> OddServer:
+        self.cell.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cell.stop()
+        self._server.close()
+
+
+TASK = ("OK", {"task_name": "train", "task_id": "t1", "message": {"headers": {}}}, {"x": 1})
+ENDED = (TOLD_ENDED, {"reason": COMPLETED}, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("OK", {}, None),
+        ("OK", {"task_name": "train"}, None),
+        ("OK", {"task_name": "train", "task_id": "x", "message": 5}, None),
+        ("OK", {"task_name": "train", "task_id": "x", "message": {"headers": 3}}, None),
+        ("OK", {"task_name": "train", "task_id": "x", "message": {"kind": 3}}, None),
+    ],
+    ids=repr,
+)
+def test_a_reply_that_is_no_task_ends_the_site_with_a_reason(job: JobRuns, answer: Any) -> None:
+    with OddServer(job, [answer]):
+        job.join("a")
+        [outcome] = job.site_outcomes()
+    assert outcome.status == FAILED
+    assert "is no task" in outcome.reason
+
+
+def test_a_site_does_not_hammer_a_server_that_fails_again_and_again(job: JobRuns) -> None:
+    def broken(request: Request) -> HandlerResult:
+        raise RuntimeError("out of order")
+
+    with OddServer(job, [broken] * 4 + [ENDED]) as server:
+        started = time.monotonic()
+        job.join("a")
+        assert job.site_outcomes()[0].status == COMPLETED
+        assert time.monotonic() - started > 0.05 * 0.5 * (1 + 2 + 4 + 8)
+    assert server.asked == [GET_TASK] * 5
+
+
+@pytest.mark.parametrize("rc", ["EXECUTION_EXCEPTION", "BAD_REQUEST_DATA"])
+def test_a_result_that_the_server_cannot_handle_is_not_brought_again(job: JobRuns, rc: str) -> None:
+    with OddServer(job, [TASK, (rc, {"reason": "no"}, None), ENDED]) as server:
+        job.join("a")
+        assert job.site_outcomes()[0].status == COMPLETED
+    assert server.asked == [GET_TASK, SUBMIT, GET_TASK]
+
+
+def test_a_result_whose_handler_failed_is_brought_again(job: JobRuns) -> None:
+    def broken(request: Request) -> HandlerResult:
+        raise RuntimeError("out of order")
+
+    with OddServer(job, [TASK, broken, ("OK", {"verdict": "ACCEPT"}, None), ENDED]) as server:
+        job.join("a")
+        assert job.site_outcomes()[0].status == COMPLETED
+    assert server.asked == [GET_TASK, SUBMIT, SUBMIT, GET_TASK]
+
+
+def test_a_result_whose_payload_is_gone_at_the_server_is_worked_out_again(job: JobRuns) -> None:
+    executor = Doing(echo)
+    answers = [TASK, (BLOB_MISSING, {"reason": "gone"}, None), TASK, ("OK", {"verdict": "ACCEPT"}, None), ENDED]
+    with OddServer(job, answers) as server:
+        job.join("a", executor)
+        assert job.site_outcomes()[0].status == COMPLETED
+    assert server.asked == [GET_TASK, SUBMIT, GET_TASK, SUBMIT, GET_TASK]
+    assert executor.done == ["t1", "t1"]
+
+
+def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(job: JobRuns) -> None:
+    aborted = threading.Event()
+
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        if abort.triggered:
+            aborted.set()
+        return data
+
+    with OddServer(job, []) as server:
+        site = job.join("a", work)
+        wait_until(lambda: server.asked)
+        server.cell.fire_and_forget(CHANNEL, "task_ended", "a.job", {"clients": ["a"], "task_ids": ["t0", "t1"]})
+        wait_until(lambda: "t1" in site._ended_early)
+        server._answers.extend([TASK, ENDED])
+        for request in list(server.cell._handlers._in_hand.values()):
+            request.reply(*server._answers.pop(0))
+        assert job.site_outcomes()[0].status == COMPLETED
+    assert aborted.is_set()
+    assert server.asked == [GET_TASK, GET_TASK]
+
+
+@pytest.mark.parametrize("meta", [{}, {"clients": 7}, {"clients": ["a"], "task_ids": 7}, {"clients": ["a"]}], ids=repr)
+def test_an_event_that_makes_no_sense_changes_nothing(job: JobRuns, meta: dict[str, Any]) -> None:
+    with OddServer(job, []) as server:
+        job.join("a")
+        wait_until(lambda: server.asked)
+        server.cell.fire_and_forget(CHANNEL, "task_ended", "a.job", meta)
+        server.cell.fire_and_forget(CHANNEL, "what_is_this", "a.job", meta)
+        server.cell.fire_and_forget(CHANNEL, "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
+        assert job.site_outcomes()[0].status == COMPLETED

@@ -1,0 +1,123 @@
+"""How a site carries out one task: which executor, what the context says, unsafe jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redflare_workers.apis import (
+    EventType,
+    Executor,
+    Filter,
+    FLComponent,
+    FLContext,
+    FLContextKey,
+    Shareable,
+    Signal,
+    UnsafeJobError,
+    make_reply,
+)
+from redflare_workers.client.job.task_runner import TaskRunner
+from redflare_workers.engine.run_engine import RunEngine
+
+
+class Named(Executor):
+    def __init__(self, name: str = "") -> None:
+        super().__init__()
+        self.called = name
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        return Shareable({"by": self.called})
+
+
+class Unsafe(Executor, Filter):
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        raise UnsafeJobError("it reads the disk")
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        raise UnsafeJobError("it reads the disk")
+
+
+class Marks(Filter):
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        return Shareable({"marked": True})
+
+
+class Notes(FLComponent):
+    """Lists what of the context a component sees with each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str, str]] = []
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if "log" not in event_type:
+            keys = (FLContextKey.TASK_DATA, FLContextKey.TASK_RESULT)
+            self.seen.append((event_type, *(_looks(fl_ctx.get_prop(key)) for key in keys)))  # type: ignore[arg-type]
+
+
+def _looks(value: Any) -> str:
+    return "" if value is None else ",".join(sorted(key for key in value if key != "__headers__")) or "empty"
+
+
+def run(
+    executors: dict[str, Executor], name: str = "train", task_filters: Any = (), result_filters: Any = (), **parts: Any
+) -> tuple[Shareable, FLContext]:
+    engine = RunEngine("site-1", "job-1", {}, "CJ", parts)
+    fl_ctx = engine.new_context()
+    runner = TaskRunner(executors, task_filters, result_filters)
+    return runner.run(name, "id-1", Shareable({"model": 1}), fl_ctx, Signal()), fl_ctx
+
+
+@pytest.mark.parametrize(
+    ("task_name", "by"),
+    [("train", "exact"), ("train_2", "pattern"), ("submit_model", "other pattern"), ("validate", "any")],
+)
+def test_an_executor_is_found_by_name_then_by_pattern(task_name: str, by: str) -> None:
+    executors: dict[str, Executor] = {
+        "*": Named("any"),
+        "train*": Named("pattern"),
+        "train": Named("exact"),
+        "submit_?odel": Named("other pattern"),
+    }
+    assert run(executors, task_name)[0]["by"] == by
+
+
+def test_without_a_fitting_pattern_a_task_is_unknown() -> None:
+    assert run({"train*": Named()}, "validate")[0].get_return_code() == "TASK_UNKNOWN"
+
+
+def test_the_context_shows_data_and_result_as_they_become() -> None:
+    notes = Notes()
+    run({"*": Named()}, task_filters=[Marks()], result_filters=[Marks()], notes=notes)
+    assert notes.seen == [
+        (EventType.BEFORE_TASK_DATA_FILTER, "model", ""),
+        (EventType.AFTER_TASK_DATA_FILTER, "marked", ""),
+        (EventType.BEFORE_TASK_EXECUTION, "marked", ""),
+        (EventType.AFTER_TASK_EXECUTION, "", "by"),
+        (EventType.BEFORE_TASK_RESULT_FILTER, "", "by"),
+        (EventType.AFTER_TASK_RESULT_FILTER, "", "marked"),
+    ]
+
+
+def test_a_result_says_what_it_is_for() -> None:
+    result, _ = run({"*": Named()}, result_filters=[Marks()])
+    assert (result.get_header("__task_name__"), result.get_header("__task_id__")) == ("train", "id-1")
+
+
+@pytest.mark.parametrize("where", ["executor", "task_filters", "result_filters"])
+def test_whoever_says_that_a_job_is_unsafe_is_believed_from_then_on(where: str) -> None:
+    executor = Unsafe() if where == "executor" else Named()
+    filters: dict[str, Any] = {} if where == "executor" else {where: [Unsafe()]}
+    result, fl_ctx = run({"*": executor}, **filters)
+    assert result.get_return_code() == "UNSAFE_JOB"
+    assert fl_ctx.is_job_unsafe()
+    assert executor.unsafe
+
+
+def test_an_executor_can_say_what_went_wrong() -> None:
+    class Gives(Named):
+        def execute(self, *args: Any) -> Shareable:
+            return make_reply("SERVICE_UNAVAILABLE")
+
+    assert run({"*": Gives()})[0].get_return_code() == "SERVICE_UNAVAILABLE"

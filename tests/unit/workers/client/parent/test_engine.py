@@ -1,0 +1,277 @@
+"""``ClientEngine`` without processes of jobs: arguments, components, messages, and what it says of unknown jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redflare_broker.cell.cell import Cell
+from redflare_broker.errors import ConfigError
+from redflare_workers.apis import FLContext, Shareable
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey, ReturnCode
+from redflare_workers.apis.shareable import make_reply
+from redflare_workers.apis.streaming import ConsumerFactory, ObjectConsumer, ObjectProducer, StreamContext
+from redflare_workers.client.parent.client_engine import ClientEngine, ClientRunInfo
+from redflare_workers.protocol.parent_messages import (
+    ABORT,
+    ABORT_TASK,
+    DELETE_RUN,
+    DEPLOY,
+    RUN_INFO,
+    SITE,
+    START,
+    TO_JOB,
+)
+from redflare_workers.protocol.site_job_status import ClientStatus, get_status_message
+from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.workspace.site_settings import Site, SiteArgs
+
+from tests.support.cell.cells import Cells, cells_on_fakeredis
+from tests.support.cell.messengers import Peer, Peers
+from tests.support.federation.client_parents import JOB, META, SITE_1, Told
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> ClientEngine:
+    return ClientEngine(Site(name=SITE_1), SiteArgs(workspace=tmp_path), 0)
+
+
+@pytest.fixture
+def cells() -> Iterator[Cells]:
+    with cells_on_fakeredis() as made:
+        yield made
+
+
+@pytest.fixture
+def served(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
+    """An engine with a cell that runs."""
+    cell = Cell(cells.server, SITE_1, cells.settings)
+    cells._made.append(cell)
+    engine.initialize_comm(cell, reporter=Told())
+    cell.start()
+    yield engine
+    engine.close()
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_must_be_a_worker(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ValueError, match="workers must be >= 1"):
+        ClientEngine(Site(name=SITE_1), SiteArgs(workspace=tmp_path), 0, workers)
+
+
+@pytest.mark.parametrize("workers", ["5", True, 2.0])
+def test_workers_must_be_a_number(tmp_path: Path, workers: Any) -> None:
+    with pytest.raises(TypeError, match="workers must be an int"):
+        ClientEngine(Site(name=SITE_1), SiteArgs(workspace=tmp_path), 0, workers)
+
+
+def test_a_client_and_args_as_others_make_them_will_do(tmp_path: Path) -> None:
+    engine = ClientEngine(SimpleNamespace(client_name="site-9"), SimpleNamespace(workspace=str(tmp_path)), 0)
+    assert (engine.get_client_name(), engine.workers, engine.get_cell()) == ("site-9", 5, None)
+
+
+def test_a_name_that_is_no_segment_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"site\.1"):
+        Site(name="site.1")
+
+
+# -- components --------------------------------------------------------------------------------------------------------
+
+
+class Hearing(FLComponent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        self.heard.append(event_type)
+
+
+def test_components_are_added_once_found_and_hear_events(engine: ClientEngine) -> None:
+    component = Hearing()
+    engine.add_component("one", component)
+    assert engine.get_component("one") is component
+    assert engine.get_component("absent") is None
+    with engine.new_context() as fl_ctx:
+        engine.fire_event("_my_event", fl_ctx)
+    assert component.heard == ["_my_event"]
+    with pytest.raises(TypeError, match="component_id must be a str"):
+        engine.add_component(1, component)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'one' already"):
+        engine.add_component("one", Hearing())
+
+
+def test_a_context_tells_where_it_is(engine: ClientEngine, tmp_path: Path) -> None:
+    with engine.new_context() as fl_ctx:
+        assert fl_ctx.get_engine() is engine
+        assert fl_ctx.get_identity_name() == SITE_1
+        assert fl_ctx.get_prop(ReservedKey.PROCESS_TYPE) == ProcessType.CLIENT_PARENT
+        assert fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT) == str(tmp_path)
+
+
+def test_another_deployer_may_be_put_in(engine: ClientEngine) -> None:
+    class Other:
+        def deploy(self, *args: Any) -> str:
+            return f"not today, {args[1]}"
+
+    engine.add_component("app_deployer", Other())
+    assert engine.deploy_app("app", JOB, META, SITE_1, b"") == f"ERROR: not today, {JOB}"
+
+
+# -- jobs that are not there -------------------------------------------------------------------------------------------
+
+
+def test_what_is_said_of_a_job_that_is_not_there(engine: ClientEngine) -> None:
+    assert engine.start_app(JOB, META) == ("ERROR: Client app does not exist. Please deploy it before starting client.")
+    assert engine.abort_app(JOB) == "Client app has not started."
+    assert engine.abort(JOB).how == "not running"
+    assert engine.abort_task(JOB) == "Client app has not started."
+    assert engine.get_current_run_info(JOB) == ClientRunInfo(job_id=JOB)
+    assert engine.get_all_job_ids() == []
+    engine.notify_job_status(JOB, ClientStatus.STARTED)
+    assert engine.send_to_job(JOB, "c", "t", {}, 1.0).rc == "COMM_ERROR"
+
+
+def test_what_a_job_was_given_is_given_back_when_it_does_not_start(engine: ClientEngine) -> None:
+    freed: list[Any] = []
+    manager = SimpleNamespace(free_resources=lambda resources, token, fl_ctx: freed.append((resources, token)))
+    engine.start_app(JOB, META, {"gpus": 1}, "token", manager)
+    assert freed == [({"gpus": 1}, "token")]
+
+
+def test_statuses_have_the_words_and_numbers_that_users_know() -> None:
+    words = ["not started", "starting", "started", "stopped", "exception"]
+    assert [get_status_message(number) for number in range(6)] == [*words, None]
+
+
+def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngine, cells: Cells) -> None:
+    asker = cells.make("asker")
+
+    def ask(topic: str, **meta: Any) -> tuple[str, str]:
+        reply = asker.send_request(SITE, topic, SITE_1, meta, b"no zip", timeout=10)
+        return reply.rc, reply.error or str(reply.meta.get("message") or reply.meta)
+
+    assert ask(START, job=JOB)[0] == "ERROR"
+    assert ask(ABORT, job=JOB) == ("OK", "Client app has not started.")
+    assert ask(ABORT_TASK, job=JOB) == ("OK", "Client app has not started.")
+    assert ask(DELETE_RUN, job=JOB)[0] == "OK"
+    assert ask(RUN_INFO) == ("OK", "{'jobs': {}}")
+    assert ask(RUN_INFO, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
+    rc, error = ask(DEPLOY, job=JOB, app="app", meta=META)
+    assert (rc, "no archive" in error) == ("ERROR", True)
+
+
+@pytest.mark.parametrize(
+    ("topic", "meta"),
+    [
+        (START, {}),
+        (START, {"job": 1}),
+        (ABORT, {}),
+        (ABORT, {"job": "../up"}),
+        (DEPLOY, {"job": JOB}),
+        (TO_JOB, {"job": JOB, "channel": "c"}),
+        (TO_JOB, {"job": JOB, "channel": "c", "topic": "t", "timeout": "soon"}),
+        (TO_JOB, {"job": JOB, "channel": "c", "topic": "t", "meta": []}),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(
+    served: ClientEngine, cells: Cells, topic: str, meta: dict[str, Any]
+) -> None:
+    reply = cells.make("asker").send_request(SITE, topic, SITE_1, meta, timeout=10)
+    assert reply.rc == "BAD_REQUEST_DATA"
+
+
+def test_a_report_survives_the_way() -> None:
+    report = SiteReport(site=SITE_1, job=JOB, run="r", status="stopped", exit_code=0, how="killed", at=1.0)
+    assert SiteReport.from_meta({**report.to_meta(), "of a later version": 1}) == report
+    assert report.final
+    for bad in ({}, {**report.to_meta(), "site": 1}, {**report.to_meta(), "exit_code": "0"}):
+        with pytest.raises(TypeError):
+            SiteReport.from_meta(bad)
+
+
+# -- messages and streams ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(cells: Cells) -> Iterator[Peer]:
+    """The server's parent process, as far as messages go."""
+    peers = Peers(cells.server, cells.settings)
+    peers.places["server"] = "server"
+    cell = Cell(cells.server, "server", cells.settings)
+    peer = Peer("server", peers, cell)
+    yield peer
+    peer.close()
+
+
+def test_aux_messages_go_to_the_server(served: ClientEngine, server: Peer) -> None:
+    def answer(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        peer = fl_ctx.get_peer_context()
+        assert peer is not None
+        return make_reply(ReturnCode.OK, {"from": peer.get_identity_name(), "asked": request["n"]})
+
+    server.register_aux_message_handler("count", answer)
+    with served.new_context() as fl_ctx:
+        reply = served.send_aux_request("count", Shareable({"n": 3}), 10.0, fl_ctx)
+        assert (reply.get_header("from"), reply.get_header("asked")) == (SITE_1, 3)
+        assert served.send_aux_request("count", Shareable({"n": 3}), 0, fl_ctx) == Shareable()
+        assert served.fire_and_forget_aux_request("count", Shareable({"n": 3}), fl_ctx) == Shareable()
+        assert served.send_aux_request("other", Shareable(), 10.0, fl_ctx).get_return_code() == "TOPIC_UNKNOWN"
+
+
+def test_the_server_sends_aux_messages_to_a_client_parent(served: ClientEngine, server: Peer) -> None:
+    served.register_aux_message_handler("hello", lambda topic, request, fl_ctx: make_reply(ReturnCode.OK))
+    server._peers.places[SITE_1] = SITE_1
+    with server.new_context() as fl_ctx:
+        replies = server.send_aux_request([SITE_1], "hello", Shareable(), 10.0, fl_ctx)
+    assert replies[SITE_1].get_return_code() == ReturnCode.OK
+    with pytest.raises(ValueError, match="already"):
+        served.register_aux_message_handler("hello", lambda **kwargs: Shareable())
+
+
+class Counting(ObjectProducer):
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def produce(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> tuple[Shareable | None, float]:
+        self.left -= 1
+        return (Shareable({"left": self.left}), 10.0) if self.left >= 0 else (None, 10.0)
+
+    def process_replies(self, replies: dict[str, Shareable], stream_ctx: StreamContext, fl_ctx: FLContext) -> Any:
+        return None
+
+
+class Taking(ConsumerFactory, ObjectConsumer):
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def get_consumer(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> ObjectConsumer:
+        return self
+
+    def return_consumer(self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
+        pass
+
+    def consume(
+        self, shareable: Shareable, stream_ctx: StreamContext, fl_ctx: FLContext
+    ) -> tuple[bool, Shareable | None]:
+        self.taken.append(shareable["left"])
+        return True, make_reply(ReturnCode.OK)
+
+    def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
+        pass
+
+
+def test_streams_go_to_the_server_whatever_the_targets_are(served: ClientEngine, server: Peer) -> None:
+    taking = Taking()
+    server.register_stream_processing("files", "*", taking)
+    with served.new_context() as fl_ctx:
+        rc, _ = served.stream_objects("files", "one", {}, ["site-2"], Counting(3), fl_ctx)
+    assert (rc, taking.taken) == (ReturnCode.OK, [2, 1, 0])
+    served.register_stream_processing("files", "*", Taking())

@@ -1,0 +1,98 @@
+"""One run of a job at a site, with processes that are not those of jobs: what becomes of it is never left open."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from redflare_workers.client.parent.client_engine import ClientEngine
+from redflare_workers.client.parent.site_run import RunRecord, SiteRun
+from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.workspace.run_folder import APP_FILE, ARGS_FILE, OUTCOME_FILE, RunFolder
+from redflare_workers.workspace.site_settings import Site, SiteArgs, SiteSettings
+
+from tests.support.federation.client_parents import JOB, META, SITE_1, app_of
+from tests.support.waiting import wait_until
+
+
+class Around:
+    """What is around a run: its process is a program."""
+
+    def __init__(self, program: str) -> None:
+        self.settings = SiteSettings(abort_grace=0.1, stop_grace=5.0)
+        self.ended: list[RunRecord] = []
+        self.telling, self.told = threading.Event(), threading.Event()
+        self._program = program
+
+    def command(self, record: RunRecord) -> list[str]:
+        return [sys.executable, "-c", self._program]
+
+    def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
+        pass
+
+    def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
+        pass
+
+    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+        self.telling.set()
+        assert self.told.wait(20)
+        return {}
+
+    def on_change(self, record: RunRecord) -> None:
+        pass
+
+    def on_end(self, record: RunRecord) -> None:
+        self.ended.append(record)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    made = RunFolder(tmp_path, JOB)
+    made.path.mkdir()
+    (made.path / APP_FILE).write_text("app")
+    yield made
+    wait_until(lambda: not [each for each in threading.enumerate() if JOB in each.name])
+
+
+def test_a_process_that_ends_without_a_word_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
+    around = Around("pass")
+    SiteRun(folder, around).launch()
+    wait_until(lambda: around.ended)
+    record = around.ended[0]
+    assert record.status is ClientStatus.EXCEPTION
+    assert record.exit_code == 0
+    assert "has not said" in record.reason
+
+
+def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) -> None:
+    around = Around("import time; time.sleep(600)")
+    run = SiteRun(folder, around)
+    run.launch()
+    proof = run.abort("enough")
+    assert around.telling.wait(20)
+
+    def others_ask() -> None:
+        run.on_status(ClientStatus.STARTED)
+        run.release()
+
+    others = threading.Thread(target=others_ask, daemon=True)
+    others.start()
+    others.join(5)
+    assert not others.is_alive()
+    around.told.set()
+    assert proof.result(20).how == "terminated"
+
+
+@pytest.mark.parametrize("name", [ARGS_FILE, OUTCOME_FILE])
+def test_a_start_that_fails_for_the_file_system_leaves_nothing_that_seems_to_run(tmp_path: Path, name: str) -> None:
+    engine = ClientEngine(Site(name=SITE_1, settings=SiteSettings(allow_custom=True)), SiteArgs(workspace=tmp_path))
+    assert engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding")) == ""
+    (tmp_path / JOB / name / "in the way").mkdir(parents=True)
+    assert engine.start_app(JOB, META).startswith("ERROR: ")
+    assert engine.get_all_job_ids() == []
+    assert engine.abort(JOB).how == "not running"
+    assert engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding")) == ""
+    engine.close()

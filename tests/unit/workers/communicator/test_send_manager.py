@@ -1,0 +1,89 @@
+"""A task that is sent goes to one client: whoever asks first, or the first target whose turn has come."""
+
+from __future__ import annotations
+
+import pytest
+from redflare_workers.apis import SendOrder, TaskCompletionStatus
+from redflare_workers.communicator.send_manager import SendTaskManager
+from redflare_workers.communicator.task_manager import TaskCheckStatus
+
+from tests.support.communicator.manager_states import Sent, asking, standing
+
+ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
+
+
+@pytest.mark.parametrize(
+    ("order", "timeout", "name", "sent", "now", "status"),
+    [
+        pytest.param(ANY, 0, "c", [], 100, "SEND", id="ANY: whoever asks first gets it"),
+        pytest.param(ANY, 10, "c", [], 100, "SEND", id="ANY: an assignment timeout changes nothing"),
+        pytest.param(ANY, 0, "x", [], 100, "NO_BLOCK", id="ANY: a client that is no target does not"),
+        pytest.param(ANY, 0, "b", [Sent("a", 1)], 100, "NO_BLOCK", id="ANY: another one has it"),
+        pytest.param(ANY, 0, "b", [Sent("a", None)], 100, "NO_BLOCK", id="ANY: another one is about to get it"),
+        pytest.param(ANY, 0, "a", [Sent("a", 1, 2)], 100, "NO_BLOCK", id="ANY: the one that has answered"),
+        pytest.param(SEQUENTIAL, 0, "a", [], 100, "SEND", id="no timeout: the first target gets it"),
+        pytest.param(SEQUENTIAL, 0, "b", [], 1e9, "BLOCK", id="no timeout: all others wait for ever"),
+        pytest.param(SEQUENTIAL, None, "b", [], 1e9, "BLOCK", id="a timeout of None is none"),
+        pytest.param(SEQUENTIAL, -1, "b", [], 1e9, "BLOCK", id="a negative timeout is none"),
+        pytest.param(SEQUENTIAL, 10, "a", [], 100, "SEND", id="the first target gets it at once"),
+        pytest.param(SEQUENTIAL, 10, "b", [], 109.9, "BLOCK", id="the second waits for its turn"),
+        pytest.param(SEQUENTIAL, 10, "b", [], 110, "SEND", id="the second gets it one timeout after creation"),
+        pytest.param(SEQUENTIAL, 10, "c", [], 110, "BLOCK", id="the third still waits then"),
+        pytest.param(SEQUENTIAL, 10, "c", [], 120, "SEND", id="the third gets it one timeout later"),
+        pytest.param(SEQUENTIAL, 10, "a", [], 120, "SEND", id="the first may still come then"),
+        pytest.param(SEQUENTIAL, 10, "x", [], 1e9, "NO_BLOCK", id="a client that is no target never gets it"),
+        pytest.param(SEQUENTIAL, 10, "b", [Sent("a", 100)], 1e9, "NO_BLOCK", id="once sent no other gets it"),
+    ],
+)
+def test_who_gets_it(
+    order: SendOrder, timeout: int | None, name: str, sent: list[Sent], now: float, status: str
+) -> None:
+    task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
+    manager = SendTaskManager(task, order, timeout)
+    assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
+
+
+@pytest.mark.parametrize(
+    ("targets", "sent", "done"),
+    [
+        pytest.param(["a"], [], False, id="nobody has it"),
+        pytest.param([], [], False, id="nobody is there"),
+        pytest.param(None, [], False, id="nobody has joined"),
+        pytest.param(["a"], [Sent("a", 1)], False, id="one has it and has not answered"),
+        pytest.param(["a"], [Sent("a", 1, 2)], True, id="the one that has it has answered"),
+        pytest.param(["a", "b"], [Sent("b", 1, 2)], True, id="no other has to answer"),
+    ],
+)
+@pytest.mark.parametrize("order", SendOrder)
+def test_it_is_done_with_the_result(order: SendOrder, targets: list[str] | None, sent: list[Sent], done: bool) -> None:
+    task = standing(targets, *sent)
+    status = TaskCompletionStatus.OK if done else None
+    assert SendTaskManager(task, order, 10).check_task_exit(task, 1e9) == (done, status)
+
+
+@pytest.mark.parametrize(
+    ("order", "timeout", "sent", "now", "wake"),
+    [
+        pytest.param(SEQUENTIAL, 10, [], 100, 110, id="the second target's turn"),
+        pytest.param(SEQUENTIAL, 10, [], 110, 120, id="then the third's"),
+        pytest.param(SEQUENTIAL, 10, [], 119.9, 120, id="the third's is yet to come"),
+        pytest.param(SEQUENTIAL, 10, [], 120, None, id="all have had their turn"),
+        pytest.param(SEQUENTIAL, 0, [], 100, None, id="there are no turns without a timeout"),
+        pytest.param(SEQUENTIAL, 10, [Sent("a", 100)], 100, None, id="one has it"),
+        pytest.param(ANY, 10, [], 100, None, id="there are no turns in any order"),
+    ],
+)
+def test_when_time_alone_changes_something(
+    order: SendOrder, timeout: int, sent: list[Sent], now: float, wake: float | None
+) -> None:
+    task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
+    assert SendTaskManager(task, order, timeout).next_change(task, now) == wake
+
+
+def test_without_targets_whoever_joins_gets_it() -> None:
+    task = standing(None)
+    assert SendTaskManager(task, ANY, 0).check_task_send(asking(task, "late"), 1) is TaskCheckStatus.SEND
+
+
+def test_repr_names_order_and_timeout() -> None:
+    assert repr(SendTaskManager(standing([]), ANY, None)) == "SendTaskManager(any, assignment_timeout=0)"

@@ -1,0 +1,209 @@
+"""A job is checked as a whole: every mistake is told with file and key, all of them at once, and no code is run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from redflare_workers.jobs import ArchiveError, JobProblems, define_job, read_files, read_job
+
+from tests.support.job.files import CLIENT, FEDAVG, META, SERVER, files_of
+
+
+def problems_of(files: dict[str, bytes]) -> list[str]:
+    with pytest.raises(JobProblems) as caught:
+        define_job(files)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def on_disk(folder: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+def test_a_folder_its_zip_and_the_bytes_give_the_same_job(tmp_path: Path) -> None:
+    folder = on_disk(tmp_path / "means", files_of(custom={"net.py": "x = 1"}))
+    on_disk(folder / "app/custom/__pycache__", {"net.cpython-311.pyc": b"x"})
+    inside = shutil.make_archive(str(tmp_path / "inside"), "zip", folder)
+    around = shutil.make_archive(str(tmp_path / "around"), "zip", tmp_path, "means")
+    job = read_job(folder)
+    for source in (inside, Path(around), Path(around).read_bytes(), job.archive()):
+        assert read_job(source) == job
+        assert read_job(source).archive() == job.archive()
+    assert set(job.files) == {*files_of(), "app/custom/net.py"}
+
+
+def test_an_app_is_packed_by_itself() -> None:
+    job = define_job(files_of())
+    assert set(read_files(job.app_archive("app"))) == {
+        "config/config_fed_client.json",
+        "config/config_fed_server.json",
+    }
+    with pytest.raises(KeyError, match="no app 'other'"):
+        job.app_archive("other")
+
+
+def test_configs_may_be_yaml_or_toml() -> None:
+    files = files_of()
+    del files["meta.json"], files["app/config/config_fed_client.json"]
+    files["meta.toml"] = b'name = "means"\n[deploy_map]\napp = ["@ALL"]\n'
+    files["app/config/config_fed_client.yaml"] = (
+        b"format_version: 2\nexecutors:\n- tasks: ['*']\n  executor: {name: IPCExchanger}\n"
+    )
+    job = define_job(files)
+    assert job.apps["app"].client is not None
+    assert job.apps["app"].client.executors[0].tasks == ("*",)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    server = {
+        "format_version": 1,
+        "workflows": [
+            {"path": "redflare_workers.workflow.FedAg", "args": {}},
+            {
+                "path": "redflare_workers.workflow.FedAvg",
+                "args": {"initial_model": {}, "num_round": 3, "min_clients": 1},
+            },
+            {"path": "FedAvg"},
+            {"pth": "x.Y"},
+        ],
+        "componets": [],
+    }
+    client = {
+        "format_version": 2,
+        "executors": [
+            {"tasks": [], "executor": {"path": "redflare_workers.workflow.FedAvg", "args": FEDAVG["args"]}},
+            {"tasks": ["train"], "executor": {"path": "net.Trainer"}},
+            {"tasks": ["train"], "executor": {"path": "nets.Trainer"}},
+        ],
+        "components": [{"path": "net.Missing"}],
+        "task_result_filters": [{"tasks": ["train"], "direction": "in", "filters": [{"path": "broken.Filter"}]}],
+    }
+    custom = {"net.py": "class Trainer: ...\n", "broken.py": "class Filter\n", "json.py": ""}
+    found = problems_of(files_of({**META, "min_clients": 0}, server, client, custom))
+    server_file, client_file = "app/config/config_fed_server.json", "app/config/config_fed_client.json"
+    assert found == [
+        "meta.json: min_clients: must be a whole number from 1 to 1000000, but is 0",
+        f"{server_file}: format_version: must be 2, but is 1",
+        f"{server_file}: componets: is not known; did you mean 'components'?",
+        f"{server_file}: workflows[3].pth: is not known here; did you mean 'path'?",
+        f'{server_file}: workflows[3].path: is missing; say which class it is, like "redflare_workers.workflow.FedAvg"',
+        f'{client_file}: executors[0].tasks: must be a list of names of tasks, or ["*"] for all, but is []',
+        f"{client_file}: executors[2].tasks: 'train' has an executor already",
+        f"{client_file}: components[0].id: must be a text by which others know it, but is None",
+        f"{client_file}: task_result_filters[0].direction: is 'in', where nothing passes; here it is 'out'",
+        f"{server_file}: workflows[0]: module redflare_workers.workflow has no 'FedAg'; did you mean 'FedAvg'?",
+        f"{server_file}: workflows[1].args.num_round: is no argument of FedAvg, which takes 'evaluate', "
+        "'initial_model', 'metric', 'min_clients', 'num_rounds', 'resume', 'save_dir', 'smaller_is_better', "
+        "'task_name', 'timeout', 'wait_time_after_min_received'; did you mean 'num_rounds'?",
+        f"{server_file}: workflows[1].args: FedAvg needs 'num_rounds' too",
+        f"{server_file}: workflows[2]: path must be a module and a class with a dot between them, but is 'FedAvg'",
+        f"{client_file}: executors[0].executor: redflare_workers.workflow.FedAvg is no Executor; here must be one",
+        f"{client_file}: task_result_filters[0].filters[0].path: app/custom/broken.py, line 1: expected ':'",
+        "app/custom/json: has the name of a module that others need; rename it",
+    ]
+
+
+def test_the_error_is_a_list_that_can_be_read() -> None:
+    with pytest.raises(JobProblems) as caught:
+        define_job(files_of({**META, "name": "", "min_clients": 0}), "job means")
+    assert str(caught.value).splitlines() == [
+        "job means has 2 mistakes:",
+        "  meta.json: name: must be a text of 1 to 200 characters, but is ''",
+        "  meta.json: min_clients: must be a whole number from 1 to 1000000, but is 0",
+    ]
+    assert not caught.value.unsafe
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("meta.json", "meta.json: is missing"),
+        ("app/config/config_fed_server.json", "app/config/config_fed_server.json: is missing"),
+        ("app/config/config_fed_client.json", "app/config/config_fed_client.json: is missing"),
+    ],
+)
+def test_a_file_that_is_missing_is_told(missing: str, expected: str) -> None:
+    assert problems_of({path: data for path, data in files_of().items() if path != missing}) == [expected]
+
+
+def test_an_app_needs_only_the_config_of_its_side() -> None:
+    files = {
+        "meta.json": json.dumps({**META, "deploy_map": {"main": ["server"], "sites": ["@ALL"]}}).encode(),
+        "main/config/config_fed_server.json": json.dumps(SERVER).encode(),
+        "sites/config/config_fed_client.json": json.dumps(CLIENT).encode(),
+    }
+    job = define_job(files)
+    assert (job.apps["main"].client, job.apps["sites"].server) == (None, None)
+
+
+def test_an_app_without_a_folder_is_told_and_a_folder_without_an_app_is_a_warning() -> None:
+    files = files_of({**META, "deploy_map": {"ap": ["@ALL"]}})
+    assert problems_of(files) == ["ap: is in the deploy map, but there is no such folder"]
+    job = define_job({**files_of(), "data/x.csv": b"1"})
+    assert [str(warning) for warning in job.warnings] == ["data: is no app of the deploy map, and goes nowhere"]
+
+
+def test_a_link_in_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = on_disk(tmp_path / "means", files_of())
+    (folder / "app/custom").symlink_to("/etc")
+    with pytest.raises(JobProblems, match="app/custom: is neither a file nor a folder"):
+        read_job(folder)
+
+
+def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    folder = on_disk(tmp_path / "means", files_of())
+    with pytest.raises(ArchiveError, match="more than 2 files"):
+        read_job(folder, max_files=2)
+    with pytest.raises(ArchiveError, match="more than 100 bytes"):
+        read_job(folder, max_bytes=100)
+
+
+def test_a_path_that_is_nothing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_job(tmp_path / "nothing")
+
+
+def test_a_job_is_read_without_running_its_code() -> None:
+    custom = {"net.py": "raise SystemExit\nclass Trainer: ...\n"}
+    client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": "net.Trainer"}}]}
+    define_job(files_of(client=client, custom=custom))
+    assert "net" not in sys.modules
+
+
+def test_a_class_that_custom_code_lacks_is_told() -> None:
+    client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": "net.Trainr"}}]}
+    assert problems_of(files_of(client=client, custom={"net.py": "class Trainer: ..."})) == [
+        "app/config/config_fed_client.json: executors[0].executor.path: app/custom/net.py has no 'Trainr'; "
+        "did you mean 'Trainer'?"
+    ]
+
+
+def test_what_the_site_sets_is_no_argument_for_a_job() -> None:
+    exchanger = {"name": "IPCExchanger", "args": {"redis_url": "redis://elsewhere", "agent_id": "trainer"}}
+    client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": exchanger}]}
+    assert problems_of(files_of(client=client)) == [
+        "app/config/config_fed_client.json: executors[0].executor.args.redis_url: is set by the site, not by a job; "
+        "leave it out"
+    ]
+
+
+def test_ids_are_given_once_and_references_lead_to_what_stands_before() -> None:
+    store = {"path": "redflare_workers.workflow.ModelStore"}
+    server = {
+        **SERVER,
+        "workflows": [{**FEDAVG, "id": "a"}, {**FEDAVG, "id": "a"}],
+        "components": [
+            {**store, "id": "b", "args": {"folder": {"component_id": "c"}}},
+            {**store, "id": "c", "args": {"folder": {"component_id": "b"}}},
+        ],
+    }
+    assert problems_of(files_of(server=server)) == [
+        "app/config/config_fed_server.json: workflows[1].id: 'a' is that of workflows[0] already",
+        "app/config/config_fed_server.json: components[0].args.folder: there is no component 'c' before this one",
+    ]

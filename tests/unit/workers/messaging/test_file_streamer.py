@@ -1,0 +1,206 @@
+"""Files through a stream: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.streaming import ObjectProducer, StreamContext, StreamProgress
+from redflare_workers.messaging import FileStreamer
+
+from tests.support.cell.messengers import Peer, Peers, peers_on_fakeredis
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    with peers_on_fakeredis() as made:
+        yield made
+
+
+class Arrivals:
+    """Receives files in a folder."""
+
+    def __init__(self, peer: Peer, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.contexts: list[StreamContext] = []
+        self.chunks = 0
+        FileStreamer.register_stream_processing(
+            peer.new_context(), "c", "t", str(folder), self._done, self._chunk, tag="x"
+        )
+
+    def _done(self, stream_ctx: StreamContext, fl_ctx: FLContext, tag: str) -> str:
+        assert tag == "x"
+        self.contexts.append(stream_ctx)
+        return "stored"
+
+    def _chunk(self, told: Any, stream_ctx: StreamContext, fl_ctx: FLContext, tag: str) -> None:
+        self.chunks += 1
+
+    def wait(self) -> StreamContext:
+        wait_until(lambda: self.contexts)
+        return self.contexts[-1]
+
+
+def send(peer: Peer, path: Path, targets: list[str] | None = None, **more: Any) -> tuple[str, Any]:
+    return FileStreamer.stream_file("c", "t", {}, targets or ["server"], str(path), peer.new_context(), **more)
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000, 12345])
+def test_a_file_arrives_as_it_was(peers: Peers, tmp_path: Path, size: int) -> None:
+    arrivals, path = Arrivals(peers.make("server"), tmp_path / "in"), tmp_path / "model.bin"
+    path.write_bytes(os.urandom(size))
+    rc, result = send(peers.make("site"), path, chunk_size=100)
+    assert (rc, list(result)) == (ReturnCode.OK, ["server"])
+    context = arrivals.wait()
+    assert FileStreamer.get_rc(context) == ReturnCode.OK
+    assert FileStreamer.get_file_name(context) == "model.bin"
+    assert FileStreamer.get_file_size(context) == size
+    assert (FileStreamer.get_channel(context), FileStreamer.get_topic(context)) == ("c", "t")
+    assert Path(FileStreamer.get_file_location(context)).read_bytes() == path.read_bytes()
+    assert arrivals.chunks == size // 100 + 1
+    wait_until(lambda: not peers.blobs())
+
+
+def test_a_file_goes_to_many_and_progress_is_told(peers: Peers, tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    arrivals = [Arrivals(peers.make(name), tmp_path / name) for name in names]
+    path = tmp_path / "model.bin"
+    path.write_bytes(os.urandom(5000))
+    told: list[StreamProgress] = []
+    rc, result = send(peers.make("server"), path, names, chunk_size=1500, progress_cb=told.append)
+    assert (rc, list(result)) == (ReturnCode.OK, names)
+    assert [each.nbytes for each in told] == [1500, 3000, 4500, 5000]
+    for each in arrivals:
+        assert Path(FileStreamer.get_file_location(each.wait())).read_bytes() == path.read_bytes()
+
+
+def test_the_name_of_a_file_is_no_path_at_the_receiver(peers: Peers, tmp_path: Path) -> None:
+    arrivals = Arrivals(peers.make("server"), tmp_path / "in")
+    site = peers.make("site")
+    size = {"FileStreamer.file_size": 0, "Streamer.file_name": "../../evil", "FileStreamer.file_location": "/evil"}
+    site.stream_objects("c", "t", size, ["server"], Chunks([(b"", 0, True)]), site.new_context())
+    location = Path(FileStreamer.get_file_location(arrivals.wait()))
+    assert location.parent == arrivals.folder
+
+
+class Chunks(ObjectProducer):
+    """Makes chunks by hand."""
+
+    def __init__(self, chunks: list[tuple[Any, Any, Any]]) -> None:
+        self._chunks = iter(chunks)
+
+    def produce(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> tuple[Shareable | None, float]:
+        for data, size, eof in self._chunks:
+            return Shareable({"Streamer.data": data, "Streamer.size": size, "Streamer.eof": eof}), 5.0
+        return None, 0.0
+
+    def process_replies(self, replies: dict[str, Shareable], stream_ctx: StreamContext, fl_ctx: FLContext) -> Any:
+        return None if replies["server"].get_return_code() == ReturnCode.OK else False
+
+
+@pytest.mark.parametrize(
+    ("size", "chunks"),
+    [
+        (4, [(b"ab", 3, False)]),
+        (4, [(b"ab", 2, False), (b"c", 1, True)]),
+        (4, [(b"ab", 2, False), (b"cde", 3, True)]),
+        (4, [(b"ab", 2, False), (b"cde", 3, False)]),
+        (4, [(None, 2, False)]),
+        (4, [("abcd", 4, True)]),
+    ],
+    ids=["wrong size", "too short", "too long", "too long, goes on", "no data", "text"],
+)
+def test_a_file_that_is_not_what_was_announced_is_refused_and_deleted(
+    peers: Peers, tmp_path: Path, size: int, chunks: list[tuple[Any, Any, Any]]
+) -> None:
+    arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
+    context = {"FileStreamer.file_size": size}
+    assert site.stream_objects("c", "t", context, ["server"], Chunks(chunks), site.new_context())[0] == ReturnCode.ERROR
+    assert FileStreamer.get_rc(arrivals.wait()) == ReturnCode.EXECUTION_EXCEPTION
+    assert list(arrivals.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [None, "4", -1])
+def test_a_file_without_a_size_is_refused(peers: Peers, tmp_path: Path, size: Any) -> None:
+    arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
+    context = {"FileStreamer.file_size": size}
+    rc, _ = site.stream_objects("c", "t", context, ["server"], Chunks([(b"", 0, True)]), site.new_context())
+    assert rc == ReturnCode.ERROR
+    assert list(arrivals.folder.iterdir()) == []
+
+
+def test_a_file_that_stops_in_the_middle_is_deleted(peers: Peers, tmp_path: Path) -> None:
+    arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
+    context = {"FileStreamer.file_size": 4}
+    site.stream_objects("c", "t", context, ["server"], Chunks([(b"ab", 2, False)]), site.new_context())
+    arrivals.wait()
+    assert list(arrivals.folder.iterdir()) == []
+
+
+def test_an_abort_in_the_middle_of_a_file_deletes_it(peers: Peers, tmp_path: Path) -> None:
+    arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
+    path = tmp_path / "model.bin"
+    path.write_bytes(os.urandom(5000))
+    rc, result = send(site, path, chunk_size=10, progress_cb=lambda told: site.abort_signal.trigger("enough"))
+    assert (rc, result) == (ReturnCode.TASK_ABORTED, None)
+    assert FileStreamer.get_rc(arrivals.wait()) == ReturnCode.TASK_ABORTED
+    assert list(arrivals.folder.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_an_answer(peers: Peers, tmp_path: Path) -> None:
+    arrivals, path = Arrivals(peers.make("server"), tmp_path / "in"), tmp_path / "model.bin"
+    path.write_bytes(b"abc")
+    arrivals.folder.rmdir()
+    assert send(peers.make("site"), path) == (ReturnCode.ERROR, False)
+
+
+def test_a_full_disk_is_an_answer(peers: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    server = peers.make("server")
+    Arrivals(server, tmp_path / "in")
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"abc")
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode: real(Path("/dev/full"), "wb"))
+    assert send(peers.make("site"), path) == (ReturnCode.ERROR, False)
+
+
+def test_wrong_arguments_are_refused(peers: Peers, tmp_path: Path) -> None:
+    site, path = peers.make("site"), tmp_path / "model.bin"
+    peers.make("server")
+    with pytest.raises(ValueError, match="is not a file"):
+        send(site, path)
+    path.write_bytes(b"abc")
+    with pytest.raises(ValueError, match="chunk_size must be"):
+        send(site, path, chunk_size=-1)
+    with pytest.raises(ValueError, match="chunk_timeout must be"):
+        send(site, path, chunk_timeout=-1)
+    with pytest.raises(ValueError, match="is not a folder"):
+        FileStreamer.register_stream_processing(site.new_context(), "c", "t", str(path))
+    with pytest.raises(TypeError, match="must be a StreamableEngine"):
+        FileStreamer.register_stream_processing(FLContext(), "c", "t", str(tmp_path))
+
+
+def test_many_files_at_once(peers: Peers, tmp_path: Path) -> None:
+    arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
+    paths = [tmp_path / f"{number}.bin" for number in range(8)]
+    for path in paths:
+        path.write_bytes(os.urandom(3000))
+    threads = [threading.Thread(target=send, args=(site, path), kwargs={"chunk_size": 500}) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    wait_until(lambda: len(arrivals.contexts) == 8)
+    got = {FileStreamer.get_file_name(each): FileStreamer.get_file_location(each) for each in arrivals.contexts}
+    assert {name: Path(where).read_bytes() for name, where in got.items()} == {p.name: p.read_bytes() for p in paths}

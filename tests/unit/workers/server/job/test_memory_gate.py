@@ -1,0 +1,61 @@
+"""Large things come one after another, and nobody waits for ever for one that is stuck."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from redflare_workers.server.job.memory_gate import MemoryGate
+
+
+def test_only_one_is_inside() -> None:
+    gate, inside, most = MemoryGate(), [0], [0]
+
+    def work() -> None:
+        for _ in range(50):
+            with gate.turn():
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == [1]
+
+
+def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None:
+    gate, leave, left = MemoryGate(patience=0.1), threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        with gate.turn():
+            leave.wait(10)
+        left.set()
+
+    thread = threading.Thread(target=stuck)
+    thread.start()
+    started = time.monotonic()
+    while gate._holder is None:
+        threading.Event().wait(0.001)
+    with gate.turn():
+        assert time.monotonic() - started >= 0.05
+        holder = gate._holder
+        leave.set()
+        assert left.wait(10)
+        assert gate._holder is holder
+    assert gate._holder is None
+    thread.join(10)
+
+
+def test_an_exception_lets_the_next_one_in() -> None:
+    gate = MemoryGate()
+    try:
+        with gate.turn():
+            raise ValueError
+    except ValueError:
+        pass
+    with gate.turn():
+        assert "taken" in repr(gate)
+    assert "free" in repr(gate)

@@ -1,0 +1,482 @@
+"""A server that dies or is replaced, and a Redis that loses everything, in the middle of a job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+from redflare_broker.cell.request import Request
+from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask
+from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED
+
+from tests.support.job.runs import Doing, JobRuns, RawSite, Script, task, until_aborted
+from tests.support.waiting import wait_until
+
+BIG = 300_000
+SIZES = pytest.mark.parametrize("size", [10, BIG], ids=["small", "large"])
+
+
+def model(value: float, size: int) -> Shareable:
+    return DXO(DataKind.WEIGHTS, {"w": np.full(size, value, np.float32)}).to_shareable()
+
+
+class Rounds(Script):
+    """A controller that adds up what sites answer, round by round, and can go on after a restart.
+
+    Args:
+        rounds: how many.
+        size: of the model.
+        sites: targets.
+        on_result: called with each result that was added.
+    """
+
+    def __init__(
+        self, rounds: int, size: int, sites: list[str], on_result: Callable[[str], None] = lambda name: None
+    ) -> None:
+        super().__init__(self._flow)
+        self.resume = True
+        self.rounds = rounds
+        self.size = size
+        self.sites = sites
+        self.on_result = on_result
+        self.round = 0
+        self.total = 0.0
+        self.added: list[tuple[int, str]] = []
+        self.restored = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"round": self.round, "total": self.total, "model": np.full(self.size, self.total, np.float32)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        assert state["model"].shape == (self.size,)
+        self.round, self.total = state["round"], state["total"]
+        self.restored += 1
+
+    def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        while self.round < self.rounds and not abort.triggered:
+            self.checkpoint(fl_ctx)
+            one = task(model(self.total, self.size), result_received_cb=self._take)
+            self.broadcast_and_wait(one, fl_ctx, targets=self.sites, abort_signal=abort)
+            self.round += 1
+
+    def _take(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        self.total += float(from_shareable(client_task.result or Shareable()).data["w"][0])
+        client_task.result = None
+        self.added.append((self.round, client_task.client.name))
+        self.on_result(client_task.client.name)
+
+
+def one_each(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+    return DXO(DataKind.WEIGHTS, {"w": np.ones_like(from_shareable(data).data["w"])}).to_shareable()
+
+
+def held_until(event: threading.Event) -> Callable[..., Shareable]:
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        event.wait(20)
+        return one_each(name, data, fl_ctx, abort)
+
+    return work
+
+
+# -- another server takes over -----------------------------------------------------------------------------------------
+
+
+@SIZES
+def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works_twice(job: JobRuns, size: int) -> None:
+    go, came = threading.Event(), threading.Event()
+    first = Rounds(2, size, ["a", "b"], lambda name: came.set())
+    quick, slow = Doing(one_each), Doing(held_until(go))
+    server = job.serve(first)
+    job.join("a", quick)
+    job.join("b", slow)
+    assert came.wait(10)
+    wait_until(lambda: slow.done)
+    results = server._results
+    assert results is not None
+    wait_until(lambda: not results._in_hand)
+    # a new process of the same name: the older is fenced, as a dead one would be gone
+    second = Rounds(2, size, ["a", "b"])
+    job.serve(second)
+    assert job.servers[0][1].outcome().status == FENCED
+    go.set()
+    assert job.outcome().status == COMPLETED
+    assert second.restored == 1
+    assert sorted(second.added) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    assert second.total == 4.0
+    assert (len(quick.done), len(slow.done)) == (2, 2)
+    assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
+
+
+def test_a_site_that_gets_a_task_while_its_ledger_is_on_the_way_is_noted(
+    job: JobRuns, redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply, overtaken = Request.reply, threading.Event()
+
+    def late(self: Request, *args: Any, with_commands: Any = (), **more: Any) -> None:
+        if len(with_commands) > 1:
+            overtaken.wait(0.3)
+        reply(self, *args, with_commands=with_commands, **more)
+        overtaken.set()
+
+    monkeypatch.setattr(Request, "reply", late)
+    both_have_it = threading.Barrier(2, timeout=20)
+    noted: list[int] = []
+
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        both_have_it.wait()
+        if name == "train":
+            standing: Any = redis.zrange("flare:{server.job}:standing", 0, -1)
+            ledger: Any = redis.hkeys(f"flare:{{server.job}}:task:{standing[0].decode()}")
+            noted.append(sum(key.startswith(b"client:") for key in ledger))
+        both_have_it.wait()
+        return one_each(name, data, fl_ctx, abort)
+
+    job.join("a", work)
+    job.join("b", work)
+    job.serve(Rounds(1, 10, ["a", "b"]))
+    assert job.outcome().status == COMPLETED
+    assert noted == [2, 2]
+
+
+@SIZES
+def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkpoint(job: JobRuns, size: int) -> None:
+    class Pausing(Rounds):
+        """Stops for ever in front of the checkpoint, or the task, of a round."""
+
+        def __init__(self, before: str, round_number: int) -> None:
+            super().__init__(3, size, ["a"])
+            self.pause = before, round_number
+            self.paused = threading.Event()
+
+        def _stop_at(self, where: str, abort: Signal) -> None:
+            if self.pause == (where, self.round):
+                gone = threading.Event()
+                self.paused.set()
+                with abort.add_callback(gone.set):
+                    gone.wait(20)
+
+        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+            while self.round < self.rounds and not abort.triggered:
+                self._stop_at("checkpoint", abort)
+                self.checkpoint(fl_ctx)
+                self._stop_at("task", abort)
+                one = task(model(self.total, self.size), result_received_cb=self._take)
+                self.broadcast_and_wait(one, fl_ctx, targets=self.sites, abort_signal=abort)
+                self.round += 1
+
+    executor = Doing(one_each)
+    job.join("a", executor)
+    controllers = [Pausing("checkpoint", 1), Pausing("task", 1), Pausing("", 0)]
+    for controller in controllers:
+        job.serve(controller)
+        if controller.pause[0]:
+            assert controller.paused.wait(10)
+    assert job.outcome().status == COMPLETED
+    # the second had the result of the first round from the first one, the third the state behind it
+    assert [each.added for each in controllers] == [[(0, "a")], [(0, "a")], [(1, "a"), (2, "a")]]
+    assert controllers[-1].total == 3.0
+    assert len(executor.done) == 3
+
+
+@pytest.mark.parametrize("where", ["in the callback", "in the flow"])
+@SIZES
+def test_a_result_that_a_checkpoint_contains_is_not_given_to_the_controller_again(
+    job: JobRuns, size: int, where: str
+) -> None:
+    class Keeping(Rounds):
+        """Keeps its state in the middle of a task, when the first result is in."""
+
+        def __init__(self) -> None:
+            super().__init__(1, size, ["a", "b", "c"])
+            self.kept = threading.Event()
+
+        def _keep(self, fl_ctx: FLContext) -> None:
+            if not self.kept.is_set():
+                self.checkpoint(fl_ctx)
+                self.kept.set()
+
+        def _take(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+            super()._take(client_task, fl_ctx)
+            if where == "in the callback":
+                self._keep(fl_ctx)
+
+        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+            one = task(model(self.total, self.size), result_received_cb=self._take)
+            self.broadcast(one, fl_ctx, targets=self.sites)
+            if where == "in the flow" and not self.restored:
+                wait_until(lambda: one.client_tasks and one.client_tasks[0].result_received_time)
+                self._keep(fl_ctx)
+            self.wait(one, abort)
+
+    first, second = Keeping(), Keeping()
+    job.serve(first)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b, RawSite(job, "c") as c:
+        ids = [site.get_task().meta["task_id"] for site in (a, b, c)]
+        assert a.submit("train", ids[0], model(1.0, size)).meta["verdict"] == "ACCEPT"
+        assert first.kept.wait(10)
+        assert b.submit("train", ids[1], model(10.0, size)).meta["verdict"] == "ACCEPT"
+        second.kept.set()
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        assert c.submit("train", ids[2], model(100.0, size)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+    assert second.total == 111.0
+    assert [name for _, name in second.added] == ["b", "c"]
+
+
+def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job: JobRuns) -> None:
+    first = Rounds(1, BIG, ["a"])
+    job.serve(first)
+    with RawSite(job, "a") as site:
+        task_id = site.get_task().meta["task_id"]
+        go = threading.Event()
+
+        class Late(Rounds):
+            def start_controller(self, fl_ctx: FLContext) -> None:
+                go.wait(20)
+
+        second = Late(1, BIG, ["a"])
+        server = job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        told: list[str] = []
+        result = model(1.0, BIG)
+        thread = threading.Thread(target=lambda: told.append(site.submit("train", task_id, result).meta["verdict"]))
+        thread.start()
+        wait_until(lambda: server._ledgers is not None and server._ledgers.recovery._early)
+        assert told == []
+        go.set()
+        thread.join(10)
+        assert told == ["ACCEPT"]
+        assert job.outcome().status == COMPLETED
+    assert second.total == 1.0
+
+
+def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(job: JobRuns) -> None:
+    first = Rounds(1, BIG, ["a"])
+    job.serve(first)
+    with RawSite(job, "a") as site:
+        task_id = site.get_task().meta["task_id"]
+        go = threading.Event()
+
+        class Other(Rounds):
+            def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+                go.wait(20)
+                self.checkpoint(fl_ctx)
+                self.send_and_wait(task(name="other"), fl_ctx, targets=["a"], abort_signal=abort)
+                self.checkpoint(fl_ctx)
+
+        second = Other(1, BIG, ["a"])
+        server = job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        told: list[str] = []
+        thread = threading.Thread(
+            target=lambda: told.append(site.submit("train", task_id, model(1.0, BIG)).meta["verdict"])
+        )
+        thread.start()
+        wait_until(lambda: server._ledgers is not None and server._ledgers.recovery._early)
+        go.set()
+        other = site.get_task()
+        assert other.meta["task_name"] == "other"
+        site.submit("other", other.meta["task_id"], Shareable())
+        thread.join(10)
+        assert told == ["UNKNOWN"]
+        assert job.outcome().status == COMPLETED
+
+
+@SIZES
+def test_a_controller_that_does_not_resume_begins_anew_and_the_sites_take_part(job: JobRuns, size: int) -> None:
+    go = threading.Event()
+    executor = Doing(held_until(go))
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        me.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a"], abort_signal=abort)
+
+    job.serve(flow)
+    job.join("a", executor)
+    wait_until(lambda: executor.done)
+    controller = Script(flow)
+    job.serve(controller)
+    assert job.servers[0][1].outcome().status == FENCED
+    go.set()
+    assert job.outcome().status == COMPLETED
+    assert len(executor.done) == 2
+    assert [client for client, *_ in controller.unknown] == ["a"]
+
+
+def test_a_server_that_was_replaced_leaves_the_payloads_and_the_work_of_its_tasks_alone(
+    job: JobRuns, redis: fakeredis.FakeRedis
+) -> None:
+    first = Rounds(1, BIG, ["a", "b"])
+    job.serve(first)
+    with RawSite(job, "a") as site, RawSite(job, "b") as other:
+        task_id = site.get_task().meta["task_id"]
+        payloads = set(redis.scan_iter("*blob:*"))
+        assert payloads
+        go = threading.Event()
+
+        class Late(Rounds):
+            def start_controller(self, fl_ctx: FLContext) -> None:
+                go.wait(20)
+
+        second = Late(1, BIG, ["a", "b"])
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        assert payloads <= set(redis.scan_iter("*blob:*"))
+        assert site.events == []
+        go.set()
+        again = other.get_task()
+        assert (again.sealed.blob is not None, again.keep) == (True, True)
+        assert site.get_task().meta["task_id"] == task_id
+        for each, their in ((site, task_id), (other, again.meta["task_id"])):
+            assert each.submit("train", their, model(1.0, BIG)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+
+
+def test_an_aborted_job_does_not_go_on_when_its_server_is_started_again(job: JobRuns) -> None:
+    first = Rounds(1, 10, ["a"])
+    server = job.serve(first)
+    executor = Doing(until_aborted)
+    job.join("a", executor)
+    wait_until(lambda: executor.done)
+    server.abort()
+    assert job.outcome().status == ABORTED
+    job.site_outcomes()
+    second = Rounds(1, 10, ["b"])
+    again = job.serve(second)
+    # who comes before it has begun is told how the job of that name ended
+    wait_until(lambda: again._desk)
+    job.join("b", one_each)
+    assert job.outcome().status == COMPLETED
+    assert second.restored == 0
+
+
+# -- Redis loses everything --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resume", [True, False], ids=["resuming", "plain"])
+@SIZES
+def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_work(
+    job: JobRuns, redis: fakeredis.FakeRedis, size: int, resume: bool
+) -> None:
+    go = threading.Event()
+    controller = Rounds(3, size, ["a", "b"])
+    controller.resume = resume
+    executors = [Doing(held_until(go)), Doing(held_until(go))]
+    job.serve(controller)
+    job.join("a", executors[0])
+    job.join("b", executors[1])
+    wait_until(lambda: executors[0].done and executors[1].done)
+    redis.flushall()
+    go.set()
+    assert job.outcome().status == COMPLETED
+    assert controller.total == 6.0
+    assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
+
+
+@SIZES
+def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_wait(
+    job: JobRuns, redis: fakeredis.FakeRedis, size: int
+) -> None:
+    go, lost = threading.Event(), threading.Event()
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        me.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
+        go.set()
+        lost.wait(20)
+        me.broadcast_and_wait(task(model(1.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
+
+    server = job.serve(flow)
+    job.join("a", one_each)
+    job.join("b", one_each)
+    assert go.wait(10)
+    wait_until(lambda: server._desk is not None and len(server._desk._room) == 2)
+    redis.flushall()
+    lost.set()
+    assert job.outcome().status == COMPLETED
+    assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
+
+
+def test_the_data_of_a_broadcast_that_redis_lost_is_stored_again_for_those_who_come_later(
+    job: JobRuns, redis: fakeredis.FakeRedis
+) -> None:
+    controller = Rounds(1, BIG, ["a", "b"])
+    server = job.serve(controller)
+    with RawSite(job, "a") as site, RawSite(job, "b") as late:
+        task_id = site.get_task().meta["task_id"]
+        redis.flushall()
+        life = server._life
+        assert life is not None
+        wait_until(lambda: life.number == 1)
+        reply = late.get_task()
+        blob = reply.sealed.blob
+        assert blob is not None
+        assert redis.exists(f"{blob.prefix}:0")
+        for each, their in ((site, task_id), (late, reply.meta["task_id"])):
+            assert each.submit("train", their, model(1.0, BIG)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+    assert controller.total == 2.0
+
+
+def test_a_payload_that_vanished_is_stored_once_however_many_sites_miss_it(
+    job: JobRuns, redis: fakeredis.FakeRedis
+) -> None:
+    controller = Rounds(1, BIG, ["a", "b", "c"])
+    job.serve(controller)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b, RawSite(job, "c") as c:
+        replies = [site.get_task() for site in (a, b, c)]
+        [prefix] = {reply.sealed.blob.prefix for reply in replies if reply.sealed.blob}
+        redis.delete(*redis.scan_iter(f"{prefix}:*"))
+        again = [
+            site.get_task(lost=reply.meta["task_id"], payload=prefix)
+            for site, reply in zip((a, b, c), replies, strict=True)
+        ]
+        assert [reply.meta["task_id"] for reply in again] == [reply.meta["task_id"] for reply in replies]
+        [anew] = {reply.sealed.blob.prefix for reply in again if reply.sealed.blob}
+        assert anew != prefix
+        assert redis.exists(f"{anew}:0")
+        for site, reply in zip((a, b, c), again, strict=True):
+            site.submit("train", reply.meta["task_id"], model(1.0, BIG))
+        assert job.outcome().status == COMPLETED
+
+
+def test_a_server_that_dies_after_redis_lost_its_state_begins_anew(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Rounds(2, 10, ["a", "b"]), Rounds(2, 10, ["a", "b"])
+    server = job.serve(first)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b:
+        ids = [site.get_task().meta["task_id"] for site in (a, b)]
+        a.submit("train", ids[0], model(1.0, 10))
+        redis.flushall()
+        wait_until(lambda: server._life is not None and server._life.number)
+        wait_until(lambda: list(redis.scan_iter("*:task:*")))
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        for _ in range(2):
+            for site in (a, b):
+                reply = site.get_task()
+                assert reply.meta["task_id"] not in ids
+                site.submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+    assert (second.restored, second.total) == (0, 4.0)
+
+
+def test_a_state_whose_payload_has_vanished_lets_the_job_begin_anew(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Rounds(1, BIG, ["a"]), Rounds(1, BIG, ["a"])
+    job.serve(first)
+    with RawSite(job, "a") as site:
+        gone = site.get_task().meta["task_id"]
+        redis.delete(*redis.scan_iter("*blob:*"))
+        job.serve(second)
+        assert job.servers[0][1].outcome().status == FENCED
+        reply = site.get_task()
+        assert reply.meta["task_id"] != gone
+        site.submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+    assert second.restored == 0

@@ -1,0 +1,254 @@
+"""The steps of a run at the server and at its sites, and what each side shows the other, as NVFlare's code expects."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redflare_workers.apis import (
+    DXO,
+    Client,
+    ClientTask,
+    DataKind,
+    EventType,
+    Executor,
+    FLComponent,
+    FLContext,
+    FLContextKey,
+    Shareable,
+    Signal,
+    Task,
+    from_shareable,
+    get_leaf_dxos,
+)
+from redflare_workers.protocol.job_outcome import FAILED
+from redflare_workers.workflow import Controller
+
+from tests.support.job.runs import JobRuns, RawSite, Script, task
+
+
+class Steps(Controller):
+    """Notes its steps, and the run's events, in order."""
+
+    def __init__(self, fails_in: str = "") -> None:
+        super().__init__()
+        self.steps: list[str] = []
+        self.fails_in = fails_in
+        self.seen: list[Any] = []
+
+    def step(self, name: str, fl_ctx: FLContext) -> None:
+        self.steps.append(name)
+        self.seen.append((fl_ctx.get_prop("sticky"), fl_ctx.get_prop("passing")))
+        fl_ctx.set_prop("sticky", name, private=True, sticky=True)
+        fl_ctx.set_prop("passing", name, private=True, sticky=False)
+        if self.fails_in == name:
+            raise RuntimeError(f"{name} failed")
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        assert self._engine is self.engine is fl_ctx.get_engine()
+        self.step("start", fl_ctx)
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        assert fl_ctx.get_prop(FLContextKey.WORKFLOW) == "Steps"
+        self.step("flow", fl_ctx)
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        self.step("stop", fl_ctx)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if "run" in event_type or "workflow" in event_type:
+            self.steps.append(event_type)
+
+
+START = [EventType.ABOUT_TO_START_RUN, EventType.START_RUN, "start"]
+END = ["stop", EventType.END_WORKFLOW, EventType.ABOUT_TO_END_RUN, EventType.END_RUN]
+
+
+def test_a_run_has_its_steps_in_order_each_with_a_context_of_its_own(job: JobRuns) -> None:
+    steps = Steps()
+    job.serve(steps)
+    assert job.outcome().ok
+    assert steps.steps == [*START, EventType.START_WORKFLOW, "flow", *END]
+    assert steps.seen == [(None, None), ("start", None), ("flow", None)]
+
+
+@pytest.mark.parametrize(
+    ("fails_in", "between"),
+    [("start", []), ("flow", [EventType.START_WORKFLOW, "flow"])],
+)
+def test_a_controller_that_fails_is_stopped_all_the_same(job: JobRuns, fails_in: str, between: list[str]) -> None:
+    steps = Steps(fails_in)
+    job.serve(steps)
+    assert (job.outcome().status, job.outcome().reason) == (FAILED, f"RuntimeError: {fails_in} failed")
+    assert steps.steps == [*START, *between, *END]
+
+
+def test_a_controller_that_cannot_be_stopped_has_come_to_its_end(
+    job: JobRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = Steps("stop")
+    job.serve(steps)
+    assert job.outcome().ok
+    assert steps.steps[-4:] == END
+    assert "stop_controller failed" in caplog.text
+
+
+class Tells(Executor):
+    """Sets a public prop, and notes what it sees of the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server: list[Any] = []
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        peer = fl_ctx.get_peer_context()
+        assert peer is not None
+        self.server = [peer.get_identity_name(), peer.get_job_id(), peer.get_prop("round"), peer.get_prop("secret")]
+        assert shareable.get_peer_prop("round") == peer.get_prop("round")
+        fl_ctx.set_prop("gpus", 2, private=False, sticky=True)
+        fl_ctx.set_prop("signal", abort_signal, private=False, sticky=True)
+        fl_ctx.set_prop("token", "x", private=True, sticky=True)
+        return Shareable({"done": True})
+
+
+def test_each_side_sees_public_props_of_the_other(job: JobRuns) -> None:
+    seen: list[Any] = []
+
+    def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        peer, result = fl_ctx.get_peer_context(), client_task.result
+        assert peer is not None
+        names = ("org", "gpus", "signal", "token")
+        seen.append([peer.get_identity_name(), peer.get_job_id(), *map(peer.get_prop, names)])
+        seen.append(result.get_peer_prop("gpus"))
+        assert peer.get_prop(FLContextKey.SHAREABLE) is fl_ctx.get_prop(FLContextKey.TASK_RESULT) is result
+        assert fl_ctx.get_prop(FLContextKey.TASK_NAME) == result.get_header("__task_name__") == "train"
+        assert fl_ctx.get_prop(FLContextKey.TASK_ID) == result.get_header("__task_id__") == client_task.id
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        fl_ctx.set_prop("round", 3, private=False, sticky=True)
+        fl_ctx.set_prop("secret", 4, private=True, sticky=True)
+        fl_ctx.set_prop("me", me, private=False, sticky=True)
+        me.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
+
+    job.serve(flow)
+    executor = Tells()
+    job.join("a", executor, props={"org": "us"})
+    assert job.outcome().ok
+    assert executor.server == ["server", "job", 3, None]
+    assert seen == [["a", "job", "us", 2, None, None], 2]
+
+
+def test_props_that_are_none_change_nothing(job: JobRuns) -> None:
+    seen: list[Any] = []
+
+    def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        seen.append(client_task.result.get_peer_props())
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        for _ in range(2):
+            me.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
+
+    job.serve(flow)
+    with RawSite(job, "a") as site:
+        for props in (["no", "dict"], {"__identity_name__": "b", "__run_num__": "other"}):
+            told = site.get_task().meta
+            site.submit("train", told["task_id"], Shareable(), props=props)
+        assert job.outcome().ok
+    assert seen == [{"__identity_name__": "a", "__run_num__": "job"}] * 2
+
+
+def test_an_executor_named_for_several_tasks_hears_each_event_once(job: JobRuns) -> None:
+    class Counts(Tells):
+        def __init__(self) -> None:
+            super().__init__()
+            self.started = 0
+
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            self.started += event_type == EventType.START_RUN
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        for name in ("train", "validate"):
+            me.send_and_wait(task(name=name), fl_ctx, targets=["a"], abort_signal=abort)
+
+    job.serve(flow)
+    executor = Counts()
+    site = job.join("a", {"train": executor, "validate": executor})
+    assert job.outcome().ok
+    assert executor.started == 1
+    assert site.engine.get_component("executor:train") is executor
+
+
+def test_a_collection_reaches_a_site_and_comes_back_as_dxos(job: JobRuns) -> None:
+    leaves: list[Any] = []
+
+    class Looks(Executor):
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            leaves.append(get_leaf_dxos(from_shareable(shareable)))
+            return from_shareable(shareable).to_shareable()
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        inner = DXO(DataKind.COLLECTION, {"m": DXO(DataKind.METRICS, {"loss": 1})})
+        data = DXO(DataKind.COLLECTION, {"w": DXO(DataKind.WEIGHTS, {"w": 2}), "inner": inner}).to_shareable()
+        me.send_and_wait(one := task(data), fl_ctx, targets=["a"], abort_signal=abort)
+        leaves.append(get_leaf_dxos(from_shareable(one.client_tasks[0].result)))
+
+    job.serve(flow)
+    job.join("a", Looks())
+    assert job.outcome().ok
+    assert [({name: dxo.data for name, dxo in found.items()}, errors) for found, errors in leaves] == [
+        ({".w": {"w": 2}, ".inner.m": {"loss": 1}}, [])
+    ] * 2
+
+
+def test_both_sides_have_a_folder_in_the_workspace_that_was_named(job: JobRuns, tmp_path: Path) -> None:
+    class Writes(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            if event_type == EventType.START_RUN:
+                Path(fl_ctx.get_prop(FLContextKey.APP_ROOT), "started").touch()
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        me.send_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
+
+    job.serve(flow, workspace_dir=tmp_path, components={"writes": Writes()})
+    job.join("a", workspace_dir=tmp_path, components={"writes": Writes()})
+    assert job.outcome().ok
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("started")) == [
+        "job/app_a/started",
+        "job/app_server/started",
+    ]
+
+
+def test_a_result_that_comes_when_the_run_is_over_is_nobodys(job: JobRuns) -> None:
+    stopped, go, got = threading.Event(), threading.Event(), threading.Event()
+
+    class Late(Script):
+        def process_result_of_unknown_task(
+            self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+        ) -> None:
+            assert not stopped.is_set()
+            super().process_result_of_unknown_task(client, task_name, client_task_id, result, fl_ctx)
+
+    class Ends(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            if event_type == EventType.END_WORKFLOW:
+                stopped.set()
+                go.wait(10)
+
+    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        one = Task("train", Shareable())
+        me.broadcast(one, fl_ctx, targets=["a"])
+        assert got.wait(10)
+        me.cancel_task(one)
+
+    late = Late(flow)
+    job.serve(late, components={"ends": Ends()})
+    with RawSite(job, "a") as site:
+        told = site.get_task().meta
+        got.set()
+        assert stopped.wait(10)
+        assert site.submit("train", told["task_id"], Shareable()).ok
+        go.set()
+        assert job.outcome().ok
+    assert late.unknown == []

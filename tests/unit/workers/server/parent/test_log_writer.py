@@ -1,0 +1,82 @@
+"""Lines of jobs' logs on their way into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
+from redflare_workers.server.parent.log_writer import LogWriter
+
+
+@pytest.fixture
+def store() -> Iterator[JobStore]:
+    with Server.connect(client=fakeredis.FakeRedis()) as server:
+        made = JobStore(server, Keys("flare"))
+        made.submit({"name": "means"}, b"zip", "job-1", submitter="ann")
+        yield made
+
+
+def lines_of(store: JobStore) -> list[tuple[str, str]]:
+    return [(line.site, line.text) for line in store.read_log("job-1") if line.site]
+
+
+def test_lines_are_kept_in_their_order(store: JobStore) -> None:
+    keeper = LogWriter(store)
+    keeper.keep("job-1", "site-1", ["one", "two"])
+    keeper.start()
+    keeper.keep("job-1", "server", ["three"])
+    keeper.keep("job-1", "server", [])
+    assert keeper.flush(5)
+    assert lines_of(store) == [("site-1", "one"), ("site-1", "two"), ("server", "three")]
+    keeper.stop(5)
+
+
+def test_what_waits_is_written_before_it_stops(store: JobStore) -> None:
+    keeper = LogWriter(store)
+    keeper.keep("job-1", "site-1", ["one"])
+    keeper.start()
+    keeper.stop(5)
+    assert lines_of(store) == [("site-1", "one")]
+
+
+def test_lines_of_a_job_that_is_gone_disturb_nobody(store: JobStore) -> None:
+    keeper = LogWriter(store)
+    keeper.start()
+    keeper.keep("job-2", "site-1", ["one"])
+    keeper.keep("job-1", "site-1", ["two"])
+    keeper.stop(5)
+    assert lines_of(store) == [("site-1", "two")]
+
+
+def test_a_redis_that_is_away_costs_no_memory_without_end(store: JobStore) -> None:
+    keeper = LogWriter(store)
+    for _ in range(30):
+        keeper.keep("job-1", "site-1", ["line"] * 1000)
+    keeper.start()
+    assert keeper.flush(20)
+    keeper.keep("job-1", "site-1", ["after"])
+    keeper.stop(5)
+    assert lines_of(store)[-2:] == [("site-1", "(10000 lines are left out here)"), ("site-1", "after")]
+
+
+class Odd(str):
+    """A line that makes whoever writes it fail, in a way that nobody has thought of."""
+
+    __slots__ = ()
+
+    def rstrip(self, chars: str | None = None) -> str:
+        raise LookupError("odd")
+
+
+def test_a_line_that_cannot_be_kept_does_not_end_the_keeping(store: JobStore) -> None:
+    keeper = LogWriter(store)
+    keeper.start()
+    keeper.keep("job-1", "site-1", [Odd("one")])
+    keeper.keep("job-1", "site-1", ["two"])
+    assert keeper.flush(5)
+    assert lines_of(store) == [("site-1", "two")]
+    keeper.stop(5)

@@ -1,0 +1,127 @@
+"""``ServerParent`` without processes of jobs: what it does with jobs that nobody has thought of, and with reports."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from redflare_broker.cell.cell import Cell
+from redflare_broker.errors import ServerError
+from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
+from redflare_workers.protocol.parent_messages import SERVER, SITE_REPORT
+from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent.server_parent import ServerParent
+
+from tests.support.cell.cells import SETTINGS
+from tests.support.waiting import wait_until
+
+META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
+
+
+class Scene:
+    """A server's parent that runs, and its store."""
+
+    def __init__(self, folder: Path) -> None:
+        client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self.server = Server.connect(client=client)
+        self.store = JobStore(self.server, Keys(SETTINGS.namespace))
+        self.parent = ServerParent(folder, settings=SETTINGS, client=client)
+        ready = threading.Event()
+        self.parent.on_ready = ready.set
+        self._thread = threading.Thread(target=self.parent.run, daemon=True)
+        self._thread.start()
+        assert ready.wait(20)
+
+    def status(self, job: str = "job-1") -> str:
+        record = self.store.get(job)
+        return "" if record is None else record.status
+
+    def close(self) -> None:
+        self.parent.stop()
+        self._thread.join(20)
+        self.server.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_job_whose_check_fails_in_an_unknown_way_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> str:
+        raise LookupError("nobody has thought of this")
+
+    monkeypatch.setattr(server_parent, "refusal", fails)
+    scene.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: scene.status() == CAN_NOT_SCHEDULE)
+    record = scene.store.get("job-1")
+    assert record is not None
+    assert "nobody has thought of this" in record.reason
+
+
+def test_a_check_that_redis_refuses_is_not_tried_again_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    often = threading.Event()
+
+    def refuses(record: Any, *args: Any) -> str:
+        tried.append(record.id)
+        # a beat may have come between
+        if len(tried) > 3:
+            often.set()
+        raise ServerError("OOM command not allowed")
+
+    monkeypatch.setattr(server_parent, "refusal", refuses)
+    scene.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: tried)
+    assert not often.wait(0.5)
+    assert scene.status() == SUBMITTED
+
+
+def test_a_site_is_told_to_end_a_job_that_is_over_but_not_one_that_runs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner of one that runs may have failed to record something, and another is about to be made."""
+    scene.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: scene.status() == CAN_NOT_SCHEDULE)
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    scene.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: (record := scene.store.get("job-2")) is not None and record.waiting and scene.parent._renewed)
+    assert scene.store.advance("job-2", APPROVED, DISPATCHED)
+    assert scene.store.advance("job-2", DISPATCHED, RUNNING)
+    with Cell(scene.server, "site-1", SETTINGS) as cell:
+
+        def told(job: str) -> Any:
+            report = SiteReport(site="site-1", job=job, run="r", status="started")
+            return cell.send_request(SERVER, SITE_REPORT, "server", report.to_meta(), timeout=10).meta.get("abort")
+
+        assert told("job-2") is None
+        assert "CAN_NOT_SCHEDULE" in told("job-1")
+        assert "unknown" in told("job-3")
+
+
+def test_what_goes_wrong_with_one_look_at_the_jobs_does_not_end_the_server(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fails(*args: Any, **more: Any) -> Any:
+        failed.set()
+        raise LookupError("nobody has thought of this")
+
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    with monkeypatch.context() as once:
+        once.setattr(server_parent, "plan", fails)
+        scene.store.submit(META, b"zip", "job-1")
+        assert failed.wait(20)
+    scene.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: (record := scene.store.get("job-2")) is not None and record.waiting)

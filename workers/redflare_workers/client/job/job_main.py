@@ -1,0 +1,286 @@
+"""The process of a job at a site (CJ): ``python -m redflare_workers.client.job.job_main <args.json>``.
+
+The client parent writes the file, watches the process, and reads ``outcome.json`` when it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.config.settings import load_settings
+from redflare_broker.errors import RedflareError, Unavailable
+
+from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.engine.panic_listener import PanicListener
+from redflare_workers.jobs.app import ClientApp, build_client_app
+from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.error_exit_code import exit_code_of
+from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.exit_code import ExitCode
+from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
+from redflare_workers.protocol.parent_messages import (
+    ABORT,
+    ABORT_TASK,
+    JOB_CONTROL,
+    JOB_STATUS,
+    OTHER_RUN,
+    PING,
+    SITE,
+)
+from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.workspace.run_folder import AGENTS_FILE, OUTCOME_FILE, RunFolder
+
+from .client_job import ClientJob
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after the end of the job in which threads that it has left may end; then the process exits without them.
+_EXIT_WITHIN: Final = 5.0
+_NO_RUN: Final = JobOutcome(status=STOPPED, reason="it was told to end before it began")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientJobArgs:
+    """What a CJ is to do; the content of ``args.json``."""
+
+    workspace: str
+    site: str
+    job_id: str
+    #: names this process
+    run: str
+    redis_url: str = ""
+    server_name: str = "server"
+    secure_mode: bool = False
+    allow: list[str] = field(default_factory=list)
+    allow_custom: bool = False
+    #: what the job says of itself
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str) -> ClientJobArgs:
+        """Read the file that the client parent has written."""
+        return cls(**orjson.loads(Path(path).read_bytes()))
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.workspace, self.job_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobExit:
+    """How the process ends."""
+
+    code: ExitCode
+    reason: str
+
+
+class JobProgram:
+    """One run of a CJ."""
+
+    def __init__(self, order: ClientJobArgs) -> None:
+        self.order = order
+        self.ending = Ending(self._end_early)
+        self._panic = ""
+        self._job: ClientJob | None = None
+
+    def run(self) -> JobExit:
+        """Build the app, and take part to the end."""
+        order = self.order
+        try:
+            app = self._build()
+            settings = load_settings(order.workspace, order.secure_mode)
+            host = CellHost(order.site, order.job_id, redis_url=order.redis_url, settings=settings)
+            outcome = self._take_part(app, host)
+        except RedflareError as error:
+            return JobExit(code=exit_code_of(error), reason=str(error))
+        if self.ending.reason:
+            return JobExit(code=ExitCode.ABORTED, reason=self.ending.reason)
+        if self._panic:
+            return JobExit(code=ExitCode.EXECUTION_ERROR, reason=self._panic)
+        # how the job ended at the server is not this site's doing
+        code = ExitCode.INFRASTRUCTURE if outcome.status == FENCED else ExitCode.SUCCESS
+        return JobExit(code=code, reason=str(outcome))
+
+    def _build(self) -> ClientApp:
+        order = self.order
+        given = {
+            "redis_url": order.redis_url,
+            "site_name": order.site,
+            "workspace_dir": order.workspace,
+            "secure_mode": order.secure_mode,
+        }
+        builder = ComponentBuilder(order.allow, allow_custom=order.allow_custom, given=given, folder=order.folder.path)
+        variables = {"JOB_ID": order.job_id, "SITE_NAME": order.site, "WORKSPACE": order.workspace}
+        return build_client_app(order.folder.app_folder(order.site), builder, variables=variables)
+
+    def _take_part(self, app: ClientApp, host: CellHost) -> JobOutcome:
+        order = self.order
+        agents = [executor for executor in app.executors.values() if getattr(executor, "fqcn", None) is not None]
+        teller = StatusReporter(order, host, agents)
+        job = self._job = ClientJob(
+            order.site,
+            app.executors,
+            job_id=order.job_id,
+            server_name=order.server_name,
+            task_filters=app.task_filters,
+            result_filters=app.result_filters,
+            # the last to hear that the run starts: all others are ready then
+            components={**app.components, "__panic__": PanicListener(self._on_panic), "__status__": teller},
+            job_meta={**order.meta, "job_id": order.job_id},
+            host=host,
+            workspace_dir=order.workspace,
+        )
+
+        def stop(reason: str) -> None:
+            if self.ending.parent_gone.is_set():
+                # the next client parent goes on with the task in hand: a goodbye would take it from the agent
+                self._end_early(reason)
+            job.stop(reason)
+            host.give_up()
+
+        host.prepare = self._control
+        self.ending.attach(stop)
+        if self.ending.reason:
+            return _NO_RUN
+        try:
+            host.start()
+        except Unavailable:
+            if self.ending.reason:
+                return _NO_RUN
+            raise
+        try:
+            return job.run()
+        finally:
+            host.stop()
+
+    def _control(self, cell: Cell) -> None:
+        """Let the client parent control this process."""
+        handlers = {ABORT: self._on_abort, ABORT_TASK: self._on_abort_task, PING: self._on_ping}
+        for topic, handler in handlers.items():
+            cell.register_request_cb(JOB_CONTROL, topic, handler)
+
+    def _other_run(self, request: Request) -> HandlerResult:
+        if (run := request.meta.get("run")) != self.order.run:
+            return OTHER_RUN, {"error": f"this is run {self.order.run}, not {run!r:.100}"}, None
+        return None
+
+    def _on_abort(self, request: Request) -> HandlerResult:
+        if other := self._other_run(request):
+            return other
+        self.ending.ask(str(request.meta.get("reason") or "it was aborted"))
+        return self._on_ping(request)
+
+    def _on_abort_task(self, request: Request) -> HandlerResult:
+        job, grace = self._job, request.meta.get("grace")
+        if other := self._other_run(request):
+            return other
+        if job is None:
+            return ReturnCode.OK, {"task": "", "how": "no task"}, None
+        reason = str(request.meta.get("reason") or "it was aborted")
+        task, over = job.abort_task(reason, float(grace) if isinstance(grace, int | float) else 10.0)
+        how = "no task" if not task else "cooperative" if over else "pending"
+        return ReturnCode.OK, {"task": task, "how": how}, None
+
+    def _on_ping(self, request: Request) -> HandlerResult:
+        if other := self._other_run(request):
+            return other
+        return ReturnCode.OK, {"run": self.order.run, "task": self._job.current_task if self._job else ""}, None
+
+    def _on_panic(self, reason: str) -> None:
+        self._panic = self._panic or reason
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _end_early(self, reason: str) -> None:
+        """From the ending's thread: there is no job that could be stopped, or it must stay as it is."""
+        self.note(JobExit(code=ExitCode.ABORTED, reason=reason))
+        self.ending.finish()
+        os._exit(ExitCode.ABORTED)
+
+    def note(self, outcome: JobExit) -> None:
+        """Write down how it ends, for the client parent."""
+        told = {
+            "run": self.order.run,
+            "exit_code": int(outcome.code),
+            "reason": outcome.reason,
+            "parent_gone": self.ending.parent_gone.is_set(),
+        }
+        try:
+            self.order.folder.write(OUTCOME_FILE, told)
+        except OSError as error:
+            logger.error("how this process ends cannot be written down: %s", error)
+
+
+class StatusReporter(FLComponent):
+    """Tells the client parent that the job has started here.
+
+    Args:
+        agents: executors with agents, which are written down: they are told of an end that this process cannot tell.
+    """
+
+    def __init__(self, order: ClientJobArgs, host: CellHost, agents: Sequence[Any]) -> None:
+        super().__init__()
+        self._order = order
+        self._host = host
+        self._agents = agents
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.START_RUN:
+            self._note_agents()
+            self._tell()
+
+    def _note_agents(self) -> None:
+        names = sorted({str(agent.fqcn) for agent in self._agents if agent.fqcn})
+        try:
+            self._order.folder.write(AGENTS_FILE, {"run": self._order.run, "agents": names})
+        except OSError as error:
+            logger.error("agents %s cannot be written down: %s", names, error)
+
+    def _tell(self) -> None:
+        order = self._order
+        meta = {"job": order.job_id, "run": order.run, "status": int(ClientStatus.STARTED)}
+        try:
+            self._host.cell.fire_and_forget(SITE, JOB_STATUS, order.site, meta)
+        except RedflareError as error:
+            logger.warning("%s cannot be told that job %s has started: %s", order.site, order.job_id, error)
+
+
+def main() -> int:
+    """Run the job of ``args.json`` to its end; the exit code."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    program = JobProgram(ClientJobArgs.load(sys.argv[1]))
+    program.ending.watch()
+    try:
+        outcome = program.run()
+    except (Exception, SystemExit) as error:
+        logger.exception("job %s failed", program.order.job_id)
+        outcome = JobExit(code=ExitCode.EXCEPTION, reason=f"{type(error).__name__}: {error}")
+    level = logging.INFO if outcome.code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR
+    logger.log(level, "job %s ends with %s: %s", program.order.job_id, outcome.code.name, outcome.reason)
+    program.note(outcome)
+    program.ending.finish()
+    # a thread that custom code has left would keep the process alive
+    threading.Thread(target=_exit_soon, args=(outcome.code,), name="redflare-exit", daemon=True).start()
+    return int(outcome.code)
+
+
+def _exit_soon(code: int) -> None:
+    threading.Event().wait(_EXIT_WITHIN)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

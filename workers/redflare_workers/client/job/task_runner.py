@@ -1,0 +1,154 @@
+"""Carries out one task at a site: filters, the executor, filters; after NVFlare's ClientRunner.
+
+No I/O and no threads of its own. Whatever a filter or an executor does wrong becomes a return code that the workflow
+sees, and a line in the log that names the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+
+from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_constant import FLContextKey, ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.fl_exception import UnsafeJobError
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.apis.signal import Signal
+
+#: The executor for every task that no other one is named for.
+ANY_TASK = "*"
+
+
+class TaskRunner(FLComponent):
+    """Carries out tasks, one at a time.
+
+    Args:
+        executors: by task name; names with ``*``, ``?`` or ``[...]`` are patterns, for tasks that are not named.
+        task_filters: what a task's Shareable goes through first.
+        result_filters: what a result goes through last.
+    """
+
+    def __init__(
+        self, executors: Mapping[str, Executor], task_filters: Sequence[Filter], result_filters: Sequence[Filter]
+    ) -> None:
+        super().__init__()
+        self._executors = dict(executors)
+        self._task_filters = list(task_filters)
+        self._result_filters = list(result_filters)
+
+    def passes_sealed(self, task_name: str) -> bool:
+        """Whether nobody at this site looks into the data of such a task, so that it need not be read here."""
+        executor = self._executor(task_name)
+        return executor is not None and executor.accepts_sealed and not self._task_filters and not self._result_filters
+
+    def release_result(self, task_name: str, *, handed_over: bool) -> None:
+        """Tell the executor what became of a result that it returned sealed."""
+        release = getattr(self._executor(task_name), "release_result", None)
+        if release is not None:
+            release(handed_over)
+
+    def run(self, task_name: str, task_id: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        """Carry out a task.
+
+        Returns:
+            its result; or a reply with TASK_UNKNOWN, TASK_DATA_FILTER_ERROR, EXECUTION_EXCEPTION, EMPTY_RESULT,
+            EXECUTION_RESULT_ERROR, TASK_RESULT_FILTER_ERROR, TASK_ABORTED or UNSAFE_JOB.
+        """
+        executor = self._executor(task_name)
+        if executor is None:
+            self.log_error(fl_ctx, f"task {task_name!r} {task_id}: no executor is named for it here")
+            return make_reply(ReturnCode.TASK_UNKNOWN)
+        for key, value in (
+            (FLContextKey.TASK_NAME, task_name),
+            (FLContextKey.TASK_ID, task_id),
+            (FLContextKey.TASK_DATA, data),
+        ):
+            fl_ctx.set_prop(key, value, private=True, sticky=False)
+        if (peer := fl_ctx.get_peer_context()) is not None:
+            data.set_peer_props(peer.get_all_public_props())
+        try:
+            result = self._carry_out(executor, task_name, data, fl_ctx, abort)
+        except UnsafeJobError as error:
+            self.log_exception(fl_ctx, f"task {task_name!r}: the job is unsafe: {error}")
+            executor.unsafe = True
+            fl_ctx.set_job_is_unsafe()
+            result = make_reply(ReturnCode.UNSAFE_JOB)
+        result.set_header(ReservedHeaderKey.TASK_NAME, task_name)
+        result.set_header(ReservedHeaderKey.TASK_ID, task_id)
+        return result
+
+    def _carry_out(
+        self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal
+    ) -> Shareable:
+        filtered = self._filter(self._task_filters, "TASK_DATA_FILTER", data, fl_ctx)
+        if filtered is None:
+            return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
+        result = self._execute(executor, task_name, filtered, fl_ctx, abort)
+        if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
+            # what the server wrote into the jar comes back to it
+            result.set_cookie_jar(jar)
+        sent = self._filter(self._result_filters, "TASK_RESULT_FILTER", result, fl_ctx)
+        return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
+
+    def _executor(self, task_name: str) -> Executor | None:
+        named = self._executors.get(task_name)
+        if named is not None:
+            return named
+        for pattern, executor in self._executors.items():
+            if pattern != ANY_TASK and fnmatch(task_name, pattern):
+                return executor
+        return self._executors.get(ANY_TASK)
+
+    def _execute(
+        self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal
+    ) -> Shareable:
+        self.fire_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
+        try:
+            result = executor.execute(task_name, data, fl_ctx, abort)
+        except UnsafeJobError:
+            raise
+        except (Exception, SystemExit) as error:
+            self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
+            result = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        finally:
+            # let go of the model
+            fl_ctx.set_prop(FLContextKey.TASK_DATA, None, private=True, sticky=False)
+        if isinstance(result, Shareable):
+            fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
+            self.fire_event(EventType.AFTER_TASK_EXECUTION, fl_ctx)
+        if executor.unsafe or fl_ctx.is_job_unsafe():
+            self.log_error(fl_ctx, f"task {task_name!r}: the job is unsafe")
+            return make_reply(ReturnCode.UNSAFE_JOB)
+        if result is None:
+            self.log_error(fl_ctx, f"executor {executor.name} returned nothing for task {task_name!r}")
+            return make_reply(ReturnCode.EMPTY_RESULT)
+        if not isinstance(result, Shareable):
+            kind = type(result).__name__
+            self.log_error(fl_ctx, f"executor {executor.name} returned a {kind} for {task_name!r}, not a Shareable")
+            return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)
+        return result
+
+    def _filter(
+        self, filters: Sequence[Filter], stage: str, shareable: Shareable, fl_ctx: FLContext
+    ) -> Shareable | None:
+        """The Shareable behind a chain of filters; None when one of them failed."""
+        self.fire_event(getattr(EventType, f"BEFORE_{stage}"), fl_ctx)
+        for each in filters:
+            try:
+                shareable = each.process(shareable, fl_ctx)
+            except UnsafeJobError:
+                raise
+            except (Exception, SystemExit) as error:
+                self.log_exception(fl_ctx, f"filter {each.name} failed: {error}")
+                return None
+            if not isinstance(shareable, Shareable):
+                self.log_error(fl_ctx, f"filter {each.name} returned a {type(shareable).__name__}, not a Shareable")
+                return None
+        kind = FLContextKey.TASK_DATA if stage == "TASK_DATA_FILTER" else FLContextKey.TASK_RESULT
+        fl_ctx.set_prop(kind, shareable, private=True, sticky=False)
+        self.fire_event(getattr(EventType, f"AFTER_{stage}"), fl_ctx)
+        return shareable

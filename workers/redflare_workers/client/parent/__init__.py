@@ -1,0 +1,7 @@
+"""A site's parent process (CP): deploys jobs, starts their processes, answers the server, and hears of aborts.
+
+Way in: ``client_engine.ClientEngine``; ``request_handler`` answers the server, ``job_processes`` keeps all runs,
+``site_run`` carries one from launch to end.
+
+May import: ``client.shared``, protocol, workspace, processes, jobs, messaging, engine, apis, util and the broker.
+"""

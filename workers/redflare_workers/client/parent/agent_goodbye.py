@@ -1,0 +1,88 @@
+"""Agents of a job that was aborted: told for a process that could not, and what became of them.
+
+A process that ends in order says bye to its agents. One that was killed has not; the client parent then ends their
+task and says bye in its place. Either way it looks, for a moment, whether they have left.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import RedflareError
+from redflare_broker.inspection.federation import Inspector, LinkStatus
+from redflare_broker.keys import LinkKeys
+from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
+from redflare_broker.scripts.link_scripts import Instance, LinkScripts
+from redflare_broker.transport.server import Server
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that agents have to leave once they are told; after that, what they do is told as it is.
+PATIENCE: Final = 2.0
+#: Redis cannot be asked now.
+UNKNOWN: Final = "unknown"
+
+
+def say_goodbye(
+    server: Server, settings: LinkSettings, agents: Iterable[str], pid: int, reason: str, *, patience: float = PATIENCE
+) -> dict[str, str]:
+    """See to it that the agents of a process that is gone know of its end.
+
+    Args:
+        agents: FQCNs.
+        pid: of that process; an agent that works for another one by now is left alone.
+
+    Returns:
+        by FQCN: ``left`` (it has confirmed), ``connected`` (it was told, and is there still), ``silent`` or ``gone``
+        (there is no sign of it; it learns of the end if it comes back), ``never`` (there was none), ``unknown``.
+    """
+    inspector = Inspector(server, settings.namespace)
+    deadline = time.monotonic() + patience
+    states: dict[str, str] = {}
+    for fqcn in agents:
+        try:
+            keys = inspector.keys.link(fqcn)
+            _tell(
+                server, LinkScripts(keys=keys, publish=server.publish, policy=settings.policy), inspector, pid, reason
+            )
+            states[fqcn] = _await_leave(server, keys, inspector, deadline)
+        except RedflareError as error:
+            logger.warning("agent %s cannot be told that its job is over: %s", fqcn, error)
+            states[fqcn] = UNKNOWN
+    return states
+
+
+def _tell(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, reason: str) -> None:
+    status = inspector.link(scripts.keys.fqcn)
+    if status.cj.state in ("left", "never") or not _is_of(status, pid):
+        return
+    with server.borrow(scripts.keys.link) as connection:
+        if status.task is not None:
+            scripts.abort(connection, None, status.task.task_id, reason)
+        scripts.bye(connection, Instance(role="cj", name=status.cj.instance, epoch=status.cj.epoch))
+    logger.info("agent %s was told that its job is over: %s", scripts.keys.fqcn, reason)
+
+
+def _is_of(status: LinkStatus, pid: int) -> bool:
+    """Whether the side of the CJ is still held by that process."""
+    return status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:")
+
+
+def _await_leave(server: Server, keys: LinkKeys, inspector: Inspector, deadline: float) -> str:
+    first = inspector.link(keys.fqcn).agent
+    if first.state != "connected":
+        return first.state
+    with KeyspaceFeed(server, keys.link, [keys.link]) as feed:
+        while True:
+            agent = inspector.link(keys.fqcn).agent
+            if agent.epoch != first.epoch:
+                # it has left, and another is there already
+                return "left"
+            if agent.state != "connected" or (left := deadline - time.monotonic()) <= 0:
+                return agent.state
+            feed.wait(left)

@@ -1,0 +1,464 @@
+"""``ClientEngine``: a site's client parent (CP). It deploys, starts, watches and aborts the jobs of its site.
+
+Each job runs in a process of its own (CJ). ``site_desk`` answers what the server's parent process asks; the methods
+here are the same for those who call them in this process. Names and messages are those of NVFlare's ClientEngine.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redflare_broker.cell.cell import Cell, Reply, ReplyCode
+from redflare_broker.config.settings import load_settings
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.fqcn import FQCN
+
+from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.streaming import ObjectProducer, ProgressCallback, StreamContext
+from redflare_workers.client.shared.cell_host import CellHost
+from redflare_workers.client.shared.membership import Membership
+from redflare_workers.engine.run_engine import RunEngine
+from redflare_workers.messaging.switchboard import Switchboard
+from redflare_workers.protocol.parent_messages import ABORT, ABORT_TASK, JOB_CONTROL, PING
+from redflare_workers.protocol.shareable_codec import to_message
+from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.protocol.site_report import CellReporter, Reporter
+from redflare_workers.workspace.site_settings import SiteSettings
+from redflare_workers.workspace.workspace_lock import WorkspaceLock
+
+from .agent_goodbye import say_goodbye
+from .app_deployer import AppDeployer
+from .job_processes import JobProcesses, RunsAlready
+from .request_handler import SiteRequestHandler
+from .site_run import AbortProof, RunRecord, aborted_with
+
+logger = logging.getLogger(__name__)
+
+ERROR_PREFIX: Final = "ERROR"
+#: Component that deploys instead of ``AppDeployer``, as NVFlare's.
+APP_DEPLOYER: Final = "app_deployer"
+
+#: Seconds that a CJ has to answer how it stands.
+_ASK_WITHIN: Final = 5.0
+#: Seconds that processes of jobs have to end when the client parent is stopped.
+_STOP_WITHIN: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRunInfo:
+    """How a job stands at a site."""
+
+    job_id: str
+    current_task_name: str = ""
+    #: when its process was launched, in seconds since 1970; None: it was not
+    start_time: float | None = None
+    status: ClientStatus = ClientStatus.NOT_STARTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAbortProof:
+    """What became of an abort of a task."""
+
+    message: str
+    #: name of the task; "": there was none in hand, or nobody answered
+    task: str = ""
+    #: cooperative: its work is over; pending: it goes on still; no task; not running; no answer
+    how: str = "not running"
+
+
+class ClientEngine(RunEngine):
+    """A site's client parent; ``run`` it, or give it a cell by ``initialize_comm``.
+
+    Args:
+        client: the site: a ``Site``, or anything with a ``name`` (or ``client_name``), ``settings``, ``components``.
+        args: a ``SiteArgs``, or anything with a ``workspace``, and perhaps ``redis_url`` and so on.
+        rank: of this process, for the log.
+        workers: how many requests of the server are worked on at once.
+
+    Raises:
+        ValueError: workers < 1, or (ConfigError) a name or a setting is wrong.
+    """
+
+    def __init__(self, client: Any, args: Any, rank: int = 0, workers: int = 5) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int):
+            raise TypeError(f"workers must be an int, but got {type(workers).__name__}")
+        if workers < 1:
+            raise ValueError(f"workers must be >= 1, but is {workers}")
+        self.client = client
+        self.client_name: str = FQCN.check_segment(getattr(client, "name", None) or client.client_name)
+        self.args = args
+        self.rank = rank
+        self.workers = workers
+        self.server_name: str = getattr(args, "server_name", "server")
+        self.settings = getattr(args, "settings", None) or load_settings(args.workspace, self._secure)
+        self.cell: Cell | None = None
+        site = getattr(client, "settings", None) or SiteSettings()
+        order = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
+        self.processes = JobProcesses(
+            self.client_name,
+            args.workspace,
+            site,
+            order,
+            self._ask_to_end,
+            self._on_run_ended,
+            self._say_goodbye,
+        )
+        components = getattr(client, "components", None) or {}
+        super().__init__(self.client_name, "", {}, ProcessType.CLIENT_PARENT, components)
+        with self.new_context() as fl_ctx:
+            fl_ctx.set_prop(FLContextKey.WORKSPACE_ROOT, str(args.workspace), private=True, sticky=True)
+        self._deployer = AppDeployer(site)
+        self._desk = SiteRequestHandler(self, workers)
+        self._resources: dict[str, tuple[Any, Any, Any]] = {}
+        #: why ``run`` ends; put by stop, also from a signal handler
+        self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._stopping = ""
+        self._ended = threading.Event()
+
+    @property
+    def _redis_url(self) -> str:
+        return str(getattr(self.args, "redis_url", ""))
+
+    @property
+    def _secure(self) -> bool:
+        return bool(getattr(self.args, "secure_mode", False))
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Serve until ``stop``, or until another process of this site takes over; returns why it has ended.
+
+        Jobs that ran when the last client parent of this workspace ended go on.
+
+        Raises:
+            ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
+            PreflightError, ServerError: Redis is not fit, or refuses this user.
+        """
+        with WorkspaceLock(self.processes.workspace):
+            client = getattr(self.args, "client", None)
+            host = CellHost(self.client_name, "", redis_url=self._redis_url, settings=self.settings, client=client)
+            host.prepare = lambda cell: self.initialize_comm(cell, switchboard=host.switchboard)
+            self.processes.find_again()
+            ender = threading.Thread(target=self._hear_end, args=(host,), name="redflare-site-end", daemon=True)
+            ender.start()
+            try:
+                host.start()
+                self._serve(host)
+            except Unavailable:
+                # it was stopped before Redis was there
+                if not self._stopping:
+                    raise
+            finally:
+                self.stop("it has ended")
+                self.close()
+                host.stop()
+                ender.join()
+        return self._stopping
+
+    def _hear_end(self, host: CellHost) -> None:
+        """The thread in which ``run`` is told to end: a signal handler must not do more than put a word down."""
+        self._stopping = self._ends.get()
+        host.give_up()
+        self._ended.set()
+
+    def _serve(self, host: CellHost) -> None:
+        host.add_site(self.client_name, lambda request: None, lambda: self.stop("another process has taken over"))
+        props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
+        membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
+        self._fire(EventType.SYSTEM_START)
+        self.processes.go_on()
+        try:
+            membership.join(lambda: self._stopping)
+            logger.info("site %s serves %s", self.client_name, self.server_name)
+            self._ended.wait()
+            logger.info("site %s ends: %s", self.client_name, self._stopping)
+        finally:
+            self._fire(EventType.SYSTEM_END)
+            membership.leave()
+
+    def stop(self, reason: str = "it was stopped") -> None:
+        """Let ``run`` end, from any thread or a signal handler; running jobs go on when the site is started again."""
+        self._ends.put(reason or "it was stopped")
+
+    def close(self) -> None:
+        """End the processes of jobs, and what ``initialize_comm`` has begun. Again is allowed."""
+        self._desk.close()
+        self.processes.stop(_STOP_WITHIN)
+        self.messenger.close()
+
+    def _on_news(self, membership: Membership) -> None:
+        if membership.fenced:
+            self.stop("another process has taken over")
+
+    def initialize_comm(
+        self, cell: Cell, *, switchboard: Switchboard | None = None, reporter: Reporter | None = None
+    ) -> None:
+        """Serve the server through a cell that has not started yet.
+
+        Args:
+            switchboard: that of the cell; None: one is made.
+            reporter: who hears of the jobs; None: the server's parent process.
+        """
+        self.cell = cell
+        self.processes.reporter = reporter or CellReporter(cell, self.client_name, self.server_name)
+        self.messenger.open(cell, switchboard)
+        self._desk.open(cell)
+
+    def get_cell(self) -> Cell | None:
+        """The cell that was given to ``initialize_comm``."""
+        return self.cell
+
+    def get_client_name(self) -> str:
+        return self.client_name
+
+    def usual_targets(self) -> list[str]:
+        """The server."""
+        return [self.server_name]
+
+    def find_peer(self, name: str) -> str | None:
+        """FQCN of the server's cell; a client parent talks to nobody else."""
+        return self.server_name if name in ("server", self.server_name) else None
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+
+    def deploy_app(
+        self, app_name: str, job_id: str, job_meta: Mapping[str, Any], client_name: str, app_data: bytes
+    ) -> str:
+        """Unpack an app into ``<workspace>/<job_id>``; "" or what is wrong, and then nothing is left behind."""
+        if client_name != self.client_name:
+            return f"{ERROR_PREFIX}: this is site {self.client_name}, not {client_name!r}"
+        deployer = self.get_component(APP_DEPLOYER) or self._deployer
+        try:
+            error = self.processes.deploy(deployer, job_id, job_meta, app_name, app_data)
+        except (ConfigError, TypeError) as wrong:
+            error = str(wrong)
+        return f"{ERROR_PREFIX}: {error}" if error else ""
+
+    def start_app(
+        self,
+        job_id: str,
+        job_meta: Mapping[str, Any] | None = None,
+        allocated_resource: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        resource_manager: Any = None,
+    ) -> str:
+        """Launch the process of a deployed job; what became of it, as a text that begins with ERROR when it failed.
+
+        Args:
+            job_meta: without effect; what counts was deployed.
+            allocated_resource: given back to ``resource_manager.free_resources(resources=, token=, fl_ctx=)`` when the
+                process is gone.
+        """
+        if allocated_resource and resource_manager is not None:
+            self._resources[job_id] = (resource_manager, allocated_resource, token)
+        try:
+            self._fire(EventType.BEFORE_JOB_LAUNCH, job_id)
+            self.processes.start(job_id)
+        except RunsAlready:
+            return "Client app already started."
+        except LookupError:
+            self._free(job_id)
+            return f"{ERROR_PREFIX}: Client app does not exist. Please deploy it before starting client."
+        except (RuntimeError, ConfigError, TypeError, OSError) as error:
+            self._free(job_id)
+            return f"{ERROR_PREFIX}: {error}"
+        self._fire(EventType.AFTER_JOB_LAUNCH, job_id)
+        return "Start the client app..."
+
+    def abort_app(self, job_id: str) -> str:
+        """End a job's process, and wait until it is gone; ``abort`` says how that came about."""
+        return self.abort(job_id).message
+
+    def abort(self, job_id: str, reason: str = "abort_app was called") -> AbortProof:
+        """As ``abort_app``, with the proof. It takes as long as the site's ``abort_grace`` and ``stop_grace`` at most,
+        and is over at once when the job ends in order."""
+        message, asked = self.begin_abort(job_id, reason)
+        return aborted_with(asked.result(), message)
+
+    def begin_abort(self, job_id: str, reason: str, *, bar: bool = False) -> tuple[str, Future[AbortProof]]:
+        """As ``abort``, but nothing is waited for.
+
+        Args:
+            bar: a job that is not started must not be, until it is deployed again.
+        """
+        run = self.processes.find(job_id)
+        if run is None:
+            message = "Client app has not started."
+        elif not run.live:
+            message = "Client app already stopped."
+        else:
+            message = "Abort signal has been sent to the client App."
+        return message, self.processes.abort(job_id, reason, bar=bar)
+
+    def abort_task(self, job_id: str) -> str:
+        """Break off the task that a job has in hand; ``abort_current_task`` says what became of it."""
+        return self.abort_current_task(job_id).message
+
+    def abort_current_task(self, job_id: str, reason: str = "abort_task was called") -> TaskAbortProof:
+        """As ``abort_task``, with the proof: waits ``abort_grace`` seconds for the work to be over."""
+        status = self.processes.status(job_id)
+        if not status.live:
+            return TaskAbortProof(message="Client app has not started.")
+        if status is ClientStatus.STARTING:
+            message = "Client app is starting, please wait for started before abort_task."
+            return TaskAbortProof(message=message, how="starting")
+        grace = self.processes.settings.abort_grace
+        reply = self._ask_job(job_id, ABORT_TASK, {"reason": reason, "grace": grace}, grace + _ASK_WITHIN)
+        return TaskAbortProof(
+            message="Abort signal has been sent to the current task.",
+            task=str(reply.meta.get("task", "")) if reply.ok else "",
+            how=str(reply.meta.get("how", "")) if reply.ok else "no answer",
+        )
+
+    def delete_run(self, job_id: str) -> str:
+        """Remove the folder of a job's run; again is allowed."""
+        try:
+            path = self.processes.folder(job_id).path
+            error = self.processes.delete(job_id)
+        except (ConfigError, TypeError, OSError) as wrong:
+            error = str(wrong)
+        return f"{ERROR_PREFIX}: {error}" if error else f"Delete run folder: {path}."
+
+    def get_current_run_info(self, job_id: str) -> ClientRunInfo:
+        """How a job stands; a running one is asked."""
+        run = self.processes.find(job_id)
+        if run is None:
+            return ClientRunInfo(job_id=job_id)
+        task = ""
+        if run.status is ClientStatus.STARTED:
+            task = str(self._ask_job(job_id, PING, {}, _ASK_WITHIN).meta.get("task", ""))
+        return ClientRunInfo(
+            job_id=job_id, current_task_name=task, start_time=run.record.launched or None, status=run.status
+        )
+
+    def get_all_job_ids(self) -> list[str]:
+        """Jobs whose processes are there."""
+        return [job_id for job_id, record in self.processes.records().items() if record.status.live]
+
+    def notify_job_status(self, job_id: str, job_status: int) -> None:
+        """A job's process tells how far it is."""
+        self.processes.note_status(job_id, job_status)
+
+    def send_to_job(
+        self, job_id: str, channel: str, topic: str, msg: Any, timeout: float, optional: bool = False
+    ) -> Reply:
+        """Ask the cell of a job's process, and wait for its reply.
+
+        Args:
+            msg: a Shareable; or a dict, which becomes the meta; or None.
+            optional: a failure is logged at DEBUG only.
+
+        Returns:
+            its reply; the rc is TIMEOUT, ABORTED or COMM_ERROR when none came.
+        """
+        meta, data = to_message(msg) if isinstance(msg, Shareable) else (dict(msg or {}), None)
+        return self.pass_to_job(job_id, channel, topic, meta, data, timeout, optional=optional)
+
+    def pass_to_job(
+        self,
+        job_id: str,
+        channel: str,
+        topic: str,
+        meta: dict[str, Any],
+        data: object,
+        timeout: float,
+        *,
+        optional: bool = False,
+    ) -> Reply:
+        """As ``send_to_job``, with meta and data as they are."""
+        try:
+            if self.cell is None:
+                raise ConfigError("the client parent has no cell: initialize_comm was not called")
+            target = FQCN.join([self.client_name, job_id])
+            reply = self.cell.send_request(channel, topic, target, meta, data, timeout=timeout)
+        except RedflareError as error:
+            reply = Reply(ReplyCode.COMM_ERROR, {"error": str(error)})
+        if not reply.ok:
+            level = logging.DEBUG if optional else logging.WARNING
+            logger.log(level, "job %s answered %s/%s with %s: %s", job_id, channel, topic, reply.rc, reply.error)
+        return reply
+
+    # -- messages and streams: always to the server --------------------------------------------------------------------
+
+    def send_aux_request(  # type: ignore[override]
+        self,
+        topic: str,
+        request: Shareable,
+        timeout: float,
+        fl_ctx: FLContext,
+        optional: bool = False,
+        secure: bool = False,
+    ) -> Shareable:
+        """Ask the server's parent process; its reply, an empty Shareable when nothing was waited for (timeout 0)."""
+        replies = super().send_aux_request(None, topic, request, timeout, fl_ctx, optional, secure)
+        return next(iter(replies.values()), Shareable())
+
+    def fire_and_forget_aux_request(  # type: ignore[override]
+        self, topic: str, request: Shareable, fl_ctx: FLContext, optional: bool = False, secure: bool = False
+    ) -> Shareable:
+        """Tell the server's parent process; returns an empty Shareable."""
+        return self.send_aux_request(topic, request, 0.0, fl_ctx, optional, secure)
+
+    def stream_objects(
+        self,
+        channel: str,
+        topic: str,
+        stream_ctx: StreamContext | None,
+        targets: str | Sequence[str] | None,
+        producer: ObjectProducer,
+        fl_ctx: FLContext,
+        optional: bool = False,
+        secure: bool = False,
+        *,
+        progress_cb: ProgressCallback | None = None,
+    ) -> tuple[str, Any]:
+        """As ``ObjectStreamer.stream_objects``, to the server whatever the targets are."""
+        return super().stream_objects(
+            channel, topic, stream_ctx, None, producer, fl_ctx, optional, secure, progress_cb=progress_cb
+        )
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _ask_job(self, job_id: str, topic: str, meta: dict[str, Any], timeout: float) -> Reply:
+        run = self.processes.find(job_id)
+        told = {"run": run.record.run if run else "", **meta}
+        return self.pass_to_job(job_id, JOB_CONTROL, topic, told, None, timeout, optional=True)
+
+    def _ask_to_end(self, job_id: str, run: str, reason: str) -> None:
+        if self.cell is None:
+            return
+        target = FQCN.join([self.client_name, job_id])
+        try:
+            self.cell.fire_and_forget(JOB_CONTROL, ABORT, target, {"run": run, "reason": reason})
+        except RedflareError as error:
+            logger.warning("job %s cannot be told to end: %s", job_id, error)
+
+    def _say_goodbye(self, agents: list[str], pid: int, reason: str) -> dict[str, str]:
+        return {} if self.cell is None else say_goodbye(self.cell.server, self.settings, agents, pid, reason)
+
+    def _on_run_ended(self, record: RunRecord) -> None:
+        self._free(record.job)
+        self._fire(EventType.JOB_COMPLETED, record.job)
+
+    def _free(self, job_id: str) -> None:
+        manager, resources, token = self._resources.pop(job_id, (None, None, None))
+        if manager is not None:
+            try:
+                manager.free_resources(resources=resources, token=token, fl_ctx=self.new_context())
+            except Exception:
+                logger.exception("what job %s had of the site's resources could not be freed", job_id)
+
+    def _fire(self, event_type: str, job_id: str = "") -> None:
+        with self.new_context() as fl_ctx:
+            if job_id:
+                fl_ctx.set_prop(FLContextKey.CURRENT_JOB_ID, job_id, private=True, sticky=False)
+            self.fire_event(event_type, fl_ctx)

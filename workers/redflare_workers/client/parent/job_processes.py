@@ -1,0 +1,297 @@
+"""``JobProcesses``: all jobs of a site, those that run and those that have."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from redflare_broker.errors import ConfigError
+
+from redflare_workers.processes.how_ended import NOT_RUNNING
+from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.protocol.site_report import Reporter, SiteReport
+from redflare_workers.workspace.run_folder import (
+    AGENTS_FILE,
+    ARGS_FILE,
+    META_FILE,
+    OUTCOME_FILE,
+    PROCESS_FILE,
+    RunFolder,
+)
+from redflare_workers.workspace.site_settings import SiteSettings
+
+from .app_deployer import AppDeployer, sweep
+from .site_run import AbortProof, RunRecord, SiteRun
+
+logger = logging.getLogger(__name__)
+
+
+class RunsAlready(Exception):
+    """The job's process is there, or about to be."""
+
+
+class JobProcesses:
+    """Thread-safe; what is done to one job is done in order.
+
+    Args:
+        site: the site's name.
+        workspace: in which each job has its folder.
+        settings: what the site admits, and how long an abort waits.
+        order: for ``args.json`` of every process: where Redis is, and so on.
+        ask_to_end: called with job, run and reason: tells a process to end in order; does not wait.
+        on_end: called when a run is over.
+        say_goodbye: called with FQCNs of agents, the number of the process that is gone, and why: tells them, and what
+            became of them.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        workspace: str | Path,
+        settings: SiteSettings,
+        order: Mapping[str, Any],
+        ask_to_end: Callable[[str, str, str], object],
+        on_end: Callable[[RunRecord], object] = lambda record: None,
+        say_goodbye: Callable[[list[str], int, str], dict[str, str]] = lambda agents, pid, reason: {},
+    ) -> None:
+        self.site = site
+        self.workspace = Path(workspace).resolve()
+        self.settings = settings
+        #: Hears of the jobs; None: nobody does yet.
+        self.reporter: Reporter | None = None
+        self._order = dict(order)
+        self._ask_to_end = ask_to_end
+        self._ended = on_end
+        self._say_goodbye = say_goodbye
+        self._guard = threading.Lock()
+        self._runs: dict[str, SiteRun] = {}
+        self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        #: runs that a predecessor has begun
+        self._found: list[SiteRun] = []
+        #: aborted before they were started
+        self._barred: dict[str, str] = {}
+        self._stopped = False
+
+    # -- what is asked -------------------------------------------------------------------------------------------------
+
+    def deploy(self, deployer: AppDeployer, job_id: str, job_meta: Mapping[str, Any], app: str, data: Any) -> str:
+        """As ``AppDeployer.deploy``; not while the job runs."""
+        with self._turn(job_id):
+            run = self._runs.get(job_id)
+            if run is not None and run.live:
+                return f"job {job_id!r} is {run.status.label}; abort it before it is deployed again"
+            error = deployer.deploy(self.workspace, job_id, job_meta, app, data, self.site)
+            if not error:
+                with self._guard:
+                    self._runs.pop(job_id, None)
+                    self._barred.pop(job_id, None)
+            return error
+
+    def start(self, job_id: str) -> SiteRun:
+        """Launch the process of a job that is deployed.
+
+        Raises:
+            RunsAlready: there is one.
+            LookupError: it is not deployed.
+            RuntimeError: it was aborted before it was started.
+            OSError: the process cannot be started.
+        """
+        with self._turn(job_id):
+            folder = self.folder(job_id)
+            if (there := self._runs.get(job_id)) is not None and there.live:
+                raise RunsAlready(f"job {job_id!r} is {there.status.label}")
+            if not folder.is_run or not folder.app_folder(self.site).is_dir():
+                raise LookupError(f"job {job_id!r} is not deployed")
+            if reason := self._barred.get(job_id):
+                raise RuntimeError(f"job {job_id!r} was aborted before it was started: {reason}")
+            (folder.path / OUTCOME_FILE).unlink(missing_ok=True)
+            run = SiteRun(folder, self)
+            with self._guard:
+                if self._stopped:
+                    raise RuntimeError("the client parent is being stopped")
+                self._runs[job_id] = run
+            run.launch()
+            return run
+
+    def abort(self, job_id: str, reason: str, *, bar: bool) -> Future[AbortProof]:
+        """End a job's process; the result comes when it is gone.
+
+        Args:
+            bar: one that is not started must not be, until it is deployed again.
+        """
+        run = self._runs.get(job_id)
+        if run is None or not run.live:
+            # it may be starting just now
+            with self._turn(job_id):
+                run = self._runs.get(job_id)
+                if run is None and bar:
+                    with self._guard:
+                        self._barred[job_id] = reason or "abort"
+        if run is not None:
+            return run.abort(reason)
+        nothing: Future[AbortProof] = Future()
+        nothing.set_result(AbortProof(message="", how=NOT_RUNNING, at=time.time()))
+        return nothing
+
+    def delete(self, job_id: str) -> str:
+        """Remove the folder of a job's run; "" or why not. Again is allowed."""
+        with self._turn(job_id):
+            folder = self.folder(job_id)
+            run = self._runs.get(job_id)
+            if run is not None and run.live:
+                return f"job {job_id!r} is {run.status.label}; abort it before its run folder is deleted"
+            if folder.is_foreign:
+                return f"{folder.path} is no run of a job, and is left alone"
+            if folder.is_run:
+                shutil.rmtree(folder.path)
+            with self._guard:
+                self._runs.pop(job_id, None)
+                self._barred.pop(job_id, None)
+            return ""
+
+    def note_status(self, job_id: str, status: int, run: str | None = None) -> None:
+        """What is told of a job's process; ``run``: only if it is that one."""
+        found = self._runs.get(job_id)
+        if found is not None and run in (None, found.record.run) and status in ClientStatus._value2member_map_:
+            found.on_status(ClientStatus(status))
+
+    def folder(self, job_id: str) -> RunFolder:
+        """The folder of a job, which need not be there.
+
+        Raises:
+            TypeError, ConfigError: the id is not legal.
+        """
+        return RunFolder(self.workspace, job_id)
+
+    def status(self, job_id: str) -> ClientStatus:
+        run = self._runs.get(job_id)
+        return run.status if run else ClientStatus.NOT_STARTED
+
+    def find(self, job_id: str) -> SiteRun | None:
+        return self._runs.get(job_id)
+
+    def records(self) -> dict[str, RunRecord]:
+        """Of all runs, by job."""
+        with self._guard:
+            return {job_id: run.record for job_id, run in self._runs.items()}
+
+    # -- the client parent's life --------------------------------------------------------------------------------------
+
+    def find_again(self) -> None:
+        """Read what ran when the last client parent ended; call it once, before anything is asked."""
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        sweep(self.workspace)
+        for path in sorted(self.workspace.glob(f"*/{PROCESS_FILE}")):
+            try:
+                folder = RunFolder(self.workspace, path.parent.name)
+            except ConfigError:
+                continue
+            record = RunRecord.read(folder) if folder.is_run else None
+            if record is not None:
+                run = SiteRun(folder, self, record)
+                with self._guard:
+                    self._runs[record.job] = run
+                self._found.append(run)
+
+    def go_on(self) -> None:
+        """Launch again what ran then, and tell what was not told; call it once, when the reporter can be reached."""
+        for run in self._found:
+            if run.live:
+                run.relaunch()
+            elif not run.record.reported and self._runs.get(run.record.job) is run:
+                self._report(run.record)
+
+    def stop(self, timeout: float) -> None:
+        """Let all processes end themselves; those that do not are killed. The next client parent goes on with them."""
+        with self._guard:
+            self._stopped = True
+            runs = list(self._runs.values())
+        for run in runs:
+            run.release()
+        deadline = time.monotonic() + timeout
+        for run in runs:
+            if not run.wait(max(deadline - time.monotonic(), 0.0)):
+                run.kill()
+                run.wait(timeout)
+
+    # -- for the runs --------------------------------------------------------------------------------------------------
+
+    def command(self, record: RunRecord) -> list[str]:
+        """The command that starts a job's process."""
+        folder = self.folder(record.job)
+        args = {
+            **self._order,
+            "workspace": str(self.workspace),
+            "site": self.site,
+            "job_id": record.job,
+            "run": record.run,
+            "allow": list(self.settings.allow),
+            "allow_custom": self.settings.allow_custom,
+            "meta": folder.read(META_FILE) or {},
+        }
+        # -P: no module is taken from the folder of the run
+        return [sys.executable, "-P", "-m", "redflare_workers.client.job.job_main", str(folder.write(ARGS_FILE, args))]
+
+    def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
+        self._ask_to_end(job_id, run, reason)
+
+    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+        agents = (self.folder(record.job).read(AGENTS_FILE) or {}).get("agents")
+        return self._say_goodbye(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
+
+    def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
+        if self.reporter is not None:
+            self.reporter.log(job_id, lines)
+
+    def on_change(self, record: RunRecord) -> None:
+        self._report(record)
+
+    def on_end(self, record: RunRecord) -> None:
+        self._report(record)
+        self._ended(record)
+
+    def _report(self, record: RunRecord) -> None:
+        reporter, run = self.reporter, self._runs.get(record.job)
+        if reporter is None:
+            return
+        final = record.exit_code is not None
+        report = SiteReport(
+            site=self.site,
+            job=record.job,
+            run=record.run,
+            status=record.status.label,
+            exit_code=record.exit_code,
+            reason=record.reason,
+            how=record.how,
+            agents=dict(record.agents),
+            at=record.ended or time.time(),
+        )
+
+        def taken(abort: str) -> None:
+            if run is None or run.record.run != record.run:
+                return
+            if final:
+                run.note_reported()
+            elif abort:
+                run.abort(abort)
+
+        reporter.report(report, taken)
+
+    @contextmanager
+    def _turn(self, job_id: str) -> Iterator[None]:
+        with self._guard:
+            turn = self._turns[job_id]
+        with turn:
+            yield
+
+    def __repr__(self) -> str:
+        return f"<JobProcesses of {self.site}: { {job: run.status.label for job, run in self._runs.items()} }>"

@@ -1,0 +1,4 @@
+"""What a site's parent and its job processes both need: cells, and the membership of a job.
+
+May import: protocol, workspace, messaging, engine, apis, util and the broker; nothing of ``server``.
+"""

@@ -1,0 +1,145 @@
+"""``SequentialRelayTaskManager``: a relay in the order of the targets. After NVFlare's class of this name.
+
+Which targets may have the task now is a *window* on the list of targets:
+
+    sent to nobody yet           begins at the first target, opens when the task is scheduled
+    sent last to number i        begins at number i + 1, opens with the result of i
+    ... which is given up        begins at number i + 1, opens when i is given up
+    ... which has time to answer there is none, everybody waits
+
+It has one target when it opens and one more after each assignment timeout; targets that fall behind the next sending
+are passed over. When it begins behind the last target, or one assignment timeout has passed since the last target had
+one of its own, it is past the end and the task is done.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
+
+from .relay_manager import RelayTaskManager
+from .task_manager import NOT_DONE, TaskCheckStatus, is_answered, periods_passed
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The targets that may have the task now."""
+
+    #: Index of the first of them.
+    begin: int
+    #: When it opened.
+    opened: float
+    #: How many assignment timeouts have passed since.
+    steps: int
+    #: How many targets there are, in the window or not.
+    targets: int
+
+    @property
+    def end(self) -> int:
+        """One more than the index of the last of them."""
+        return min(self.begin + 1 + self.steps, self.targets)
+
+    @property
+    def is_past_the_end(self) -> bool:
+        """Whether nobody can get the task any more."""
+        return self.targets > 0 and (self.begin >= self.targets or self.begin + self.steps > self.targets)
+
+
+class SequentialRelayTaskManager(RelayTaskManager):
+    """Done when its window is past the end: with OK if the last client that got it has answered, else with TIMEOUT.
+
+    Args:
+        task: the task that is managed.
+        task_assignment_timeout: seconds after which the next target may have it too; 0 or None: never.
+        task_result_timeout: seconds after which a client that does not answer is given up; 0 or None: never.
+        dynamic_targets: a client that asks and is no target becomes the last target.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        task_assignment_timeout: float | None,
+        task_result_timeout: float | None,
+        dynamic_targets: bool,
+    ) -> None:
+        super().__init__(task_result_timeout, dynamic_targets)
+        self._assignment_timeout = task_assignment_timeout or 0
+        #: Whether it was seen without any target.
+        self._seen_empty = False
+        #: When it was seen to have some after that: its window cannot open before.
+        self._first_target_at: float | None = None
+
+    def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
+        """A target in the window gets it; all wait while a client has it, and when it is about to end."""
+        task = client_task.task
+        self._note_first_target(task, now)
+        if not self._admit(client_task):
+            return TaskCheckStatus.NO_BLOCK
+        window = self._window(task, now)
+        if window is None or window.is_past_the_end:
+            return TaskCheckStatus.BLOCK
+        in_window = client_task.client.name in (task.targets or [])[window.begin : window.end]
+        return TaskCheckStatus.SEND if in_window else TaskCheckStatus.NO_BLOCK
+
+    def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
+        """See the class."""
+        window = self._window(task, now)
+        if window is None or not window.is_past_the_end:
+            return NOT_DONE
+        answered = bool(task.client_tasks) and is_answered(task.client_tasks[-1])
+        return True, TaskCompletionStatus.OK if answered else TaskCompletionStatus.TIMEOUT
+
+    def next_change(self, task: Task, now: float) -> float | None:
+        """When a client is given up, the window grows, or it is past the end."""
+        window = self._window(task, now)
+        if window is None:
+            return super().next_change(task, now)
+        if not self._assignment_timeout or not window.targets or window.is_past_the_end:
+            return None
+        # once all targets are in it, the next that happens is its end
+        waiting = window.targets - window.begin
+        steps = window.steps + 1 if window.steps + 1 < waiting else waiting + 1
+        return window.opened + steps * self._assignment_timeout
+
+    def _window(self, task: Task, now: float) -> _Window | None:
+        """The window, or None while a client has the task."""
+        self._note_first_target(task, now)
+        if self._is_held(task, now):
+            return None
+        opened = self._opened(task)
+        steps = periods_passed(opened, self._assignment_timeout, now) if self._assignment_timeout else 0
+        return _Window(begin=_following(task), opened=opened, steps=steps, targets=len(task.targets or ()))
+
+    def _opened(self, task: Task) -> float:
+        """When the window opened, given that no client has the task."""
+        if not task.client_tasks:
+            scheduled = task.create_time if task.schedule_time is None else task.schedule_time
+            return scheduled if self._first_target_at is None else max(scheduled, self._first_target_at)
+        answered = task.client_tasks[-1].result_received_time
+        given_up = self._given_up_at(task) if answered is None else answered
+        assert given_up is not None, "a client that never is given up has the task"
+        return given_up
+
+    def _note_first_target(self, task: Task, now: float) -> None:
+        """A relay without any target does not age: the first that joins has its whole time."""
+        if not task.targets:
+            self._seen_empty = True
+        elif self._seen_empty:
+            self._seen_empty = False
+            self._first_target_at = now
+
+
+def _following(task: Task) -> int:
+    """Index of the target behind the one that got the task last.
+
+    It follows from what was sent: the window begins behind the last sending, and a name that stands in it more than
+    once means its first place there.
+    """
+    targets = task.targets or []
+    position = 0
+    for sent in task.client_tasks:
+        with suppress(ValueError):
+            position = targets.index(sent.client.name, position) + 1
+    return position

@@ -1,0 +1,243 @@
+"""``TaskLifecycle``: what the parts of a communicator share: its board and lock, its callbacks, and how a task ends.
+
+Locks. ``lock`` is held for bookkeeping only, never while something of a user or of the observer runs. A task's
+callbacks run under its turn alone. So a callback may schedule, cancel and wait for other tasks, and one that never
+returns keeps nobody but those who need the same task's next callback; they are sent home when it ends.
+
+The end of a task. Whoever ends it makes it final on the board, which happens once. A thread of the pool tells the
+observer, waits for the callback that may still run, calls task_done_cb, and then releases those who wait for the task.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Set
+from typing import Any, Final, NamedTuple
+
+from redflare_broker.util.thread_pool import ElasticThreadPool
+
+from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
+
+from .callbacks import Callbacks
+from .comm_observer import CommObserver
+from .scheduling import TaskKind
+from .standing_task import StandingTask
+from .task_registry import Ended, TaskRegistry
+
+#: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
+_LOOK_AT_SIGNAL: Final = 0.5
+
+
+class Assignment(NamedTuple):
+    """What is on its way to a client."""
+
+    task_name: str
+    task_id: str
+    data: Shareable
+    operator: dict[str, Any] | None
+    msg_root_id: str
+    timeout: int
+
+
+class TaskLifecycle:
+    """See the module's docstring.
+
+    Args:
+        component: for whom it logs and fires.
+        clock: now, in seconds since the epoch.
+        callback_limit: seconds that a callback may take without a warning, and after which those who wait for an ended
+            task wait no longer for a callback that keeps its task_done_cb from running.
+    """
+
+    def __init__(self, component: FLComponent, clock: Callable[[], float], callback_limit: float) -> None:
+        self.component = component
+        self.logger = component.logger
+        self.clock = clock
+        self.lock = threading.Lock()
+        self.board = TaskRegistry()
+        self.callbacks = Callbacks(clock, callback_limit)
+        self.observer = CommObserver()
+        self.pool = ElasticThreadPool("redflare-workflow")
+        self.engine: Any = None
+        #: Tasks that the monitor is to look at. Changed under the lock.
+        self.changed: set[StandingTask] = set()
+        #: Wakes the monitor.
+        self.wake: Callable[[], None] = lambda: None
+        #: The run is over; nothing more is scheduled or given out.
+        self.closed = False
+
+    def new_context(self) -> FLContext:
+        """A context for a callback that comes with none."""
+        context = FLContext() if self.engine is None else self.engine.new_context()
+        assert isinstance(context, FLContext)
+        return context
+
+    # -- what others are told ------------------------------------------------------------------------------------------
+
+    def may_ask(self, names: Set[str] | None) -> None:
+        """Tell the observer; what it raises is logged."""
+        if names is not None and not names:
+            return
+        try:
+            self.observer.may_ask(names)
+        except Exception:
+            self.logger.exception("the observer failed to hear that %s may ask for tasks", names or "all clients")
+
+    def touch(self, standing: StandingTask) -> None:
+        """The monitor is to look at a task. Under the lock."""
+        self.changed.add(standing)
+        self.wake()
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def call(self, kind: str, standing: StandingTask, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        """Run one callback of a client's task, in the task's turn; what it raises ends the task."""
+        task = standing.task
+        fn = getattr(task, kind)
+        if fn is None:
+            return
+        try:
+            self.callbacks.run(kind, fn, task, client_task, client_task=client_task, fl_ctx=fl_ctx)
+        except Exception as exc:
+            self.fail(standing, exc, f"{kind} failed for client {client_task.client.name} ({client_task.id})", fl_ctx)
+        except BaseException:
+            self.end(standing, TaskCompletionStatus.ERROR)
+            raise
+
+    def fail(self, standing: StandingTask, exc: Exception, what: str, fl_ctx: FLContext | None) -> None:
+        """End a task with ERROR, from where the exception is handled."""
+        task = standing.task
+        self.component.log_exception(fl_ctx, f"task {task.name!r}: {what}: {type(exc).__name__}: {exc}")
+        if task.exception is None:
+            task.exception = exc
+        self.end(standing, TaskCompletionStatus.ERROR)
+
+    def notice(self, standing: StandingTask) -> None:
+        """End a task whose status was set by hand, by one of its callbacks."""
+        status = standing.task.completion_status
+        if status is not None and not standing.ended:
+            self.end(standing, status)
+
+    def settle(self) -> None:
+        """Do what the board found out while it chose for a client."""
+        with self.lock:
+            broken, self.board.broken = self.board.broken, []
+            freed, self.board.freed = self.board.freed, set()
+        for standing, exc in broken:
+            self.fail_manager(standing, exc)
+        self.may_ask(freed)
+
+    def fail_manager(self, standing: StandingTask, exc: Exception) -> None:
+        """End a task with ERROR, because its manager raised."""
+        task = standing.task
+        self.logger.error("task %r ends: its manager %r failed", task.name, standing.manager, exc_info=exc)
+        if task.exception is None:
+            task.exception = exc
+        self.end(standing, TaskCompletionStatus.ERROR)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def end(self, standing: StandingTask, status: TaskCompletionStatus) -> None:
+        """End a task; one that has ended stays as it is."""
+        with self.lock:
+            ended = self.board.end(standing, status)
+        if ended is not None:
+            self.finish([ended])
+
+    def finish(self, endings: Iterable[Ended]) -> None:
+        """Have done what is to be done when tasks have ended."""
+        plain = []
+        for ended in endings:
+            ended.standing.turn.close()
+            if ended.standing.task.task_done_cb is None:
+                plain.append(ended)
+            else:
+                self._submit([ended])
+        if plain:
+            self._submit(plain)
+
+    def _submit(self, endings: list[Ended]) -> None:
+        def work() -> None:
+            for ended in endings:
+                self._finish(ended)
+
+        if not self.pool.submit(work):
+            work()
+
+    def _finish(self, ended: Ended) -> None:
+        standing, task = ended.standing, ended.standing.task
+        try:
+            try:
+                self.observer.ended(task, ended.unanswered)
+            except Exception:
+                self.logger.exception("the observer failed to hear that task %r has ended", task.name)
+            self.may_ask(ended.freed)
+            with self.new_context() as fl_ctx:
+                if standing.schedule.kind is not TaskKind.SEND:
+                    self.component.log_info(fl_ctx, f"task {task.name!r} ended: {task.completion_status}")
+                if task.task_done_cb is not None:
+                    self._done(standing, fl_ctx)
+        finally:
+            with self.lock:
+                self.board.forget(standing)
+
+    def _done(self, standing: StandingTask, fl_ctx: FLContext) -> None:
+        """Call task_done_cb, once no other callback of the task runs."""
+        task = standing.task
+        if not standing.turn.acquire(timeout=self.callbacks.limit):
+            self.component.log_error(
+                fl_ctx,
+                f"task {task.name!r} ended {self.callbacks.limit:g} s ago and a callback of it has not returned: who "
+                "waits for the task waits no longer, and task_done_cb is called when that callback returns",
+            )
+            with self.lock:
+                standing.release_waiters()
+            standing.turn.acquire()
+        try:
+            fn = task.task_done_cb
+            if fn is not None:
+                self.callbacks.run("task_done_cb", fn, task, None, task=task, fl_ctx=fl_ctx)
+        except Exception as exc:
+            self.component.log_exception(fl_ctx, f"task_done_cb of task {task.name!r} failed: {exc}")
+            task.completion_status = TaskCompletionStatus.ERROR
+            task.exception = exc
+        finally:
+            standing.turn.release()
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def wait(self, task: Task, abort_signal: Signal | None) -> None:
+        """Wait until a task is finished, or the signal is triggered: then it ends with ABORTED.
+
+        Raises:
+            ValueError: the task was never scheduled.
+            RuntimeError: a callback of the task would wait for itself.
+        """
+        waiter = threading.Event()
+        with self.lock:
+            standing = self.board.by_task.get(task)
+            if standing is None:
+                if task.schedule_time is None:
+                    raise ValueError(f"task {task.name!r} was never scheduled: nobody will ever finish it")
+                return
+            if standing.finished:
+                return
+            if standing.turn.mine:
+                raise RuntimeError(
+                    f"a callback of task {task.name!r} cannot wait for the task: it would wait for itself"
+                )
+            standing.waiters.append(waiter)
+        if abort_signal is None:
+            waiter.wait()
+        elif hasattr(abort_signal, "add_callback"):
+            with abort_signal.add_callback(waiter.set):
+                waiter.wait()
+        else:
+            while not waiter.wait(_LOOK_AT_SIGNAL) and not abort_signal.triggered:
+                pass
+        if abort_signal is not None and abort_signal.triggered:
+            self.end(standing, TaskCompletionStatus.ABORTED)

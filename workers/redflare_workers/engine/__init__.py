@@ -1,0 +1,6 @@
+"""A run's engine: the context, the components and the events of one job at one party.
+
+Way in: ``run_engine.RunEngine``, which server and client jobs extend.
+
+May import: apis, util and the broker.
+"""

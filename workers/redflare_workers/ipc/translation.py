@@ -1,0 +1,78 @@
+"""Between the executor's world (Shareable, DXO) and the link's (task, outcome); pure, after NVFlare's IPCExchanger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redflare_broker.constants import JOB_META_KEY_AGENT_ID, RC, MetaKey
+from redflare_broker.errors import ConfigError
+from redflare_broker.link.exchange import ExchangeOutcome
+from redflare_broker.scripts.link_scripts import ACCEPTED, BLOB_MISSING, REJECTED
+from redflare_broker.wire.collection import from_plain
+
+from redflare_workers.apis.app_constant import AppConstants
+from redflare_workers.apis.dxo import DXO, DataKind
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.shareable import Shareable, make_reply
+
+
+def agent_id_of(job_meta: object) -> str:
+    """The agent that a job's meta names.
+
+    Raises:
+        ConfigError: there is none, or it is not a str.
+    """
+    agent_id = job_meta.get(JOB_META_KEY_AGENT_ID) if isinstance(job_meta, dict) else None
+    if agent_id is None or agent_id == "":
+        raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
+    if not isinstance(agent_id, str):
+        kind = type(agent_id).__name__
+        raise ConfigError(f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({kind})")
+    return agent_id
+
+
+def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
+    """The meta an agent gets with a task: the DXO's, its kind, and the rounds of the Shareable's headers."""
+    meta = dict(dxo.meta or {})
+    meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
+    for key, header in (
+        (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
+        (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
+    ):
+        value = shareable.get_header(header)
+        if value is not None:
+            meta[key] = value
+    return meta
+
+
+def code_of(outcome: ExchangeOutcome) -> str:
+    """The return code of a reply that says why there is no result; "" when there is one."""
+    if outcome.status == REJECTED:
+        if outcome.rc == BLOB_MISSING:
+            return BLOB_MISSING
+        failed = outcome.rc == RC.EXECUTION_EXCEPTION
+        return ReturnCode.EXECUTION_EXCEPTION if failed else ReturnCode.BAD_REQUEST_DATA
+    if outcome.status != ACCEPTED:
+        return ReturnCode.TASK_ABORTED
+    return "" if outcome.rc in (RC.OK, RC.EARLY_TERMINATION) else outcome.rc
+
+
+def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
+    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
+    if code := code_of(outcome):
+        return make_reply(code)
+    app_defined = dxo.data_kind == DataKind.APP_DEFINED
+    kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
+    reply = DXO(data_kind=kind, data=from_plain(kind, outcome.data, DXO), meta=outcome.meta).to_shareable()
+    reply.set_return_code(outcome.rc)
+    return reply
+
+
+def problem_of(outcome: ExchangeOutcome) -> str:
+    """What went wrong at the agent, for the log; "" when nothing did, or the task was aborted."""
+    if outcome.status == REJECTED:
+        return f"it was rejected: {outcome.reason}"
+    if outcome.status == ACCEPTED and outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):
+        why = outcome.meta.get("exception") or outcome.meta.get("reason") or "no reason given"
+        return f"the agent answered {outcome.rc}: {why}"
+    return ""

@@ -1,0 +1,20 @@
+"""Why a job's process could not begin, as its exit code."""
+
+from __future__ import annotations
+
+from redflare_broker.errors import ConfigError, Fenced, PreflightError, RedflareError, ServerError, Unavailable
+
+from redflare_workers.processes.exit_code import ExitCode
+
+from .problems import JobProblems
+
+
+def exit_code_of(error: RedflareError) -> ExitCode:
+    """The exit code of a process that such an error has ended."""
+    if isinstance(error, JobProblems) and error.unsafe:
+        return ExitCode.UNSAFE
+    if isinstance(error, JobProblems) and error.__cause__ is not None:
+        return ExitCode.EXCEPTION
+    if isinstance(error, PreflightError | ServerError | Unavailable | Fenced):
+        return ExitCode.INFRASTRUCTURE
+    return ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.EXCEPTION

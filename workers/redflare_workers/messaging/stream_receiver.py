@@ -1,0 +1,172 @@
+"""``StreamReceiver``: the streams that come in, and a watch over those whose sender may be dead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from redflare_broker.cell.cell import LATER, HandlerResult, Request
+from redflare_broker.errors import RedflareError
+
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.shareable import ReservedHeaderKey, make_reply
+from redflare_workers.protocol.shareable_codec import to_message
+
+from .aux_runner import ContextMaker
+from .post import Post
+from .stream_session import Answers, Processing, StreamSession, answer_again
+from .wire import CHANNEL, MESSAGE, RC, SEQ, STREAM_ID, TOPIC, WINDOW
+
+logger = logging.getLogger(__name__)
+
+_ANY: Final = "*"
+#: Objects that a sender may have on their way at once, at most.
+_MOST: Final = 16
+#: Streams that are over and remembered: none of their objects begins one anew, and a lost reply is given again.
+_REMEMBERED: Final = 100
+
+
+class StreamReceiver:
+    """The streams that come to one engine. Thread-safe."""
+
+    def __init__(self, engine: ContextMaker, post: Post) -> None:
+        self._engine = engine
+        self._post = post
+        self._changed = threading.Condition()
+        self._registered: dict[tuple[str, str], Processing] = {}
+        #: by the sender's cell and the stream's id
+        self._sessions: dict[tuple[str, str], StreamSession] = {}
+        #: the last that are over, the oldest first
+        self._over: dict[tuple[str, str], Answers] = {}
+        self._watcher: threading.Thread | None = None
+        self._closed = False
+
+    def register(self, channel: str, topic: str, processing: Processing) -> None:
+        """As ``ObjectStreamer.register_stream_processing``; a later one takes the place of an earlier."""
+        with self._changed:
+            self._registered[channel, topic] = processing
+
+    def on_object(self, request: Request) -> HandlerResult:
+        """Deal with an object of a stream."""
+        meta = request.meta
+        stream_id, seq = meta.get(STREAM_ID), meta.get(SEQ)
+        if not isinstance(stream_id, str) or not stream_id or type(seq) is not int or seq < 0:
+            return _refused(request, ReturnCode.BAD_REQUEST_DATA, f"no stream, or no object number: {meta!r:.300}")
+        with self._changed:
+            session = self._sessions.get((request.origin, stream_id))
+            if session is None:
+                if answer_again(self._over.get((request.origin, stream_id), {}), seq, request):
+                    return LATER
+                made = self._begin(request, stream_id, seq)
+                if not isinstance(made, StreamSession):
+                    return _refused(request, *made)
+                session = made
+        session.take(seq, request)
+        return LATER
+
+    def on_end(self, request: Request) -> HandlerResult:
+        """The sender of a stream has ended it."""
+        stream_id, rc = request.meta.get(STREAM_ID), request.meta.get(RC)
+        with self._changed:
+            session = self._sessions.get((request.origin, stream_id)) if isinstance(stream_id, str) else None
+        if session is not None:
+            session.end(rc if isinstance(rc, str) and rc else ReturnCode.TASK_ABORTED)
+        return None
+
+    def close(self) -> None:
+        """End all, and take no more. Again is allowed."""
+        with self._changed:
+            self._closed = True
+            sessions = list(self._sessions.values())
+            watcher = self._watcher
+            self._changed.notify_all()
+        for session in sessions:
+            session.end(ReturnCode.TASK_ABORTED)
+        if watcher is not None and watcher is not threading.current_thread():
+            watcher.join(5.0)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, request: Request, stream_id: str, seq: int) -> StreamSession | tuple[str, str]:
+        """A session for a new stream, or why there is none."""
+        channel, topic, window = (request.meta.get(key) for key in (CHANNEL, TOPIC, WINDOW))
+        if self._closed:
+            return ReturnCode.TASK_ABORTED, f"{self._post.name} takes no streams any more"
+        if (request.origin, stream_id) in self._over:
+            return ReturnCode.BAD_REQUEST_DATA, f"object {seq} came after the end of stream {stream_id}"
+        if seq != 0:
+            return ReturnCode.BAD_REQUEST_DATA, f"stream {stream_id} is not known here, so object 0 is due, not {seq}"
+        if not isinstance(channel, str) or not isinstance(topic, str) or type(window) is not int or window < 1:
+            return ReturnCode.BAD_REQUEST_DATA, f"a stream needs channel, topic and window: {request.meta!r:.300}"
+        processing = self._find(channel, topic)
+        if processing is None:
+            text = f"nobody at {self._post.name} takes streams of channel {channel!r}, topic {topic!r}"
+            return ReturnCode.EXECUTION_EXCEPTION, text
+        session = StreamSession(self._engine, stream_id, request.origin, processing, min(window, _MOST), self._forget)
+        self._sessions[request.origin, stream_id] = session
+        if self._watcher is None:
+            name = f"redflare-streams-{self._post.name}"
+            self._watcher = threading.Thread(target=self._watch, name=name, daemon=True)
+            self._watcher.start()
+        return session
+
+    def _find(self, channel: str, topic: str) -> Processing | None:
+        for key in ((channel, topic), (channel, _ANY), (_ANY, _ANY)):
+            if (found := self._registered.get(key)) is not None:
+                return found
+        return None
+
+    def _forget(self, session: StreamSession) -> None:
+        with self._changed:
+            self._sessions.pop((session.origin, session.stream_id), None)
+            self._over[session.origin, session.stream_id] = session.answers
+            if len(self._over) > _REMEMBERED:
+                del self._over[next(iter(self._over))]
+            if not self._sessions:
+                self._changed.notify_all()
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """End the streams whose sender is dead; this thread lives as long as there are streams."""
+        while True:
+            cell = self._post.cell
+            pause = max(cell.settings.heartbeat_ttl / 4, 0.2) if cell is not None else 1.0
+            with self._changed:
+                if not self._closed and self._sessions:
+                    self._changed.wait(pause)
+                if self._closed or not self._sessions:
+                    self._watcher = None
+                    return
+                now = time.monotonic()
+                quiet = [each for each in self._sessions.values() if not each.busy and now - each.touched >= pause]
+            for session in quiet:
+                if self._is_dead(session):
+                    logger.error("stream %s: its sender %s is gone", session.stream_id, session.origin)
+                    session.end(ReturnCode.COMMUNICATION_ERROR)
+
+    def _is_dead(self, session: StreamSession) -> bool:
+        """Whether the process that sent a stream is gone, or replaced by another."""
+        cell = self._post.cell
+        if cell is None or not cell.in_touch:
+            return False
+        try:
+            sign = cell.sign_of(session.origin)
+        except RedflareError as error:
+            logger.debug("nothing is known of %s: %s", session.origin, error)
+            return False
+        if sign is None:
+            return True
+        session.instance = session.instance or sign.instance
+        return session.instance != sign.instance
+
+
+def _refused(request: Request, rc: str, text: str) -> HandlerResult:
+    logger.error("an object from %s is refused with %s: %s", request.origin, rc, text)
+    meta, data = to_message(make_reply(rc, {ReservedHeaderKey.ERROR: text}))
+    return ReturnCode.OK, {MESSAGE: meta}, data

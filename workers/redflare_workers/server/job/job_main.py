@@ -1,0 +1,181 @@
+"""The process of a job at the server (SJ): ``python -m redflare_workers.server.job.job_main <args.json>``.
+
+The server's parent writes the file, watches the process, and reads ``outcome.json`` when it is gone. When the parent
+is gone, a workflow that can resume is left to the next SJ; any other is ended, and its sites are told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from typing import Final
+
+from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.config.settings import load_settings
+from redflare_broker.errors import ConfigError, RedflareError
+
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.jobs.app import ServerApp, build_server_app
+from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.error_exit_code import exit_code_of
+from redflare_workers.jobs.problems import JobProblems
+from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.exit_code import ExitCode
+from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
+from redflare_workers.protocol.parent_messages import ABORT, JOB_CONTROL, OTHER_RUN, PING
+from redflare_workers.workflow.controller import Controller
+from redflare_workers.workflow.workflows import Workflows
+from redflare_workers.workspace.server_job_args import SERVER_APP, ServerJobArgs, ServerJobReport
+
+from .server_job import ServerJob
+
+logger = logging.getLogger(__name__)
+
+_CODES: Final = {
+    COMPLETED: ExitCode.SUCCESS,
+    ABORTED: ExitCode.ABORTED,
+    STOPPED: ExitCode.ABORTED,
+    FAILED: ExitCode.EXECUTION_ERROR,
+    FENCED: ExitCode.INFRASTRUCTURE,
+}
+
+
+class ServerProgram:
+    """One run of an SJ."""
+
+    def __init__(self, order: ServerJobArgs) -> None:
+        self.order = order
+        self.said = ServerJobReport(run=order.run)
+        self.ending = Ending(self._end_early)
+        self._job: ServerJob | None = None
+
+    def run(self) -> ExitCode:
+        """Build the app, and run its workflows to the end."""
+        try:
+            job = self._build()
+        except JobProblems as error:
+            return self._failed(exit_code_of(error), str(error))
+        except RedflareError as error:
+            return self._failed(exit_code_of(error), str(error))
+        self._say(self.said)
+        self.ending.attach(self._stop)
+        try:
+            outcome = job.run()
+        except RedflareError as error:
+            return self._failed(exit_code_of(error), str(error))
+        self._note(outcome)
+        return _CODES[outcome.status]
+
+    def _build(self) -> ServerJob:
+        order = self.order
+        given = {
+            "redis_url": order.redis_url,
+            "site_name": order.server_name,
+            "workspace_dir": order.workspace,
+            "secure_mode": order.secure_mode,
+        }
+        builder = ComponentBuilder(order.allow, allow_custom=order.allow_custom, given=given, folder=order.folder.path)
+        variables = {"JOB_ID": order.job_id, "SITE_NAME": order.server_name, "WORKSPACE": order.workspace}
+        app = build_server_app(order.folder.app_folder(SERVER_APP), builder, variables=variables)
+        controller = _controller(app)
+        self.said = replace(self.said, resumes=controller.resume)
+        job = self._job = ServerJob(
+            controller,
+            redis_url=order.redis_url,
+            job_id=order.job_id,
+            server_name=order.server_name,
+            job_meta={**order.meta, "job_id": order.job_id},
+            components={**app.components, **app.controllers},
+            workspace_dir=order.workspace,
+            settings=load_settings(order.workspace, order.secure_mode),
+        )
+        job.prepare = self._control
+        return job
+
+    # -- what it is told -----------------------------------------------------------------------------------------------
+
+    def _control(self, cell: Cell) -> None:
+        """Let the server's parent control this process."""
+        cell.register_request_cb(JOB_CONTROL, ABORT, self._on_abort)
+        cell.register_request_cb(JOB_CONTROL, PING, self._on_ping)
+
+    def _on_abort(self, request: Request) -> HandlerResult:
+        if other := self._other_run(request):
+            return other
+        if self._job is not None:
+            self._job.abort(str(request.meta.get("reason") or "it was aborted"))
+        return self._on_ping(request)
+
+    def _on_ping(self, request: Request) -> HandlerResult:
+        return self._other_run(request) or (ReturnCode.OK, {"run": self.order.run}, None)
+
+    def _other_run(self, request: Request) -> HandlerResult:
+        if (run := request.meta.get("run")) != self.order.run:
+            return OTHER_RUN, {"error": f"this is run {self.order.run}, not {run!r:.100}"}, None
+        return None
+
+    def _stop(self, reason: str) -> None:
+        """From the ending's thread."""
+        assert self._job is not None
+        if self.ending.parent_gone.is_set() and self._job.controller.resume:
+            self._job.leave(reason)
+        else:
+            self._job.abort(reason)
+
+    def _end_early(self, reason: str) -> None:
+        """From the ending's thread: there is no job yet that could be ended; whatever builds it is not waited for."""
+        self._note(JobOutcome(status=ABORTED, reason=reason))
+        self.ending.finish()
+        os._exit(ExitCode.ABORTED)
+
+    # -- what it says --------------------------------------------------------------------------------------------------
+
+    def _failed(self, code: ExitCode, reason: str) -> ExitCode:
+        logger.error("job %s: %s", self.order.job_id, reason, exc_info=code is ExitCode.EXCEPTION)
+        self._note(JobOutcome(status=FAILED, reason=reason))
+        return code
+
+    def fail(self, error: BaseException) -> ExitCode:
+        """Something that nobody has thought of."""
+        return self._failed(ExitCode.EXCEPTION, f"{type(error).__name__}: {error}")
+
+    def _note(self, outcome: JobOutcome) -> None:
+        gone = self.ending.parent_gone.is_set() and outcome.status in (ABORTED, STOPPED)
+        self._say(replace(self.said, status=outcome.status, reason=outcome.reason, parent_gone=gone))
+
+    def _say(self, said: ServerJobReport) -> None:
+        try:
+            said.write(self.order.folder)
+        except OSError as error:
+            logger.error("what becomes of this process cannot be written down: %s", error)
+
+
+def _controller(app: ServerApp) -> Controller:
+    if app.task_filters or app.result_filters:
+        raise ConfigError(
+            "config_fed_server has filters of tasks or results, which run at sites only; move them to config_fed_client"
+        )
+    controllers = list(app.controllers.values())
+    return controllers[0] if len(controllers) == 1 else Workflows(app.controllers)
+
+
+def main() -> None:
+    """Run the job of ``args.json`` to its end, and exit with how it ended."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    program = ServerProgram(ServerJobArgs.take(sys.argv[1]))
+    program.ending.watch()
+    try:
+        code = program.run()
+    except (Exception, SystemExit) as error:
+        code = program.fail(error)
+    program.ending.finish()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # a thread that custom code has left would keep the process alive
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Whether the server takes a job: it is read and checked as a whole before any site hears of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from redflare_broker.errors import BlobMissing, ConfigError, DecodeError
+from redflare_broker.job_store.record import JobRecord
+from redflare_broker.job_store.store import JobStore
+
+from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.custom_code import CustomCode
+from redflare_workers.jobs.job_folder import JobDefinition
+from redflare_workers.jobs.job_meta import SERVER, parse_meta
+from redflare_workers.jobs.problems import Problem
+from redflare_workers.workspace.run_folder import RunFolder
+from redflare_workers.workspace.site_settings import SiteSettings
+
+from .job_files import fetch_job
+
+
+def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteSettings) -> str:
+    """Why the server does not take a job; "": it does.
+
+    Raises:
+        JobUnknown: it was deleted meanwhile.
+        Unavailable, ServerError: of Redis.
+    """
+    try:
+        folder = RunFolder(workspace, record.id)
+        if folder.is_foreign:
+            return f"the server has a folder {folder.path} that is no run of a job; submit it under another id"
+        definition = fetch_job(store, record.id, workspace, settings)
+    except (ConfigError, BlobMissing, DecodeError, OSError) as error:
+        return str(error)
+    meta, mistakes, _ = parse_meta(record.meta, "the meta that it was submitted with")
+    if mistakes:
+        return "\n".join(map(str, mistakes))
+    if replace(meta, extra={}) != replace(definition.meta, extra={}):
+        return "the meta that it was submitted with is not that of its archive"
+    problems = _unfit(definition, settings, folder)
+    return "\n".join(["the server does not take it:", *(f"  {problem}" for problem in problems)]) if problems else ""
+
+
+def _unfit(definition: JobDefinition, settings: SiteSettings, folder: RunFolder) -> list[Problem]:
+    """What keeps its app from running at the server."""
+    app = definition.apps[definition.meta.app_for(SERVER) or ""]
+    if app.server is None:
+        return []
+    builder = ComponentBuilder(settings.allow, allow_custom=settings.allow_custom, folder=folder.path)
+    problems = builder.check_side(app.server, CustomCode(app.custom, f"{app.name}/custom"))
+    if app.server.task_data_filters or app.server.task_result_filters:
+        text = "filters of tasks and results run at sites; move them to config_fed_client"
+        problems.append(Problem(app.server.file, "", text))
+    return problems

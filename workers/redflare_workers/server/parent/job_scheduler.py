@@ -1,0 +1,180 @@
+"""Which job can run on which sites now, and why another cannot. Decisions only: nothing is asked, sent or waited for.
+
+Jobs are looked at in the order in which they were submitted. One that waits for sites that are not there holds nobody
+up; one whose sites are there and busy keeps its claim to what becomes free, so that smaller jobs cannot starve it.
+An agent has one job at a time: a second one would take its link over, and break off what it does for the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from redflare_workers.jobs.job_meta import JobMeta
+
+#: Names of sites in a reason, before it says how many more there are.
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulableSite:
+    """A site that jobs can run on."""
+
+    name: str
+    #: What it has, by the word for it; None: it has not said, and takes whatever comes.
+    capacity: Mapping[str, float] | None = None
+    #: Whether its client parent is there now.
+    alive: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A job that has not begun."""
+
+    id: str
+    meta: JobMeta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedJob:
+    """A job that runs, and where."""
+
+    id: str
+    meta: JobMeta
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulePlan:
+    """What to do now."""
+
+    #: sites of each job that begins, by its id, in their order
+    begin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: why each of the others does not, by its id
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan(
+    candidates: Sequence[Candidate],
+    places: Iterable[SchedulableSite],
+    running: Iterable[PlacedJob] = (),
+    *,
+    max_jobs: int = 0,
+) -> SchedulePlan:
+    """Decide.
+
+    Args:
+        candidates: the jobs that wait, oldest first.
+        places: the sites that are known.
+        running: jobs that have begun.
+        max_jobs: how many may run at once; 0: any number.
+    """
+    table = _Table(places)
+    ongoing = 0
+    for placed in running:
+        ongoing += 1
+        table.take(placed.id, placed.meta, placed.sites)
+    begin: dict[str, tuple[str, ...]] = {}
+    waiting: dict[str, str] = {}
+    for candidate in candidates:
+        if max_jobs and ongoing >= max_jobs:
+            waiting[candidate.id] = f"{ongoing} jobs run, and the server runs {max_jobs} at most"
+            continue
+        sites, reason = table.choose(candidate.meta)
+        if reason:
+            waiting[candidate.id] = reason
+        else:
+            begin[candidate.id] = sites
+            ongoing += 1
+        # for one that waits: a claim to what becomes free
+        table.take(candidate.id, candidate.meta, sites)
+    return SchedulePlan(begin=begin, waiting=waiting)
+
+
+class _Table:
+    """The sites, and what is free at each."""
+
+    def __init__(self, places: Iterable[SchedulableSite]) -> None:
+        self._places = {place.name: place for place in places}
+        self._free = {place.name: dict(place.capacity or {}) for place in self._places.values()}
+        #: whose an agent is, by site and ``agent_id``
+        self._agents: dict[tuple[str, str], str] = {}
+
+    def take(self, job: str, meta: JobMeta, sites: Iterable[str]) -> None:
+        """A job has, or claims, its share of these sites."""
+        for site in sites:
+            if meta.agent_id is not None:
+                self._agents.setdefault((site, meta.agent_id), job)
+            free = self._free.get(site, {})
+            for what, amount in meta.resources_for(site).items():
+                if what in free:
+                    free[what] -= amount
+
+    def choose(self, meta: JobMeta) -> tuple[tuple[str, ...], str]:
+        """The sites that a job begins on and ""; or those that it lays a claim to, and why it waits."""
+        named = meta.named_clients
+        wanted = sorted(self._places) if named is None else list(named)
+        here = [site for site in wanted if site in self._places and self._places[site].alive]
+        lacks = {site: text for site in here if (text := self._lack(meta, site))}
+        fit = [site for site in here if site not in lacks]
+        missing = [site for site in meta.mandatory_clients if site not in fit]
+        if not missing and len(fit) >= meta.min_clients:
+            return tuple(fit), ""
+        able = [site for site in here if site not in lacks or not self._too_small(meta, site)]
+        claims = tuple(able) if self._suffices(meta, able) else ()
+        if missing:
+            return claims, f"waits for {self._of_mandatory(missing, lacks)}"
+        absent = [site for site in wanted if site not in here]
+        return claims, _too_few(meta.min_clients, fit, absent, lacks)
+
+    def _suffices(self, meta: JobMeta, sites: Sequence[str]) -> bool:
+        return len(sites) >= meta.min_clients and set(meta.mandatory_clients) <= set(sites)
+
+    def _lack(self, meta: JobMeta, site: str) -> str:
+        """What a site has too little of, in words; "": it has enough."""
+        if meta.agent_id is not None and (other := self._agents.get((site, meta.agent_id))):
+            return f"agent {meta.agent_id} of {site} is taken by job {other}"
+        capacity = self._places[site].capacity
+        if capacity is None:
+            return ""
+        for what, amount in sorted(meta.resources_for(site).items()):
+            free = max(self._free[site].get(what, 0), 0)
+            if amount > capacity.get(what, 0):
+                return f"{site} has {capacity.get(what, 0):g} {what} in all, and the job takes {amount:g}"
+            if amount > free:
+                return f"{site} has {free:g} {what} free of {capacity[what]:g}, and the job takes {amount:g}"
+        return ""
+
+    def _too_small(self, meta: JobMeta, site: str) -> bool:
+        capacity = self._places[site].capacity
+        return capacity is not None and any(
+            amount > capacity.get(what, 0) for what, amount in meta.resources_for(site).items()
+        )
+
+    def _of_mandatory(self, missing: Sequence[str], lacks: Mapping[str, str]) -> str:
+        told = []
+        for site in missing:
+            if site in lacks:
+                told.append(f"{site}, which is mandatory: {lacks[site]}")
+            elif site in self._places:
+                told.append(f"{site}, which is mandatory and not connected any more")
+            else:
+                told.append(f"{site}, which is mandatory and has not joined")
+        return "; ".join(told)
+
+
+def _too_few(wanted: int, fit: Sequence[str], absent: Sequence[str], lacks: Mapping[str, str]) -> str:
+    text = f"waits for sites: {len(fit)} of at least {wanted} can take it"
+    if fit:
+        text += f" ({_some(fit)})"
+    if absent:
+        text += f"; not connected: {_some(absent)}"
+    if lacks:
+        text += f"; {_some(list(lacks.values()), '; ')}"
+    return text
+
+
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    more = len(names) - _NAMED
+    return between.join(names[:_NAMED]) + (f"{between}and {more} more" if more > 0 else "")

@@ -1,0 +1,63 @@
+"""What a server that has ended, or was killed, left behind: processes of jobs, unfinished folders, open records.
+
+It is called once, before anything else happens: nothing may stay RUNNING because a process died.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from redflare_broker.errors import ConfigError
+from redflare_broker.job_store.record import DISPATCHED, RUNNING, JobRecord
+
+from redflare_workers.jobs.job_meta import parse_meta
+from redflare_workers.workspace.run_folder import PROCESS_FILE, RunFolder
+
+from .job_runner import JobRunner
+from .run_state import RunState
+from .runner_context import RunnerContext
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a process has to end itself: its parent is gone, so it is about to.
+_WITHIN: Final = 5.0
+
+
+def reap(workspace: Path, going_on: Iterable[str]) -> list[str]:
+    """End the processes of jobs that do not go on; the ids of those that had one.
+
+    Args:
+        going_on: jobs whose runners see to that themselves.
+    """
+    left = set(going_on)
+    reaped: list[str] = []
+    for path in sorted(workspace.glob(f"*/{PROCESS_FILE}")):
+        try:
+            folder = RunFolder(workspace, path.parent.name)
+        except ConfigError:
+            continue
+        state = RunState.read(folder) if folder.is_run else None
+        if state is None or state.job in left or not state.run:
+            continue
+        if killed := state.mark.reap(_WITHIN if state.pid else 0.0):
+            logger.warning("job %s was over, and had left processes %s, which were killed", state.job, killed)
+            reaped.append(state.job)
+    return reaped
+
+
+def find_again(records: Iterable[JobRecord], setting: RunnerContext) -> list[JobRunner]:
+    """A runner for each job that was dispatched or ran; what could not be found again ends, too."""
+    runners = []
+    for record in records:
+        if record.status not in (DISPATCHED, RUNNING):
+            continue
+        meta, problems, _ = parse_meta(record.meta)
+        if problems:
+            logger.warning("the meta of job %s has changed in the store: %s", record.id, problems[0])
+        state = RunState.read(RunFolder(setting.workspace, record.id))
+        sites = tuple(state.sites) if state is not None and state.sites else tuple(record.sites)
+        runners.append(JobRunner(record, meta, sites, setting, found=True))
+    return runners

@@ -1,0 +1,460 @@
+"""``ServerParent`` (SP): takes jobs from the store, and sees each to its end.
+
+A job's life: it is checked (``admission``), waits for its sites (``job_scheduler``), and is dispatched, watched and
+ended by its ``JobRunner``. Operators write into the store; an event wakes the server, which looks at what there is.
+If this process dies, the next one goes on (``reaper``).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.errors import ConfigError, Fenced, JobLost, JobUnknown, RedflareError, Unavailable
+from redflare_broker.job_store.record import (
+    APPROVED,
+    CAN_NOT_SCHEDULE,
+    DISPATCHED,
+    FAILED_TO_RUN,
+    RUNNING,
+    SUBMITTED,
+    UNFINISHED,
+    JobRecord,
+    check_job_id,
+)
+from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.util.thread_pool import ElasticThreadPool
+
+from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.ipc.shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
+from redflare_workers.jobs.job_meta import JobMeta, parse_meta
+from redflare_workers.protocol.parent_messages import DELETE_RUN, SERVER, SITE, SITE_LOG, SITE_REPORT
+from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.workspace.run_folder import RunFolder
+from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
+from redflare_workers.workspace.workspace_lock import WorkspaceLock
+
+from .admission import refusal
+from .connected_sites import ConnectedSites
+from .job_files import prepare, sweep
+from .job_runner import JobRunner
+from .job_scheduler import Candidate, PlacedJob, plan
+from .log_writer import LogWriter
+from .reaper import find_again, reap
+from .runner_context import RunnerContext
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two renewals of the jobs that are not over, at the longest.
+_RENEW_EVERY: Final = 60.0
+#: Seconds that runners have to leave their jobs.
+_LEAVE_WITHIN: Final = 20.0
+_FLUSH_WITHIN: Final = 3.0
+
+
+class ServerParent:
+    """The server of a federation; ``run`` it, once.
+
+    Args:
+        workspace: folder with ``comm_config.json``, ``startup/`` and ``local/``; jobs get their folders in it.
+        redis_url: any form of ``redflare_broker.transport.url``.
+        settings: of this process's connection, instead of those in the workspace, which processes of jobs read.
+        server_name: FQCN of its cell.
+        admits: what jobs may do here; None: what ``local/site.json`` says.
+        policy: how long jobs are kept.
+        max_jobs: how many may run at once; 0: any number.
+        secure_mode: ``startup/rootCA.pem`` must be there.
+        client: a redis-py or fakeredis client to use in this process instead of the URL.
+    """
+
+    def __init__(
+        self,
+        workspace: str | Path,
+        redis_url: str = "",
+        settings: LinkSettings | None = None,
+        server_name: str = "server",
+        *,
+        admits: SiteSettings | None = None,
+        policy: JobRetentionPolicy | None = None,
+        max_jobs: int = 0,
+        secure_mode: bool = False,
+        client: Any = None,
+    ) -> None:
+        self.workspace = Path(workspace).resolve()
+        self.server_name = server_name
+        self.settings = settings or load_settings(workspace, secure_mode)
+        self.admits = admits or load_site_settings(workspace)
+        self.max_jobs = max_jobs
+        #: Called, from a thread of ``run``, when the server serves.
+        self.on_ready: Callable[[], object] = lambda: None
+        self._policy = policy or JobRetentionPolicy()
+        self._redis_url = redis_url
+        self._secure = secure_mode
+        self._client = client
+        self._guard = threading.Lock()
+        self._runners: dict[str, JobRunner] = {}
+        self._admitting: set[str] = set()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        #: What the last server left is found again, and reports of sites can be dealt with.
+        self._ready = threading.Event()
+        self._stopping = ""
+        self._fenced = False
+        self._starting: Cell | None = None
+        self._renewed = 0.0
+        self._over = False
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Serve until ``stop``, or until another server takes over; returns why it has ended.
+
+        Raises:
+            ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
+            PreflightError, ServerError: Redis is not fit, or refuses this user.
+        """
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        with WorkspaceLock(self.workspace):
+            hub = open_hub(self._redis_url, self.settings.connection, self._client)
+            try:
+                self._serve(hub)
+            except (Unavailable, JobLost):
+                if not self._stopping:
+                    raise
+            except Fenced:
+                self._on_fenced()
+            finally:
+                close_hub(hub)
+        return self._stopping
+
+    def stop(self, reason: str = "it was stopped") -> None:
+        """Let ``run`` end, from any thread or a signal handler. Jobs whose workflows can resume go on when a server is
+        started again; others end."""
+        self._stopping = self._stopping or reason
+        self._wake()
+        if (starting := self._starting) is not None:
+            starting.stop()
+
+    @property
+    def running(self) -> list[str]:
+        """Ids of the jobs that run."""
+        with self._guard:
+            return sorted(self._runners)
+
+    def _serve(self, hub: SharedConnection) -> None:
+        cell = Cell(hub.server, self.server_name, self.settings, heartbeats=hub.heartbeats)
+        keys = Keys(self.settings.namespace).store(self.server_name)
+        store = self._store = JobStore(hub.server, keys, self._policy, stop=self._gives_up)
+        logs = LogWriter(store)
+        pool = self._pool = ElasticThreadPool(f"redflare-server-{self.server_name}")
+        roll = self._roll = ConnectedSites(hub, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping))
+        self._logs, self._cell = logs, cell
+        self._setting = self._make_setting()
+        cell.preflight = lambda: hub.preflight_cell(self.settings, self.server_name)
+        cell.on_fenced = self._on_fenced
+        self._register(cell)
+        try:
+            self._start(cell)
+            logs.start()
+            roll.open()
+            self._recover()
+            self._ready.set()
+            logger.info("server %s serves; %d jobs go on", self.server_name, len(self._runners))
+            self.on_ready()
+            self._loop()
+        finally:
+            self._ready.set()
+            self._leave_jobs()
+            self._over = True
+            roll.close()
+            logs.stop(_FLUSH_WITHIN)
+            pool.close(_FLUSH_WITHIN)
+            cell.stop()
+            logger.info("server %s ends: %s", self.server_name, self._stopping)
+
+    def _gives_up(self) -> bool:
+        """Whether steps are not tried any more: this server ends, and Redis is away."""
+        return self._over or (bool(self._stopping) and not self._cell.in_touch)
+
+    def _start(self, cell: Cell) -> None:
+        self._starting = cell
+        try:
+            if self._stopping:
+                raise Unavailable("the server was stopped before it began")
+            cell.start()
+        finally:
+            self._starting = None
+
+    def _make_setting(self) -> RunnerContext:
+        return RunnerContext(
+            workspace=self.workspace,
+            settings=self.admits,
+            cell=self._cell,
+            store=self._store,
+            logs=self._logs,
+            redis_url=self._redis_url,
+            server_name=self.server_name,
+            secure_mode=self._secure,
+            cell_of=self._roll.cell_of,
+            is_alive=self._roll.is_alive,
+            on_done=self._on_done,
+        )
+
+    def _recover(self) -> None:
+        """Go on with what the last server left, and end what cannot go on."""
+        sweep(self.workspace)
+        runners = find_again(self._store.list(UNFINISHED), self._setting)
+        reap(self.workspace, [runner.id for runner in runners])
+        with self._guard:
+            self._runners = {runner.id: runner for runner in runners}
+        for runner in runners:
+            runner.start()
+
+    def _leave_jobs(self) -> None:
+        with self._guard:
+            runners = list(self._runners.values())
+        for runner in runners:
+            runner.leave(fenced=self._fenced)
+        deadline = time.monotonic() + _LEAVE_WITHIN
+        for runner in runners:
+            if not runner.join(max(deadline - time.monotonic(), 0.0)):
+                logger.warning("job %s is not left in time; its process ends with this one", runner.id)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        # a signal handler must not wait for a lock
+        self._wakes.put(None)
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            try:
+                self._look()
+            except Unavailable:
+                if self._stopping:
+                    return
+                raise
+            except RedflareError as error:
+                logger.error("the jobs cannot be looked at: %s", error)
+            except Exception:
+                # no job may end the server, and with it the others
+                logger.exception("the jobs cannot be looked at")
+            self._wakes.get()
+            while not self._wakes.empty():
+                self._wakes.get()
+
+    def _look(self) -> None:
+        """Do what can be done now for the jobs that are not over."""
+        records = self._store.list(UNFINISHED)
+        candidates: list[Candidate] = []
+        for record in records:
+            with self._guard:
+                runner = self._runners.get(record.id)
+            if runner is not None:
+                if record.abort_requested:
+                    runner.abort(record.abort_by, record.abort_reason)
+            elif record.status == SUBMITTED:
+                self._admit(record)
+            elif record.status == APPROVED and (meta := self._meta_of(record)) is not None:
+                candidates.append(Candidate(id=record.id, meta=meta))
+            elif record.status not in (SUBMITTED, APPROVED):
+                # its runner has failed to record its end
+                self._find(record)
+        self._schedule(candidates, {record.id: record for record in records})
+
+    def _schedule(self, candidates: list[Candidate], records: dict[str, JobRecord]) -> None:
+        if not candidates:
+            return
+        with self._guard:
+            running = [PlacedJob(id=each.id, meta=each.meta, sites=each.sites) for each in self._runners.values()]
+        decided = plan(candidates, self._roll.places(), running, max_jobs=self.max_jobs)
+        for job_id, reason in decided.waiting.items():
+            waiting = records[job_id].waiting
+            if waiting is None or waiting.reason != reason:
+                logger.info("job %s %s", job_id, reason)
+                self._store.set_waiting(job_id, reason)
+        metas = {candidate.id: candidate.meta for candidate in candidates}
+        for job_id, sites in decided.begin.items():
+            self._dispatch(job_id, metas[job_id], sites)
+
+    def _dispatch(self, job_id: str, meta: JobMeta, sites: tuple[str, ...]) -> None:
+        try:
+            # before the record says so: whoever comes after this server must know where the job has gone
+            prepare(RunFolder(self.workspace, job_id), meta.app_for(SERVER_SIDE) or "", sites)
+        except (OSError, ConfigError) as error:
+            self._store.advance(job_id, APPROVED, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
+            return
+        record = self._store.advance(job_id, APPROVED, DISPATCHED, f"to {len(sites)} sites: {', '.join(sites)}")
+        if record is None:
+            return
+        logger.info("job %s (%s) is dispatched to %s", job_id, meta.name, ", ".join(sites))
+        runner = JobRunner(record, meta, sites, self._setting)
+        with self._guard:
+            self._runners[job_id] = runner
+        runner.start()
+
+    def _find(self, listed: JobRecord) -> None:
+        # it may have ended since the jobs were listed
+        record = self._store.get(listed.id)
+        for runner in find_again([record] if record else [], self._setting):
+            with self._guard:
+                self._runners[runner.id] = runner
+            runner.start()
+
+    def _admit(self, record: JobRecord) -> None:
+        """Check a job, in another thread: archives may be large."""
+        with self._guard:
+            if record.id in self._admitting:
+                return
+            self._admitting.add(record.id)
+
+        def admit() -> None:
+            moved = False
+            try:
+                moved = self._check(record)
+            finally:
+                with self._guard:
+                    self._admitting.discard(record.id)
+                if moved:
+                    self._wake()
+
+        self._pool.submit(admit)
+
+    def _check(self, record: JobRecord) -> bool:
+        """Let a job wait for its sites, or refuse it; False: Redis does not take that, the next beat tries again."""
+        try:
+            reason = self._refusal(record)
+            if reason:
+                logger.error("job %s is refused: %s", record.id, reason)
+            self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
+        except RedflareError as error:
+            level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
+            logger.log(level, "job %s is not checked: %s", record.id, error)
+            return False
+        return True
+
+    def _refusal(self, record: JobRecord) -> str:
+        try:
+            return refusal(record, self._store, self.workspace, self.admits)
+        except RedflareError:
+            raise
+        except Exception as error:
+            # else it would be checked again and again, and stay SUBMITTED
+            logger.exception("job %s cannot be checked", record.id)
+            return f"the server could not check it: {type(error).__name__}: {error}"
+
+    def _meta_of(self, record: JobRecord) -> JobMeta | None:
+        meta, problems, _ = parse_meta(record.meta)
+        if problems:
+            self._store.advance(record.id, APPROVED, CAN_NOT_SCHEDULE, "\n".join(map(str, problems)))
+            return None
+        return meta
+
+    # -- what others tell ----------------------------------------------------------------------------------------------
+
+    def _register(self, cell: Cell) -> None:
+        cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, self._on_change)
+        cell.register_request_cb(SERVER, SITE_REPORT, self._on_report)
+        cell.register_request_cb(SERVER, SITE_LOG, self._on_log)
+
+    def _on_change(self, request: Request) -> HandlerResult:
+        """An operator has changed something."""
+        if request.meta.get("change") == "deleted":
+            self._ready.wait()
+            self._forget(request.meta.get("job_id"))
+        self._wake()
+        return None
+
+    def _forget(self, job_id: object) -> None:
+        """A job was deleted: its folders go too, here and at the sites that are there."""
+        try:
+            folder = RunFolder(self.workspace, check_job_id(job_id))
+        except ConfigError as error:
+            logger.warning("no job was deleted: %s", error)
+            return
+        if self._store.get(folder.job_id) is not None:
+            # another has been submitted under this id
+            return
+        if folder.is_run:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        # a site that is away finds it when it is back; nobody waits for its answer
+        cells = [self._roll.cell_of(place.name) for place in self._roll.places()]
+        if cells:
+            self._cell.fire_and_forget(SITE, DELETE_RUN, cells, {"job": folder.job_id})
+
+    def _on_report(self, request: Request) -> HandlerResult:
+        """A site tells how a job stands there."""
+        self._ready.wait()
+        try:
+            report = SiteReport.from_meta(request.meta)
+            check_job_id(report.job)
+        except (TypeError, ConfigError) as error:
+            return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
+        with self._guard:
+            runner = self._runners.get(report.job)
+        if runner is not None:
+            runner.on_report(report)
+            return None
+        record = self._store.get(report.job)
+        if record is not None and report.site in record.sites:
+            self._store.set_site(
+                report.job,
+                report.site,
+                report.status,
+                exit_code=report.exit_code,
+                reason=report.reason,
+                how=report.how,
+            )
+        # a runner that could not record something is about to be made again: that job goes on
+        if report.final or (record is not None and record.status in (DISPATCHED, RUNNING)):
+            return None
+        state = "unknown to the server" if record is None else record.status
+        return ReturnCode.OK, {"abort": f"the job is {state}"}, None
+
+    def _on_log(self, request: Request) -> HandlerResult:
+        site, job, lines = (request.meta.get(key) for key in ("site", "job", "lines"))
+        if not isinstance(site, str) or not isinstance(job, str) or not isinstance(lines, list):
+            return ReturnCode.BAD_REQUEST_DATA, {"error": "site, job and lines are needed"}, None
+        try:
+            self._logs.keep(check_job_id(job), site, [str(line) for line in lines])
+        except ConfigError as error:
+            return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
+        return None
+
+    def _on_done(self, job_id: str, ended: bool) -> None:
+        with self._guard:
+            self._runners.pop(job_id, None)
+        if ended:
+            # otherwise it is found again later; what has kept it from ending may be there still
+            self._wake()
+
+    def _on_beat(self) -> None:
+        """From the heartbeat thread: let jobs that are not over live on."""
+        every = min(_RENEW_EVERY, self._policy.job_retention / 4)
+        if time.monotonic() - self._renewed >= every:
+            self._renewed = time.monotonic()
+            self._pool.submit(self._renew)
+            self._wake()
+
+    def _renew(self) -> None:
+        try:
+            self._store.renew([record.id for record in self._store.list(UNFINISHED)])
+        except RedflareError as error:
+            logger.debug("jobs are not renewed: %s", error)
+
+    def _on_fenced(self) -> None:
+        self._fenced = True
+        self.stop("another server has taken over")
+
+    def __repr__(self) -> str:
+        return f"<ServerParent {self.server_name}, {len(self._runners)} jobs>"

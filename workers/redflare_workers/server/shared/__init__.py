@@ -1,0 +1,4 @@
+"""What the server's parent and its job processes both need: a registration in Redis, and the members that are polled.
+
+May import: protocol, workspace, messaging, engine, apis, util and the broker; nothing of ``client``.
+"""

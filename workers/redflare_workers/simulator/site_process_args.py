@@ -1,0 +1,94 @@
+"""What a process with sites is told: where the server is, which sites it has, and what they do with a task."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import spawn
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from redflare_agent import Task, TaskResult
+
+    Train = Callable[[Task, str], TaskResult]
+
+PROGRAM: Final = "redflare_workers.simulator.site_program"
+
+_IN_THREADS: Final = "put it into a module, or say processes=0 to have all sites in threads of this process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteProcessArgs:
+    """For one process."""
+
+    #: First part of its cell's name.
+    name: str
+    url: str
+    job_id: str
+    sites: tuple[str, ...]
+    settings: LinkSettings
+    train: Train
+
+    def pack(self) -> bytes:
+        """As bytes for ``unpack`` in another process: how to prepare for it, and the order.
+
+        Raises:
+            ConfigError: the function cannot be handed to another process.
+        """
+        try:
+            order = pickle.dumps(self)
+        except Exception as error:  # whatever a __reduce__ raises
+            raise ConfigError(f"train cannot be handed to other processes ({error}): {_IN_THREADS}") from error
+        return pickle.dumps(_preparation(b"__main__" in order)) + order
+
+
+def unpack(source: IO[bytes]) -> SiteProcessArgs:
+    """Prepare this process as ``pack`` says, and read the order.
+
+    Raises:
+        ConfigError: what the function needs cannot be imported here.
+    """
+    spawn.prepare(pickle.load(source))
+    try:
+        order = pickle.load(source)
+    except Exception as error:  # whatever importing the user's module raises
+        raise ConfigError(f"train cannot be imported in another process ({error}): {_IN_THREADS}") from error
+    assert isinstance(order, SiteProcessArgs)
+    return order
+
+
+def check_not_importing() -> None:
+    """Refuse to simulate in a process with sites that is just importing the program that simulates.
+
+    Raises:
+        ConfigError: it is; without this, each such process would start others.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name == PROGRAM:
+        raise ConfigError(
+            "simulate() was called while a process with sites imports the program that simulates: call it below "
+            '`if __name__ == "__main__":`, so that importing has no effect'
+        )
+
+
+def _preparation(main: bool) -> dict[str, Any]:
+    """For ``multiprocessing.spawn.prepare``: paths, arguments, and the main program if the function is of it."""
+    prepared: dict[str, Any] = {"sys_path": [path or os.getcwd() for path in sys.path], "sys_argv": sys.argv}
+    if main:
+        program = sys.modules["__main__"]
+        spec, file = getattr(program, "__spec__", None), getattr(program, "__file__", None)
+        if spec is not None and spec.name:
+            prepared["init_main_from_name"] = spec.name
+        elif file is not None and os.path.isfile(file):
+            prepared["init_main_from_path"] = os.path.abspath(file)
+        else:
+            raise ConfigError(
+                f"train is a function of a notebook or a prompt, which others cannot import: {_IN_THREADS}"
+            )
+    return prepared

@@ -1,0 +1,114 @@
+"""The folder of a job's run at a site: ``<workspace>/<job_id>``, and the files that parent and job share in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from redflare_broker.config.settings import STARTUP_FOLDER
+from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import FQCN
+
+from .site_settings import LOCAL_FOLDER
+
+logger = logging.getLogger(__name__)
+
+META_FILE: Final = "meta.json"
+#: Name of the app; also what a run's folder is known by.
+APP_FILE: Final = "fl_app.txt"
+LOG_FILE: Final = "log.txt"
+ARGS_FILE: Final = "args.json"
+PROCESS_FILE: Final = "process.json"
+OUTCOME_FILE: Final = "outcome.json"
+#: FQCNs of the agents that a run works with.
+AGENTS_FILE: Final = "agents.json"
+
+_LONGEST: Final = 64
+_NOT_JOBS: Final = frozenset({STARTUP_FOLDER, LOCAL_FOLDER})
+
+
+def check_job_id(job_id: str) -> str:
+    """The id, if it may be one.
+
+    Raises:
+        TypeError: it is not a str.
+        ConfigError: it would be no segment of an FQCN, is too long, or is a folder that a workspace has.
+    """
+    FQCN.check_segment(job_id, "job_id")
+    if len(job_id) > _LONGEST:
+        raise ConfigError(f"job_id {job_id[:80]!r} has {len(job_id)} characters, but {_LONGEST} are the most")
+    if job_id in _NOT_JOBS:
+        raise ConfigError(f"job_id {job_id!r} is the name of a folder that every workspace has")
+    return job_id
+
+
+class RunFolder:
+    """Paths of one job, whether there is such a folder or not.
+
+    Raises:
+        TypeError, ConfigError: as ``check_job_id``.
+    """
+
+    def __init__(self, workspace: str | Path, job_id: str) -> None:
+        self.job_id = check_job_id(job_id)
+        self.path = Path(workspace).resolve() / job_id
+
+    def app_folder(self, site: str) -> Path:
+        return self.path / f"app_{FQCN.check_segment(site, 'name of the site')}"
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG_FILE
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a job was deployed there; another folder of that name is left alone."""
+        return (self.path / APP_FILE).is_file() and not self.path.is_symlink()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether something else is there."""
+        return os.path.lexists(self.path) and not self.is_run
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """What a JSON file holds; None: it is not there, or cannot be read."""
+        path = self.path / name
+        try:
+            data = orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, orjson.JSONDecodeError) as error:
+            logger.error("%s cannot be read: %s", path, error)
+            return None
+        return data if isinstance(data, dict) else None
+
+    def write(self, name: str, data: dict[str, Any]) -> Path:
+        """Write a JSON file that readers find whole, and that only its owner may read.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = self.path / name
+        write_whole(path, orjson.dumps(data, option=orjson.OPT_INDENT_2))
+        return path
+
+    def __repr__(self) -> str:
+        return f"<RunFolder {self.path}>"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file in one step; only its owner may read it."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

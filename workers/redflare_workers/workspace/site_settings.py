@@ -1,0 +1,118 @@
+"""What a site admits and has: ``local/site.json`` of its workspace, and what makes a ``ClientEngine``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import FQCN
+
+from redflare_workers.jobs.archive import MAX_BYTES, MAX_FILES
+from redflare_workers.jobs.class_path import SHIPPED
+from redflare_workers.jobs.words import did_you_mean
+
+LOCAL_FOLDER: Final = "local"
+SITE_FILE: Final = "site.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSettings:
+    """What a site lets jobs do. By default only redflare's own components run, and no code that a job brings."""
+
+    #: Class paths that jobs may name, with ``*`` for anything.
+    allow: tuple[str, ...] = SHIPPED
+    #: Jobs may bring code of their own.
+    allow_custom: bool = False
+    #: What the site has, for jobs that say how much they take.
+    resources: Mapping[str, float] = field(default_factory=dict)
+    #: Bytes and entries that the archive of an app may have once it is unpacked.
+    max_bytes: int = MAX_BYTES
+    max_files: int = MAX_FILES
+    #: Seconds for an orderly end after an abort; then SIGTERM is sent to the job's process group.
+    abort_grace: float = 10.0
+    #: Seconds after that; then SIGKILL is.
+    stop_grace: float = 5.0
+    #: How often a job's process that was killed by a signal is started again; its task is the same.
+    restarts: int = 3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.allow, str) or not all(isinstance(each, str) and each for each in self.allow):
+            raise ConfigError(f"allow must be a list of class paths, but is {self.allow!r}")
+        object.__setattr__(self, "allow", tuple(self.allow))
+        if not isinstance(self.allow_custom, bool):
+            raise ConfigError(f"allow_custom must be true or false, but is {self.allow_custom!r}")
+        if not isinstance(self.resources, Mapping):
+            raise ConfigError(f'resources must be an object like {{"gpus": 2}}, but is {self.resources!r}')
+        for name, amount in self.resources.items():
+            _check_amount(f"resources.{name}", amount)
+        for name in ("max_bytes", "max_files", "abort_grace", "stop_grace", "restarts"):
+            _check_amount(name, getattr(self, name))
+
+
+def _check_amount(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{name} must be a number >= 0, but is {value!r}")
+
+
+def load_site_settings(workspace: str | Path) -> SiteSettings:
+    """Read ``<workspace>/local/site.json``; the defaults when there is none. Its ``allow`` comes on top of what ships.
+
+    Raises:
+        ConfigError: a ValueError; names the file and the key.
+    """
+    path = Path(workspace) / LOCAL_FOLDER / SITE_FILE
+    known = [each.name for each in dataclasses.fields(SiteSettings)]
+    try:
+        data = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return SiteSettings()
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a JSON object, but holds a {type(data).__name__}")
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{path}: {key!r} is not known{did_you_mean(key, known)}; known are {sorted(known)}")
+    try:
+        settings = SiteSettings(**data)
+        return dataclasses.replace(settings, allow=tuple(dict.fromkeys((*SHIPPED, *settings.allow))))
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteArgs:
+    """Where a client parent works, and whom it serves; ``args`` of ``ClientEngine``."""
+
+    #: folder with ``comm_config.json``, ``startup/`` and ``local/``; runs of jobs are made in it
+    workspace: str | Path = "."
+    #: any form of ``redflare_broker.transport.url``
+    redis_url: str = ""
+    #: the server's cell
+    server_name: str = "server"
+    #: ``startup/rootCA.pem`` must be there
+    secure_mode: bool = False
+    #: of this process; None: the workspace's. Processes of jobs always read the workspace's.
+    settings: LinkSettings | None = None
+    #: a redis-py or fakeredis client to use in this process instead of the URL
+    client: Any = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """A site; ``client`` of ``ClientEngine``."""
+
+    name: str
+    settings: SiteSettings = field(default_factory=SiteSettings)
+    #: by id, which hear events
+    components: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        FQCN.check_segment(self.name, "name of the site")

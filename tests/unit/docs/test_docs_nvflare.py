@@ -1,22 +1,23 @@
-"""The page for those who come from NVFlare: what its tables name is there, and code moves as they say."""
+"""The tables of imports in ``docs/from-nvflare.md``: what they name exists, and code moves as they say."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from types import ModuleType
 from typing import Any, Final
 
 import pytest
-from redflare_workers.apis import DXO, DataKind, Shareable, from_shareable
+import redflare_workers
+from redflare_workers import DXO, DataKind, Shareable, from_shareable
 
 from tests.support.federation.threads import LocalFederation
-from tests.unit.docs.test_docs_examples import DOCS
+from tests.support.paths import DOCS
+from tests.unit.docs.moved_nvflare import ROWS, with_imports_changed
 
-ROWS: Final = re.findall(
-    r"^\| `(nvflare[^`]*)`[^|]* \| `(redflare[^`]*)` \|$", (DOCS / "from-nvflare.md").read_text(), re.M
+#: The page's statements, NVFlare's and ours.
+IMPORTS: Final = re.findall(
+    r"^\| `(from nvflare[^`]*)` \| `(from redflare[^`]*)` \|$", (DOCS / "from-nvflare.md").read_text(), re.M
 )
-IMPORTS: Final = re.findall(r"\| `(from redflare[^`]*)` \|", (DOCS / "from-nvflare.md").read_text())
 
 #: In the style of those who write for NVFlare.
 CONTROLLER: Final = """
@@ -85,32 +86,34 @@ class Sum(Controller):
 """
 
 
-def moved(source: str) -> dict[str, Any]:
-    """What a module holds when the page's table was applied to its imports, row by row."""
-    for theirs, ours in ROWS:
-        source = re.sub(rf"^from {re.escape(theirs)}(?=[. ])", f"from {ours}", source, flags=re.M)
-    module = ModuleType("moved")
-    exec(compile(source, "moved.py", "exec"), vars(module))
-    return vars(module)
-
-
-def test_the_table_has_rows() -> None:
-    assert len(ROWS) == 6
-    assert len(IMPORTS) >= 5
-
-
-@pytest.mark.parametrize("statement", IMPORTS)
-def test_each_import_on_the_page_works(statement: str) -> None:
-    exec(statement, {})
+@pytest.mark.parametrize(("theirs", "ours"), IMPORTS)
+def test_both_imports_of_a_row_give_the_same_names(theirs: str, ours: str) -> None:
+    found: list[set[str]] = []
+    for statement in (theirs, ours):
+        names: dict[str, Any] = {}
+        exec(statement, names)
+        found.append(set(names) - {"__builtins__"})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ROWS)
-def test_each_module_on_the_page_is_there(theirs: str, ours: str) -> None:
+def test_both_modules_of_a_row_exist(theirs: str, ours: str) -> None:
+    assert importlib.import_module(theirs)
     assert importlib.import_module(ours)
 
 
+def test_the_tables_have_rows() -> None:
+    assert (len(ROWS), len(IMPORTS)) == (6, 6)
+
+
+def test_the_names_of_the_page_are_in_the_workers() -> None:
+    names = ("Shareable", "FLContext", "Signal", "Executor", "FLComponent", "EventType")
+    assert [name for name in names if not hasattr(redflare_workers, name)] == []
+
+
 def test_a_controller_runs_when_its_imports_were_changed_as_the_page_says() -> None:
-    names = moved(CONTROLLER)
+    names: dict[str, Any] = {}
+    exec(compile(with_imports_changed(CONTROLLER), "moved.py", "exec"), names)
     controller = names["Sum"]()
 
     def work(name: str, data: Shareable) -> Shareable:

@@ -1,21 +1,17 @@
-"""The examples of the page on executors, and the commands of the pages on operating, are tried as they stand there."""
+"""The examples of the page on executors, and the settings and the job of the page on operating, are used as shown."""
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from redflare_workers.apis.dxo import from_shareable
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
-from redflare_workers.cli.app import app
 from redflare_workers.jobs import read_job
 from redflare_workers.workspace.site_settings import load_site_settings
 
@@ -59,26 +55,3 @@ def test_the_example_job_has_no_mistakes() -> None:
     job = read_job(ROOT / "examples" / "operate" / "means")
     assert job.meta.agent_id == "trainer"
     assert not job.warnings
-
-
-def commands() -> list[str]:
-    """What the pages tell to run."""
-    pages = [DOCS / "operate.md", DOCS / "stuck-jobs.md", DOCS / "executors.md"]
-    lines = [line for page in pages for block in blocks(page, "console") for line in block.splitlines()]
-    inline = [code for page in pages for code in re.findall(r"`(redflare [^`]+)`", page.read_text())]
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ redflare")] + inline
-
-
-@pytest.mark.parametrize("line", sorted(set(commands())))
-def test_the_commands_on_the_pages_exist_with_their_options(line: str) -> None:
-    _, *words = shlex.split(line)
-    command: Any = typer.main.get_command(app)
-    path = ["redflare"]
-    while words and hasattr(command, "commands") and words[0] in command.commands:
-        command = command.commands[words[0]]
-        path.append(words.pop(0))
-    if words:
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        known |= {"--install-completion"}
-        assert {word for word in words if word.startswith("-")} <= known, f"{line}: {' '.join(path)} has {known}"
-        assert not hasattr(command, "commands") or words[0].startswith("-"), f"{line}: there is no such command"

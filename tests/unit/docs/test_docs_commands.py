@@ -1,0 +1,64 @@
+"""Commands that the pages show exist, with their options; so do the make targets and the extras to install."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+from redflare_workers.cli.app import app
+
+from tests.support.paths import DOCS, ROOT
+
+PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+
+
+def lines_of_code(page: Path) -> Iterator[str]:
+    """Each line of the page's blocks, and each piece of code in its text."""
+    text = page.read_text()
+    for block in re.findall(r"^```.*?\n(.*?)^```", text, re.M | re.S):
+        yield from block.splitlines()
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def commands() -> Iterator[str]:
+    """What the pages tell to run, without what a shell makes of it."""
+    for page in PAGES:
+        for line in lines_of_code(page):
+            shown = re.split(r"\s[|&<>]|\s{2,}| # |\$\(|;", line.removeprefix("$ "))[0].strip()
+            if re.match(r"redflare [a-z-]+\b(?!:)", shown):
+                yield shown.removesuffix("...").strip()
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_the_commands_on_the_pages_exist_with_their_options(line: str) -> None:
+    _, *words = shlex.split(line)
+    command: Any = typer.main.get_command(app)
+    path = ["redflare"]
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        command = command.commands[words[0]]
+        path.append(words.pop(0))
+    if words:
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        known |= {"--install-completion", "--help"}
+        assert {word for word in words if word.startswith("-")} <= known, f"{line}: {' '.join(path)} has {known}"
+        assert not hasattr(command, "commands") or words[0].startswith("-"), f"{line}: there is no such command"
+
+
+def test_every_make_target_on_the_pages_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {match[1] for page in PAGES for line in lines_of_code(page) if (match := re.match(r"make ([a-z-]+)", line))}
+    assert named
+    assert named <= targets
+
+
+def test_every_extra_to_install_exists() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = {name for page in PAGES for name in re.findall(r"pip install '(?:redflare|\.)\[(\w+)\]'", page.read_text())}
+    assert named
+    assert named <= extras

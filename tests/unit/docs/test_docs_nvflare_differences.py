@@ -129,7 +129,7 @@ def has_task(link: LinkUnderTest) -> bool:
 
 @shows("A site without its agent", "`send_task_timeout`, `resend_task_interval`, `agent_ack_timeout`")
 def test_a_task_waits_for_its_agent_whatever_the_timeouts_are(redflare_link: LinkUnderTest) -> None:
-    timeouts = {"send_task_timeout": 1e-6, "resend_task_interval": 1e-6, "agent_ack_timeout": 1e-6}
+    timeouts: dict[str, Any] = {"send_task_timeout": 1e-6, "resend_task_interval": 1e-6, "agent_ack_timeout": 1e-6}
     with IPCExchanger(**timeouts, **redflare_link.exchanger_args) as exchanger:
         result = started(lambda: exchanger.run("train", 5, timeout=15))
         wait_until(lambda: has_task(redflare_link))
@@ -174,9 +174,9 @@ def test_a_name_with_other_characters_is_a_value_error_that_names_it(site: str, 
 
 @shows("Falsy data in `TaskResult`")
 def test_only_none_is_no_data() -> None:
-    assert [TaskResult({}, data).data for data in (None, 0, [])] == [{}, 0, []]
-    assert TaskResult({}, np.zeros(1)).data.tolist() == [0]
-    assert [nvflare_defs.TaskResult({}, data).data for data in (None, 0, [])] == [{}, {}, {}]
+    falsy: list[Any] = [None, 0, [], np.zeros(1)]
+    assert [TaskResult({}, data).data for data in falsy] == [{}, 0, [], np.zeros(1)]
+    assert [nvflare_defs.TaskResult({}, data).data for data in falsy] == [{}] * 4
 
 
 @shows("Empty data or meta in a task", "A wrong call of `submit_result`")
@@ -343,7 +343,7 @@ def test_a_manager_that_fails_ends_its_own_task_only(
         raise RuntimeError("out of order")
 
     broken, sound = (Task("train", Shareable()) for _ in range(2))
-    monkeypatch.setattr(sys.modules[WFCommServer.__module__].BcastTaskManager, "check_task_exit", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys.modules[WFCommServer.__module__].BcastTaskManager, "check_task_exit", fail)
     communicator.send(sound, engine.new_context(), ["site-1"])
     communicator.broadcast(broken, engine.new_context(), ["site-1"])
     communicator.check_tasks()

@@ -215,7 +215,7 @@ def test_broadcast_and_process_gives_all_answers_to_its_processor(run: Run) -> N
     base = moved("app_common.abstract.response_processor").ResponseProcessor
     heard: dict[str, float] = {}
 
-    class Collect(base):  # type: ignore[misc]
+    class Collect(base):  # type: ignore[misc, valid-type]
         def create_task_data(self, task_name: str, fl_ctx: FLContext) -> Shareable:
             return DXO(DataKind.METRICS, {"n": 20}).to_shareable()
 
@@ -272,7 +272,7 @@ def test_a_learner_trains_through_the_learner_executor(run: Run) -> None:
     base = moved("app_common.abstract.learner_spec").Learner
     executor = moved("app_common.executors.learner_executor").LearnerExecutor
 
-    class Adding(base):  # type: ignore[misc]
+    class Adding(base):  # type: ignore[misc, valid-type]
         def __init__(self, delta: float) -> None:
             super().__init__()
             self.delta = delta
@@ -303,7 +303,7 @@ def test_a_model_learner_trains_through_the_model_learner_executor(run: Run) -> 
     model = moved("app_common.abstract.fl_model").FLModel
     executor = moved("app_common.executors.model_learner_executor").ModelLearnerExecutor
 
-    class Adding(base):  # type: ignore[misc]
+    class Adding(base):  # type: ignore[misc, valid-type]
         def __init__(self, delta: float) -> None:
             super().__init__()
             self.delta = delta
@@ -332,11 +332,11 @@ def test_statistics_are_gathered_when_their_constants_stay_nvflare_s(run: Run) -
     spec = moved("app_common.abstract.statistics_spec", but_constants=True)
     written: dict[str, Any] = {}
 
-    class Writer(writer_base):  # type: ignore[misc]
+    class Writer(writer_base):  # type: ignore[misc, valid-type]
         def save(self, data: dict[str, Any], overwrite_existing: bool, fl_ctx: FLContext) -> None:
             written.update(data)
 
-    class Table(spec.Statistics):  # type: ignore[misc]
+    class Table(spec.Statistics):  # type: ignore[misc, name-defined]
         def __init__(self, values: list[float]) -> None:
             super().__init__()
             self.values = values

@@ -29,7 +29,7 @@ def test_the_program_of_a_parent_process_serves(tmp_path: Path, page: str, check
     (text,) = blocks(DOCS / page, "python")
     with EmbeddedServer() as server:
         program = re.sub(r'"/srv/[\w-]+"', repr(str(tmp_path)), text).replace("redis://redis.example.org", server.url)
-        asking = [REDFLARE, *check, "--check", "--url", server.url]
+        asking: list[str | Path] = [REDFLARE, *check, "--check", "--url", server.url]
         with subprocess.Popen([sys.executable, "-W", "error", "-c", program], cwd=tmp_path) as running:
             try:
                 wait_until(lambda: subprocess.run(asking, capture_output=True, check=False).returncode == 0, 30)

@@ -1,6 +1,6 @@
-"""What an agent does with a task: here, the mean of numbers that never leave the site, one step of the way.
+"""A training function for ``redflare agent run``: the model is a mean, of data that never leave the site.
 
-Put your training in its place: ``task.data`` is the model, and what you return is your update of it.
+Replace it by your own training: ``task.data`` is the model, and the result holds the updated model.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import zlib
 import numpy as np
 from redflare_agent import MetaKey, Task, TaskResult
 
-#: A site's own data; each agent has its own.
+#: The data of this site; every site has data of its own.
 DATA = np.random.default_rng(zlib.crc32(b"a seed of your own")).normal(3.0, 1.0, size=(200, 2))
 
 
 def train(task: Task) -> TaskResult:
-    """Go half of the way to this site's mean; the job's model is a list, so a list goes back."""
+    """Move the weights half of the way to this site's mean; the job's model is a list, so a list is returned."""
     weights = np.asarray(task.data["w"], dtype=np.float64)
     for _ in range(10):
         if task.aborted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from redflare_workers import (
 )
 
 from tests.support.job.runs import JobRuns
+from tests.support.paths import DOCS
 from tests.support.waiting import wait_until
 from tests.unit.docs.moved_nvflare import moved
 
@@ -385,3 +387,12 @@ MISSING = [
 def test_what_the_page_lists_as_missing_fails_at_its_import(module: str, lacks: str) -> None:
     with pytest.raises(ImportError, match=lacks):
         moved(module)
+
+
+def test_every_class_that_the_page_names_is_run_here() -> None:
+    table = (DOCS / "from-nvflare.md").read_text().partition("### NVFlare's own classes")[2].partition("###")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"ModelController"}
+    assert len(named) == 21
+    used = Path(__file__).read_text()
+    assert [name for name in sorted(named) if f").{name}" not in used and f".{name}(" not in used] == []

@@ -27,7 +27,7 @@ def lines_of_code(page: Path) -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """What the pages tell to run, without what a shell makes of it."""
+    """Find the redflare commands on the pages, without comments, pipes and further commands."""
     for page in PAGES:
         for line in lines_of_code(page):
             shown = re.split(r"\s[|&<>]|\s{2,}| # |\$\(|;", line.removeprefix("$ "))[0].strip()

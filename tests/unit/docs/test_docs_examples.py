@@ -1,4 +1,4 @@
-"""The examples of the README and of the pages are run as they stand there."""
+"""The examples of the README and of several pages are run as they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ README_URL: Final = "redis://127.0.0.1:6379"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page."""
+    """Return the fenced blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
     assert ran.returncode == 0
 
 
-def test_the_agent_and_the_job_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
+def test_the_agent_and_the_job_of_the_readme_print_the_output_that_it_shows(tmp_path: Path) -> None:
     with EmbeddedServer() as server:
         for name, text in zip(("agent.py", "job.py"), blocks(ROOT / "README.md", "python"), strict=True):
             (tmp_path / name).write_text(text.replace(README_URL, server.url))
@@ -55,7 +55,7 @@ def check_readme(tmp_path: Path) -> None:
         try:
             ran = run(tmp_path, "job.py")
             assert (ran.stdout, ran.stderr) == (blocks(ROOT / "README.md", "text")[0], "")
-            assert trainer.wait(timeout=10) == 0  # the job said goodbye
+            assert trainer.wait(timeout=10) == 0  # the job said bye
         finally:
             trainer.kill()
 
@@ -104,12 +104,12 @@ def links() -> Iterator[tuple[Path, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What the headings of a page are called in links, as GitHub makes it."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
+def test_every_link_between_pages_has_a_target() -> None:
     broken = []
     for page, target in links():
         path, _, anchor = target.partition("#")

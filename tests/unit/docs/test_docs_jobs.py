@@ -1,4 +1,4 @@
-"""The programs of the page on jobs are run as they stand there."""
+"""The programs of the page on jobs are run as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.docs.test_docs_examples import DOCS, README_URL, blocks, run
 PAGE = DOCS / "jobs.md"
 
 
-def test_the_three_programs_print_what_the_page_says(tmp_path: Path) -> None:
+def test_the_three_programs_print_the_output_that_the_page_shows(tmp_path: Path) -> None:
     python = blocks(PAGE, "python")
     with EmbeddedServer() as server, ExitStack() as ending:
         for name, text in zip(("server.py", "site.py", "agent.py"), python, strict=False):
@@ -30,9 +30,9 @@ def test_the_three_programs_print_what_the_page_says(tmp_path: Path) -> None:
                 ending.callback(others[-1].kill)
         ran = run(tmp_path, "server.py")
         assert (ran.stdout, ran.stderr) == (blocks(PAGE, "text")[1], "")
-        told = [process.communicate(timeout=20)[0] for process in others]
+        outputs = [process.communicate(timeout=20)[0] for process in others]
         assert [process.returncode for process in others] == [0] * 4
-    assert told == ["", "", "site-1 FINISHED:COMPLETED\n", "site-2 FINISHED:COMPLETED\n"]
+    assert outputs == ["", "", "site-1 FINISHED:COMPLETED\n", "site-2 FINISHED:COMPLETED\n"]
 
 
 def test_the_filter_rounds_results() -> None:

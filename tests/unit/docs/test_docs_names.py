@@ -41,7 +41,7 @@ OTHERS: Final = {"NVFlare", "PyTorch", "GitHub", "RedisJSON", "McGill", "OpenSSL
 
 
 def mentioned(page: Path) -> str:
-    """The parts of a page that are set as code."""
+    """Return the parts of a page that are set as code."""
     text = page.read_text()
     blocks = re.findall(r"^```text\n(.*?)^```", text, re.M | re.S)
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
@@ -50,7 +50,7 @@ def mentioned(page: Path) -> str:
 
 @cache
 def defined() -> dict[str, set[str]]:
-    """What each class, and each module by its name, has: attributes, functions, constants."""
+    """Return the attributes of each class, and the functions and constants of each module, by name."""
     found: dict[str, set[str]] = defaultdict(set)
     bases: dict[str, set[str]] = defaultdict(set)
     for folder in PACKAGES:
@@ -68,7 +68,7 @@ def defined() -> dict[str, set[str]]:
 
 
 def names_in(scope: ast.Module | ast.ClassDef) -> set[str]:
-    """Names that a module or a class defines; for a class also what its methods assign to ``self``."""
+    """Return the names that a module or a class defines; for a class also those that its methods assign to ``self``."""
     names: set[str] = set()
     for node in ast.walk(scope) if isinstance(scope, ast.ClassDef) else scope.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):

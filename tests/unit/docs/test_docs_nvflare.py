@@ -19,7 +19,7 @@ IMPORTS: Final = re.findall(
     r"^\| `(from nvflare[^`]*)` \| `(from redflare[^`]*)` \|$", (DOCS / "from-nvflare.md").read_text(), re.M
 )
 
-#: In the style of those who write for NVFlare.
+#: A controller as users of NVFlare write it.
 CONTROLLER: Final = """
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, SendOrder, Task, TaskCompletionStatus

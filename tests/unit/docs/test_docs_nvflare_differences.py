@@ -101,7 +101,7 @@ def test_an_exchanger_in_a_script_needs_a_url_and_a_site() -> None:
 
 
 class Custom:
-    """What nobody can decompose."""
+    """A class that cannot be sent."""
 
 
 def test_a_custom_class_in_data_is_an_error_that_names_it(redflare_link: LinkUnderTest) -> None:
@@ -220,7 +220,7 @@ def test_a_stopped_agent_cannot_be_started(redflare_link: LinkUnderTest) -> None
 @pytest.mark.parametrize("kind", [NVFlareSignal, Signal])
 def test_a_signal_of_either_class_aborts_a_task(redflare_link: LinkUnderTest, kind: Any) -> None:
     signal = kind()
-    assert hasattr(signal, "add_callback") is (kind is Signal)  # what cannot call back is polled
+    assert hasattr(signal, "add_callback") is (kind is Signal)  # a signal that cannot call back is polled
     with IPCExchanger(**redflare_link.exchanger_args) as exchanger:
         task = DXO(DataKind.WEIGHTS, {"w": 1.0}).to_shareable()
         reply = started(lambda: exchanger.execute("train", task, FLContext(), signal))
@@ -229,7 +229,7 @@ def test_a_signal_of_either_class_aborts_a_task(redflare_link: LinkUnderTest, ki
         assert reply().get_return_code() == ReturnCode.TASK_ABORTED
 
 
-def test_what_there_is_besides_is_there(redflare_link: LinkUnderTest) -> None:
+def test_agents_can_be_iterated_and_functions_served(redflare_link: LinkUnderTest) -> None:
     assert callable(redflare_agent.serve)
     assert callable(redflare_agent.trainer)
     with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
@@ -557,7 +557,7 @@ STREAMS: Final = ["stream_objects", "register_stream_processing"]
 
 
 def idle_jobs(job: JobRuns) -> tuple[ServerJob, ClientJob]:
-    """A server's and a site's job that are not run."""
+    """Return a server's and a site's job that are not run."""
     return ServerJob(Flow(lambda controller, fl_ctx: None), **job.place), ClientJob("site-1", Doing(echo), **job.place)
 
 
@@ -576,7 +576,7 @@ def test_a_message_without_an_answer_names_its_topic_first(job: JobRuns) -> None
         assert (names[0], names[-1]) == ("topic", "targets")
 
 
-def test_what_is_missing_is_missing(job: JobRuns) -> None:
+def test_names_that_the_page_lists_as_missing_are_missing(job: JobRuns) -> None:
     server, site = idle_jobs(job)
     assert not [
         name for name in ("get_cell", "build_component") for each in (server, site) if hasattr(each.engine, name)

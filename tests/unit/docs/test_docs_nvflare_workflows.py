@@ -70,7 +70,7 @@ class Run:
         assert all(each.ok for each in self._job.site_outcomes())
 
     def model(self) -> list[list[float]]:
-        """The model that NVFlare's persistor has saved."""
+        """Return the model that NVFlare's persistor has saved."""
         (file,) = self.folder.joinpath("server").rglob("server.npy")
         saved: list[list[float]] = np.load(file).tolist()
         return saved
@@ -106,7 +106,7 @@ def plus(amount: float) -> list[list[float]]:
 
 
 class Answering(Executor):
-    """Answers each task with what a function makes of it."""
+    """Answers each task with the return value of a function."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_the_cyclic_controller_hands_the_model_from_site_to_site(run: Run) -> No
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """What NVFlare's ValidationJsonGenerator has written: accuracies by evaluating site, then by model."""
+    """Return the accuracies that NVFlare's ValidationJsonGenerator has written, by evaluating site, then by model."""
     (file,) = folder.rglob("cross_val_results.json")
     read: dict[str, dict[str, Any]] = json.loads(file.read_text())
     return read
@@ -366,7 +366,7 @@ def test_statistics_are_gathered_when_their_constants_stay_nvflare_s(run: Run) -
     assert written["age"]["sum"]["Global"]["train"] == 120
 
 
-#: What the page lists as missing: a module of NVFlare's, and what it does not find.
+#: Modules of NVFlare that the page lists as missing, and the name that each does not find.
 MISSING = [
     ("app_common.workflows.statistics_controller", "StatisticsConstants"),
     ("app_common.executors.statistics.statistics_executor", "StatisticsConstants"),
@@ -384,7 +384,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("module", "lacks"), MISSING)
-def test_what_the_page_lists_as_missing_fails_at_its_import(module: str, lacks: str) -> None:
+def test_modules_that_the_page_lists_as_missing_fail_at_import(module: str, lacks: str) -> None:
     with pytest.raises(ImportError, match=lacks):
         moved(module)
 

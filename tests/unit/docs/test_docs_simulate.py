@@ -1,4 +1,4 @@
-"""The examples of the page on simulations are run as they stand there."""
+"""The examples of the page on simulations are run as they are."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ PAGE = DOCS / "simulate.md"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The two programs of the page."""
+    """Write the two programs of the page to a folder."""
     for name, text in zip(("trainer.py", "program.py"), blocks(PAGE, "python"), strict=True):
         (tmp_path / name).write_text(text)
     return tmp_path
 
 
-def test_the_program_prints_what_the_page_says(folder: Path) -> None:
+def test_the_program_prints_the_output_that_the_page_shows(folder: Path) -> None:
     with marked([sys.executable, "-W", "error", "program.py"], folder) as program:
         assert program.finish() == (0, blocks(PAGE, "text")[0], "")
 
 
-def test_the_command_prints_what_the_page_says_but_for_the_times(folder: Path) -> None:
-    said = re.search(r"^\$ (redflare .*)\n((?:.|\n)*?)^```", PAGE.read_text(), re.MULTILINE)
-    assert said is not None
+def test_the_command_prints_the_output_that_the_page_shows_but_for_the_times(folder: Path) -> None:
+    shown = re.search(r"^\$ (redflare .*)\n((?:.|\n)*?)^```", PAGE.read_text(), re.MULTILINE)
+    assert shown is not None
     with marked(
-        [Path(sys.executable).parent / "redflare", *said[1].split()[1:], "--processes", "2"], folder
+        [Path(sys.executable).parent / "redflare", *shown[1].split()[1:], "--processes", "2"], folder
     ) as program:
         code, output, errors = program.finish()
     assert code == 0, errors
-    assert timeless(errors + output) == timeless(said[2])
+    assert timeless(errors + output) == timeless(shown[2])
 
 
 def timeless(text: str) -> list[str]:
@@ -46,7 +46,7 @@ def timeless(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_every_option_stands_in_the_table_with_its_name() -> None:
+def test_every_option_is_in_the_table() -> None:
     text = PAGE.read_text()
     options = [name.replace("as_", "") for name in inspect.signature(command.simulate).parameters if name != "train"]
     assert [name for name in options if f"| `--{name}" not in text] == []

@@ -1,4 +1,4 @@
-"""The examples of the page on workflows are run as they stand there."""
+"""The examples of the page on workflows are run as they are."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_a_server_and_two_sites_train_a_model() -> None:
 
 
 def test_the_controller_of_ones_own_asks_all_sites() -> None:
-    told: list[float] = []
+    means: list[float] = []
 
     def counting(count: float, total: float) -> Work:
         def work(name: str, data: Shareable) -> Shareable | None:
             if name == "report":
-                told.append(from_shareable(data).data["mean"])
+                means.append(from_shareable(data).data["mean"])
                 return DXO(DataKind.METRICS, {}).to_shareable()
             return DXO(DataKind.METRICS, {"count": count, "sum": total}).to_shareable()
 
@@ -48,7 +48,7 @@ def test_the_controller_of_ones_own_asks_all_sites() -> None:
     workflow = page()["GlobalMean"](min_clients=2)
     federation = LocalFederation(workflow, {"a": counting(1, 10), "b": counting(3, 2)})
     federation.run()
-    assert told == [3, 3]
+    assert means == [3, 3]
     assert federation.engine.panics == []
 
 

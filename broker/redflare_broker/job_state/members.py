@@ -17,19 +17,19 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost
 from redflare_broker.keys import JobKeys
-from redflare_broker.scripts.job_scripts import ENDED, FENCED, LOST, OK, RESUMED, ClientHold, JobScripts, ServerHold
-from redflare_broker.scripts.link_scripts import NEXT, ScriptReply, answer, run_command
+from redflare_broker.scripts.job_scripts import RESUMED, JobScripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ENDED, FENCED, LOST, NEXT, OK, ScriptReply, parse_reply, run_command
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 
 __all__ = [
-    "ClientHold",
     "JobStart",
+    "Lease",
     "Member",
     "MemberBeat",
     "MemberList",
     "Members",
-    "ServerHold",
     "check",
     "read_entry",
 ]
@@ -124,7 +124,8 @@ class Members:
     def join(
         self,
         connection: Connection,
-        me: ClientHold,
+        lease: Lease,
+        cell: str,
         props: Mapping[str, Any] | None = None,
         *,
         interval: float = 5.0,
@@ -134,6 +135,7 @@ class Members:
         """Enter the roll; with an epoch, enter it again after Redis lost it. An epoch is kept for life.
 
         Args:
+            cell: FQCN of the client's cell.
             props: public properties of the client.
             interval: seconds between two of its heartbeats.
             ttl_ms: how long each of them stands.
@@ -142,32 +144,33 @@ class Members:
         Returns:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
         """
-        about = {"props": dict(props or {}), "interval": interval, "ttl_ms": ttl_ms}
-        said = self._join(connection, me, about, beating)
+        about = {"cell": cell, "props": dict(props or {}), "interval": interval, "ttl_ms": ttl_ms}
+        said = self._join(connection, lease, about, beating)
         if said.status == NEXT:
-            said = self._join(connection, replace(me, epoch=said.number()), about, beating)
+            said = self._join(connection, replace(lease, epoch=said.number()), about, beating)
         return said
 
-    def _join(self, connection: Connection, me: ClientHold, about: Mapping[str, Any], beating: bool) -> ScriptReply:
+    def _join(self, connection: Connection, lease: Lease, about: Mapping[str, Any], beating: bool) -> ScriptReply:
         record = {
-            "instance": me.instance,
-            "epoch": me.epoch,
-            "cell": me.cell,
-            "host": me.host,
-            "pid": me.pid,
+            "instance": lease.instance,
+            "epoch": lease.epoch,
+            "host": lease.host,
+            "pid": lease.pid,
             **about,
         }
-        beat = _beat(me, about["interval"], about["ttl_ms"]) if beating else b""
-        return run_command(connection, "job/join", self._scripts.join(me, orjson.dumps(record), beat, about["ttl_ms"]))
+        beat = _beat(lease, about["interval"], about["ttl_ms"]) if beating else b""
+        return run_command(
+            connection, "job/join", self._scripts.join(lease, orjson.dumps(record), beat, about["ttl_ms"])
+        )
 
-    def beat_command(self, me: ClientHold, *, interval: float, ttl_ms: int) -> list[Arg]:
+    def beat_command(self, lease: Lease, *, interval: float, ttl_ms: int) -> list[Arg]:
         """The heartbeat as a command, for the heartbeat thread; read its reply with ``read_beat``.
 
         Args:
             interval: seconds between two beats, told in the heartbeat.
             ttl_ms: how long the heartbeat stands.
         """
-        return self._scripts.beat(me, _beat(me, interval, ttl_ms), ttl_ms)
+        return self._scripts.beat(lease, _beat(lease, interval, ttl_ms), ttl_ms)
 
     @staticmethod
     def read_beat(reply: RedisReply) -> MemberBeat:
@@ -176,7 +179,7 @@ class Members:
         Raises:
             ServerError: the server refused the command.
         """
-        said = answer("job/beat", reply)
+        said = parse_reply("job/beat", reply)
         if said.status == ENDED:
             return MemberBeat(status=ENDED, reason=said.text())
         if said.status != OK:
@@ -184,17 +187,17 @@ class Members:
         age, instance = _server_of(said.text(1), said.number(2))
         return MemberBeat(status=OK, run=said.text(), server_age=age, server_instance=instance)
 
-    def leave(self, connection: Connection, me: ClientHold) -> ScriptReply:
+    def leave(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Leave for good: the heartbeat goes, and the roll notes when.
 
         Returns:
             OK, also when it has left before; FENCED; LOST.
         """
-        return run_command(connection, "job/leave", self._scripts.leave(me))
+        return run_command(connection, "job/leave", self._scripts.leave(lease))
 
     # -- the server's side ---------------------------------------------------------------------------------------------
 
-    def begin(self, connection: Connection, me: ServerHold, *, resume: bool = True) -> JobStart:
+    def begin(self, connection: Connection, lease: Lease, *, resume: bool = True) -> JobStart:
         """Begin this run, or go on with the state of the run before it.
 
         Args:
@@ -205,12 +208,12 @@ class Members:
             JobLost: Redis does not know the cell (yet).
             JobEnded: this very run has ended.
         """
-        said = check(run_command(connection, "job/begin", self._scripts.begin(me, resume=resume)), self.keys)
+        said = check(run_command(connection, "job/begin", self._scripts.begin(lease, resume=resume)), self.keys)
         return JobStart(resumed=said.text() == RESUMED, previous=said.text(1))
 
-    def roll_call_command(self, me: ServerHold) -> list[Arg]:
+    def roll_call_command(self, lease: Lease) -> list[Arg]:
         """Read the roll, and let all keys of the job live on; read the reply with ``read_roll_call``."""
-        return self._scripts.roll_call(me)
+        return self._scripts.roll_call(lease)
 
     @staticmethod
     def read_roll_call(reply: RedisReply) -> MemberList:
@@ -220,13 +223,13 @@ class Members:
             ServerError: the server refused the command.
             DecodeError: somebody else has written into the roll.
         """
-        return _roll_call(answer("job/roll", reply))
+        return _roll_call(parse_reply("job/roll", reply))
 
-    def roll_call(self, connection: Connection, me: ServerHold) -> MemberList:
+    def roll_call(self, connection: Connection, lease: Lease) -> MemberList:
         """``roll_call_command``, now."""
-        return _roll_call(run_command(connection, "job/roll", self._scripts.roll_call(me)))
+        return _roll_call(run_command(connection, "job/roll", self._scripts.roll_call(lease)))
 
-    def end(self, connection: Connection, me: ServerHold, status: str = ENDED, reason: str = "") -> None:
+    def end(self, connection: Connection, lease: Lease, status: str = ENDED, reason: str = "") -> None:
         """The job is over: clients hear it with their next beat, and all its keys expire after a while.
 
         The first end counts.
@@ -238,15 +241,15 @@ class Members:
             Fenced: a newer server is there.
             JobLost: Redis has lost the job.
         """
-        check(run_command(connection, "job/end", self._scripts.end(me, status, reason)), self.keys)
+        check(run_command(connection, "job/end", self._scripts.end(lease, status, reason)), self.keys)
 
 
-def _beat(me: ClientHold, interval: float, ttl_ms: int) -> bytes:
+def _beat(lease: Lease, interval: float, ttl_ms: int) -> bytes:
     beat = {
-        "instance": me.instance,
-        "epoch": me.epoch,
-        "host": me.host,
-        "pid": me.pid,
+        "instance": lease.instance,
+        "epoch": lease.epoch,
+        "host": lease.host,
+        "pid": lease.pid,
         "interval": interval,
         "ttl_ms": ttl_ms,
         "version": PROTOCOL_VERSION,

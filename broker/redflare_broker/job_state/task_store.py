@@ -22,10 +22,11 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.job_scripts import JobScripts, ServerHold
-from redflare_broker.scripts.link_scripts import ScriptReply, answer, retried
+from redflare_broker.scripts.job_scripts import JobScripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ScriptReply, parse_reply, run_pipeline
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
+from redflare_broker.transport.replies import Arg, RedisReply, require
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -90,7 +91,7 @@ class JobTaskStore:
     Args:
         server: the federation's Redis.
         keys: of the job.
-        me: who writes; ``Roll.begin`` must have been called for it.
+        lease: who writes; ``Roll.begin`` must have been called for it.
         policy: how long things stand.
         resume: keep what a successor needs to go on. Without, ended tasks expire after a while, results are not kept,
             and of a task that is sent again and again only the open client tasks are.
@@ -101,14 +102,14 @@ class JobTaskStore:
         self,
         server: Server,
         keys: JobKeys,
-        me: ServerHold,
+        lease: Lease,
         policy: RetentionPolicy,
         *,
         resume: bool = False,
         stop: Callable[[], bool] | None = None,
     ) -> None:
         self.keys = keys
-        self.me = me
+        self.lease = lease
         self.resume = resume
         self._server = server
         self._stop = stop
@@ -159,7 +160,9 @@ class JobTaskStore:
         if self._needed is None:
             self.recover()
         needed = self._needed or set()
-        return [blob for blob in self.owned() if blob.free or (blob.run != self.me.run and blob.prefix not in needed)]
+        return [
+            blob for blob in self.owned() if blob.free or (blob.run != self.lease.run and blob.prefix not in needed)
+        ]
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -190,7 +193,7 @@ class JobTaskStore:
     def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
         fields = fields_of(task, data=self.resume)
         blob = blob_of(task.data if self.resume else None)
-        return self._scripts.schedule(self.me, task.root_id, task.order, blob, fields, again=again)
+        return self._scripts.schedule(self.lease, task.root_id, task.order, blob, fields, again=again)
 
     def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
@@ -203,7 +206,7 @@ class JobTaskStore:
     def _note(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         result = client_task.result if self.resume else None
         return self._scripts.note(
-            self.me,
+            self.lease,
             root_id,
             client_task.id,
             client_task.to_json(),
@@ -231,7 +234,7 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
         written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
-        finish = self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)
+        finish = self._scripts.finish(self.lease, root_id, status, round(at * 1000), resume=self.resume)
         self._run("job/finish", [*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
@@ -246,7 +249,7 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
         fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
-        command = self._scripts.checkpoint(self.me, uuid.uuid4().hex, blob_of(state), fields)
+        command = self._scripts.checkpoint(self.lease, uuid.uuid4().hex, blob_of(state), fields)
         [said] = self._run("job/checkpoint", [command])
         return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
 
@@ -258,7 +261,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job/own", [self._scripts.own(self.me, [(prefix, max(1, chunks))])])
+        self._run("job/own", [self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
 
     def disown(self, *prefixes: str) -> None:
         """These payloads are gone, or are somebody else's now; also when the job is over.
@@ -267,7 +270,7 @@ class JobTaskStore:
             Fenced, JobLost, Unavailable: as ``scheduled``.
         """
         if prefixes:
-            self._run("job/own", [self._scripts.own(self.me, [(prefix, 0) for prefix in prefixes])])
+            self._run("job/own", [self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
@@ -303,17 +306,14 @@ class JobTaskStore:
             said: list[ScriptReply] = []
             for first in range(0, len(commands), _SLICE):
                 part = commands[first : first + _SLICE]
-                replies = connection.pipeline(part)
-                for index, reply in enumerate(replies):
-                    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                        replies[index] = connection.pipeline([retried(part[index])])[0]
-                said += [check(answer(name, reply), self.keys) for reply in replies]
+                replies = run_pipeline(connection, part)
+                said += [check(parse_reply(name, reply), self.keys) for reply in replies]
             return said
 
         return self._server.run(self.keys.job, run, stop=self._stop)
 
     def __repr__(self) -> str:
-        return f"<Journal of {self.keys.fqcn} run {self.me.run}>"
+        return f"<Journal of {self.keys.fqcn} run {self.lease.run}>"
 
 
 def _owned(prefix: RedisReply, value: RedisReply) -> OwnedBlob:

@@ -17,8 +17,16 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
 from redflare_broker.keys import StoreKeys
 from redflare_broker.payload import redis_store
-from redflare_broker.scripts.link_scripts import ScriptReply, answer, command, retried
-from redflare_broker.scripts.store_scripts import BLOB_MISSING, OK, StoreScripts
+from redflare_broker.scripts.script import (
+    BLOB_MISSING,
+    OK,
+    ScriptReply,
+    command,
+    eval_command,
+    parse_reply,
+    run_pipeline,
+)
+from redflare_broker.scripts.store_scripts import StoreScripts
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, Command, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
@@ -73,8 +81,8 @@ class StoreSteps:
         def run(connection: Connection) -> ScriptReply:
             reply = self._attempt(connection, sent, change)
             if _is_unknown(reply):
-                reply = self._attempt(connection, retried(sent), change)
-            return answer(name, reply)
+                reply = self._attempt(connection, eval_command(sent), change)
+            return parse_reply(name, reply)
 
         return self._server.run(self.keys.jobs, run, stop=self._stop)
 
@@ -85,7 +93,7 @@ class StoreSteps:
         event = self._event(*change)
         reply, told = connection.pipeline([sent, event])
         if _is_unknown(told) and not _is_unknown(reply):
-            told = connection.pipeline([retried(event)])[0]
+            told = connection.pipeline([eval_command(event)])[0]
         if not _is_unknown(told):
             require(told, connection.node)
         return reply
@@ -182,8 +190,7 @@ def _run_all(connection: Connection, name: str, commands: Sequence[list[Arg]]) -
     said: list[ScriptReply] = []
     for first in range(0, len(commands), _SLICE):
         part = commands[first : first + _SLICE]
-        for sent, reply in zip(part, connection.pipeline(part), strict=True):
-            said.append(answer(name, connection.pipeline([retried(sent)])[0] if _is_unknown(reply) else reply))
+        said += [parse_reply(name, reply) for reply in run_pipeline(connection, part)]
     return said
 
 

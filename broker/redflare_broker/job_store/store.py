@@ -23,7 +23,7 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
 from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys, StoreKeys
-from redflare_broker.scripts.store_scripts import KNOWN, OK, OPEN, REFUSED, UNKNOWN
+from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 

@@ -10,25 +10,8 @@ from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg
 
-from .link_scripts import NEXT, ScriptReply, command, run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
-    """One process's hold on a cell."""
-
-    #: ``<host>:<pid>:<8 hex digits>``, new for each start.
-    name: str
-    #: Its start by Redis's clock (ms), given by the first hello and kept; a higher one has taken over. 0: none yet.
-    epoch: int = 0
-
-    @property
-    def host(self) -> str:
-        return self.name.rsplit(":", 2)[0]
-
-    @property
-    def pid(self) -> int:
-        return int(self.name.rsplit(":", 2)[1])
+from .lease import Lease
+from .script import NEXT, ScriptReply, command, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,26 +21,34 @@ class CellScripts:
     keys: CellKeys
     policy: RetentionPolicy
 
-    def hello(self, connection: Connection, me: Tenant) -> ScriptReply:
+    def hello(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Take the cell over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
         keys = [self.keys.cell, self.keys.inbox]
-        rest: list[Arg] = [self.policy.retention_ms, me.host, me.pid]
-        said = run(connection, "cell/hello", keys, [me.name, me.epoch, *rest])
+        rest: list[Arg] = [self.policy.retention_ms, lease.host, lease.pid]
+        said = run(connection, "cell/hello", keys, [lease.instance, lease.epoch, *rest])
         if said.status == NEXT:
-            said = run(connection, "cell/hello", keys, [me.name, said.number(), *rest])
+            said = run(connection, "cell/hello", keys, [lease.instance, said.number(), *rest])
         return said
 
-    def bye(self, connection: Connection, me: Tenant) -> ScriptReply:
+    def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
         keys = [self.keys.cell, self.keys.inbox, self.keys.heartbeat]
-        return run(connection, "cell/bye", keys, [me.name, me.epoch, self.policy.settled_ms])
+        return run(connection, "cell/bye", keys, [lease.instance, lease.epoch, self.policy.settled_ms])
 
-    def beat_command(self, me: Tenant, beat: bytes, ttl_ms: int) -> list[Arg]:
+    def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
         keys = [self.keys.cell, self.keys.inbox, self.keys.heartbeat]
-        return command("cell/beat", keys, [me.name, me.epoch, beat, ttl_ms, self.policy.retention_ms])
+        return command("cell/beat", keys, [lease.instance, lease.epoch, beat, ttl_ms, self.policy.retention_ms])
 
-    def bury(self, connection: Connection, me: Tenant, entry_id: str, reason: str) -> ScriptReply:
+    def bury(self, connection: Connection, lease: Lease, entry_id: str, reason: str) -> ScriptReply:
         k, p = self.keys, self.policy
-        args: list[Arg] = [entry_id, reason, p.dead_entries, p.dead_value_bytes, p.retention_ms, me.name, me.epoch]
+        args: list[Arg] = [
+            entry_id,
+            reason,
+            p.dead_entries,
+            p.dead_value_bytes,
+            p.retention_ms,
+            lease.instance,
+            lease.epoch,
+        ]
         return run(connection, "cell/bury", [k.inbox, k.dead, k.cell], args)
 
     def holder_command(self) -> list[Arg]:
@@ -68,9 +59,9 @@ class CellScripts:
         """Put a message into any cell's inbox."""
         return command("cell/post", [inbox], [self.policy.retention_ms, *fields])
 
-    def settle_command(self, me: Tenant, entry_ids: Sequence[str]) -> list[Arg]:
+    def settle_command(self, lease: Lease, entry_ids: Sequence[str]) -> list[Arg]:
         """Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay."""
-        return command("cell/settle", [self.keys.inbox, self.keys.cell], [me.name, me.epoch, *entry_ids])
+        return command("cell/settle", [self.keys.inbox, self.keys.cell], [lease.instance, lease.epoch, *entry_ids])
 
     def stands_command(self, inbox: str, entry_ids: list[str]) -> list[Arg]:
         """Which of these entries stand in a cell's inbox, without reading them."""

@@ -14,102 +14,65 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import JobKeys
 from redflare_broker.transport.replies import Arg
 
-from .link_scripts import FENCED, LOST, OK, command
-
-__all__ = [
-    "ENDED",
-    "FENCED",
-    "GONE",
-    "LOST",
-    "NEW",
-    "OK",
-    "RESUMED",
-    "RUNNING",
-    "ClientHold",
-    "JobScripts",
-    "ServerHold",
-]
+from .lease import Lease
+from .script import command
 
 #: Status of a job that goes on; any other is final.
 RUNNING: Final = "RUNNING"
-ENDED: Final = "ENDED"
-GONE: Final = "GONE"
 #: What ``begin`` found.
 NEW: Final = "NEW"
 RESUMED: Final = "RESUMED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerHold:
-    """One server process's hold on its job: its cell's instance and epoch, and the run it has begun."""
-
-    instance: str
-    epoch: int
-    #: Made by the process, new for each start.
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientHold:
-    """One client job's place on the roll."""
-
-    #: The client's name, which is its site's.
-    name: str
-    #: Made by the process, new for each start.
-    instance: str
-    #: FQCN of its cell.
-    cell: str
-    #: Its start by Redis's clock (ms), given by the first join and kept; a higher one has taken over. 0: none yet.
-    epoch: int = 0
-    host: str = ""
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobScripts:
-    """The commands of one job's steps; run them with ``scripts.run_command``, or in a pipeline."""
+    """The commands of one job's steps; run them with ``script.run_command``, or in a pipeline."""
 
     keys: JobKeys
     policy: RetentionPolicy
 
     # -- the client's --------------------------------------------------------------------------------------------------
 
-    def join(self, me: ClientHold, record: bytes, beat: bytes = b"", ttl_ms: int = 0) -> list[Arg]:
+    def join(self, lease: Lease, record: bytes, beat: bytes = b"", ttl_ms: int = 0) -> list[Arg]:
         """``record``: a JSON object with at least instance and epoch; the script puts joined and left before them.
 
         ``beat``: a first heartbeat, in the same step.
         """
-        args: list[Arg] = [me.name, me.instance, me.epoch, record, self.policy.retention_ms]
+        args: list[Arg] = [lease.name, lease.instance, lease.epoch, record, self.policy.retention_ms]
         keys = [self.keys.job, self.keys.clients]
         if beat:
-            keys.append(self.keys.heartbeat(me.name))
+            keys.append(self.keys.heartbeat(lease.name))
             args += [beat, ttl_ms]
         return command("job/join", keys, args)
 
-    def beat(self, me: ClientHold, beat: bytes, ttl_ms: int) -> list[Arg]:
+    def beat(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
         k = self.keys
-        keys = [k.job, k.clients, k.heartbeat(me.name), k.server_heartbeat]
-        return command("job/beat", keys, [me.name, me.instance, me.epoch, beat, ttl_ms, self.policy.retention_ms])
+        keys = [k.job, k.clients, k.heartbeat(lease.name), k.server_heartbeat]
+        return command(
+            "job/beat", keys, [lease.name, lease.instance, lease.epoch, beat, ttl_ms, self.policy.retention_ms]
+        )
 
-    def leave(self, me: ClientHold) -> list[Arg]:
+    def leave(self, lease: Lease) -> list[Arg]:
         k = self.keys
-        return command("job/leave", [k.job, k.clients, k.heartbeat(me.name)], [me.name, me.instance, me.epoch])
+        return command(
+            "job/leave", [k.job, k.clients, k.heartbeat(lease.name)], [lease.name, lease.instance, lease.epoch]
+        )
 
     # -- the server's --------------------------------------------------------------------------------------------------
 
-    def begin(self, me: ServerHold, *, resume: bool) -> list[Arg]:
-        return command("job/begin", self._all(), [*_hold(me), int(resume), self.policy.retention_ms])
+    def begin(self, lease: Lease, *, resume: bool) -> list[Arg]:
+        return command("job/begin", self._all(), [*_claim(lease), int(resume), self.policy.retention_ms])
 
-    def roll_call(self, me: ServerHold) -> list[Arg]:
+    def roll_call(self, lease: Lease) -> list[Arg]:
         keys = [*self._all(), self.keys.heartbeat("")]
-        return command("job/roll", keys, [*_hold(me), self.policy.retention_ms])
+        return command("job/roll", keys, [*_claim(lease), self.policy.retention_ms])
 
-    def end(self, me: ServerHold, status: str, reason: str) -> list[Arg]:
-        return command("job/end", self._all(), [*_hold(me), status, reason, self.policy.settled_ms])
+    def end(self, lease: Lease, status: str, reason: str) -> list[Arg]:
+        return command("job/end", self._all(), [*_claim(lease), status, reason, self.policy.settled_ms])
 
     def schedule(
         self,
-        me: ServerHold,
+        lease: Lease,
         root_id: str,
         order: int,
         blob: tuple[str, int],
@@ -122,12 +85,12 @@ class JobScripts:
         With ``again`` a task that has ended stands again.
         """
         k = self.keys
-        args = [*_hold(me), root_id, order, *blob, self.policy.retention_ms, int(again), *fields]
+        args = [*_claim(lease), root_id, order, *blob, self.policy.retention_ms, int(again), *fields]
         return command("job/schedule", [k.cell, k.job, k.task(root_id), k.standing, k.ended, k.blobs], args)
 
     def note(
         self,
-        me: ServerHold,
+        lease: Lease,
         root_id: str,
         client_task_id: str,
         record: bytes,
@@ -138,25 +101,25 @@ class JobScripts:
     ) -> list[Arg]:
         """Write one client task into its task's ledger; ``blob`` and ``fields``: of its result."""
         k = self.keys
-        args = [*_hold(me), client_task_id, record, int(resume), *blob, self.policy.retention_ms, *fields]
+        args = [*_claim(lease), client_task_id, record, int(resume), *blob, self.policy.retention_ms, *fields]
         return command("job/note", [k.cell, k.job, k.task(root_id), k.blobs], args)
 
-    def finish(self, me: ServerHold, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
+    def finish(self, lease: Lease, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
         k, p = self.keys, self.policy
-        args = [*_hold(me), root_id, status, ended_ms, int(resume), p.retention_ms, p.settled_ms]
+        args = [*_claim(lease), root_id, status, ended_ms, int(resume), p.retention_ms, p.settled_ms]
         return command("job/finish", [k.cell, k.job, k.task(root_id), k.standing, k.ended], args)
 
-    def checkpoint(self, me: ServerHold, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
+    def checkpoint(self, lease: Lease, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
         """``checkpoint_id``: new for each; ``fields``: of the state."""
         p = self.policy
-        args = [*_hold(me), checkpoint_id, *blob, p.retention_ms, p.settled_ms, *fields]
+        args = [*_claim(lease), checkpoint_id, *blob, p.retention_ms, p.settled_ms, *fields]
         return command("job/checkpoint", self._all(), args)
 
-    def own(self, me: ServerHold, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
+    def own(self, lease: Lease, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
         """Note payloads as the server's; with 0 chunks, as no longer its."""
         k = self.keys
         pairs = [item for blob in blobs for item in blob]
-        return command("job/own", [k.cell, k.job, k.blobs], [*_hold(me), self.policy.retention_ms, *pairs])
+        return command("job/own", [k.cell, k.job, k.blobs], [*_claim(lease), self.policy.retention_ms, *pairs])
 
     def _all(self) -> list[str]:
         """Keys of the steps that concern the whole job; the last is the prefix of the ledgers."""
@@ -164,5 +127,5 @@ class JobScripts:
         return [k.cell, k.job, k.clients, k.standing, k.ended, k.blobs, k.task("")]
 
 
-def _hold(me: ServerHold) -> list[Arg]:
-    return [me.instance, me.epoch, me.run]
+def _claim(lease: Lease) -> list[Arg]:
+    return [lease.instance, lease.epoch, lease.run]

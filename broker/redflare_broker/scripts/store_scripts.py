@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.keys import StoreKeys
 from redflare_broker.transport.replies import Arg
 
-from .link_scripts import BLOB_MISSING, OK, OPEN, UNKNOWN, command
-
-__all__ = ["BLOB_MISSING", "KNOWN", "OK", "OPEN", "REFUSED", "UNKNOWN", "StoreScripts"]
-
-#: Another job has this id.
-KNOWN: Final = "KNOWN"
-#: The job's status is none that was expected, or its abort was asked for.
-REFUSED: Final = "REFUSED"
+from .script import command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

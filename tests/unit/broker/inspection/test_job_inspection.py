@@ -232,7 +232,7 @@ def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobSce
 
 def test_a_job_that_has_ended_says_how(scene: JobScene) -> None:
     scene.run_server()
-    scene.roll.end(scene.connection, scene.me, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
+    scene.roll.end(scene.connection, scene.lease, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
 
     job = look(scene)
 

@@ -97,7 +97,7 @@ class Steps:
         self.run("job/beat", s.beat(first, b"{}", 60_000))
         lease = b.serve()
         self.run("job/begin", s.begin(lease, resume=True))
-        self.run("job/roll", s.roll_call(lease))
+        self.run("job/list_members", s.list_members(lease))
         journal = b.journal()
         self.run("job/own", s.own(lease, [("flare:blob:{b1}", 3)]))
         self._schedule(lease, 1, "broadcast", large(1))
@@ -121,7 +121,7 @@ class Steps:
         self.run("job/beat", s.beat(second, b"{}", 60_000))
         lease = b.serve()
         self.run("job/begin", s.begin(lease, resume=True))
-        self.run("job/roll", s.roll_call(lease))
+        self.run("job/list_members", s.list_members(lease))
         self.run("job/end", s.end(lease, "ENDED", "done"))
         self.run("job/beat", s.beat(second, b"{}", 60_000))
 
@@ -164,7 +164,19 @@ def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Call
     twice.life()
     assert once.said == twice.said
     assert once.stands() == twice.stands()
-    methods = {"begin", "join", "beat", "leave", "roll", "end", "schedule", "note", "finish", "checkpoint", "own"}
+    methods = {
+        "begin",
+        "join",
+        "beat",
+        "leave",
+        "list_members",
+        "end",
+        "schedule",
+        "note",
+        "finish",
+        "checkpoint",
+        "own",
+    }
     assert once.ran == {f"job/{name}" for name in methods}
 
 
@@ -176,7 +188,7 @@ def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], re
     bench = new_bench(POLICY)
     journal = whole_job(bench, resume=resume)
     journal.discard(journal.orphans())
-    bench.roll.end(bench.connection, bench.lease, reason="done")
+    bench.membership.end(bench.connection, bench.lease, reason="done")
     settled = [key for key in bench.own_keys() if key not in (bench.keys.cell, bench.keys.heartbeat("site-1"))]
     assert settled
     for key in settled:
@@ -193,12 +205,12 @@ def test_no_key_is_left_when_everybody_is_killed(new_bench: Callable[..., JobBen
     wait_until(lambda: not bench.own_keys(), 10, "the end of all keys")
 
 
-def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
+def test_listing_the_members_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
     bench = new_bench(POLICY)
     whole_job(bench, resume=True)
     bench.policy = RetentionPolicy()
-    bench.roll = Members(bench.keys, bench.policy)
-    bench.call_roll()
+    bench.membership = Members(bench.keys, bench.policy)
+    bench.list_members()
     ended = bench.keys.task("t2")
     others = (bench.keys.cell, bench.keys.heartbeat("site-1"), ended)
     for key in bench.own_keys():
@@ -259,7 +271,7 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
     def begin(lease: Lease) -> None:
         together.wait()
         with server.borrow(bench.keys.job) as connection:
-            began.append(bench.roll.begin(connection, lease).previous)
+            began.append(bench.membership.begin(connection, lease).previous)
 
     began: list[str] = []
     threads = [threading.Thread(target=begin, args=(lease,)) for lease in leases]
@@ -268,4 +280,4 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
     for thread in threads:
         thread.join()
     assert len(set(began)) == len(leases), "each has followed another"
-    assert [bench.call_roll(lease).status for lease in leases].count("OK") == 1
+    assert [bench.list_members(lease).status for lease in leases].count("OK") == 1

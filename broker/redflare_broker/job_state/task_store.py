@@ -24,7 +24,7 @@ from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.job_scripts import JobScripts
 from redflare_broker.scripts.lease import Lease
-from redflare_broker.scripts.script import ScriptReply, parse_reply, run_pipeline
+from redflare_broker.scripts.script import ScriptReply, run_scripts
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, require
 from redflare_broker.transport.server import Server
@@ -44,8 +44,6 @@ from .task_record import (
 
 __all__ = ["STANDING", "ClientTaskRecord", "JobTaskStore", "OwnedBlob", "Recovered", "TaskRecord"]
 
-#: Commands of one pipeline.
-_SLICE: Final = 256
 _FREE: Final = b"free"
 
 
@@ -178,7 +176,7 @@ class JobTaskStore:
             JobEnded: the job is over.
             Unavailable: ``stop`` ended the attempts; the step is safe to repeat.
         """
-        self._run("job/schedule", [self._schedule(task, again=True), *self._notes(task)])
+        self._run([self._schedule(task, again=True), *self._notes(task)])
 
     def scheduled_commands(self, task: TaskRecord) -> list[list[Arg]]:
         """What ``scheduled`` does as commands, for ``Request.reply(with_commands=...)``.
@@ -221,7 +219,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job/note", [self._note(root_id, client_task) for client_task in client_tasks])
+        self._run([self._note(root_id, client_task) for client_task in client_tasks])
 
     def ended(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
         """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
@@ -235,7 +233,7 @@ class JobTaskStore:
         """
         written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
         finish = self._scripts.finish(self.lease, root_id, status, round(at * 1000), resume=self.resume)
-        self._run("job/finish", [*written, finish])
+        self._run([*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
         """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.
@@ -250,7 +248,7 @@ class JobTaskStore:
         """
         fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
         command = self._scripts.checkpoint(self.lease, uuid.uuid4().hex, blob_of(state), fields)
-        [said] = self._run("job/checkpoint", [command])
+        [said] = self._run([command])
         return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
 
     # -- payloads ------------------------------------------------------------------------------------------------------
@@ -261,7 +259,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job/own", [self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
+        self._run([self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
 
     def disown(self, *prefixes: str) -> None:
         """These payloads are gone, or are somebody else's now; also when the job is over.
@@ -270,7 +268,7 @@ class JobTaskStore:
             Fenced, JobLost, Unavailable: as ``scheduled``.
         """
         if prefixes:
-            self._run("job/own", [self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
+            self._run([self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
@@ -299,16 +297,9 @@ class JobTaskStore:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, name: str, commands: list[list[Arg]]) -> list[ScriptReply]:
-        """Run the commands, the first of which is the script ``name``, in as few round trips as are reasonable."""
-
+    def _run(self, commands: list[list[Arg]]) -> list[ScriptReply]:
         def run(connection: Connection) -> list[ScriptReply]:
-            said: list[ScriptReply] = []
-            for first in range(0, len(commands), _SLICE):
-                part = commands[first : first + _SLICE]
-                replies = run_pipeline(connection, part)
-                said += [check(parse_reply(name, reply), self.keys) for reply in replies]
-            return said
+            return [check(reply, self.keys) for reply in run_scripts(connection, commands)]
 
         return self._server.run(self.keys.job, run, stop=self._stop)
 

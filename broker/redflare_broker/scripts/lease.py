@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
+from redflare_broker.transport.replies import Arg
+
 #: A side of a link.
 Role = Literal["agent", "cj"]
 
@@ -32,6 +34,11 @@ class Lease:
     def of_this_process(cls, name: str = "") -> Lease:
         """Make a lease that no other start of any process has; it has no epoch yet."""
         return cls(instance=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}", name=name)
+
+    @property
+    def args(self) -> dict[str, Arg]:
+        """Its arguments in a script."""
+        return {"instance": self.instance, "epoch": self.epoch}
 
     @property
     def host(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import LinkKeys
@@ -11,16 +11,56 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg
 
 from .lease import Lease, Role
-from .script import NEXT, ScriptReply, command, run, run_command
+from .script import NEXT, Script, ScriptReply, run_command
 from .task_states import ACCEPTED
 
 if TYPE_CHECKING:
     from redflare_broker.wire.task_entry import Entry
 
+_LINK: Final = "link tasks results"
+
+HELLO: Final = Script("link/hello", f"{_LINK} notice", "role instance epoch retention_ms publish")
+BYE: Final = Script("link/bye", f"{_LINK} heartbeat notice", "role instance epoch settled_ms retention_ms publish")
+BEAT: Final = Script(
+    "link/beat",
+    f"{_LINK} heartbeat peer_heartbeat",
+    "role instance epoch beat beat_ttl_ms retention_ms",
+    optional_key="task",
+)
+ASSIGN: Final = Script(
+    "link/assign",
+    f"{_LINK} task expected_task abort notice",
+    "instance epoch task_id task_name expected lost size blob retention_ms settled_ms publish",
+    optional_key="forgotten",
+    rest="fields",
+)
+TAKE: Final = Script("link/take", "link task_prefix", "instance epoch task_id")
+REFUSE: Final = Script(
+    "link/refuse",
+    f"{_LINK} task dead",
+    "instance epoch task_id rc reason settled_ms retention_ms dead_entries dead_value_bytes",
+)
+SUBMIT: Final = Script("link/submit", f"{_LINK} task", "instance epoch task_id submit_id rc size blob", rest="fields")
+SETTLE: Final = Script(
+    "link/settle",
+    f"{_LINK} task notice dead",
+    "instance epoch task_id status reason settled_ms publish retention_ms dead_entries dead_value_bytes inline",
+)
+ABORT: Final = Script("link/abort", f"{_LINK} task abort", "instance epoch task_id reason settled_ms publish")
+BURY: Final = Script(
+    "link/bury", "stream dead link", "entry reason dead_entries dead_value_bytes retention_ms role instance epoch"
+)
+REPLAY: Final = Script("link/replay", "dead tasks results", "letter retention_ms")
+REGISTER: Final = Script("link/register", "agents", "fqcn retention_ms")
+PREFLIGHT: Final = Script("link/preflight", "probe", "publish ttl_ms")
+
+#: Of an operator, who has none.
+_NO_LEASE: Final = Lease(instance="")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkScripts:
-    """The steps of one link. Every method runs one script on the given connection and returns its reply."""
+    """The steps of one link. Methods that end in ``_command`` are for callers that pipeline several; the others run."""
 
     keys: LinkKeys
     #: PUBLISH, or SPUBLISH on a cluster.
@@ -29,49 +69,56 @@ class LinkScripts:
 
     def hello(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        keys = [self.keys.link, self.keys.tasks, self.keys.results, self.keys.notice]
-        said = run(
+        reply = self._hello(connection, lease, lease.epoch)
+        return self._hello(connection, lease, reply.number()) if reply.status == NEXT else reply
+
+    def _hello(self, connection: Connection, lease: Lease, epoch: int) -> ScriptReply:
+        return HELLO.run(
             connection,
-            "link/hello",
-            keys,
-            [lease.name, lease.instance, lease.epoch, self.policy.retention_ms, self.publish],
+            **self._link,
+            notice=self.keys.notice,
+            role=lease.name,
+            instance=lease.instance,
+            epoch=epoch,
+            retention_ms=self.policy.retention_ms,
+            publish=self.publish,
         )
-        if said.status == NEXT:
-            said = run(
-                connection,
-                "link/hello",
-                keys,
-                [lease.name, lease.instance, said.number(), self.policy.retention_ms, self.publish],
-            )
-        return said
 
     def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
         k, p = self.keys, self.policy
-        keys = [k.link, k.tasks, k.results, k.heartbeat(lease.name), k.notice]
-        return run(
+        return BYE.run(
             connection,
-            "link/bye",
-            keys,
-            [lease.name, lease.instance, lease.epoch, p.settled_ms, p.retention_ms, self.publish],
+            **self._link,
+            heartbeat=k.heartbeat(lease.name),
+            notice=k.notice,
+            role=lease.name,
+            **lease.args,
+            settled_ms=p.settled_ms,
+            retention_ms=p.retention_ms,
+            publish=self.publish,
         )
 
     def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int, task_id: str | None) -> list[Arg]:
-        """The heartbeat as a command, so that one thread can send those of many links in one go."""
+        """Beat; a command, so that one thread can send the heartbeats of many links in one go."""
         k = self.keys
         peer: Role = "cj" if lease.name == "agent" else "agent"
-        keys = [k.link, k.tasks, k.results, k.heartbeat(lease.name), k.heartbeat(peer)]
-        if task_id:
-            keys.append(k.task(task_id))
-        return command(
-            "link/beat", keys, [lease.name, lease.instance, lease.epoch, beat, ttl_ms, self.policy.retention_ms]
+        return BEAT.command(
+            **self._link,
+            heartbeat=k.heartbeat(lease.name),
+            peer_heartbeat=k.heartbeat(peer),
+            role=lease.name,
+            **lease.args,
+            beat=beat,
+            beat_ttl_ms=ttl_ms,
+            retention_ms=self.policy.retention_ms,
+            **({"task": k.task(task_id)} if task_id else {}),
         )
 
     def assign(
         self, connection: Connection, lease: Lease, entry: Entry, *, size: int, expected: str = "", lost: str = ""
     ) -> ScriptReply:
         """Put a task on the link; ``lost``: the entry in results that has, or that reports, a missing payload."""
-        sent = self.assign_command(lease, entry, size=size, expected=expected, lost=lost)
-        return run_command(connection, "link/assign", sent)
+        return run_command(connection, self.assign_command(lease, entry, size=size, expected=expected, lost=lost))
 
     def assign_command(
         self, lease: Lease, entry: Entry, *, size: int, expected: str = "", lost: str = "", forget: str = ""
@@ -81,67 +128,127 @@ class LinkScripts:
         ``forget``: a task settled long ago, whose ledger goes.
         """
         k = self.keys
-        task = k.task(entry.task_id)
-        keys = [k.link, k.tasks, k.results, task, k.task(expected) if expected else task, k.abort, k.notice]
-        if forget:
-            keys.append(k.task(forget))
-        blob = entry.blob.prefix if entry.blob else ""
-        args: list[Arg] = [lease.instance, lease.epoch, entry.task_id, entry.task_name, expected, lost, size, blob]
-        args += [self.policy.retention_ms, self.policy.settled_ms, self.publish]
-        return command("link/assign", keys, args + list(entry.fields()))
+        return ASSIGN.command(
+            entry.fields(),
+            **self._link,
+            task=k.task(entry.task_id),
+            expected_task=k.task(expected or entry.task_id),
+            abort=k.abort,
+            notice=k.notice,
+            **({"forgotten": k.task(forget)} if forget else {}),
+            **lease.args,
+            task_id=entry.task_id,
+            task_name=entry.task_name,
+            expected=expected,
+            lost=lost,
+            size=size,
+            blob=entry.blob.prefix if entry.blob else "",
+            retention_ms=self.policy.retention_ms,
+            settled_ms=self.policy.settled_ms,
+            publish=self.publish,
+        )
 
     def take_command(self, lease: Lease, task_id: str = "") -> list[Arg]:
-        """Taking the open task, or only this one, as a command to send behind the XREAD that waits for its entry."""
-        return command("link/take", [self.keys.link, self.keys.task("")], [lease.instance, lease.epoch, task_id])
+        """Take the open task, or only this one; a command to send behind the XREAD that waits for its entry."""
+        return TAKE.command(link=self.keys.link, task_prefix=self.keys.task(""), **lease.args, task_id=task_id)
 
     def take(self, connection: Connection, lease: Lease, task_id: str = "") -> ScriptReply:
-        return run(
-            connection, "link/take", [self.keys.link, self.keys.task("")], [lease.instance, lease.epoch, task_id]
-        )
+        return run_command(connection, self.take_command(lease, task_id))
 
     def refuse(self, connection: Connection, lease: Lease, task_id: str, rc: str, reason: str) -> ScriptReply:
-        k, p = self.keys, self.policy
-        keys = [k.link, k.tasks, k.results, k.task(task_id), k.dead]
-        args: list[Arg] = [lease.instance, lease.epoch, task_id, rc, reason, p.settled_ms, p.retention_ms]
-        return run(connection, "link/refuse", keys, [*args, p.dead_entries, p.dead_value_bytes])
-
-    def submit(self, connection: Connection, lease: Lease, entry: Entry, *, submit_id: str, size: int) -> ScriptReply:
-        k = self.keys
-        keys = [k.link, k.tasks, k.results, k.task(entry.task_id)]
-        blob = entry.blob.prefix if entry.blob else ""
-        args: list[Arg] = [lease.instance, lease.epoch, entry.task_id, submit_id, entry.rc, size, blob]
-        return run(connection, "link/submit", keys, args + list(entry.fields()))
-
-    def settle(self, connection: Connection, lease: Lease, task_id: str, verdict: str, reason: str = "") -> ScriptReply:
-        """Accept or reject a result; a rejected one goes to the dead-letter stream."""
-        return run_command(
-            connection, "link/settle", self._settle_command(lease, task_id, verdict, reason, inline=False)
+        return REFUSE.run(
+            connection,
+            **self._link,
+            task=self.keys.task(task_id),
+            dead=self.keys.dead,
+            **lease.args,
+            task_id=task_id,
+            rc=rc,
+            reason=reason,
+            settled_ms=self.policy.settled_ms,
+            **self._dead,
         )
 
+    def submit(self, connection: Connection, lease: Lease, entry: Entry, *, submit_id: str, size: int) -> ScriptReply:
+        return SUBMIT.run(
+            connection,
+            entry.fields(),
+            **self._link,
+            task=self.keys.task(entry.task_id),
+            **lease.args,
+            task_id=entry.task_id,
+            submit_id=submit_id,
+            rc=entry.rc,
+            size=size,
+            blob=entry.blob.prefix if entry.blob else "",
+        )
+
+    def settle(self, connection: Connection, lease: Lease, task_id: str, status: str, reason: str = "") -> ScriptReply:
+        """Accept or reject a result; a rejected one goes to the dead-letter stream."""
+        return run_command(connection, self._settle_command(lease, task_id, status, reason, inline=False))
+
     def accept_command(self, lease: Lease, task_id: str) -> list[Arg]:
-        """Accepting a small result, as a command to send behind the XREAD that waits for its entry."""
+        """Accept a small result; a command to send behind the XREAD that waits for its entry."""
         return self._settle_command(lease, task_id, ACCEPTED, "", inline=True)
 
-    def _settle_command(self, lease: Lease, task_id: str, verdict: str, reason: str, *, inline: bool) -> list[Arg]:
-        k, p = self.keys, self.policy
-        keys = [k.link, k.tasks, k.results, k.task(task_id), k.notice, k.dead]
-        args: list[Arg] = [lease.instance, lease.epoch, task_id, verdict, reason, p.settled_ms, self.publish]
-        return command("link/settle", keys, [*args, p.retention_ms, p.dead_entries, p.dead_value_bytes, int(inline)])
+    def _settle_command(self, lease: Lease, task_id: str, status: str, reason: str, *, inline: bool) -> list[Arg]:
+        return SETTLE.command(
+            **self._link,
+            task=self.keys.task(task_id),
+            notice=self.keys.notice,
+            dead=self.keys.dead,
+            **lease.args,
+            task_id=task_id,
+            status=status,
+            reason=reason,
+            settled_ms=self.policy.settled_ms,
+            publish=self.publish,
+            **self._dead,
+            inline=int(inline),
+        )
 
     def abort(self, connection: Connection, lease: Lease | None, task_id: str, reason: str) -> ScriptReply:
-        """Abort as the CJ ``lease``, or as an operator when there is none."""
-        k = self.keys
-        keys = [k.link, k.tasks, k.results, k.task(task_id), k.abort]
-        name, epoch = (lease.instance, lease.epoch) if lease else ("", 0)
-        return run(connection, "link/abort", keys, [name, epoch, task_id, reason, self.policy.settled_ms, self.publish])
+        """Abort as the CJ that has the lease, or as an operator when there is none."""
+        return ABORT.run(
+            connection,
+            **self._link,
+            task=self.keys.task(task_id),
+            abort=self.keys.abort,
+            **(lease or _NO_LEASE).args,
+            task_id=task_id,
+            reason=reason,
+            settled_ms=self.policy.settled_ms,
+            publish=self.publish,
+        )
 
     def bury(self, connection: Connection, lease: Lease | None, stream: str, entry_id: str, reason: str) -> ScriptReply:
-        """Move an entry to the dead-letter stream, as its reader ``lease``, or as an operator when there is none."""
-        p = self.policy
-        args: list[Arg] = [entry_id, reason, p.dead_entries, p.dead_value_bytes, p.retention_ms]
-        args += [lease.name, lease.instance, lease.epoch] if lease else ["", "", 0]
-        return run(connection, "link/bury", [stream, self.keys.dead, self.keys.link], args)
+        """Move an entry to the dead-letter stream, as its reader, or as an operator when there is no lease."""
+        lease = lease or _NO_LEASE
+        return BURY.run(
+            connection,
+            stream=stream,
+            dead=self.keys.dead,
+            link=self.keys.link,
+            entry=entry_id,
+            reason=reason,
+            **self._dead,
+            role=lease.name,
+            **lease.args,
+        )
 
     def register(self, connection: Connection, agents: str) -> ScriptReply:
         """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""
-        return run(connection, "link/register", [agents], [self.keys.fqcn, self.policy.retention_ms])
+        return REGISTER.run(connection, agents=agents, fqcn=self.keys.fqcn, retention_ms=self.policy.retention_ms)
+
+    @property
+    def _link(self) -> dict[str, Arg]:
+        return {"link": self.keys.link, "tasks": self.keys.tasks, "results": self.keys.results}
+
+    @property
+    def _dead(self) -> dict[str, Arg]:
+        p = self.policy
+        return {
+            "retention_ms": p.retention_ms,
+            "dead_entries": p.dead_entries,
+            "dead_value_bytes": p.dead_value_bytes,
+        }

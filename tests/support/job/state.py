@@ -1,4 +1,4 @@
-"""A job's roll and journal on any server, for tests; the server's cell is a hash that the test writes itself."""
+"""A job's members and tasks on any server, for tests; the server's cell is a hash that the test writes itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JobBench:
         self.connection = connection
         self.policy = policy or RetentionPolicy()
         self.keys = Keys(namespace).job("server.job-1")
-        self.roll = Members(self.keys, self.policy)
+        self.membership = Members(self.keys, self.policy)
         self.lease = Lease(instance="s0", epoch=0, run="r0")
         self._starts = 0
 
@@ -47,7 +47,7 @@ class JobBench:
         self.connection.call("PEXPIRE", self.keys.cell, self.policy.retention_ms)
 
     def begin(self, lease: Lease | None = None, *, resume: bool = True) -> JobStart:
-        return self.roll.begin(self.connection, lease or self.lease, resume=resume)
+        return self.membership.begin(self.connection, lease or self.lease, resume=resume)
 
     def journal(self, *, resume: bool = True, lease: Lease | None = None) -> JobTaskStore:
         return JobTaskStore(self.server, self.keys, lease or self.lease, self.policy, resume=resume)
@@ -58,8 +58,8 @@ class JobBench:
         self.begin(resume=resume)
         return self.journal(resume=resume)
 
-    def call_roll(self, lease: Lease | None = None) -> MemberList:
-        return Members.read_roll_call(self.run(self.roll.roll_call_command(lease or self.lease)))
+    def list_members(self, lease: Lease | None = None) -> MemberList:
+        return Members.read_members(self.run(self.membership.list_members_command(lease or self.lease)))
 
     def run(self, command: list[Arg]) -> RedisReply:
         """Run a command as those do who pipeline it."""
@@ -71,13 +71,13 @@ class JobBench:
     # -- clients -------------------------------------------------------------------------------------------------------
 
     def join(self, name: str = "site-1", instance: str = "c1", epoch: int = 0, **props: Any) -> ScriptReply:
-        return self.roll.join(self.connection, client(name, instance, epoch), f"{name}.job-1", props)
+        return self.membership.join(self.connection, client(name, instance, epoch), f"{name}.job-1", props)
 
     def joined(self, name: str = "site-1", instance: str = "c1") -> Lease:
         return client(name, instance, self.join(name, instance).number())
 
     def beat(self, lease: Lease, ttl_ms: int = 60_000) -> Any:
-        return Members.read_beat(self.run(self.roll.beat_command(lease, interval=5.0, ttl_ms=ttl_ms)))
+        return Members.read_beat(self.run(self.membership.beat_command(lease, interval=5.0, ttl_ms=ttl_ms)))
 
     # -- what stands in Redis ------------------------------------------------------------------------------------------
 

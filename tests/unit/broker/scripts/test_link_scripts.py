@@ -9,6 +9,7 @@ import pytest
 from redflare_broker.errors import ServerError
 from redflare_broker.scripts import script
 from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import HELLO
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import Server
@@ -83,11 +84,17 @@ def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_befor
 
 def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None:
     before = bench.connection.call("HGETALL", bench.keys.link)
-    said = script.run(
+    said = HELLO.run(
         bench.connection,
-        "link/hello",
-        [bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.notice],
-        ["agent", "a2", 0, 1000, "PUBLISH"],
+        link=bench.keys.link,
+        tasks=bench.keys.tasks,
+        results=bench.keys.results,
+        notice=bench.keys.notice,
+        role="agent",
+        instance="a2",
+        epoch=0,
+        retention_ms=1000,
+        publish="PUBLISH",
     )
     assert said.status == "NEXT"
     assert said.number() > bench.agent.epoch

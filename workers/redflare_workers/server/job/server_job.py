@@ -453,7 +453,7 @@ class ServerJob:
         if call.status == "LOST":
             self._begin_again()
             call = self._life.call_roll()
-        return call.entries
+        return call.members
 
     def _on_roll(self, call: MemberList) -> None:
         """What the heartbeat thread has read; users' code runs in other threads."""
@@ -468,7 +468,7 @@ class ServerJob:
 
     def _look_after(self, call: MemberList) -> None:
         if self._roster is not None:
-            self._roster.update(call.entries)
+            self._roster.update(call.members)
         if self._payloads is not None:
             self._payloads.renew()
 

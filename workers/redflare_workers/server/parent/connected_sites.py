@@ -69,7 +69,7 @@ class ConnectedSites:
         run = uuid.uuid4().hex
         life = self._life = JobRegistration(self._hub.server, roll, cell, run, lambda: beats.beat_now(cell), self._over)
         life.begin(resume=True)
-        self._take_in(life.call_roll().entries)
+        self._take_in(life.call_roll().members)
         self._caller = MembershipPoller(self._keys, roll, life.lease, cell.settings.heartbeat_interval, self._on_roll)
         beats.add(self._caller)
 
@@ -98,7 +98,7 @@ class ConnectedSites:
 
     def _on_roll(self, call: MemberList) -> None:
         if call.status == OK:
-            self._take_in(call.entries)
+            self._take_in(call.members)
             self._on_beat()
         elif call.status == "LOST":
             self._pool.submit(self._begin_again)

@@ -113,7 +113,7 @@ class JobRegistration:
     def call_roll(self) -> MemberList:
         """The roll as it is now."""
         return self._server.run(
-            self._roll.keys.job, lambda connection: self._roll.roll_call(connection, self.lease), stop=self._over
+            self._roll.keys.job, lambda connection: self._roll.list_members(connection, self.lease), stop=self._over
         )
 
     def __repr__(self) -> str:

@@ -39,11 +39,11 @@ class MembershipPoller:
 
     def beat(self) -> list[Arg]:
         """The call as a command."""
-        return self._roll.roll_call_command(self._lease)
+        return self._roll.list_members_command(self._lease)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered."""
-        self._on_roll(self._roll.read_roll_call(reply))
+        self._on_roll(self._roll.read_members(reply))
 
     def on_silence(self, error: RedflareError) -> None:
         """The roll could not be called; clients that are silent meanwhile are not known to be."""

@@ -141,7 +141,7 @@ def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) ->
         "os.system",
         "subprocess.Popen",
         "builtins.eval",
-        "redflare_workers.demo.processes.AgentProcess",
+        "redflare_workers.demo.agent_process.AgentProcess",
         "redflare_workers.cli.main",
         "redflare_workers.client.ClientJob",
         "redflare_broker.transport.server.Server",

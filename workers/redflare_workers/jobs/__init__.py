@@ -5,7 +5,7 @@ from __future__ import annotations
 from .app import ClientApp, ServerApp, build_client_app, build_server_app
 from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
 from .class_path import SHIPPED
-from .components import SITE_ARGUMENTS, ComponentBuilder
+from .component_builder import SITE_ARGUMENTS, ComponentBuilder
 from .fed_job import Component, FedJob
 from .job_folder import JobDefinition, define_job, read_job
 from .job_meta import ALL_SITES, SERVER, JobMeta, parse_meta

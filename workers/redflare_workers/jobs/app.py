@@ -13,11 +13,11 @@ from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
-from .components import ComponentBuilder, Scope
+from .component_builder import ComponentBuilder, Scope
+from .component_order import specs_of
 from .config_file import find_config, load_config
 from .custom_code import CustomCode
 from .problems import JobProblems
-from .sections import specs_of
 from .task_filter import TaskFilter
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .hints import did_you_mean, listed
 from .problems import Problem
 from .variables import substitute
-from .words import did_you_mean, listed
 
 #: File names without their suffix.
 SERVER_CONFIG: Final = "config_fed_server"
@@ -92,7 +92,7 @@ def parse_side(
         that, without what is wrong; all mistakes; and warnings, of what has no effect.
     """
     tree, problems = substitute(data, file, variables)
-    reader = _Reader(tree, file, server)
+    reader = _SideReader(tree, file, server)
     reader.check_top()
     side = SideConfig(
         file=file,
@@ -108,7 +108,7 @@ def parse_side(
     return side, problems + reader.problems, reader.warnings
 
 
-class _Reader:
+class _SideReader:
     """Reads one part after the other and notes what is wrong."""
 
     def __init__(self, tree: dict[str, Any], file: str, server: bool) -> None:

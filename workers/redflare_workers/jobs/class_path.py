@@ -1,16 +1,18 @@
-"""Which class a config names, without importing it; and which of redflare's may be named."""
+"""Class paths in a config: read without importing anything, and matched against the patterns that a site admits."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .words import did_you_mean
+from redflare_workers import workflow
 
-#: What of redflare may be named in a job: its components, and nothing that starts processes or opens connections.
-SHIPPED: Final = ("redflare_workers.apis.*", "redflare_workers.ipc.exchanger.*", "redflare_workers.workflow.*")
+from .hints import did_you_mean
+
+#: The components that ship. Nothing of redflare that starts processes or opens connections may be named in a job.
+SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")
 OWN: Final = "redflare_workers."
 
 #: Classes that a config may give by ``name`` alone.
@@ -19,7 +21,13 @@ BY_NAME: Final = {
     "Cyclic": "redflare_workers.workflow.Cyclic",
     "FedAvg": "redflare_workers.workflow.FedAvg",
     "FedBuff": "redflare_workers.workflow.FedBuff",
-    "IPCExchanger": "redflare_workers.ipc.exchanger.IPCExchanger",
+    "IPCExchanger": "redflare_workers.IPCExchanger",
+}
+
+#: The other path of a class that has two: where it is exported, and where it is defined.
+_OTHER_PATH: Final = {
+    "redflare_workers.IPCExchanger": "redflare_workers.ipc.exchanger.IPCExchanger",
+    "redflare_workers.ipc.exchanger.IPCExchanger": "redflare_workers.IPCExchanger",
 }
 
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -31,14 +39,14 @@ _REFERENCE: Final = "component_id"
 
 
 class BadPath(ValueError):
-    """What is there names no class; the text says why."""
+    """The value is not a class path; the message says why."""
 
 
 def class_path_of(data: Mapping[str, Any]) -> str:
-    """The class path of ``{path | class_path | name, ...}``; the first of these that is there counts, as in NVFlare.
+    """The class path of ``{path | class_path | name, ...}``; the first of these keys counts, as in NVFlare.
 
     Raises:
-        BadPath: it is none.
+        BadPath: the value is not a class path.
     """
     key = next((word for word in ("path", "class_path", "name") if word in data), None)
     if key is None:
@@ -56,6 +64,14 @@ def class_path_of(data: Mapping[str, Any]) -> str:
     return value
 
 
+def public_path(maker: Callable[..., Any]) -> str:
+    """The class path of a class or function; where redflare exports it, the exported one."""
+    name, path = maker.__qualname__, f"{maker.__module__}.{maker.__qualname__}"
+    if getattr(workflow, name, None) is maker:
+        return f"{workflow.__name__}.{name}"
+    return _OTHER_PATH.get(path, path)
+
+
 def is_component(value: Any) -> bool:
     """Whether an argument describes a component, and is not a dict that happens to have a ``path``."""
     if not isinstance(value, dict) or value.get("config_type") == _PLAIN or not _KEYS.issuperset(value):
@@ -68,10 +84,11 @@ def is_component(value: Any) -> bool:
 
 
 def reference_of(value: Any) -> Any:
-    """The id in ``{"component_id": id}``; None: it is something else."""
+    """The id in ``{"component_id": id}``; None for anything else."""
     return value[_REFERENCE] if isinstance(value, dict) and set(value) == {_REFERENCE} else None
 
 
 def admits(patterns: Iterable[str], path: str) -> bool:
-    """Whether one of the patterns matches."""
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    """Whether one of the patterns matches a class path, or the other path of the same class."""
+    paths = (path, _OTHER_PATH.get(path, path))
+    return any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns for each in paths)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from .hints import did_you_mean
 from .problems import Problem
-from .words import did_you_mean
 
 
 class CustomCode:

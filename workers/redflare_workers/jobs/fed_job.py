@@ -20,9 +20,10 @@ from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
+from .class_path import public_path
+from .custom_sources import sources_of
 from .job_folder import JobDefinition, define_job
 from .job_meta import ALL_SITES, SERVER
-from .source_of import sources_of
 
 _SECTION: Final = {Filter: "filters", Controller: "workflows", Executor: "executors"}
 #: Apps of a job whose sites differ.
@@ -39,8 +40,8 @@ class Component:
 
     @property
     def path(self) -> str:
-        """Its class path."""
-        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+        """The class path that a job's JSON gets."""
+        return public_path(self.cls)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, AppConfig, SideConfig, parse_side
 from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files
-from .components import ComponentBuilder
+from .component_builder import ComponentBuilder
 from .config_file import SUFFIXES, find_config, load_config
 from .custom_code import CustomCode
 from .job_meta import SERVER, JobMeta, parse_meta

@@ -10,8 +10,8 @@ from typing import Any, Final
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
+from .hints import did_you_mean, listed
 from .problems import Problem
-from .words import did_you_mean, listed
 
 #: In a deploy map: the server and all sites that are not named elsewhere in it.
 ALL_SITES: Final = "@ALL"
@@ -78,7 +78,7 @@ def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMet
     Returns:
         the meta, in which what is wrong is left out; all mistakes; and warnings, of keys that have no effect here.
     """
-    reader = _Reader(data, file)
+    reader = _MetaReader(data, file)
     deploy_map = reader.deploy_map()
     meta = JobMeta(
         name=reader.name(),
@@ -97,7 +97,7 @@ def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMet
     return meta, reader.problems, warnings
 
 
-class _Reader:
+class _MetaReader:
     """Reads one key after the other and notes what is wrong."""
 
     def __init__(self, data: Mapping[str, Any], file: str) -> None:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from .hints import did_you_mean
 from .problems import Problem
-from .words import did_you_mean
 
 #: Known only where the job runs: its id, the name of the site or "server", the folders of its run, its app's custom
 #: code and its app's config.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,17 @@ def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) ->
     assert str(app / "custom") not in sys.path
 
 
+@pytest.mark.parametrize("path", ["redflare_workers.IPCExchanger", "redflare_workers.ipc.exchanger.IPCExchanger"])
+@pytest.mark.parametrize(
+    "allow", [SHIPPED, ["redflare_workers.ipc.exchanger.*"], ["redflare_workers.IPCExchanger"], ["redflare_workers.*"]]
+)
+def test_a_class_is_admitted_by_the_path_it_is_exported_at_and_by_the_one_of_its_module(
+    path: str, allow: Sequence[str]
+) -> None:
+    built = ComponentBuilder(allow).build({"path": path, "args": {"agent_id": "a"}})
+    assert isinstance(built, IPCExchanger)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -144,6 +155,9 @@ def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) ->
         "redflare_workers.demo.agent_process.AgentProcess",
         "redflare_workers.cli.main",
         "redflare_workers.client.ClientJob",
+        "redflare_workers.ClientJob",
+        "redflare_workers.simulate",
+        "redflare_workers.ipc.exchanger.LinkSettings",
         "redflare_broker.transport.server.Server",
     ],
 )
@@ -160,7 +174,6 @@ def test_what_is_not_admitted_is_refused(path: str) -> None:
         ("redflare_workers.workflow.model_store.os", "not a class"),
         ("redflare_workers.workflow.model_store.save_model", "not a class"),
         ("redflare_workers.workflow.model_store.Path", "which is not admitted here"),
-        ("redflare_workers.ipc.exchanger.LinkSettings", "which is not admitted here"),
         ("redflare_workers.workflow.model_store.os.system", "there is no module"),
         ("redflare_workers.workflow.Controller", "is only a base for others"),
         ("redflare_workers.workflow.fedavg.__builtins__", "something with __ at its beginning"),

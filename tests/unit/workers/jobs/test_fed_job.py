@@ -87,7 +87,7 @@ def test_a_few_lines_make_a_job(tmp_path: Path) -> None:
     }
     assert json.loads((folder / "app/config/config_fed_client.json").read_text()) == {
         "format_version": 2,
-        "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.ipc.exchanger.IPCExchanger"}}],
+        "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.IPCExchanger"}}],
     }
     assert os.listdir(tmp_path / "jobs") == ["means"]
 
@@ -220,4 +220,4 @@ def test_an_argument_that_json_cannot_hold_is_told_with_its_place() -> None:
 
 
 def test_a_component_says_its_class_path() -> None:
-    assert Component(FedAvg).path == "redflare_workers.workflow.fedavg.FedAvg"
+    assert Component(FedAvg).path == "redflare_workers.workflow.FedAvg"

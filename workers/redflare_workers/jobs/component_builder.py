@@ -17,11 +17,11 @@ from typing import Any, Final
 
 from .app_config import AppConfig, ComponentSpec, SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
+from .component_order import specs_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
+from .hints import did_you_mean, listed
 from .problems import JobProblems, Problem
-from .sections import specs_of
-from .words import did_you_mean, listed
 
 #: Arguments of redflare's own components that the site fills in; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
@@ -215,7 +215,7 @@ class ComponentBuilder:
         module = self._import(module_name, scope)
         target: Any = getattr(module, name, None)
         if target is None:
-            hint = did_you_mean(name, [each for each in vars(module) if not each.startswith("_")])
+            hint = did_you_mean(name, [each for each in dir(module) if not each.startswith("_")])
             raise self._failed(scope, f"module {module_name} has no {name!r}{hint}")
         custom = scope.custom.holds(path)
         if custom and not scope.custom.owns(module):

@@ -50,17 +50,19 @@ def class_path_of(data: Mapping[str, Any]) -> str:
     """
     key = next((word for word in ("path", "class_path", "name") if word in data), None)
     if key is None:
-        raise BadPath("has no path; say which class it is")
+        raise BadPath("has no path; name the class")
     value = data[key]
     if key == "name":
         if not isinstance(value, str) or value not in BY_NAME:
             hint = did_you_mean(str(value), BY_NAME)
-            raise BadPath(f"name {value!r} is none of redflare's components{hint}; give the whole path of others")
+            raise BadPath(
+                f"name {value!r} is not one of redflare's components{hint}; give the full class path of others"
+            )
         return BY_NAME[value]
     if not isinstance(value, str) or not _DOTTED.fullmatch(value):
         raise BadPath(f"{key} must be a module and a class with a dot between them, but is {value!r}")
     if any(part.startswith("__") for part in value.split(".")):
-        raise BadPath(f"{key} {value!r} names something with __ at its beginning, which is no component")
+        raise BadPath(f"{key} {value!r} has a part that begins with __, which is not a component")
     return value
 
 

@@ -57,9 +57,7 @@ def test_an_agent_that_dies_again_and_again_ends_the_demo_with_its_last_words(
     assert "site-1 ended by itself 3 times, the last time with exit code 1" in str(failed.error)
 
 
-def test_an_agent_told_to_end_before_it_starts_is_never_started(
-    hopeless: AgentProcess, events: SimpleQueue[Event]
-) -> None:
+def test_an_agent_that_is_stopped_first_is_never_started(hopeless: AgentProcess, events: SimpleQueue[Event]) -> None:
     hopeless.let_end()
     hopeless.start()
     hopeless.stop()

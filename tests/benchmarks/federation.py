@@ -31,7 +31,9 @@ from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.fedavg import FedAvg
 
+from tests.benchmarks.harness import idle
 from tests.benchmarks.peers import PATIENCE, Process
+from tests.support.waiting import wait_until
 
 #: Longest that a whole workflow may take.
 LONG: Final = 280.0
@@ -84,11 +86,7 @@ class _Running(Process):
 
     def await_clients(self, count: int) -> None:
         """Wait until so many are on the roll as the server knows it."""
-        deadline = time.monotonic() + PATIENCE
-        while len(self._server.engine.get_clients()) < count:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{count} clients have not joined in {PATIENCE:.0f} s")
-            time.sleep(0.01)
+        wait_until(lambda: len(self._server.engine.get_clients()) >= count, PATIENCE, f"{count} clients have joined")
 
 
 class BenchServer(_Running):
@@ -113,7 +111,7 @@ class BenchServer(_Running):
         """When each of ``count`` broadcasts was scheduled, with a pause in which the clients ask again."""
         stamps = []
         for _ in range(count):
-            time.sleep(pause)
+            idle(pause)
             task = Task("tiny", Shareable({"x": 1}))
             stamps.append(time.monotonic())
             self._controller.broadcast_and_wait(task, self._controller.fl_ctx)
@@ -188,6 +186,8 @@ class LightClients(Process):
             for n in range(count)
         ]
         self._stamps: deque[float] = deque()
+        self._wanted = 0
+        self._enough = threading.Event()
         self._held: deque[Callable[[], None]] = deque()
         self._hold = hold
         self._closing = False
@@ -205,11 +205,10 @@ class LightClients(Process):
 
     def stamps(self, count: int) -> list[float]:
         """When the next ``count`` tasks were in hand."""
-        deadline = time.monotonic() + PATIENCE
-        while len(self._stamps) < count:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
-            time.sleep(0.001)
+        self._enough.clear()
+        self._wanted = count
+        if len(self._stamps) < count and not self._enough.wait(PATIENCE):
+            raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
         return [self._stamps.popleft() for _ in range(count)]
 
     def answer(self) -> None:
@@ -235,6 +234,8 @@ class LightClients(Process):
         sealed = reply.sealed
         from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
+        if len(self._stamps) >= self._wanted:
+            self._enough.set()
         answer = partial(self._submit, member, reply)
         if self._hold:
             self._held.append(answer)

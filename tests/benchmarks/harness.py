@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -151,6 +152,11 @@ def children(*makers: Callable[[], Child]) -> Iterator[list[Child]]:
             started.append(maker())
             stack.callback(started[-1].kill)
         yield [stack.enter_context(child) for child in started]
+
+
+def idle(seconds: float) -> None:
+    """Let time pass in which nothing is asked for: what a link does by itself is what is measured."""
+    time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

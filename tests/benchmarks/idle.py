@@ -9,7 +9,7 @@ import redis
 
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.groups import AgentGroup, CallerGroup
-from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands, idle
 from tests.benchmarks.peers import Caller, EchoAgent
 
 
@@ -28,7 +28,7 @@ def _link(bench: Bench) -> dict[str, float]:
         with count_commands(bench.url) as count:
             begin = time.monotonic()
             agent_cpu, caller_cpu = agent.call("cpu_seconds"), caller.call("cpu_seconds")
-            time.sleep(seconds)
+            idle(seconds)
             agent_cpu = agent.call("cpu_seconds") - agent_cpu
             caller_cpu = caller.call("cpu_seconds") - caller_cpu
             passed = time.monotonic() - begin
@@ -57,7 +57,7 @@ def _memory(bench: Bench) -> dict[str, float]:
 
 def _grown(client: redis.Redis, before: dict[str, float], number: int, bench: Bench) -> dict[str, float]:
     # Redis shrinks the buffers of quiet connections once they have been quiet for about 2 s.
-    time.sleep(bench.seconds(6, 3))
+    idle(bench.seconds(6, 3))
     return {key: (value - before[key]) / number for key, value in _usage(client).items()}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Target, summary
 from tests.benchmarks.floors import FloorAgent, FloorCaller
-from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands, idle
 from tests.benchmarks.peers import Caller, EchoAgent
 
 #: Ours and the floor take turns in blocks, so that whatever else the machine does hits both.
@@ -47,9 +46,9 @@ def _idle(bench: Bench, floor: Child, caller: Child) -> dict[str, float]:
     floors: list[float] = []
     ours: list[float] = []
     for _ in range(bench.count(5, 2)):
-        time.sleep(bench.seconds(2, 1))
+        idle(bench.seconds(2, 1))
         floors += floor.call("round_trips", 1)
-        time.sleep(bench.seconds(2, 1))
+        idle(bench.seconds(2, 1))
         ((begin, end),) = caller.call("round_trips", 1)
         ours.append(end - begin)
     return summary("idle_floor", _ms(floors), [50]) | summary("idle", _ms(ours), [50])

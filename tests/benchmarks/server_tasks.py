@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Final
 
 from tests.benchmarks.federation import BenchServer, LightClients
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.floors import BareWorker, FloorAgent, FloorCaller
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Bench, Benchmark, Child, children, idle
 
 #: Clients: rounds of a full run, of a quick one.
 SIZES: Final = {1: (1000, 200), 10: (200, 40), 100: (40, 8), 1000: (8, 3)}
@@ -63,7 +62,7 @@ def _latency(bench: Bench, floor: Child, server: Child, sites: Child, clients: i
     late: list[float] = []
     for _ in range(blocks):
         floors += floor.call("round_trips", bench.count(200, 50))
-        time.sleep(PAUSES[clients])
+        idle(PAUSES[clients])
         rounds = max(1, bench.count(*LATENCIES[clients]) // blocks)
         scheduled = server.call("spaced_rounds", rounds, PAUSES[clients])
         taken = sites.call("stamps", rounds * count)

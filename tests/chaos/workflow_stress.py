@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, Final
@@ -197,7 +196,7 @@ class Stress:
 
     def _schedule(self, choose: random.Random) -> Task | None:
         if self._stopping.is_set() or self.comm.get_num_standing_tasks() > MOST_STANDING:
-            time.sleep(0)
+            self._stopping.wait(0.001)  # tasks end meanwhile
             return None
         task, ctx, names = self._task(choose), self.engine.new_context(), list(self._hands)
         some = choose.sample(names, choose.randint(1, 20))

@@ -147,7 +147,7 @@ def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(ope
 
 
 CUSTOM = """
-import time
+import threading
 from redflare_workers import Executor
 
 {at_import}
@@ -188,7 +188,7 @@ def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Oper
     operated.server()
     for number in (1, 2):
         operated.site(number, allow_custom=True, abort_grace=1, stop_grace=1)
-    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(600)"
+    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); threading.Event().wait()"
     custom_job(operated, CUSTOM.format(at_import="", at_start="pass", in_a_task=hang))
     operated("job", "submit", "means", "--id", "hangs")
     wait_until(lambda: operated("job", "log", "hangs").count("round") >= 2, 40)

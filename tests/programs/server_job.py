@@ -100,15 +100,13 @@ class WatchedFedAvg(FedAvg):
 def tell_threads(pipe: ParentPipe) -> None:
     """Tells ("threads", names of those that are left) when all have ended, or should have."""
     deadline = time.monotonic() + _END_WITHIN
-    left = _threads()
-    while left and time.monotonic() < deadline:
-        time.sleep(0.01)
-        left = _threads()
-    pipe.tell("threads", left)
+    for thread in _threads():
+        thread.join(max(deadline - time.monotonic(), 0))
+    pipe.tell("threads", [thread.name for thread in _threads()])
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if not thread.name.startswith(_OWN)]
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if not thread.name.startswith(_OWN)]
 
 
 def main(connection: Connection, log: str, args: ServerJobArgs) -> None:

@@ -34,7 +34,7 @@ _CONFIG: Final = {
 #: Adds 1 to each weight; the file ``slow`` makes it take a while, ``hang`` lets it not return for anything, and with
 #: ``fail`` it raises in round 2.
 TRAINER: Final = """
-import time
+import threading
 from pathlib import Path
 from redflare_agent import TaskResult
 
@@ -42,8 +42,8 @@ def train(task):
     Path(f"began-{task.meta['current_round']}").touch()
     if Path("slow").exists():
         task.wait_aborted(0.3)
-    while Path("hang").exists():
-        time.sleep(0.1)
+    if Path("hang").exists():
+        threading.Event().wait()
     if Path("fail").exists() and task.meta["current_round"] == 1:
         raise OSError("the data are gone")
     return TaskResult({"NUM_STEPS_CURRENT_ROUND": 10}, {"w": [each + 1 for each in task.data["w"]]})

@@ -22,7 +22,7 @@ _LOCAL: Final = {"site.json", "lock"}
 #: Code of jobs. ``at`` is the place where it goes wrong, ``only`` the site; elsewhere it adds 1 to each weight.
 EXECUTOR: Final = """
 import os
-import time
+import threading
 from pathlib import Path
 
 from redflare_workers import DXO, DataKind, EventType, Executor, from_shareable
@@ -35,7 +35,7 @@ class Mine(Executor):
             raise OSError("no such device")
         if self.at == "slow":
             print("making", flush=True)
-            time.sleep(600)
+            threading.Event().wait()
 
     def handle_event(self, event_type, fl_ctx):
         if event_type == EventType.START_RUN and self.at == "start":
@@ -50,14 +50,16 @@ class Mine(Executor):
             self.system_panic("the data are gone", fl_ctx)
         if self.at == "crash" and turn == 1:
             os._exit(77)
-        while self.at == "hang" and turn == 1:
-            time.sleep(60)
-        while self.at == "listen" and not abort_signal.triggered:
-            time.sleep(0.05)
+        if self.at == "hang" and turn == 1:
+            threading.Event().wait()
+        if self.at == "listen":
+            aborted = threading.Event()
+            with abort_signal.add_callback(aborted.set):
+                aborted.wait()
         return DXO(DataKind.WEIGHTS, {"w": [each + 1 for each in from_shareable(shareable).data["w"]]}).to_shareable()
 """
 FLOW: Final = """
-import time
+import threading
 
 from redflare_workers import EventType
 from redflare_workers.workflow import FedAvg
@@ -70,7 +72,7 @@ class Flow(FedAvg):
             raise OSError("no such model")
         if at == "slow":
             print("making", flush=True)
-            time.sleep(600)
+            threading.Event().wait()
 
     def start_controller(self, fl_ctx):
         super().start_controller(fl_ctx)
@@ -80,8 +82,8 @@ class Flow(FedAvg):
     def _run_round(self, abort_signal, fl_ctx):
         if self.at == "round 2" and self.current_round == 1:
             raise OSError("the disk is full")
-        while self.at == "hang" and self.current_round == 1:
-            time.sleep(60)
+        if self.at == "hang" and self.current_round == 1:
+            threading.Event().wait()
         return super()._run_round(abort_signal, fl_ctx)
 """
 

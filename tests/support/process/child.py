@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 #: One process imports everything once, and each child is a fork of it: none inherits the test's threads or sockets.
-_processes: Final = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
+FORKSERVER: Final = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
     [f"tests.programs.{name}" for name in ("agent", "cj", "client_job", "server_job", "trainer")]
 )
 
@@ -34,8 +34,8 @@ class Child:
         self._log = log
         self._unheard: list[Message] = []
         self._all: list[Message] = []
-        self._pipe, other = _processes.Pipe()
-        self._process: ForkServerProcess = _processes.Process(target=main, args=(other, str(log), args))
+        self._pipe, other = FORKSERVER.Pipe()
+        self._process: ForkServerProcess = FORKSERVER.Process(target=main, args=(other, str(log), args))
         self._process.start()
         other.close()
 

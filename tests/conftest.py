@@ -17,6 +17,24 @@ _USUAL_HANDLERS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--serial",
+        choices=["with", "without", "only"],
+        default="with",
+        help="tests that are marked as serial: run them with all others (default), leave them out, or run only them",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose by ``--serial``, so that ``-m`` remains free for whoever calls pytest."""
+    if (choice := config.getoption("--serial")) == "with":
+        return
+    chosen = [item for item in items if (item.get_closest_marker("serial") is not None) == (choice == "only")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
 def pytest_configure() -> None:
     """Undo what this process has inherited: a shell's background job ignores SIGINT, a supervisor may ignore SIGCHLD.
 

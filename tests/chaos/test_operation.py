@@ -19,7 +19,10 @@ from tests.chaos.random_pause import random_pause
 from tests.support.federation.client_parents import PATIENCE
 from tests.support.federation.parents import Operation, averaging, job_of, operation_at
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
+]
 
 KILLS = 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
 from tests.inside_nvflare.jobs import SITES, FedAvgJob, blocks
 from tests.inside_nvflare.programs import Program
+from tests.support.redis_server.node import free_port
 from tests.support.waiting import wait_until
 
 ADMIN: Final = "admin@nvidia.com"
@@ -135,7 +135,7 @@ class FlareSystem:
                     "type": "server",
                     "org": "tests",
                     "default_host": "localhost",
-                    "fed_learn_port": _free_port(),
+                    "fed_learn_port": free_port(),
                 },
                 {"name": ADMIN, "type": "admin", "org": "tests", "role": "project_admin"},
                 *({"name": site, "type": "client", "org": "tests"} for site in SITES),
@@ -179,9 +179,3 @@ class FlareSystem:
         command += ["--set", "secure_train=true", "org=tests", "config_folder=config", *settings]
         program = Program(command, self._folder / f"{name}.log", kit, _env(self._folder))
         self._programs[name] = self._stack.enter_context(program)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

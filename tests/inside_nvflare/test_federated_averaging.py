@@ -31,6 +31,8 @@ from tests.support.redis_server.kinds import embedded
 from tests.support.redis_server.node import Node
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.serial
+
 MB = 1_000_000
 BIG_ROUNDS = 2
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redflare_broker.embedded.server import EmbeddedServer
 
 #: As Python sets them in a program that was started from a terminal.
-_USUAL_HANDLERS = {
+_USUAL_HANDLERS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGCHLD: signal.SIG_DFL,
     signal.SIGPIPE: signal.SIG_IGN,

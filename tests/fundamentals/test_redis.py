@@ -41,7 +41,7 @@ def test_all_state_can_be_inspected_with_redis_cli(
         assert redis_cli.hget(f"{link}:task:round-3", "status") == "FETCHED"
         ((_, entry),) = redis_cli.xrange(f"{link}:tasks")
         assert (entry["task_name"], entry["meta"], entry["data"]) == ("train", '{"current_round":3}', '{"lr":0.1}')
-        assert json.loads(redis_cli.get(f"{link}:heartbeat:agent"))["interval"] == 0.2  # type: ignore[arg-type]
+        assert json.loads(redis_cli.get(f"{link}:heartbeat:agent"))["interval"] == 0.2
         agent.submit_result(TaskResult({}, None))
         result.result()
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: processes of their own, and counts of what the server was asked."""
+"""What every benchmark shares: child processes, and counts of the server's commands."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Child:
         return f"Child({self._name}, pid={self._process.pid})"
 
     def start(self, method: str, *args: object) -> None:
-        """Ask for ``method(*args)`` and go on; ``result`` waits for the answer."""
+        """Call ``method(*args)`` without waiting; ``result`` waits for its end."""
         self._pipe.send((method, args))
 
     def result(self, timeout: float = CALL_TIMEOUT) -> Any:
-        """What the oldest method that was asked for returned."""
+        """Wait for the oldest call that is open; return its result."""
         if not self._pipe.poll(timeout):
             raise ChildError(f"{self!r} has not answered for {timeout:.0f} s")
         try:
@@ -67,7 +67,7 @@ class Child:
         return value
 
     def call(self, method: str, *args: object) -> Any:
-        """``method(*args)`` of the object, run in the child."""
+        """Run ``method(*args)`` of the object in the child."""
         self.start(method, *args)
         return self.result()
 
@@ -136,7 +136,7 @@ def _serve(pipe: Connection, factory: Callable[..., object], args: tuple[object,
 
 
 def _next(pipe: Connection) -> tuple[str, tuple[object, ...]] | None:
-    """The next call, or None when the parent has closed the pipe or asked for the end."""
+    """Wait for the next call; None when the parent has closed the pipe or asked for the end."""
     try:
         return pipe.recv()  # type: ignore[no-any-return]
     except EOFError:
@@ -160,8 +160,8 @@ def idle(seconds: float) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What a benchmark is handed: the server and how much to measure."""
+class BenchmarkContext:
+    """The server that a benchmark measures, and how much of it."""
 
     url: str
     #: Directory for the agents' workspaces.
@@ -192,7 +192,7 @@ class Benchmark:
 
     name: str
     about: str
-    measure: Callable[[Bench], dict[str, float]]
+    measure: Callable[[BenchmarkContext], dict[str, float]]
     figures: Sequence[Figure]
 
 

@@ -70,7 +70,7 @@ def test_an_abort_cancels_the_task(redflare_link: LinkUnderTest, background: Bac
 
         job.abort("not needed any more")
 
-        assert task.wait_aborted(timeout=5), "the trainer is told"
+        assert task.wait_aborted(timeout=5), "the trainer knows"
         assert not agent.submit_result(TaskResult({}, {})), "a late result does not count"
         with pytest.raises(TaskAborted, match="not needed any more"):
             result.result()

@@ -24,7 +24,7 @@ from tests.programs.child_pipe import Death, ParentPipe
 #: Elements of a model that is small enough for an entry.
 SMALL: Final = 8
 #: Threads of a child that are no part of what it runs.
-_OWN: Final = ("MainThread", "order-")
+_OWN: Final = ("MainThread", "command-")
 #: Seconds that threads have to end after a run.
 _END_WITHIN: Final = 5.0
 
@@ -130,5 +130,5 @@ def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
         tell_threads(pipe)
 
     pipe.tell("started")
-    pipe.run_order(run)
-    pipe.obey({"abort": job.abort})
+    pipe.run_command(run)
+    pipe.serve({"abort": job.abort})

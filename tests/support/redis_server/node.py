@@ -86,11 +86,11 @@ class Node:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP the process: it holds its connections and says nothing."""
+        """SIGSTOP the process: it keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """End the pause."""
+        """SIGCONT the process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def info(self, section: str) -> dict[str, object]:

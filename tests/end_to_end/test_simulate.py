@@ -22,7 +22,7 @@ from redflare_workers.workflow import FedAvg, load_model
 
 from tests.programs import simulated
 from tests.support.paths import ROOT
-from tests.support.process.marked import Marked, marked
+from tests.support.process.marked import MarkedProgram, marked
 from tests.support.waiting import wait_until
 
 REDFLARE = Path(sys.executable).parent / "redflare"
@@ -153,7 +153,7 @@ def test_a_function_of_a_prompt_needs_threads(tmp_path: Path, processes: int, co
         assert program.left_behind() == []
 
 
-def works(program: Marked) -> None:
+def works(program: MarkedProgram) -> None:
     """Both sites are in the middle of a task."""
     for _ in range(2):
         program.read_until("works")

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
 TRAINER: Final = """
-import os, pathlib, subprocess, time
+import os, pathlib, subprocess, threading
 from redflare_agent import TaskResult
 
 def train(task):
@@ -33,7 +33,7 @@ def train(task):
     if task.task_name == "hang":
         child = subprocess.Popen(["sleep", "300"])
         pathlib.Path("child").write_text(str(child.pid))
-        time.sleep(300)
+        threading.Event().wait()
     if task.task_name == "wait":
         pathlib.Path("waits").touch()
         task.wait_aborted()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are l
 #: Starts a process that leaves its group and its parent.
 LEAVE = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 print(child.pid, flush=True)
 """
 #: A job's process that goes on until it is told to end.
@@ -217,7 +217,7 @@ def test_a_reason_that_came_before_there_was_somebody_to_tell_is_told_then() -> 
 def orphans() -> Iterator[tuple[ProcessMark, int]]:
     """A process and one that it has started in a session of its own."""
     mark = uuid4().hex
-    program = LEAVE + "import time; time.sleep(600)"
+    program = LEAVE + "import signal; signal.pause()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

@@ -362,7 +362,7 @@ BLOB = '{"prefix":"%s","chunk":10,"sizes":[10]}'
         ({"blobs": BLOB % "ns:{server}:cell"}, "field blobs: prefix 'ns:{server}:cell' is not that of a payload"),
         ({"blobs": BLOB % "other:blob:{x}"}, "field blobs: prefix 'other:blob:{x}' is not under ns:"),
         ({"blobs": "{}"}, "field blobs: must have prefix, chunk and sizes"),
-        ({"blobs": BLOB % "ns:blob:{x}", "b0": "x"}, "field blobs: stands beside b0"),
+        ({"blobs": BLOB % "ns:blob:{x}", "b0": "x"}, "field blobs: is there beside b0"),
     ],
     ids=str,
 )

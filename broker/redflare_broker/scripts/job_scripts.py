@@ -101,29 +101,25 @@ class JobScripts:
             beat: a first heartbeat, in the same step.
         """
         heartbeat = {"heartbeat": self.keys.heartbeat(lease.name)} if beat else {}
-        return JOIN.command(
-            self._common, name=lease.name, **lease.args, record=record, beat=beat, beat_ttl_ms=ttl_ms, **heartbeat
-        )
+        return JOIN.command(self._common, **lease.args, record=record, beat=beat, beat_ttl_ms=ttl_ms, **heartbeat)
 
     def beat(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
         heartbeat = self.keys.heartbeat(lease.name)
-        return BEAT.command(
-            self._common, heartbeat=heartbeat, name=lease.name, **lease.args, beat=beat, beat_ttl_ms=ttl_ms
-        )
+        return BEAT.command(self._common, heartbeat=heartbeat, **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     def leave(self, lease: Lease) -> list[Arg]:
-        return LEAVE.command(self._common, heartbeat=self.keys.heartbeat(lease.name), name=lease.name, **lease.args)
+        return LEAVE.command(self._common, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
 
     # -- the server's --------------------------------------------------------------------------------------------------
 
     def begin(self, lease: Lease, *, resume: bool) -> list[Arg]:
-        return BEGIN.command(self._common, **lease.args, run=lease.run, resume=int(resume))
+        return BEGIN.command(self._common, **lease.args, resume=int(resume))
 
     def list_members(self, lease: Lease) -> list[Arg]:
-        return LIST_MEMBERS.command(self._common, **lease.args, run=lease.run)
+        return LIST_MEMBERS.command(self._common, **lease.args)
 
     def end(self, lease: Lease, status: str, reason: str) -> list[Arg]:
-        return END.command(self._common, **lease.args, run=lease.run, status=status, reason=reason)
+        return END.command(self._common, **lease.args, status=status, reason=reason)
 
     def schedule(
         self,
@@ -147,7 +143,6 @@ class JobScripts:
             fields,
             task=self.keys.task(root_id),
             **lease.args,
-            run=lease.run,
             root_id=root_id,
             order=order,
             data_prefix=blob[0],
@@ -172,7 +167,6 @@ class JobScripts:
             fields,
             task=self.keys.task(root_id),
             **lease.args,
-            run=lease.run,
             client_task_id=client_task_id,
             record=record,
             resume=int(resume),
@@ -185,7 +179,6 @@ class JobScripts:
             self._common,
             task=self.keys.task(root_id),
             **lease.args,
-            run=lease.run,
             root_id=root_id,
             status=status,
             ended_ms=ended_ms,
@@ -198,7 +191,6 @@ class JobScripts:
             self._common,
             fields,
             **lease.args,
-            run=lease.run,
             checkpoint_id=checkpoint_id,
             state_prefix=blob[0],
             chunks=blob[1],
@@ -206,4 +198,4 @@ class JobScripts:
 
     def own(self, lease: Lease, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
         """Note payloads as the server's; with 0 chunks, as no longer its."""
-        return OWN.command(self._common, [item for blob in blobs for item in blob], **lease.args, run=lease.run)
+        return OWN.command(self._common, [item for blob in blobs for item in blob], **lease.args)

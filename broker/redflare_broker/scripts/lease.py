@@ -29,11 +29,13 @@ class Lease:
     name: str = ""
     #: The run that a job's server has begun; "" for all others.
     run: str = ""
-    #: Its arguments in a script.
+    #: Arguments of scripts; each takes those that it has.
     args: dict[str, Arg] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "args", {"instance": self.instance, "epoch": self.epoch})
+        object.__setattr__(
+            self, "args", {"instance": self.instance, "epoch": self.epoch, "name": self.name, "run": self.run}
+        )
 
     @classmethod
     def of_this_process(cls, name: str = "") -> Lease:

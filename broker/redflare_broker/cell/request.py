@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import BlobMissing, RedflareError
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.transport.replies import Arg
@@ -165,22 +166,29 @@ class Reply:
         return f"<Reply {self.rc} from {self.origin or 'nobody'}, meta={sorted(self.meta)}>"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundReply:
+    """A reply to be posted; the fields are the arguments of ``Request.reply``."""
+
+    rc: str
+    meta: dict[str, Any] | None
+    data: object
+    keep: bool
+    with_commands: Sequence[list[Arg]]
+    route: str | None
+
+
 class Replier(Protocol):
     """What a request needs of the cell that received it."""
 
-    def answer(
-        self,
-        request: Request,
-        rc: str,
-        meta: dict[str, Any] | None,
-        data: object,
-        *,
-        keep: bool,
-        with_commands: Sequence[list[Arg]],
-        route: str | None,
-    ) -> None: ...
+    #: of the cell
+    fqcn: str
 
-    def close(self, request: Request) -> None: ...
+    def reply(self, request: Request, reply: OutboundReply) -> None:
+        """Post the reply to a request, which is done with."""
+
+    def drop(self, request: Request) -> None:
+        """Forget a request, which gets no reply."""
 
 
 class Request:
@@ -189,7 +197,7 @@ class Request:
     Its entry stays in the cell's inbox until it is answered, so that a cell that restarts reads it again.
     """
 
-    __slots__ = ("_answered", "_desk", "_guard", "_payload", "attempt", "channel", "entry_id", "event", "id", "meta",
+    __slots__ = ("_answered", "_guard", "_payload", "_replier", "attempt", "channel", "entry_id", "event", "id", "meta",
                  "origin", "topic")  # fmt: skip
 
     def __init__(
@@ -204,7 +212,7 @@ class Request:
         payload: Payload,
         event: bool,
         entry_id: str,
-        desk: Replier,
+        replier: Replier,
     ) -> None:
         self.id = id
         self.attempt = attempt
@@ -218,7 +226,7 @@ class Request:
         #: its entry in the inbox
         self.entry_id = entry_id
         self._payload = payload
-        self._desk = desk
+        self._replier = replier
         self._answered = False
         self._guard = threading.Lock()
 
@@ -272,17 +280,31 @@ class Request:
             EncodeError: meta or data cannot be sent; nothing was, and the request can still be answered.
         """
         if self._claim():
+            reply = OutboundReply(rc=rc, meta=meta, data=data, keep=keep, with_commands=with_commands, route=route)
             try:
-                self._desk.answer(self, rc, meta, data, keep=keep, with_commands=with_commands, route=route)
+                self._replier.reply(self, reply)
             except BaseException:
                 self._answered = False
                 raise
             self._payload.release()
 
+    def reply_from(self, handler: Callable[[Request], HandlerResult]) -> None:
+        """Run a handler, and reply with what it returns or, when it raises, with why it failed."""
+        try:
+            result = handler(self)
+            if result is not LATER:
+                self.reply(*(result or ()))
+        except BlobMissing as exc:
+            logger.warning("%s: the payload of %r is gone: %s", self._replier.fqcn, self, exc)
+            self.reply(ReplyCode.BLOB_MISSING, {"error": str(exc)})
+        except Exception as exc:
+            logger.exception("%s: the handler of %r failed", self._replier.fqcn, self)
+            self.reply(ReplyCode.HANDLER_EXCEPTION, {"error": f"{type(exc).__name__}: {exc}"[:2000]})
+
     def drop(self) -> None:
-        """Forget it without an answer."""
+        """Forget the request without a reply."""
         if self._claim():
-            self._desk.close(self)
+            self._replier.drop(self)
             self._payload.release()
 
     def _claim(self) -> bool:

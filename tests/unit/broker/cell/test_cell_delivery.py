@@ -314,7 +314,7 @@ def test_a_reply_that_redis_refuses_is_given_to_who_asks_again(cells: Cells, cap
     cells.make("server", {"do": handler})
     cells.redis("SET", "ns:{site}:inbox", "no stream", "PX", 9000)
     post(cells, "server")
-    wait_until(lambda: "was refused" in caplog.text)
+    wait_until(lambda: "Redis refused the reply" in caplog.text)
     cells.redis("DEL", "ns:{site}:inbox")
     post(cells, "server")
     handler.wait(2)

@@ -236,8 +236,8 @@ def test_a_mark_that_is_empty_marks_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("code", "text"),
-    [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "ended by SIGKILL"),
-     (-63, "ended by signal 63")],
+    [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "killed by SIGKILL"),
+     (-63, "killed by signal 63")],
 )  # fmt: skip
 def test_exit_codes_are_told_in_words(code: int, text: str) -> None:
     assert describe_exit(code) == text

@@ -75,7 +75,7 @@ def test_a_job_waits_for_its_sites_and_says_for_which(operation: Operation) -> N
     wait_until(lambda: operation.record().waiting is not None, PATIENCE)
     waiting = operation.record().waiting
     assert waiting is not None
-    assert "site-2, which is mandatory and has not joined" in waiting.reason
+    assert "site-2 (mandatory, never connected)" in waiting.reason
     operation.engine("site-2")
     assert operation.wait_for(COMPLETED).waiting is None
 
@@ -133,7 +133,7 @@ def test_a_job_that_the_server_does_not_admit_is_refused_before_any_site_hears_o
     operation.submit(job_of("Adding", {"path": "flow.Flow", "args": {}}, server_code=code))
     record = operation.wait_for(CAN_NOT_SCHEDULE)
     assert "flow.Flow is code that the job brings (custom/)" in record.reason
-    assert record.reason.startswith("the server does not take it:")
+    assert record.reason.startswith("the server rejected the job:")
     assert not (operation.folder / "site-1" / "job-1").exists()
 
 
@@ -204,7 +204,7 @@ def test_the_jobs_server_is_killed_and_goes_on(operation: Operation) -> None:
     os.kill(operation.state().pid, signal.SIGKILL)
     operation.wait_for(COMPLETED)
     log = operation.log()
-    assert "ended by SIGKILL; it is started again, 1" in log
+    assert "killed by SIGKILL); restart 1 of 3" in log
     assert log.count("round 2 of 200") == 1, "it went on where it was"
 
 
@@ -215,7 +215,7 @@ def test_the_jobs_server_is_killed_and_cannot_go_on(operation: Operation) -> Non
     operation.wait_for_log("working")
     os.kill(operation.state().pid, signal.SIGKILL)
     record = operation.wait_for(EXECUTION_EXCEPTION)
-    assert record.reason.startswith("its server has died, ended by SIGKILL")
+    assert record.reason.startswith("the job's server died (killed by SIGKILL)")
     assert record.sites["site-1"].status == "stopped"
 
 
@@ -249,7 +249,7 @@ def test_an_abort_while_a_job_is_being_dispatched(operation: Operation) -> None:
     operation.store.request_abort("job-1", "ann", "too slow")
     # its heartbeat is gone: nobody waits for its answer
     record = operation.wait_for(ABORTED)
-    assert "no answer from site-1" in record.reason
+    assert "no reply from site-1" in record.reason
     resume(site)
 
 

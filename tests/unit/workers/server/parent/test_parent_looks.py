@@ -15,8 +15,7 @@ from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATC
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
-from redflare_workers.protocol.parent_messages import SERVER, SITE_REPORT
-from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.server.parent import server_parent
 from redflare_workers.server.parent.server_parent import ServerParent
 
@@ -100,13 +99,14 @@ def test_a_site_is_told_to_end_a_job_that_is_over_but_not_one_that_runs(
     assert scene.store.advance("job-2", DISPATCHED, RUNNING)
     with Cell(scene.server, "site-1", SETTINGS) as cell:
 
-        def told(job: str) -> Any:
+        def abort_reason(job: str) -> Any:
             report = SiteReport(site="site-1", job=job, run="r", status="started")
-            return cell.send_request(SERVER, SITE_REPORT, "server", report.to_meta(), timeout=10).meta.get("abort")
+            reply = cell.send_request(report.CHANNEL, report.TOPIC, "server", report.to_meta(), timeout=10)
+            return reply.meta.get("abort")
 
-        assert told("job-2") is None
-        assert "CAN_NOT_SCHEDULE" in told("job-1")
-        assert "unknown" in told("job-3")
+        assert abort_reason("job-2") is None
+        assert "CAN_NOT_SCHEDULE" in abort_reason("job-1")
+        assert "unknown" in abort_reason("job-3")
 
 
 def test_what_goes_wrong_with_one_look_at_the_jobs_does_not_end_the_server(

@@ -232,7 +232,7 @@ class LightClients(Process):
     def _on_task(self, member: Membership, reply: Reply) -> None:
         if not self._is_good(reply):
             return
-        sealed = reply.sealed
+        sealed = reply.encoded
         from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
         answer = partial(self._submit, member, reply)

@@ -99,7 +99,7 @@ def test_jobs_share_what_a_site_has(operation: Operation) -> None:
     operation.wait_for(RUNNING, "one")
     operation.submit(job_of("Adding", resource_spec=gpu), "two")
     wait_until(lambda: operation.record("two").waiting, PATIENCE)
-    assert "0 gpu free of 1" in str(operation.record("two").waiting)
+    assert "site-1 has 0 of 1 gpu free" in str(operation.record("two").waiting)
     operation.store.request_abort("one", "ann")
     operation.wait_for(COMPLETED, "two")
 
@@ -142,7 +142,7 @@ def test_a_job_that_its_site_does_not_admit_fails_to_run(operation: Operation) -
     operation.engine("site-1", allow_custom=False)
     operation.submit(job_of())
     record = operation.wait_for(FAILED_TO_RUN)
-    assert "0 of at least 1 sites are left: site-1: " in record.reason
+    assert "too few sites left, 0 of at least 1: site-1: " in record.reason
     assert "mine.Adding is code that the job brings" in record.reason
 
 

@@ -1,7 +1,7 @@
-"""``JobProcess``: the process of a job, seen from the parent that starts it, reads its output and ends it.
+"""``JobProcess``: the process of a job, started, read and ended by its parent.
 
-It leads a process group of its own. Its standard input is a lifeline: it ends when this process does, however that
-dies, and then the job's process ends itself (see ``ending``). When it has ended, so has all that it started.
+It leads its own process group. Its standard input is a lifeline, which closes when the parent ends, however it dies;
+the job's process then ends itself (see ``ending``). When it has ended, so has all that it started.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Lines of the output that are kept for the reason of a failure.
 TAIL_LINES: Final = 20
-#: Bytes of a log file; what comes then is not written to it any more.
+#: Bytes of a log file; further output is not written to it.
 MAX_LOG: Final = 256 << 20
 _LINE: Final = 2000
 _READ: Final = 1 << 16
@@ -36,16 +36,16 @@ _PUMP_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessMark:
-    """What a later parent finds a process by."""
+    """The marks by which a later parent finds a process."""
 
     pid: int
-    #: as ``start_time`` tells
+    #: see ``process_table.start_time``
     started: str
     #: in the environment of the process and all that it starts
     mark: str
 
     def reap(self, grace: float) -> list[int]:
-        """End what is left of it: it has seconds to end itself, and is killed then. Numbers of those killed."""
+        """Kill what is left of the process after ``grace`` seconds; return the numbers of the processes killed."""
         gone = wait_gone(self.pid, self.started, grace)
         kill_group(self.pid, self.started)
         killed = kill_marked(self.mark)
@@ -56,11 +56,11 @@ class JobProcess:
     """A process; ``start`` it once.
 
     Args:
-        name: what it is called in messages and threads' names.
+        name: of the process in log lines and in the names of threads.
         command: that starts it.
-        mark: tells it from all others.
-        log: file that its output is added to.
-        on_lines: called with lines of its output as they come, from a thread of its own; must not block for long.
+        mark: unique, by which ``ProcessMark`` finds it.
+        log: file that its output is appended to.
+        on_lines: called with lines of its output as they come, from one thread; must not block for long.
         on_exit: called once with the exit code (of a signal: negative) when it, and all that it started, is gone.
         env: added to the environment.
         cwd: its working directory.
@@ -96,10 +96,10 @@ class JobProcess:
         self.mark: ProcessMark | None = None
 
     def start(self) -> ProcessMark:
-        """Start it.
+        """Start the process.
 
         Raises:
-            OSError: it cannot be started, or its log not be written.
+            OSError: it cannot be started, or its log cannot be opened.
         """
         log = self._log.open("ab", buffering=0)
         try:
@@ -124,26 +124,26 @@ class JobProcess:
         return self.mark
 
     def release(self) -> None:
-        """Close the lifeline: it ends by itself, in order, or kills itself after some seconds."""
+        """Close the lifeline: the process ends in order, or kills itself after some seconds."""
         with self._guard, contextlib.suppress(BrokenPipeError):
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.close()
 
     def terminate(self) -> None:
-        """SIGTERM to its group."""
+        """Send SIGTERM to the process group."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to its group."""
+        """Send SIGKILL to the process group."""
         self._signal(signal.SIGKILL)
 
     def tail(self) -> list[str]:
-        """The last lines of its output."""
+        """The last lines of the process's output."""
         return list(self._tail)
 
     def _signal(self, number: signal.Signals) -> None:
         with self._guard:
-            # as long as it was not reaped, the number is its own
+            # until it is reaped, no other process gets its number
             if self._process is not None and not self._reaped:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, number)
@@ -154,7 +154,7 @@ class JobProcess:
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         except (AttributeError, ChildProcessError):
-            # no such call here; or the kernel keeps no ended children for us, and their exit codes are lost
+            # no such call on this system; or SIGCHLD is ignored, and exit codes of children are lost
             process.wait()
         # what it has started must not outlive it; its output would not end either
         self.kill()
@@ -168,14 +168,14 @@ class JobProcess:
         try:
             self._on_exit(code)
         except Exception:
-            logger.exception("%s: its end could not be dealt with", self.name)
+            logger.exception("%s: handling its end failed", self.name)
 
     def _kill_left(self) -> list[int]:
         try:
             return kill_marked(self._mark)
         except OSError as error:
-            # no file can be opened: its end must be told all the same
-            logger.error("%s: it is not known what it has left: %s", self.name, error)
+            # no file can be opened: its end must be reported all the same
+            logger.error("%s: cannot find processes that it has left: %s", self.name, error)
             return []
 
     def _pump(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -188,8 +188,8 @@ class JobProcess:
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > _LINE:
                     lines, rest = [*lines, rest], b""
-                self._tell(lines)
-        self._tell([rest] if rest else [])
+                self._forward(lines)
+        self._forward([rest] if rest else [])
 
     def _write(self, log: IO[bytes], piece: bytes, written: int) -> int:
         if written >= self._max_log:
@@ -199,11 +199,11 @@ class JobProcess:
             if written + len(piece) >= self._max_log:
                 log.write(b"\n(the log has %d bytes, no more is written)\n" % self._max_log)
         except OSError as error:
-            logger.error("%s: its log cannot be written: %s", self.name, error)
+            logger.error("%s: cannot write its log: %s", self.name, error)
             return self._max_log
         return written + len(piece)
 
-    def _tell(self, lines: list[bytes]) -> None:
+    def _forward(self, lines: list[bytes]) -> None:
         texts = [line.decode(errors="replace")[:_LINE].rstrip("\r") for line in lines]
         if not texts:
             return
@@ -211,7 +211,7 @@ class JobProcess:
         try:
             self._on_lines(texts)
         except Exception:
-            logger.exception("%s: lines of its log could not be passed on", self.name)
+            logger.exception("%s: forwarding lines of its log failed", self.name)
 
     def __repr__(self) -> str:
         state = "not started" if self._process is None else "gone" if self._reaped else f"pid {self._process.pid}"
@@ -220,4 +220,4 @@ class JobProcess:
 
 def _killed(pids: list[int], own: int) -> str:
     others = [pid for pid in pids if pid != own]
-    return f"; it had left processes {others}, which were killed" if others else ""
+    return f"; killed processes {others} that it had left" if others else ""

@@ -293,7 +293,7 @@ def test_a_broadcast_stores_its_payload_once_and_collects_the_replies(cells: Cel
     prefixes = set()
 
     def answer(request: Request) -> HandlerResult:
-        prefixes.add(request.sealed.blob.prefix)  # type: ignore[union-attr]
+        prefixes.add(request.encoded.blob.prefix)  # type: ignore[union-attr]
         return "OK", {"sum": float(request.data.sum())}, None
 
     for number in range(3):
@@ -337,18 +337,18 @@ def test_an_event_stands_until_its_handler_is_done(cells: Cells) -> None:
 # -- payloads ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_sealed_payload_is_passed_on_verbatim(cells: Cells) -> None:
+def test_an_encoded_payload_is_passed_on_verbatim(cells: Cells) -> None:
     taken: list[EncodedPayload] = []
 
     def take(request: Request) -> HandlerResult:
-        taken.append(request.sealed)
-        return "OK", None, request.sealed
+        taken.append(request.encoded)
+        return "OK", None, request.encoded
 
     cells.make("server", {"take": take})
     reply = cells.make("site").send_request("c", "take", "server", None, seal({"w": BIG}), timeout=5)
     assert taken[0].blob is not None
-    assert reply.sealed == taken[0]
-    np.testing.assert_equal(reply.sealed.open(cells.server)["w"], BIG)
+    assert reply.encoded == taken[0]
+    np.testing.assert_equal(reply.encoded.open(cells.server)["w"], BIG)
     assert cells.blobs(), "whoever took it deletes it"
 
 
@@ -357,8 +357,8 @@ def test_chunks_that_their_sender_keeps_are_not_deleted_by_the_receiver(cells: C
     cells.make("server", {"park": parking, "echo": echo})
     site = cells.make("site")
     site.ask("c", "park", "server", None, BIG, on_reply=replies)
-    sealed = parking.wait().sealed
-    parking.parked[0].reply("OK", None, sealed, keep=True)
+    encoded = parking.wait().encoded
+    parking.parked[0].reply("OK", None, encoded, keep=True)
     wait_until(lambda: replies.all)
     assert replies.all[0].keep
     np.testing.assert_equal(replies.all[0].data, BIG)

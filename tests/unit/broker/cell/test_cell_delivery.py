@@ -53,7 +53,7 @@ def read_to_the_end(cell: Cell) -> None:
     try:
         cell.register_request_cb("test", "mark", lambda request: done.set())
     except ValueError:
-        cell._handlers._registered["test", "mark"] = lambda request: done.set()
+        cell._incoming._registered["test", "mark"] = lambda request: done.set()
     cell.fire_and_forget("test", "mark", cell.fqcn)
     assert done.wait(5)
 
@@ -134,7 +134,7 @@ def test_a_second_copy_of_a_reply_leaves_the_first_ones_payload_alone(cells: Cel
     site.ask("c", "do", "server", on_reply=replies, request_id="x")
     wait_until(lambda: replies.all)
     reply = replies.all[0]
-    blob = reply.sealed.blob
+    blob = reply.encoded.blob
     post(cells, "site", kind=REPLY, rc="OK", id="x", blob=blob, data=b"[]")
     read_to_the_end(site)
     wait_until(lambda: not cells.entries("site"))
@@ -274,13 +274,13 @@ def test_a_reply_that_redis_lost_is_given_again(cells: Cells) -> None:
 def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     replies = Replies()
     site = Cell(cells.server, "site", cells.settings)
-    site.look_after = 0.05
+    site.check_after = 0.05
     with site:
         pending = site.ask("c", "do", "server", on_reply=replies)
         wait_until(lambda: pending.entry_id)
         cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
         wait_until(lambda: cells.entries("server"))
-        assert "Redis has lost 1 requests; they are posted again" in caplog.text
+        assert "Redis lost 1 requests; posting them again" in caplog.text
         handler = Counting()
         cells.make("server", {"do": handler})
         wait_until(lambda: replies.all)
@@ -291,12 +291,12 @@ def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
     handler, replies = Counting(later=True), Replies()
     cells.make("server", {"do": handler})
     site = Cell(cells.server, "site", cells.settings)
-    site.look_after = 0.02
+    site.check_after = 0.02
     with site:
         pending = site.ask("c", "do", "server", on_reply=replies)
         handler.wait(1)
-        looked = site._questions._looked
-        wait_until(lambda: site._questions._looked > looked + 0.2)
+        checked = site._outgoing._checked
+        wait_until(lambda: site._outgoing._checked > checked + 0.2)
         assert pending.attempt == site.epoch
         handler.requests[0].reply()
         wait_until(lambda: replies.all)

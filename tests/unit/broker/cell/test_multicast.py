@@ -98,21 +98,21 @@ def test_a_cell_that_stops_aborts_all(cells: Cells) -> None:
     wait_until(lambda: not cells.blobs())
 
 
-def test_the_last_sign_of_a_cell_says_who_it_is_and_how_old_it_is(cells: Cells) -> None:
+def test_the_last_heartbeat_of_a_cell_has_its_instance_and_age(cells: Cells) -> None:
     site, other = cells.make("site"), cells.make("other")
-    wait_until(lambda: site.sign_of("other"))
-    sign = site.sign_of("other")
-    assert sign is not None
-    assert sign.instance == other.instance
-    assert 0 <= sign.age < 2
-    assert sign.interval == other.interval
+    wait_until(lambda: site.heartbeat_of("other"))
+    heartbeat = site.heartbeat_of("other")
+    assert heartbeat is not None
+    assert heartbeat.instance == other.instance
+    assert 0 <= heartbeat.age < 2
+    assert heartbeat.interval == other.interval
     other.stop()
-    wait_until(lambda: site.sign_of("other") is None)
-    assert site.sign_of("nobody") is None
+    wait_until(lambda: site.heartbeat_of("other") is None)
+    assert site.heartbeat_of("nobody") is None
     assert site.in_touch
 
 
-def test_what_is_no_heartbeat_is_no_sign(cells: Cells) -> None:
+def test_an_odd_value_is_not_a_heartbeat(cells: Cells) -> None:
     site = cells.make("site")
     cells.redis("SET", site.federation.cell("odd").heartbeat, b"[]", "PX", 1000)
-    assert site.sign_of("odd") is None
+    assert site.heartbeat_of("odd") is None

@@ -51,7 +51,7 @@ def send(peer: Peer, targets: Any = "server", topic: str = "t", said: Any = "hel
         (7, echo, TypeError, "topic must be a str, but got int"),
         ("", echo, ValueError, "topic must not be empty"),
         ("t", None, ValueError, "handler of topic 't' is missing"),
-        ("t", 3, TypeError, "handler of topic 't' is a int: not callable"),
+        ("t", 3, TypeError, "handler of topic 't' must be callable, but got int"),
     ],
 )
 def test_a_handler_that_cannot_be_is_refused(
@@ -210,7 +210,7 @@ def test_who_does_not_answer_in_time_is_a_timeout_and_the_others_count(peers: Pe
 def test_nobody_of_that_name_is_an_answer_at_once(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
     reply = send(peers.make("site"), ["who"], timeout=100)["who"]
     assert reply.get_return_code() == ReturnCode.COMMUNICATION_ERROR
-    assert "there is no peer of the name 'who'" in reply.get_header(ReservedHeaderKey.ERROR)
+    assert "no peer is named 'who'" in reply.get_header(ReservedHeaderKey.ERROR)
     assert "'who'" in caplog.text
 
 

@@ -363,7 +363,7 @@ def test_wrong_arguments_are_refused(peers: Peers) -> None:
             site.stream_objects(channel, topic, context, targets, producer, ctx)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be a ConsumerFactory"):
         server.register_stream_processing("c", "t", object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="stream_done_cb is a int"):
+    with pytest.raises(TypeError, match="stream_done_cb must be callable, but got int"):
         server.register_stream_processing("c", "t", Sink(), stream_done_cb=3)  # type: ignore[arg-type]
 
 

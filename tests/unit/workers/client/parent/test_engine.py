@@ -105,7 +105,7 @@ def test_components_are_added_once_found_and_hear_events(engine: ClientEngine) -
     assert component.heard == ["_my_event"]
     with pytest.raises(TypeError, match="component_id must be a str"):
         engine.add_component(1, component)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'one' already"):
+    with pytest.raises(ValueError, match="component 'one' exists already"):
         engine.add_component("one", Hearing())
 
 

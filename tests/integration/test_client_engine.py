@@ -87,7 +87,7 @@ def run_of(engine: ClientEngine) -> tuple[int, str]:
 # -- from start to end -------------------------------------------------------------------------------------------------
 
 
-def test_a_job_runs_to_its_end_in_a_process_of_its_own(sites: Sites) -> None:
+def test_a_job_runs_to_its_end_in_its_own_process(sites: Sites) -> None:
     parent = sites.parent_server()
     server = sites.server_job()
     sites.engine()
@@ -107,7 +107,7 @@ def test_a_job_runs_to_its_end_in_a_process_of_its_own(sites: Sites) -> None:
     assert not (sites.folder / SITE_1 / JOB).exists()
 
 
-def test_what_a_job_has_started_ends_with_it_even_in_a_session_of_its_own(sites: Sites) -> None:
+def test_processes_that_a_job_has_started_end_with_it_even_in_another_session(sites: Sites) -> None:
     sites.parent_server()
     server = sites.server_job(rounds=1)
     engine = sites.engine()
@@ -164,7 +164,7 @@ def test_a_process_that_is_killed_by_others_is_reported(sites: Sites) -> None:
     assert is_gone(int(sites.reporter.wait_for_line("child").split()[1]))
 
 
-def test_a_process_that_is_killed_by_others_is_started_again_and_the_job_goes_on(sites: Sites) -> None:
+def test_a_process_that_is_killed_by_others_is_started_again_and_the_job_continues(sites: Sites) -> None:
     engine = started(sites, app_of("Waiting", child=True), restarts=1)
     pid, run = run_of(engine)
     left = int(sites.reporter.wait_for_line("child").split()[1])
@@ -254,7 +254,7 @@ def test_an_abort_that_overtakes_the_start_wins(sites: Sites) -> None:
     assert parent.ask(StartRequest).ok
 
 
-def test_an_aborted_task_is_answered_and_the_job_goes_on(sites: Sites) -> None:
+def test_an_aborted_task_is_answered_and_the_job_continues(sites: Sites) -> None:
     engine = started(sites, app_of("Waiting"))
     info = engine.get_current_run_info(JOB)
     assert (info.current_task_name, info.status) == ("train", ClientStatus.STARTED)
@@ -299,7 +299,7 @@ def test_messages_are_passed_on_to_the_process_of_a_job(sites: Sites) -> None:
 # -- the end of the client parent --------------------------------------------------------------------------------------
 
 
-def test_jobs_go_on_when_the_client_parent_is_stopped_and_started_again(sites: Sites) -> None:
+def test_jobs_resume_when_the_client_parent_is_stopped_and_started_again(sites: Sites) -> None:
     engine = started(sites, app_of("Waiting"))
     pid, run = run_of(engine)
     sites.end_engine()
@@ -315,7 +315,7 @@ def test_jobs_go_on_when_the_client_parent_is_stopped_and_started_again(sites: S
     assert again.abort(JOB).how == "cooperative"
     assert is_gone(other_pid)
     wait_until(lambda: again.processes.records()[JOB].reported)
-    # what was told is not told again
+    # a report that arrived is not sent again
     sites.end_engine()
     count = len(sites.reporter.reports)
     assert sites.engine().processes.status(JOB) is ClientStatus.STOPPED
@@ -323,7 +323,7 @@ def test_jobs_go_on_when_the_client_parent_is_stopped_and_started_again(sites: S
 
 
 def process_of(sites: Sites) -> dict[str, Any]:
-    """What stands in the job's ``process.json``."""
+    """The content of the job's ``process.json``."""
     return dict(json.loads((sites.folder / SITE_1 / JOB / "process.json").read_text()))
 
 
@@ -352,7 +352,7 @@ def test_no_process_outlives_a_client_parent_that_is_killed(sites: Sites, app: b
     wait_until(lambda: is_gone(record["pid"]), 10, "the job's process ends by itself")
 
 
-def test_a_job_goes_on_after_its_client_parent_was_killed_and_what_it_had_left_is_gone(sites: Sites) -> None:
+def test_a_job_resumes_after_its_client_parent_was_killed_and_leftovers_are_gone(sites: Sites) -> None:
     parent, child = begun(sites, app_of("Waiting", child=True))
     left = int(sites.reporter.wait_for_line("child").split()[1])
     earlier = process_of(sites)
@@ -402,7 +402,7 @@ def test_an_abort_that_was_on_its_way_is_carried_out_by_the_next_client_parent(s
     asked.cancel()
 
 
-def test_the_server_may_say_that_a_job_must_not_go_on_after_a_restart(sites: Sites) -> None:
+def test_the_server_may_abort_a_job_after_a_restart_of_its_site(sites: Sites) -> None:
     _, child = begun(sites, app_of("Waiting"))
     child.kill()
     sites.reporter.abort[JOB] = "it has ended meanwhile"
@@ -411,7 +411,7 @@ def test_the_server_may_say_that_a_job_must_not_go_on_after_a_restart(sites: Sit
     assert is_gone(process_of(sites)["pid"])
 
 
-def test_an_end_that_the_server_has_not_heard_of_is_told_after_a_restart(sites: Sites) -> None:
+def test_an_end_that_the_server_has_not_recorded_is_reported_after_a_restart(sites: Sites) -> None:
     engine = sites.engine()
     deploy(engine, app_of("Refusing"))
     engine.start_app(JOB, META)
@@ -564,7 +564,7 @@ def test_an_abort_of_the_task_reaches_the_agent(sites: Sites, agent: Child) -> N
 def test_an_abort_of_the_job_reaches_the_agent(sites: Sites, agent: Child) -> None:
     proof = sites.engines[0].abort(JOB)
     assert (proof.how, proof.exit_code) == ("cooperative", 9)
-    assert proof.agents == {AGENT: "connected"}, "it was told, and is there still"
+    assert proof.agents == {AGENT: "connected"}, "it was notified, and is still connected"
     agent.hear("dropped", 20)
     assert "bye" in agent.hear("closed", 20)[0]
 
@@ -578,7 +578,7 @@ def test_an_abort_tells_that_the_agent_has_left(sites: Sites, agent: Child) -> N
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["by the abort", "before the abort"])
-def test_an_agent_is_told_of_the_abort_of_a_process_that_was_killed(sites: Sites, agent: Child, late: bool) -> None:
+def test_an_agent_is_notified_of_the_abort_of_a_process_that_was_killed(sites: Sites, agent: Child, late: bool) -> None:
     engine = sites.engines[0]
     pid, _ = run_of(engine)
     if late:

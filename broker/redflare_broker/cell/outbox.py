@@ -113,7 +113,7 @@ class Outbox:
             except Exception as exc:
                 logger.exception("%s: %d messages cannot be written", self._inbox, len(batch))
                 for message in batch:
-                    self._tell(message, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
+                    self._report(message, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
                 continue
             except BaseException:
                 # a Ctrl-C in a user's thread, which wrote for others too
@@ -189,7 +189,7 @@ class Outbox:
                 logger.debug("%s: %s", self._inbox, exc)
                 failed += messages
                 continue
-            self._tell_all(messages, replies)
+            self._report_all(messages, replies)
             self._deletes += [entry for message in messages for entry in message.deletes]
         self._delete()
         return failed
@@ -217,7 +217,7 @@ class Outbox:
             if message.post:
                 posts.append(replies[at])
                 at += 1
-        self._tell_all(batch, posts)
+        self._report_all(batch, posts)
         return []
 
     def _run_before(self, message: OutboundMessage) -> bool:
@@ -266,23 +266,23 @@ class Outbox:
         except KeyError:  # none of ours
             return command
 
-    def _tell_all(self, messages: list[OutboundMessage], posts: list[RedisReply]) -> None:
-        told = iter(posts)
+    def _report_all(self, messages: list[OutboundMessage], posts: list[RedisReply]) -> None:
+        replies = iter(posts)
         for message in messages:
             try:
-                self._tell(message, require(next(told), self._inbox) if message.post else None)
+                self._report(message, require(next(replies), self._inbox) if message.post else None)
             except RedflareError as exc:
-                self._tell(message, exc)
+                self._report(message, exc)
 
-    def _tell(self, message: OutboundMessage, what: RedisReply | RedflareError) -> None:
+    def _report(self, message: OutboundMessage, result: RedisReply | RedflareError) -> None:
         if message.done is None:
-            if isinstance(what, RedflareError):
-                logger.error("%s: a message to %s was refused: %s", self._inbox, message.route, what)
+            if isinstance(result, RedflareError):
+                logger.error("%s: Redis refused a message to %s: %s", self._inbox, message.route, result)
             return
         try:
-            message.done(what)
+            message.done(result)
         except Exception:
-            logger.exception("%s: what follows a message to %s failed", self._inbox, message.route)
+            logger.exception("%s: the callback of a message to %s failed", self._inbox, message.route)
 
     def __repr__(self) -> str:
         return f"<Outbox of {self._inbox}, {len(self._queue)} to write{', closed' if self._closed else ''}>"

@@ -39,7 +39,7 @@ class JobReport:
 class ServerJobReport(JobReport):
     """Of a job's process at the server (SJ): written when the app was built, and once more at the end."""
 
-    #: A successor goes on with the job where it was; None: the app was not built, nobody knows.
+    #: Whether a successor resumes the workflow; None: unknown, because the app was not built.
     resumes: bool | None = None
     #: One of ``job_outcome``; "": it has not come to its end.
     status: str = ""

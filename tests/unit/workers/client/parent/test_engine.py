@@ -78,7 +78,7 @@ def test_a_client_and_args_as_others_make_them_will_do(tmp_path: Path) -> None:
     assert (engine.get_client_name(), engine.workers, engine.get_cell()) == ("site-9", 5, None)
 
 
-def test_a_name_that_is_no_segment_is_refused() -> None:
+def test_an_illegal_name_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"site\.1"):
         Site(name="site.1")
 
@@ -129,7 +129,7 @@ def test_another_deployer_may_be_put_in(engine: ClientEngine) -> None:
 # -- jobs that are not there -------------------------------------------------------------------------------------------
 
 
-def test_what_is_said_of_a_job_that_is_not_there(engine: ClientEngine) -> None:
+def test_calls_for_an_unknown_job_are_answered(engine: ClientEngine) -> None:
     assert engine.start_app(JOB, META) == ("ERROR: Client app does not exist. Please deploy it before starting client.")
     assert engine.abort_app(JOB) == "Client app has not started."
     assert engine.abort(JOB).how == "not running"
@@ -140,7 +140,7 @@ def test_what_is_said_of_a_job_that_is_not_there(engine: ClientEngine) -> None:
     assert engine.send_to_job(JOB, "c", "t", {}, 1.0).rc == "COMM_ERROR"
 
 
-def test_what_a_job_was_given_is_given_back_when_it_does_not_start(engine: ClientEngine) -> None:
+def test_resources_of_a_job_are_freed_when_it_does_not_start(engine: ClientEngine) -> None:
     freed: list[Any] = []
     manager = SimpleNamespace(free_resources=lambda resources, token, fl_ctx: freed.append((resources, token)))
     engine.start_app(JOB, META, {"gpus": 1}, "token", manager)
@@ -191,7 +191,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
         ),
     ],
 )
-def test_requests_that_make_no_sense_are_refused(
+def test_requests_with_bad_fields_are_refused(
     served: ClientEngine, cells: Cells, request_type: type[SiteRequest], meta: dict[str, Any], error: str
 ) -> None:
     reply = cells.make("asker").send_request(request_type.CHANNEL, request_type.TOPIC, SITE_1, meta, timeout=10)

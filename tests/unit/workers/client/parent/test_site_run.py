@@ -1,4 +1,4 @@
-"""One run of a job at a site, with processes that are not those of jobs: what becomes of it is never left open."""
+"""One run of a job at a site, with processes that are not those of jobs: it always ends in a definite status."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     wait_until(lambda: not [each for each in threading.enumerate() if JOB in each.name])
 
 
-def test_a_process_that_ends_without_a_word_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
+def test_a_process_that_ends_without_a_report_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
     around = Around("pass")
     SiteRun(folder, around).launch()
     wait_until(lambda: around.ended)
@@ -68,7 +68,7 @@ def test_a_process_that_ends_without_a_word_has_failed_whatever_its_exit_code(fo
     assert "without reporting how" in record.reason
 
 
-def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) -> None:
+def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) -> None:
     around = Around("import time; time.sleep(600)")
     run = SiteRun(folder, around)
     run.launch()

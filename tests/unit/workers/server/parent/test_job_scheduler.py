@@ -41,7 +41,7 @@ def test_too_few_sites_and_the_reason_says_which_are_missing() -> None:
     }
 
 
-def test_nobody_is_there() -> None:
+def test_without_sites_a_job_waits() -> None:
     assert plan([job("one")], []).waiting == {"one": "waiting for sites: 0 of at least 1 can take the job"}
 
 
@@ -52,19 +52,19 @@ def test_a_mandatory_site_is_waited_for() -> None:
     assert plan([one], sites("a", "m", "n")).begin == {"one": ("a", "m", "n")}
 
 
-def test_a_job_that_waits_for_sites_holds_nobody_up() -> None:
+def test_a_job_that_waits_for_sites_does_not_hold_up_another() -> None:
     decided = plan([job("first", "x"), job("second")], sites("a"))
     assert decided.begin == {"second": ("a",)}
     assert set(decided.waiting) == {"first"}
 
 
-def test_several_jobs_share_a_site_that_says_nothing_of_its_capacity() -> None:
+def test_several_jobs_share_a_site_that_declares_no_capacity() -> None:
     gpu = {"@ALL": {"gpu": 1}}
     decided = plan([job("first", resource_spec=gpu), job("second", resource_spec=gpu)], sites("a"))
     assert decided.begin == {"first": ("a",), "second": ("a",)}
 
 
-def test_what_a_running_job_has_is_not_free() -> None:
+def test_resources_of_a_running_job_are_not_free() -> None:
     spec = {"@ALL": {"gpu": 1}, "a": {"gpu": 2}}
     running = PlacedJob(id="old", meta=meta(resource_spec=spec), sites=("a",))
     decided = plan([job("new", resource_spec=spec, min_clients=1)], sites(a={"gpu": 3}), [running])
@@ -95,7 +95,7 @@ def test_a_job_goes_to_the_sites_that_have_enough() -> None:
     assert decided.begin == {"one": ("b", "c")}
 
 
-def test_a_site_without_what_is_asked_for_never_will_do() -> None:
+def test_a_site_without_a_resource_never_gets_the_job() -> None:
     decided = plan([job("one", resource_spec={"a": {"gpu": 1}})], sites(a={"memory": 8}))
     assert decided.waiting["one"].endswith("a has 0 gpu in total, the job needs 1")
 

@@ -66,7 +66,7 @@ def test_how_a_job_ends_whose_parent_was_started_again(report: ServerJobReport, 
     assert ends_as(report, parent_restarted=True) == status
 
 
-def test_a_job_goes_on_while_enough_sites_are_left() -> None:
+def test_a_job_continues_while_enough_sites_are_left() -> None:
     meta = JobMeta(name="job", min_clients=2)
     assert shortage(meta, SITES, {"a": "no device"}) == ""
     assert shortage(meta, SITES, {"a": "no device", "b": "no data"}) == (
@@ -74,13 +74,13 @@ def test_a_job_goes_on_while_enough_sites_are_left() -> None:
     )
 
 
-def test_a_job_does_not_go_on_without_a_mandatory_site() -> None:
+def test_a_job_does_not_continue_without_a_mandatory_site() -> None:
     meta = JobMeta(name="job", min_clients=1, mandatory_clients=("b",))
     assert shortage(meta, SITES, {"a": "no device"}) == ""
     assert shortage(meta, SITES, {"b": "no data"}) == "mandatory site failed: b: no data"
 
 
-def test_who_has_confirmed_an_abort_and_how() -> None:
+def test_the_reason_of_an_abort_names_the_sites_that_confirmed_it() -> None:
     text = confirmations("cooperative", {"a": "cooperative", "b": "killed", "c": ""}, {"e", "d"})
     assert text == (
         "confirmed: cooperative at server, a; killed at b; not running at c; "

@@ -24,7 +24,7 @@ def lines_of(store: JobStore) -> list[tuple[str, str]]:
     return [(line.site, line.text) for line in store.read_log("job-1") if line.site]
 
 
-def test_lines_are_kept_in_their_order(store: JobStore) -> None:
+def test_lines_are_stored_in_their_order(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.write("job-1", "site-1", ["one", "two"])
     writer.start()
@@ -35,7 +35,7 @@ def test_lines_are_kept_in_their_order(store: JobStore) -> None:
     writer.stop(5)
 
 
-def test_what_waits_is_written_before_it_stops(store: JobStore) -> None:
+def test_queued_lines_are_written_before_it_stops(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.write("job-1", "site-1", ["one"])
     writer.start()
@@ -43,7 +43,7 @@ def test_what_waits_is_written_before_it_stops(store: JobStore) -> None:
     assert lines_of(store) == [("site-1", "one")]
 
 
-def test_lines_of_a_job_that_is_gone_disturb_nobody(store: JobStore) -> None:
+def test_lines_of_a_job_that_is_gone_do_not_hold_up_others(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.start()
     writer.write("job-2", "site-1", ["one"])
@@ -52,7 +52,7 @@ def test_lines_of_a_job_that_is_gone_disturb_nobody(store: JobStore) -> None:
     assert lines_of(store) == [("site-1", "two")]
 
 
-def test_a_redis_that_is_away_costs_no_memory_without_end(store: JobStore) -> None:
+def test_an_unreachable_redis_does_not_cost_endless_memory(store: JobStore) -> None:
     writer = LogWriter(store)
     for _ in range(30):
         writer.write("job-1", "site-1", ["line"] * 1000)
@@ -64,7 +64,7 @@ def test_a_redis_that_is_away_costs_no_memory_without_end(store: JobStore) -> No
 
 
 class Odd(str):
-    """A line that makes whoever writes it fail, in a way that nobody has thought of."""
+    """A line that makes the writer fail in an unforeseen way."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class Odd(str):
         raise LookupError("odd")
 
 
-def test_a_line_that_cannot_be_kept_does_not_end_the_keeping(store: JobStore) -> None:
+def test_a_line_that_cannot_be_stored_does_not_end_the_writing(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.start()
     writer.write("job-1", "site-1", [Odd("one")])

@@ -144,7 +144,7 @@ def test_a_cell_stops_in_time_when_its_server_is_away(namespace: str, caplog: py
         started = time.monotonic()
         site.stop(timeout=0.5)
         assert time.monotonic() - started < 5
-        assert "1 messages could not be written, Redis is away" in caplog.text
+        assert "1 messages could not be written, Redis is unreachable" in caplog.text
         assert threads_of("site") == []
         node.restart()
 

@@ -21,6 +21,7 @@ from typing import IO, Final
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .exit_code import describe_exit
+from .how_ended import COOPERATIVE, KILLED, TERMINATED
 from .process_table import MARK, kill_group, kill_marked, start_time, wait_gone
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 TAIL_LINES: Final = 20
 #: Bytes of a log file; further output is not written to it.
 MAX_LOG: Final = 256 << 20
+_SIGNALS: Final = {TERMINATED: "SIGTERM", KILLED: "SIGKILL"}
 _LINE: Final = 2000
 _READ: Final = 1 << 16
 _PUMP_WITHIN: Final = 5.0
@@ -136,6 +138,35 @@ class JobProcess:
     def kill(self) -> None:
         """Send SIGKILL to the process group."""
         self._signal(signal.SIGKILL)
+
+    def end(
+        self,
+        gone: threading.Event,
+        request: Callable[[], object] | None,
+        reason: str,
+        *,
+        abort_grace: float,
+        stop_grace: float,
+        on_step: Callable[[str], object] = lambda how: None,
+    ) -> str:
+        """End the process and wait: in order, by SIGTERM after ``abort_grace``, by SIGKILL after ``stop_grace``.
+
+        Args:
+            gone: set when the process is gone.
+            request: asks the process to end in order; None: it does not listen yet.
+            on_step: called before each step, with one of ``how_ended``; the last one is returned.
+        """
+        steps = (COOPERATIVE, request, abort_grace), (TERMINATED, self.terminate, stop_grace), (KILLED, self.kill, None)
+        for how, step, seconds in steps:
+            if step is None:
+                continue
+            on_step(how)
+            if how != COOPERATIVE:
+                logger.warning("%s: %s to its process group: %s", self.name, _SIGNALS[how], reason)
+            step()
+            if gone.wait(seconds):
+                break
+        return how
 
     def tail(self) -> list[str]:
         """The last lines of the process's output."""

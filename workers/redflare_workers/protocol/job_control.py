@@ -40,7 +40,7 @@ class AbortRun(JobControl):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortRunTask(JobControl):
-    """Break off the task in hand (at a site); answered with ``AbortRunTaskReply``."""
+    """Break off the task in hand (at a site); answered with ``TaskAbortProof``."""
 
     TOPIC: ClassVar[str] = "abort_task"
 
@@ -48,16 +48,6 @@ class AbortRunTask(JobControl):
     reason: str = "it was aborted"
     #: seconds to wait until its work is over
     grace: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbortRunTaskReply(Fields):
-    """What became of the task in hand."""
-
-    #: its name; "": there was none
-    task: str = ""
-    #: cooperative: its work is over; pending: it goes on still; no task
-    how: str = "no task"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

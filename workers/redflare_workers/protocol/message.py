@@ -37,22 +37,18 @@ class Fields:
             DecodeError: a field is missing or of another type, or a text that must be given is empty.
         """
         required = {each.name for each in fields(cls) if each.default is each.default_factory is MISSING}  # type: ignore[arg-type]
+        title = f"message {cls.CHANNEL}/{cls.TOPIC}" if issubclass(cls, Message) else f"reply {cls.__name__}"
         for name, hint in _hints(cls).items():
             if name in meta:
                 value = meta[name]
                 if not _fits(value, hint):
                     expected = hint.__name__ if isinstance(hint, type) else hint
-                    raise DecodeError(f"{cls.title()}: {name} must be of type {expected}, but is {value!r:.200}")
+                    raise DecodeError(f"{title}: {name} must be of type {expected}, but is {value!r:.200}")
                 if value == "" and name in required:
-                    raise DecodeError(f"{cls.title()}: {name} must not be empty")
+                    raise DecodeError(f"{title}: {name} must not be empty")
             elif name in required:
-                raise DecodeError(f"{cls.title()}: {name} is missing")
+                raise DecodeError(f"{title}: {name} is missing")
         return cls(**{name: meta[name] for name in _hints(cls) if name in meta})
-
-    @classmethod
-    def title(cls) -> str:
-        """What errors call this message."""
-        return f"reply {cls.__name__}"
 
 
 class Message(Fields):
@@ -62,10 +58,6 @@ class Message(Fields):
 
     CHANNEL: ClassVar[str]
     TOPIC: ClassVar[str]
-
-    @classmethod
-    def title(cls) -> str:
-        return f"message {cls.CHANNEL}/{cls.TOPIC}"
 
 
 M = TypeVar("M", bound=Message)

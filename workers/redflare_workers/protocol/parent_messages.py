@@ -131,10 +131,10 @@ class AbortProof(Fields):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAbortProof(Fields):
-    """What became of an abort of a task."""
+    """What became of an abort of a task; a job's process fills in ``task`` and ``how``."""
 
     #: in NVFlare's words
-    message: str
+    message: str = ""
     #: name of the task; "": there was none in hand, or the job's process did not answer
     task: str = ""
     #: cooperative: its work is over; pending: it goes on still; no task; starting; not running; no answer

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from redflare_broker.errors import DecodeError
 from redflare_workers.protocol import job_control, parent_messages
-from redflare_workers.protocol.job_control import AbortRunTask, AbortRunTaskReply, JobStatus, PingReply
+from redflare_workers.protocol.job_control import AbortRunTask, JobStatus, PingReply
 from redflare_workers.protocol.message import Fields, Message
 from redflare_workers.protocol.parent_messages import (
     AbortProof,
@@ -18,6 +18,7 @@ from redflare_workers.protocol.parent_messages import (
     SiteLog,
     SiteReport,
     StartReply,
+    TaskAbortProof,
     ToJobRequest,
 )
 
@@ -31,7 +32,7 @@ MESSAGES = [
     SiteReport(site="site-1", job="job-1", run="r", status="stopped", exit_code=0, how="killed", at=1.0),
     SiteLog(site="site-1", job="job-1", lines=["one", "two"]),
     AbortRunTask(run="r", reason="enough", grace=0.5),
-    AbortRunTaskReply(),
+    TaskAbortProof(),
     PingReply(run="r", task="train"),
     JobStatus(job="job-1", run="r", status=2),
 ]

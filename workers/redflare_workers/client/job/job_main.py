@@ -28,16 +28,9 @@ from redflare_workers.jobs.components import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
-from redflare_workers.protocol.job_control import (
-    AbortRun,
-    AbortRunTask,
-    AbortRunTaskReply,
-    JobStatus,
-    PingRun,
-    obey,
-    pong,
-)
+from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
+from redflare_workers.protocol.parent_messages import TaskAbortProof
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.job_args import ClientJobArgs
 from redflare_workers.workspace.job_report import ClientJobReport
@@ -152,7 +145,7 @@ class JobProgram:
     def _on_abort_task(self, message: AbortRunTask) -> HandlerResult:
         task, over = self._job.abort_task(message.reason, float(message.grace)) if self._job else ("", True)
         how = "no task" if not task else "cooperative" if over else "pending"
-        return ReturnCode.OK, AbortRunTaskReply(task=task, how=how).to_meta(), None
+        return ReturnCode.OK, TaskAbortProof(task=task, how=how).to_meta(), None
 
     def _on_ping(self, message: AbortRun | PingRun) -> HandlerResult:
         return pong(message.run, self._job.current_task if self._job else "")

@@ -27,7 +27,7 @@ from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, AbortRunTaskReply, JobControl, PingRun
+from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobControl, PingRun
 from redflare_workers.protocol.parent_messages import AbortProof, TaskAbortProof
 from redflare_workers.protocol.shareable_codec import to_message
 from redflare_workers.protocol.site_job_status import ClientStatus
@@ -293,10 +293,8 @@ class ClientEngine(RunEngine):
             return TaskAbortProof(message=message, how="starting")
         grace = self.processes.settings.abort_grace
         reply = self._ask_job(job_id, AbortRunTask(run=record.run, reason=reason, grace=grace), grace + _ASK_WITHIN)
-        answer = AbortRunTaskReply.from_meta(reply.meta) if reply.ok else AbortRunTaskReply(how="no answer")
-        return TaskAbortProof(
-            message="Abort signal has been sent to the current task.", task=answer.task, how=answer.how
-        )
+        proof = TaskAbortProof.from_meta(reply.meta) if reply.ok else TaskAbortProof(how="no answer")
+        return replace(proof, message="Abort signal has been sent to the current task.")
 
     def delete_run(self, job_id: str) -> str:
         """Remove the folder of a job's run; return what became of it. Again is allowed."""

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from redflare_workers.processes.exit_code import ExitCode, describe_exit
-from redflare_workers.processes.how_ended import COOPERATIVE, KILLED, NOT_RUNNING, TERMINATED
+from redflare_workers.processes.how_ended import KILLED, NOT_RUNNING
 from redflare_workers.processes.job_process import JobProcess
 from redflare_workers.protocol.parent_messages import AbortProof
 from redflare_workers.protocol.site_job_status import ClientStatus
@@ -229,24 +229,21 @@ class SiteRun:
             return {}
 
     def _escalate(self) -> None:
-        settings, process = self._context.settings, self._process
+        settings, process, record = self._context.settings, self._process, self._record
         assert process is not None
-        with self._guard:
-            # one that is still starting reads no messages yet, and has nothing to clean up
-            listens = self._record.status is not ClientStatus.STARTING
-            self._step = COOPERATIVE if listens else TERMINATED
-        if listens:
-            self._context.request_end(self._record.job, self._record.run, self._record.abort)
-            if self._gone.wait(settings.abort_grace):
-                return
-        self._step = TERMINATED
-        logger.warning("job %s: SIGTERM to its process group: %s", self._record.job, self._record.abort)
-        process.terminate()
-        if self._gone.wait(settings.stop_grace):
-            return
-        self._step = KILLED
-        logger.warning("job %s: SIGKILL to its process group: %s", self._record.job, self._record.abort)
-        process.kill()
+        # one that is still starting reads no messages yet, and has nothing to clean up
+        starting = record.status is ClientStatus.STARTING
+        process.end(
+            self._gone,
+            None if starting else lambda: self._context.request_end(record.job, record.run, record.abort),
+            record.abort,
+            abort_grace=settings.abort_grace,
+            stop_grace=settings.stop_grace,
+            on_step=self._on_step,
+        )
+
+    def _on_step(self, how: str) -> None:
+        self._step = how
 
     def _on_exit(self, code: int) -> None:
         report = self._report()

@@ -12,7 +12,7 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.fqcn import FQCN
 
 from redflare_workers.processes import JobProcess, ProcessMark
-from redflare_workers.processes.how_ended import COOPERATIVE, KILLED, NOT_RUNNING, TERMINATED
+from redflare_workers.processes.how_ended import NOT_RUNNING
 from redflare_workers.protocol.job_control import AbortRun
 from redflare_workers.workspace.job_args import ServerJobArgs
 from redflare_workers.workspace.job_report import ServerJobReport
@@ -88,29 +88,25 @@ class ServerProcess:
         return self._process.tail()
 
     def end(self, reason: str) -> str:
-        """End the process and wait: in order, by SIGTERM after ``abort_grace``, by SIGKILL after ``stop_grace``.
-
-        Returns:
-            which it was; one of ``processes.how_ended``.
-        """
+        """End the process and wait, as ``JobProcess.end``; return how it ended."""
         if self._gone.is_set():
             return NOT_RUNNING
+        settings = self._settings
+        return self._process.end(
+            self._gone,
+            lambda: self._request_end(reason),
+            reason,
+            abort_grace=settings.abort_grace,
+            stop_grace=settings.stop_grace,
+        )
+
+    def _request_end(self, reason: str) -> None:
         message = AbortRun(run=self.args.run, reason=reason)
         try:
             target = FQCN.join([self.args.server_name, self.args.job_id])
             self._cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
         except RedflareError as error:
             logger.warning("job %s: cannot ask its server to end: %s", self.args.job_id, error)
-        if self._gone.wait(self._settings.abort_grace):
-            return COOPERATIVE
-        logger.warning("job %s: SIGTERM to its server: %s", self.args.job_id, reason)
-        self._process.terminate()
-        if self._gone.wait(self._settings.stop_grace):
-            return TERMINATED
-        logger.warning("job %s: SIGKILL to its server: %s", self.args.job_id, reason)
-        self._process.kill()
-        self._gone.wait()
-        return KILLED
 
     def release(self) -> None:
         """Let the process end itself, leaving the job to a successor if it can resume, and wait."""

@@ -122,7 +122,7 @@ def test_the_cookie_jar_comes_back(peers: Peers, fails: bool) -> None:
     server, site = peers.make("server"), peers.make("site")
     if not fails:
         server.register_aux_message_handler("t", echo)
-    request = message(say=1)
+    request = message(content=1)
     request.add_cookie("round", 3)
     reply = site.send_aux_request("server", "t", request, 5.0, site.new_context())["server"]
     assert reply.get_cookie("round") == 3
@@ -135,7 +135,7 @@ def test_a_handler_sees_topic_request_and_peer(peers: Peers) -> None:
     def record(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         peer = fl_ctx.get_peer_context()
         assert peer is not None
-        seen.append((topic, request["say"], peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()))
+        seen.append((topic, request["content"], peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()))
         seen.append(request.get_header(ReservedHeaderKey.TOPIC))
         return make_reply(ReturnCode.OK)
 
@@ -178,9 +178,9 @@ def test_many_are_asked_at_once_and_answer_by_name(peers: Peers) -> None:
 def test_a_request_is_not_changed_by_being_sent(peers: Peers) -> None:
     server, site = peers.make("server"), peers.make("site")
     server.register_aux_message_handler("t", echo)
-    request = message(say=1)
+    request = message(content=1)
     site.send_aux_request("server", "t", request, 5.0, site.new_context())
-    assert request == message(say=1)
+    assert request == message(content=1)
 
 
 def test_without_targets_a_site_asks_its_server(peers: Peers) -> None:
@@ -247,14 +247,14 @@ def test_a_message_that_is_fired_and_forgotten_arrives_without_a_reply(peers: Pe
     seen: list[str] = []
 
     def note(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        seen.append(request["say"])
+        seen.append(request["content"])
         return make_reply(ReturnCode.OK)
 
     server.register_aux_message_handler("t", note)
     if how == "timeout 0":
         assert send(site, timeout=0) == {}
     else:
-        assert site.fire_and_forget_aux_request("t", message(say="hello"), site.new_context()) == {}
+        assert site.fire_and_forget_aux_request("t", message(content="hello"), site.new_context()) == {}
     wait_until(lambda: seen == ["hello"])
 
 
@@ -279,7 +279,7 @@ def test_wrong_arguments_are_refused(
 
 def test_a_value_that_cannot_be_sent_is_an_error_with_its_place(peers: Peers) -> None:
     peers.make("server")
-    with pytest.raises(EncodeError, match="say"):
+    with pytest.raises(EncodeError, match="content"):
         send(peers.make("site"), content=object())
 
 

@@ -135,7 +135,8 @@ def test_a_handler_sees_topic_request_and_peer(peers: Peers) -> None:
     def record(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         peer = fl_ctx.get_peer_context()
         assert peer is not None
-        seen.append((topic, request["content"], peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()))
+        names = peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()
+        seen.append((topic, request["content"], *names))
         seen.append(request.get_header(ReservedHeaderKey.TOPIC))
         return make_reply(ReturnCode.OK)
 

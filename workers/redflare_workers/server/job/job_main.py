@@ -17,7 +17,7 @@ from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError
 
 from redflare_workers.jobs.app import ServerApp, build_server_app
-from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.jobs.problems import JobProblems
 from redflare_workers.processes.ending import Ending

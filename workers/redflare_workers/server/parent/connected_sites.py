@@ -12,6 +12,7 @@ from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member, MemberList, Members
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.ipc.shared_connection import SharedConnection
@@ -70,9 +71,9 @@ class ConnectedSites:
             self._connection.server, members, cell, run, lambda: beats.beat_now(cell), self._over
         )
         registration.begin(resume=True)
-        self._update(registration.call_roll().entries)
+        self._update(registration.call_roll().members)
         interval = cell.settings.heartbeat_interval
-        self._poller = MembershipPoller(self._keys, members, registration.hold, interval, self._on_members)
+        self._poller = MembershipPoller(self._keys, members, registration.lease, interval, self._on_members)
         beats.add(self._poller)
 
     def close(self) -> None:
@@ -97,8 +98,8 @@ class ConnectedSites:
         return member.cell if member is not None else site
 
     def _on_members(self, members: MemberList) -> None:
-        if members.status == "OK":
-            self._update(members.entries)
+        if members.status == OK:
+            self._update(members.members)
             self._on_beat()
         elif members.status == "LOST":
             self._pool.submit(self._begin_again)

@@ -166,7 +166,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
     assert ask(RunInfoRequest) == ("OK", "{'jobs': {}}")
     assert ask(RunInfoRequest, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
     rc, error = ask(DeployRequest, job=JOB, app="app", meta=META)
-    assert (rc, "no archive" in error) == ("ERROR", True)
+    assert (rc, "is not a zip archive" in error) == ("ERROR", True)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_process_that_ends_without_a_report_has_failed_whatever_its_exit_code(
 
 
 def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) -> None:
-    around = Around("import time; time.sleep(600)")
+    around = Around("import signal; signal.pause()")
     run = SiteRun(folder, around)
     run.launch()
     proof = run.abort("enough")

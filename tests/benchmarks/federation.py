@@ -231,7 +231,7 @@ class LightClients(MeasuredProcess):
     def _on_task(self, member: Membership, reply: Reply) -> None:
         if not self._is_good(reply):
             return
-        sealed = reply.sealed
+        sealed = reply.encoded
         from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
         if len(self._stamps) >= self._wanted:

@@ -53,7 +53,7 @@ def test_a_job_is_aborted_before_it_runs(operated: OperatedFederation) -> None:
         operated.await_status("dispatched", "DISPATCHED")
         record = abort(operated, "dispatched")
         assert states(record) == ["SUBMITTED", "APPROVED", "DISPATCHED", ABORTED]
-        assert "no answer from site-3" in record["reason"]
+        assert "no reply from site-3" in record["reason"]
 
     faulty.submit("making", site={"at": "slow"})
     faulty.await_log("making", "making")
@@ -87,7 +87,7 @@ def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: Op
     operated("job", "submit", "third", "--id", "third")
     for job in ("one", "two"):
         faulty.await_log(job, "round 1 of")
-    assert "agent trainer of site-1 is taken by job one" in operated("job", "show", "third")
+    assert "agent trainer of site-1 is busy with job one" in operated("job", "show", "third")
 
     sites = abort(operated, "one")["sites"]
     assert {name: sites[name]["how"] for name in SITES} == dict.fromkeys(SITES, "cooperative")

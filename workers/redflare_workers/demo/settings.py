@@ -40,7 +40,7 @@ class DemoSettings:
         (Path(self.scratch) / _SETTINGS_FILE).write_text(json.dumps(asdict(self)))
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command that runs a program of the demo with these settings."""
+        """Return the command that runs a program of the demo with these settings."""
         return [sys.executable, "-m", f"{_PROGRAMS}.{program}", self.scratch, *arguments]
 
     @classmethod

@@ -22,7 +22,7 @@ EventHandler = Callable[..., object]
 
 logger = logging.getLogger(__name__)
 
-#: Which event a log call fires, under which tag.
+#: Event and tag that a log call fires, by level.
 _LOG_EVENTS: Final = {
     logging.DEBUG: (EventType.DEBUG_LOG_AVAILABLE, LogMessageTag.DEBUG),
     logging.INFO: (EventType.INFO_LOG_AVAILABLE, LogMessageTag.INFO),

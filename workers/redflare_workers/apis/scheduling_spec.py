@@ -31,7 +31,7 @@ class SchedulingSpec:
         """Send a task to many clients, once to each.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
             targets: clients that get it; None: all, also those that join while it is open.
             min_responses: number of results that are enough; 0: those of all targets.
@@ -70,7 +70,7 @@ class SchedulingSpec:
         """Send a task to one client.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
             targets: clients that may get it; must be given when the order is SEQUENTIAL.
             send_order: ANY: the first client that asks gets it. SEQUENTIAL: the first target, later also the next.
@@ -107,7 +107,7 @@ class SchedulingSpec:
         """Send a task to one client after the other.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
             targets: clients that get it, each as often as it is named; None: all.
             send_order: SEQUENTIAL: in the order of the targets; ANY: as they ask.

@@ -93,7 +93,7 @@ class Signal:
 
     @property
     def value(self) -> Any:
-        """What this signal itself was triggered or reset with."""
+        """The value of the last ``trigger`` or ``reset`` of this signal itself."""
         return self._value
 
     @property

@@ -1,4 +1,4 @@
-"""What the processes of the demo are started with: one file that all of them read, and a folder for each."""
+"""``DemoSettings``: the settings file that all processes of the demo read, and the folder of each."""
 
 from __future__ import annotations
 

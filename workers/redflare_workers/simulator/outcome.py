@@ -1,4 +1,4 @@
-"""How a simulation ended."""
+"""``SimulationOutcome``: status and numbers of a simulation that has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ C = TypeVar("C", bound=Controller)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationOutcome(Generic[C]):
-    """How a simulation ended."""
+    """Status and numbers of a simulation that has ended."""
 
     #: ``FINISHED:COMPLETED``, or as the job ended otherwise; see ``redflare_workers.protocol.job_outcome``.
     status: str

@@ -127,7 +127,7 @@ def test_a_filter_that_fails_lets_nothing_through(job: JobRuns, where: str, bad:
 class PassesOn(Executor):
     """Looks at nothing, like an IPCExchanger."""
 
-    accepts_sealed = True
+    accepts_encoded = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
     lost = threading.Event()
 
     class Forgetful(Executor):
-        accepts_sealed = True
+        accepts_encoded = True
 
         def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
             sealed: Any = from_shareable(shareable).data

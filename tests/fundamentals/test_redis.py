@@ -50,7 +50,7 @@ def test_all_state_can_be_inspected_with_redis_cli(
 
 
 def test_redflare_status_shows_who_is_there(server_url: str, namespace: str, agent_args: dict[str, Any]) -> None:
-    redflare = Path(sys.executable).with_name("redflare")
+    redflare = str(Path(sys.executable).with_name("redflare"))
     with IPCAgent(**agent_args):
         command = [redflare, "status", "--url", server_url, "--namespace", namespace, "--json"]
         (link,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["links"]

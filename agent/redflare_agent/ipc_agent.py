@@ -24,6 +24,7 @@ from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.scripts.link_scripts import ACCEPTED
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.collection import from_plain, to_plain
 
 from .defs import FlareAgent, MetaKey, Task, TaskResult
@@ -213,7 +214,7 @@ class IPCAgent(FlareAgent):
         self._check_process()
         deadline = _deadline(timeout)
         with self._calls:
-            failures = 0
+            backoff = Backoff(first=0.1)
             while True:
                 self._check_may_fetch()
                 left = deadline - time.monotonic()
@@ -221,7 +222,7 @@ class IPCAgent(FlareAgent):
                     return None
                 try:
                     received = self._link.next_task(left)
-                    failures = 0
+                    backoff.reset()
                 except Fenced as exc:
                     self._close(str(exc))
                     continue
@@ -231,10 +232,9 @@ class IPCAgent(FlareAgent):
                     # stop() in another thread has closed the server under this call
                     continue
                 except Unavailable as exc:
-                    failures += 1
-                    level = logging.WARNING if failures == 1 else logging.DEBUG
+                    level = logging.DEBUG if backoff.failures else logging.WARNING
                     logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
-                    self._link.pause(failures, deadline - time.monotonic())
+                    self._link.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
                 if received is not None:
                     return self._fetched(received)

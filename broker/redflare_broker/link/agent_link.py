@@ -32,6 +32,7 @@ from redflare_broker.scripts.link_scripts import (
 )
 from redflare_broker.transport.replies import RedisReply, ReplyError
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.wakeup import WakeupEvent
 from redflare_broker.wire.codec import Encoded, encode
 from redflare_broker.wire.task_entry import Entry
@@ -189,7 +190,7 @@ class AgentLink(LinkEndpoint):
             sending = ResultSubmission(self, task_id, task_name, rc, encoded)
         self._interrupted = None
         known_until = time.monotonic() + answer_timeout
-        failures = 0
+        backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2), jitter=0.0)
         try:
             while True:
                 # an old wake-up would end every wait below at once; the flags are looked at after it is forgotten
@@ -202,13 +203,11 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     word = sending.once()
                 except Unavailable as exc:
-                    failures += 1
-                    logger.log(
-                        logging.INFO if failures == 1 else logging.DEBUG, "%s: submit waits: %s", self.label, exc
-                    )
-                    self._told.wait(min(resend_interval, 0.05 * 2 ** min(failures, 6)))
+                    level = logging.DEBUG if backoff.failures else logging.INFO
+                    logger.log(level, "%s: submit waits: %s", self.label, exc)
+                    self._told.wait(backoff.next_delay())
                     continue
-                failures = 0
+                backoff.reset()
                 if word == UNKNOWN and time.monotonic() < known_until:
                     self._told.wait(resend_interval)
                 elif word == SUBMITTED:

@@ -34,6 +34,7 @@ from redflare_broker.scripts.link_scripts import (
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply, ReplyError, entries_in
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.codec import meta_beside
 from redflare_broker.wire.task_entry import BlobRef, Entry, check_task_id
 
@@ -121,24 +122,23 @@ class CJLink(LinkEndpoint):
     def _until_settled(
         self, task: Outgoing, give_up: Callable[[], str], deadline: float | None, look_every: float | None
     ) -> ExchangeOutcome:
-        failures = 0
+        backoff = Backoff(first=0.1)
         while True:
             reason = give_up()
             if not reason and deadline is not None and time.monotonic() >= deadline:
                 reason = "no result in time"
             if reason:
                 # a server that is known to be away is not waited for
-                word = self.abort(task.task_id, reason, patience=0.0 if failures else _ABORT_PATIENCE)
+                word = self.abort(task.task_id, reason, patience=0.0 if backoff.failures else _ABORT_PATIENCE)
                 return self._given_up(task, word, reason)
             self._longest_read = _shortest(self.settings.block, look_every, deadline)
             try:
                 outcome = self._attempt(task, give_up, deadline)
-                failures = 0
+                backoff.reset()
             except Unavailable as exc:
-                failures += 1
-                level = logging.WARNING if failures == 1 else logging.DEBUG
+                level = logging.DEBUG if backoff.failures else logging.WARNING
                 logger.log(level, "%s: task %s waits for Redis: %s", self.label, task.task_id, exc)
-                self.pause(failures, self._longest_read)
+                self.pause(min(backoff.next_delay(), self._longest_read))
                 continue
             if outcome is not None:
                 return outcome

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import threading
 import uuid
@@ -32,8 +31,6 @@ logger = logging.getLogger(__name__)
 _READ_COUNT: Final = 64
 #: Seconds beyond BLOCK after which a silent server counts as away.
 _MARGIN: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 class Session:
@@ -191,13 +188,9 @@ class Session:
             if self._blocked is not None:
                 self._blocked.interrupt()
 
-    def pause(self, failures: int, at_most: float = _LONGEST_BACKOFF) -> None:
-        """Wait after the given number of failures in a row, ``at_most`` so many seconds.
-
-        A nudge ends it, and is used up by it: the caller looks at the flags next.
-        """
-        longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
-        self._wakeup.wait(min(longest * random.uniform(0.5, 1.0), at_most))
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt; a nudge ends it, and is used up by it: the caller checks its flags next."""
+        self._wakeup.wait(seconds)
         with self._guard:
             self._was_nudged()
 

@@ -7,7 +7,6 @@ means that messages may have been missed, so it asks the link to look at the tru
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Generator
 from typing import Final
@@ -15,14 +14,13 @@ from typing import Final
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
 #: Seconds one wait for a message lasts, after which the connection is proved by a PING.
 _PATIENCE: Final = 30.0
 _PONG_WITHIN: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 class Subscriber:
@@ -65,11 +63,11 @@ class Subscriber:
             self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
-        backoff = _FIRST_BACKOFF
+        backoff = Backoff()
         while not self._stopped.is_set():
             try:
                 for words in self._heard():
-                    backoff = _FIRST_BACKOFF
+                    backoff.reset()
                     self._hand_on(words)
             except RedflareError as exc:
                 if self._stopped.is_set():
@@ -78,8 +76,7 @@ class Subscriber:
                 logger.log(level, "listener of %s lost its connection, tries again: %s", self._channels[0], exc)
             except Exception:
                 logger.exception("listener of %s failed; it goes on", self._channels[0])
-            self._stopped.wait(backoff * random.uniform(0.5, 1.0))
-            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            self._stopped.wait(backoff.next_delay())
 
     def _heard(self) -> Generator[list[str]]:
         connection = self._open()

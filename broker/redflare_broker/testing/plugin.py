@@ -198,7 +198,7 @@ class FakeAgent:
             except Fenced:
                 return
             except Unavailable:
-                self._link.pause(1)
+                self._link.pause(0.1)
 
     def _submit(self, task: ReceivedTask) -> None:
         self.received.append(task)

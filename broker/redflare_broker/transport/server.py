@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 import warnings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from redis.connection import Connection as RawConnection
 
 from redflare_broker.errors import ConfigError, Unavailable
+from redflare_broker.util.backoff import Backoff
 
 from .cluster_slots import Address, Topology
 from .connection import Connection
@@ -35,9 +35,6 @@ __all__ = ["ConnectionOptions", "Server"]
 
 T = TypeVar("T")
 
-#: Seconds between two attempts of ``Server.run``: doubled from the first to the last, with jitter.
-_FIRST_PAUSE: Final = 0.05
-_LAST_PAUSE: Final = 1.0
 _SCAN_COUNT: Final = 500
 
 _log = logging.getLogger(__name__)
@@ -154,19 +151,18 @@ class Server:
         Raises:
             Unavailable: the last failure, when ``stop`` or ``deadline`` or ``close`` ended the attempts.
         """
-        pause = _FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 with self.borrow(key) as connection:
                     return fn(connection)
             except Unavailable as error:
-                wait = pause * random.uniform(0.5, 1.0)
-                if (stop and stop()) or (deadline is not None and time.monotonic() + wait > deadline):
+                delay = backoff.next_delay()
+                if (stop and stop()) or (deadline is not None and time.monotonic() + delay > deadline):
                     raise
-                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, wait)
-                if self._closing.wait(wait):
+                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, delay)
+                if self._closing.wait(delay):
                     raise
-                pause = min(pause * 2, _LAST_PAUSE)
 
     def primaries(self) -> Iterator[Connection]:
         """A new connection to each node that is written to, one after the other; closed when the next is taken."""

@@ -12,6 +12,7 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 from tests.support.waiting import wait_until
 
@@ -179,7 +180,7 @@ def test_stop_wakes_it_at_once(kind: str, request: pytest.FixtureRequest) -> Non
 
 
 def test_stop_ends_the_wait_before_the_next_attempt(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redflare_broker.runtime.subscriber._FIRST_BACKOFF", 60.0)
+    monkeypatch.setattr("redflare_broker.runtime.subscriber.Backoff", lambda: Backoff(first=60.0, longest=60.0))
     server = Server.connect(embedded.url)
     embedded.stop()
     listener = Subscriber(server, [ABORT], lambda words: None, lambda: None)

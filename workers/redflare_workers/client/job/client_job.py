@@ -30,6 +30,7 @@ from redflare_broker.errors import (
 from redflare_broker.keys import Keys
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -57,7 +58,6 @@ from redflare_workers.protocol.job_messages import (
 )
 from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import from_message, opened, sealed_in, sealed_whole, to_message
-from redflare_workers.util.backoff import Backoff
 
 from .job_engine import ClientJobEngine
 from .task_runner import ANY_TASK, TaskRunner
@@ -171,7 +171,9 @@ class ClientJob:
         self._lost: dict[str, str] = {}
         #: rc of the server's last answer
         self._told = ""
-        self._backoff = Backoff()
+        self._backoff = Backoff(longest=5.0)
+        #: set at the end, so that no pause goes on
+        self._ended = threading.Event()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class ClientJob:
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
             task.ended.trigger(outcome.reason)
-        self._backoff.end()
+        self._ended.set()
         if self._own_host:
             self._host.give_up()
         self._host.nudge()
@@ -406,7 +408,7 @@ class ClientJob:
                 logger.error("%s: the result of task %s %r is refused: %s", self, task.task_id, task.name, error)
                 if self._given_up() or self._has_ended(task.task_id):
                     raise Unavailable(str(error)) from error
-                self._backoff.wait()
+                self._ended.wait(self._backoff.next_delay())
 
     def _store(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
         """The message that carries a result; a large one is stored now, and is the server's once that answers."""
@@ -465,7 +467,7 @@ class ClientJob:
                 why = reply.error or reply.meta.get("reason", "")
                 logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, why)
             # whatever keeps it from being answered may stay for a while
-            self._backoff.wait()
+            self._ended.wait(self._backoff.next_delay())
         return None
 
     def _on_fenced(self) -> None:

@@ -13,8 +13,8 @@ import redis
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.programs import passing_cj
@@ -71,7 +71,7 @@ class Passing:
     def remove(self, *unwanted: EncodedPayload) -> None:
         for sealed in unwanted or self._stored:
             assert sealed.blob is not None
-            redis_store.remove(self.server, sealed.blob)
+            RedisPayloadStore(self.server).remove(sealed.blob)
 
 
 @pytest.fixture

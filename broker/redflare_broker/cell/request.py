@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from redflare_broker.errors import RedflareError
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import CodecLimits
@@ -104,7 +104,7 @@ class Payload:
             return
         self.ours = False
         try:
-            redis_store.remove(self._server, self.sealed.blob, deadline=time.monotonic())
+            payloads_of(self._server).remove(self.sealed.blob, deadline=time.monotonic())
         except RedflareError as exc:
             logger.warning("payload %s is left to expire: %s", self.sealed.blob.prefix, exc)
 

@@ -16,7 +16,7 @@ import orjson
 from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
 from redflare_broker.keys import StoreKeys
-from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.link_scripts import ScriptReply, answer, command, retried
 from redflare_broker.scripts.store_scripts import BLOB_MISSING, OK, StoreScripts
 from redflare_broker.transport.connection import Connection
@@ -170,7 +170,7 @@ class StoreSteps:
 
     def remove(self, file: StoredFile) -> None:
         with suppress(RedflareError):  # one attempt; what stays behind has its TTL
-            redis_store.remove(self._server, file.blob, stop=lambda: True)
+            RedisPayloadStore(self._server).remove(file.blob, stop=lambda: True)
 
 
 def _is_unknown(reply: RedisReply) -> bool:

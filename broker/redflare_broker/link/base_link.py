@@ -12,8 +12,9 @@ import orjson
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import RedflareError
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import INLINE_BUFFERS
+from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.redis_store import check_ref
 from redflare_broker.scripts.link_scripts import BURIED, FENCED, LOST, ScriptReply, answer
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -95,8 +96,7 @@ class LinkEndpoint(Session):
         if encoded.nbytes <= limits.inline_bytes and len(encoded.buffers) <= INLINE_BUFFERS:
             return tuple(encoded.buffers), None
         # one attempt: the caller's loop repeats it, and asks in between whether it is still wanted
-        ref = redis_store.put(
-            self.server,
+        ref = payloads_of(self.server).put(
             prefix,
             encoded.buffers,
             chunk=limits.chunk_bytes,
@@ -116,9 +116,9 @@ class LinkEndpoint(Session):
         """
         limits = self.settings.limits
         if entry.blob is not None:
-            redis_store.check_ref(entry.blob, limits)
+            check_ref(entry.blob, limits)
             received = plan(entry.meta, entry.data, entry.blob.sizes, limits)
-            redis_store.fetch(self.server, entry.blob, received.targets, deadline=time.monotonic())
+            payloads_of(self.server).fetch(entry.blob, received.targets, deadline=time.monotonic())
             return received
         received = plan(entry.meta, entry.data, [len(buffer) for buffer in entry.buffers], limits)
         for target, buffer in zip(received.targets, entry.buffers, strict=True):
@@ -151,7 +151,7 @@ class LinkEndpoint(Session):
             return
         self._held_blobs.pop(ref.prefix, None)
         try:
-            redis_store.remove(self.server, ref, deadline=time.monotonic())
+            payloads_of(self.server).remove(ref, deadline=time.monotonic())
         except RedflareError as exc:
             logger.warning("%s: payload %s is left to expire: %s", self.label, ref.prefix, exc)
 
@@ -254,7 +254,7 @@ class LinkEndpoint(Session):
                     self.scripts.register(connection, self.federation.agents)
             if self._held_blobs and now - self._renewed >= self.settings.policy.retention / 4:
                 for ref in list(self._held_blobs.values()):
-                    redis_store.renew(self.server, ref, self.settings.policy.retention_ms, deadline=now)
+                    payloads_of(self.server).renew(ref, self.settings.policy.retention_ms, deadline=now)
                 self._renewed = now
         except RedflareError as exc:
             # what the heartbeat has told must be heeded all the same

@@ -16,8 +16,9 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.constants import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.redis_store import check_ref
 from redflare_broker.scripts.link_scripts import (
     ABORTED,
     ACCEPTED,
@@ -321,9 +322,9 @@ class CJLink(LinkEndpoint):
             meta = meta_beside(entry.meta, entry.data, sizes, limits)
             if meta is not None:
                 if blob is not None:
-                    redis_store.check_ref(blob, limits)
+                    check_ref(blob, limits)
                     ttl_ms = self.settings.policy.retention_ms
-                    if not redis_store.renew(self.server, blob, ttl_ms, deadline=time.monotonic()):
+                    if not payloads_of(self.server).renew(blob, ttl_ms, deadline=time.monotonic()):
                         raise BlobMissing(f"payload {blob.prefix!r} is gone, or a part of it")
                 return meta, EncodedPayload(entry.data, entry.buffers, blob)
         return self.decode(entry).finish()
@@ -359,7 +360,7 @@ class CJLink(LinkEndpoint):
         self._kept = blob
         try:
             keep_ms = round(self.settings.policy.result_keep * 1000)
-            redis_store.renew(self.server, blob, keep_ms, deadline=time.monotonic())
+            payloads_of(self.server).renew(blob, keep_ms, deadline=time.monotonic())
         except RedflareError as exc:
             logger.warning("%s: payload %s expires late: %s", self.label, blob.prefix, exc)
 

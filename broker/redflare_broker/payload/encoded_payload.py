@@ -16,7 +16,8 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import CodecLimits, decode, encode, plan
 from redflare_broker.wire.task_entry import BlobRef
 
-from . import redis_store
+from .payload_store import payloads_of
+from .redis_store import check_ref
 
 __all__ = ["EncodedPayload", "seal", "store"]
 
@@ -70,9 +71,9 @@ class EncodedPayload:
             return decode(_NO_META, self.data, self.buffers, limits)[1]
         if server is None:
             raise DecodeError(f"blob {self.blob.prefix!r} cannot be read without the server that holds it")
-        redis_store.check_ref(self.blob, limits)
+        check_ref(self.blob, limits)
         received = plan(_NO_META, self.data, self.blob.sizes, limits)
-        redis_store.fetch(server, self.blob, received.targets, stop=stop, deadline=deadline)
+        payloads_of(server).fetch(self.blob, received.targets, stop=stop, deadline=deadline)
         return received.finish()[1]
 
     def fits_entry(self, limits: CodecLimits) -> bool:
@@ -114,7 +115,7 @@ def store(
 ) -> EncodedPayload:
     """Write the buffers of a large payload to chunks under ``prefix``; a small or stored one comes back as it is.
 
-    The caller owns the chunks: ``blobs.renew`` and ``blobs.remove`` them by the ``blob`` of what is returned.
+    The caller owns the chunks: renew and remove them, in ``payloads_of(server)``, by the ``blob`` of what is returned.
 
     Raises:
         Unavailable: ``stop`` or ``deadline`` ended the attempts; nothing is left standing.
@@ -123,5 +124,5 @@ def store(
     if sealed.fits_entry(limits):
         return sealed
     views = [memoryview(buffer) for buffer in sealed.buffers]
-    ref = redis_store.put(server, prefix, views, chunk=limits.chunk_bytes, ttl_ms=ttl_ms, stop=stop, deadline=deadline)
+    ref = payloads_of(server).put(prefix, views, chunk=limits.chunk_bytes, ttl_ms=ttl_ms, stop=stop, deadline=deadline)
     return EncodedPayload(sealed.data, blob=ref)

@@ -15,8 +15,8 @@ from redflare_broker.keys import names_payload
 from redflare_broker.link.agent_link import ReceivedTask
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, Outgoing
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, REJECTED
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.codec import Encoded
@@ -42,7 +42,7 @@ def stored(link: LinkUnderTest, data: object = BIG, prefix: str = PREFIX) -> Enc
 def lose(link: LinkUnderTest, sealed: EncodedPayload) -> None:
     assert sealed.blob is not None
     with link.server() as server:
-        redis_store.remove(server, sealed.blob)
+        RedisPayloadStore(server).remove(sealed.blob)
 
 
 def chunks(link: LinkUnderTest, sealed: EncodedPayload) -> int:
@@ -308,7 +308,7 @@ class Loses(CJLink):
     def _content(self, task: Outgoing, entry: Entry) -> tuple[dict[str, Any], Any]:
         if not self.lost and entry.blob is not None:
             self.lost += 1
-            redis_store.remove(self.server, entry.blob)
+            RedisPayloadStore(self.server).remove(entry.blob)
         return super()._content(task, entry)
 
 

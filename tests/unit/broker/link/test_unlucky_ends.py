@@ -15,7 +15,7 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ServerError
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.liveness import Peer
-from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.codec import ReceivePlan
 from redflare_broker.wire.task_entry import Entry
@@ -205,7 +205,7 @@ class LosingJobLink(CJLink):
     def decode(self, entry: Entry) -> ReceivePlan:
         if not self.lost and entry.blob is not None:
             self.lost = True
-            redis_store.remove(self.server, entry.blob)
+            RedisPayloadStore(self.server).remove(entry.blob)
         return super().decode(entry)
 
 

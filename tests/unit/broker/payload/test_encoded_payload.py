@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, MessageTooLarge
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
@@ -100,7 +100,7 @@ def test_many_small_buffers_stand_in_chunks_too(server: Server) -> None:
 def test_missing_chunks_are_told(server: Server) -> None:
     stored = store(server, seal(model()), PREFIX, TINY, ttl_ms=TTL)
     assert stored.blob is not None
-    redis_store.remove(server, stored.blob)
+    RedisPayloadStore(server).remove(stored.blob)
     with pytest.raises(BlobMissing, match="model"):
         stored.open(server)
 

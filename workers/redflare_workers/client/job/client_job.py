@@ -28,8 +28,8 @@ from redflare_broker.errors import (
     Unavailable,
 )
 from redflare_broker.keys import Keys
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
@@ -429,7 +429,7 @@ class ClientJob:
 
     def _delete(self, blob: BlobRef) -> None:
         try:
-            redis_store.remove(self._host.server, blob, stop=lambda: True)
+            payloads_of(self._host.server).remove(blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("%s: payload %s is left to expire: %s", self, blob.prefix, error)
 

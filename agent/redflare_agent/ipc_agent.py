@@ -17,8 +17,10 @@ from typing import Any
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.keys import LinkKeys
 from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
@@ -79,17 +81,15 @@ class IPCAgent(FlareAgent):
         self._resend_result_interval = resend_result_interval
         self._server = Server.connect(flare_site_url, self._settings.connection, client=client)
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
-        self._link = AgentLink(self._server, self.fqcn, self._settings, liveness, self._on_news, self._on_abort)
-        self._link.look_now = self._look_now
-        self._link.preflight = self._preflight
-        self._link.interval = liveness.look_every(self._settings.heartbeat_interval)
-        keys = self._link.keys
+        self._session = Session(self._server, self.fqcn, "agent", self._settings, self._preflight)
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
+        self._link = AgentLink(self._session, liveness, self._heartbeats, self._on_news, self._on_abort)
+        keys = self._session.keys
         self._listener = Subscriber(
             self._server,
             [keys.abort, keys.notice],
             self._link.on_message,
-            self._look_now,
+            self._link.beat_now,
             name=f"redflare-listener-{self.fqcn}",
         )
         self._pid = os.getpid()
@@ -125,12 +125,12 @@ class IPCAgent(FlareAgent):
                 return
             self._started = True
         try:
-            self._link.open_connection()
+            self._session.open_connection()
         except Unavailable as exc:
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
-            self._link.drop_connection()
+            self._session.drop_connection()
             self._server.close()
             raise
         self._heartbeats.start()
@@ -164,7 +164,7 @@ class IPCAgent(FlareAgent):
         """Close the trainer's connection, unless its thread is in a call: that call then does it on its way out."""
         if self._calls.acquire(blocking=False):
             try:
-                self._link.drop_connection()
+                self._session.drop_connection()
             finally:
                 self._calls.release()
 
@@ -174,7 +174,7 @@ class IPCAgent(FlareAgent):
             if self._closed:
                 return False
             self._closed = reason
-        self._link.nudge()
+        self._session.nudge()
         self._link.wake_submit()
         return True
 
@@ -186,7 +186,7 @@ class IPCAgent(FlareAgent):
     @property
     def fenced(self) -> bool:
         """It was closed because a newer instance has taken over."""
-        return self._link.fenced
+        return self._session.fenced
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -234,7 +234,7 @@ class IPCAgent(FlareAgent):
                 except Unavailable as exc:
                     level = logging.DEBUG if backoff.failures else logging.WARNING
                     logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
-                    self._link.pause(min(backoff.next_delay(), deadline - time.monotonic()))
+                    self._session.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
                 if received is not None:
                     return self._fetched(received)
@@ -242,7 +242,7 @@ class IPCAgent(FlareAgent):
     def _check_may_fetch(self) -> None:
         with self._state:
             if self._closed:
-                self._link.drop_connection()
+                self._session.drop_connection()
                 raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
             if not self._started:
                 raise CallStateError(f"agent {self.fqcn} is not started; call start() first")
@@ -289,9 +289,9 @@ class IPCAgent(FlareAgent):
         data = to_plain(result.meta.get(MetaKey.DATA_KIND), result.data, DXO)
         encoded = encode_result(result.meta, data, self._settings)
         with self._calls:
-            if self._closed and not self._link.fenced:
+            if self._closed and not self._session.fenced:
                 logger.warning("agent %s is closed (%s): its result goes nowhere", self.fqcn, self._closed)
-                self._link.drop_connection()
+                self._session.drop_connection()
                 return False
             task = self._to_submit()
             if task is not None and task.aborted:
@@ -308,7 +308,7 @@ class IPCAgent(FlareAgent):
                     give_up=lambda: bool(self._closed),
                     on_send=lambda: _mark_sent(task),
                 )
-                if not verdict and self._link.fenced:
+                if not verdict and self._session.fenced:
                     raise Fenced(self._closed)  # the heartbeat has found it out first
             except Fenced as exc:
                 self._close(str(exc))
@@ -320,7 +320,7 @@ class IPCAgent(FlareAgent):
                 raise
             finally:
                 if self._closed:
-                    self._link.drop_connection()
+                    self._session.drop_connection()
             accepted = verdict == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
             logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", verdict)
@@ -358,11 +358,8 @@ class IPCAgent(FlareAgent):
 
     # -- what the other threads learn ----------------------------------------------------------------------------------
 
-    def _preflight(self) -> None:
-        check(self._server, allow_eviction=self._settings.allow_eviction, keys=self._link.keys)
-
-    def _look_now(self) -> None:
-        self._heartbeats.beat_now(self._link)
+    def _preflight(self, keys: LinkKeys) -> None:
+        check(self._server, allow_eviction=self._settings.allow_eviction, keys=keys)
 
     def _on_abort(self, task_id: str) -> None:
         with self._state:
@@ -373,7 +370,7 @@ class IPCAgent(FlareAgent):
         logger.warning("agent %s: task %s is aborted", self.fqcn, task)
 
     def _on_news(self) -> None:
-        if self._link.fenced:
+        if self._session.fenced:
             self._heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
         elif self._link.peer is Peer.CLOSED:

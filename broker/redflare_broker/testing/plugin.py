@@ -37,9 +37,10 @@ from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.subscriber import Subscriber
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.link_scripts import ACCEPTED, Role
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,10 @@ class LinkUnderTest:
         """A connection of its own to the link's server."""
         return Server.connect("redis://fake", client=self.client)  # type: ignore[arg-type]
 
+    def session(self, server: Server, role: Role) -> Session:
+        """A session of one side of the link, for a test that plays it."""
+        return Session(server, self.fqcn, role, self.settings)
+
     def __repr__(self) -> str:
         return f"<LinkUnderTest {self.fqcn}>"
 
@@ -117,7 +122,8 @@ class FakeCJ:
     def __init__(self, under_test: LinkUnderTest) -> None:
         self._server = under_test.server()
         self._heartbeats = Heartbeats(self._server)
-        self._link = CJLink(self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None)
+        self._session = under_test.session(self._server, "cj")
+        self._link = CJLink(self._session, Liveness(_PATIENCE), lambda: None)
         self._turn = threading.Lock()
         self._reason = ""
 
@@ -147,7 +153,7 @@ class FakeCJ:
             self._link.abort(task_id, reason)
 
     def __enter__(self) -> Self:
-        self._link.open_connection()
+        self._session.open_connection()
         self._heartbeats.start()
         self._heartbeats.add(self._link)
         return self
@@ -156,15 +162,15 @@ class FakeCJ:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reason = "the test has ended"
-        self._link.nudge()
+        self._session.nudge()
         with self._turn:
             self._heartbeats.stop()
             self._link.close(bye=True)
-            self._link.drop_connection()
+            self._session.drop_connection()
         self._server.close()
 
     def __repr__(self) -> str:
-        return f"<FakeCJ of {self._link.keys.fqcn}>"
+        return f"<FakeCJ of {self._session.keys.fqcn}>"
 
 
 class FakeAgent:
@@ -178,17 +184,12 @@ class FakeAgent:
         self._settings = under_test.settings
         self._server = under_test.server()
         self._heartbeats = Heartbeats(self._server)
-        self._link = AgentLink(
-            self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None, self.aborted.append
-        )
-        self._link.look_now = self._look_now
-        channels = [self._link.keys.abort, self._link.keys.notice]
-        self._listener = Subscriber(self._server, channels, self._link.on_message, self._look_now)
+        self._session = under_test.session(self._server, "agent")
+        self._link = AgentLink(self._session, Liveness(_PATIENCE), self._heartbeats, lambda: None, self.aborted.append)
+        channels = [self._session.keys.abort, self._session.keys.notice]
+        self._listener = Subscriber(self._server, channels, self._link.on_message, self._link.beat_now)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
-
-    def _look_now(self) -> None:
-        self._heartbeats.beat_now(self._link)
 
     def _run(self) -> None:
         while not self._stopped.is_set() and self._link.peer is not Peer.CLOSED:
@@ -198,7 +199,7 @@ class FakeAgent:
             except Fenced:
                 return
             except Unavailable:
-                self._link.pause(0.1)
+                self._session.pause(0.1)
 
     def _submit(self, task: ReceivedTask) -> None:
         self.received.append(task)
@@ -219,7 +220,7 @@ class FakeAgent:
         self._link.forget_task()
 
     def __enter__(self) -> Self:
-        self._link.open_connection()
+        self._session.open_connection()
         self._heartbeats.start()
         self._heartbeats.add(self._link)
         self._listener.start()
@@ -230,17 +231,17 @@ class FakeAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._link.nudge()
+        self._session.nudge()
         self._link.wake_submit()
         self._thread.join(_PATIENCE)
         self._listener.stop()
         self._heartbeats.stop()
         self._link.close(bye=True)
-        self._link.drop_connection()
+        self._session.drop_connection()
         self._server.close()
 
     def __repr__(self) -> str:
-        return f"<FakeAgent of {self._link.keys.fqcn}, {len(self.received)} tasks>"
+        return f"<FakeAgent of {self._session.keys.fqcn}, {len(self.received)} tasks>"
 
 
 @pytest.fixture

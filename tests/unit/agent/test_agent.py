@@ -165,7 +165,7 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
         cj.send("train", task_id="t")
         assert agent.get_task(timeout=5)
         verdicts: list[bool] = []
-        keys = agent._link.keys
+        keys = agent._link.session.keys
         # a submission that no CJ reads: the CJ is kept from its connection while an operator aborts
         with server.borrow(keys.link) as connection:
             connection.call("HSET", keys.link, "cj_epoch", 1 << 52)
@@ -173,7 +173,7 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
         submitting.start()
         wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
         with server.borrow(keys.link) as connection:
-            agent._link.scripts.abort(connection, None, "t", "an operator")
+            agent._link.session.scripts.abort(connection, None, "t", "an operator")
         submitting.join(5)
         assert verdicts == [False]
     server.close()
@@ -221,7 +221,7 @@ def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    wait_until(lambda: agent._link._blocked is not None)
+    wait_until(lambda: agent._link.session._blocked is not None)
     began = time.monotonic()
     agent.stop()
     waiting.join(5)

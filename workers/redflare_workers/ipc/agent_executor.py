@@ -19,6 +19,7 @@ from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
 
 from .shared_connection import SharedConnection, close_hub, open_hub
 
@@ -92,21 +93,22 @@ class AgentExecutor:
         fqcn = agent_site_fqcn(self._site_name, self.agent_id, self._job_id)
         hub = open_hub(self._redis_url, self._settings.connection, self._client)
         liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
-        link = CJLink(hub.server, fqcn, self._settings, liveness, self._on_news)
-        link.preflight = lambda: hub.preflight(self._settings.allow_eviction, link.keys)
-        link.interval = liveness.look_every(self.agent_heartbeat_interval)
+        session = Session(
+            hub.server, fqcn, "cj", self._settings, lambda keys: hub.preflight(self._settings.allow_eviction, keys)
+        )
+        link = CJLink(session, liveness, self._on_news, interval=self.agent_heartbeat_interval)
         self._done = ""
         try:
-            link.open_connection()
+            session.open_connection()
         except Unavailable as exc:
-            logger.warning("%s waits for its server: %s", link.label, exc)
+            logger.warning("%s waits for its server: %s", session.label, exc)
         except BaseException:
-            link.drop_connection()
+            session.drop_connection()
             close_hub(hub)
             raise
         self._hub, self._link = hub, link
         hub.heartbeats.add(link)
-        logger.info("%s started at %s", link.label, hub.server.url)
+        logger.info("%s started at %s", session.label, hub.server.url)
 
     def stop(self) -> None:
         """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect.
@@ -121,7 +123,7 @@ class AgentExecutor:
             self._hub = self._link = None
             return
         self._done = self._done or "the client job was stopped"
-        link.nudge()
+        link.session.nudge()
         if self._worker == threading.get_ident():
             self._stop_owed = True
             return
@@ -131,15 +133,15 @@ class AgentExecutor:
             self._stop_owed = False
             hub.heartbeats.remove(link)
             link.close(bye=True)
-            link.drop_connection()
+            link.session.drop_connection()
             self._hub = self._link = None
         close_hub(hub)
-        logger.info("%s stopped", link.label)
+        logger.info("%s stopped", link.session.label)
 
     @property
     def fqcn(self) -> str:
         """Name of the agent this exchanger works with; "" before the start."""
-        return self._link.keys.fqcn if self._link else ""
+        return self._link.session.keys.fqcn if self._link else ""
 
     @property
     def agent_connected(self) -> bool:
@@ -153,7 +155,7 @@ class AgentExecutor:
         aborts, link = self._aborts, self._link
         if aborts is not None and link is not None:
             aborts.append(reason)
-            link.nudge()
+            link.session.nudge()
 
     def _begin(self) -> bool:
         """Be busy from now on; False when there is a task in progress."""
@@ -178,8 +180,8 @@ class AgentExecutor:
         data: Any,
         aborted: Callable[[], str],
         deadline: float | None,
-        look_every: float | None = None,
-        seal_result: bool = False,
+        poll_interval: float | None = None,
+        encoded_result: bool = False,
     ) -> ExchangeOutcome:
         link = self._link
         if link is None:
@@ -192,12 +194,12 @@ class AgentExecutor:
             data,
             give_up=lambda: self._done or (aborts[0] if aborts else aborted()),
             deadline=deadline,
-            look_every=look_every,
-            seal_result=seal_result,
+            poll_interval=poll_interval,
+            encoded_result=encoded_result,
         )
 
     def _carry_out(
-        self, task_id: str, task_name: str, meta: dict[str, Any], data: Any, abort_signal: Any, seal_result: bool
+        self, task_id: str, task_name: str, meta: dict[str, Any], data: Any, abort_signal: Any, encoded_result: bool
     ) -> ExchangeOutcome:
         """``_exchange`` for an executor: without a deadline, given up when the signal is triggered.
 
@@ -206,7 +208,7 @@ class AgentExecutor:
         """
         link = self._link
         can_wake = link is not None and hasattr(abort_signal, "add_callback")
-        with abort_signal.add_callback(link.nudge) if link is not None and can_wake else nullcontext():
+        with abort_signal.add_callback(link.session.nudge) if link is not None and can_wake else nullcontext():
             return self._exchange(
                 task_id,
                 task_name,
@@ -215,7 +217,7 @@ class AgentExecutor:
                 lambda: "the job was aborted" if abort_signal.triggered else "",
                 None,
                 None if can_wake else _LOOK_AT_SIGNAL,
-                seal_result,
+                encoded_result,
             )
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
@@ -224,15 +226,15 @@ class AgentExecutor:
         link = self._link
         if link is None or self._done:
             return
-        if link.fenced:
+        if link.session.fenced:
             self._done = "another client job has taken over this agent"
         elif link.peer is Peer.DEAD:
-            self._done = f"agent {link.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
+            self._done = f"agent {link.session.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
         if self._done:
-            logger.error("%s: %s", link.label, self._done)
-            link.nudge()
+            logger.error("%s: %s", link.session.label, self._done)
+            link.session.nudge()
         # last: whoever hears of it may wait for the task in progress to end, or fail
-        if self._done and not link.fenced:
+        if self._done and not link.session.fenced:
             self._panic(self._done)
 
     def _panic(self, reason: str) -> None:

@@ -142,7 +142,7 @@ class RedisExchanger(AgentExecutor, Executor):
     def _look_at_signal(self) -> None:
         """NVFlare's abort signal wakes nobody, but the event that follows it does."""
         if self._link is not None:
-            self._link.nudge()
+            self._link.session.nudge()
 
     def _panic(self, reason: str) -> None:
         if self._engine is None:

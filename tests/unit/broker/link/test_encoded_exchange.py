@@ -14,7 +14,7 @@ from redflare_broker.errors import EncodeError, Fenced, MessageTooLarge
 from redflare_broker.keys import names_payload
 from redflare_broker.link.agent_link import ReceivedTask
 from redflare_broker.link.cj_link import CJLink
-from redflare_broker.link.exchange import ExchangeOutcome, Outgoing
+from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, REJECTED
@@ -63,7 +63,7 @@ def exchange(side: CJLink, data: object, task_id: str = "t", **options: Any) -> 
 
 def given_out(side: CJLink, task_id: str, data: object = None) -> EncodedPayload:
     """The sealed result of a task."""
-    outcome = exchange(side, seal({"w": BIG} if data is None else data), task_id, seal_result=True)
+    outcome = exchange(side, seal({"w": BIG} if data is None else data), task_id, encoded_result=True)
     assert outcome.status == ACCEPTED
     assert isinstance(outcome.data, EncodedPayload)
     return outcome.data
@@ -191,7 +191,7 @@ def test_an_entry_that_names_a_predecessors_chunks_is_replaced(redflare_link: Li
     old = stored(redflare_link)
     with job_link(redflare_link) as side:
         entry = Entry(topic="get_task", task_id="t", task_name="train", sender="x", data=old.data, blob=old.blob)
-        side.step(lambda connection, me: side.scripts.assign(connection, me, entry, size=1))
+        side.session.step(lambda connection, me: side.session.scripts.assign(connection, me, entry, size=1))
     lose(redflare_link, old)
     with echoed(redflare_link) as side:
         outcome = exchange(side, stored(redflare_link, prefix=PREFIX + "-2"))
@@ -215,7 +215,7 @@ def test_a_result_comes_back_sealed_on_request(redflare_link: LinkUnderTest) -> 
 def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: LinkUnderTest) -> None:
     answer = TaskResult({"scale": SMALL}, {"w": BIG})
     with redflare_link.agent(lambda task: answer), job_link(redflare_link) as side:
-        outcome = exchange(side, seal({}), seal_result=True)
+        outcome = exchange(side, seal({}), encoded_result=True)
         np.testing.assert_array_equal(outcome.meta["scale"], SMALL)
         np.testing.assert_array_equal(outcome.data["w"], BIG)
 
@@ -224,7 +224,7 @@ def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: Li
 def test_a_sealed_result_that_is_none_is_rejected(redflare_link: LinkUnderTest, data: bytes) -> None:
     outcomes: list[ExchangeOutcome] = []
     with agent_link(redflare_link) as agent, job_link(redflare_link) as side:
-        asking = threading.Thread(target=lambda: outcomes.append(exchange(side, seal({}), seal_result=True)))
+        asking = threading.Thread(target=lambda: outcomes.append(exchange(side, seal({}), encoded_result=True)))
         asking.start()
         assert agent.next_task(10) is not None
         damaged = Encoded(b"{}", data, [], len(data))
@@ -249,10 +249,10 @@ def test_a_result_that_was_handed_over_is_left_alone(redflare_link: LinkUnderTes
 def test_a_result_that_was_not_handed_over_goes_with_the_next_task(redflare_link: LinkUnderTest, said: bool) -> None:
     with echoed(redflare_link) as side:
         result = given_out(side, "a")
-        assert ttl(redflare_link, result) > side.settings.policy.result_keep
+        assert ttl(redflare_link, result) > side.session.settings.policy.result_keep
         if said:
             side.release_result(handed_over=False)
-            assert 0 < ttl(redflare_link, result) <= side.settings.policy.result_keep
+            assert 0 < ttl(redflare_link, result) <= side.session.settings.policy.result_keep
         exchange(side, {}, "b")
         assert chunks(redflare_link, result) == 0
 
@@ -260,9 +260,9 @@ def test_a_result_that_was_not_handed_over_goes_with_the_next_task(redflare_link
 def test_a_result_is_renewed_until_it_is_released(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
         result = given_out(side, "a")
-        assert result.blob in side._held_blobs.values()
+        assert result.blob in side.payloads.kept
         side.release_result(handed_over=True)
-        assert not side._held_blobs
+        assert not side.payloads.kept
 
 
 def test_a_result_that_was_not_handed_over_is_given_again(redflare_link: LinkUnderTest) -> None:
@@ -270,7 +270,7 @@ def test_a_result_that_was_not_handed_over_is_given_again(redflare_link: LinkUnd
         first = given_out(side, "a")
         side.release_result(handed_over=False)
         assert given_out(side, "a") == first
-        assert ttl(redflare_link, first) > side.settings.policy.result_keep
+        assert ttl(redflare_link, first) > side.session.settings.policy.result_keep
         side.release_result(handed_over=True)
         exchange(side, {}, "b")
         assert chunks(redflare_link, first) == 1
@@ -294,10 +294,10 @@ def test_a_cj_that_was_replaced_leaves_its_successors_result_alone(redflare_link
         with job_link(redflare_link) as successor:
             given_out(successor, "a")
             with pytest.raises(Fenced):
-                side.step(lambda connection, me: side.scripts.settle(connection, me, "a", ACCEPTED))
+                side.session.step(lambda connection, me: side.session.scripts.settle(connection, me, "a", ACCEPTED))
             side.release_result(handed_over=False)
             side.close(bye=True)
-            assert ttl(redflare_link, result) > side.settings.policy.result_keep
+            assert ttl(redflare_link, result) > side.session.settings.policy.result_keep
 
 
 class Loses(CJLink):
@@ -305,10 +305,10 @@ class Loses(CJLink):
 
     lost = 0
 
-    def _content(self, task: Outgoing, entry: Entry) -> tuple[dict[str, Any], Any]:
+    def _content(self, task: OutgoingTask, entry: Entry) -> tuple[dict[str, Any], Any]:
         if not self.lost and entry.blob is not None:
             self.lost += 1
-            RedisPayloadStore(self.server).remove(entry.blob)
+            RedisPayloadStore(self.session.server).remove(entry.blob)
         return super()._content(task, entry)
 
 
@@ -380,7 +380,7 @@ def test_a_sealed_task_that_is_aborted_keeps_its_chunks(redflare_link: LinkUnder
         task = DXO(DataKind.WEIGHTS, sealed).to_shareable()
         asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", task, context(), signal)))
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
+        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
         signal.trigger(True)
         asking.join(10)
     assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED

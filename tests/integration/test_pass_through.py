@@ -13,7 +13,7 @@ import redis
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import ConnectionOptions, Server
 
@@ -54,13 +54,13 @@ class Passing:
         """Write a model under the name of a cell's payload."""
         settings = self.scene.settings
         prefix = f"{settings.namespace}:{{server.job-1}}:blob:model-{len(self._stored)}"
-        sealed = store(self.server, seal({"w": array}), prefix, ttl_ms=settings.policy.retention_ms)
+        sealed = store_payload(self.server, encode_payload({"w": array}), prefix, ttl_ms=settings.policy.retention_ms)
         assert sealed.blob is not None
         self._stored.append(sealed)
         return sealed
 
     def array(self, sealed: EncodedPayload) -> Any:
-        return sealed.open(self.server)["w"]
+        return sealed.decode(self.server)["w"]
 
     def life(self, sealed: EncodedPayload) -> float:
         """Seconds that its chunks live at least; below 0: a chunk is gone."""

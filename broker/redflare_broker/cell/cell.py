@@ -21,7 +21,7 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.scripts.cell_scripts import CellScripts, Tenant
 from redflare_broker.scripts.link_scripts import FENCED, LOST, answer
@@ -471,7 +471,7 @@ class Cell:
         """Encode data; what is small is copied, so that its owner may change it at once."""
         if data is None:
             return EMPTY
-        sealed = seal(data, self.settings.limits)
+        sealed = encode_payload(data, self.settings.limits)
         if sealed.buffers and sealed.fits_entry(self.settings.limits):
             return EncodedPayload(sealed.data, tuple(map(bytes, sealed.buffers)))
         return sealed

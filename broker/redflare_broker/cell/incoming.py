@@ -17,7 +17,7 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, RedflareError
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.scripts.cell_scripts import CellScripts
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -203,13 +203,13 @@ class IncomingRequests:
         """The data of a reply as it is sent; whether chunks were made for it."""
         if data is None:
             return EMPTY, False
-        sealed = seal(data, self._settings.limits)
+        sealed = encode_payload(data, self._settings.limits)
         if sealed.fits_entry(self._settings.limits):
             return EncodedPayload(sealed.data, tuple(map(bytes, sealed.buffers)), sealed.blob), False
         prefix = self._scripts.keys.blob(os.urandom(16).hex())
         ttl_ms = self._settings.policy.retention_ms
         limits = self._settings.limits
-        return store(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
+        return store_payload(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
 
     def _finish(self, request: Request, letter: OutboundMessage) -> None:
         """It is in hand no longer: send its answer, and delete its entry then."""

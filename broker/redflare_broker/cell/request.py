@@ -89,7 +89,7 @@ class Payload:
             Unavailable: the server is away, and the cell was stopped.
         """
         if not self._opened:
-            self._tree = self.sealed.open(self._server, self._limits, stop=self._stop)
+            self._tree = self.sealed.decode(self._server, self._limits, stop=self._stop)
             self._opened = True
         return self._tree
 

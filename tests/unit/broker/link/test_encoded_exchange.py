@@ -15,7 +15,7 @@ from redflare_broker.keys import names_payload
 from redflare_broker.link.agent_link import ReceivedTask
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, REJECTED
 from redflare_broker.testing.plugin import LinkUnderTest
@@ -36,7 +36,7 @@ SMALL = np.arange(3.0)
 def stored(link: LinkUnderTest, data: object = BIG, prefix: str = PREFIX) -> EncodedPayload:
     """A payload as a server stores it."""
     with link.server() as server:
-        return store(server, seal({"w": data}), prefix, ttl_ms=60_000)
+        return store_payload(server, encode_payload({"w": data}), prefix, ttl_ms=60_000)
 
 
 def lose(link: LinkUnderTest, sealed: EncodedPayload) -> None:
@@ -63,7 +63,7 @@ def exchange(side: CJLink, data: object, task_id: str = "t", **options: Any) -> 
 
 def given_out(side: CJLink, task_id: str, data: object = None) -> EncodedPayload:
     """The sealed result of a task."""
-    outcome = exchange(side, seal({"w": BIG} if data is None else data), task_id, encoded_result=True)
+    outcome = exchange(side, encode_payload({"w": BIG} if data is None else data), task_id, encoded_result=True)
     assert outcome.status == ACCEPTED
     assert isinstance(outcome.data, EncodedPayload)
     return outcome.data
@@ -71,7 +71,7 @@ def given_out(side: CJLink, task_id: str, data: object = None) -> EncodedPayload
 
 def opened(link: LinkUnderTest, sealed: EncodedPayload) -> Any:
     with link.server() as server:
-        return sealed.open(server)
+        return sealed.decode(server)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def test_the_chunks_of_a_sealed_task_are_named_and_never_deleted(redflare_link: 
 
 def test_a_large_payload_that_nobody_stored_goes_as_the_links_own(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
-        outcome = exchange(side, seal({"w": BIG}))
+        outcome = exchange(side, encode_payload({"w": BIG}))
         np.testing.assert_array_equal(outcome.data["w"], BIG)
         assert not redflare_link.client.keys("flare:blob:*")  # type: ignore[attr-defined]
 
@@ -114,7 +114,7 @@ def test_arrays_cannot_stand_in_the_meta_beside_a_sealed_payload(
     redflare_link: LinkUnderTest, meta: dict[str, Any]
 ) -> None:
     with job_link(redflare_link) as side, pytest.raises(EncodeError, match="put them into the data"):
-        side.exchange("t", "train", meta, seal({}), give_up=lambda: "")
+        side.exchange("t", "train", meta, encode_payload({}), give_up=lambda: "")
     assert not redflare_link.client.keys("*:task:t")  # type: ignore[attr-defined]
 
 
@@ -209,13 +209,13 @@ def test_a_result_comes_back_sealed_on_request(redflare_link: LinkUnderTest) -> 
         np.testing.assert_array_equal(opened(redflare_link, large)["w"], BIG)
         small = given_out(side, "b", {"w": SMALL})
         assert small.blob is None
-        np.testing.assert_array_equal(small.open()["w"], SMALL)
+        np.testing.assert_array_equal(small.decode()["w"], SMALL)
 
 
 def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: LinkUnderTest) -> None:
     answer = TaskResult({"scale": SMALL}, {"w": BIG})
     with redflare_link.agent(lambda task: answer), job_link(redflare_link) as side:
-        outcome = exchange(side, seal({}), encoded_result=True)
+        outcome = exchange(side, encode_payload({}), encoded_result=True)
         np.testing.assert_array_equal(outcome.meta["scale"], SMALL)
         np.testing.assert_array_equal(outcome.data["w"], BIG)
 
@@ -224,7 +224,9 @@ def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: Li
 def test_a_sealed_result_that_is_none_is_rejected(redflare_link: LinkUnderTest, data: bytes) -> None:
     outcomes: list[ExchangeOutcome] = []
     with agent_link(redflare_link) as agent, job_link(redflare_link) as side:
-        asking = threading.Thread(target=lambda: outcomes.append(exchange(side, seal({}), encoded_result=True)))
+        asking = threading.Thread(
+            target=lambda: outcomes.append(exchange(side, encode_payload({}), encoded_result=True))
+        )
         asking.start()
         assert agent.next_task(10) is not None
         damaged = Encoded(b"{}", data, [], len(data))

@@ -28,7 +28,7 @@ from redflare_broker.errors import (
     Unavailable,
 )
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
@@ -417,8 +417,8 @@ class ClientJob:
         pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
-        sealed = seal(data, settings.limits)
-        return meta, store(
+        sealed = encode_payload(data, settings.limits)
+        return meta, store_payload(
             host.server,
             sealed,
             prefix,

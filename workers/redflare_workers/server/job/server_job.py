@@ -260,7 +260,7 @@ class ServerJob:
         if recovered.state is None:
             return False
         try:
-            state = recovered.state[1].open(hub.server, self.settings.limits)
+            state = recovered.state[1].decode(hub.server, self.settings.limits)
         except (BlobMissing, DecodeError) as error:
             logger.error("%s: the state of checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False

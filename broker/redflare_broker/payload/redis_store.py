@@ -56,7 +56,7 @@ class RedisPayloadStore:
                     deadline=deadline,
                 )
         except BaseException:
-            with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
+            with contextlib.suppress(RedflareError):  # one attempt; what is left has its TTL
                 self.remove(ref, deadline=time.monotonic())
             raise
         return ref
@@ -105,7 +105,7 @@ class RedisPayloadStore:
 
 
 def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
-    """Refuse a reference whose claims are not sane, before anything is allocated for it.
+    """Refuse a reference with impossible sizes, before anything is allocated for it.
 
     Raises:
         DecodeError: negative sizes, more bytes than the cap, or more keys than any sender makes.
@@ -122,7 +122,7 @@ def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
 
 
 def _cut(ref: BlobRef, buffers: Sequence[memoryview]) -> Iterator[Chunk]:
-    """The chunks' keys, and the views of the buffers that make each of them up."""
+    """Yield each chunk's key, and the views of the buffers that make it up."""
     number, room, parts = 0, ref.chunk, list[memoryview]()
     for buffer in buffers:
         rest = buffer

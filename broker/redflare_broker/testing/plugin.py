@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FakeAgent", "FakeCJ", "LinkUnderTest", "TaskNotDone", "redflare_link"]
 
-#: The fakes wait for each other no longer than this, in seconds: a test that hangs says so.
+#: The fakes wait for each other no longer than this, in seconds, so that a test fails instead of hanging.
 _PATIENCE: Final = 30.0
 
 
@@ -60,7 +60,7 @@ class _Client(Protocol):
 
 
 class LinkUnderTest:
-    """A link of its own on a server inside this process.
+    """A private link on a server inside this process.
 
     Args:
         client: a fakeredis client (or any redis-py client).
@@ -97,19 +97,19 @@ class LinkUnderTest:
         }
 
     def cj(self) -> FakeCJ:
-        """A CJ that feeds the agent under test with tasks; a context manager."""
+        """Make a CJ that feeds the agent under test with tasks; a context manager."""
         return FakeCJ(self)
 
     def agent(self, answer: Callable[[ReceivedTask], TaskResult]) -> FakeAgent:
-        """An agent that feeds the CJ under test with results; a context manager."""
+        """Make an agent that feeds the CJ under test with results; a context manager."""
         return FakeAgent(self, answer)
 
     def server(self) -> Server:
-        """A connection of its own to the link's server."""
+        """Connect to the link's server once more."""
         return Server.connect("redis://fake", client=self.client)  # type: ignore[arg-type]
 
     def session(self, server: Server, role: Role) -> Session:
-        """A session of one side of the link, for a test that plays it."""
+        """Make a session of one side of the link, for a test that plays it."""
         return Session(server, self.fqcn, role, self.settings)
 
     def __repr__(self) -> str:
@@ -124,7 +124,7 @@ class FakeCJ:
         self._heartbeats = Heartbeats(self._server)
         self._session = under_test.session(self._server, "cj")
         self._link = CJLink(self._session, Liveness(_PATIENCE), lambda: None)
-        self._turn = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._reason = ""
 
     def send(
@@ -138,7 +138,7 @@ class FakeCJ:
 
     def _exchange(self, future: Future[TaskResult], args: tuple[str, str, dict[str, Any], Any]) -> None:
         try:
-            with self._turn:
+            with self._one_at_a_time:
                 outcome = self._link.exchange(*args, give_up=lambda: self._reason)
             if outcome.status == ACCEPTED:
                 future.set_result(TaskResult(outcome.meta, outcome.data, outcome.rc))
@@ -163,7 +163,7 @@ class FakeCJ:
     ) -> None:
         self._reason = "the test has ended"
         self._session.nudge()
-        with self._turn:
+        with self._one_at_a_time:
             self._heartbeats.stop()
             self._link.close(bye=True)
             self._session.drop_connection()
@@ -174,7 +174,7 @@ class FakeCJ:
 
 
 class FakeAgent:
-    """Answers every task of the CJ under test with what ``answer(task)`` returns; ``received`` lists the tasks."""
+    """Answers every task of the CJ under test by calling ``answer(task)``; ``received`` lists the tasks."""
 
     def __init__(self, under_test: LinkUnderTest, answer: Callable[[ReceivedTask], TaskResult]) -> None:
         self.received: list[ReceivedTask] = []
@@ -246,7 +246,7 @@ class FakeAgent:
 
 @pytest.fixture
 def redflare_link() -> Iterator[LinkUnderTest]:
-    """A link on a fakeredis server of its own."""
+    """A link on a new fakeredis server."""
     import fakeredis
 
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())

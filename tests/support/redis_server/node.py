@@ -51,7 +51,7 @@ class Node:
         self.url = f"redis://127.0.0.1:{self.port}"
         self.options = self.agent_options = ConnectionOptions()
         self._command = [str(binary), str(self.directory / "server.conf"), *flags]
-        self._watcher: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self.pid = 0
         lines = {"port": self.port, "bind": "127.0.0.1", "save": '""', **settings}
         text = "".join(f"{name} {value}\n" for name, value in lines.items())
@@ -63,21 +63,21 @@ class Node:
 
     def start(self) -> None:
         """Start the process and return when it answers."""
-        self._watcher = Watchdog(self.directory, temporary=False, command=self._command)
-        self.pid = self._watcher.await_start(time.monotonic() + 10)
+        self._watchdog = Watchdog(self.directory, temporary=False, command=self._command)
+        self.pid = self._watchdog.await_start(time.monotonic() + 10)
         wait_until(self._answers, what=f"a server at {self.url} that answers")
 
     def stop(self) -> None:
         """End the process in an orderly way."""
-        if self._watcher:
-            self._watcher.end()
-            self._watcher = None
+        if self._watchdog:
+            self._watchdog.end()
+            self._watchdog = None
 
     def kill(self) -> None:
         """SIGKILL the process."""
-        assert self._watcher
+        assert self._watchdog
         os.kill(self.pid, signal.SIGKILL)
-        assert self._watcher.await_news(10)
+        assert self._watchdog.await_report(10)
 
     def restart(self) -> None:
         """Start it again, on the same port and directory; a killed one as well as one that runs."""
@@ -103,8 +103,8 @@ class Node:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
-        assert self._watcher
-        if self._watcher.has_news():
+        assert self._watchdog
+        if self._watchdog.has_report():
             raise AssertionError(f"the server ended: {(self.directory / 'server.log').read_text()[-2000:]}")
         try:
             with self.client() as client:

@@ -315,7 +315,7 @@ def test_a_restarted_agent_may_submit_its_predecessors_result_once(redflare_link
 
 def test_a_silent_cj_closes_the_agent_after_the_heartbeat_timeout(redflare_link: LinkUnderTest) -> None:
     agent = IPCAgent(**redflare_link.agent_args, flare_site_connection_timeout=0.1, flare_site_heartbeat_timeout=0.2)
-    with agent, pytest.raises(AgentClosed, match="no sign of the CJ"):
+    with agent, pytest.raises(AgentClosed, match="no heartbeat of the CJ"):
         agent.get_task(timeout=20)
 
 

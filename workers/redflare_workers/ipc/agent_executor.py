@@ -1,7 +1,7 @@
-"""``AgentExecutor``: what holds the client job's (CJ's) end of the link to one agent, whoever's executor it is.
+"""``AgentExecutor``: the client job's (CJ's) end of the link to one agent, under our executor and under NVFlare's.
 
 It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is dead or
-another CJ has taken over. What many holders of a process have in common, they share (``hub``).
+another CJ has taken over. All of a process share one connection and one heartbeat thread (``SharedConnection``).
 """
 
 from __future__ import annotations
@@ -9,33 +9,52 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import ConfigError, Unavailable
+from redflare_broker.errors import ConfigError, EncodeError, RedflareError, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
+from redflare_broker.scripts.link_scripts import ACCEPTED
 
-from .shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.apis.fl_constant import ReturnCode
+
+from .shared_connection import SharedConnection
+from .translation import problem_of
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
-_LOOK_AT_SIGNAL: Final = 0.5
+#: Seconds between two polls of an abort signal that cannot call back (one of NVFlare's own).
+_SIGNAL_POLL_SECONDS: Final = 0.5
 
 
-class AgentExecutor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentTask:
+    """What the agent gets of a task."""
+
+    task_id: str
+    meta: dict[str, Any]
+    data: Any
+    #: The result's data is wanted as an ``EncodedPayload``.
+    encoded_result: bool = False
+
+
+class AgentExecutor(ABC):
     """Holds the link to one agent; base of the executors that exchange tasks with it.
+
+    A subclass is an executor as well, ours or NVFlare's, and knows that one's Shareables and DXOs.
 
     Args:
         agent_id, site_name: None: to be set before the start.
         job_id: the agent belongs to this one job.
-        redis_url: "" when there is a client.
+        redis_url: "" when a client is given.
         agent_connection_timeout, agent_heartbeat_timeout, agent_heartbeat_interval: as ``IPCExchanger``'s.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
@@ -64,7 +83,9 @@ class AgentExecutor:
         self._redis_url = redis_url
         self._settings = settings or LinkSettings()
         self._client = client
-        self._hub: SharedConnection | None = None
+        #: The engine of the run, which makes contexts; None outside of one.
+        self._engine: Any = None
+        self._shared: SharedConnection | None = None
         self._link: CJLink | None = None
         self._busy = threading.Lock()
         #: Why no task can be run any more; "" while it can.
@@ -91,11 +112,15 @@ class AgentExecutor:
         if not self.agent_id or not self._site_name:
             raise ConfigError(f"site_name and agent_id are needed, but are {self._site_name!r} and {self.agent_id!r}")
         fqcn = agent_site_fqcn(self._site_name, self.agent_id, self._job_id)
-        hub = open_hub(self._redis_url, self._settings.connection, self._client)
-        liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
+        shared = SharedConnection.acquire(self._redis_url, self._settings.connection, self._client)
         session = Session(
-            hub.server, fqcn, "cj", self._settings, lambda keys: hub.preflight(self._settings.allow_eviction, keys)
+            shared.server,
+            fqcn,
+            "cj",
+            self._settings,
+            lambda keys: shared.preflight(self._settings.allow_eviction, keys),
         )
+        liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
         link = CJLink(session, liveness, self._on_news, interval=self.agent_heartbeat_interval)
         self._done = ""
         try:
@@ -104,11 +129,11 @@ class AgentExecutor:
             logger.warning("%s waits for its server: %s", session.label, exc)
         except BaseException:
             session.drop_connection()
-            close_hub(hub)
+            shared.release()
             raise
-        self._hub, self._link = hub, link
-        hub.heartbeats.add(link)
-        logger.info("%s started at %s", session.label, hub.server.url)
+        self._shared, self._link = shared, link
+        shared.heartbeats.add(link)
+        logger.info("%s started at %s", session.label, shared.server.url)
 
     def stop(self) -> None:
         """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect.
@@ -116,11 +141,11 @@ class AgentExecutor:
         A signal handler that breaks into ``run`` or ``execute`` may call it: they then close at their end. In a forked
         child it only forgets what belongs to the parent.
         """
-        hub, link = self._hub, self._link
-        if hub is None or link is None:
+        shared, link = self._shared, self._link
+        if shared is None or link is None:
             return
-        if hub.pid != os.getpid():
-            self._hub = self._link = None
+        if shared.pid != os.getpid():
+            self._shared = self._link = None
             return
         self._done = self._done or "the client job was stopped"
         link.session.nudge()
@@ -131,11 +156,11 @@ class AgentExecutor:
             if self._link is not link:
                 return
             self._stop_owed = False
-            hub.heartbeats.remove(link)
+            shared.heartbeats.remove(link)
             link.close(bye=True)
             link.session.drop_connection()
-            self._hub = self._link = None
-        close_hub(hub)
+            self._shared = self._link = None
+        shared.release()
         logger.info("%s stopped", link.session.label)
 
     @property
@@ -145,7 +170,7 @@ class AgentExecutor:
 
     @property
     def agent_connected(self) -> bool:
-        """The agent gave a sign of life within the connection timeout."""
+        """Whether a heartbeat of the agent came within the connection timeout."""
         return self._link is not None and self._link.peer is Peer.CONNECTED
 
     # -- one task at a time --------------------------------------------------------------------------------------------
@@ -158,7 +183,7 @@ class AgentExecutor:
             link.session.nudge()
 
     def _begin(self) -> bool:
-        """Be busy from now on; False when there is a task in progress."""
+        """Be busy from now on; False when a task is in progress."""
         if not self._busy.acquire(blocking=False):
             return False
         self._worker = threading.get_ident()
@@ -174,51 +199,100 @@ class AgentExecutor:
 
     def _exchange(
         self,
-        task_id: str,
         task_name: str,
-        meta: dict[str, Any],
-        data: Any,
+        task: AgentTask,
         aborted: Callable[[], str],
-        deadline: float | None,
+        deadline: float | None = None,
         poll_interval: float | None = None,
-        encoded_result: bool = False,
     ) -> ExchangeOutcome:
+        """Hand a task to the agent and wait for its end; the caller has begun."""
         link = self._link
         if link is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
         aborts = self._aborts
         return link.exchange(
-            task_id,
+            task.task_id,
             task_name,
-            meta,
-            data,
+            task.meta,
+            task.data,
             give_up=lambda: self._done or (aborts[0] if aborts else aborted()),
             deadline=deadline,
             poll_interval=poll_interval,
-            encoded_result=encoded_result,
+            encoded_result=task.encoded_result,
         )
 
-    def _carry_out(
-        self, task_id: str, task_name: str, meta: dict[str, Any], data: Any, abort_signal: Any, encoded_result: bool
-    ) -> ExchangeOutcome:
-        """``_exchange`` for an executor: without a deadline, given up when the signal is triggered.
+    # -- the executor --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _dxo_of(self, shareable: Any) -> Any:
+        """Return the DXO in a Shareable, or raise an exception that says why there is none."""
+
+    @abstractmethod
+    def _task_of(self, dxo: Any, shareable: Any) -> AgentTask:
+        """Make the agent's task of a Shareable and its DXO."""
+
+    @abstractmethod
+    def _reply_of(self, outcome: ExchangeOutcome, dxo: Any) -> Any:
+        """Make the executor's reply of an outcome; ``dxo`` is the task's. ValueError: the result is no DXO."""
+
+    @abstractmethod
+    def _make_reply(self, rc: str) -> Any:
+        """Make a reply without data."""
+
+    def _run_task(self, task_name: str, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
+        """Carry out an executor's ``execute``; the reply has a return code where there is no result."""
+        component: Any = self
+        if not self._begin():
+            component.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
+            return self._make_reply(ReturnCode.BAD_REQUEST_DATA)
+        try:
+            if self._link is None or self._done or abort_signal.triggered:
+                return self._make_reply(ReturnCode.TASK_ABORTED)
+            try:
+                dxo = self._dxo_of(shareable)
+            except Exception as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
+                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+            task = self._task_of(dxo, shareable)
+            try:
+                outcome = self._exchange_until_aborted(task_name, task, abort_signal)
+            except EncodeError as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} cannot be sent: {exc}")
+                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+            except RedflareError as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} failed: {exc}")
+                return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            return self._reply(outcome, dxo, task_name, fl_ctx)
+        finally:
+            self._end()
+
+    def _exchange_until_aborted(self, task_name: str, task: AgentTask, abort_signal: Any) -> ExchangeOutcome:
+        """``_exchange`` without a deadline, given up when the signal is triggered.
 
         Args:
-            abort_signal: ours wakes at once; one of NVFlare's own, which cannot, is looked at twice a second.
+            abort_signal: ours wakes at once; one of NVFlare's own, which cannot, is polled twice a second.
         """
         link = self._link
         can_wake = link is not None and hasattr(abort_signal, "add_callback")
         with abort_signal.add_callback(link.session.nudge) if link is not None and can_wake else nullcontext():
             return self._exchange(
-                task_id,
                 task_name,
-                meta,
-                data,
+                task,
                 lambda: "the job was aborted" if abort_signal.triggered else "",
-                None,
-                None if can_wake else _LOOK_AT_SIGNAL,
-                encoded_result,
+                poll_interval=None if can_wake else _SIGNAL_POLL_SECONDS,
             )
+
+    def _reply(self, outcome: ExchangeOutcome, dxo: Any, task_name: str, fl_ctx: Any) -> Any:
+        component: Any = self
+        if problem := problem_of(outcome):
+            component.log_error(fl_ctx, f"task {task_name!r}: {problem}")
+        elif outcome.status != ACCEPTED:
+            component.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
+        try:
+            return self._reply_of(outcome, dxo)
+        except ValueError as exc:
+            component.log_error(fl_ctx, f"task {task_name!r}: the agent's result is no DXO: {exc}")
+            return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
 
@@ -226,19 +300,19 @@ class AgentExecutor:
         link = self._link
         if link is None or self._done:
             return
-        if link.session.fenced:
+        session = link.session
+        if session.fenced:
             self._done = "another client job has taken over this agent"
         elif link.peer is Peer.DEAD:
-            self._done = f"agent {link.session.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
+            self._done = f"agent {session.keys.fqcn} is dead: no heartbeat for {link.liveness.silence:.0f} s"
         if self._done:
-            logger.error("%s: %s", link.session.label, self._done)
-            link.session.nudge()
+            logger.error("%s: %s", session.label, self._done)
+            session.nudge()
         # last: whoever hears of it may wait for the task in progress to end, or fail
-        if self._done and not link.session.fenced:
-            self._panic(self._done)
-
-    def _panic(self, reason: str) -> None:
-        """The agent is dead for good; called from the heartbeat thread."""
+        if self._done and not session.fenced and self._engine is not None:
+            component: Any = self
+            with self._engine.new_context() as fl_ctx:
+                component.system_panic(reason=self._done, fl_ctx=fl_ctx)
 
     def __repr__(self) -> str:
         state = f"done ({self._done})" if self._done else "running" if self._link else "new"

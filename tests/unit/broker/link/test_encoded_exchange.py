@@ -350,14 +350,14 @@ def test_an_executor_answers_a_sealed_task_with_a_sealed_result(redflare_link: L
         assert chunks(redflare_link, result) == 1
 
 
-@pytest.mark.parametrize("seal_results", [False, True])
+@pytest.mark.parametrize("encoded_results", [False, True])
 def test_an_executor_seals_the_result_of_a_plain_task_when_told_to(
-    redflare_link: LinkUnderTest, seal_results: bool
+    redflare_link: LinkUnderTest, encoded_results: bool
 ) -> None:
-    args = {**redflare_link.exchanger_args, "seal_results": seal_results}
+    args = {**redflare_link.exchanger_args, "encoded_results": encoded_results}
     with redflare_link.agent(echo), IPCExchanger(**args) as exchanger:
         data = from_shareable(executed(exchanger, {"w": BIG}, DataKind.APP_DEFINED)).data
-        assert isinstance(data, EncodedPayload) is seal_results
+        assert isinstance(data, EncodedPayload) is encoded_results
 
 
 def test_an_executor_says_that_the_chunks_of_its_task_are_gone(redflare_link: LinkUnderTest) -> None:

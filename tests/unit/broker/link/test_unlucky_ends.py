@@ -51,14 +51,14 @@ def test_a_signal_handler_may_stop_an_exchanger_that_runs_a_task(redflare_link: 
         done.set()
         assert time.monotonic() - began < 3
         assert exchanger._link is None
-        assert not shared_connection._hubs
+        assert not shared_connection._connections
     finally:
         signal.signal(signal.SIGUSR1, before)
         done.set()
         interrupting.join(10)
 
 
-def test_two_stops_at_once_end_the_use_of_the_hub_once(redflare_link: LinkUnderTest) -> None:
+def test_two_stops_at_once_release_the_shared_connection_once(redflare_link: LinkUnderTest) -> None:
     with IPCExchanger(**{**redflare_link.exchanger_args, "agent_id": "other"}):
         exchanger = IPCExchanger(**redflare_link.exchanger_args)
         exchanger.start()
@@ -69,9 +69,9 @@ def test_two_stops_at_once_end_the_use_of_the_hub_once(redflare_link: LinkUnderT
             wait_until(lambda: exchanger._done)
         for thread in stopping:
             thread.join(10)
-        (only,) = shared_connection._hubs.values()
+        (only,) = shared_connection._connections.values()
         assert only.users == 1
-    assert not shared_connection._hubs
+    assert not shared_connection._connections
 
 
 def test_an_abort_that_comes_as_the_task_begins_is_heeded(redflare_link: LinkUnderTest) -> None:

@@ -181,6 +181,6 @@ def test_a_death_is_noticed_in_time_although_heartbeats_are_rare(redflare_link: 
     args = redflare_link.agent_args | {"flare_site_heartbeat_timeout": 0.3}
     with IPCAgent(**args) as agent:
         began = time.monotonic()
-        with pytest.raises(AgentClosed, match="no sign"):
+        with pytest.raises(AgentClosed, match="no heartbeat"):
             agent.get_task(timeout=5)
         assert time.monotonic() - began < 0.8

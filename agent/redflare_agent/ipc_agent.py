@@ -27,6 +27,7 @@ from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.scripts.link_scripts import ACCEPTED
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
+from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.collection import from_plain, to_plain
 
 from .defs import FlareAgent, MetaKey, Task, TaskResult
@@ -297,30 +298,9 @@ class IPCAgent(FlareAgent):
             if task is not None and task.aborted:
                 self._done(task)
                 return False
-            try:
-                status = self._link.submit(
-                    task.task_id if task else "",
-                    task.task_name if task else "",
-                    result.return_code,
-                    encoded,
-                    resend_interval=self._resend_result_interval,
-                    answer_timeout=self._submit_result_timeout,
-                    give_up=lambda: bool(self._closed),
-                    on_send=lambda: _mark_sent(task),
-                )
-                if not status and self._session.fenced:
-                    raise Fenced(self._closed)  # the heartbeat thread learned it first
-            except Fenced as exc:
-                self._close(str(exc))
-                raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
-            except BaseException as exc:
-                self._not_sent(task)
-                if isinstance(exc, ConfigError) and self._closed:
-                    return False  # stop() in another thread has closed the server under this call
-                raise
-            finally:
-                if self._closed:
-                    self._session.drop_connection()
+            status = self._submit(task, result.return_code, encoded)
+            if status is None:
+                return False
             accepted = status == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
             logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", status)
@@ -328,6 +308,34 @@ class IPCAgent(FlareAgent):
                 task.already_received = task.already_received or accepted
             self._done(task)
             return accepted
+
+    def _submit(self, task: Task | None, rc: str, encoded: Encoded) -> str | None:
+        """Hand in an encoded result and return its status; None when ``stop`` in another thread ended the call."""
+        try:
+            status = self._link.submit(
+                task.task_id if task else "",
+                task.task_name if task else "",
+                rc,
+                encoded,
+                resend_interval=self._resend_result_interval,
+                answer_timeout=self._submit_result_timeout,
+                give_up=lambda: bool(self._closed),
+                on_send=lambda: _mark_sent(task),
+            )
+            if not status and self._session.fenced:
+                raise Fenced(self._closed)  # the heartbeat thread learned it first
+            return status
+        except Fenced as exc:
+            self._close(str(exc))
+            raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
+        except BaseException as exc:
+            self._not_sent(task)
+            if isinstance(exc, ConfigError) and self._closed:
+                return None  # it has closed the server under this call
+            raise
+        finally:
+            if self._closed:
+                self._session.drop_connection()
 
     def _to_submit(self) -> Task | None:
         """Return the task to answer; None: the one of this agent's predecessor."""

@@ -349,7 +349,9 @@ def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:
         redis_server.stop()
         server.say("stop")
         server.hear("ended", PATIENCE)
-        wait_until(lambda: not [command for command in operation.processes() if "server.job.job_main" in command], PATIENCE)
+        wait_until(
+            lambda: not [command for command in operation.processes() if "server.job.job_main" in command], PATIENCE
+        )
         Sites.close(operation)
 
 

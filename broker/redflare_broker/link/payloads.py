@@ -108,6 +108,3 @@ class LinkPayloads:
         for ref in self.kept:
             self._store.renew(ref, self._ttl_ms, deadline=now)
         self._renewed = now
-
-    def __repr__(self) -> str:
-        return f"<LinkPayloads of {self._session.label}, {len(self._kept)} kept>"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
-from .redis_store import RedisPayloadStore
+from .redis_store import RedisPayloadStore, Stop
 
 
 class PayloadStore(Protocol):
@@ -24,7 +24,7 @@ class PayloadStore(Protocol):
         *,
         chunk: int,
         ttl_ms: int,
-        stop: Callable[[], bool] | None = None,
+        stop: Stop = None,
         deadline: float | None = None,
     ) -> BlobRef:
         """Write buffers (flat byte views) under ``prefix``; remove what was written when it fails.
@@ -39,12 +39,7 @@ class PayloadStore(Protocol):
         """
 
     def fetch(
-        self,
-        ref: BlobRef,
-        targets: Sequence[memoryview],
-        *,
-        stop: Callable[[], bool] | None = None,
-        deadline: float | None = None,
+        self, ref: BlobRef, targets: Sequence[memoryview], *, stop: Stop = None, deadline: float | None = None
     ) -> None:
         """Fill ``targets`` (writable flat byte views of the sizes that ``ref`` names) with the payload.
 
@@ -54,16 +49,14 @@ class PayloadStore(Protocol):
             Unavailable: as ``put``. The targets' content is undefined after any error.
         """
 
-    def renew(
-        self, ref: BlobRef, ttl_ms: int, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
-    ) -> bool:
+    def renew(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> bool:
         """Let the payload live for ``ttl_ms`` from now; False if it is gone, or a part of it.
 
         Raises:
             Unavailable: as ``put``.
         """
 
-    def remove(self, ref: BlobRef, *, stop: Callable[[], bool] | None = None, deadline: float | None = None) -> None:
+    def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
         """Delete the payload; one that is gone already is no error.
 
         Raises:

@@ -20,6 +20,8 @@ from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
 
 T = TypeVar("T")
+#: Asked after each failed attempt; True ends them, as in ``Server.run``.
+Stop: TypeAlias = Callable[[], bool] | None
 Chunk: TypeAlias = tuple[str, Sequence[memoryview]]
 
 #: Most keys of one payload: a sender makes its chunks larger rather than more, a reader refuses a reference to more.
@@ -41,7 +43,7 @@ class RedisPayloadStore:
         *,
         chunk: int,
         ttl_ms: int,
-        stop: Callable[[], bool] | None = None,
+        stop: Stop = None,
         deadline: float | None = None,
     ) -> BlobRef:
         """Set each chunk with its TTL, straight from the buffers."""
@@ -62,12 +64,7 @@ class RedisPayloadStore:
         return ref
 
     def fetch(
-        self,
-        ref: BlobRef,
-        targets: Sequence[memoryview],
-        *,
-        stop: Callable[[], bool] | None = None,
-        deadline: float | None = None,
+        self, ref: BlobRef, targets: Sequence[memoryview], *, stop: Stop = None, deadline: float | None = None
     ) -> None:
         """Read the chunks straight into ``targets``."""
         sizes = tuple(map(len, targets))
@@ -79,20 +76,16 @@ class RedisPayloadStore:
                 _key(ref.prefix, 0), lambda connection: connection.load(chunks), stop=stop, deadline=deadline
             )
 
-    def renew(
-        self, ref: BlobRef, ttl_ms: int, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
-    ) -> bool:
+    def renew(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> bool:
         """Set the TTL of every chunk; False if one is gone."""
         replies = self._pipelined(ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
         return all(reply == 1 for reply in replies)
 
-    def remove(self, ref: BlobRef, *, stop: Callable[[], bool] | None = None, deadline: float | None = None) -> None:
+    def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
         """Unlink the chunks."""
         self._pipelined(ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
 
-    def _pipelined(
-        self, ref: BlobRef, commands: list[Command], stop: Callable[[], bool] | None, deadline: float | None
-    ) -> list[RedisReply]:
+    def _pipelined(self, ref: BlobRef, commands: list[Command], stop: Stop, deadline: float | None) -> list[RedisReply]:
         def run(connection: Connection) -> list[RedisReply]:
             return [
                 require(reply, connection.node) for part in _sliced(commands) for reply in connection.pipeline(part)

@@ -39,7 +39,7 @@ class Subscriber:
         channels: list[str],
         on_message: Callable[[list[str]], None],
         on_resync: Callable[[], None],
-        name: str = "redflare-listener",
+        name: str = "redflare-subscriber",
     ) -> None:
         self._server = server
         self._channels = channels

@@ -187,7 +187,7 @@ class FakeAgent:
         self._session = under_test.session(self._server, "agent")
         self._link = AgentLink(self._session, Liveness(_PATIENCE), self._heartbeats, lambda: None, self.aborted.append)
         channels = [self._session.keys.abort, self._session.keys.notice]
-        self._listener = Subscriber(self._server, channels, self._link.on_message, self._link.beat_now)
+        self._subscriber = Subscriber(self._server, channels, self._link.on_message, self._link.beat_now)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
 
@@ -223,7 +223,7 @@ class FakeAgent:
         self._session.open_connection()
         self._heartbeats.start()
         self._heartbeats.add(self._link)
-        self._listener.start()
+        self._subscriber.start()
         self._thread.start()
         return self
 
@@ -234,7 +234,7 @@ class FakeAgent:
         self._session.nudge()
         self._link.wake_submit()
         self._thread.join(_PATIENCE)
-        self._listener.stop()
+        self._subscriber.stop()
         self._heartbeats.stop()
         self._link.close(bye=True)
         self._session.drop_connection()

@@ -164,18 +164,18 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
     with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
         cj.send("train", task_id="t")
         assert agent.get_task(timeout=5)
-        verdicts: list[bool] = []
+        accepted: list[bool] = []
         keys = agent._link.session.keys
         # a submission that no CJ reads: the CJ is kept from its connection while an operator aborts
         with server.borrow(keys.link) as connection:
             connection.call("HSET", keys.link, "cj_epoch", 1 << 52)
-        submitting = threading.Thread(target=lambda: verdicts.append(agent.submit_result(TaskResult({}, {}))))
+        submitting = threading.Thread(target=lambda: accepted.append(agent.submit_result(TaskResult({}, {}))))
         submitting.start()
         wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
         with server.borrow(keys.link) as connection:
             agent._link.session.scripts.abort(connection, None, "t", "an operator")
         submitting.join(5)
-        assert verdicts == [False]
+        assert accepted == [False]
     server.close()
 
 

@@ -59,6 +59,11 @@ class AgentExecutor(ABC):
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
+    #: Of the executor's kind of Shareable: its DXO, or an exception that says why it has none; the reply of an outcome,
+    #: given the task's DXO (ValueError: the result is no DXO); and a reply of a return code alone.
+    _dxo_of: Callable[[Any], Any]
+    _reply_of: Callable[[ExchangeOutcome, Any], Any]
+    _make_reply: Callable[[str], Any]
     agent_id: str | None
 
     def __init__(
@@ -224,20 +229,8 @@ class AgentExecutor(ABC):
     # -- the executor --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _dxo_of(self, shareable: Any) -> Any:
-        """Return the DXO in a Shareable, or raise an exception that says why there is none."""
-
-    @abstractmethod
     def _task_of(self, dxo: Any, shareable: Any) -> AgentTask:
         """Make the agent's task of a Shareable and its DXO."""
-
-    @abstractmethod
-    def _reply_of(self, outcome: ExchangeOutcome, dxo: Any) -> Any:
-        """Make the executor's reply of an outcome; ``dxo`` is the task's. ValueError: the result is no DXO."""
-
-    @abstractmethod
-    def _make_reply(self, rc: str) -> Any:
-        """Make a reply without data."""
 
     def _run_task(self, task_name: str, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
         """Carry out an executor's ``execute``; the reply has a return code where there is no result."""

@@ -15,7 +15,6 @@ from typing import Any, Self
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.constants import TaskResult
 from redflare_broker.errors import RedflareError
-from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.link_scripts import ACCEPTED, REJECTED
 from redflare_broker.wire.collection import to_plain
@@ -66,6 +65,10 @@ class IPCExchanger(AgentExecutor, Executor):
     """
 
     accepts_sealed = True
+
+    _dxo_of = staticmethod(from_shareable)
+    _reply_of = staticmethod(reply_of)
+    _make_reply = staticmethod(make_reply)
 
     def __init__(
         self,
@@ -190,9 +193,6 @@ class IPCExchanger(AgentExecutor, Executor):
         reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
         return reply
 
-    def _dxo_of(self, shareable: Shareable) -> DXO:
-        return from_shareable(shareable)
-
     def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
         return AgentTask(
             task_id=shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16),
@@ -200,12 +200,6 @@ class IPCExchanger(AgentExecutor, Executor):
             data=to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO),
             encoded_result=self.encoded_results or isinstance(dxo.data, EncodedPayload),
         )
-
-    def _reply_of(self, outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
-        return reply_of(outcome, dxo)
-
-    def _make_reply(self, rc: str) -> Shareable:
-        return make_reply(rc)
 
     def release_result(self, handed_over: bool) -> None:
         """Release the payload of the last result that came back encoded; without one this has no effect.

@@ -20,7 +20,6 @@ from nvflare.apis.signal import Signal
 from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import RedflareError
-from redflare_broker.link.exchange import ExchangeOutcome
 
 from redflare_workers.ipc.agent_executor import AgentExecutor, AgentTask
 from redflare_workers.ipc.translation import agent_id_of
@@ -52,6 +51,10 @@ class RedisExchanger(AgentExecutor, Executor):
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
+
+    _dxo_of = staticmethod(from_shareable)
+    _reply_of = staticmethod(reply_of)
+    _make_reply = staticmethod(make_reply)
 
     def __init__(
         self,
@@ -155,18 +158,9 @@ class RedisExchanger(AgentExecutor, Executor):
         reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
         return reply
 
-    def _dxo_of(self, shareable: Shareable) -> DXO:
-        return from_shareable(shareable)
-
     def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
         return AgentTask(
             task_id=shareable.get_header(ReservedKey.TASK_ID) or token_hex(16),
             meta=task_meta(dxo, shareable, self._site_name or "", self._run_job_id),
             data=plain_data(dxo),
         )
-
-    def _reply_of(self, outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
-        return reply_of(outcome, dxo)
-
-    def _make_reply(self, rc: str) -> Shareable:
-        return make_reply(rc)

@@ -26,7 +26,7 @@ LONG = 3600.0
 
 
 class Beater:
-    """A link whose beat is one command; notes what it is told, and in which thread."""
+    """A link whose beat is one command; notes the replies it gets, and in which thread."""
 
     def __init__(self, name: str, interval: float = LONG, command: list[Arg] | None = None) -> None:
         self.name = name

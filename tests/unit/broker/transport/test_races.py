@@ -37,7 +37,7 @@ def test_an_old_wake_up_does_not_make_a_submission_spin(redflare_link: LinkUnder
     sent: list[float] = []
     with agent_link(redflare_link) as side:
         side.wake_submit()
-        said = side.submit(
+        status = side.submit(
             "unknown",
             "train",
             "OK",
@@ -47,7 +47,7 @@ def test_an_old_wake_up_does_not_make_a_submission_spin(redflare_link: LinkUnder
             give_up=lambda: False,
             on_send=lambda: sent.append(time.monotonic()),
         )
-    assert said == "UNKNOWN"
+    assert status == "UNKNOWN"
     assert len(sent) <= 6
 
 

@@ -270,16 +270,16 @@ def test_the_agents_name_comes_from_the_jobs_meta(redflare_link: LinkUnderTest) 
 
 
 @pytest.mark.parametrize(
-    ("meta", "said"), [({}, "no agent_id"), ({"agent_id": 5}, "must be a str"), (None, "no agent")]
+    ("meta", "message"), [({}, "no agent_id"), ({"agent_id": 5}, "must be a str"), (None, "no agent")]
 )
 def test_a_missing_or_wrong_agent_id_makes_the_job_panic(
-    redflare_link: LinkUnderTest, meta: dict[str, Any] | None, said: str
+    redflare_link: LinkUnderTest, meta: dict[str, Any] | None, message: str
 ) -> None:
     exchanger = IPCExchanger(**{**redflare_link.exchanger_args, "agent_id": None})
     engine = Engine(meta)
     exchanger.handle_event(EventType.START_RUN, engine.new_context())
     assert [event for event, _ in engine.events] == [EventType.FATAL_SYSTEM_ERROR]
-    assert said in engine.events[0][1]
+    assert message in engine.events[0][1]
     assert exchanger.execute("t", a_task(), engine.new_context(), Signal()).get_return_code() == "TASK_ABORTED"
 
 

@@ -24,7 +24,7 @@ from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.codec import Encoded

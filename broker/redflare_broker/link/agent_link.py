@@ -16,21 +16,8 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import names_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.link_scripts import (
-    ABORTED,
-    ACCEPTED,
-    BLOB_MISSING,
-    FENCED,
-    FETCHED,
-    LOST,
-    NEW,
-    REJECTED,
-    RESEND,
-    SUBMITTED,
-    UNKNOWN,
-    ScriptReply,
-    answer,
-)
+from redflare_broker.scripts.script import BLOB_MISSING, FENCED, LOST, RESEND, UNKNOWN, ScriptReply, parse_reply
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 from redflare_broker.transport.replies import RedisReply, ReplyError
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.wakeup import WakeupEvent
@@ -100,7 +87,7 @@ class AgentLink(LinkEndpoint):
         """
         session = self.session
         entries, raw = session.read(
-            session.keys.tasks, "0", timeout, then=lambda: session.scripts.take_command(session.me)
+            session.keys.tasks, "0", timeout, then=lambda: session.scripts.take_command(session.lease)
         )
         if raw is None:
             return None
@@ -121,7 +108,7 @@ class AgentLink(LinkEndpoint):
         """Decode the reply of the take script, and take again where it could not."""
         if isinstance(raw, ReplyError) and raw.code == "NOSCRIPT":
             return self.session.step(self.session.scripts.take)
-        reply = answer("link/take", raw)
+        reply = parse_reply("link/take", raw)
         if reply.status in (FENCED, LOST):
             # resumes, or raises Fenced; what was lost is read and taken anew by the next call
             self.session.step(self.session.scripts.take)
@@ -166,7 +153,7 @@ class AgentLink(LinkEndpoint):
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
         logger.error("%s: task %s is refused, %s: %s", self.session.label, task_id, rc, reason)
         scripts = self.session.scripts
-        self.session.step(lambda connection, me: scripts.refuse(connection, me, task_id, rc, reason))
+        self.session.step(lambda connection, lease: scripts.refuse(connection, lease, task_id, rc, reason))
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -281,7 +268,7 @@ class AgentLink(LinkEndpoint):
             case ["accepted" | "rejected" | "resend" as status, task_id]:
                 self._learned[task_id] = status.upper()
                 self._submit_wakeup.set()
-            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.session.me.epoch:
+            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.session.lease.epoch:
                 pass
             case _:
                 self.beat_now()
@@ -304,7 +291,7 @@ class AgentLink(LinkEndpoint):
         super()._update_peer(reply)
         # A CJ that said bye ends its agent; an agent that did may be followed by another. An agent's epoch is its
         # start by Redis's clock: a bye before that was meant for its predecessors.
-        self.liveness.closed(reply.number(5) >= self.session.me.epoch)
+        self.liveness.closed(reply.number(5) >= self.session.lease.epoch)
 
     def _maintain(self) -> None:
         now = time.monotonic()
@@ -324,7 +311,7 @@ class AgentLink(LinkEndpoint):
         """Take the task in hand again: Redis lost who has it, or its payload was sent again."""
         session = self.session
         with session.server.borrow(session.keys.link) as connection:
-            session.scripts.take(connection, session.me, task_id)
+            session.scripts.take(connection, session.lease, task_id)
 
     def was_aborted(self, task_id: str) -> bool:
         """Whether an abort of this task was learned."""

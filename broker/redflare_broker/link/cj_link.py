@@ -16,19 +16,8 @@ from typing import Any, Final
 from redflare_broker.constants import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.link_scripts import (
-    ABORTED,
-    ACCEPTED,
-    BLOB_MISSING,
-    BUSY,
-    FENCED,
-    LOST,
-    NEW,
-    REJECTED,
-    UNKNOWN,
-    ScriptReply,
-    answer,
-)
+from redflare_broker.scripts.script import BLOB_MISSING, BUSY, FENCED, LOST, UNKNOWN, ScriptReply, parse_reply
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, NEW, REJECTED
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply, ReplyError, entries_in
 from redflare_broker.util.backoff import Backoff
@@ -193,7 +182,7 @@ class CJLink(LinkEndpoint):
                 session.keys.results,
                 session.cursor,
                 left,
-                then=lambda: session.scripts.accept_command(session.me, task.task_id),
+                then=lambda: session.scripts.accept_command(session.lease, task.task_id),
             )
             accepted = isinstance(reply, list) and reply[0] == b"ACCEPTED"
             for entry_id, fields in entries:
@@ -226,14 +215,14 @@ class CJLink(LinkEndpoint):
         buffers: tuple[memoryview, ...] = ()
         if task.foreign is None:
             buffers, task.blob = self.payloads.write(task.encoded, task.blob_prefix)
-        me = self.session.me
+        lease = self.session.lease
         return Entry(
             topic=TOPIC_GET_TASK,
             task_id=task.task_id,
             task_name=task.name,
-            epoch=me.epoch,
-            session=me.name,
-            sender=me.name,
+            epoch=lease.epoch,
+            session=lease.instance,
+            sender=lease.instance,
             meta=task.encoded.meta,
             data=task.encoded.data,
             buffers=buffers,
@@ -245,14 +234,14 @@ class CJLink(LinkEndpoint):
         size, expected, lost = task.encoded.nbytes, task.expected, task.lost
         if self._scripts_known and not expected and not lost:
             # the usual case, in one round trip with the read that waits for the result
-            command = scripts.assign_command(session.me, entry, size=size, forget=self._oldest())
-            accept = scripts.accept_command(session.me, entry.task_id)
+            command = scripts.assign_command(session.lease, entry, size=size, forget=self._oldest())
+            accept = scripts.accept_command(session.lease, entry.task_id)
             raw = session.step_and_read(command, session.keys.results, session.cursor, self._longest_read, accept)
-            if not isinstance(raw, ReplyError) and (reply := answer("link/assign", raw)).status == NEW:
+            if not isinstance(raw, ReplyError) and (reply := parse_reply("link/assign", raw)).status == NEW:
                 return reply
             session.drop_connection()
         reply = session.step(
-            lambda connection, me: scripts.assign(connection, me, entry, size=size, expected=expected, lost=lost)
+            lambda connection, lease: scripts.assign(connection, lease, entry, size=size, expected=expected, lost=lost)
         )
         self._scripts_known = True
         return reply
@@ -339,7 +328,7 @@ class CJLink(LinkEndpoint):
         """Accept or reject the task's result in Redis; return the status that the task has now."""
         scripts = self.session.scripts
         return self.session.step(
-            lambda connection, me: scripts.settle(connection, me, task.task_id, status, reason)
+            lambda connection, lease: scripts.settle(connection, lease, task.task_id, status, reason)
         ).status
 
     def _content(self, task: OutgoingTask, entry: Entry) -> tuple[dict[str, Any], Any]:
@@ -439,11 +428,11 @@ class CJLink(LinkEndpoint):
 
     def _abort_step(self, connection: Connection, task_id: str, reason: str) -> ScriptReply:
         session = self.session
-        me = session.me
-        reply = session.scripts.abort(connection, me, task_id, reason)
+        lease = session.lease
+        reply = session.scripts.abort(connection, lease, task_id, reason)
         if reply.status == LOST:
-            session.hello(connection, me.epoch)
-            reply = session.scripts.abort(connection, session.me, task_id, reason)
+            session.hello(connection, lease.epoch)
+            reply = session.scripts.abort(connection, session.lease, task_id, reason)
         return reply
 
     def on_beat(self, reply: RedisReply) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Literal, cast
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import LinkKeys
-from redflare_broker.scripts import link_scripts
+from redflare_broker.scripts.link_scripts import REPLAY
 from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
@@ -107,8 +107,13 @@ class DeadLetters:
         """Move a dead letter back into its stream, in one step."""
         k, retention_ms = self.keys, (policy or RetentionPolicy()).retention_ms
         with self.server.borrow(k.dead) as connection:
-            reply = link_scripts.run(
-                connection, "link/replay", [k.dead, k.tasks, k.results], [_check_id(letter_id), retention_ms]
+            reply = REPLAY.run(
+                connection,
+                dead=k.dead,
+                tasks=k.tasks,
+                results=k.results,
+                letter=_check_id(letter_id),
+                retention_ms=retention_ms,
             )
         return Replay(outcome=cast("ReplayOutcome", reply.status), stream=reply.text(0), entry=reply.text(1))
 

@@ -9,7 +9,7 @@ import orjson
 
 from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import RedflareError
-from redflare_broker.scripts.link_scripts import BURIED, FENCED, LOST, ScriptReply, answer
+from redflare_broker.scripts.script import BURIED, FENCED, LOST, ScriptReply, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
 
 from .liveness import Liveness, Peer
@@ -78,7 +78,9 @@ class LinkEndpoint:
     def bury(self, stream: str, entry_id: str, reason: str) -> None:
         """Move an entry to the dead-letter stream."""
         session = self.session
-        reply = session.step(lambda connection, me: session.scripts.bury(connection, me, stream, entry_id, reason))
+        reply = session.step(
+            lambda connection, lease: session.scripts.bury(connection, lease, stream, entry_id, reason)
+        )
         if reply.status == BURIED:
             logger.error(
                 "%s: entry %s of %s is now in %s: %s", session.label, entry_id, stream, session.keys.dead, reason
@@ -97,22 +99,21 @@ class LinkEndpoint:
         ttl_ms = round(max(session.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         # the reply may come when this end has gone on to another task
         self._asked = self.task_id or ""
-        host, pid, _ = session.me.name.rsplit(":", 2)
         beat = {
-            "instance": session.me.name,
-            "epoch": session.me.epoch,
-            "host": host,
-            "pid": int(pid),
+            "instance": session.lease.instance,
+            "epoch": session.lease.epoch,
+            "host": session.lease.host,
+            "pid": session.lease.pid,
             "interval": self.interval,
             "ttl_ms": ttl_ms,
             "task": self._asked,
             "version": PROTOCOL_VERSION,
         }
-        return session.scripts.beat_command(session.me, orjson.dumps(beat), ttl_ms, self._asked)
+        return session.scripts.beat_command(session.lease, orjson.dumps(beat), ttl_ms, self._asked)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Take in Redis's reply to a heartbeat, judge the other end, and tell the owner."""
-        decoded = answer("link/beat", reply)
+        decoded = parse_reply("link/beat", reply)
         if decoded.status == FENCED:
             self.session.fenced = True
         elif decoded.status == LOST:
@@ -164,4 +165,4 @@ class LinkEndpoint:
 
     def __repr__(self) -> str:
         session = self.session
-        return f"<{type(self).__name__} {session.keys.fqcn} epoch {session.me.epoch}, peer {self.peer.value}>"
+        return f"<{type(self).__name__} {session.keys.fqcn} epoch {session.lease.epoch}, peer {self.peer.value}>"

@@ -8,10 +8,7 @@ the caller checks the flags again.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,7 +16,9 @@ from typing import Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Fenced, RedflareError, ServerError, Unavailable
 from redflare_broker.keys import Keys, LinkKeys
-from redflare_broker.scripts.link_scripts import FENCED, LOST, Instance, LinkScripts, Role, ScriptReply
+from redflare_broker.scripts.lease import Lease, Role
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.scripts.script import FENCED, LOST, ScriptReply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
 from redflare_broker.transport.server import Server
@@ -53,7 +52,7 @@ class Session:
         self.federation = Keys(settings.namespace)
         self.keys: LinkKeys = self.federation.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
-        self.me = Instance(role=role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        self.lease = Lease.of_this_process(role)
         #: Names this side in the log.
         self.label = f"{role} of {fqcn}"
         self.fenced = False
@@ -83,25 +82,25 @@ class Session:
             PreflightError: the server is not fit.
         """
         with self._resuming:
-            if self.me.epoch != seen:
+            if self.lease.epoch != seen:
                 return
             if not seen:
                 self._preflight(self.keys)
-            reply = self.scripts.hello(connection, self.me)
+            reply = self.scripts.hello(connection, self.lease)
             if reply.status == FENCED:
                 self._fence()
             if seen:
                 self.losses += 1
                 logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, reply.number())
-            self.me = replace(self.me, epoch=reply.number())
+            self.lease = replace(self.lease, epoch=reply.number())
 
     def bye(self) -> None:
         """Tell the other side that this one leaves, if Redis can be reached now."""
-        if self.fenced or not self.me.epoch:
+        if self.fenced or not self.lease.epoch:
             return
         try:
             with self.server.borrow(self.keys.link) as connection:
-                self.fenced = self.scripts.bye(connection, self.me).status == FENCED
+                self.fenced = self.scripts.bye(connection, self.lease).status == FENCED
         except RedflareError as exc:
             logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)
 
@@ -109,7 +108,7 @@ class Session:
         """Say hello again after Redis lost this link, from any thread, and wake the working one."""
         try:
             with self.server.borrow(self.keys.link) as connection:
-                self.hello(connection, self.me.epoch)
+                self.hello(connection, self.lease.epoch)
         except RedflareError as exc:
             logger.debug("%s: not resumed: %s", self.label, exc)
         self.nudge()
@@ -117,11 +116,11 @@ class Session:
     def _fence(self) -> None:
         self.fenced = True
         self.nudge()
-        raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.me.name} must stop")
+        raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.lease.instance} must stop")
 
     # -- steps and reads -----------------------------------------------------------------------------------------------
 
-    def step(self, take: Callable[[Connection, Instance], ScriptReply]) -> ScriptReply:
+    def step(self, take: Callable[[Connection, Lease], ScriptReply]) -> ScriptReply:
         """Run one script on this link's connection; resume once when Redis has lost the link.
 
         Raises:
@@ -131,13 +130,13 @@ class Session:
         connection = self._connection_in_step()
         try:
             for _ in range(3):
-                me = self.me
-                reply = take(connection, me)
+                lease = self.lease
+                reply = take(connection, lease)
                 if reply.status == FENCED:
                     self._fence()
                 if reply.status != LOST:
                     return reply
-                self.hello(connection, me.epoch)
+                self.hello(connection, lease.epoch)
         except Unavailable:
             self.drop_connection()
             raise
@@ -240,7 +239,7 @@ class Session:
             self.drop_connection()
         if self._connection is None:
             self._connection = self.server.connection(self.keys.link)
-        if self.me.epoch == 0:
+        if self.lease.epoch == 0:
             try:
                 self.hello(self._connection, 0)
             except Unavailable:
@@ -263,7 +262,7 @@ class Session:
             self._connection = None
 
     def __repr__(self) -> str:
-        return f"<Session {self.label}, epoch {self.me.epoch}{', fenced' if self.fenced else ''}>"
+        return f"<Session {self.label}, epoch {self.lease.epoch}{', fenced' if self.fenced else ''}>"
 
 
 def _entries(reply: RedisReply) -> list[tuple[str, list[bytes]]]:

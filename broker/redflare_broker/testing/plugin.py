@@ -40,7 +40,8 @@ from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.subscriber import Subscriber
-from redflare_broker.scripts.link_scripts import ACCEPTED, Role
+from redflare_broker.scripts.lease import Role
+from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.task_states import ACCEPTED
 
 from redflare_workers.apis.fl_constant import ReturnCode
 

@@ -17,7 +17,8 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.payload.redis_store import RedisPayloadStore
-from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, REJECTED
+from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, REJECTED
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.task_entry import BlobRef, Entry

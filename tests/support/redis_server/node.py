@@ -162,9 +162,9 @@ class TlsNode(Node):
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, and that the system gives to nobody: it stays free over a restart.
+    """Return a port on 127.0.0.1 that nobody listens on, below those that the system gives out (from 32,768).
 
-    The system gives out ports above 32,767. That of a cluster's bus, which is 10,000 above, is below too, and free.
+    So no connection takes it while its server is started again. A cluster's bus, 10,000 above, has such a port, too.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 22_000)

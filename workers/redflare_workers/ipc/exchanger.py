@@ -64,7 +64,7 @@ class IPCExchanger(AgentExecutor, Executor):
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
-    accepts_sealed = True
+    accepts_encoded = True
 
     _dxo_of = staticmethod(from_shareable)
     _reply_of = staticmethod(reply_of)

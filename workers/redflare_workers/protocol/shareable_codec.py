@@ -114,7 +114,7 @@ def opened(
     if sealed is None:
         return shareable
     meta, _ = to_message(shareable)
-    return from_message(meta, sealed.open(server, limits, stop=stop))
+    return from_message(meta, sealed.decode(server, limits, stop=stop))
 
 
 def _dxo(content: object) -> DXO | None:

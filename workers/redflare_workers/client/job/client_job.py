@@ -28,9 +28,10 @@ from redflare_broker.errors import (
     Unavailable,
 )
 from redflare_broker.keys import Keys
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -57,7 +58,6 @@ from redflare_workers.protocol.job_messages import (
 )
 from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import from_message, opened, sealed_in, sealed_whole, to_message
-from redflare_workers.util.backoff import Backoff
 
 from .job_engine import ClientJobEngine
 from .task_runner import ANY_TASK, TaskRunner
@@ -171,7 +171,9 @@ class ClientJob:
         self._lost: dict[str, str] = {}
         #: rc of the server's last answer
         self._told = ""
-        self._backoff = Backoff()
+        self._backoff = Backoff(longest=5.0)
+        #: set at the end, so that no pause goes on
+        self._ended = threading.Event()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class ClientJob:
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
             task.ended.trigger(outcome.reason)
-        self._backoff.end()
+        self._ended.set()
         if self._own_host:
             self._host.give_up()
         self._host.nudge()
@@ -406,7 +408,7 @@ class ClientJob:
                 logger.error("%s: the result of task %s %r is refused: %s", self, task.task_id, task.name, error)
                 if self._given_up() or self._has_ended(task.task_id):
                     raise Unavailable(str(error)) from error
-                self._backoff.wait()
+                self._ended.wait(self._backoff.next_delay())
 
     def _store(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
         """The message that carries a result; a large one is stored now, and is the server's once that answers."""
@@ -415,8 +417,8 @@ class ClientJob:
         pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
-        sealed = seal(data, settings.limits)
-        return meta, store(
+        sealed = encode_payload(data, settings.limits)
+        return meta, store_payload(
             host.server,
             sealed,
             prefix,
@@ -427,7 +429,7 @@ class ClientJob:
 
     def _delete(self, blob: BlobRef) -> None:
         try:
-            redis_store.remove(self._host.server, blob, stop=lambda: True)
+            payloads_of(self._host.server).remove(blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("%s: payload %s is left to expire: %s", self, blob.prefix, error)
 
@@ -465,7 +467,7 @@ class ClientJob:
                 why = reply.error or reply.meta.get("reason", "")
                 logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, why)
             # whatever keeps it from being answered may stay for a while
-            self._backoff.wait()
+            self._ended.wait(self._backoff.next_delay())
         return None
 
     def _on_fenced(self) -> None:

@@ -164,7 +164,7 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
             ledgers = server._ledgers
             assert ledgers is not None
             try:
-                sealed.open(ledgers._payloads._server)
+                sealed.decode(ledgers._payloads._server)
             except BlobMissing:
                 return make_reply(BLOB_MISSING)
             return Shareable()

@@ -73,7 +73,7 @@ def test_a_tail_hears_aborts_greetings_and_goodbyes(server: Server) -> None:
         link.abort("t2", "again")
         assert events.expect("abort", "^abort t2$").task_id == "t2"
         link.bye("agent")
-        events.expect("agent", r"no agent is connected \(it said bye\)")
+        events.expect("agent", r"no agent is connected \(it disconnected\)")
         link.hello("agent", "agent-host:201:d")
         assert events.expect("notice", f"^hello agent {link.agent.epoch}$").task_id == ""
         assert "notice: bye agent" in events.seen
@@ -87,7 +87,7 @@ def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
     link.beat("agent", left_ms=200)
     with Followed(Tail(server, link.fqcn)) as events:
         events.expect("agent", "agent agent-host:200 connected")
-        events.expect("agent", r"no agent is connected \(last beat 1 min ago\)")
+        events.expect("agent", r"no agent is connected \(last heartbeat 1 min ago\)")
 
 
 def test_a_tail_tells_only_of_its_own_link(server: Server) -> None:

@@ -30,9 +30,9 @@ from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.job_view import JobView
 from redflare_broker.transport.server import Server
 from redflare_workers import DXO, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
-from redflare_workers.client import ClientJob
+from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskFailed
-from redflare_workers.server import ServerJob
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg
 
 PAGE: Final = Path(__file__).with_name("inspect.md")

@@ -55,7 +55,7 @@ def list_jobs(
         display.print_json([_to_json(record, view, server) for record, view in jobs])
     elif jobs:
         server_is_running, now = is_server_running(target, server), redis_now(target)
-        table = display.table("Job", "Status", "Sites", "Tasks", "Waiting for")
+        table = display.table("Job", "Status", "Sites", "Tasks", "Details")
         for record, view in jobs:
             table.add_row(*_row(record, view, now, server_is_running=server_is_running))
         display.console().print(table)

@@ -70,10 +70,8 @@ def show_record(record: JobRecord, now: int, *, server_is_running: bool) -> Iter
 
 def _record_facts(record: JobRecord, now: int, *, server_is_running: bool) -> Table:
     facts = display.facts()
-    if record.finished:
-        facts.add_row("reason", Text(record.reason))
-    elif reason := reason_of(record, now, server_is_running=server_is_running):
-        facts.add_row("waiting", Text(reason))
+    if reason := reason_of(record, now, server_is_running=server_is_running):
+        facts.add_row("reason" if record.finished else "waiting", Text(record.reason if record.finished else reason))
     if not record.finished and record.waiting and server_is_running:
         facts.add_row("", f"for {humanize.age((now - record.waiting.at) / 1000)}")
     if record.abort:

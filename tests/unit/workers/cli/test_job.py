@@ -57,9 +57,7 @@ def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: JobScene) -> No
     listed = cli("job", "list", columns=200)
 
     assert listed.exit_code == 0
-    assert re.search(
-        r"server\.job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout
-    )
+    assert re.search(r"server\.job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout)
     assert [job["fqcn"] for job in cli.json("job", "list")] == ["server.job-1"]
 
 

@@ -1,4 +1,4 @@
-"""Looking in works alike on every kind of server, on a cluster over all of its shards."""
+"""Views and tails work alike on every kind of Redis, on a cluster over all of its shards."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class _TaskContext:
         return [self.holder(each) for each in self.task.pending]
 
     def holder(self, client_task: ClientTaskView) -> str:
-        """A site that has the task, and how far it is."""
+        """Describe a site that has the task, and how far it is."""
         name, site, count = client_task.site, self.sites.get(client_task.site), client_task.record.count
         if site and (submitted := site.submitted.get(client_task.record.id)):
             return f"{name} (submitted its result {humanize.age(self.since(submitted))} ago, the server is handling it)"
@@ -77,7 +77,7 @@ class _TaskContext:
         return f"{name} ({'; '.join(filter(None, [sent, absence]))})"
 
     def absentee(self, name: str) -> str:
-        """A site that the task has not been sent to, and why."""
+        """Describe a site that the task has not been sent to, and why."""
         return f"{name} ({self._why_not_sent(name)})"
 
     def _why_not_sent(self, name: str) -> str:

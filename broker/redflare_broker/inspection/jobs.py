@@ -183,7 +183,7 @@ class _Request:
 
 
 def _requests(connection: Connection, keys: CellKeys) -> list[_Request]:
-    """The requests in the server's inbox, the oldest first; other entries are skipped."""
+    """Read the requests in the server's inbox, the oldest first; skip other entries."""
     found, start, count = list[_Request](), "-", 0
     while count < _MOST_ENTRIES:
         [reply] = pipeline(connection, [("XRANGE", keys.inbox, start, "+", "COUNT", _PAGE)])

@@ -65,7 +65,7 @@ def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat
 def ledger_events(task: TaskView) -> list[TailEvent]:
     """The states of a task since it was assigned, the present one last.
 
-    A ledger is read some time after it has changed, and may have changed again: its times tell the states in between.
+    A ledger is read some time after it has changed, and may have changed again: its times show the states in between.
     """
     tries = f", attempt {task.attempt}" if task.attempt > 1 else ""
     course = [

@@ -24,11 +24,6 @@ TASK = "3f0c2a52-5c1d-4b1e-9d8e-0d8a1f6a7b11"
 
 
 @pytest.fixture
-def cli() -> Cli:
-    return Cli()
-
-
-@pytest.fixture
 def link(cli: Cli) -> Iterator[LinkSteps]:
     with Server.connect(client=cli.client) as server:
         yield LinkSteps(server)

@@ -20,11 +20,6 @@ from tests.support.process.cli import Cli
 
 
 @pytest.fixture
-def cli() -> Cli:
-    return Cli()
-
-
-@pytest.fixture
 def scene(cli: Cli) -> Iterator[JobScene]:
     with Server.connect(client=cli.client) as server, server.borrow("any") as connection:
         yield JobScene(server, connection)

@@ -23,11 +23,6 @@ from tests.support.process.cli import Cli
 
 
 @pytest.fixture
-def cli() -> Cli:
-    return Cli()
-
-
-@pytest.fixture
 def store(cli: Cli) -> Iterator[JobStore]:
     with Server.connect(client=cli.client) as server:
         yield JobStore(server, Keys().store())

@@ -46,8 +46,8 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
         start()
 
     kills: dict[str, Callable[[], None]] = {
-        "the job's server": lambda: killed("server.job_main"),
-        "a site's process of the job": lambda: killed("client.job_main", "site-3"),
+        "the job's server": lambda: killed("server.job.job_main"),
+        "a site's process of the job": lambda: killed("client.job.job_main", "site-3"),
         "an agent": lambda: again(operated.kill, "agent-1", lambda: operated.agent(1)),
         "an agent, in order": lambda: again(operated.end, "agent-2", lambda: operated.agent(2)),
         "a site": lambda: again(operated.kill, "site-1", lambda: operated.site(1)),

@@ -161,7 +161,7 @@ def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Call
     assert once.said == twice.said
     assert once.stands() == twice.stands()
     methods = {"begin", "join", "beat", "leave", "roll", "end", "schedule", "note", "finish", "checkpoint", "own"}
-    assert once.ran == {f"job_{name}" for name in methods}
+    assert once.ran == {f"job/{name}" for name in methods}
 
 
 # -- nothing is left ---------------------------------------------------------------------------------------------------

@@ -222,6 +222,8 @@ def _eviction(info: dict[str, str], configured: str, topic: str) -> Finding:
 
 
 def _memory(info: dict[str, str], topic: str) -> Finding:
+    if "used_memory" not in info:
+        return _advice(topic, _UNKNOWN, "Make sure that maxmemory is set, or allow this user INFO")
     used, most = (int(info.get(name, "0") or 0) for name in ("used_memory", "maxmemory"))
     text = f"{humanize.size(used)} in use"
     if not most:

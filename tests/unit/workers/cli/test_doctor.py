@@ -81,6 +81,17 @@ def test_a_missing_right_is_reported_with_the_acl_rule(running: EmbeddedServer, 
     assert doctor(url).exit_code == 1
 
 
+def test_what_a_user_may_not_read_is_unknown_and_not_guessed(running: EmbeddedServer, admin: redis.Redis) -> None:
+    rules = ["reset", "on", ">pw", "~flare:*", "&flare:*", "+@all", "-info", "-config", "-acl"]
+    admin.execute_command("ACL", "SETUSER", "bob", *rules)
+
+    found = findings(running.url.replace("//", "//bob:pw@"))
+
+    for topic in ("version", "persistence", "eviction", "memory"):
+        assert (found[topic]["result"], found[topic]["text"]) == ("advice", "unknown: this user may not read it")
+    assert found["login"]["text"] == "user unknown (ACL WHOAMI denied)"
+
+
 def test_a_wrong_password_and_an_unavailable_redis_are_exit_code_3(running: EmbeddedServer) -> None:
     assert doctor(running.url.replace("//", "//bob:wrong@")).exit_code == 3
     assert doctor("redis://127.0.0.1:1").exit_code == 3

@@ -85,7 +85,7 @@ def simulate(
     except ConfigError as error:
         fail(str(error), USAGE)
     except KeyboardInterrupt:
-        typer.echo("interrupted; all processes have ended", err=True)
+        typer.echo("stopped; every process has ended", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except RedflareError as error:
         from redflare_workers.simulator import SimulationError

@@ -51,7 +51,7 @@ def doctor(
     redflare doctor
     redflare doctor --url rediss://redis.example.org --user site-1 \\
       --password-file redis.password --workspace /srv/site-1
-    redflare doctor --json | jq -r '.findings[] | select(.result == "bad") | .remedy'
+    redflare doctor --json | jq '.findings[] | select(.result == "bad")'
     """
     findings = list(run_checks(target.server, target.namespace, target.url, workspace))
     is_ready = all(finding.result is not CheckResult.BAD for finding in findings)

@@ -10,6 +10,8 @@ from redflare_workers.apis.task import ClientTask
 
 from tests.chaos.workflow_stress import Stress
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -38,11 +40,19 @@ def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: py
             for client_task in task.client_tasks:
                 assert_callbacks_ran_as_they_should(stress, client_task)
 
-    board = comm._desk.board
+    registry = comm._lifecycle.registry
     assert comm.get_num_standing_tasks() == 0
-    left = (board.standing, board.by_task, board._client_tasks, board._owed, board._own, board._wide, board.freed)
+    left = (
+        registry.standing_tasks,
+        registry.by_task,
+        registry._client_tasks,
+        registry._owed,
+        registry._own,
+        registry._wide,
+        registry.freed,
+    )
     assert [len(each) for each in left] == [0] * len(left)
-    assert len(comm._desk.callbacks) == 0
+    assert len(comm._lifecycle.callbacks) == 0
 
 
 def assert_callbacks_ran_as_they_should(stress: Stress, client_task: ClientTask) -> None:

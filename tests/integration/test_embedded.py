@@ -194,12 +194,12 @@ def test_a_forgotten_one_warns_and_is_stopped() -> None:
 
 
 PARENT = """
-    import json, os, signal, sys, time
+    import json, os, signal, sys
     from redflare_broker.embedded import EmbeddedServer
     server = EmbeddedServer(**json.loads(sys.argv[1])).start()
     watching = server._watcher._process.pid
     if sys.argv[2] == "forks" and not os.fork():
-        time.sleep(30)
+        signal.pause()
         os._exit(0)
     try:
         # within the try: a Ctrl-C may come as soon as this is read

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from redflare_broker.job_state.members import Member
-from redflare_broker.scripts.link_scripts import Role
+from redflare_broker.scripts.lease import Role
 from redflare_broker.util import humanize
 
 #: connected; silent: some heartbeats are missing; gone: the heartbeat has expired; left: it disconnected; never: nobody

@@ -1,6 +1,6 @@
 """A communicator on a clock of the test's own, and clients that ask and answer when the test says so.
 
-Nothing looks at the tasks unless the test calls ``look``, or has the monitor started (``Scene(monitor=True)``).
+Nothing checks the tasks unless the test calls ``check``, or has the monitor started (``Scene(monitor=True)``).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Scene(AbstractContextManager["Scene"]):
 
     Args:
         clients: names of those who have joined.
-        monitor: have tasks looked at by themselves.
+        monitor: start the monitor, which checks tasks by itself.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class Scene(AbstractContextManager["Scene"]):
         self.answer(name, task_id, task_name)
         return task_id
 
-    def look(self, after: float = 0.0) -> None:
-        """Have all tasks looked at, some seconds later."""
+    def check(self, after: float = 0.0) -> None:
+        """Check all tasks, some seconds later."""
         self.clock.now += after
         self.comm.check_tasks()
 

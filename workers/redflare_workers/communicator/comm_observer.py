@@ -1,8 +1,8 @@
-"""``CommObserver``: what the communicator tells whoever carries its tasks; the base does nothing.
+"""``CommObserver``: hears from the communicator what happens to its tasks; the base does nothing.
 
-The communicator knows no transport. A server job hears here when parked requests are worth asking again, keeps the
-ledger that a restarted server resumes from, and stores a broadcast's data once for all clients. Every method is called
-without a lock of the communicator, from whatever thread things happen in.
+The communicator knows no transport. A server job learns here when to try parked requests again, writes the records
+that a restarted server resumes from, and stores a broadcast's data once for all clients. Methods are called from any
+thread, without a lock of the communicator.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ class CommObserver:
     """Override what you need; see each method for what its exceptions do."""
 
     def protect(self, task: Task, data: Shareable) -> Shareable:
-        """What all clients of a broadcast get, taken once: changes to ``task.data`` must not reach it.
+        """Return the copy of the data that all clients of a broadcast get: changes to ``task.data`` must not reach it.
 
-        What it raises ends the task with ERROR.
+        An exception ends the task with ERROR.
         """
         return copy.deepcopy(data)
 
     def scheduled(self, task: Task) -> list[ClientTask]:
-        """A task was checked and is about to stand; no request sees it yet. What it raises, the scheduler gets.
+        """Note a task that was checked; no request sees it yet. Exceptions reach the caller of ``broadcast`` etc.
 
         Returns:
-            ClientTasks of ``task`` to adopt, handed out before a restart: they count as sent.
+            ClientTasks of ``task`` to adopt: handed out before a restart, they count as sent.
         """
         return []
 
     def may_ask(self, names: Set[str] | None) -> None:
-        """These clients (None: all) may now get something that they could not get before. Must be quick."""
+        """Try the requests of these clients (None: all) again: they may get something now. Must be quick."""
 
     def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
-        """A task is final; its task_done_cb runs next. ``unanswered`` were handed out and have no result."""
+        """Note that a task is final; its task_done_cb runs next. ``unanswered`` were handed out and have no result."""
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep the state of a controller that can be resumed. What it raises, the controller gets."""
+        """Store the state of a controller that can be resumed. Exceptions reach the controller."""

@@ -1,9 +1,11 @@
-"""The watch list: clients that were reported dead, and those of them that count as disconnected by now."""
+"""``DeadClients``: clients that were reported dead, or count as disconnected; and whether a job can do without them."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import Any, Final
 
 
 @dataclass(slots=True)
@@ -13,7 +15,7 @@ class _Watched:
 
 
 class DeadClients:
-    """Decides when a client that was reported dead is disconnected; thread-safe, and knows no clock of its own.
+    """Decides when a client that was reported dead is disconnected. Thread-safe; the caller gives the time.
 
     Args:
         grace: seconds from the first report to the disconnection, in which the client may come back.
@@ -30,7 +32,7 @@ class DeadClients:
         return len(self._watched)
 
     def report(self, name: str, now: float) -> bool:
-        """Put a client on the list; False: it is there already, and its first report counts."""
+        """Put a client on the list; return False if it is there already: its first report counts."""
         with self._lock:
             if name in self._watched:
                 return False
@@ -38,7 +40,7 @@ class DeadClients:
             return True
 
     def active(self, name: str) -> tuple[bool, bool]:
-        """Take a client off the list: whether it was on it, and whether it was disconnected."""
+        """Take a client off the list; return whether it was on it, and whether it was disconnected."""
         if name not in self._watched:
             return False, False
         with self._lock:
@@ -48,8 +50,8 @@ class DeadClients:
             self.disconnected -= {name}
             return True, True
 
-    def look(self, now: float) -> list[str]:
-        """Those whose grace is over and who are disconnected from now on."""
+    def expire(self, now: float) -> list[str]:
+        """Mark clients as disconnected whose grace period is over; return their names."""
         with self._lock:
             over = [
                 name
@@ -63,12 +65,42 @@ class DeadClients:
         return over
 
     def disconnect_time(self, name: str) -> float | None:
-        """When the client was deemed disconnected; None: it is not."""
+        """When the client became disconnected; None: it is not."""
         watched = self._watched.get(name)
         return None if watched is None else watched.disconnected
 
     def next_change(self) -> float | None:
-        """When the next grace ends; None: nobody is in it."""
+        """When the next grace period ends; None: no client is in one."""
         with self._lock:
             waiting = [watched.reported for watched in self._watched.values() if watched.disconnected is None]
         return min(waiting) + self.grace if waiting else None
+
+
+#: Keys of a job's meta.
+MIN_CLIENTS: Final = "min_clients"
+MANDATORY_CLIENTS: Final = "mandatory_clients"
+
+
+def violation(joined: Iterable[str], disconnected: Set[str], meta: Mapping[str, Any], most: int) -> str:
+    """Why the job must be aborted; ``""`` if it can go on.
+
+    Args:
+        joined: names of the clients that have joined the job.
+        disconnected: names of those that are disconnected.
+        meta: the job's meta, with ``min_clients`` and ``mandatory_clients``.
+        most: the largest number that had joined so far. Too few alive counts only once enough had joined: clients may
+            come late.
+    """
+    names = set(joined)
+    dead = names & disconnected
+    if not dead:
+        return ""
+    alive = len(names) - len(dead)
+    if not alive:
+        return f"no client is alive: {', '.join(sorted(dead))} are disconnected"
+    minimum = meta.get(MIN_CLIENTS)
+    minimum = 1 if minimum is None else int(minimum)
+    if alive < minimum <= most:
+        return f"only {alive} clients are alive, {minimum} are needed: {', '.join(sorted(dead))} are disconnected"
+    missing = sorted(dead & set(meta.get(MANDATORY_CLIENTS) or ()))
+    return f"mandatory clients are disconnected: {', '.join(missing)}" if missing else ""

@@ -1,15 +1,21 @@
-"""What may be scheduled: checks of the arguments, and the form in which the board keeps them."""
+"""``Schedule``: the checked arguments with which a task was scheduled; ``StandingTask``: the task from then on."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from math import inf
+from typing import Any, Final
 
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.scheduling_spec import Targets
-from redflare_workers.apis.task import SendOrder, Task
+from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.task import ClientTask, SendOrder, Task
+
+from .callbacks import CallbackLock
+from .managers.task_manager import TaskManager
 
 
 class TaskKind(StrEnum):
@@ -23,7 +29,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How one task was scheduled."""
+    """The arguments with which a task was scheduled."""
 
     kind: TaskKind
     #: Names; None: whoever joins.
@@ -35,13 +41,13 @@ class Schedule:
 
 
 def check_client(client: object) -> None:
-    """TypeError: that is no Client."""
+    """Raise TypeError unless it is a Client."""
     if not isinstance(client, Client):
         raise TypeError(f"client must be a Client, but is {client!r} ({type(client).__name__})")
 
 
 def check_context(fl_ctx: object) -> None:
-    """TypeError: that is no FLContext."""
+    """Raise TypeError unless it is an FLContext."""
     if not isinstance(fl_ctx, FLContext):
         raise TypeError(f"fl_ctx must be an FLContext, but is {fl_ctx!r} ({type(fl_ctx).__name__})")
 
@@ -49,7 +55,7 @@ def check_context(fl_ctx: object) -> None:
 def broadcast_schedule(
     task: Task, fl_ctx: FLContext, targets: Targets, min_responses: int, wait_time_after_min_received: int
 ) -> Schedule:
-    """The schedule of a broadcast.
+    """Check the arguments of a broadcast.
 
     Raises:
         TypeError, ValueError: as ``SchedulingSpec.broadcast``.
@@ -70,7 +76,7 @@ def broadcast_schedule(
 
 
 def forever_schedule(task: Task, fl_ctx: FLContext, targets: Targets) -> Schedule:
-    """The schedule of a broadcast without end; raises as ``SchedulingSpec.broadcast_forever``."""
+    """Check the arguments of a broadcast without end; raises as ``SchedulingSpec.broadcast_forever``."""
     names = _checked(task, fl_ctx, targets)
     return Schedule(kind=TaskKind.BROADCAST_FOREVER, targets=names, dynamic=names is None)
 
@@ -78,7 +84,7 @@ def forever_schedule(task: Task, fl_ctx: FLContext, targets: Targets) -> Schedul
 def send_schedule(
     task: Task, fl_ctx: FLContext, targets: Targets, send_order: SendOrder, task_assignment_timeout: int
 ) -> Schedule:
-    """The schedule of a send.
+    """Check the arguments of a send.
 
     Raises:
         TypeError, ValueError: as ``SchedulingSpec.send``.
@@ -105,7 +111,7 @@ def relay_schedule(
     task_result_timeout: int,
     dynamic_targets: bool,
 ) -> Schedule:
-    """The schedule of a relay, which alone may name a target more than once.
+    """Check the arguments of a relay, which alone may name a target more than once.
 
     Raises:
         TypeError, ValueError: as ``SchedulingSpec.relay``.
@@ -134,7 +140,7 @@ def relay_schedule(
 
 
 def _checked(task: object, fl_ctx: object, targets: object, repeats: bool = False) -> tuple[str, ...] | None:
-    """Names of the targets, each once unless ``repeats``; TypeError: one of the arguments is of the wrong type."""
+    """Return the names of the targets, each once unless ``repeats``; TypeError: an argument is of the wrong type."""
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, but is {task!r} ({type(task).__name__})")
     check_context(fl_ctx)
@@ -167,3 +173,68 @@ def _check_timeout(what: str, value: int, task: Task) -> None:
 def _check_order(send_order: object) -> None:
     if not isinstance(send_order, SendOrder):
         raise TypeError(f"send_order must be a SendOrder, but is {send_order!r} ({type(send_order).__name__})")
+
+
+_SHARED: Final = (TaskKind.BROADCAST, TaskKind.BROADCAST_FOREVER)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StandingTask:
+    """A scheduled task, from its scheduling until its task_done_cb has run. Changed under the communicator's lock."""
+
+    task: Task
+    manager: TaskManager
+    schedule: Schedule
+    #: Position in the order of scheduling.
+    number: int
+    callback_lock: CallbackLock
+    #: Names in ``task.targets`` of a task without fixed targets; None: they are fixed, or the manager adds them.
+    joined: set[str] | None
+    #: Clients that cannot get it any more, of a task without fixed targets.
+    closed: set[str] = field(default_factory=set)
+    #: Clients that it made wait: they got nothing, although tasks behind it may have been for them.
+    blocked: set[str] = field(default_factory=set)
+    #: Ids of ClientTasks whose callbacks around sending run, or wait to; True: it was sent before.
+    sending: dict[str, bool] = field(default_factory=dict)
+    #: Ids of ClientTasks whose result is being handled.
+    receiving: set[str] = field(default_factory=set)
+    #: The protected copy of the data that all clients of a broadcast get.
+    data: Shareable | None = None
+    #: The object that was copied.
+    source: Shareable | None = None
+    #: When it must be checked next although nothing changes.
+    due: float = inf
+    #: It is final and no longer open.
+    ended: bool = False
+    #: Its task_done_cb has run, or is held up by a stuck callback.
+    finished: bool = False
+    #: Events of those who wait until it is finished.
+    waiters: list[threading.Event] = field(default_factory=list)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all clients get the same protected copy; without end, until the controller replaces the data."""
+        if self.schedule.kind is TaskKind.BROADCAST_FOREVER and self.source is not None and self.task.data is not None:
+            return self.task.data is self.source
+        return self.schedule.kind in _SHARED
+
+    def needs_callback_lock(self) -> bool:
+        """Whether user code runs before it is sent to a client."""
+        task = self.task
+        if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
+            return True
+        return self.data is None and self.shared
+
+    def busy(self, client_task: ClientTask) -> bool:
+        """Whether callbacks for that ClientTask run or wait to."""
+        return client_task.id in self.sending or client_task.id in self.receiving
+
+    def release_waiters(self) -> None:
+        """Mark it finished, and wake all who wait for it."""
+        self.finished = True
+        for waiter in self.waiters:
+            waiter.set()
+        self.waiters.clear()
+
+    def __repr__(self) -> str:
+        return f"<StandingTask {self.number} {self.schedule.kind} {self.task!r}>"

@@ -1,11 +1,11 @@
-"""``TaskLifecycle``: what the parts of a communicator share: its board and lock, its callbacks, and how a task ends.
+"""``TaskLifecycle``: the parts of a communicator share it: registry and lock, callbacks, and how a task ends.
 
-Locks. ``lock`` is held for bookkeeping only, never while something of a user or of the observer runs. A task's
-callbacks run under its turn alone. So a callback may schedule, cancel and wait for other tasks, and one that never
-returns keeps nobody but those who need the same task's next callback; they are sent home when it ends.
+Locks. ``lock`` is held for bookkeeping only, never while user code or the observer runs. A task's callbacks run under
+its callback lock alone. So a callback may schedule, cancel and wait for other tasks, and one that never returns blocks
+only the other callbacks of the same task; those who wait for them give up when the task ends.
 
-The end of a task. Whoever ends it makes it final on the board, which happens once. A thread of the pool tells the
-observer, waits for the callback that may still run, calls task_done_cb, and then releases those who wait for the task.
+The end of a task. The registry closes it, once. A thread of the pool tells the observer, waits for the callback that
+may still run, calls task_done_cb, and then releases those who wait for the task.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 
 from .callbacks import Callbacks
 from .comm_observer import CommObserver
-from .scheduling import TaskKind
-from .standing_task import StandingTask
+from .scheduling import StandingTask, TaskKind
 from .task_registry import Ended, TaskRegistry
 
-#: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
-_LOOK_AT_SIGNAL: Final = 0.5
+#: Seconds between two polls of an abort signal that cannot call back (one of NVFlare's own).
+_SIGNAL_POLL_SECONDS: Final = 0.5
 
 
 class Assignment(NamedTuple):
-    """What is on its way to a client."""
+    """A task to send to a client."""
 
     task_name: str
     task_id: str
@@ -47,39 +46,41 @@ class TaskLifecycle:
     """See the module's docstring.
 
     Args:
-        component: for whom it logs and fires.
-        clock: now, in seconds since the epoch.
-        callback_limit: seconds that a callback may take without a warning, and after which those who wait for an ended
-            task wait no longer for a callback that keeps its task_done_cb from running.
+        component: logs and fires events.
+        clock: the current time, in seconds since the epoch.
+        callback_limit: seconds after which a running callback is warned of, and after which a stuck one no longer holds
+            up those who wait for the end of its task.
+        wake: wakes the monitor.
     """
 
-    def __init__(self, component: FLComponent, clock: Callable[[], float], callback_limit: float) -> None:
+    def __init__(
+        self, component: FLComponent, clock: Callable[[], float], callback_limit: float, wake: Callable[[], None]
+    ) -> None:
         self.component = component
         self.logger = component.logger
         self.clock = clock
         self.lock = threading.Lock()
-        self.board = TaskRegistry()
+        self.registry = TaskRegistry()
         self.callbacks = Callbacks(clock, callback_limit)
         self.observer = CommObserver()
         self.pool = ElasticThreadPool("redflare-workflow")
         self.engine: Any = None
-        #: Tasks that the monitor is to look at. Changed under the lock.
+        #: Tasks that the monitor must check. Needs the lock.
         self.changed: set[StandingTask] = set()
-        #: Wakes the monitor.
-        self.wake: Callable[[], None] = lambda: None
-        #: The run is over; nothing more is scheduled or given out.
+        self.wake = wake
+        #: The run is over: nothing more is scheduled or handed out.
         self.closed = False
 
     def new_context(self) -> FLContext:
-        """A context for a callback that comes with none."""
+        """Make a context for a callback."""
         context = FLContext() if self.engine is None else self.engine.new_context()
         assert isinstance(context, FLContext)
         return context
 
-    # -- what others are told ------------------------------------------------------------------------------------------
+    # -- observer and monitor ------------------------------------------------------------------------------------------
 
     def may_ask(self, names: Set[str] | None) -> None:
-        """Tell the observer; what it raises is logged."""
+        """Tell the observer that these clients may ask; its exceptions are logged."""
         if names is not None and not names:
             return
         try:
@@ -88,14 +89,14 @@ class TaskLifecycle:
             self.logger.exception("the observer failed to hear that %s may ask for tasks", names or "all clients")
 
     def touch(self, standing: StandingTask) -> None:
-        """The monitor is to look at a task. Under the lock."""
+        """Have the monitor check a task. Needs the lock."""
         self.changed.add(standing)
         self.wake()
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     def call(self, kind: str, standing: StandingTask, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Run one callback of a client's task, in the task's turn; what it raises ends the task."""
+        """Run one callback of a ClientTask, under the callback lock; an exception ends the task with ERROR."""
         task = standing.task
         fn = getattr(task, kind)
         if fn is None:
@@ -109,24 +110,24 @@ class TaskLifecycle:
             raise
 
     def fail(self, standing: StandingTask, exc: Exception, what: str, fl_ctx: FLContext | None) -> None:
-        """End a task with ERROR, from where the exception is handled."""
+        """End a task with ERROR; call it while the exception is being handled."""
         task = standing.task
         self.component.log_exception(fl_ctx, f"task {task.name!r}: {what}: {type(exc).__name__}: {exc}")
         if task.exception is None:
             task.exception = exc
         self.end(standing, TaskCompletionStatus.ERROR)
 
-    def notice(self, standing: StandingTask) -> None:
-        """End a task whose status was set by hand, by one of its callbacks."""
+    def end_if_final(self, standing: StandingTask) -> None:
+        """End a task whose completion_status one of its callbacks has set."""
         status = standing.task.completion_status
         if status is not None and not standing.ended:
             self.end(standing, status)
 
-    def settle(self) -> None:
-        """Do what the board found out while it chose for a client."""
+    def apply_choices(self) -> None:
+        """End the tasks whose manager failed while the registry chose, and wake the clients it freed."""
         with self.lock:
-            broken, self.board.broken = self.board.broken, []
-            freed, self.board.freed = self.board.freed, set()
+            broken, self.registry.broken = self.registry.broken, []
+            freed, self.registry.freed = self.registry.freed, set()
         for standing, exc in broken:
             self.fail_manager(standing, exc)
         self.may_ask(freed)
@@ -142,17 +143,17 @@ class TaskLifecycle:
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     def end(self, standing: StandingTask, status: TaskCompletionStatus) -> None:
-        """End a task; one that has ended stays as it is."""
+        """End a task; does nothing if it has ended."""
         with self.lock:
-            ended = self.board.end(standing, status)
+            ended = self.registry.end(standing, status)
         if ended is not None:
             self.finish([ended])
 
     def finish(self, endings: Iterable[Ended]) -> None:
-        """Have done what is to be done when tasks have ended."""
+        """Run in the pool all that follows the end of tasks."""
         plain = []
         for ended in endings:
-            ended.standing.turn.close()
+            ended.standing.callback_lock.close()
             if ended.standing.task.task_done_cb is None:
                 plain.append(ended)
             else:
@@ -183,20 +184,20 @@ class TaskLifecycle:
                     self._done(standing, fl_ctx)
         finally:
             with self.lock:
-                self.board.forget(standing)
+                self.registry.forget(standing)
 
     def _done(self, standing: StandingTask, fl_ctx: FLContext) -> None:
         """Call task_done_cb, once no other callback of the task runs."""
         task = standing.task
-        if not standing.turn.acquire(timeout=self.callbacks.limit):
+        if not standing.callback_lock.acquire(timeout=self.callbacks.limit):
             self.component.log_error(
                 fl_ctx,
-                f"task {task.name!r} ended {self.callbacks.limit:g} s ago and a callback of it has not returned: who "
-                "waits for the task waits no longer, and task_done_cb is called when that callback returns",
+                f"task {task.name!r} ended {self.callbacks.limit:g} s ago and one of its callbacks has not returned: "
+                "wait_for_task returns now, and task_done_cb is called when that callback returns",
             )
             with self.lock:
                 standing.release_waiters()
-            standing.turn.acquire()
+            standing.callback_lock.acquire()
         try:
             fn = task.task_done_cb
             if fn is not None:
@@ -206,12 +207,12 @@ class TaskLifecycle:
             task.completion_status = TaskCompletionStatus.ERROR
             task.exception = exc
         finally:
-            standing.turn.release()
+            standing.callback_lock.release()
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def wait(self, task: Task, abort_signal: Signal | None) -> None:
-        """Wait until a task is finished, or the signal is triggered: then it ends with ABORTED.
+        """Wait until a task is finished; the signal ends it with ABORTED.
 
         Raises:
             ValueError: the task was never scheduled.
@@ -219,14 +220,14 @@ class TaskLifecycle:
         """
         waiter = threading.Event()
         with self.lock:
-            standing = self.board.by_task.get(task)
+            standing = self.registry.by_task.get(task)
             if standing is None:
                 if task.schedule_time is None:
                     raise ValueError(f"task {task.name!r} was never scheduled: nobody will ever finish it")
                 return
             if standing.finished:
                 return
-            if standing.turn.mine:
+            if standing.callback_lock.held_by_me:
                 raise RuntimeError(
                     f"a callback of task {task.name!r} cannot wait for the task: it would wait for itself"
                 )
@@ -237,7 +238,7 @@ class TaskLifecycle:
             with abort_signal.add_callback(waiter.set):
                 waiter.wait()
         else:
-            while not waiter.wait(_LOOK_AT_SIGNAL) and not abort_signal.triggered:
+            while not waiter.wait(_SIGNAL_POLL_SECONDS) and not abort_signal.triggered:
                 pass
         if abort_signal is not None and abort_signal.triggered:
             self.end(standing, TaskCompletionStatus.ABORTED)

@@ -1,8 +1,8 @@
-"""``TaskRegistry``: the tasks that stand, who may get which, and what is owed to whom. Bookkeeping only.
+"""``TaskRegistry``: the open tasks, which client may get which, and which results are awaited. Bookkeeping only.
 
-It runs no callback, does no I/O and takes no lock: whoever uses it holds the communicator's. Each step costs about the
-same with one client and with a thousand: a client's candidates are found by its name. Tasks with fixed targets are
-in a queue per target; tasks for whoever joins are in one queue for all, and each knows who is through with it.
+It runs no callback, does no I/O and takes no lock: its users hold the communicator's. Each step costs about the same
+with one client and with a thousand: a client's candidates are found by its name. Tasks with fixed targets are in a
+queue per target; all others are in one queue, and each knows the clients that are done with it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from typing import Final, NamedTuple
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 
-from .callback_lock import CallbackLock
-from .scheduling import Schedule, TaskKind
-from .standing_task import StandingTask
-from .task_manager import TaskCheckStatus, TaskManager
+from .callbacks import CallbackLock
+from .managers.task_manager import TaskCheckStatus, TaskManager
+from .scheduling import Schedule, StandingTask, TaskKind
 
 #: Ended ClientTasks with a result that are remembered, so that a late duplicate is known as one.
 _REMEMBERED: Final = 10_000
 
 
 class SubmissionCheck(Enum):
-    """What a submission is."""
+    """The result of checking a submission."""
 
     ACCEPT = auto()
-    #: Its result is in already.
+    #: The result is in already.
     DUPLICATE = auto()
     #: Its task has ended.
     FINISHED = auto()
@@ -41,12 +40,12 @@ class SubmissionCheck(Enum):
 
 
 class Choice(NamedTuple):
-    """What a client is to get."""
+    """The ClientTask that a client gets next."""
 
     standing: StandingTask
     client_task: ClientTask
     resend: bool
-    #: Callbacks of this very ClientTask are under way: what will become of it, they decide.
+    #: Callbacks of this ClientTask are running; it can be decided only after them.
     busy: bool
 
 
@@ -56,7 +55,7 @@ class Ended:
 
     standing: StandingTask
     unanswered: list[ClientTask]
-    #: Clients it had told to wait.
+    #: Clients that it made wait.
     freed: frozenset[str]
 
 
@@ -65,12 +64,12 @@ class TaskRegistry:
 
     def __init__(self) -> None:
         #: By number, in the order of scheduling.
-        self.standing: dict[int, StandingTask] = {}
-        #: All that are scheduled and not finished.
+        self.standing_tasks: dict[int, StandingTask] = {}
+        #: All that are scheduled and not finished, by task.
         self.by_task: dict[Task, StandingTask] = {}
-        #: Managers that failed while they were asked for a client; the tasks are to be ended.
+        #: Tasks whose manager failed during ``choose``, to be ended.
         self.broken: list[tuple[StandingTask, Exception]] = []
-        #: Clients that may get something now, because a task that they waited for went to somebody else.
+        #: Clients that may get something now, because the task that made them wait went to another.
         self.freed: set[str] = set()
         self._numbers = itertools.count(1)
         self._client_tasks: dict[str, ClientTask] = {}
@@ -81,17 +80,17 @@ class TaskRegistry:
 
     # -- scheduling ----------------------------------------------------------------------------------------------------
 
-    def enter(
+    def add(
         self, task: Task, manager: TaskManager, schedule: Schedule, present: Iterable[str], now: float
     ) -> StandingTask:
-        """Make a task known, not yet visible to requests.
+        """Add a task, not yet visible to requests.
 
         Args:
             task: a new one.
-            manager: who decides about it.
-            schedule: how it was scheduled.
+            manager: decides about it.
+            schedule: its checked arguments.
             present: names of the clients that have joined.
-            now: the time.
+            now: the current time.
 
         Raises:
             ValueError: the task was scheduled before.
@@ -101,29 +100,29 @@ class TaskRegistry:
         task.schedule_time = now
         task.targets = list(present if schedule.targets is None else schedule.targets)
         joins = schedule.dynamic and schedule.kind is not TaskKind.RELAY
-        turn = CallbackLock()
-        task.cb_lock = turn  # type: ignore[assignment]
+        callback_lock = CallbackLock()
+        task.cb_lock = callback_lock  # type: ignore[assignment]
         standing = StandingTask(
             task=task,
             manager=manager,
             schedule=schedule,
             number=next(self._numbers),
-            turn=turn,
+            callback_lock=callback_lock,
             joined=set(task.targets) if joins else None,
         )
         self.by_task[task] = standing
         return standing
 
-    def leave(self, standing: StandingTask) -> None:
-        """Forget a task that was entered, as if it had never been scheduled."""
+    def discard(self, standing: StandingTask) -> None:
+        """Remove a task that was added, as if it had never been scheduled."""
         self.by_task.pop(standing.task, None)
         standing.task.schedule_time = None
         standing.task.targets = None
 
-    def show(self, standing: StandingTask, adopted: Iterable[ClientTask]) -> None:
-        """Let requests see it. ``adopted`` were handed out before: they count as sent."""
+    def publish(self, standing: StandingTask, adopted: Iterable[ClientTask]) -> None:
+        """Make it visible to requests; ``adopted`` were handed out before a restart and count as sent."""
         standing.task.is_standing = True
-        self.standing[standing.number] = standing
+        self.standing_tasks[standing.number] = standing
         if standing.schedule.dynamic:
             self._wide[standing.number] = standing
         else:
@@ -136,7 +135,7 @@ class TaskRegistry:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def choose(self, client: Client, now: float) -> Choice | None:
-        """What this client gets; a new ClientTask is reserved for it at once. None: nothing."""
+        """Choose what this client gets, and reserve a new ClientTask for it at once; None: nothing."""
         name = client.name
         owed = self._owed.get(name)
         if owed:
@@ -168,15 +167,17 @@ class TaskRegistry:
         return None
 
     def sent(self, choice: Choice, now: float) -> None:
-        """It goes out now."""
+        """Note that it goes out now."""
         choice.standing.sending.pop(choice.client_task.id, None)
         choice.client_task.task_sent_time = now
         choice.client_task.task_send_count += 1
 
     # -- submissions ---------------------------------------------------------------------------------------------------
 
-    def judge(self, client_name: str, task_name: str, task_id: str) -> tuple[SubmissionCheck, ClientTask | None]:
-        """What a submission is, and for which ClientTask."""
+    def check_submission(
+        self, client_name: str, task_name: str, task_id: str
+    ) -> tuple[SubmissionCheck, ClientTask | None]:
+        """Check a submission; return the result and the ClientTask it is for."""
         client_task = self._client_tasks.get(task_id)
         if client_task is None:
             completed = self._completed.get(task_id)
@@ -186,19 +187,19 @@ class TaskRegistry:
             return SubmissionCheck.UNKNOWN, None
         task = client_task.task
         if client_task.client.name != client_name:
-            verdict = SubmissionCheck.WRONG_CLIENT
+            check = SubmissionCheck.WRONG_CLIENT
         elif task.name != task_name:
-            verdict = SubmissionCheck.WRONG_NAME
+            check = SubmissionCheck.WRONG_NAME
         elif task.completion_status is not None:
-            verdict = SubmissionCheck.FINISHED
+            check = SubmissionCheck.FINISHED
         elif client_task.result_received_time is not None:
-            verdict = SubmissionCheck.DUPLICATE
+            check = SubmissionCheck.DUPLICATE
         else:
-            verdict = SubmissionCheck.ACCEPT
-        return verdict, client_task
+            check = SubmissionCheck.ACCEPT
+        return check, client_task
 
     def received(self, standing: StandingTask, client_task: ClientTask, now: float) -> None:
-        """A result is in, and was handled."""
+        """Note that a result was handled."""
         standing.receiving.discard(client_task.id)
         client_task.result_received_time = now
         self._settle(client_task)
@@ -206,13 +207,13 @@ class TaskRegistry:
             self._remember(client_task)
 
     def find(self, task_id: str) -> ClientTask | None:
-        """The ClientTask of that id, of a task that stands."""
+        """The ClientTask of that id, if its task is open."""
         return self._client_tasks.get(task_id)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     def end(self, standing: StandingTask, status: TaskCompletionStatus) -> Ended | None:
-        """It stands no more; a status that it has already stays. None: it has ended before, or does not stand yet."""
+        """Close a task; a status that was set before stays. None: it is closed already, or not published yet."""
         task = standing.task
         if standing.ended or not task.is_standing:
             return None
@@ -220,7 +221,7 @@ class TaskRegistry:
         if task.completion_status is None:
             task.completion_status = status
         task.is_standing = False
-        del self.standing[standing.number]
+        del self.standing_tasks[standing.number]
         self._retire(standing)
         self._drop_unsent(standing)
         unanswered = []
@@ -237,7 +238,7 @@ class TaskRegistry:
         return Ended(standing, unanswered, freed)
 
     def forget(self, standing: StandingTask) -> None:
-        """It is finished."""
+        """Remove a finished task and wake those who wait for it."""
         self.by_task.pop(standing.task, None)
         standing.data = None
         standing.release_waiters()
@@ -245,7 +246,7 @@ class TaskRegistry:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _candidates(self, name: str) -> Iterator[StandingTask] | Iterable[StandingTask]:
-        """Tasks that this client may get something of, in the order of scheduling; not to be changed meanwhile."""
+        """Tasks that this client may get, in the order of scheduling; they must not change meanwhile."""
         own = self._own.get(name)
         if not self._wide:
             return own.values() if own else ()
@@ -254,7 +255,7 @@ class TaskRegistry:
 
     def _may_have(self, standing: StandingTask, client_task: ClientTask, now: float) -> TaskCheckStatus:
         status = standing.manager.check_task_send(client_task, now)
-        # the manager cannot know that the result which it may have given up waiting for is in, and being handled
+        # the manager may have given up on a result that is being handled just now, which it cannot see
         if status is TaskCheckStatus.SEND and standing.receiving and standing.schedule.kind is TaskKind.RELAY:
             return TaskCheckStatus.BLOCK
         return status
@@ -266,7 +267,7 @@ class TaskRegistry:
             standing.task.targets.append(name)
 
     def _record(self, standing: StandingTask, client_task: ClientTask) -> None:
-        """It is this client's now, whatever comes of it; others must not get the same."""
+        """Assign it to this client for good; others must not get the same."""
         task, name = standing.task, client_task.client.name
         task.client_tasks.append(client_task)
         task.last_client_task_map[name] = client_task
@@ -282,7 +283,7 @@ class TaskRegistry:
             self._close(standing, name)
 
     def _close(self, standing: StandingTask, name: str) -> None:
-        """Nothing more of it for this client."""
+        """Stop offering the task to this client."""
         if standing.schedule.dynamic:
             standing.closed.add(name)
             return
@@ -293,7 +294,7 @@ class TaskRegistry:
                 del self._own[name]
 
     def _retire(self, standing: StandingTask) -> None:
-        """Nothing more of it for anybody."""
+        """Stop offering the task to anybody."""
         if standing.schedule.dynamic:
             self._wide.pop(standing.number, None)
             return
@@ -301,7 +302,7 @@ class TaskRegistry:
             self._close(standing, name)
 
     def _drop_unsent(self, standing: StandingTask) -> None:
-        """What was reserved and is not on its way yet will never be."""
+        """Remove ClientTasks that were reserved and not sent: they never will be."""
         task = standing.task
         unsent = {task_id for task_id, resend in standing.sending.items() if not resend}
         if not unsent:
@@ -314,7 +315,7 @@ class TaskRegistry:
                 del task.last_client_task_map[client_task.client.name]
 
     def _settle(self, client_task: ClientTask) -> None:
-        """Nothing of it is owed any more."""
+        """Stop waiting for the result of a ClientTask."""
         name = client_task.client.name
         owed = self._owed.get(name)
         if owed is not None:

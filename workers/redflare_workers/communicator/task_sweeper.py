@@ -1,7 +1,9 @@
-"""``TaskSweeper``: what the monitor does: clients that are gone, the job's policy, tasks that are done or due."""
+"""``Monitor`` and ``TaskSweeper``: the thread that watches open tasks, and the rules that it applies to them."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -13,74 +15,152 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.task import TaskCompletionStatus
 
-from .dead_clients import DeadClients
-from .job_policy import violation
-from .scheduling import TaskKind
-from .standing_task import StandingTask
+from .dead_clients import DeadClients, violation
+from .scheduling import StandingTask, TaskKind
 from .task_lifecycle import TaskLifecycle
 from .task_registry import Ended
 
-#: Seconds that it waits at least, so that no clock can make it spin.
+logger = logging.getLogger(__name__)
+
+#: Seconds until the next sweep after one that failed.
+_AFTER_FAILURE: Final = 0.2
+
+
+class Monitor:
+    """Calls a sweep in one thread, when something changed and when something is due.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition(threading.Lock())
+        self._woken = False
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, sweep: Callable[[], float | None]) -> None:
+        """Begin to sweep.
+
+        Args:
+            sweep: returns the seconds until its next call at the latest; None: not before ``wake``. What it raises is
+                logged, and it is called again soon.
+
+        Raises:
+            RuntimeError: the monitor was started before.
+        """
+        if self._thread is not None:
+            raise RuntimeError(f"{self._name} was started already; make a new monitor")
+        self._thread = threading.Thread(target=self._run, args=(sweep,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a sweep soon, because something changed."""
+        # read without the lock: the thread that set it has notified, and the sweep that follows has not begun
+        if self._woken:
+            return
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """End the thread, itself after this sweep; return False if it is still busy after ``timeout`` seconds."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def _run(self, sweep: Callable[[], float | None]) -> None:
+        pause: float | None = 0.0
+        while self._wait(pause):
+            try:
+                pause = sweep()
+            except Exception:
+                logger.exception("%s: a sweep of the open tasks failed, the next one follows", self._name)
+                pause = _AFTER_FAILURE
+
+    def _wait(self, pause: float | None) -> bool:
+        """Wait until it is woken or the pause is over; return False when the thread must end."""
+        with self._changed:
+            if pause != 0.0:
+                self._changed.wait_for(lambda: self._woken or self._stopped, pause)
+            self._woken = False
+            return not self._stopped
+
+
+#: Shortest pause in seconds, so that no clock can make it spin.
 _LEAST_PAUSE: Final = 0.0005
 
 
 class TaskSweeper:
-    """Looks at what has changed or is due, and once in each period at everything.
+    """Ends tasks that are done or due, and reports clients that are gone; checks everything once in each period.
 
     Args:
-        desk: whose tasks.
+        lifecycle: of the tasks.
         dead: the watch list of clients.
         lead_time: seconds after its scheduling in which a task is not ended because its clients are gone.
-        period: seconds between two looks at everything, while there is anything.
+        period: seconds between two checks of everything, while any task is open.
     """
 
-    def __init__(self, desk: TaskLifecycle, dead: DeadClients, lead_time: float, period: Callable[[], float]) -> None:
-        self._desk = desk
+    def __init__(
+        self, lifecycle: TaskLifecycle, dead: DeadClients, lead_time: float, period: Callable[[], float]
+    ) -> None:
+        self._lifecycle = lifecycle
         self._dead = dead
         self._lead_time = lead_time
         self._period = period
-        #: When everything is looked at next, on the monotonic clock: the desk's may be set back.
+        #: When everything is checked next, on the monotonic clock: the lifecycle's may be set back.
         self._next_scan = 0.0
         #: The earliest moment at which a task is due.
         self._next_due = inf
-        #: How many clients there were, when there were most.
+        #: The largest number of clients so far.
         self._most = 0
         self._panicked = False
         self._policy_failed = False
 
-    def look(self) -> float | None:
-        """Do what is to be done; seconds until the next look, None: there is nothing to wait for."""
-        now = self._desk.clock()
+    def sweep(self) -> float | None:
+        """Apply all rules; return the seconds until the next sweep, None when nothing can become due."""
+        now = self._lifecycle.clock()
         scan = time.monotonic() >= self._next_scan
         if scan:
             self._next_scan = time.monotonic() + self._period()
-        self._desk.callbacks.warn(now)
-        gone = self._look_at_clients(now)
+        self._lifecycle.callbacks.warn(now)
+        gone = self._report_disconnected(now)
         if self._dead.disconnected and (scan or gone):
-            self._look_at_policy()
+            self._enforce_policy()
         self.check(now, everything=bool(gone) or (scan and bool(self._dead.disconnected)), scan=scan)
         return self._pause(now)
 
     def check(self, now: float, everything: bool, scan: bool = True) -> None:
-        """Look at tasks, and end those that are done.
+        """Check tasks, and end those that are done.
 
         Args:
-            now: the time.
+            now: the current time.
             everything: ask the manager of every task.
             scan: go through all tasks, for those that are due or whose status was set by hand; else only through those
                 that have changed.
         """
-        desk = self._desk
+        lifecycle = self._lifecycle
         endings: list[Ended] = []
         broken: list[tuple[StandingTask, Exception]] = []
         opened: list[StandingTask] = []
-        with desk.lock:
-            changed, desk.changed = desk.changed, set()
+        with lifecycle.lock:
+            changed, lifecycle.changed = lifecycle.changed, set()
             through = scan or everything or now >= self._next_due
-            looked: Iterable[StandingTask] = list(desk.board.standing.values()) if through else changed
+            checked: Iterable[StandingTask] = list(lifecycle.registry.standing_tasks.values()) if through else changed
             if through:
                 self._next_due = inf
-            for standing in looked:
+            for standing in checked:
                 due = now >= standing.due
                 if everything or due or standing in changed or standing.task.completion_status is not None:
                     try:
@@ -88,7 +168,7 @@ class TaskSweeper:
                     except Exception as exc:
                         broken.append((standing, exc))
                         continue
-                    ended = None if status is None else desk.board.end(standing, status)
+                    ended = None if status is None else lifecycle.registry.end(standing, status)
                     if ended is not None:
                         endings.append(ended)
                         continue
@@ -96,14 +176,14 @@ class TaskSweeper:
                         opened.append(standing)
                 self._next_due = min(self._next_due, standing.due)
         for standing, error in broken:
-            desk.fail_manager(standing, error)
+            lifecycle.fail_manager(standing, error)
         if endings:
-            desk.finish(endings)
+            lifecycle.finish(endings)
         for standing in opened:
-            desk.may_ask(None if standing.schedule.dynamic else frozenset(standing.schedule.targets or ()))
+            lifecycle.may_ask(None if standing.schedule.dynamic else frozenset(standing.schedule.targets or ()))
 
     def _status(self, standing: StandingTask, now: float) -> TaskCompletionStatus | None:
-        """How a task ends now, or None, and when it is due. Under the lock."""
+        """Return the status with which a task ends now, or None and note when it is due. Needs the lock."""
         task, manager = standing.task, standing.manager
         if standing.ended or task.completion_status is not None:
             return task.completion_status
@@ -117,7 +197,7 @@ class TaskSweeper:
             return TaskCompletionStatus.TIMEOUT
         gone = self._dead.disconnected
         if gone and age >= self._lead_time and _waits_only_for(gone, standing):
-            self._desk.logger.warning("task %r waits only for clients that are disconnected: it ends", task.name)
+            logger.warning("task %r ends with CLIENT_DEAD: all clients it waits for are disconnected", task.name)
             return TaskCompletionStatus.CLIENT_DEAD
         change = manager.next_change(task, now)
         standing.due = inf if change is None else max(change, now + _LEAST_PAUSE)
@@ -126,8 +206,8 @@ class TaskSweeper:
         return None
 
     def _pause(self, now: float) -> float | None:
-        desk = self._desk
-        if not desk.board.by_task and not len(self._dead) and not len(desk.callbacks):
+        lifecycle = self._lifecycle
+        if not lifecycle.registry.by_task and not len(self._dead) and not len(lifecycle.callbacks):
             return None
         grace_over = self._dead.next_change()
         due = min(self._next_due, inf if grace_over is None else grace_over) - now
@@ -135,61 +215,61 @@ class TaskSweeper:
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
-    def _look_at_clients(self, now: float) -> list[str]:
-        """Tell of those that are disconnected from now on."""
-        gone = self._dead.look(now) if len(self._dead) else []
+    def _report_disconnected(self, now: float) -> list[str]:
+        """Fire the event for clients that count as disconnected from now on; return their names."""
+        gone = self._dead.expire(now) if len(self._dead) else []
         for name in gone:
-            self._desk.logger.error("client %s is deemed disconnected", name)
-            # not here: handlers may take their time
-            self._desk.pool.submit(partial(self._tell_of, name))
+            logger.error("client %s is disconnected: no sign of it within the grace period", name)
+            # in another thread: handlers may take their time
+            self._lifecycle.pool.submit(partial(self._fire_disconnected, name))
         return gone
 
-    def _tell_of(self, name: str) -> None:
+    def _fire_disconnected(self, name: str) -> None:
         """Fire the event that a client is disconnected."""
         try:
-            with self._desk.new_context() as fl_ctx:
+            with self._lifecycle.new_context() as fl_ctx:
                 fl_ctx.set_prop(FLContextKey.DISCONNECTED_CLIENT_NAME, name, private=True, sticky=False)
-                self._desk.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
+                self._lifecycle.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
         except Exception:
-            self._desk.logger.exception("the event that client %s is disconnected could not be handled", name)
+            logger.exception("a handler failed on the event that client %s is disconnected", name)
 
-    def _look_at_policy(self) -> None:
+    def _enforce_policy(self) -> None:
         """Panic, once, if the job cannot go on with the clients that are left."""
-        if self._desk.engine is None or self._panicked:
+        if self._lifecycle.engine is None or self._panicked:
             return
         try:
-            self._check_policy(self._desk.engine)
+            self._check_policy(self._lifecycle.engine)
         except Exception:
-            # the tasks are looked at all the same, and the policy again at the next look
+            # tasks are checked all the same, and the policy again in the next sweep
             if not self._policy_failed:
-                self._desk.logger.exception("the job's policy could not be checked")
+                logger.exception("the job's minimum of clients could not be checked, the next sweep tries again")
             self._policy_failed = True
 
     def _check_policy(self, engine: Any) -> None:
-        with self._desk.new_context() as fl_ctx:
+        with self._lifecycle.new_context() as fl_ctx:
             joined = [client.name for client in engine.get_clients()]
             self._most = max(self._most, len(joined))
             meta = fl_ctx.get_prop(FLContextKey.JOB_META)
             why = violation(joined, self._dead.disconnected, meta if isinstance(meta, Mapping) else {}, self._most)
         if why:
             self._panicked = True
-            self._desk.pool.submit(partial(self._panic, why))
+            self._lifecycle.pool.submit(partial(self._panic, why))
 
     def _panic(self, why: str) -> None:
-        with self._desk.new_context() as fl_ctx:
-            self._desk.component.log_error(fl_ctx, why)
-            self._desk.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
+        with self._lifecycle.new_context() as fl_ctx:
+            self._lifecycle.component.log_error(fl_ctx, why)
+            self._lifecycle.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
 
 
 def _waits_only_for(gone: Set[str], standing: StandingTask) -> bool:
-    """Whether there are targets without an answer, and all of them are gone."""
-    # it ends with the first that is there: most tasks wait for somebody who is
+    """Whether targets have not answered, and all of these are gone."""
+    # it stops at the first that is present: most tasks wait for one that is
     first = next(unanswered := _unanswered(standing), None)
     return first is not None and first in gone and all(name in gone for name in unanswered)
 
 
 def _unanswered(standing: StandingTask) -> Iterator[str]:
-    """Targets whose answer is missing; in a relay, those that have not answered as often as they are named."""
+    """Targets without an answer; in a relay, those that have not answered as often as they are named."""
     task = standing.task
     targets = task.targets or []
     if standing.schedule.kind is TaskKind.RELAY:

@@ -1,15 +1,14 @@
 """``WFCommServer``: hands a controller's tasks to clients and brings back the results.
 
-It knows no transport: whoever carries the messages calls ``process_task_request`` and ``process_submission`` from any
-thread, and hears through a ``CommObserver`` when asking again is worth it. Names and arguments are
-NVFlare's. The parts:
+It knows no transport: the server job calls ``process_task_request`` and ``process_submission`` from any thread, and
+learns through a ``CommObserver`` when asking again may succeed. Names and arguments are NVFlare's. The parts:
 
-    board, standing      which tasks stand, who may get what (bookkeeping)
-    *_manager            who may have a task now, is it done (decisions)
-    task_requests        a client asks
-    submissions          a client brings a result
-    watch, monitor       time passes
-    desk                 the lock, callbacks, and how a task ends
+    scheduling           the arguments of a task, and the task while it is open
+    task_registry        all open tasks, which client may get which (bookkeeping)
+    managers/            who may have a task now, is it done (decisions)
+    client_requests      a client asks for a task, or submits a result
+    task_sweeper         time passes: timeouts, and clients that are gone (dead_clients)
+    task_lifecycle       the lock, callbacks, and how a task ends
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.apis.wf_comm_spec import WFCommSpec
 
-from .any_relay_manager import AnyRelayTaskManager
-from .bcast_forever_manager import BcastForeverTaskManager
-from .bcast_manager import BcastTaskManager
+from .client_requests import Submissions, TaskRequests
 from .comm_observer import CommObserver
 from .dead_clients import DeadClients
-from .monitor import Monitor
+from .managers.relay import AnyRelayTaskManager, SequentialRelayTaskManager
+from .managers.simple import BcastForeverTaskManager, BcastTaskManager, SendTaskManager
+from .managers.task_manager import TaskManager
 from .scheduling import (
     Schedule,
     broadcast_schedule,
@@ -44,14 +43,9 @@ from .scheduling import (
     relay_schedule,
     send_schedule,
 )
-from .send_manager import SendTaskManager
-from .seq_relay_manager import SequentialRelayTaskManager
-from .submissions import Submissions
 from .task_lifecycle import TaskLifecycle
-from .task_manager import TaskManager
 from .task_registry import SubmissionCheck
-from .task_requests import TaskRequests
-from .task_sweeper import TaskSweeper
+from .task_sweeper import Monitor, TaskSweeper
 
 #: Seconds that a client which was reported dead has to come back.
 DEAD_CLIENT_GRACE_PERIOD: Final = 60.0
@@ -65,8 +59,7 @@ class WFCommServer(FLComponent, WFCommSpec):
     """The server's side of all tasks of one run; thread-safe.
 
     Args:
-        task_check_period: seconds between two looks at everything that stands, at the longest. What happens here is
-            looked at when it happens.
+        task_check_period: longest time in seconds between two checks of all open tasks. Changes are checked at once.
         clock: seconds since the epoch.
         dead_client_grace_period: seconds that a client which was reported dead has to come back.
         dead_client_check_lead_time: seconds after its scheduling in which a task waits for disconnected clients.
@@ -85,34 +78,37 @@ class WFCommServer(FLComponent, WFCommSpec):
         super().__init__()
         self.task_check_period = task_check_period
         self._clock = clock
-        self._desk = TaskLifecycle(self, clock, callback_limit)
-        self._requests = TaskRequests(self._desk)
-        self._submissions = Submissions(self._desk)
+        self._monitor = Monitor("redflare-task-monitor")
+        self._lifecycle = TaskLifecycle(self, clock, callback_limit, self._monitor.wake)
+        self._requests = TaskRequests(self._lifecycle)
+        self._submissions = Submissions(self._lifecycle)
         self._dead = DeadClients(dead_client_grace_period)
-        self._watch = TaskSweeper(self._desk, self._dead, dead_client_check_lead_time, lambda: self.task_check_period)
-        self._monitor = Monitor("redflare-task-monitor", self._watch.look)
-        self._desk.wake = self._monitor.wake
+        self._sweeper = TaskSweeper(
+            self._lifecycle, self._dead, dead_client_check_lead_time, lambda: self.task_check_period
+        )
         self._initialized = False
 
     def __repr__(self) -> str:
-        return f"<WFCommServer with {self.get_num_standing_tasks()} standing tasks{', closed' * self._desk.closed}>"
+        return (
+            f"<WFCommServer with {self.get_num_standing_tasks()} standing tasks{', closed' * self._lifecycle.closed}>"
+        )
 
     @property
     def observer(self) -> CommObserver:
-        """Who is told of what happens to tasks."""
-        return self._desk.observer
+        """The observer of task events."""
+        return self._lifecycle.observer
 
     @observer.setter
     def observer(self, observer: CommObserver) -> None:
-        self._desk.observer = observer
+        self._lifecycle.observer = observer
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def initialize_run(self, fl_ctx: FLContext) -> None:
-        """Begin to look after tasks; without an engine in the context, panic.
+        """Begin to watch tasks; without an engine in the context, panic.
 
         Raises:
-            RuntimeError: it was initialized before.
+            RuntimeError: it was initialized already.
         """
         engine = fl_ctx.get_engine()
         if engine is None:
@@ -121,23 +117,24 @@ class WFCommServer(FLComponent, WFCommSpec):
         if self._initialized:
             raise RuntimeError(f"{self.name} was initialized already; make a new one for each run")
         self._initialized = True
-        self._desk.engine = engine
-        self._monitor.start()
+        self._lifecycle.engine = engine
+        self._monitor.start(self._sweeper.sweep)
 
     def finalize_run(self, fl_ctx: FLContext) -> None:
-        """End all tasks with CANCELLED, let their callbacks come to an end, and stop. A second one has no effect."""
-        with self._desk.lock:
-            if self._desk.closed:
+        """End all tasks with CANCELLED, wait for their callbacks, and stop. A second call has no effect."""
+        with self._lifecycle.lock:
+            if self._lifecycle.closed:
                 return
-            self._desk.closed = True
+            self._lifecycle.closed = True
         self.cancel_all_tasks(fl_ctx=fl_ctx)
-        # first those who could end tasks, then those who do what is to be done at the end
+        # first the thread that can end tasks, then those that run what follows an end
         self._monitor.stop()
-        busy = self._desk.pool.close()
+        busy = self._lifecycle.pool.close()
         if busy:
-            self.log_warning(fl_ctx, f"the run ends while callbacks of its tasks have not returned: {', '.join(busy)}")
+            self.log_warning(fl_ctx, f"the run ends although callbacks have not returned: {', '.join(busy)}")
 
     # -- scheduling ----------------------------------------------------------------------------------------------------
+    # as SchedulingSpec, where they are documented
 
     def broadcast(
         self,
@@ -147,7 +144,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         min_responses: int = 0,
         wait_time_after_min_received: int = 0,
     ) -> None:
-        """See ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb."""
+        """As ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb."""
         schedule = broadcast_schedule(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         self._schedule(task, fl_ctx, BcastTaskManager(task, min_responses, wait_time_after_min_received), schedule)
 
@@ -160,14 +157,13 @@ class WFCommServer(FLComponent, WFCommSpec):
         wait_time_after_min_received: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``broadcast``, and wait."""
         self.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         self.wait_for_task(task, abort_signal)
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        """See ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb.
+        """As ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb.
 
-        Other data put in its place later is what is sent from then on, as it is: do not change it, replace it.
+        Data that replaces ``task.data`` later is sent from then on as it is: do not change it, replace it.
         """
         schedule = forever_schedule(task, fl_ctx, targets)
         self._schedule(task, fl_ctx, BcastForeverTaskManager(), schedule)
@@ -180,7 +176,6 @@ class WFCommServer(FLComponent, WFCommSpec):
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: int = 0,
     ) -> None:
-        """See ``SchedulingSpec``."""
         schedule = send_schedule(task, fl_ctx, targets, send_order, task_assignment_timeout)
         self._schedule(task, fl_ctx, SendTaskManager(task, send_order, task_assignment_timeout), schedule)
 
@@ -193,7 +188,6 @@ class WFCommServer(FLComponent, WFCommSpec):
         task_assignment_timeout: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``send``, and wait."""
         self.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
         self.wait_for_task(task, abort_signal)
 
@@ -207,7 +201,6 @@ class WFCommServer(FLComponent, WFCommSpec):
         task_result_timeout: int = 0,
         dynamic_targets: bool = True,
     ) -> None:
-        """See ``SchedulingSpec``."""
         schedule = relay_schedule(
             task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets
         )
@@ -229,57 +222,56 @@ class WFCommServer(FLComponent, WFCommSpec):
         dynamic_targets: bool = True,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``relay``, and wait."""
         self.relay(task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets)
         self.wait_for_task(task, abort_signal)
 
     def _schedule(self, task: Task, fl_ctx: FLContext, manager: TaskManager, schedule: Schedule) -> None:
-        desk = self._desk
-        if desk.engine is None:
-            desk.engine = fl_ctx.get_engine()
-        everybody = schedule.targets is None and desk.engine is not None
-        present = [client.name for client in desk.engine.get_clients()] if everybody else ()
-        with desk.lock:
-            standing = desk.board.enter(task, manager, schedule, present, self._clock())
-            closed = desk.closed
+        lifecycle = self._lifecycle
+        if lifecycle.engine is None:
+            lifecycle.engine = fl_ctx.get_engine()
+        everybody = schedule.targets is None and lifecycle.engine is not None
+        present = [client.name for client in lifecycle.engine.get_clients()] if everybody else ()
+        with lifecycle.lock:
+            standing = lifecycle.registry.add(task, manager, schedule, present, self._clock())
+            closed = lifecycle.closed
         adopted: list[ClientTask] = []
         if not closed:
             try:
-                adopted = desk.observer.scheduled(task)
+                adopted = lifecycle.observer.scheduled(task)
                 _check_adopted(task, adopted)
             except BaseException:
-                with desk.lock:
-                    desk.board.leave(standing)
+                with lifecycle.lock:
+                    lifecycle.registry.discard(standing)
                 raise
-        with desk.lock:
-            closed = desk.closed
+        with lifecycle.lock:
+            closed = lifecycle.closed
             if closed:
                 task.completion_status = TaskCompletionStatus.CANCELLED
-                desk.board.forget(standing)
+                lifecycle.registry.forget(standing)
             else:
-                desk.board.show(standing, adopted)
+                lifecycle.registry.publish(standing, adopted)
         if closed:
             self.log_info(fl_ctx, f"task {task.name!r} is cancelled, not scheduled: the run is over")
             return
-        desk.may_ask(None if schedule.dynamic else frozenset(schedule.targets or ()))
-        # clients first: to look after the task can wait
-        with desk.lock:
-            desk.touch(standing)
+        lifecycle.may_ask(None if schedule.dynamic else frozenset(schedule.targets or ()))
+        # clients first: checking the task can wait
+        with lifecycle.lock:
+            lifecycle.touch(standing)
         self.logger.debug("task %r scheduled: %s", task.name, schedule)
 
     def schedule_of(self, task: Task) -> Schedule | None:
-        """How a task was scheduled, also while the observer hears of it; None: it was not, or it is finished."""
-        standing = self._desk.board.by_task.get(task)
+        """The schedule of a task, also while the observer hears of it; None: it was not scheduled, or is finished."""
+        standing = self._lifecycle.registry.by_task.get(task)
         return None if standing is None else standing.schedule
 
     def protect_again(self, task: Task) -> None:
-        """What the clients of a broadcast get is lost: the next of them gets a copy of what its data is then."""
-        with self._desk.lock:
-            standing = self._desk.board.by_task.get(task)
+        """Make a new copy of a broadcast's data for the next client, because the protected one is lost."""
+        with self._lifecycle.lock:
+            standing = self._lifecycle.registry.by_task.get(task)
             if standing is not None:
                 standing.data = None
 
-    # -- standing tasks ------------------------------------------------------------------------------------------------
+    # -- open tasks ----------------------------------------------------------------------------------------------------
 
     def wait_for_task(self, task: Task, abort_signal: Signal | None = None) -> None:
         """Wait until a task has ended and its task_done_cb has run; the abort signal ends it with ABORTED.
@@ -290,11 +282,10 @@ class WFCommServer(FLComponent, WFCommSpec):
             ValueError: the task was never scheduled.
             RuntimeError: a callback of the task would wait for itself.
         """
-        self._desk.wait(task, abort_signal)
+        self._lifecycle.wait(task, abort_signal)
 
     def get_num_standing_tasks(self) -> int:
-        """How many tasks stand."""
-        return len(self._desk.board.standing)
+        return len(self._lifecycle.registry.standing_tasks)
 
     def cancel_task(
         self,
@@ -302,30 +293,30 @@ class WFCommServer(FLComponent, WFCommSpec):
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End a task at once; one that does not stand, or is final, stays as it is."""
-        standing = self._desk.board.by_task.get(task)
+        """End a task at once; no effect if it is not open."""
+        standing = self._lifecycle.registry.by_task.get(task)
         if standing is not None:
-            self._desk.end(standing, completion_status)
+            self._lifecycle.end(standing, completion_status)
 
     def cancel_all_tasks(
         self,
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End all tasks that stand now."""
-        with self._desk.lock:
-            standing = list(self._desk.board.standing.values())
+        """End all tasks that are open now."""
+        with self._lifecycle.lock:
+            standing = list(self._lifecycle.registry.standing_tasks.values())
         for one in standing:
-            self._desk.end(one, completion_status)
+            self._lifecycle.end(one, completion_status)
 
     def check_tasks(self) -> None:
-        """Look at all tasks now, and end those that are done."""
-        self._watch.check(self._clock(), everything=True)
+        """Check all tasks now, and end those that are done."""
+        self._sweeper.check(self._clock(), everything=True)
 
     # -- clients' requests ---------------------------------------------------------------------------------------------
 
     def process_task_request(self, client: Client, fl_ctx: FLContext) -> tuple[str, str, Shareable | None]:
-        """See ``WFCommSpec``. A task that the client has and has not answered comes first.
+        """See ``WFCommSpec``. A task that the client has and did not answer comes first.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -335,15 +326,15 @@ class WFCommServer(FLComponent, WFCommSpec):
         return self._requests.answer(client, fl_ctx)
 
     def handle_exception(self, task_id: str, fl_ctx: FLContext) -> None:
-        """The task of that ClientTask could not be sent: it is cancelled."""
+        """Cancel the task of that ClientTask, because it could not be sent."""
         client_task = self.process_task_check(task_id, fl_ctx)
         if client_task is not None:
             self.log_error(fl_ctx, f"{client_task} could not be sent: the task is cancelled")
             self.cancel_task(client_task.task, fl_ctx=fl_ctx)
 
     def process_task_check(self, task_id: str, fl_ctx: FLContext) -> ClientTask | None:
-        """The ClientTask of that id, if its task stands."""
-        return self._desk.board.find(task_id)
+        """The ClientTask of that id, if its task is open."""
+        return self._lifecycle.registry.find(task_id)
 
     def process_submission(
         self, client: Client, task_name: str, task_id: str, result: Shareable, fl_ctx: FLContext
@@ -360,30 +351,30 @@ class WFCommServer(FLComponent, WFCommSpec):
             raise TypeError(f"result must be a Shareable, but is a {type(result).__name__}: {task_name!r} ({task_id})")
         if not isinstance(result.get(ReservedHeaderKey.HEADERS, {}), dict):
             raise TypeError(
-                f"the headers of the result of client {client.name} for {task_name!r} ({task_id}) are no dict"
+                f"the headers of the result of client {client.name} for {task_name!r} ({task_id}) must be a dict"
             )
-        verdict = self._submissions.take(client, task_name, task_id, result, fl_ctx)
-        if verdict is SubmissionCheck.ACCEPT:
+        check = self._submissions.take(client, task_name, task_id, result, fl_ctx)
+        if check is SubmissionCheck.ACCEPT:
             return
         what = f"result of client {client.name} for task {task_name!r} ({task_id})"
-        if verdict is SubmissionCheck.UNKNOWN:
+        if check is SubmissionCheck.UNKNOWN:
             self._submissions.unknown(client, task_name, task_id, result, fl_ctx)
-        elif verdict is SubmissionCheck.WRONG_NAME:
+        elif check is SubmissionCheck.WRONG_NAME:
             raise ValueError(f"{what}: that task has another name")
-        elif verdict is SubmissionCheck.WRONG_CLIENT:
+        elif check is SubmissionCheck.WRONG_CLIENT:
             self.log_warning(fl_ctx, f"{what} dropped: another client has that task")
         else:
-            why = "its task has ended" if verdict is SubmissionCheck.FINISHED else "there is one already"
+            why = "its task has ended" if check is SubmissionCheck.FINISHED else "there is one already"
             self.log_info(fl_ctx, f"{what} dropped: {why}")
 
     def peek_submission(self, client: Client, task_name: str, task_id: str) -> SubmissionCheck:
-        """What ``process_submission`` would do, so that a large result need not be read for nothing."""
+        """Check a submission without handling it, so that a large result is not read for nothing."""
         return self._submissions.peek(client, task_name, task_id)
 
-    # -- clients' lives ------------------------------------------------------------------------------------------------
+    # -- dead clients --------------------------------------------------------------------------------------------------
 
     def process_dead_client_report(self, client_name: str, fl_ctx: FLContext) -> None:
-        """Watch that client: it is disconnected unless there is a sign of it within the grace period."""
+        """Watch that client: it is disconnected unless a sign of life comes within the grace period."""
         if self._dead.report(client_name, self._clock()):
             self.log_warning(
                 fl_ctx, f"client {client_name} was reported dead; it has {self._dead.grace:g} s to come back"
@@ -391,24 +382,24 @@ class WFCommServer(FLComponent, WFCommSpec):
             self._monitor.wake()
 
     def client_is_active(self, client_name: str, reason: str, fl_ctx: FLContext) -> None:
-        """There is a sign of that client: it is watched no longer, and is connected again if it was not."""
+        """Stop watching that client after a sign of life, and fire CLIENT_RECONNECTED if it was disconnected."""
         watched, disconnected = self._dead.active(client_name)
         if watched:
-            self.log_info(fl_ctx, f"client {client_name} is active ({reason}) and no longer watched")
+            self.log_info(fl_ctx, f"client {client_name} is active: {reason}")
         if disconnected:
             self.log_info(fl_ctx, f"client {client_name} is connected again")
             fl_ctx.set_prop(FLContextKey.RECONNECTED_CLIENT_NAME, client_name, private=True, sticky=False)
             self.fire_event(EventType.CLIENT_RECONNECTED, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
-        """When that client was deemed disconnected; None: it is not."""
+        """When that client became disconnected; None: it is not."""
         return self._dead.disconnect_time(client_name)
 
     # -- resume --------------------------------------------------------------------------------------------------------
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Have the observer keep a controller's state; what that raises, the caller gets."""
-        self._desk.observer.checkpoint(state)
+        """Have the observer store a controller's state; its exceptions reach the caller."""
+        self._lifecycle.observer.checkpoint(state)
 
 
 def _check_adopted(task: Task, adopted: list[ClientTask]) -> None:

@@ -31,5 +31,3 @@ TOLD_FENCED: Final = "FENCED"
 NOT_JOINED: Final = "NOT_JOINED"
 #: rc: the same site has asked again, and this request will not be answered.
 SUPERSEDED: Final = "SUPERSEDED"
-#: rc: the payload of this submission is gone: ask for the task again.
-BLOB_MISSING: Final = "BLOB_MISSING"

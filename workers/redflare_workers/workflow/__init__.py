@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from redflare_workers.communicator.bcast_manager import DOES_NOT_COUNT
 from redflare_workers.communicator.comm_observer import CommObserver
+from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT
 from redflare_workers.communicator.scheduling import Schedule, TaskKind
 from redflare_workers.communicator.task_registry import SubmissionCheck
 from redflare_workers.communicator.wf_comm_server import WFCommServer

@@ -15,14 +15,14 @@ from redflare_workers.apis.wf_comm_spec import WFCommSpec
 
 
 class Controller(FLComponent, ControllerSpec, ABC):
-    """Write ``start_controller``, ``control_flow`` and ``stop_controller``; schedule tasks with the methods here.
+    """Implement ``start_controller``, ``control_flow`` and ``stop_controller``; schedule tasks with the methods here.
 
     One that can be resumed (``resume=True``) also has ``state`` and ``restore``, and calls ``checkpoint`` where a
-    restarted server shall go on.
+    restarted server should resume.
 
     Args:
-        task_check_period: seconds between two looks of the communicator at standing tasks, at the longest.
-        resume: when the server was killed and started again, the run goes on from the last checkpoint.
+        task_check_period: longest time in seconds between two checks of all open tasks by the communicator.
+        resume: after a restart of the server, resume from the last checkpoint.
     """
 
     def __init__(self, task_check_period: float = 0.2, *, resume: bool = False) -> None:
@@ -30,7 +30,7 @@ class Controller(FLComponent, ControllerSpec, ABC):
         self._task_check_period = task_check_period
         self.resume = resume
         self.communicator: WFCommSpec | None = None
-        #: The engine of the run, from ``initialize`` on. Controllers written for NVFlare know it as ``_engine``.
+        #: The engine of the run, set by ``initialize``. Controllers written for NVFlare call it ``_engine``.
         self.engine: Any = None
         self._engine: Any = None
 
@@ -40,7 +40,7 @@ class Controller(FLComponent, ControllerSpec, ABC):
         """Schedule through this communicator; it takes over this controller's ``task_check_period``.
 
         Raises:
-            TypeError: that is no WFCommSpec.
+            TypeError: it is not a WFCommSpec.
         """
         if not isinstance(communicator, WFCommSpec):
             raise TypeError(f"communicator must be a WFCommSpec, but is a {type(communicator).__name__}")
@@ -60,17 +60,17 @@ class Controller(FLComponent, ControllerSpec, ABC):
     # -- resuming ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What ``restore`` needs to go on from here: a dict of plain values and arrays."""
+        """Return all that ``restore`` needs to resume here: a dict of plain values and arrays."""
         raise NotImplementedError(f"{self.name} has no state(): write state() and restore(), or do without resume=True")
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state that ``state`` gave; called before ``start_controller``."""
+        """Resume from a state that ``state`` returned; called before ``start_controller``."""
         raise NotImplementedError(
             f"{self.name} has no restore(): write state() and restore(), or do without resume=True"
         )
 
     def checkpoint(self, fl_ctx: FLContext) -> None:
-        """Keep the state of now; without ``resume`` this has no effect."""
+        """Store the current state; without ``resume`` this has no effect."""
         if self.resume:
             keep = getattr(self._comm, "checkpoint", None)
             if keep is None:
@@ -87,6 +87,8 @@ class Controller(FLComponent, ControllerSpec, ABC):
             raise RuntimeError(f"{self.name} has no communicator; call set_communicator() first")
         return self.communicator
 
+    # as SchedulingSpec, where they are documented; override them to change how a workflow schedules
+
     def broadcast(
         self,
         task: Task,
@@ -95,7 +97,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         min_responses: int = 0,
         wait_time_after_min_received: int = 0,
     ) -> None:
-        """See ``SchedulingSpec``."""
         self._comm.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
 
     def broadcast_and_wait(
@@ -107,11 +108,9 @@ class Controller(FLComponent, ControllerSpec, ABC):
         wait_time_after_min_received: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``broadcast``, and wait."""
         self._comm.broadcast_and_wait(task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal)
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        """See ``SchedulingSpec``."""
         self._comm.broadcast_forever(task, fl_ctx, targets)
 
     def send(
@@ -122,7 +121,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: int = 0,
     ) -> None:
-        """See ``SchedulingSpec``."""
         self._comm.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
 
     def send_and_wait(
@@ -134,7 +132,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         task_assignment_timeout: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``send``, and wait."""
         self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
 
     def relay(
@@ -147,7 +144,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         task_result_timeout: int = 0,
         dynamic_targets: bool = True,
     ) -> None:
-        """See ``SchedulingSpec``."""
         self._comm.relay(
             task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets
         )
@@ -163,14 +159,12 @@ class Controller(FLComponent, ControllerSpec, ABC):
         dynamic_targets: bool = True,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``relay``, and wait."""
         timeouts = (task_assignment_timeout, task_result_timeout)
         self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
 
-    # -- standing tasks ------------------------------------------------------------------------------------------------
+    # -- open tasks ----------------------------------------------------------------------------------------------------
 
     def get_num_standing_tasks(self) -> int:
-        """How many tasks stand."""
         return self._comm.get_num_standing_tasks()
 
     def cancel_task(
@@ -179,7 +173,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End a task with that status; one that does not stand stays as it is."""
         self._comm.cancel_task(task, completion_status, fl_ctx)
 
     def cancel_all_tasks(
@@ -187,9 +180,7 @@ class Controller(FLComponent, ControllerSpec, ABC):
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End all tasks that stand, with that status."""
         self._comm.cancel_all_tasks(completion_status, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
-        """When that client was deemed disconnected; None: it is not, or there is no communicator."""
         return None if self.communicator is None else self.communicator.get_client_disconnect_time(client_name)

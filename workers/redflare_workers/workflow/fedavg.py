@@ -9,7 +9,7 @@ from typing import Any
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task
-from redflare_workers.communicator.bcast_manager import DOES_NOT_COUNT
+from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT
 
 from .aggregator import Aggregator
 from .best_model import BestModel, RoundMetric

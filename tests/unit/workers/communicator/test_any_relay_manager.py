@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from redflare_workers.apis import ReservedHeaderKey, Shareable, TaskCompletionStatus
-from redflare_workers.communicator.any_relay_manager import AnyRelayTaskManager
-from redflare_workers.communicator.task_manager import TaskCheckStatus
+from redflare_workers.communicator.managers.relay import AnyRelayTaskManager
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
 from tests.support.communicator.manager_states import Sent, asking, send, standing
 

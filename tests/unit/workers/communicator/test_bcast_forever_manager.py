@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from redflare_workers.communicator.bcast_forever_manager import BcastForeverTaskManager
-from redflare_workers.communicator.task_manager import TaskCheckStatus
+from redflare_workers.communicator.managers.simple import BcastForeverTaskManager
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
 from tests.support.communicator.manager_states import Sent, asking, standing
 

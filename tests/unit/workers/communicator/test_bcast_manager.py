@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from redflare_workers.apis import TaskCompletionStatus
-from redflare_workers.communicator.bcast_manager import DOES_NOT_COUNT, BcastTaskManager
-from redflare_workers.communicator.task_manager import TaskCheckStatus
+from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT, BcastTaskManager
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
 from tests.support.communicator.manager_states import Sent, asking, send, standing
 

@@ -1,53 +1,53 @@
-"""A task's turn: a reentrant lock whose waiters can be sent home."""
+"""A task's lock: a reentrant lock whose waiters can be sent home."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
-from redflare_workers.communicator.callback_lock import CallbackLock
+from redflare_workers.communicator.callbacks import CallbackLock
 
 from tests.support.communicator.scene import in_thread
 from tests.support.waiting import wait_until
 
 
-def waiting(turn: CallbackLock) -> int:
-    return len(turn._free._waiters)  # type: ignore[attr-defined]
+def waiting(lock: CallbackLock) -> int:
+    return len(lock._free._waiters)  # type: ignore[attr-defined]
 
 
 def test_the_thread_that_has_it_may_take_it_again() -> None:
-    turn = CallbackLock()
-    with turn, turn:
-        assert turn.take()
-        turn.release()
-        assert turn.mine
-    assert not turn.mine
+    lock = CallbackLock()
+    with lock, lock:
+        assert lock.acquire_unless_closed()
+        lock.release()
+        assert lock.held_by_me
+    assert not lock.held_by_me
 
 
 def test_another_thread_waits_until_it_is_released_as_often_as_it_was_taken() -> None:
-    turn = CallbackLock()
+    lock = CallbackLock()
     order: list[str] = []
 
     def other() -> None:
-        with turn:
+        with lock:
             order.append("other")
 
-    turn.acquire()
-    turn.acquire()
+    lock.acquire()
+    lock.acquire()
     thread = in_thread(other)
-    wait_until(lambda: waiting(turn))
-    turn.release()
+    wait_until(lambda: waiting(lock))
+    lock.release()
     order.append("first")
-    turn.release()
+    lock.release()
     thread.join()
     assert order == ["first", "other"]
 
 
 def test_it_is_not_waited_for_when_that_is_not_wanted() -> None:
-    turn = CallbackLock()
+    lock = CallbackLock()
     answers: list[bool] = []
-    with turn:
-        in_thread(lambda: answers.extend([turn.acquire(blocking=False), turn.acquire(timeout=0.001)])).join()
+    with lock:
+        in_thread(lambda: answers.extend([lock.acquire(blocking=False), lock.acquire(timeout=0.001)])).join()
     assert answers == [False, False]
 
 
@@ -57,52 +57,52 @@ def test_only_the_thread_that_has_it_may_release_it() -> None:
 
 
 def test_closing_it_sends_home_those_who_wait_to_take_part() -> None:
-    turn = CallbackLock()
+    lock = CallbackLock()
     answers: list[bool] = []
-    with turn:
-        threads = [in_thread(lambda: answers.append(turn.take())) for _ in range(5)]
-        wait_until(lambda: waiting(turn) == 5)
-        turn.close()
+    with lock:
+        threads = [in_thread(lambda: answers.append(lock.acquire_unless_closed())) for _ in range(5)]
+        wait_until(lambda: waiting(lock) == 5)
+        lock.close()
         for thread in threads:
             thread.join()
     assert answers == [False] * 5
-    assert not turn.take()
+    assert not lock.acquire_unless_closed()
 
 
 def test_a_closed_one_can_still_be_acquired_when_it_is_free() -> None:
-    turn = CallbackLock()
-    turn.acquire()
-    turn.close()
+    lock = CallbackLock()
+    lock.acquire()
+    lock.close()
     done = threading.Event()
 
     def last() -> None:
-        with turn:
+        with lock:
             done.set()
 
     thread = in_thread(last)
     assert not done.is_set()
-    turn.release()
+    lock.release()
     thread.join()
     assert done.is_set()
 
 
 def test_the_thread_that_has_it_can_take_it_again_when_it_is_closed() -> None:
-    turn = CallbackLock()
-    with turn:
-        turn.close()
-        assert turn.take()
-        turn.release()
-    assert "closed" in repr(turn)
+    lock = CallbackLock()
+    with lock:
+        lock.close()
+        assert lock.acquire_unless_closed()
+        lock.release()
+    assert "closed" in repr(lock)
 
 
 def test_many_threads_have_it_one_at_a_time() -> None:
-    turn = CallbackLock()
+    lock = CallbackLock()
     inside = most = 0
 
     def work() -> None:
         nonlocal inside, most
         for _ in range(200):
-            with turn:
+            with lock:
                 inside += 1
                 most = max(most, inside)
                 inside -= 1

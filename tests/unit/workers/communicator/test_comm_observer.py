@@ -86,7 +86,7 @@ def test_the_result_of_an_adopted_client_task_is_taken(scene: Scene) -> None:
     task = scene.task()
     scene.comm.broadcast(task, scene.ctx, ["site-1"])
     scene.answer("site-1", "old-1")
-    scene.look()
+    scene.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
@@ -96,7 +96,7 @@ def test_an_adopted_client_task_with_a_result_is_not_given_out_again(scene: Scen
     scene.comm.broadcast(task, scene.ctx)
     assert scene.ask("site-1") == ""
     scene.do("site-2")
-    scene.look()
+    scene.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
@@ -119,7 +119,7 @@ def test_a_relay_goes_on_where_it_was(scene: Scene, order: SendOrder) -> None:
     assert scene.ask("site-2") == "old-2"
     scene.answer("site-2", "old-2")
     assert scene.do("site-3")
-    scene.look()
+    scene.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
@@ -199,8 +199,8 @@ def test_targets_may_ask_when_time_opens_a_window() -> None:
     with Scene(["site-1", "site-2"], monitor=True) as scene:
         scene.comm.send(scene.task(), scene.ctx, ["site-1", "site-2"], task_assignment_timeout=10)
         assert scene.ask("site-2") == ""
-        # the monitor has seen when the next one's turn is
-        standing = next(iter(scene.comm._desk.board.standing.values()))
+        # the monitor has seen when the next one's lock is
+        standing = next(iter(scene.comm._lifecycle.registry.standing_tasks.values()))
         wait_until(lambda: standing.due == scene.clock.now + 10)
         heard(scene)
         scene.clock.now += 10
@@ -212,7 +212,7 @@ def test_the_window_of_a_relay_opens_when_a_client_is_given_up() -> None:
     with Scene(["site-1", "site-2"], monitor=True) as scene:
         scene.comm.relay(scene.task(), scene.ctx, ["site-1", "site-2"], task_result_timeout=10, dynamic_targets=False)
         scene.ask("site-1")
-        standing = next(iter(scene.comm._desk.board.standing.values()))
+        standing = next(iter(scene.comm._lifecycle.registry.standing_tasks.values()))
         wait_until(lambda: standing.due == scene.clock.now + 10)
         heard(scene)
         scene.clock.now += 10
@@ -250,7 +250,7 @@ def test_what_it_raises_when_told_is_logged_and_nothing_else(scene: Scene, caplo
     task = scene.task(task_done_cb=lambda task, fl_ctx: done.set())
     scene.comm.broadcast(task, scene.ctx, ["site-1"])
     scene.do("site-1")
-    scene.look()
+    scene.check()
     assert done.wait(10)
     assert task.completion_status is TaskCompletionStatus.OK
     assert caplog.text.count("ConnectionError: nobody hears") == 2
@@ -261,7 +261,7 @@ def test_it_is_called_without_a_lock(scene: Scene) -> None:
 
     class Curious(CommObserver):
         def look(self) -> None:
-            lock = scene.comm._desk.lock
+            lock = scene.comm._lifecycle.lock
             if lock.acquire(timeout=5):
                 lock.release()
             else:
@@ -290,7 +290,7 @@ def test_it_is_called_without_a_lock(scene: Scene) -> None:
     scene.comm.relay(scene.task("relay"), scene.ctx, ["site-1", "site-2"])
     scene.do("site-1")
     scene.do("site-1", "relay")
-    scene.look()
+    scene.check()
     scene.settle(task)
     scene.comm.checkpoint({})
     assert problems == []

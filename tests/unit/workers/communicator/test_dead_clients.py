@@ -8,9 +8,9 @@ from redflare_workers.communicator.dead_clients import DeadClients
 def test_a_client_is_disconnected_when_its_grace_is_over() -> None:
     dead = DeadClients(60)
     assert dead.report("a", 100.0)
-    assert dead.look(159.9) == []
+    assert dead.expire(159.9) == []
     assert dead.disconnect_time("a") is None
-    assert dead.look(160.0) == ["a"]
+    assert dead.expire(160.0) == ["a"]
     assert dead.disconnect_time("a") == 160.0
     assert dead.disconnected == {"a"}
 
@@ -18,8 +18,8 @@ def test_a_client_is_disconnected_when_its_grace_is_over() -> None:
 def test_it_is_told_once_that_a_client_is_disconnected() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
-    dead.look(160.0)
-    assert dead.look(170.0) == []
+    dead.expire(160.0)
+    assert dead.expire(170.0) == []
     assert dead.disconnect_time("a") == 160.0
 
 
@@ -27,7 +27,7 @@ def test_the_first_report_counts() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     assert not dead.report("a", 150.0)
-    assert dead.look(160.0) == ["a"]
+    assert dead.expire(160.0) == ["a"]
     assert not dead.report("a", 170.0)
     assert dead.disconnect_time("a") == 160.0
 
@@ -36,7 +36,7 @@ def test_a_sign_of_life_takes_a_client_off_the_list() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     assert dead.active("a") == (True, False)
-    assert dead.look(200.0) == []
+    assert dead.expire(200.0) == []
     assert len(dead) == 0
     assert dead.active("a") == (False, False)
 
@@ -44,7 +44,7 @@ def test_a_sign_of_life_takes_a_client_off_the_list() -> None:
 def test_a_sign_of_a_disconnected_client_says_that_it_was() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
-    dead.look(160.0)
+    dead.expire(160.0)
     assert dead.active("a") == (True, True)
     assert dead.disconnected == frozenset()
     assert dead.disconnect_time("a") is None
@@ -55,8 +55,8 @@ def test_after_a_comeback_the_grace_begins_anew() -> None:
     dead.report("a", 100.0)
     dead.active("a")
     dead.report("a", 150.0)
-    assert dead.look(160.0) == []
-    assert dead.look(210.0) == ["a"]
+    assert dead.expire(160.0) == []
+    assert dead.expire(210.0) == ["a"]
 
 
 def test_the_next_change_is_the_end_of_the_oldest_grace() -> None:
@@ -65,7 +65,7 @@ def test_the_next_change_is_the_end_of_the_oldest_grace() -> None:
     dead.report("a", 100.0)
     dead.report("b", 130.0)
     assert dead.next_change() == 160.0
-    dead.look(160.0)
+    dead.expire(160.0)
     assert dead.next_change() == 190.0
-    dead.look(190.0)
+    dead.expire(190.0)
     assert dead.next_change() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redflare_workers.communicator.job_policy import violation
+from redflare_workers.communicator.dead_clients import violation
 
 ABC = ["a", "b", "c"]
 

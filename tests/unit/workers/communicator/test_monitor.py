@@ -1,4 +1,4 @@
-"""The thread that looks: when it is woken, when something is due, and after failures."""
+"""The thread that sweeps: when it is woken, when something is due, and after failures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from redflare_workers.communicator.monitor import Monitor
+from redflare_workers.communicator.task_sweeper import Monitor
 
 from tests.support.waiting import wait_until
 
 
-class Looks:
-    """Counts the looks."""
+class Sweeps:
+    """Counts its calls."""
 
     def __init__(self, pause: float | None) -> None:
         self.count = 0
@@ -33,93 +33,93 @@ class Looks:
         return self.pause
 
 
-def test_it_looks_once_at_the_start_and_then_only_when_it_is_woken() -> None:
-    looks = Looks(None)
-    monitor = Monitor("monitor", looks)
-    monitor.start()
-    wait_until(lambda: looks.count == 1)
+def test_it_sweeps_once_at_the_start_and_then_only_when_it_is_woken() -> None:
+    sweeps = Sweeps(None)
+    monitor = Monitor("monitor")
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count == 1)
     for _ in range(3):
-        seen = looks.count
+        seen = sweeps.count
         monitor.wake()
-        wait_until(partial(looks.more_than, seen))
+        wait_until(partial(sweeps.more_than, seen))
     assert monitor.stop()
-    assert looks.count == 4
+    assert sweeps.count == 4
     assert not monitor.running
 
 
-def test_it_looks_again_when_the_pause_is_over() -> None:
-    looks = Looks(0.001)
-    monitor = Monitor("monitor", looks)
-    monitor.start()
-    wait_until(lambda: looks.count > 5)
+def test_it_sweeps_again_when_the_pause_is_over() -> None:
+    sweeps = Sweeps(0.001)
+    monitor = Monitor("monitor")
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count > 5)
     assert monitor.stop()
 
 
-def test_a_wake_during_a_look_is_not_lost() -> None:
-    looks = Looks(None)
-    monitor = Monitor("monitor", looks)
+def test_a_wake_during_a_sweep_is_not_lost() -> None:
+    sweeps = Sweeps(None)
+    monitor = Monitor("monitor")
     inside, go_on = threading.Event(), threading.Event()
 
     def linger() -> None:
         inside.set()
         assert go_on.wait(10)
 
-    looks.during = linger
-    monitor.start()
+    sweeps.during = linger
+    monitor.start(sweeps)
     assert inside.wait(10)
     monitor.wake()
     monitor.wake()
     go_on.set()
-    wait_until(lambda: looks.count == 2)
+    wait_until(lambda: sweeps.count == 2)
     assert monitor.stop()
-    assert looks.count == 2
+    assert sweeps.count == 2
 
 
 def test_a_wake_before_the_start_is_not_lost() -> None:
-    looks = Looks(None)
-    monitor = Monitor("monitor", looks)
+    sweeps = Sweeps(None)
+    monitor = Monitor("monitor")
     monitor.wake()
-    monitor.start()
-    wait_until(lambda: looks.count)
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count)
     assert monitor.stop()
 
 
-def test_a_look_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    looks = Looks(None)
-    looks.fail = True
-    monitor = Monitor("the-monitor", looks)
-    monitor.start()
-    wait_until(lambda: looks.count >= 2)
-    looks.fail = False
+def test_a_sweep_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    sweeps = Sweeps(None)
+    sweeps.fail = True
+    monitor = Monitor("the-monitor")
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count >= 2)
+    sweeps.fail = False
     assert monitor.stop()
-    assert "the-monitor: a look at the standing tasks failed" in caplog.text
+    assert "the-monitor: a sweep of the open tasks failed" in caplog.text
     assert "on purpose" in caplog.text
 
 
 def test_stopping_one_that_was_never_started_is_fine() -> None:
-    assert Monitor("monitor", Looks(None)).stop()
+    assert Monitor("monitor").stop()
 
 
-def test_it_may_be_stopped_by_its_own_look() -> None:
-    looks = Looks(0.001)
-    monitor = Monitor("monitor", looks)
-    looks.during = monitor.stop
-    monitor.start()
-    wait_until(lambda: looks.count and not monitor.running)
-    assert looks.count == 1
+def test_it_may_be_stopped_by_its_own_sweep() -> None:
+    sweeps = Sweeps(0.001)
+    monitor = Monitor("monitor")
+    sweeps.during = monitor.stop
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count and not monitor.running)
+    assert sweeps.count == 1
 
 
-def test_stopping_says_when_a_look_does_not_end() -> None:
-    looks = Looks(None)
-    monitor = Monitor("monitor", looks)
+def test_stopping_says_when_a_sweep_does_not_end() -> None:
+    sweeps = Sweeps(None)
+    monitor = Monitor("monitor")
     inside, go_on = threading.Event(), threading.Event()
 
     def linger() -> None:
         inside.set()
         assert go_on.wait(10)
 
-    looks.during = linger
-    monitor.start()
+    sweeps.during = linger
+    monitor.start(sweeps)
     assert inside.wait(10)
     began = time.monotonic()
     assert not monitor.stop(timeout=0.01)

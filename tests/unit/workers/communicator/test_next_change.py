@@ -8,12 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_workers.apis import SendOrder, Task
-from redflare_workers.communicator.any_relay_manager import AnyRelayTaskManager
-from redflare_workers.communicator.bcast_forever_manager import BcastForeverTaskManager
-from redflare_workers.communicator.bcast_manager import BcastTaskManager
-from redflare_workers.communicator.send_manager import SendTaskManager
-from redflare_workers.communicator.seq_relay_manager import SequentialRelayTaskManager
-from redflare_workers.communicator.task_manager import TaskManager
+from redflare_workers.communicator.managers.relay import AnyRelayTaskManager, SequentialRelayTaskManager
+from redflare_workers.communicator.managers.simple import BcastForeverTaskManager, BcastTaskManager, SendTaskManager
+from redflare_workers.communicator.managers.task_manager import TaskManager
 
 from tests.support.communicator.manager_states import Sent, asking, standing
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from redflare_workers.apis import SendOrder, TaskCompletionStatus
-from redflare_workers.communicator.send_manager import SendTaskManager
-from redflare_workers.communicator.task_manager import TaskCheckStatus
+from redflare_workers.communicator.managers.simple import SendTaskManager
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
 from tests.support.communicator.manager_states import Sent, asking, standing
 

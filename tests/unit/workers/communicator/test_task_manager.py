@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_workers.apis import Shareable, Task, TaskCompletionStatus
-from redflare_workers.communicator.task_manager import TaskCheckStatus, TaskManager, periods_passed
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus, TaskManager, periods_passed
 
 from tests.support.communicator.manager_states import Sent, asking, standing
 

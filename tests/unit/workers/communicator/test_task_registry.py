@@ -1,4 +1,4 @@
-"""The board: what it keeps does not grow, and what a step costs does not grow with what stands."""
+"""The registry: what it keeps does not grow, and what a step costs does not grow with what stands."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_it_remembers_a_limited_number_of_ended_client_tasks(monkeypatch: pytest
             ids.append(scene.do("site-1"))
             scene.comm.cancel_task(task)
         client = scene.engine.join("site-1")
-        verdicts = [scene.comm.peek_submission(client, "train", task_id) for task_id in ids]
-        assert verdicts == [SubmissionCheck.UNKNOWN] * 2 + [SubmissionCheck.DUPLICATE] * 3
+        checks = [scene.comm.peek_submission(client, "train", task_id) for task_id in ids]
+        assert checks == [SubmissionCheck.UNKNOWN] * 2 + [SubmissionCheck.DUPLICATE] * 3
 
 
 def test_a_duplicate_that_is_asked_for_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,8 +58,15 @@ def test_nothing_is_left_of_tasks_that_have_ended(targets: list[str] | None) -> 
         scene.comm.cancel_all_tasks()
         for task in tasks:
             scene.settle(task)
-        board = scene.comm._desk.board
-        kept = (board.standing, board.by_task, board._client_tasks, board._owed, board._own, board._wide)
+        registry = scene.comm._lifecycle.registry
+        kept = (
+            registry.standing_tasks,
+            registry.by_task,
+            registry._client_tasks,
+            registry._owed,
+            registry._own,
+            registry._wide,
+        )
         assert [len(each) for each in kept] == [0] * len(kept)
 
 

@@ -321,7 +321,7 @@ def test_a_relay_waits_for_a_result_that_is_being_handled_though_its_time_is_ove
     task_id = scene.ask("site-1")
     submitting = in_thread(lambda: scene.answer("site-1", task_id))
     assert gate.entered.wait(10)
-    scene.look(after=6)
+    scene.check(after=6)
     assert scene.ask("site-2") == ""
     gate.opened.set()
     submitting.join()

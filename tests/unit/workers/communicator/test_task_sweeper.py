@@ -13,7 +13,7 @@ from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
-from redflare_workers.communicator.task_manager import TaskCheckStatus, TaskManager
+from redflare_workers.communicator.managers.task_manager import TaskCheckStatus, TaskManager
 
 from tests.support.communicator.scene import Scene
 from tests.support.waiting import wait_until
@@ -23,14 +23,14 @@ OK, TIMEOUT, ERROR = TaskCompletionStatus.OK, TaskCompletionStatus.TIMEOUT, Task
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    """Nobody looks but the test."""
+    """Only the test checks tasks."""
     with Scene(["site-1", "site-2"]) as scene:
         yield scene
 
 
 @pytest.fixture
 def live() -> Iterator[Scene]:
-    """The monitor looks."""
+    """The monitor checks tasks."""
     with Scene(["site-1", "site-2"], monitor=True) as scene:
         yield scene
 
@@ -39,10 +39,10 @@ def test_a_task_stands_until_its_manager_says_that_it_is_done(scene: Scene) -> N
     task = scene.task()
     scene.comm.broadcast(task, scene.ctx)
     scene.do("site-1")
-    scene.look()
+    scene.check()
     assert task.completion_status is None
     scene.do("site-2")
-    scene.look()
+    scene.check()
     assert task.completion_status is OK
     assert not task.is_standing
 
@@ -53,10 +53,10 @@ def test_a_broadcast_to_all_waits_for_everybody_it_was_sent_to(scene: Scene) -> 
     late = scene.ask("late")
     scene.do("site-1")
     scene.do("site-2")
-    scene.look()
+    scene.check()
     assert task.completion_status is None
     scene.answer("late", late)
-    scene.look()
+    scene.check()
     assert task.completion_status is OK
 
 
@@ -64,16 +64,16 @@ def test_a_task_times_out_from_its_scheduling_on(scene: Scene) -> None:
     task = scene.task(timeout=10)
     scene.clock.now += 100
     scene.comm.broadcast(task, scene.ctx)
-    scene.look(after=9.9)
+    scene.check(after=9.9)
     assert task.completion_status is None
-    scene.look(after=0.1)
+    scene.check(after=0.1)
     assert task.completion_status is TIMEOUT
 
 
 def test_a_task_without_a_timeout_never_times_out(scene: Scene) -> None:
     task = scene.task()
     scene.comm.broadcast(task, scene.ctx)
-    scene.look(after=10.0**9)
+    scene.check(after=10.0**9)
     assert task.completion_status is None
 
 
@@ -81,7 +81,7 @@ def test_being_done_comes_before_the_timeout(scene: Scene) -> None:
     task = scene.task(timeout=10)
     scene.comm.send(task, scene.ctx, ["site-1"])
     scene.do("site-1")
-    scene.look(after=11)
+    scene.check(after=11)
     assert task.completion_status is OK
 
 
@@ -107,7 +107,7 @@ def test_task_done_runs_once(live: Scene) -> None:
     assert ends == [task]
 
 
-def test_it_looks_when_something_happened_and_not_only_each_period(live: Scene) -> None:
+def test_it_checks_when_something_happened_and_not_only_each_period(live: Scene) -> None:
     live.comm.task_check_period = 3600.0
     task = live.task()
     live.comm.broadcast(task, live.ctx, ["site-1"])
@@ -140,13 +140,13 @@ def test_the_period_is_honoured_as_the_controller_sets_it(live: Scene) -> None:
     assert task.completion_status is TIMEOUT
 
 
-def test_while_nothing_stands_it_does_not_look(live: Scene) -> None:
+def test_without_open_tasks_it_does_not_sweep(live: Scene) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     live.comm.cancel_task(task)
     live.settle(task)
-    watch = live.comm._watch
-    wait_until(lambda: watch.look() is None)
+    sweeper = live.comm._sweeper
+    wait_until(lambda: sweeper.sweep() is None)
 
 
 # -- managers that fail ------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_manager_that_raises_ends_its_task_and_nothing_else(live: Scene, where
     task, other = live.task("bad", result_received_cb=callback), live.task("good")
     live.comm.broadcast(task, live.ctx)
     live.comm.broadcast(other, live.ctx, ["site-1"])
-    standing = live.comm._desk.board.by_task[task]
+    standing = live.comm._lifecycle.registry.by_task[task]
     standing.manager = Failing(where)
     name, task_id, _ = live.ask_fully("site-1")
     if task_id:
@@ -209,23 +209,23 @@ def test_a_relay_without_any_client_yet_does_not_stop_the_monitor(order: SendOrd
         assert scene.ask_fully("late")[0] == "relay"
 
 
-def test_a_look_that_fails_is_logged_and_the_monitor_goes_on(live: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    real = live.comm._watch.check
+def test_a_sweep_that_fails_is_logged_and_the_monitor_goes_on(live: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    real = live.comm._sweeper.check
     failed = threading.Event()
 
     def fail_once(*args: Any, **kwargs: Any) -> None:
         if not failed.is_set():
             failed.set()
-            raise RuntimeError("the look failed")
+            raise RuntimeError("the sweep failed")
         real(*args, **kwargs)
 
-    live.comm._watch.check = fail_once  # type: ignore[method-assign]
+    live.comm._sweeper.check = fail_once  # type: ignore[method-assign]
     task = live.task(timeout=5)
     live.comm.broadcast(task, live.ctx)
     assert failed.wait(10)
     live.clock.now += 5
     live.settle(task)
-    assert "a look at the standing tasks failed" in caplog.text
+    assert "a sweep of the open tasks failed" in caplog.text
 
 
 # -- clients that are gone ---------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def lose(scene: Scene, name: str) -> None:
 def test_a_client_reported_dead_is_disconnected_after_the_grace_period(live: Scene, listener: Listener) -> None:
     live.comm.process_dead_client_report("site-1", live.ctx)
     live.clock.now += 59.9
-    live.comm._watch.look()
+    live.comm._sweeper.sweep()
     assert live.comm.get_client_disconnect_time("site-1") is None
     live.clock.now += 0.2
     wait_until(lambda: listener.heard == [("disconnected", "site-1")])
@@ -282,7 +282,7 @@ def test_a_client_that_shows_itself_in_time_is_watched_no_longer(live: Scene, li
     live.clock.now += 59
     live.comm.client_is_active("site-1", "it asked", live.ctx)
     live.clock.now += 60
-    live.comm._watch.look()
+    live.comm._sweeper.sweep()
     assert live.comm.get_client_disconnect_time("site-1") is None
     assert listener.heard == []
 
@@ -346,7 +346,7 @@ def test_a_task_goes_on_while_one_target_without_an_answer_is_alive(live: Scene)
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     lose(live, "site-1")
-    live.look(after=100)
+    live.check(after=100)
     assert task.completion_status is None
 
 
@@ -354,7 +354,7 @@ def test_a_task_waits_at_least_30_seconds_for_disconnected_clients(live: Scene) 
     lose(live, "site-1")
     task = live.task()
     live.comm.send(task, live.ctx, ["site-1"])
-    live.look(after=29)
+    live.check(after=29)
     assert task.completion_status is None
     live.clock.now += 1
     live.settle(task)
@@ -375,7 +375,7 @@ def test_a_relay_that_names_a_living_client_twice_does_not_end_before_its_second
     live.comm.relay(task, live.ctx, ["site-1", "site-2", "site-1"], SendOrder.ANY, dynamic_targets=False)
     live.do("site-1")
     lose(live, "site-2")
-    live.look(after=40)
+    live.check(after=40)
     assert task.completion_status is None
 
 
@@ -397,7 +397,7 @@ def test_the_job_is_aborted_when_nobody_is_alive() -> None:
 def test_the_job_goes_on_while_enough_are_alive() -> None:
     with Scene(["a", "b", "c"], monitor=True, job_meta={"min_clients": 2}) as scene:
         lose(scene, "a")
-        scene.comm._watch.look()
+        scene.comm._sweeper.sweep()
         assert panics(scene) == []
         lose(scene, "b")
         wait_until(lambda: panics(scene))
@@ -407,7 +407,7 @@ def test_the_job_goes_on_while_enough_are_alive() -> None:
 def test_too_few_alive_count_only_once_enough_had_joined() -> None:
     with Scene(["a", "b"], monitor=True, job_meta={"min_clients": 3}) as scene:
         lose(scene, "a")
-        scene.comm._watch.look()
+        scene.comm._sweeper.sweep()
         assert panics(scene) == []
         scene.engine.join("c")
         wait_until(lambda: panics(scene))
@@ -416,14 +416,14 @@ def test_too_few_alive_count_only_once_enough_had_joined() -> None:
 def test_the_job_is_aborted_when_a_mandatory_client_is_dead() -> None:
     with Scene(["a", "b", "c"], monitor=True, job_meta={"min_clients": 1, "mandatory_clients": ["b"]}) as scene:
         lose(scene, "a")
-        scene.comm._watch.look()
+        scene.comm._sweeper.sweep()
         assert panics(scene) == []
         lose(scene, "b")
         wait_until(lambda: panics(scene))
         assert "mandatory clients are disconnected: b" in panics(scene)[0]
 
 
-def test_it_panics_once_and_goes_on_looking_at_tasks() -> None:
+def test_it_panics_once_and_goes_on_checking_tasks() -> None:
     with Scene(["site-1"], monitor=True) as scene:
         task = scene.task(timeout=100)
         scene.comm.broadcast(task, scene.ctx, ["another"])
@@ -442,6 +442,6 @@ def test_a_policy_that_cannot_be_checked_is_logged_once(caplog: pytest.LogCaptur
         lose(scene, "site-1")
         scene.clock.now += 100
         scene.settle(task)
-        scene.comm._watch.look()
-    assert caplog.text.count("the job's policy could not be checked") == 1
-    assert [record.levelno for record in caplog.records if "policy" in record.getMessage()] == [logging.ERROR]
+        scene.comm._sweeper.sweep()
+    assert caplog.text.count("the job's minimum of clients could not be checked") == 1
+    assert [record.levelno for record in caplog.records if "minimum of clients" in record.getMessage()] == [logging.ERROR]

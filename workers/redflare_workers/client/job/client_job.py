@@ -30,6 +30,7 @@ from redflare_broker.errors import (
 from redflare_broker.keys import Keys
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -45,7 +46,6 @@ from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.engine.peer_props import peer_context, told_props
 from redflare_workers.protocol.job_messages import (
-    BLOB_MISSING,
     CHANNEL,
     GET_TASK,
     JOB_ENDED,

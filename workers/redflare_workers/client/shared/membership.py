@@ -11,7 +11,8 @@ from typing import Any, Final
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.job_state.members import Members
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.job_scripts import ENDED, FENCED, LOST, ClientHold
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ENDED, FENCED, LOST
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 
@@ -54,10 +55,7 @@ class Membership:
         self._on_news = on_news
         self._keys = Keys(host.settings.namespace).job(server_cell)
         self._roll = Members(self._keys, host.settings.policy)
-        machine, pid, _ = host.cell.instance.rsplit(":", 2)
-        self._hold = ClientHold(
-            name=name, instance=host.cell.instance, cell=host.fqcn, epoch=0, host=machine, pid=int(pid)
-        )
+        self._lease = Lease(name=name, instance=host.cell.instance)
         self._joining = threading.Lock()
         self._gone = False
         #: whether the server was there at the last look; None: there was none yet
@@ -70,7 +68,7 @@ class Membership:
     @property
     def credentials(self) -> dict[str, Any]:
         """What the server knows this site by; part of the meta of every request."""
-        return {CLIENT: self._hold.name, INSTANCE: self._hold.instance, EPOCH: self._hold.epoch}
+        return {CLIENT: self._lease.name, INSTANCE: self._lease.instance, EPOCH: self._lease.epoch}
 
     def join(self, given_up: Callable[[], str]) -> None:
         """Enter the roll, or enter it again after Redis lost it; as long as it takes.
@@ -87,15 +85,21 @@ class Membership:
 
     def _enter(self, connection: Connection) -> None:
         said = self._roll.join(
-            connection, self._hold, self._props, interval=self.interval, ttl_ms=self._ttl_ms, beating=True
+            connection,
+            self._lease,
+            self._host.fqcn,
+            self._props,
+            interval=self.interval,
+            ttl_ms=self._ttl_ms,
+            beating=True,
         )
         if said.status == FENCED:
             self.fenced = True
         elif said.status == ENDED:
             self.ended = said.text()
         else:
-            self._hold = replace(self._hold, epoch=said.number())
-            logger.info("%s has joined %s", self._hold.name, self._keys.fqcn)
+            self._lease = replace(self._lease, epoch=said.number())
+            logger.info("%s has joined %s", self._lease.name, self._keys.fqcn)
 
     def leave(self) -> None:
         """Leave the roll; what cannot be told now, the silence will tell."""
@@ -103,19 +107,19 @@ class Membership:
         with self._joining:
             # the heartbeat thread may be about to join again
             self._gone = True
-        if not self._hold.epoch or self.fenced:
+        if not self._lease.epoch or self.fenced:
             return
         try:
             with self._host.server.borrow(self._keys.job) as connection:
-                self._roll.leave(connection, self._hold)
+                self._roll.leave(connection, self._lease)
         except RedflareError as error:
-            logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._hold.name, self.route, error)
+            logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._lease.name, self.route, error)
 
     # -- heartbeat thread ----------------------------------------------------------------------------------------------
 
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
-        return self._roll.beat_command(self._hold, interval=self.interval, ttl_ms=self._ttl_ms)
+        return self._roll.beat_command(self._lease, interval=self.interval, ttl_ms=self._ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered to a heartbeat."""
@@ -132,7 +136,7 @@ class Membership:
 
     def on_silence(self, error: RedflareError) -> None:
         """A heartbeat could not be sent; what waits for the server goes on to wait."""
-        logger.debug("%s: no heartbeat: %s", self._hold.name, error)
+        logger.debug("%s: no heartbeat: %s", self._lease.name, error)
 
     def _join_again(self) -> None:
         with self._joining:
@@ -142,9 +146,9 @@ class Membership:
                 with self._host.server.borrow(self._keys.job) as connection:
                     self._enter(connection)
             except Unavailable as error:
-                logger.debug("%s: not joined again: %s", self._hold.name, error)
+                logger.debug("%s: not joined again: %s", self._lease.name, error)
                 return
-        logger.warning("%s: Redis had lost %s; joined it again", self._hold.name, self._keys.fqcn)
+        logger.warning("%s: Redis had lost %s; joined it again", self._lease.name, self._keys.fqcn)
         # the requests that wait at the server were lost with it
         self._host.cell.resync()
 
@@ -154,11 +158,11 @@ class Membership:
         if seen is not before:
             self._server_seen = seen
             if seen:
-                logger.info("%s: the server of %s is there", self._hold.name, self._keys.fqcn)
+                logger.info("%s: the server of %s is there", self._lease.name, self._keys.fqcn)
             elif before is None:
-                logger.info("%s: the server of %s is waited for", self._hold.name, self._keys.fqcn)
+                logger.info("%s: the server of %s is waited for", self._lease.name, self._keys.fqcn)
             else:
-                logger.warning("%s: the server of %s is away; it is waited for", self._hold.name, self._keys.fqcn)
+                logger.warning("%s: the server of %s is away; it is waited for", self._lease.name, self._keys.fqcn)
 
     def __repr__(self) -> str:
-        return f"<Membership of {self._hold.name} in {self._keys.fqcn}, epoch {self._hold.epoch}>"
+        return f"<Membership of {self._lease.name} in {self._keys.fqcn}, epoch {self._lease.epoch}>"

@@ -21,6 +21,7 @@ from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareErr
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
@@ -33,7 +34,7 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_r
 from redflare_workers.apis.task import ClientTask, Task
 from redflare_workers.communicator.task_registry import SubmissionCheck
 from redflare_workers.communicator.wf_comm_server import WFCommServer
-from redflare_workers.protocol.job_messages import BLOB_MISSING, TOLD_ENDED
+from redflare_workers.protocol.job_messages import TOLD_ENDED
 from redflare_workers.protocol.shareable_codec import from_message, opened
 
 from .clients import JobClients, Refused

@@ -30,6 +30,7 @@ from redflare_broker.fqcn import FQCN
 from redflare_broker.job_state.members import Member, MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.client import Client
@@ -189,7 +190,7 @@ class ServerJob:
         self._life = life = JobRegistration(
             hub.server, self._roll, cell, uuid.uuid4().hex, lambda: hub.heartbeats.beat_now(cell), self._is_over
         )
-        caller = MembershipPoller(self._keys, self._roll, life.hold, self.settings.heartbeat_interval, self._on_roll)
+        caller = MembershipPoller(self._keys, self._roll, life.lease, self.settings.heartbeat_interval, self._on_roll)
         try:
             recovered = self._begin(hub, life)
         except Fenced:
@@ -225,7 +226,7 @@ class ServerJob:
         resume = self.controller.resume
         began = life.begin(resume=resume)
         journal = JobTaskStore(
-            hub.server, self._keys, life.hold, self.settings.policy, resume=resume, stop=self._is_over
+            hub.server, self._keys, life.lease, self.settings.policy, resume=resume, stop=self._is_over
         )
         self._payloads = Payloads(hub.server, journal, life, self.settings, self._is_over)
         recovered = journal.recover() if began.resumed and resume else Recovered()
@@ -361,7 +362,7 @@ class ServerJob:
         try:
             hub.server.run(
                 self._keys.job,
-                lambda connection: self._roll.end(connection, life.hold, outcome.status, reason),
+                lambda connection: self._roll.end(connection, life.lease, outcome.status, reason),
                 deadline=deadline,
             )
         except Fenced:
@@ -452,11 +453,11 @@ class ServerJob:
         if call.status == "LOST":
             self._begin_again()
             call = self._life.call_roll()
-        return call.entries
+        return call.members
 
     def _on_roll(self, call: MemberList) -> None:
         """What the heartbeat thread has read; users' code runs in other threads."""
-        if call.status == "OK":
+        if call.status == OK:
             self._pool.submit(lambda: self._look_after(call))
         elif call.status == "FENCED":
             self._on_fenced()
@@ -467,7 +468,7 @@ class ServerJob:
 
     def _look_after(self, call: MemberList) -> None:
         if self._roster is not None:
-            self._roster.update(call.entries)
+            self._roster.update(call.members)
         if self._payloads is not None:
             self._payloads.renew()
 

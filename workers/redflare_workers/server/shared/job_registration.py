@@ -9,7 +9,9 @@ from typing import Final, TypeVar
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import JobLost
-from redflare_broker.job_state.members import JobStart, MemberList, Members, ServerHold
+from redflare_broker.job_state.members import JobStart, MemberList, Members
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import OK
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class JobRegistration:
     ) -> None:
         #: How often the job was begun again.
         self.number = 0
-        self.hold = ServerHold(instance=cell.instance, epoch=cell.epoch, run=run)
+        self.lease = Lease(instance=cell.instance, epoch=cell.epoch, run=run)
         #: Called, in the thread that found it out, when Redis had lost the job and knows it again.
         self.on_loss: Callable[[], object] = lambda: None
         self._server = server
@@ -65,7 +67,7 @@ class JobRegistration:
             try:
                 return self._server.run(
                     self._roll.keys.job,
-                    lambda connection: self._roll.begin(connection, self.hold, resume=resume),
+                    lambda connection: self._roll.begin(connection, self.lease, resume=resume),
                     stop=self._over,
                 )
             except JobLost:
@@ -101,7 +103,7 @@ class JobRegistration:
         with self._guard:
             if life is not None and self.number != life:
                 return
-            if self.call_roll().status == "OK":
+            if self.call_roll().status == OK:
                 return
             self.begin(resume=True)
             self.number += 1
@@ -111,7 +113,7 @@ class JobRegistration:
     def call_roll(self) -> MemberList:
         """The roll as it is now."""
         return self._server.run(
-            self._roll.keys.job, lambda connection: self._roll.roll_call(connection, self.hold), stop=self._over
+            self._roll.keys.job, lambda connection: self._roll.list_members(connection, self.lease), stop=self._over
         )
 
     def __repr__(self) -> str:

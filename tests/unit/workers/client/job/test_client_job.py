@@ -12,6 +12,7 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import LATER, HandlerResult, Request
 from redflare_broker.errors import BlobMissing
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.server import Server
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.event_type import EventType
@@ -23,7 +24,7 @@ from redflare_workers.apis.shareable import Shareable, make_reply
 from redflare_workers.apis.signal import Signal
 from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.client.shared.cell_host import CellHost
-from redflare_workers.protocol.job_messages import BLOB_MISSING, CHANNEL, GET_TASK, SUBMIT, TOLD_ENDED
+from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, SUBMIT, TOLD_ENDED
 from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, FENCED, STOPPED
 
 from tests.support.job.runs import Doing, JobRuns, Running, Script, echo, task, until_aborted

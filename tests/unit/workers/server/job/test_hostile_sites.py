@@ -9,6 +9,7 @@ import fakeredis
 import numpy as np
 import pytest
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_workers.apis.dxo import DXO, DataKind
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
@@ -17,7 +18,6 @@ from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.protocol.job_messages import (
-    BLOB_MISSING,
     NOT_JOINED,
     SUBMIT,
     TASK_ENDED,

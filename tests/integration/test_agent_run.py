@@ -201,7 +201,9 @@ def test_a_job_s_own_agent_ends_with_its_job(url: str, tmp_path: Path) -> None:
         ("nothing:train", "nothing"),
     ],
 )
-def test_a_missing_function_is_an_error_and_ends_the_command(url: str, tmp_path: Path, function: str, error: str) -> None:
+def test_a_missing_function_is_an_error_and_ends_the_command(
+    url: str, tmp_path: Path, function: str, error: str
+) -> None:
     agent = AgentRun(url, tmp_path, function=function)
 
     assert agent.wait() == 2

@@ -44,7 +44,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.panic_listener import PanicListener
-from redflare_workers.engine.peer_props import peer_context, told_props
+from redflare_workers.engine.peer_props import peer_context, sendable_props
 from redflare_workers.protocol.job_messages import (
     CHANNEL,
     GET_TASK,
@@ -290,7 +290,7 @@ class ClientJob:
         self._lost = {}
         try:
             name, task_id = reply.meta["task_name"], reply.meta["task_id"]
-            shareable = from_message(reply.meta["message"], reply.sealed)
+            shareable = from_message(reply.meta["message"], reply.encoded)
             return _Assigned(name=name, task_id=task_id, shareable=shareable, props=reply.meta.get("props"))
         except (KeyError, TypeError, DecodeError) as error:
             logger.error("%s: what the server handed out is no task: %r", self, error)
@@ -365,7 +365,7 @@ class ClientJob:
         try:
             message, sealed = self._stored(task, result)
             meta = {"task_name": task.name, "task_id": task.task_id, "message": message}
-            if props := told_props(fl_ctx):
+            if props := sendable_props(fl_ctx):
                 meta["props"] = props
             while not taken and not self._given_up() and not self._has_ended(task.task_id):
                 reply = self._request(SUBMIT, membership, meta, sealed)

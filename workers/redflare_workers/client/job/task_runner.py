@@ -43,7 +43,7 @@ class TaskRunner(FLComponent):
     def passes_sealed(self, task_name: str) -> bool:
         """Whether nobody at this site looks into the data of such a task, so that it need not be read here."""
         executor = self._executor(task_name)
-        return executor is not None and executor.accepts_sealed and not self._task_filters and not self._result_filters
+        return executor is not None and executor.accepts_encoded and not self._task_filters and not self._result_filters
 
     def release_result(self, task_name: str, *, handed_over: bool) -> None:
         """Tell the executor what became of a result that it returned sealed."""

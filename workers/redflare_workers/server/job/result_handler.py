@@ -121,7 +121,7 @@ class ResultHandler:
             client, _ = self._roster.client_of(request)
         except Refused as refused:
             # it, or the process of its site that has taken over, brings the same payload again
-            request.sealed  # noqa: B018 - taken out of the request, it is not deleted with it
+            request.encoded  # noqa: B018 - taken out of the request, it is not deleted with it
             return refused.answer(request)
         name, task_id, message = (request.meta.get(key) for key in ("task_name", "task_id", "message"))
         if not isinstance(name, str) or not isinstance(task_id, str):
@@ -137,7 +137,7 @@ class ResultHandler:
             task_id=task_id,
             message=message,
             props=request.meta.get("props"),
-            sealed=request.sealed,
+            sealed=request.encoded,
         )
         retry = partial(self._take, submission)
         if not self._ledgers.recovery.hold(task_id, retry):

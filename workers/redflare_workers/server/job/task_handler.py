@@ -24,7 +24,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, Task
 from redflare_workers.communicator.wf_comm_server import WFCommServer
-from redflare_workers.engine.peer_props import told_props
+from redflare_workers.engine.peer_props import sendable_props
 from redflare_workers.protocol.job_messages import SUPERSEDED, TASK_ENDED, TOLD_ENDED, TOLD_FENCED
 
 from .clients import JobClients, Refused
@@ -179,7 +179,7 @@ class TaskHandler:
             # its client has asked again, and gets this client task then
             return _Try.DONE
         meta = {"task_name": name, "task_id": task_id, "message": message}
-        if props := told_props(fl_ctx):
+        if props := sendable_props(fl_ctx):
             meta["props"] = props
         self._ledgers.hand_out(
             client_task,

@@ -253,11 +253,11 @@ class TaskJournal(CommObserver):
         # meanwhile makes it unwritten again
         if ledger is not None and not ledger.written and not ledger.closed:
             ledger.written = True
-            commands = self._journal.scheduled_commands(ledger.record)
+            commands = self._journal.schedule_commands(ledger.record)
             self._new.pop(root_id, None)
         # its result may be in already; only what notes that notes what it was
         record = replace(_record(client_task), received=0.0)
-        return [*commands, self._journal.sent_command(root_id, record)]
+        return [*commands, self._journal.note_command(root_id, record)]
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
         """A client did not find a payload of this prefix: forget it, so that what the task carries is stored anew."""
@@ -309,7 +309,7 @@ class TaskJournal(CommObserver):
                 self._payloads.release([stored[1]])
         if self._left:
             raise Fenced(f"another server goes on with {task}")
-        return [] if journal.resume else [journal.received_command(task.msg_root_id, record)]
+        return [] if journal.resume else [journal.note_command(task.msg_root_id, record)]
 
     def _note(self, client_task: ClientTask, record: ClientTaskRecord) -> None:
         """Note a result for a successor; its payload is kept until a checkpoint contains it."""
@@ -359,7 +359,7 @@ class TaskJournal(CommObserver):
         tasks, submissions = self.recovery.give_up()
         for record in tasks:
             logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
-            ended = partial(self._journal.ended, record.root_id, "cancelled", time.time())
+            ended = partial(self._journal.finish, record.root_id, "cancelled", time.time())
             self._quietly(partial(self._life.surely, ended))
         self._try_again(submissions)
 
@@ -441,7 +441,7 @@ class TaskJournal(CommObserver):
         with ledger.guard:
             while not ledger.closed and not (ledger.written and ledger.life == self._life.number):
                 self._look_at_life(ledger)
-                self._life.surely(lambda: self._journal.scheduled(ledger.record))
+                self._life.surely(lambda: self._journal.schedule(ledger.record))
                 ledger.written = ledger.confirmed = ledger.posted = True
 
     def _look_at_life(self, ledger: _OpenTask) -> None:
@@ -471,7 +471,7 @@ class TaskJournal(CommObserver):
                 ledger.closed = True
             # the reply that writes it may still be on its way
             unwritten = None if ledger.confirmed else ledger.record
-            self._life.surely(partial(self._journal.ended, root_id, status, time.time(), unwritten=unwritten))
+            self._life.surely(partial(self._journal.finish, root_id, status, time.time(), unwritten=unwritten))
         except Fenced:
             # this server does not know it yet, but another one goes on with the task
             self.leave()

@@ -33,7 +33,7 @@ def asks(name: object = "a", instance: object = "h:1:x", epoch: object = 1) -> R
         payload=Payload(EncodedPayload(b"null"), False, None, None),  # type: ignore[arg-type]
         event=False,
         entry_id="1-0",
-        desk=None,  # type: ignore[arg-type]
+        replier=None,  # type: ignore[arg-type]
     )
 
 

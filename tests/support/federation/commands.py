@@ -84,7 +84,7 @@ class OperatedFederation:
     def server(self) -> None:
         """Start the server, and wait until it is there."""
         self.start("server", "server", "--workspace", str(self._workspace("server")))
-        wait_until(lambda: "takes jobs" in self.log("server"), PATIENCE, "the server is ready")
+        wait_until(lambda: "accepting jobs" in self.log("server"), PATIENCE, "the server is ready")
 
     def site(self, number: int, **settings: Any) -> None:
         """Start a site."""

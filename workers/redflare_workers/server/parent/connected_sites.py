@@ -68,7 +68,7 @@ class ConnectedSites:
         run = uuid.uuid4().hex
         life = self._life = JobRegistration(self._hub.server, roll, cell, run, lambda: beats.beat_now(cell), self._over)
         life.begin(resume=True)
-        self._take_in(life.call_roll().entries)
+        self._take_in(life.list_members().entries)
         self._caller = MembershipPoller(self._keys, roll, life.hold, cell.settings.heartbeat_interval, self._on_roll)
         beats.add(self._caller)
 

@@ -8,6 +8,8 @@ DEMO := $(VENV)/.installed-demo
 PACKAGES := broker agent workers tests
 # Options for the program behind a target: make test ARGS="-k signal -x", make demo ARGS=--kill-agents
 ARGS ?=
+# Processes that run tests side by side.
+WORKERS ?= 2
 
 # The first interpreter that is new enough. Name another one with: make env PYTHON=/path/to/python3.12
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -36,8 +38,14 @@ format: $(DEV) ## format the code and mend what ruff can mend
 	$(BIN)/ruff format $(PACKAGES)
 	$(BIN)/ruff check --fix $(PACKAGES)
 
-test: $(DEV) ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+# pytest ends with 5 when there was no test for it: ARGS may choose from one of the two only. It ends with 2 when it was
+# interrupted, or a file could not be read.
+test: $(DEV) ## run all tests: first those that can run side by side, then those marked as serial
+	@beside=0; alone=0; \
+	$(BIN)/python -m pytest --serial without -n $(WORKERS) --dist worksteal $(ARGS) || beside=$$?; \
+	test $$beside -ne 2 || exit 2; \
+	$(BIN)/python -m pytest --serial only $(ARGS) || alone=$$?; \
+	case "$$beside $$alone" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 # A development environment holds all of the demo; otherwise only what the demo needs is installed.
 demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO)) ## train a model over four agents and show it live

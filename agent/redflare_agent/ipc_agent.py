@@ -22,7 +22,7 @@ from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.collection import from_plain, to_plain
 

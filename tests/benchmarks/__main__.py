@@ -26,7 +26,7 @@ from tests.benchmarks import (
     server_tasks,
     throughput,
 )
-from tests.benchmarks.harness import Bench, Benchmark, ChildError
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, ChildError
 from tests.benchmarks.report import Report, circumstances
 
 BENCHMARKS: Final[Sequence[Benchmark]] = [
@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 170)
     try:
         with _server(options.url) as url, tempfile.TemporaryDirectory(prefix="redflare-bench-") as workspace:
-            bench = Bench(url=url, workspace=workspace, quick=options.quick)
+            context = BenchmarkContext(url=url, workspace=workspace, quick=options.quick)
             report = Report(circumstances=circumstances(url, runs, options.quick))
             console.print(", ".join(f"{key}: {value}" for key, value in report.circumstances.items()), markup=False)
-            _measure(bench, chosen, runs, report, console)
+            _measure(context, chosen, runs, report, console)
     except KeyboardInterrupt:
         console.print("interrupted: every process was ended, nothing was written")
         return 130
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.failures else 0
 
 
-def _measure(bench: Bench, chosen: Sequence[Benchmark], runs: int, report: Report, console: Console) -> None:
+def _measure(
+    context: BenchmarkContext, chosen: Sequence[Benchmark], runs: int, report: Report, console: Console
+) -> None:
     for run in range(runs):
         for benchmark in chosen:
             if benchmark.name in report.failures:
@@ -70,19 +72,19 @@ def _measure(bench: Bench, chosen: Sequence[Benchmark], runs: int, report: Repor
             with console.status(f"run {run + 1} of {runs}: {benchmark.name}"):
                 began = time.monotonic()
                 try:
-                    report.add(benchmark, benchmark.measure(bench))
+                    report.add(benchmark, benchmark.measure(context))
                     took = time.monotonic() - began
                     console.print(f"run {run + 1} of {runs}: {benchmark.name} took {took:.0f} s")
                 except ChildError as exc:
                     report.failures[benchmark.name] = str(exc)
                 finally:
-                    _remove_floor_keys(bench.url)
+                    _remove_floor_keys(context.url)
 
 
 def _remove_floor_keys(url: str) -> None:
-    """The floors set no TTL; the link's own keys expire by themselves."""
+    """Remove the keys of the floors, which set no TTL; those of the link expire."""
     with redis.Redis.from_url(url) as client:
-        for key in client.scan_iter("bench:*", count=1000):
+        for key in client.scan_iter("context:*", count=1000):
             client.unlink(key)
 
 

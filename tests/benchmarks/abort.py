@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Target, summary
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children
 from tests.benchmarks.peers import Caller, HoldingAgent
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    name = bench.unique("abort")
+def measure(context: BenchmarkContext) -> dict[str, float]:
+    name = context.unique("abort")
     with children(
-        lambda: Child(Caller, bench.url, bench.site, name),
-        lambda: Child(HoldingAgent, bench.url, bench.site, name, bench.workspace),
+        lambda: Child(Caller, context.url, context.site, name),
+        lambda: Child(HoldingAgent, context.url, context.site, name, context.workspace),
     ) as (caller, agent):
         _abort_one(caller, agent)  # warms up
-        return summary("abort", [_abort_one(caller, agent) for _ in range(bench.count(200, 50))])
+        return summary("abort", [_abort_one(caller, agent) for _ in range(context.count(200, 50))])
 
 
 def _abort_one(caller: Child, agent: Child) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.harness import Bench, Benchmark
+from tests.benchmarks.harness import Benchmark, BenchmarkContext
 
 if TYPE_CHECKING:  # NVFlare is imported only when this benchmark runs
     from tests.inside_nvflare.programs import Program
@@ -22,40 +22,40 @@ _THEIRS: Final = "theirs"
 _OURS: Final = "ours"
 
 
-def measure(bench: Bench) -> dict[str, float]:
+def measure(context: BenchmarkContext) -> dict[str, float]:
     from tests.inside_nvflare.system import FlareSystem
 
-    folder = Path(bench.workspace) / bench.unique("nvflare")
+    folder = Path(context.workspace) / context.unique("nvflare")
     with FlareSystem(folder) as system:
-        samples = {_THEIRS: _theirs(bench, system, folder / _THEIRS), _OURS: _ours(bench, system, folder / _OURS)}
+        samples = {_THEIRS: _theirs(context, system, folder / _THEIRS), _OURS: _ours(context, system, folder / _OURS)}
     return {f"{who}.{key}": _figure(value) for who, values in samples.items() for key, value in values.items()}
 
 
 def _figure(value: list[float] | float) -> float:
-    """The median of trips in ms; other values are figures already."""
+    """Return the median of trips in ms; other values are figures already."""
     return statistics.median(value) * 1000 if isinstance(value, list) else value
 
 
-def _plan(bench: Bench, tiny: int) -> dict[str, Any]:
-    trips = {1: bench.count(20, 6), 10: bench.count(10, 4), 100: bench.count(5, 2)}
-    return {"tiny": tiny, "payload": [[size, trips[size]] for size in SIZES], "idle": bench.seconds(20, 6)}
+def _plan(context: BenchmarkContext, tiny: int) -> dict[str, Any]:
+    trips = {1: context.count(20, 6), 10: context.count(10, 4), 100: context.count(5, 2)}
+    return {"tiny": tiny, "payload": [[size, trips[size]] for size in SIZES], "idle": context.seconds(20, 6)}
 
 
-def _theirs(bench: Bench, system: FlareSystem, folder: Path) -> dict[str, Any]:
+def _theirs(context: BenchmarkContext, system: FlareSystem, folder: Path) -> dict[str, Any]:
     from tests.inside_nvflare.programs import nvflare_trainer
 
-    agent_id = bench.unique("ipc")
-    args = {"agent_id": agent_id, "plan": _plan(bench, bench.count(40, 20))}
+    agent_id = context.unique("ipc")
+    args = {"agent_id": agent_id, "plan": _plan(context, context.count(40, 20))}
     start = nvflare_trainer, system.listener(_SITE)
     return _measured(system, folder, ("timed.TimedIPCExchanger", args), start)
 
 
-def _ours(bench: Bench, system: FlareSystem, folder: Path) -> dict[str, Any]:
+def _ours(context: BenchmarkContext, system: FlareSystem, folder: Path) -> dict[str, Any]:
     from tests.inside_nvflare.programs import trainer
 
-    agent_id = bench.unique("redis")
-    args = {"agent_id": agent_id, "redis_url": bench.url, "plan": _plan(bench, bench.count(500, 200))}
-    return _measured(system, folder, ("timed.TimedRedisExchanger", args), (trainer, bench.url))
+    agent_id = context.unique("redis")
+    args = {"agent_id": agent_id, "redis_url": context.url, "plan": _plan(context, context.count(500, 200))}
+    return _measured(system, folder, ("timed.TimedRedisExchanger", args), (trainer, context.url))
 
 
 def _measured(

@@ -30,7 +30,9 @@ from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.fedavg import FedAvg
 
-from tests.benchmarks.peers import PATIENCE, Process
+from tests.benchmarks.harness import idle
+from tests.benchmarks.peers import PATIENCE, MeasuredProcess
+from tests.support.waiting import wait_until
 
 #: Longest that a whole workflow may take.
 LONG: Final = 280.0
@@ -50,8 +52,8 @@ def _nbytes(result: Shareable | None) -> int:
     return sum(int(each.nbytes) for each in content["data"].values()) if content else 0
 
 
-class _Told(Controller):
-    """Schedules what the benchmark asks for, in the benchmark's thread."""
+class _ScriptedController(Controller):
+    """Lends its context to the benchmark, which schedules tasks in its own thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class _Told(Controller):
     ) -> None: ...
 
 
-class _Running(Process):
+class _JobServer(MeasuredProcess):
     """The process of a job's server."""
 
     def __init__(self, controller: Controller, url: str, job_id: str) -> None:
@@ -82,26 +84,22 @@ class _Running(Process):
         self._thread.start()
 
     def await_clients(self, count: int) -> None:
-        """Wait until so many are on the roll as the server knows it."""
-        deadline = time.monotonic() + PATIENCE
-        while len(self._server.engine.get_clients()) < count:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{count} clients have not joined in {PATIENCE:.0f} s")
-            time.sleep(0.01)
+        """Wait until the server knows so many clients."""
+        wait_until(lambda: len(self._server.engine.get_clients()) >= count, PATIENCE, f"{count} clients have joined")
 
 
-class BenchServer(_Running):
-    """A server whose controller does what it is told."""
+class BroadcastServer(_JobServer):
+    """A server that broadcasts when it is asked to."""
 
     def __init__(self, url: str, job_id: str) -> None:
-        self._controller = _Told()
+        self._controller = _ScriptedController()
         super().__init__(self._controller, url, job_id)
         if not self._controller.began.wait(PATIENCE):
             raise RuntimeError(f"the controller did not begin in {PATIENCE:.0f} s")
         self._large: Task | None = None
 
     def rounds(self, count: int) -> tuple[float, float]:
-        """Wall and processor seconds of ``count`` broadcasts to all clients, one after the other."""
+        """Broadcast ``count`` times to all clients; return wall and processor seconds."""
         began, used = time.monotonic(), time.process_time()
         for _ in range(count):
             task = Task("tiny", Shareable({"x": 1}))
@@ -109,10 +107,10 @@ class BenchServer(_Running):
         return time.monotonic() - began, time.process_time() - used
 
     def spaced_rounds(self, count: int, pause: float) -> list[float]:
-        """When each of ``count`` broadcasts was scheduled, with a pause in which the clients ask again."""
+        """Broadcast ``count`` times, with a pause in which the clients ask again; return when each was scheduled."""
         stamps = []
         for _ in range(count):
-            time.sleep(pause)
+            idle(pause)
             task = Task("tiny", Shareable({"x": 1}))
             stamps.append(time.monotonic())
             self._controller.broadcast_and_wait(task, self._controller.fl_ctx)
@@ -125,7 +123,7 @@ class BenchServer(_Running):
         self._controller.broadcast(self._large, self._controller.fl_ctx)
 
     def finish_broadcast(self) -> list[int]:
-        """Wait until all have answered; bytes of the arrays in each result."""
+        """Wait until all have answered; return the bytes of the arrays in each result."""
         large = self._large
         if large is None:
             return []
@@ -139,7 +137,7 @@ class BenchServer(_Running):
 
 
 class _Averaging(FedAvg):
-    """One round of FedAvg, which waits for a word to begin."""
+    """One round of FedAvg, which begins when ``may_begin`` is set."""
 
     def __init__(self, nbytes: int, clients: int) -> None:
         model = {"w": array(nbytes)}
@@ -151,7 +149,7 @@ class _Averaging(FedAvg):
         super().control_flow(abort_signal, fl_ctx)
 
 
-class AveragingServer(_Running):
+class AveragingServer(_JobServer):
     """A server that runs one round of FedAvg."""
 
     def __init__(self, url: str, job_id: str, nbytes: int, clients: int) -> None:
@@ -159,7 +157,7 @@ class AveragingServer(_Running):
         super().__init__(self._workflow, url, job_id)
 
     def average(self) -> float:
-        """Run the round; MB by which memory grew beyond the model and a job that stands, at its highest."""
+        """Run the round; return the MB by which memory grew at its peak, beyond the model and an idle job."""
         self.mark_memory()
         self._workflow.may_begin.set()
         self._thread.join(LONG)
@@ -170,8 +168,8 @@ class AveragingServer(_Running):
         return self.memory_growth()
 
 
-class LightClients(Process):
-    """Many sites in one process: a place on the roll and a request each, but neither a thread nor an executor.
+class LightClients(MeasuredProcess):
+    """Many sites in one process: a membership and a request each, but neither a thread nor an executor.
 
     Args:
         nbytes: each answers with one float32 array of this size, and asks no more; 0: with next to nothing.
@@ -187,6 +185,8 @@ class LightClients(Process):
             for n in range(count)
         ]
         self._stamps: deque[float] = deque()
+        self._wanted = 0
+        self._enough = threading.Event()
         self._held: deque[Callable[[], None]] = deque()
         self._hold = hold
         self._closing = False
@@ -203,12 +203,11 @@ class LightClients(Process):
             self._get_task(member)
 
     def stamps(self, count: int) -> list[float]:
-        """When the next ``count`` tasks were in hand."""
-        deadline = time.monotonic() + PATIENCE
-        while len(self._stamps) < count:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
-            time.sleep(0.001)
+        """Wait for the next ``count`` tasks; return when each was in hand."""
+        self._enough.clear()
+        self._wanted = count
+        if len(self._stamps) < count and not self._enough.wait(PATIENCE):
+            raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
         return [self._stamps.popleft() for _ in range(count)]
 
     def answer(self) -> None:
@@ -234,6 +233,8 @@ class LightClients(Process):
         sealed = reply.sealed
         from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
+        if len(self._stamps) >= self._wanted:
+            self._enough.set()
         answer = partial(self._submit, member, reply)
         if self._hold:
             self._held.append(answer)
@@ -246,7 +247,7 @@ class LightClients(Process):
         named = {"task_name": reply.meta["task_name"], "task_id": reply.meta["task_id"]}
         if self._array is None:
             meta = {**named, "message": self._message}
-            self._ask(Submit.TOPIC, member, meta, self._tiny, lambda said: self._on_submitted(member, said))
+            self._ask(Submit.TOPIC, member, meta, self._tiny, lambda reply: self._on_submitted(member, reply))
             return
         dxo = DXO(DataKind.WEIGHTS, {"w": self._array}, {"NUM_STEPS_CURRENT_ROUND": 1})
         message, data = to_message(dxo.to_shareable())
@@ -279,13 +280,13 @@ class LightClients(Process):
             )
 
     def _is_good(self, reply: Reply) -> bool:
-        """False: the job is over, or the benchmark fails: what it waits for does not come."""
+        """Whether the reply is OK; otherwise ask no more: the job is over, or the benchmark will fail."""
         if not reply.ok:
             self._closing = True
         return reply.ok
 
 
-class PassingSite(Process):
+class PassingSite(MeasuredProcess):
     """A client job that hands tasks to an agent in another process, and passes models through."""
 
     def __init__(self, url: str, job_id: str, site: str, agent_id: str) -> None:

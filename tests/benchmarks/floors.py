@@ -63,7 +63,7 @@ class FloorAgent:
     """Answers every task with its own data, for as long as the process lives."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._end = _End(url, f"bench:{name}:tasks", f"bench:{name}:results")
+        self._end = _End(url, f"context:{name}:tasks", f"context:{name}:results")
         threading.Thread(target=self._work, name="floor-agent", daemon=True).start()
 
     def _work(self) -> None:
@@ -75,7 +75,7 @@ class FloorCaller:
     """Hands out tasks one after another and times each."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._end = _End(url, f"bench:{name}:results", f"bench:{name}:tasks")
+        self._end = _End(url, f"context:{name}:results", f"context:{name}:tasks")
 
     def round_trips(self, count: int) -> list[float]:
         """Seconds of each of ``count`` round trips, back to back."""
@@ -97,19 +97,19 @@ class BareWorker:
     def tasks_per_second(self, count: int) -> float:
         """Fill the queue with ``count`` tasks, then work it off one by one."""
         client = self._redis
-        client.delete("bench:bare:tasks", "bench:bare:results")
-        client.xgroup_create("bench:bare:tasks", GROUP, id="0", mkstream=True)
+        client.delete("context:bare:tasks", "context:bare:results")
+        client.xgroup_create("context:bare:tasks", GROUP, id="0", mkstream=True)
         with client.pipeline(transaction=False) as pipe:
             for number in range(count):
-                pipe.xadd("bench:bare:tasks", {"data": orjson.dumps({"x": number})})
+                pipe.xadd("context:bare:tasks", {"data": orjson.dumps({"x": number})})
             pipe.execute()
         begin = time.monotonic()
         for _ in range(count):
-            reply: Any = client.xreadgroup(GROUP, "one", {"bench:bare:tasks": ">"}, count=1)
-            entries = reply[b"bench:bare:tasks"][0] if isinstance(reply, dict) else reply[0][1]
+            reply: Any = client.xreadgroup(GROUP, "one", {"context:bare:tasks": ">"}, count=1)
+            entries = reply[b"context:bare:tasks"][0] if isinstance(reply, dict) else reply[0][1]
             entry_id, fields = entries[0]
-            client.xadd("bench:bare:results", {"data": orjson.dumps(orjson.loads(fields[b"data"]))})
-            client.xack("bench:bare:tasks", GROUP, entry_id)
+            client.xadd("context:bare:results", {"data": orjson.dumps(orjson.loads(fields[b"data"]))})
+            client.xack("context:bare:tasks", GROUP, entry_id)
         rate = count / (time.monotonic() - begin)
-        client.delete("bench:bare:tasks", "bench:bare:results")
+        client.delete("context:bare:tasks", "context:bare:results")
         return rate

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 
 from redflare_workers.ipc.exchanger import IPCExchanger
 
-from tests.benchmarks.peers import PATIENCE, EchoAgent, Process
+from tests.benchmarks.peers import PATIENCE, EchoAgent, MeasuredProcess
 
 
-class AgentGroup(Process):
+class AgentGroup(MeasuredProcess):
     """Echo agents that share a process, a thread of work each."""
 
     def __init__(self, url: str, site: str, agent_ids: Sequence[str], workspace: str) -> None:
@@ -23,7 +23,7 @@ class AgentGroup(Process):
             agent.close()
 
 
-class CallerGroup(Process):
+class CallerGroup(MeasuredProcess):
     """One CJ process that serves many agents, with a calling thread each."""
 
     def __init__(self, url: str, site: str, agent_ids: Sequence[str]) -> None:

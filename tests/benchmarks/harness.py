@@ -1,4 +1,4 @@
-"""What every benchmark shares: processes of their own, and counts of what the server was asked."""
+"""What every benchmark shares: child processes, and counts of the server's commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -50,11 +51,11 @@ class Child:
         return f"Child({self._name}, pid={self._process.pid})"
 
     def start(self, method: str, *args: object) -> None:
-        """Ask for ``method(*args)`` and go on; ``result`` waits for the answer."""
+        """Call ``method(*args)`` without waiting; ``result`` waits for its end."""
         self._pipe.send((method, args))
 
     def result(self, timeout: float = CALL_TIMEOUT) -> Any:
-        """What the oldest method that was asked for returned."""
+        """Wait for the oldest call that is open; return its result."""
         if not self._pipe.poll(timeout):
             raise ChildError(f"{self!r} has not answered for {timeout:.0f} s")
         try:
@@ -66,7 +67,7 @@ class Child:
         return value
 
     def call(self, method: str, *args: object) -> Any:
-        """``method(*args)`` of the object, run in the child."""
+        """Run ``method(*args)`` of the object in the child."""
         self.start(method, *args)
         return self.result()
 
@@ -135,7 +136,7 @@ def _serve(pipe: Connection, factory: Callable[..., object], args: tuple[object,
 
 
 def _next(pipe: Connection) -> tuple[str, tuple[object, ...]] | None:
-    """The next call, or None when the parent has closed the pipe or asked for the end."""
+    """Wait for the next call; None when the parent has closed the pipe or asked for the end."""
     try:
         return pipe.recv()  # type: ignore[no-any-return]
     except EOFError:
@@ -153,9 +154,14 @@ def children(*makers: Callable[[], Child]) -> Iterator[list[Child]]:
         yield [stack.enter_context(child) for child in started]
 
 
+def idle(seconds: float) -> None:
+    """Let time pass in which nothing is asked for: what a link does by itself is what is measured."""
+    time.sleep(seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What a benchmark is handed: the server and how much to measure."""
+class BenchmarkContext:
+    """The server that a benchmark measures, and how much of it."""
 
     url: str
     #: Directory for the agents' workspaces.
@@ -186,7 +192,7 @@ class Benchmark:
 
     name: str
     about: str
-    measure: Callable[[Bench], dict[str, float]]
+    measure: Callable[[BenchmarkContext], dict[str, float]]
     figures: Sequence[Figure]
 
 

@@ -9,26 +9,26 @@ import redis
 
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.groups import AgentGroup, CallerGroup
-from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children, count_commands, idle
 from tests.benchmarks.peers import Caller, EchoAgent
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    return _link(bench) | _memory(bench)
+def measure(context: BenchmarkContext) -> dict[str, float]:
+    return _link(context) | _memory(context)
 
 
-def _link(bench: Bench) -> dict[str, float]:
-    name = bench.unique("idle")
+def _link(context: BenchmarkContext) -> dict[str, float]:
+    name = context.unique("idle")
     with children(
-        lambda: Child(EchoAgent, bench.url, bench.site, name, bench.workspace),
-        lambda: Child(Caller, bench.url, bench.site, name),
+        lambda: Child(EchoAgent, context.url, context.site, name, context.workspace),
+        lambda: Child(Caller, context.url, context.site, name),
     ) as (agent, caller):
         caller.call("round_trips", 2)
-        seconds = bench.seconds(60, 6)
-        with count_commands(bench.url) as count:
+        seconds = context.seconds(60, 6)
+        with count_commands(context.url) as count:
             begin = time.monotonic()
             agent_cpu, caller_cpu = agent.call("cpu_seconds"), caller.call("cpu_seconds")
-            time.sleep(seconds)
+            idle(seconds)
             agent_cpu = agent.call("cpu_seconds") - agent_cpu
             caller_cpu = caller.call("cpu_seconds") - caller_cpu
             passed = time.monotonic() - begin
@@ -40,24 +40,24 @@ def _link(bench: Bench) -> dict[str, float]:
     }
 
 
-def _memory(bench: Bench) -> dict[str, float]:
-    number = bench.count(100, 20)
-    ids = [bench.unique("memory") for _ in range(number)]
-    with redis.Redis.from_url(bench.url, decode_responses=True) as client:
+def _memory(context: BenchmarkContext) -> dict[str, float]:
+    number = context.count(100, 20)
+    ids = [context.unique("memory") for _ in range(number)]
+    with redis.Redis.from_url(context.url, decode_responses=True) as client:
         before = _usage(client)
         with children(
-            lambda: Child(AgentGroup, bench.url, bench.site, ids, bench.workspace),
-            lambda: Child(CallerGroup, bench.url, bench.site, ids),
+            lambda: Child(AgentGroup, context.url, context.site, ids, context.workspace),
+            lambda: Child(CallerGroup, context.url, context.site, ids),
         ) as (_, callers):
-            fresh = _grown(client, before, number, bench)
+            fresh = _grown(client, before, number, context)
             callers.call("tasks_per_second", 1)
-            used = _grown(client, before, number, bench)
+            used = _grown(client, before, number, context)
     return fresh | {f"{key}.after_task": value for key, value in used.items()}
 
 
-def _grown(client: redis.Redis, before: dict[str, float], number: int, bench: Bench) -> dict[str, float]:
+def _grown(client: redis.Redis, before: dict[str, float], number: int, context: BenchmarkContext) -> dict[str, float]:
     # Redis shrinks the buffers of quiet connections once they have been quiet for about 2 s.
-    time.sleep(bench.seconds(6, 3))
+    idle(context.seconds(6, 3))
     return {key: (value - before[key]) / number for key, value in _usage(client).items()}
 
 

@@ -6,7 +6,7 @@ import statistics
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children
 from tests.benchmarks.payload_floor import PayloadFloorAgent, PayloadFloorCaller
 from tests.benchmarks.peers import MB, Caller, EchoAgent
 
@@ -18,22 +18,22 @@ WARM_UP: Final = 2
 NVFLARE_100MB_MS: Final = 1040.0
 
 
-def measure(bench: Bench) -> dict[str, float]:
+def measure(context: BenchmarkContext) -> dict[str, float]:
     values: dict[str, float] = {}
     for size, (full, quick) in SIZES.items():
-        nbytes = max(4096, int(size * MB * min(1.0, bench.scale)))
-        measured = _measure_size(bench, nbytes, bench.count(full, quick))
+        nbytes = max(4096, int(size * MB * min(1.0, context.scale)))
+        measured = _measure_size(context, nbytes, context.count(full, quick))
         values |= {f"{size}.{key}": value for key, value in measured.items()}
     return values
 
 
-def _measure_size(bench: Bench, nbytes: int, trips: int) -> dict[str, float]:
-    name = bench.unique("payload")
+def _measure_size(context: BenchmarkContext, nbytes: int, trips: int) -> dict[str, float]:
+    name = context.unique("payload")
     with children(
-        lambda: Child(PayloadFloorAgent, bench.url, nbytes, name),
-        lambda: Child(PayloadFloorCaller, bench.url, nbytes, name),
-        lambda: Child(EchoAgent, bench.url, bench.site, name, bench.workspace),
-        lambda: Child(Caller, bench.url, bench.site, name),
+        lambda: Child(PayloadFloorAgent, context.url, nbytes, name),
+        lambda: Child(PayloadFloorCaller, context.url, nbytes, name),
+        lambda: Child(EchoAgent, context.url, context.site, name, context.workspace),
+        lambda: Child(Caller, context.url, context.site, name),
     ) as (_, floor, agent, caller):
         caller.call("round_trips", 5)  # connections and scripts stand before memory is counted
         agent.call("stamps", 5)

@@ -92,7 +92,7 @@ def _bulk(word: bytes) -> bytes:
 class _Keys:
     def __init__(self, name: str) -> None:
         self.there, self.back, self.task, self.result = (
-            f"bench:{name}:{part}".encode() for part in ("there", "back", "task", "result")
+            f"context:{name}:{part}".encode() for part in ("there", "back", "task", "result")
         )
 
 

@@ -18,8 +18,8 @@ MB: Final = 1_000_000
 PATIENCE: Final = 60.0
 
 
-class Process:
-    """What a child tells about the process it lives in."""
+class MeasuredProcess:
+    """Memory and processor time of the process that an object lives in."""
 
     _rss = 0
 
@@ -44,8 +44,8 @@ def _status_bytes(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}: memory can be measured on Linux only")
 
 
-class EchoAgent(Process):
-    """Answers every task with the data it got, and notes when it did what."""
+class EchoAgent(MeasuredProcess):
+    """Answers every task with its own data, and notes the moments."""
 
     def __init__(self, url: str, site: str, agent_id: str, workspace: str) -> None:
         self._stamps: queue.SimpleQueue[tuple[float, float, float]] = queue.SimpleQueue()
@@ -76,7 +76,7 @@ class EchoAgent(Process):
             return
 
 
-class Caller(Process):
+class Caller(MeasuredProcess):
     """Hands out tasks one after another through one exchanger and times each."""
 
     def __init__(self, url: str, site: str, agent_id: str) -> None:
@@ -136,7 +136,7 @@ class Caller(Process):
 
 
 class HoldingAgent:
-    """Takes a task and keeps it until it is told to finish, is aborted, or is killed."""
+    """Takes a task and keeps it until ``finish``, an abort or a kill."""
 
     def __init__(self, url: str, site: str, agent_id: str, workspace: str) -> None:
         self._agent = IPCAgent(url, site, agent_id, workspace)

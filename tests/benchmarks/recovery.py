@@ -8,19 +8,19 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children
 from tests.benchmarks.peers import Caller, HoldingAgent
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    name = bench.unique("recovery")
+def measure(context: BenchmarkContext) -> dict[str, float]:
+    name = context.unique("recovery")
 
     def agent() -> Child:
-        return Child(HoldingAgent, bench.url, bench.site, name, bench.workspace)
+        return Child(HoldingAgent, context.url, context.site, name, context.workspace)
 
-    with children(lambda: Child(Caller, bench.url, bench.site, name)) as (caller,):
-        warm = [_standby(caller, agent) for _ in range(bench.count(10, 2))]
-        cold = [_restart(caller, agent) for _ in range(bench.count(3, 2))]
+    with children(lambda: Child(Caller, context.url, context.site, name)) as (caller,):
+        warm = [_standby(caller, agent) for _ in range(context.count(10, 2))]
+        cold = [_restart(caller, agent) for _ in range(context.count(3, 2))]
     from_start = [since_start for since_start, _ in warm]
     return {
         "from_start": statistics.median(from_start),

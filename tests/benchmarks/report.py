@@ -40,10 +40,10 @@ class Report:
                 console.print(self.failures[benchmark.name], markup=False)
             elif benchmark.name in self.runs:
                 console.print(_table(benchmark, self.runs[benchmark.name]))
-        verdicts = [verdict for _, verdict in self._verdicts(benchmarks)]
-        console.print(f"targets reached: {verdicts.count(True)} of {len(verdicts)}")
-        for title, verdict in self._verdicts(benchmarks):
-            if not verdict:
+        targets = self._targets(benchmarks)
+        console.print(f"targets reached: {sum(reached for _, reached in targets)} of {len(targets)}")
+        for title, reached in targets:
+            if not reached:
                 console.print(f"[red]missed[/]: {title}")
 
     def as_dict(self, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
@@ -64,7 +64,8 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(self.as_dict(benchmarks), option=orjson.OPT_INDENT_2))
 
-    def _verdicts(self, benchmarks: Sequence[Benchmark]) -> list[tuple[str, bool]]:
+    def _targets(self, benchmarks: Sequence[Benchmark]) -> list[tuple[str, bool]]:
+        """The title of each target, and whether it was reached."""
         return [
             (f"{benchmark.name}: {figure.title}", bool(figure.reached(self.runs[benchmark.name])))
             for benchmark in benchmarks

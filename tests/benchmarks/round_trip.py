@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Target, summary
 from tests.benchmarks.floors import FloorAgent, FloorCaller
-from tests.benchmarks.harness import Bench, Benchmark, Child, children, count_commands
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children, count_commands, idle
 from tests.benchmarks.peers import Caller, EchoAgent
 
 #: Ours and the floor take turns in blocks, so that whatever else the machine does hits both.
 BLOCKS: Final = 10
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    name = bench.unique("tiny")
+def measure(context: BenchmarkContext) -> dict[str, float]:
+    name = context.unique("tiny")
     with children(
-        lambda: Child(FloorAgent, bench.url, name),
-        lambda: Child(FloorCaller, bench.url, name),
-        lambda: Child(EchoAgent, bench.url, bench.site, name, bench.workspace),
-        lambda: Child(Caller, bench.url, bench.site, name),
+        lambda: Child(FloorAgent, context.url, name),
+        lambda: Child(FloorCaller, context.url, name),
+        lambda: Child(EchoAgent, context.url, context.site, name, context.workspace),
+        lambda: Child(Caller, context.url, context.site, name),
     ) as (_, floor, agent, caller):
-        return _hot(bench, floor, agent, caller) | _idle(bench, floor, caller) | _commands(bench, caller)
+        return _hot(context, floor, agent, caller) | _idle(context, floor, caller) | _commands(context, caller)
 
 
-def _hot(bench: Bench, floor: Child, agent: Child, caller: Child) -> dict[str, float]:
-    warm_up = bench.count(100, 50)
+def _hot(context: BenchmarkContext, floor: Child, agent: Child, caller: Child) -> dict[str, float]:
+    warm_up = context.count(100, 50)
     floor.call("round_trips", warm_up)
     caller.call("round_trips", warm_up)
     agent.call("stamps", warm_up)
-    size = bench.count(2000 // BLOCKS, 500 // BLOCKS)
+    size = context.count(2000 // BLOCKS, 500 // BLOCKS)
     floors: list[float] = []
     ours: list[float] = []
     late: list[float] = []
@@ -43,21 +42,21 @@ def _hot(bench: Bench, floor: Child, agent: Child, caller: Child) -> dict[str, f
     return summary("floor", _ms(floors)) | summary("ours", _ms(ours)) | summary("late", _ms(late))
 
 
-def _idle(bench: Bench, floor: Child, caller: Child) -> dict[str, float]:
+def _idle(context: BenchmarkContext, floor: Child, caller: Child) -> dict[str, float]:
     floors: list[float] = []
     ours: list[float] = []
-    for _ in range(bench.count(5, 2)):
-        time.sleep(bench.seconds(2, 1))
+    for _ in range(context.count(5, 2)):
+        idle(context.seconds(2, 1))
         floors += floor.call("round_trips", 1)
-        time.sleep(bench.seconds(2, 1))
+        idle(context.seconds(2, 1))
         ((begin, end),) = caller.call("round_trips", 1)
         ours.append(end - begin)
     return summary("idle_floor", _ms(floors), [50]) | summary("idle", _ms(ours), [50])
 
 
-def _commands(bench: Bench, caller: Child) -> dict[str, float]:
-    trips = bench.count(200, 100)
-    with count_commands(bench.url) as count:
+def _commands(context: BenchmarkContext, caller: Child) -> dict[str, float]:
+    trips = context.count(200, 100)
+    with count_commands(context.url) as count:
         caller.call("round_trips", trips)
     return {"commands": count.by_clients / trips, "in_lua": count.by_scripts / trips}
 

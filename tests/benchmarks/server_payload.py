@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import redis
 
-from tests.benchmarks.federation import AveragingServer, BenchServer, LightClients, PassingSite
+from tests.benchmarks.federation import AveragingServer, BroadcastServer, LightClients, PassingSite
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children
 from tests.benchmarks.peers import MB, EchoAgent
 
 #: MB of the model, and how many sites have it at once.
@@ -21,21 +21,21 @@ FEW_RESULTS: Final = 6
 PASSED: Final = 200
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    return _broadcast(bench) | _aggregate(bench) | _pass_through(bench)
+def measure(context: BenchmarkContext) -> dict[str, float]:
+    return _broadcast(context) | _aggregate(context) | _pass_through(context)
 
 
-def _size(bench: Bench, megabytes: int) -> int:
-    return max(1 << 20, int(megabytes * MB * min(1.0, bench.scale)))
+def _size(context: BenchmarkContext, megabytes: int) -> int:
+    return max(1 << 20, int(megabytes * MB * min(1.0, context.scale)))
 
 
-def _broadcast(bench: Bench) -> dict[str, float]:
-    job, nbytes = bench.unique("stored"), _size(bench, MODEL)
+def _broadcast(context: BenchmarkContext) -> dict[str, float]:
+    job, nbytes = context.unique("stored"), _size(context, MODEL)
     with (
-        redis.Redis.from_url(bench.url) as client,
+        redis.Redis.from_url(context.url) as client,
         children(
-            lambda: Child(BenchServer, bench.url, job),
-            lambda: Child(LightClients, bench.url, job, SITES, 0, True),
+            lambda: Child(BroadcastServer, context.url, job),
+            lambda: Child(LightClients, context.url, job, SITES, 0, True),
         ) as (server, sites),
     ):
         sites.call("ask")
@@ -59,13 +59,13 @@ def _stored(client: redis.Redis) -> float:
     return float(memory["used_memory"]) - float(memory["mem_clients_normal"])
 
 
-def _aggregate(bench: Bench) -> dict[str, float]:
-    job, nbytes = bench.unique("averaged"), _size(bench, MODEL)
-    results = bench.count(SITES, FEW_RESULTS)
+def _aggregate(context: BenchmarkContext) -> dict[str, float]:
+    job, nbytes = context.unique("averaged"), _size(context, MODEL)
+    results = context.count(SITES, FEW_RESULTS)
     begin = time.monotonic()
     with children(
-        lambda: Child(AveragingServer, bench.url, job, nbytes, results),
-        lambda: Child(LightClients, bench.url, job, results, nbytes),
+        lambda: Child(AveragingServer, context.url, job, nbytes, results),
+        lambda: Child(LightClients, context.url, job, results, nbytes),
     ) as (server, sites):
         sites.call("ask")
         server.call("await_clients", results)
@@ -76,13 +76,13 @@ def _aggregate(bench: Bench) -> dict[str, float]:
     }
 
 
-def _pass_through(bench: Bench) -> dict[str, float]:
-    job, nbytes = bench.unique("passed"), _size(bench, PASSED)
-    site = bench.unique("site")
+def _pass_through(context: BenchmarkContext) -> dict[str, float]:
+    job, nbytes = context.unique("passed"), _size(context, PASSED)
+    site = context.unique("site")
     with children(
-        lambda: Child(BenchServer, bench.url, job),
-        lambda: Child(EchoAgent, bench.url, site, "agent", bench.workspace),
-        lambda: Child(PassingSite, bench.url, job, site, "agent"),
+        lambda: Child(BroadcastServer, context.url, job),
+        lambda: Child(EchoAgent, context.url, site, "agent", context.workspace),
+        lambda: Child(PassingSite, context.url, job, site, "agent"),
     ) as (server, agent, passing):
         server.call("await_clients", 1)
         server.call("begin_broadcast", 4 * MB)  # buffers, imports

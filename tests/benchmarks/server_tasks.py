@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Final
 
-from tests.benchmarks.federation import BenchServer, LightClients
+from tests.benchmarks.federation import BroadcastServer, LightClients
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.floors import BareWorker, FloorAgent, FloorCaller
-from tests.benchmarks.harness import Bench, Benchmark, Child, children
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, children, idle
 
 #: Clients: rounds of a full run, of a quick one.
 SIZES: Final = {1: (1000, 200), 10: (200, 40), 100: (40, 8), 1000: (8, 3)}
@@ -19,36 +18,36 @@ LATENCIES: Final = {1: (300, 100), 100: (30, 10)}
 PAUSES: Final = {1: 0.005, 100: 0.2}
 
 
-def measure(bench: Bench) -> dict[str, float]:
+def measure(context: BenchmarkContext) -> dict[str, float]:
     values: dict[str, float] = {}
-    with children(lambda: Child(BareWorker, bench.url)) as (worker,):
-        values["bare"] = worker.call("tasks_per_second", bench.count(3000, 600))
+    with children(lambda: Child(BareWorker, context.url)) as (worker,):
+        values["bare"] = worker.call("tasks_per_second", context.count(3000, 600))
     for clients in SIZES:
-        values |= _measure_size(bench, clients)
+        values |= _measure_size(context, clients)
     return values
 
 
-def _measure_size(bench: Bench, clients: int) -> dict[str, float]:
-    job = bench.unique("tasks")
-    count = clients if bench.scale == 1.0 else max(1, round(clients * bench.scale))
+def _measure_size(context: BenchmarkContext, clients: int) -> dict[str, float]:
+    job = context.unique("tasks")
+    count = clients if context.scale == 1.0 else max(1, round(clients * context.scale))
     with children(
-        lambda: Child(FloorAgent, bench.url, job),
-        lambda: Child(FloorCaller, bench.url, job),
-        lambda: Child(BenchServer, bench.url, job),
-        lambda: Child(LightClients, bench.url, job, count),
+        lambda: Child(FloorAgent, context.url, job),
+        lambda: Child(FloorCaller, context.url, job),
+        lambda: Child(BroadcastServer, context.url, job),
+        lambda: Child(LightClients, context.url, job, count),
     ) as (_, floor, server, sites):
         sites.call("ask")
         server.call("await_clients", count)
         server.call("rounds", 2)  # warms up
         sites.call("stamps", 2 * count)
-        values = _rate(bench, server, sites, clients, count)
+        values = _rate(context, server, sites, clients, count)
         if clients in LATENCIES:
-            values |= _latency(bench, floor, server, sites, clients, count)
+            values |= _latency(context, floor, server, sites, clients, count)
     return {f"{clients}.{key}": value for key, value in values.items()}
 
 
-def _rate(bench: Bench, server: Child, sites: Child, clients: int, count: int) -> dict[str, float]:
-    rounds = bench.count(*SIZES[clients])
+def _rate(context: BenchmarkContext, server: Child, sites: Child, clients: int, count: int) -> dict[str, float]:
+    rounds = context.count(*SIZES[clients])
     sites_cpu = sites.call("cpu_seconds")
     seconds, cpu = server.call("rounds", rounds)
     sites.call("stamps", rounds * count)
@@ -57,14 +56,16 @@ def _rate(bench: Bench, server: Child, sites: Child, clients: int, count: int) -
     return {"rate": tasks / seconds, "cpu": cpu / tasks * 1000, "sites_cpu": sites_cpu / tasks * 1000}
 
 
-def _latency(bench: Bench, floor: Child, server: Child, sites: Child, clients: int, count: int) -> dict[str, float]:
+def _latency(
+    context: BenchmarkContext, floor: Child, server: Child, sites: Child, clients: int, count: int
+) -> dict[str, float]:
     blocks = 4
     floors: list[float] = []
     late: list[float] = []
     for _ in range(blocks):
-        floors += floor.call("round_trips", bench.count(200, 50))
-        time.sleep(PAUSES[clients])
-        rounds = max(1, bench.count(*LATENCIES[clients]) // blocks)
+        floors += floor.call("round_trips", context.count(200, 50))
+        idle(PAUSES[clients])
+        rounds = max(1, context.count(*LATENCIES[clients]) // blocks)
         scheduled = server.call("spaced_rounds", rounds, PAUSES[clients])
         taken = sites.call("stamps", rounds * count)
         for number, begin in enumerate(scheduled):

@@ -1,4 +1,4 @@
-"""Which process of a federation dies where, and when its cable is cut: a sequence that follows from the seed alone."""
+"""Deaths of a federation's processes, and cuts of its cable: a sequence that follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVER: Final = "server"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationPlan:
-    """All that goes wrong in a run."""
+    """All faults of a run."""
 
     #: Where each process of these slots dies, one after the other; the one behind the last lives.
     deaths: dict[str, list[Death]] = field(default_factory=dict)

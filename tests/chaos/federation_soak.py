@@ -104,14 +104,14 @@ class FederationSoak:
             return federation.model_of(federation.server(options=self._options, size=SIZE), self.tally.rounds)
 
     def _disturbed(self) -> bool:
-        """Until the server says how it ended; False: it got stuck."""
+        """Run until the server reports its outcome; False: it got stuck."""
         for slot in slots(self._sites):
             self._start(slot)
         progress, seen = time.monotonic(), -1
         while not self._slots[SERVER].heard("outcome"):
             pause = self._cut_until - time.monotonic() if self._cut_until else 1.0
             wait([child.connection for child in self._slots.values()], max(pause, 0))
-            self._look()
+            self._reconcile()
             if self._results > seen:
                 progress, seen = time.monotonic(), self._results
             if time.monotonic() - progress > PATIENCE:
@@ -121,7 +121,7 @@ class FederationSoak:
         self._cable.pass_through()
         return True
 
-    def _look(self) -> None:
+    def _reconcile(self) -> None:
         for slot, child in list(self._slots.items()):
             child.heard("")
             if not child.alive:
@@ -165,10 +165,10 @@ class FederationSoak:
                 self.tally.broken.append(f"results of {slot} came for several client tasks: {task_ids}")
         for key in self._federation.own_keys():
             if self._federation.client.pttl(key) == -1:
-                self.tally.broken.append(f"{key} would stand for ever")
+                self.tally.broken.append(f"{key} has no TTL")
 
     def _judge_trainings(self, site: str) -> None:
-        """A round is trained again only because the trainer that had it in hand has died."""
+        """Check that a round is trained again only where the trainer that had it has died."""
         by_round: dict[int, list[tuple[Child, str]]] = {}
         for child in self._federation.trainers[site]:
             for number, task_id in child.heard("training"):

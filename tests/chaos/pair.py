@@ -43,7 +43,7 @@ class Pair:
         self._works: dict[Child, tuple[str, Work]] = {}
         #: agents that were neither killed nor stopped, nor closed by another
         self._live: set[Child] = set()
-        #: what was done to those that were replaced
+        #: the fault that hit each agent that was replaced
         self._fates: dict[Child, str] = {}
         #: those that were replaced and have not ended yet
         self._former: list[Child] = []
@@ -80,7 +80,7 @@ class Pair:
             # every tenth is too large for its entry
             cj.say("run_array", self.task_ids[self.done], 40_000 if self.done % 10 == 9 else 4, self.name)
 
-    # -- what goes wrong -----------------------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------------
 
     def kill_agent(self) -> None:
         self._hurt(self.agent, "kill agent")
@@ -110,7 +110,7 @@ class Pair:
         self.cj = self._start_cj()
 
     def freeze_agent(self) -> Callable[[], None]:
-        """Returns what ends it, as ``freeze_cj`` does. No reason for anybody else to do its work."""
+        """Stop the agent; return the function that lets it go on. Nobody else has a reason to do its work."""
         return _freeze(self.agent)
 
     def freeze_cj(self) -> Callable[[], None]:
@@ -133,10 +133,10 @@ class Pair:
         if work := self._works.get(agent):
             work[1].hurt = kind
 
-    # -- what they say -------------------------------------------------------------------------------------------------
+    # -- messages of the processes -------------------------------------------------------------------------------------
 
     def hear(self, child: Child) -> int:
-        """Note all that a child has said; how many tasks have ended by it."""
+        """Note all messages of a child; return how many tasks have ended by them."""
         before = self.done
         alive = child.alive
         while (message := child.next_message()) is not None:
@@ -148,34 +148,34 @@ class Pair:
             self._tally.broken.append(f"{child} of {self.name} has ended by itself:\n{child.log_tail()}")
         return self.done - before
 
-    def _note(self, child: Child, word: str, *said: Any) -> None:
-        match word:
+    def _note(self, child: Child, kind: str, *values: Any) -> None:
+        match kind:
             case "task":
-                task_id, attempt = said
+                task_id, attempt = values
                 work = Work(by=f"{child.pid}:{attempt}", attempt=attempt, hurt=self._fates.get(child, ""))
                 self._works[child] = (task_id, work)
                 self._tally.works[task_id].append(work)
-            case "submitted" if said[0]:
+            case "submitted" if values[0]:
                 task_id, work = self._works[child]
                 self._tally.submitted[task_id].append(work.by)
             case "closed":
-                self._closed(child, said[0])
+                self._closed(child, values[0])
             case "result":
-                task_id, by = said
+                task_id, by = values
                 self._tally.results[task_id].append(by)
                 self._ended(child, task_id)
             case "failed":
-                task_id, kind, words = said
-                if child is self.cj or "taken over" not in words:
-                    self._failed(child, task_id, f"{kind}: {words}")
+                task_id, error, reason = values
+                if child is self.cj or "taken over" not in reason:
+                    self._failed(child, task_id, f"{error}: {reason}")
 
-    def _closed(self, agent: Child, words: str) -> None:
+    def _closed(self, agent: Child, reason: str) -> None:
         agent.dismiss()
         self._live.discard(agent)
         if agent is not self.agent:
             return
         if not self._live:
-            self._tally.broken.append(f"{agent} of {self.name} was closed: {words}")
+            self._tally.broken.append(f"{agent} of {self.name} was closed: {reason}")
             return
         # behind a cut cable the one that was started first may be the last to say hello
         self._former.append(agent)
@@ -185,11 +185,11 @@ class Pair:
         self._former.remove(self.agent)
         self._fates.pop(self.agent, None)
 
-    def _failed(self, child: Child, task_id: str, words: str) -> None:
-        if "abort" in words or "the test says so" in words:
+    def _failed(self, child: Child, task_id: str, reason: str) -> None:
+        if "abort" in reason or "the test says so" in reason:
             self._tally.aborted.add(task_id)
         else:
-            self._tally.broken.append(f"{task_id} failed: {words}")
+            self._tally.broken.append(f"{task_id} failed: {reason}")
         self._ended(child, task_id)
 
     def _ended(self, child: Child, task_id: str) -> None:

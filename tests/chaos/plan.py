@@ -1,4 +1,4 @@
-"""What is done to whom, and when: a sequence that follows from the seed alone."""
+"""Faults of a soak, with their targets and moments: a sequence that follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 #: Kinds of injections, and what each does.
 KINDS: Final = {
     "kill agent": "SIGKILL; another is started",
-    "stop agent": "ends in good order; another is started",
+    "stop agent": "stopped by itself; another is started",
     "replace agent": "a second of the same name is started beside it",
     "freeze agent": "SIGSTOP, and SIGCONT later",
     "kill CJ": "SIGKILL; another is started and asks for the same task",
     "replace CJ": "a second is started beside it and asks for the same task",
     "freeze CJ": "SIGSTOP, and SIGCONT later",
-    "abort task": "the CJ is told to abort its task",
+    "abort task": "the CJ aborts its task",
     "crash server": "SIGKILL, and a start with what its append-only file holds",
     "freeze server": "SIGSTOP for longer than the socket timeout, and SIGCONT",
     "kill connections": "the server closes all that it has",

@@ -92,7 +92,7 @@ class Soak:
                 return
 
     def _wait(self) -> None:
-        """Until somebody says something, or something that was begun is to end."""
+        """Wait for a message, or for the end of an injection that lasts."""
         due = min((moment for moment, _ in self._ends), default=time.monotonic() + 1)
         connections = [child.connection for pair in self._pairs for child in pair.children]
         wait(connections, max(due - time.monotonic(), 0))
@@ -169,4 +169,4 @@ class Soak:
                     self.tally.ledgers[task_id] = (status or "none", int(attempt or 0))
             for key in client.scan_iter("*"):
                 if client.pttl(key) == -1:
-                    self.tally.broken.append(f"{key} would stand for ever")
+                    self.tally.broken.append(f"{key} has no TTL")

@@ -1,4 +1,4 @@
-"""What a soak saw, and whether a promise was broken."""
+"""Counts of a soak, and the promises that were broken."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tally:
     seconds: float = 0.0
 
     def judge(self, task_ids: list[str]) -> None:
-        """Look for broken promises."""
+        """Find broken promises."""
         for task_id in task_ids:
             self._judge_outcome(task_id)
             self._judge_works(task_id)
@@ -69,7 +69,7 @@ class Tally:
                 self.broken.append(f"{task_id} was worked on again, though nothing happened to {work.by}")
 
     def _given_up(self, task_id: str) -> list[Work]:
-        """All works but the last; who was frozen may have told of its own later than its successor."""
+        """All works but the last; a frozen agent may report its own after its successor."""
         return sorted(self.works[task_id], key=lambda work: work.attempt)[:-1]
 
     def why_twice(self) -> Counter[str]:

@@ -15,10 +15,14 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.job_store.record import ABORTED, COMPLETED, STATUSES
 from redflare_workers.processes.process_table import kill_group
 
+from tests.chaos.random_pause import random_pause
 from tests.support.federation.client_parents import PATIENCE
 from tests.support.federation.parents import Operation, averaging, job_of, operation_at
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
+]
 
 KILLS = 3
 
@@ -46,8 +50,7 @@ def test_jobs_come_to_their_end_under_kills(operation: Operation, seed: int) -> 
         kills, asked = 0, False
         while not operation.record(job_id).finished:
             assert time.monotonic() < deadline, f"{operation.record(job_id)}\n{operation.log(job_id)}"
-            # kills come at moments that nobody has chosen
-            time.sleep(chance.random() * 0.8)
+            random_pause(chance, 0.8)
             if kills < KILLS and chance.random() < 0.3:
                 with suppress(AssertionError):
                     state = operation.state(job_id)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.federation_soak import FederationSoak
 from tests.chaos.plan import KINDS, plan
 from tests.chaos.soak import Soak
+
+pytestmark = pytest.mark.serial
 
 
 def test_no_promise_breaks_in_a_short_soak(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from redflare_workers.apis.task import ClientTask
 
 from tests.chaos.workflow_stress import Stress
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, Final
@@ -51,7 +50,7 @@ class Tally(CommObserver):
         with self._guard:
             self.ended_tasks[task] += 1
             if self.calls["task_done_cb"][task]:
-                self.problems.append(f"task_done_cb of {task} ran before its end was told")
+                self.problems.append(f"task_done_cb of {task} ran before the observer heard of its end")
 
     def count(self, name: str, task: Task, subject: object, work: Callable[[], None]) -> None:
         """Run the body of a callback."""
@@ -71,7 +70,7 @@ class Stress:
     """See the module's docstring.
 
     Args:
-        seed: makes every thread's choices repeatable, not their order.
+        seed: makes every thread's choices repeatable, not their sequence.
         workers: threads that act for the clients.
     """
 
@@ -165,7 +164,7 @@ class Stress:
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def _control(self, choose: random.Random) -> None:
-        """What a controller does: schedules, waits, gives up."""
+        """Act as a controller: schedule, wait, give up."""
         try:
             while not self._stopping.is_set():
                 self._schedule(choose)
@@ -197,11 +196,11 @@ class Stress:
 
     def _schedule(self, choose: random.Random) -> Task | None:
         if self._stopping.is_set() or self.comm.get_num_standing_tasks() > MOST_STANDING:
-            time.sleep(0)
+            self._stopping.wait(0.001)  # tasks end meanwhile
             return None
         task, ctx, names = self._task(choose), self.engine.new_context(), list(self._hands)
         some = choose.sample(names, choose.randint(1, 20))
-        order = choose.choice(list(SendOrder))
+        send_order = choose.choice(list(SendOrder))
         kind = choose.randrange(6)
         if kind == 0:
             self.comm.broadcast(task, ctx, list(some), min_responses=choose.randint(0, len(some)))
@@ -210,15 +209,17 @@ class Stress:
         elif kind == 2:
             self.comm.broadcast_forever(task, ctx, list(some[:3]))
         elif kind == 3:
-            self.comm.send(task, ctx, list(some), order, choose.randint(0, 1))
+            self.comm.send(task, ctx, list(some), send_order, choose.randint(0, 1))
         elif kind == 4:
             self.comm.send(task, ctx, None, SendOrder.ANY)
         else:
-            self.comm.relay(task, ctx, list(some), order, choose.randint(0, 1), choose.randint(0, 1), bool(kind % 2))
+            self.comm.relay(
+                task, ctx, list(some), send_order, choose.randint(0, 1), choose.randint(0, 1), bool(kind % 2)
+            )
         return task
 
     def _misbehave(self, choose: random.Random) -> None:
-        """What a callback does beside its work."""
+        """Do at random what callbacks do besides their work."""
         dice = choose.random()
         if dice < 0.05:
             self._schedule(choose)

@@ -1,4 +1,4 @@
-"""A server for all tests here, and a federation of its own on it for each test."""
+"""A server for all tests here, and a federation on it for each test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import redis
 from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.support.federation.commands import Operated
+from tests.support.federation.commands import OperatedFederation
 from tests.support.federation.processes import Federation
 from tests.support.link.processes import RETENTION
 from tests.support.waiting import wait_until
@@ -28,7 +28,7 @@ def shared_server() -> Iterator[tuple[str, redis.Redis]]:
 
 @pytest.fixture
 def federation(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[Federation]:
-    """In a namespace of its own; its processes are killed in the end, and its keys have TTLs."""
+    """A federation in its own namespace; its processes are killed in the end, and its keys have TTLs."""
     url, client = shared_server
     with Federation(url, tmp_path, client, f"w{next(_numbers)}") as made:
         yield made
@@ -36,11 +36,11 @@ def federation(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
-def operated(tmp_path: Path) -> Iterator[Operated]:
-    """A federation by the command, with a server of its own; its processes are killed in the end."""
+def operated(tmp_path: Path) -> Iterator[OperatedFederation]:
+    """A federation that is run by the ``redflare`` command, on its own server; its processes are killed in the end."""
     with (
         EmbeddedServer() as server,
         redis.Redis.from_url(server.url) as client,
-        Operated(server.url, tmp_path, client) as made,
+        OperatedFederation(server.url, tmp_path, client) as made,
     ):
         yield made

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.federation.commands import Operated
+from tests.support.federation.commands import OperatedFederation
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -21,7 +21,7 @@ OURS: Final = {name: each for name, each in SERVICES.items() if each["image"] ==
 
 
 def folder_of(service: dict[str, Any]) -> Path | None:
-    """The folder here that a service works in."""
+    """The folder of the checkout in which a service works; None: it mounts none."""
     for volume in service.get("volumes", ()):
         source, target, *_ = str(volume).split(":")
         if target == service.get("working_dir"):
@@ -29,8 +29,8 @@ def folder_of(service: dict[str, Any]) -> Path | None:
     return None
 
 
-def healthy(operated: Operated, name: str) -> bool:
-    """What a service's health check says."""
+def healthy(operated: OperatedFederation, name: str) -> bool:
+    """Whether a service's health check succeeds."""
     _, redflare, *check = OURS[name]["healthcheck"]["test"]
     assert redflare == "redflare"
     return operated.run(*check, REDFLARE_WORKSPACE=str(operated.folder / name)).returncode == 0
@@ -45,7 +45,7 @@ def test_everything_that_is_named_is_there() -> None:
     assert 'ENTRYPOINT ["redflare"]' in (ROOT / "Dockerfile").read_text()
 
 
-def test_its_commands_make_a_federation_that_is_healthy_and_runs_the_example(operated: Operated) -> None:
+def test_its_commands_make_a_federation_that_is_healthy_and_runs_the_example(operated: OperatedFederation) -> None:
     for name, service in OURS.items():
         (operated.folder / name).mkdir()
         workspace = str(operated.folder / name)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
+
+from tests.support.waiting import wait_until
 
 REDFLARE = Path(sys.executable).parent / "redflare"
 MARK = "REDFLARE_TEST_MARK"
@@ -73,13 +74,6 @@ def running(directory: Path, *arguments: str) -> Iterator[Demo]:
         process.communicate()
         for left in demo.processes():
             left.kill()
-
-
-def wait_until(predicate: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def finished(directory: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
@@ -177,7 +171,7 @@ def test_a_server_or_client_jobs_that_a_stranger_kills_are_replaced(tmp_path: Pa
 
 def test_ctrl_c_while_the_agents_start_ends_everything(tmp_path: Path) -> None:
     with running(tmp_path, "--rounds", "9999") as demo:
-        wait_until(lambda: len(demo.processes()) >= 3)
+        wait_until(lambda: len(demo.processes()) >= 3, 20)
         os.killpg(demo.process.pid, signal.SIGINT)
         _, errors = demo.process.communicate(timeout=20)
         assert demo.process.returncode == 130
@@ -190,7 +184,7 @@ def test_killing_the_demo_itself_leaves_nothing_behind(tmp_path: Path) -> None:
         demo.read_until("round   2/9999")
         os.kill(demo.process.pid, signal.SIGKILL)
         demo.process.wait()
-        wait_until(lambda: demo.left_behind() == [])
+        wait_until(lambda: demo.left_behind() == [], 20)
 
 
 def test_a_server_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:

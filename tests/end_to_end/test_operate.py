@@ -1,4 +1,4 @@
-"""A federation as it is operated: every process and every order is a ``redflare`` command."""
+"""A federation as it is operated: every process is a ``redflare`` command, and every step of the operator another."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from tests.support.federation.commands import Operated
+from tests.support.federation.commands import OperatedFederation
 from tests.support.waiting import wait_until
 
 COMPLETED = "FINISHED:COMPLETED"
 ABORTED = "FINISHED:ABORTED"
 
 
-def test_a_job_is_submitted_run_downloaded_and_deleted(operated: Operated) -> None:
+def test_a_job_is_submitted_run_downloaded_and_deleted(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     operated.job(rounds=3, save_dir="models")
@@ -31,7 +31,7 @@ def test_a_job_is_submitted_run_downloaded_and_deleted(operated: Operated) -> No
         "RUNNING",
         COMPLETED,
     ]
-    assert {site: told["exit_code"] for site, told in record["sites"].items()} == {"site-1": 0, "site-2": 0}
+    assert {name: site["exit_code"] for name, site in record["sites"].items()} == {"site-1": 0, "site-2": 0}
     assert "COMPLETED" in operated("job", "list")
     files = operated.json("job", "download", "monday", "--to", "result")["files"]
     assert "log.txt" in files
@@ -45,7 +45,7 @@ def test_a_job_is_submitted_run_downloaded_and_deleted(operated: Operated) -> No
     operated.assert_nothing_is_left("monday")
 
 
-def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(operated: Operated) -> None:
+def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     (operated.trainer(1) / "hang").touch()
@@ -59,8 +59,8 @@ def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(
     assert aborted.startswith(f"stuck {ABORTED}")
     record = operated.record("stuck")
     assert "enough" in record["reason"]
-    assert {told["how"] for told in record["sites"].values()} <= {"cooperative", "terminated", "killed"}
-    assert {told["status"] for told in record["sites"].values()} == {"stopped"}
+    assert {site["how"] for site in record["sites"].values()} <= {"cooperative", "terminated", "killed"}
+    assert {site["status"] for site in record["sites"].values()} == {"stopped"}
     wait_until(lambda: "aborted: its task was aborted" in operated.log("agent-1"), 20)
     # the site takes part in the next job
     (operated.trainer(1) / "hang").unlink()
@@ -71,7 +71,9 @@ def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(
     operated.assert_nothing_is_left("stuck", "next")
 
 
-def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_once(operated: Operated) -> None:
+def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_once(
+    operated: OperatedFederation,
+) -> None:
     operated.job()
     operated("job", "submit", "means", "--id", "early")
     assert "no server is there" in operated("job", "show", "early")
@@ -90,7 +92,7 @@ def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_on
     operated.assert_nothing_is_left()
 
 
-def test_a_job_goes_on_although_each_process_is_killed_once(operated: Operated) -> None:
+def test_a_job_goes_on_although_each_process_is_killed_once(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     (operated.trainer(1) / "slow").touch()
@@ -115,7 +117,7 @@ def test_a_job_goes_on_although_each_process_is_killed_once(operated: Operated) 
     operated.assert_nothing_is_left("long")
 
 
-def test_jobs_of_the_same_agents_take_turns(operated: Operated) -> None:
+def test_jobs_of_the_same_agents_take_turns(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     jobs = ("one", "two")
@@ -133,7 +135,7 @@ def test_jobs_of_the_same_agents_take_turns(operated: Operated) -> None:
     operated.assert_nothing_is_left(*jobs)
 
 
-def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(operated: Operated) -> None:
+def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     custom_job(operated, "from redflare_workers import Executor\n\nclass Mine(Executor):\n    pass\n")
@@ -147,7 +149,7 @@ def test_a_job_that_asks_for_what_a_site_does_not_admit_ends_with_the_reason(ope
 
 
 CUSTOM = """
-import time
+import threading
 from redflare_workers import Executor
 
 {at_import}
@@ -166,7 +168,7 @@ FAIL = "raise RuntimeError('no such luck')"
 
 
 @pytest.mark.parametrize("where", ["at_import", "at_start", "in_a_task"])
-def test_a_job_whose_code_raises_ends_with_the_reason_and_its_log(operated: Operated, where: str) -> None:
+def test_a_job_whose_code_raises_ends_with_the_reason_and_its_log(operated: OperatedFederation, where: str) -> None:
     operated.server()
     for number in (1, 2):
         operated.site(number, allow_custom=True)
@@ -177,18 +179,18 @@ def test_a_job_whose_code_raises_ends_with_the_reason_and_its_log(operated: Oper
 
     record = operated.record("broken")
     assert record["status"].startswith("FINISHED:")
-    told = record["reason"] + json.dumps(record["sites"]) + operated("job", "log", "broken")
-    assert "no such luck" in told, told
+    reported = record["reason"] + json.dumps(record["sites"]) + operated("job", "log", "broken")
+    assert "no such luck" in reported, reported
     operated("job", "delete", "broken")
     wait_until(lambda: not operated.folders_of("broken"))
     operated.assert_nothing_is_left("broken")
 
 
-def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Operated) -> None:
+def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: OperatedFederation) -> None:
     operated.server()
     for number in (1, 2):
         operated.site(number, allow_custom=True, abort_grace=1, stop_grace=1)
-    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(600)"
+    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); threading.Event().wait()"
     custom_job(operated, CUSTOM.format(at_import="", at_start="pass", in_a_task=hang))
     operated("job", "submit", "means", "--id", "hangs")
     wait_until(lambda: operated("job", "log", "hangs").count("round") >= 2, 40)
@@ -197,14 +199,14 @@ def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Oper
 
     record = operated.record("hangs")
     assert record["status"] == ABORTED
-    assert {told["how"] for told in record["sites"].values()} <= {"terminated", "killed", "cooperative"}
+    assert {site["how"] for site in record["sites"].values()} <= {"terminated", "killed", "cooperative"}
     operated("job", "delete", "hangs")
     wait_until(lambda: not operated.folders_of("hangs"))
     operated.assert_nothing_is_left("hangs")
 
 
-def custom_job(operated: Operated, code: str) -> None:
-    """The job with an executor of its own in place of agents."""
+def custom_job(operated: OperatedFederation, code: str) -> None:
+    """Write the job with ``code`` as executor, in place of agents."""
     app = operated.job() / "app"
     (app / "custom").mkdir(exist_ok=True)
     (app / "custom" / "mine.py").write_text(code)
@@ -212,7 +214,7 @@ def custom_job(operated: Operated, code: str) -> None:
     (app / "config" / "config_fed_client.json").write_text(json.dumps(executors))
 
 
-def test_mistakes_in_a_job_are_told_all_at_once_and_nothing_is_submitted(operated: Operated) -> None:
+def test_mistakes_in_a_job_are_told_all_at_once_and_nothing_is_submitted(operated: OperatedFederation) -> None:
     folder = operated.job()
     (folder / "meta.json").write_text('{"name": "", "min_clients": -1, "deploy_map": {"app": ["@ALL"]}}')
 

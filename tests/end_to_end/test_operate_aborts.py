@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.federation.commands import Operated
-from tests.support.federation.trouble import Watched, paused
+from tests.support.federation.commands import OperatedFederation
+from tests.support.federation.faulty_jobs import FaultyJobs, paused
 from tests.support.link.processes import RETENTION
 from tests.support.waiting import wait_until
 
@@ -19,8 +19,8 @@ COMPLETED = "FINISHED:COMPLETED"
 SITES = ("site-1", "site-2", "site-3")
 
 
-def abort(operated: Operated, job: str) -> dict[str, Any]:
-    """Abort a job; what its record says then."""
+def abort(operated: OperatedFederation, job: str) -> dict[str, Any]:
+    """Abort a job; return its record."""
     assert operated("job", "abort", job, "--reason", "enough").startswith(f"{job} {ABORTED}")
     record = operated.record(job)
     assert "enough" in record["reason"]
@@ -29,64 +29,64 @@ def abort(operated: Operated, job: str) -> dict[str, Any]:
 
 
 def states(record: dict[str, Any]) -> list[str]:
-    """What the job's history says."""
+    """The statuses in a job's history."""
     return [moment["status"] for moment in record["history"]]
 
 
-def test_a_job_is_aborted_before_it_runs(operated: Operated) -> None:
-    watched = Watched(operated)
-    watched.admit_code(abort_grace=1.0, stop_grace=1.0)
-    watched.submit("submitted")
+def test_a_job_is_aborted_before_it_runs(operated: OperatedFederation) -> None:
+    faulty = FaultyJobs(operated)
+    faulty.admit_code(abort_grace=1.0, stop_grace=1.0)
+    faulty.submit("submitted")
     assert states(abort(operated, "submitted")) == ["SUBMITTED", ABORTED]
 
     operated.server()
     for number in (1, 2):
         operated.site(number, allow_custom=True)
-    watched.submit("approved")
+    faulty.submit("approved")
     operated.await_status("approved", "APPROVED")
     assert states(abort(operated, "approved")) == ["SUBMITTED", "APPROVED", ABORTED]
 
     operated.site(3, allow_custom=True)
     wait_until(lambda: "site-3" in operated("status"), 20)
     with paused(operated.processes_of("redflare", " site site-3 ")):
-        watched.submit("dispatched")
+        faulty.submit("dispatched")
         operated.await_status("dispatched", "DISPATCHED")
         record = abort(operated, "dispatched")
         assert states(record) == ["SUBMITTED", "APPROVED", "DISPATCHED", ABORTED]
         assert "no answer from site-3" in record["reason"]
 
-    watched.submit("making", site={"at": "slow"})
-    watched.await_log("making", "making")
+    faulty.submit("making", site={"at": "slow"})
+    faulty.await_log("making", "making")
     sites = abort(operated, "making")["sites"]
     assert sites["site-1"]["how"] == "terminated"
-    assert {told["status"] for told in sites.values()} == {"stopped"}
+    assert {site["status"] for site in sites.values()} == {"stopped"}
 
-    watched.submit("server", server={"at": "slow"})
-    watched.await_log("server", "making")
+    faulty.submit("server", server={"at": "slow"})
+    faulty.await_log("server", "making")
     abort(operated, "server")
 
-    watched.submit("well", "--wait")
+    faulty.submit("well", "--wait")
     assert "is over already" in operated("job", "abort", "well")
     assert operated.record("well")["status"] == COMPLETED
     jobs = ("submitted", "approved", "dispatched", "making", "server", "well")
-    watched.assert_clean(*jobs)
+    faulty.assert_clean(*jobs)
     operated.assert_nothing_is_left(*jobs)
 
 
-def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: Operated) -> None:
-    watched = Watched(operated)
+def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: OperatedFederation) -> None:
+    faulty = FaultyJobs(operated)
     operated.server()
     operated.sites(1, 2, 3)
     for number in (1, 2, 3):
         operated.agent(number, "other")
         (operated.trainer(number) / "slow").touch()
-    for job, agent_id, rounds in (("one", "trainer", 100), ("two", "other", 20)):
+    for job, agent_id, rounds in (("one", "trainer", 10_000), ("two", "other", 20)):
         operated.job(job, rounds=rounds, clients=3, agent_id=agent_id)
         operated("job", "submit", job, "--id", job)
     operated.job("third", rounds=1, clients=3)
     operated("job", "submit", "third", "--id", "third")
     for job in ("one", "two"):
-        watched.await_log(job, "round 1 of")
+        faulty.await_log(job, "round 1 of")
     assert "agent trainer of site-1 is taken by job one" in operated("job", "show", "third")
 
     sites = abort(operated, "one")["sites"]
@@ -103,6 +103,6 @@ def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: Op
     assert operated.record("raises")["status"] == "FINISHED:EXECUTION_EXCEPTION"
     assert "the data are gone" in operated("job", "log", "raises", "--site", "site-2")
     jobs = ("one", "two", "third", "raises")
-    watched.assert_clean(*jobs)
+    faulty.assert_clean(*jobs)
     operated.assert_nothing_is_left(*jobs)
     wait_until(lambda: operated.client.dbsize() == 0, RETENTION + 4, "no key is left")

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.federation.commands import Operated
-from tests.support.federation.trouble import EXECUTOR, FLOW, Watched
+from tests.support.federation.commands import OperatedFederation
+from tests.support.federation.faulty_jobs import EXECUTOR, FLOW, FaultyJobs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
 RAISED = "FINISHED:EXECUTION_EXCEPTION"
 AT_IMPORT = "raise OSError('no licence')\n"
 
-#: By job: what is wrong, and what the reason tells.
+#: By job: options that make it fail, and a part of the reason.
 AT_SITE: dict[str, tuple[dict[str, Any], str]] = {
     "import": ({"executor": EXECUTOR + AT_IMPORT}, "no licence"),
     "start": ({"site": {"at": "init"}}, "no such device"),
@@ -30,7 +30,7 @@ AT_SERVER: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(
-    ("cases", "hangs", "said", "how"),
+    ("cases", "hangs", "logged", "how"),
     [
         (AT_SITE, {"site": {"at": "hang"}}, "works on round 1", {"site-1": "killed"}),
         (AT_SERVER, {"server": {"at": "hang"}}, "round 1 of 3 is done", {}),
@@ -38,32 +38,32 @@ AT_SERVER: dict[str, tuple[dict[str, Any], str]] = {
     ids=["at a site", "at the server"],
 )
 def test_a_job_whose_code_raises_or_hangs_ends_with_the_reason(
-    operated: Operated,
+    operated: OperatedFederation,
     cases: dict[str, tuple[dict[str, Any], str]],
     hangs: dict[str, Any],
-    said: str,
+    logged: str,
     how: dict[str, str],
 ) -> None:
-    watched = Watched(operated)
-    watched.admit_code(abort_grace=1.0, stop_grace=1.0)
+    faulty = FaultyJobs(operated)
+    faulty.admit_code(abort_grace=1.0, stop_grace=1.0)
     operated.server()
     for number in (1, 2, 3):
         operated.site(number, allow_custom=True, abort_grace=1.0, stop_grace=1.0)
 
     for job, (options, reason) in cases.items():
-        watched.submit(job, "--wait", code=1, **options)
+        faulty.submit(job, "--wait", code=1, **options)
         record = operated.record(job)
         assert (record["status"], reason in record["reason"]) == (RAISED, True), record
         assert not operated.processes_of("job_main", f"/{job}/")
 
-    watched.submit("hangs", **hangs)
-    watched.await_log("hangs", said)
+    faulty.submit("hangs", **hangs)
+    faulty.await_log("hangs", logged)
     assert operated("job", "abort", "hangs", "--reason", "it hangs").startswith("hangs FINISHED:ABORTED")
     sites = operated.record("hangs")["sites"]
     assert [sites[f"site-{number}"]["status"] for number in (1, 2, 3)] == ["stopped"] * 3
     assert {site: sites[site]["how"] for site in how} == how
     assert not operated.processes_of("job_main")
 
-    watched.submit("well", "--wait")
-    watched.assert_clean("well", "hangs", *cases)
+    faulty.submit("well", "--wait")
+    faulty.assert_clean("well", "hangs", *cases)
     operated.assert_nothing_is_left("well", "hangs", *cases)

@@ -18,8 +18,8 @@ from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.jobs import pack_files
 
-from tests.support.federation.commands import Operated
-from tests.support.federation.trouble import Watched, files_of
+from tests.support.federation.commands import OperatedFederation
+from tests.support.federation.faulty_jobs import FaultyJobs, files_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -52,7 +52,7 @@ def bomb(files: Mapping[str, bytes]) -> bytes:
 
 
 def with_server(path: str, **args: Any) -> dict[str, bytes]:
-    """A job whose workflow is of this class."""
+    """The files of a job whose workflow is of a class."""
     files = files_of("odd")
     workflows = [{"path": path, "args": args}]
     config = json.dumps({"format_version": 2, "workflows": workflows}).encode()
@@ -60,7 +60,7 @@ def with_server(path: str, **args: Any) -> dict[str, bytes]:
 
 
 def archives(outside: Path) -> dict[str, tuple[bytes, str]]:
-    """What is refused as an archive, and what the reason tells."""
+    """Archives that are refused, each with a part of the reason."""
     files = files_of("odd")
     return {
         "up": (packed(files, (f"../../{ESCAPED}", b"x")), f"../../{ESCAPED}"),
@@ -72,8 +72,8 @@ def archives(outside: Path) -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operated) -> None:
-    watched = Watched(operated)
+def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: OperatedFederation) -> None:
+    faulty = FaultyJobs(operated)
     operated.server()
     operated.site(1)
     operated.site(2, allow_custom=True)
@@ -81,17 +81,17 @@ def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operate
     refused = archives(operated.folder)
 
     # by the command: nothing is submitted
-    for name, (archive, told) in refused.items():
+    for name, (archive, reason) in refused.items():
         (operated.folder / f"{name}.zip").write_bytes(archive)
         ran = operated.run("job", "submit", f"{name}.zip", "--id", name)
-        assert (ran.returncode, told in ran.stderr) == (2, True), (name, ran)
+        assert (ran.returncode, reason in ran.stderr) == (2, True), (name, ran)
     meta = json.loads(files_of("odd")["meta.json"])
     wrong = json.dumps({**meta, "min_clients": "two", "deploy_map": {"other": ["@ALL"]}, "nmae": 1}).encode()
     (operated.folder / "wrong.zip").write_bytes(pack_files({**files_of("odd"), "meta.json": wrong}))
     problems = operated.json("job", "submit", "wrong.zip", code=2)["problems"]
     assert {("meta.json", "min_clients"), ("other", "")} == {(each["file"], each["key"]) for each in problems}, problems
     assert operated.json("job", "list", code=1) == []
-    watched.assert_clean()
+    faulty.assert_clean()
 
     # by the server, from somebody who does not use the command
     classes = {
@@ -105,22 +105,22 @@ def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operate
         store = JobStore(connection, Keys("flare"))
         for name, (archive, _) in {**refused, **classes, **others}.items():
             store.submit(meta, archive, name)
-    for name, (_, told) in {**refused, **classes, **others}.items():
+    for name, (_, reason) in {**refused, **classes, **others}.items():
         operated.await_status(name, "FINISHED:CAN_NOT_SCHEDULE")
-        assert told in operated.record(name)["reason"], (name, operated.record(name))
+        assert reason in operated.record(name)["reason"], (name, operated.record(name))
     assert not operated.processes_of("job_main")
-    watched.assert_clean(*refused, *classes, *others)
+    faulty.assert_clean(*refused, *classes, *others)
 
     # by the sites: that one does not admit the job's code, and another not even the exchanger
     operated.end("server")
-    watched.admit_code()
+    faulty.admit_code()
     operated.server()
-    watched.submit("sites", "--wait", code=1)
+    faulty.submit("sites", "--wait", code=1)
     record = operated.record("sites")
     assert record["status"] == "FINISHED:FAILED_TO_RUN"
     assert "mine.Mine" in record["sites"]["site-1"]["reason"]
     assert "mine.Mine" in record["sites"]["site-3"]["reason"]
     assert {path.parent.name for path in operated.folders_of("sites")} <= {"server", "site-2"}
     assert not operated.processes_of("job_main")
-    watched.assert_clean("sites")
+    faulty.assert_clean("sites")
     operated.assert_nothing_is_left("sites")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.federation.commands import Operated
-from tests.support.federation.trouble import Watched
+from tests.support.federation.commands import OperatedFederation
+from tests.support.federation.faulty_jobs import FaultyJobs
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are l
 COMPLETED = "FINISHED:COMPLETED"
 
 
-def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: Operated) -> None:
-    rounds = 40
-    watched = Watched(operated)
+def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: OperatedFederation) -> None:
+    rounds = 80  # more than come to pass while processes are ended; the rest is quick
+    faulty = FaultyJobs(operated)
     operated.server()
     operated.sites(1, 2, 3)
     for number in (1, 2, 3):
@@ -46,8 +46,8 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
         start()
 
     kills: dict[str, Callable[[], None]] = {
-        "the job's server": lambda: killed("server.job_main"),
-        "a site's process of the job": lambda: killed("client.job_main", "site-3"),
+        "the job's server": lambda: killed("server.job.job_main"),
+        "a site's process of the job": lambda: killed("client.job.job_main", "site-3"),
         "an agent": lambda: again(operated.kill, "agent-1", lambda: operated.agent(1)),
         "an agent, in order": lambda: again(operated.end, "agent-2", lambda: operated.agent(2)),
         "a site": lambda: again(operated.kill, "site-1", lambda: operated.site(1)),
@@ -65,7 +65,7 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
     assert progress() == rounds
     log = operated("job", "log", "long")
     assert all(log.count(f"round {number} of {rounds} is done") == 1 for number in range(1, rounds + 1))
-    assert {told["exit_code"] for told in operated.record("long")["sites"].values()} == {0}
+    assert {site["exit_code"] for site in operated.record("long")["sites"].values()} == {0}
     operated("job", "delete", "long")
-    watched.assert_clean()
+    faulty.assert_clean()
     operated.assert_nothing_is_left("long")

@@ -22,7 +22,7 @@ from redflare_workers.workflow import FedAvg, load_model
 
 from tests.programs import simulated
 from tests.support.paths import ROOT
-from tests.support.process.marked import Marked, marked
+from tests.support.process.marked import MarkedProgram, marked
 from tests.support.waiting import wait_until
 
 REDFLARE = Path(sys.executable).parent / "redflare"
@@ -135,7 +135,7 @@ def test_a_function_of_the_main_program_works(tmp_path: Path) -> None:
         assert program.left_behind() == []
 
 
-def test_a_main_program_that_simulates_when_it_is_imported_is_told_so(tmp_path: Path) -> None:
+def test_a_main_program_that_simulates_when_it_is_imported_is_refused(tmp_path: Path) -> None:
     with marked(script(tmp_path, "main(2)"), tmp_path) as program:
         code, _, errors = program.finish()
         assert code == 1
@@ -153,7 +153,7 @@ def test_a_function_of_a_prompt_needs_threads(tmp_path: Path, processes: int, co
         assert program.left_behind() == []
 
 
-def works(program: Marked) -> None:
+def works(program: MarkedProgram) -> None:
     """Both sites are in the middle of a task."""
     for _ in range(2):
         program.read_until("works")
@@ -249,6 +249,6 @@ def test_a_server_that_is_not_there_is_exit_code_3(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_numbers_are_what_numpy_says() -> None:
+def test_numbers_equal_those_of_numpy() -> None:
     model = run(simulated.by_name, sites=3, rounds=1, processes=2).controller.model["w"]
     np.testing.assert_array_equal(model, np.mean([1, 2, 3]) * np.ones(3, np.float32))

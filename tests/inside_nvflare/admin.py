@@ -25,7 +25,7 @@ class Admin:
         self._session.abort_job(job_id)
 
     def download(self, job_id: str) -> str:
-        """The folder with what a job has left."""
+        """Download a job's results; return the folder."""
         return str(self._session.download_job_result(job_id))
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ _PAGE: Final = DOCS / "nvflare.md"
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of the page about NVFlare: these tests try what it tells."""
+    """The fenced blocks of a language on the page about NVFlare, which these tests try."""
     return re.findall(rf"^```{language}\n(.*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -36,7 +36,7 @@ CLIPPING: Final[Config] = {
 
 
 def redis_exchanger(url: str, agent_id: str, **more: Any) -> Config:
-    """The executor that the page tells to write, for another server and agent; "": the site knows the server."""
+    """The executor as the page configures it, for another server and agent; "": the site knows the server."""
     executor: Config = json.loads(blocks("json")[0])["executor"]
     executor["args"] |= {"redis_url": url, "agent_id": agent_id, **more}
     if not url:

@@ -37,20 +37,20 @@ class Program:
     def pid(self) -> int:
         return self._process.pid
 
-    def said(self) -> list[str]:
+    def output(self) -> list[str]:
         """Lines of its output so far."""
         return self.log.read_text(errors="replace").splitlines()
 
-    def wait_said(self, words: str, timeout: float = 60.0) -> str:
-        """The first line that holds ``words``."""
+    def wait_output(self, text: str, timeout: float = 60.0) -> str:
+        """Wait for a line with ``text``; return it."""
 
         def found() -> str:
-            if line := next((line for line in self.said() if words in line), ""):
+            if line := next((line for line in self.output() if text in line), ""):
                 return line
-            assert self._process.poll() is None, f"it ended before it said {words!r}:\n{self.tail()}"
+            assert self._process.poll() is None, f"it ended before it printed {text!r}:\n{self.tail()}"
             return ""
 
-        return wait_until(found, timeout, f"{words!r} in {self.log}")
+        return wait_until(found, timeout, f"{text!r} in {self.log}")
 
     def wait(self, timeout: float = 60.0) -> int:
         """Its exit code; the last lines of its output when it does not end."""
@@ -60,7 +60,7 @@ class Program:
             raise AssertionError(f"it has not ended within {timeout:g} s:\n{self.tail()}") from None
 
     def tail(self) -> str:
-        return "\n".join(self.said()[-30:])
+        return "\n".join(self.output()[-30:])
 
     def kill(self) -> None:
         """SIGKILL, also for its children; returns when they are gone."""
@@ -86,7 +86,7 @@ class Program:
 
 
 def moved(script: str, folder: Path) -> Path:
-    """A copy of a script of ``scripts`` in which nothing is changed but the imports, as the page tells."""
+    """Copy a script and change its imports, as the page describes; return the copy."""
     text = (SCRIPTS / script).read_text()
     for block in blocks("diff"):
         theirs, ours = (line[1:] for line in block.splitlines())
@@ -98,13 +98,13 @@ def moved(script: str, folder: Path) -> Path:
 
 
 def trainer(script: str, folder: Path, *args: str) -> Program:
-    """A trainer on our agent in a process without NVFlare; ``folder`` is its current folder."""
+    """Start a trainer on our agent in a process without NVFlare; ``folder`` is its current folder."""
     path = moved(script, folder)
     command = [sys.executable, "-c", _WITHOUT_NVFLARE, str(SCRIPTS), str(path), *args]
     return Program(command, folder / "trainer.log", cwd=folder)
 
 
 def nvflare_trainer(script: str, folder: Path, *args: str) -> Program:
-    """The same script as it is, with NVFlare's own agent."""
+    """Start the script unchanged, with NVFlare's own agent."""
     folder.mkdir(parents=True, exist_ok=True)
     return Program([sys.executable, str(SCRIPTS / script), *args], folder / "trainer.log", cwd=folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.benchmarks.harness import Child
 from tests.inside_nvflare.admin import Admin
 from tests.inside_nvflare.jobs import SITES, FedAvgJob, blocks
 from tests.inside_nvflare.programs import Program
+from tests.support.redis_server.node import free_port
 from tests.support.waiting import wait_until
 
 ADMIN: Final = "admin@nvidia.com"
@@ -32,7 +32,7 @@ PATIENCE: Final = 120.0
 
 
 def final_model(folder: Path) -> npt.NDArray[np.float32]:
-    """The model that a job's server has saved below ``folder``."""
+    """Load the model that a job's server has saved below ``folder``."""
     (path,) = folder.rglob("server.npy")
     return np.load(path)  # type: ignore[no-any-return]
 
@@ -70,7 +70,7 @@ class FlareSystem:
         return self._folder / "ws" / "tests" / "prod_00"
 
     def ask(self, method: str, *args: object) -> Any:
-        """The administrator, for a method of ``Admin``."""
+        """Call a method of ``Admin`` as the administrator."""
         assert self._admin is not None
         return self._admin.call(method, *args)
 
@@ -79,7 +79,7 @@ class FlareSystem:
         return str(self.ask("submit", str(job.write(self._folder / "jobs" / name))))
 
     def wait_finished(self, job_id: str) -> str:
-        """The status a job ended with."""
+        """Wait for the end of a job; return its status."""
         return wait_until(
             lambda: status if (status := str(self.ask("status", job_id))).startswith("FINISHED") else "",
             PATIENCE,
@@ -87,15 +87,15 @@ class FlareSystem:
         )
 
     def result(self, job_id: str) -> npt.NDArray[np.float32]:
-        """The final model of a job that has completed."""
+        """Wait for a job to complete; return its final model."""
         status = self.wait_finished(job_id)
         assert status == "FINISHED:COMPLETED", f"{status}\n{self.tails()}"
         return final_model(Path(self.ask("download", job_id)))
 
     def listener(self, site: str) -> str:
         """URL of a site's client parent for processes of the site: what NVFlare's own IPCAgent connects to."""
-        line = self._programs[site].wait_said("created backbone internal listener for")
-        return line.rpartition(" ")[2]
+        logged = self._programs[site].wait_output("created backbone internal listener for")
+        return logged.rpartition(" ")[2]
 
     def kill_client_job(self, site: str, job_id: str) -> None:
         """SIGKILL for a site's process of a job."""
@@ -114,7 +114,7 @@ class FlareSystem:
             self._start("server", "server.server_train", "fed_server.json")
             for site in SITES:
                 self._start(site, "client.client_train", "fed_client.json", f"uid={site}")
-            self._programs["server"].wait_said("Server started")
+            self._programs["server"].wait_output("Server started")
             self._admin = self._stack.enter_context(Child(Admin, ADMIN, str(self.kits / ADMIN), PATIENCE))
             wait_until(lambda: self.ask("sites") == len(SITES), PATIENCE, "all sites")
             self._stack = self._stack.pop_all()
@@ -135,7 +135,7 @@ class FlareSystem:
                     "type": "server",
                     "org": "tests",
                     "default_host": "localhost",
-                    "fed_learn_port": _free_port(),
+                    "fed_learn_port": free_port(),
                 },
                 {"name": ADMIN, "type": "admin", "org": "tests", "role": "project_admin"},
                 *({"name": site, "type": "client", "org": "tests"} for site in SITES),
@@ -163,7 +163,7 @@ class FlareSystem:
             self._allow(self.kits / name / "local")
 
     def _allow(self, local: Path) -> None:
-        """What a site's administrator does once, so that jobs may use our executor; and a store of its own."""
+        """Allow our executor in jobs, as a site's administrator does once, and set a separate job store."""
         # every server of a machine would run the jobs of all others
         text = (local / "resources.json.default").read_text().replace(_SHARED_STORE, str(self._folder / "store"))
         resources = json.loads(text)
@@ -179,9 +179,3 @@ class FlareSystem:
         command += ["--set", "secure_train=true", "org=tests", "config_folder=config", *settings]
         program = Program(command, self._folder / f"{name}.log", kit, _env(self._folder))
         self._programs[name] = self._stack.enter_context(program)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -31,6 +31,8 @@ from tests.support.redis_server.kinds import embedded
 from tests.support.redis_server.node import Node
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.serial
+
 MB = 1_000_000
 BIG_ROUNDS = 2
 
@@ -187,7 +189,7 @@ def test_a_trainer_killed_in_round_3_and_started_again_changes_nothing(
     running: Running, killed_scene: Scene, model: Model
 ) -> None:
     victim = killed_scene.trainers["site-1"]
-    victim.wait_said("train 3 5 WEIGHTS")
+    victim.wait_output("train 3 5 WEIGHTS")
     victim.kill()
     running.trainer("killed", "ipc_agent.py", "site-1")
     np.testing.assert_array_equal(running.system.result(killed_scene.job_id), model)
@@ -200,7 +202,7 @@ def test_a_script_of_the_client_api_moves_by_its_import(
     np.testing.assert_array_equal(running.system.result(client_api_scene.job_id), clipped)
     for site, program in client_api_scene.trainers.items():
         assert program.wait() == 0
-        assert program.said()[:2] == [f"train {site} 0 {ROUNDS}", f"train {site} 1 {ROUNDS}"]
+        assert program.output()[:2] == [f"train {site} 0 {ROUNDS}", f"train {site} 1 {ROUNDS}"]
 
 
 def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], model: Model) -> None:
@@ -214,14 +216,14 @@ def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> Non
     np.testing.assert_array_equal(model, big_model() + BIG_ROUNDS)
     for program in big_scene.trainers.values():
         assert program.wait() == 0
-        assert program.said()[-1] == f"accepted {BIG_ROUNDS}"
+        assert program.output()[-1] == f"accepted {BIG_ROUNDS}"
 
 
 def test_a_dead_agent_makes_its_client_job_panic_and_end(running: Running, lonely_job: str) -> None:
     log = running.system.kits / SITES[0] / lonely_job / "log.txt"
-    said = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is dead: no sign of it for"
+    reason = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is dead: no sign of it for"
     # what then becomes of the whole job is NVFlare's to say, a minute later
-    wait_until(lambda: log.is_file() and said in log.read_text(), 60, f"{said!r} in {log}")
+    wait_until(lambda: log.is_file() and reason in log.read_text(), 60, f"{reason!r} in {log}")
     wait_until(lambda: "END_RUN fired" in log.read_text(), 30, f"END_RUN in {log}")
 
 
@@ -230,12 +232,12 @@ def test_a_job_aborted_in_round_2_aborts_its_tasks_and_closes_its_agents(running
     job_id = running.job("aborted", FedAvgJob(executor=executor))
     trainers = running.trainers("aborted", "ipc_agent.py", "2")
     for program in trainers.values():
-        program.wait_said("train 2 5 WEIGHTS")
+        program.wait_output("train 2 5 WEIGHTS")
     running.system.ask("abort", job_id)
     for program in trainers.values():
-        program.wait_said("aborted")
+        program.wait_output("aborted")
         assert program.wait() == 0
-        assert program.said()[-2:] == ["accepted False", "closed"]
+        assert program.output()[-2:] == ["accepted False", "closed"]
     assert running.system.wait_finished(job_id) == "FINISHED:ABORTED"
 
 
@@ -245,7 +247,7 @@ def test_a_trainer_outlives_a_client_job_that_was_killed_and_serves_the_next_job
     trainers = running.trainers("outliving", "ipc_agent.py", "2")
     outliving, other = (trainers[site] for site in SITES)
     for program in trainers.values():
-        program.wait_said("train 2 5 WEIGHTS")
+        program.wait_output("train 2 5 WEIGHTS")
     running.system.kill_client_job(SITES[0], first)
     running.system.ask("abort", first)
     assert other.wait() == 0
@@ -255,8 +257,8 @@ def test_a_trainer_outlives_a_client_job_that_was_killed_and_serves_the_next_job
     running.trainer("outliving", "ipc_agent.py", SITES[1])
     running.system.result(second)
     assert outliving.wait() == 0
-    said = outliving.said()
-    assert said[said.index("aborted") :] == [
+    output = outliving.output()
+    assert output[output.index("aborted") :] == [
         "aborted",
         "accepted False",
         "train 0 2 WEIGHTS",

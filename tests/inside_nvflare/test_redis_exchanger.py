@@ -407,7 +407,7 @@ def test_a_site_says_itself_where_its_server_and_its_agent_are(server_url: str, 
 
 
 @pytest.mark.parametrize(
-    ("link_file", "said"),
+    ("link_file", "reason"),
     [
         ("{}", "agent_id"),
         ('{"agent": "x"}', "unknown keys ['agent']"),
@@ -415,11 +415,11 @@ def test_a_site_says_itself_where_its_server_and_its_agent_are(server_url: str, 
         ('{"agent_id": "a"}', "URL"),
     ],
 )
-def test_what_is_wrong_with_a_sites_settings_is_said_in_the_panic(tmp_path: Path, link_file: str, said: str) -> None:
+def test_the_panic_names_what_is_wrong_with_a_sites_settings(tmp_path: Path, link_file: str, reason: str) -> None:
     engine = Engine({}, a_site(tmp_path, link_file))
     exchanger = RedisExchanger()
     exchanger.handle_event(EventType.START_RUN, engine.new_context())
-    assert said in engine.events[0][1]
+    assert reason in engine.events[0][1]
     exchanger.handle_event(EventType.END_RUN, engine.new_context())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,28 @@ from tests.support.waiting import wait_until
 _numbers = itertools.count(1)
 
 
+@pytest.fixture(scope="session")
+def used_servers() -> Iterator[list[tuple[str, EmbeddedServer]]]:
+    """The servers that modules have used. Nothing of their tests has leaked: in the end each of them holds no key."""
+    used: list[tuple[str, EmbeddedServer]] = []
+    yield used
+    with ExitStack() as servers:
+        for _, server in used:
+            servers.callback(server.stop)
+        for module, server in used:
+            client = servers.enter_context(redis.Redis.from_url(server.url))
+            wait_until(lambda client=client: client.dbsize() == 0, RETENTION + 4, f"no key of {module} is left")  # type: ignore[misc]
+
+
 @pytest.fixture(scope="module")
-def shared_server() -> Iterator[tuple[str, redis.Redis]]:
-    """URL and client of a server that holds no key any more after the module's tests: nothing of them has leaked."""
-    with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
+def shared_server(
+    request: pytest.FixtureRequest, used_servers: list[tuple[str, EmbeddedServer]]
+) -> Iterator[tuple[str, redis.Redis]]:
+    """URL and client of a server for the tests of a module."""
+    server = EmbeddedServer().start()
+    used_servers.append((request.node.name, server))
+    with redis.Redis.from_url(server.url) as client:
         yield server.url, client
-        wait_until(lambda: client.dbsize() == 0, RETENTION + 4)
 
 
 @pytest.fixture

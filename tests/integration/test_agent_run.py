@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
 TRAINER: Final = """
-import os, pathlib, subprocess, time
+import os, pathlib, subprocess, threading
 from redflare_agent import TaskResult
 
 def train(task):
@@ -33,7 +33,7 @@ def train(task):
     if task.task_name == "hang":
         child = subprocess.Popen(["sleep", "300"])
         pathlib.Path("child").write_text(str(child.pid))
-        time.sleep(300)
+        threading.Event().wait()
     if task.task_name == "wait":
         pathlib.Path("waits").touch()
         task.wait_aborted()
@@ -51,17 +51,17 @@ class AgentRun:
         command = [str(REDFLARE), "agent", "run", function, "--site", "site-1", "--url", url, "--json", *more]
         with (folder / "err").open("w") as errors:
             self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
-        self.told: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self._folder = folder
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
     def _read(self) -> None:
         assert self.process.stdout
-        self.told.extend(json.loads(line) for line in self.process.stdout)
+        self.events.extend(json.loads(line) for line in self.process.stdout)
 
-    def events(self) -> list[str]:
-        return [told["event"] for told in self.told]
+    def kinds(self) -> list[str]:
+        return [event["event"] for event in self.events]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -73,8 +73,8 @@ class AgentRun:
         self._thread.join(5)
         assert self.process.stdout
         self.process.stdout.close()
-        for told in self.told:
-            assert not alive(told["pid"])
+        for event in self.events:
+            assert not alive(event["pid"])
         return code
 
     def errors(self) -> str:
@@ -105,7 +105,7 @@ def test_it_serves_one_job_after_the_other_and_ends_in_order(url: str, tmp_path:
             assert job.run("train", {"w": number}, timeout=20).data == {"w": number}
 
     assert agent.end() == 0
-    assert agent.events() == ["started", "stopping", "ended"]
+    assert agent.kinds() == ["started", "stopping", "ended"]
     with Server.connect(url) as server:
         assert Inspector(server, "flare").status().links[0].agent.state == "left"
 
@@ -116,7 +116,7 @@ def test_a_process_that_dies_is_started_again_and_gets_its_task(url: str, tmp_pa
         assert job.run("die", {}, timeout=30).meta["attempt"] == 2
 
     assert agent.end(signal.SIGINT) == 130
-    assert agent.events() == ["started", "died", "started", "stopping", "ended"]
+    assert agent.kinds() == ["started", "died", "started", "stopping", "ended"]
 
 
 def abort(url: str, name: str, ready: Path) -> None:
@@ -138,10 +138,10 @@ def test_an_abort_ends_a_function_that_does_not_return_with_all_that_it_started(
     agent = AgentRun(url, tmp_path, "--abort-grace", "0.5")
     abort(url, "hang", tmp_path / "child")
 
-    wait_until(lambda: agent.events() == ["started", "aborted", "started"], 10)
+    wait_until(lambda: agent.kinds() == ["started", "aborted", "started"], 10)
     assert not alive(int((tmp_path / "child").read_text()))
     with exchanger(url) as job:
-        assert job.run("train", {}, timeout=20).meta["pid"] == agent.told[-1]["pid"]
+        assert job.run("train", {}, timeout=20).meta["pid"] == agent.events[-1]["pid"]
     assert agent.end() == 0
 
 
@@ -150,9 +150,9 @@ def test_a_function_that_returns_when_its_task_is_aborted_keeps_its_process(url:
     abort(url, "wait", tmp_path / "waits")
 
     with exchanger(url) as job:
-        assert job.run("train", {}, timeout=20).meta["pid"] == agent.told[0]["pid"]
+        assert job.run("train", {}, timeout=20).meta["pid"] == agent.events[0]["pid"]
     assert agent.end() == 0
-    assert agent.events() == ["started", "stopping", "ended"]
+    assert agent.kinds() == ["started", "stopping", "ended"]
 
 
 def test_it_ends_in_the_middle_of_a_task_and_leaves_it_to_its_successor(url: str, tmp_path: Path) -> None:
@@ -194,18 +194,20 @@ def test_a_job_s_own_agent_ends_with_its_job(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "error"),
     [
         ("trainer:trian", "did you mean 'train'?"),
         ("trainer:number", "must be a function"),
         ("nothing:train", "nothing"),
     ],
 )
-def test_a_function_that_is_not_there_is_said_and_ends_it(url: str, tmp_path: Path, function: str, said: str) -> None:
+def test_a_missing_function_is_an_error_and_ends_the_command(
+    url: str, tmp_path: Path, function: str, error: str
+) -> None:
     agent = AgentRun(url, tmp_path, function=function)
 
     assert agent.wait() == 2
-    assert said in agent.errors()
+    assert error in agent.errors()
 
 
 def test_another_agent_of_its_name_takes_its_place(url: str, tmp_path: Path) -> None:

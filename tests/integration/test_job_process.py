@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are l
 #: Starts a process that leaves its group and its parent.
 LEAVE = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 print(child.pid, flush=True)
 """
 #: A job's process that goes on until it is told to end.
@@ -171,6 +171,35 @@ def test_who_does_not_listen_kills_himself_when_the_parent_is_gone(folder: Path,
     assert watched.wait() == -signal.SIGKILL
 
 
+def test_what_the_parent_sends_arrives_until_the_lifeline_is_closed(folder: Path) -> None:
+    watched = Watched(
+        folder,
+        """
+        import threading
+        from redflare_workers.processes import Ending
+        ended = threading.Event()
+        Ending(lambda reason: ended.set(), grace=20, on_input=lambda data: print(data, flush=True)).watch(signals=False)
+        print("ready", flush=True)
+        ended.wait()
+        """,
+    )
+    watched.hear("ready")
+    watched.process.send(b"one")
+    watched.hear("b'one'")
+    watched.process.release()
+    watched.process.send(b"two")
+    assert watched.wait() == 0
+    assert not any("two" in line for line in watched.lines)
+
+
+def test_signals_keep_their_handlers_where_they_are_not_watched(folder: Path) -> None:
+    program = OBEYING.replace("watch()", "watch(signals=False)")
+    watched = Watched(folder, program.format(grace=20, attached=True, listens=True))
+    watched.hear("ready")
+    os.kill(watched.started.pid, signal.SIGTERM)
+    assert watched.wait() == -signal.SIGTERM
+
+
 def test_a_reason_that_came_before_there_was_somebody_to_tell_is_told_then() -> None:
     from redflare_workers.processes import Ending
 
@@ -188,7 +217,7 @@ def test_a_reason_that_came_before_there_was_somebody_to_tell_is_told_then() -> 
 def orphans() -> Iterator[tuple[ProcessMark, int]]:
     """A process and one that it has started in a session of its own."""
     mark = uuid4().hex
-    program = LEAVE + "import time; time.sleep(600)"
+    program = LEAVE + "import signal; signal.pause()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

@@ -204,6 +204,7 @@ def test_a_late_answer_of_a_site_that_was_replaced_changes_nothing(runs: JobRuns
     assert len(results) == 1
 
 
+@pytest.mark.serial
 def test_a_task_is_handed_out_within_milliseconds_of_its_scheduling(runs: JobRuns) -> None:
     waits: list[float] = []
 

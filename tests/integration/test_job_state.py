@@ -1,4 +1,4 @@
-"""A job's state on real servers: every step may be run twice, nothing outlives its time, and a real cell holds it."""
+"""A job's state on real servers: every step may be run twice, nothing outlives its time, and a real cell leases it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from redflare_broker.errors import Fenced
 from redflare_broker.job_state.members import Members
 from redflare_broker.job_state.task_record import blob_of, sealed_fields
 from redflare_broker.job_state.task_store import JobTaskStore
-from redflare_broker.scripts.job_scripts import JobScripts, ServerHold
+from redflare_broker.scripts.job_scripts import JobScripts
+from redflare_broker.scripts.lease import Lease
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 
@@ -79,9 +80,12 @@ class Steps:
             assert self.bench.ttl_ms(key) > 0, f"{key} is left without an end by {name}"
 
     def joins(self, name: str, instance: str) -> int:
-        command = self.scripts.join(client(name, instance), b'{"instance":"c1","epoch":0}')
+        command = self.scripts.join(client(name, instance), b'{"instance":"gpu-1:7:c1","epoch":0}')
         epoch = int(self.bench.run(command)[1])  # type: ignore[index, arg-type]
-        record = b'{"instance":"%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (instance.encode(), epoch)
+        record = b'{"instance":"gpu-1:7:%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (
+            instance.encode(),
+            epoch,
+        )
         self.run("job/join", command)
         self.run("job/join", self.scripts.join(client(name, instance, epoch), record))
         return epoch
@@ -91,45 +95,45 @@ class Steps:
         b, s = self.bench, self.scripts
         first = client("site-1", "c1", self.joins("site-1", "c1"))
         self.run("job/beat", s.beat(first, b"{}", 60_000))
-        me = b.serve()
-        self.run("job/begin", s.begin(me, resume=True))
-        self.run("job/roll", s.roll_call(me))
+        lease = b.serve()
+        self.run("job/begin", s.begin(lease, resume=True))
+        self.run("job/list_members", s.list_members(lease))
         journal = b.journal()
-        self.run("job/own", s.own(me, [("flare:blob:{b1}", 3)]))
-        self._schedule(me, 1, "broadcast", large(1))
-        self._schedule(me, 2, "broadcast_forever", small())
+        self.run("job/own", s.own(lease, [("flare:blob:{b1}", 3)]))
+        self._schedule(lease, 1, "broadcast", large(1))
+        self._schedule(lease, 2, "broadcast_forever", small())
         for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
             self.run("job/note", journal.sent_command("t1", note))
         self.run("job/note", journal.received_command("t2", received("ct3", result=large(3))))
         self.run("job/note", journal.received_command("none", received("ct4", result=large(4))))
-        self.run("job/finish", s.finish(me, "t1", "OK", 5, resume=True))
-        self._checkpoint(me, "k1", 5)
-        self._schedule(me, 3, "send", None)
-        self.run("job/finish", s.finish(me, "t3", "TIMEOUT", 6, resume=False))
-        self.run("job/finish", s.finish(me, "t9", "OK", 6, resume=True))
-        self._checkpoint(me, "k2", 6)
-        self.run("job/own", s.own(me, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
+        self.run("job/finish", s.finish(lease, "t1", "OK", 5, resume=True))
+        self._checkpoint(lease, "k1", 5)
+        self._schedule(lease, 3, "send", None)
+        self.run("job/finish", s.finish(lease, "t3", "TIMEOUT", 6, resume=False))
+        self.run("job/finish", s.finish(lease, "t9", "OK", 6, resume=True))
+        self._checkpoint(lease, "k2", 6)
+        self.run("job/own", s.own(lease, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
         self.joins("site-1", "c2")
         self.run("job/beat", s.beat(first, b"{}", 60_000))
         self.run("job/leave", s.leave(first))
         second = client("site-2", "c3", self.joins("site-2", "c3"))
         self.run("job/leave", s.leave(second))
         self.run("job/beat", s.beat(second, b"{}", 60_000))
-        me = b.serve()
-        self.run("job/begin", s.begin(me, resume=True))
-        self.run("job/roll", s.roll_call(me))
-        self.run("job/end", s.end(me, "ENDED", "done"))
+        lease = b.serve()
+        self.run("job/begin", s.begin(lease, resume=True))
+        self.run("job/list_members", s.list_members(lease))
+        self.run("job/end", s.end(lease, "ENDED", "done"))
         self.run("job/beat", s.beat(second, b"{}", 60_000))
 
-    def _schedule(self, me: ServerHold, number: int, kind: str, data: object) -> None:
+    def _schedule(self, lease: Lease, number: int, kind: str, data: object) -> None:
         record = task(f"t{number}", number, kind, data=data)
         fields = ["status", "STANDING", "order", number, "kind", kind, *sealed_fields("data", record.data)]
-        self.run("job/schedule", self.scripts.schedule(me, record.root_id, number, blob_of(record.data), fields))
+        self.run("job/schedule", self.scripts.schedule(lease, record.root_id, number, blob_of(record.data), fields))
 
-    def _checkpoint(self, me: ServerHold, checkpoint_id: str, number: int) -> None:
+    def _checkpoint(self, lease: Lease, checkpoint_id: str, number: int) -> None:
         state = large(number)
         fields = ["state", b"{}", *sealed_fields("state_data", state)]
-        self.run("job/checkpoint", self.scripts.checkpoint(me, checkpoint_id, blob_of(state), fields))
+        self.run("job/checkpoint", self.scripts.checkpoint(lease, checkpoint_id, blob_of(state), fields))
 
     def stands(self) -> dict[str, object]:
         """All that stands in Redis, without the times in it."""
@@ -160,8 +164,20 @@ def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Call
     twice.life()
     assert once.said == twice.said
     assert once.stands() == twice.stands()
-    methods = {"begin", "join", "beat", "leave", "roll", "end", "schedule", "note", "finish", "checkpoint", "own"}
-    assert once.ran == {f"job_{name}" for name in methods}
+    methods = {
+        "begin",
+        "join",
+        "beat",
+        "leave",
+        "list_members",
+        "end",
+        "schedule",
+        "note",
+        "finish",
+        "checkpoint",
+        "own",
+    }
+    assert once.ran == {f"job/{name}" for name in methods}
 
 
 # -- nothing is left ---------------------------------------------------------------------------------------------------
@@ -172,7 +188,7 @@ def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], re
     bench = new_bench(POLICY)
     journal = whole_job(bench, resume=resume)
     journal.discard(journal.orphans())
-    bench.roll.end(bench.connection, bench.me, reason="done")
+    bench.membership.end(bench.connection, bench.lease, reason="done")
     settled = [key for key in bench.own_keys() if key not in (bench.keys.cell, bench.keys.heartbeat("site-1"))]
     assert settled
     for key in settled:
@@ -189,12 +205,12 @@ def test_no_key_is_left_when_everybody_is_killed(new_bench: Callable[..., JobBen
     wait_until(lambda: not bench.own_keys(), 10, "the end of all keys")
 
 
-def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
+def test_listing_the_members_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> None:
     bench = new_bench(POLICY)
     whole_job(bench, resume=True)
     bench.policy = RetentionPolicy()
-    bench.roll = Members(bench.keys, bench.policy)
-    bench.call_roll()
+    bench.membership = Members(bench.keys, bench.policy)
+    bench.list_members()
     ended = bench.keys.task("t2")
     others = (bench.keys.cell, bench.keys.heartbeat("site-1"), ended)
     for key in bench.own_keys():
@@ -204,8 +220,8 @@ def test_the_roll_call_keeps_a_job_alive(new_bench: Callable[..., JobBench]) -> 
 
 def whole_job(bench: JobBench, *, resume: bool) -> JobTaskStore:
     """A job in the middle of its life, with everything that can stand."""
-    me = bench.joined()
-    bench.beat(me, ttl_ms=1_000)
+    lease = bench.joined()
+    bench.beat(lease, ttl_ms=1_000)
     journal = bench.started(resume=resume)
     journal.own("flare:blob:{b1}", 3)
     journal.scheduled(task("t1", 1, data=large(1)))
@@ -223,25 +239,25 @@ def whole_job(bench: JobBench, *, resume: bool) -> JobTaskStore:
 # -- a server that is replaced, on a real cell -------------------------------------------------------------------------
 
 
-def test_the_hold_of_a_real_cell_is_the_servers(server: Server, new_bench: Callable[..., JobBench]) -> None:
+def test_the_lease_of_a_real_cell_is_the_jobs_servers(server: Server, new_bench: Callable[..., JobBench]) -> None:
     bench = new_bench()
     settings = LinkSettings(namespace=bench.keys.namespace, heartbeat_interval=0.05, heartbeat_ttl=1.0)
-    me = bench.joined()
+    lease = bench.joined()
     with Cell(server, "server.job-1", settings) as old:
-        first = ServerHold(instance=old.instance, epoch=old.epoch, run="a")
+        first = Lease(instance=old.instance, epoch=old.epoch, run="a")
         assert not bench.begin(first).resumed
-        journal = bench.journal(me=first)
+        journal = bench.journal(lease=first)
         journal.scheduled(task(data=small()))
-        wait_until(lambda: bench.beat(me).server_age is not None)
-        assert bench.beat(me).server_instance == old.instance
+        wait_until(lambda: bench.beat(lease).server_age is not None)
+        assert bench.beat(lease).server_instance == old.instance
         with Cell(server, "server.job-1", settings) as new:
-            second = ServerHold(instance=new.instance, epoch=new.epoch, run="b")
+            second = Lease(instance=new.instance, epoch=new.epoch, run="b")
             with pytest.raises(Fenced):
                 journal.scheduled(task("t2", 2))
             began = bench.begin(second)
             assert (began.resumed, began.previous) == (True, "a")
-            assert bench.journal(me=second).recover().tasks == (task(data=small()),)
-    assert bench.beat(me).server_age is None
+            assert bench.journal(lease=second).recover().tasks == (task(data=small()),)
+    assert bench.beat(lease).server_age is None
 
 
 def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
@@ -249,19 +265,19 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
 ) -> None:
     bench = new_bench()
     bench.serve()
-    holds = [replace(bench.me, run=f"run-{number}") for number in range(8)]
-    together = threading.Barrier(len(holds))
+    leases = [replace(bench.lease, run=f"run-{number}") for number in range(8)]
+    together = threading.Barrier(len(leases))
 
-    def begin(me: ServerHold) -> None:
+    def begin(lease: Lease) -> None:
         together.wait()
         with server.borrow(bench.keys.job) as connection:
-            began.append(bench.roll.begin(connection, me).previous)
+            began.append(bench.membership.begin(connection, lease).previous)
 
     began: list[str] = []
-    threads = [threading.Thread(target=begin, args=(me,)) for me in holds]
+    threads = [threading.Thread(target=begin, args=(lease,)) for lease in leases]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(began)) == len(holds), "each has followed another"
-    assert [bench.call_roll(me).status for me in holds].count("OK") == 1
+    assert len(set(began)) == len(leases), "each has followed another"
+    assert [bench.list_members(lease).status for lease in leases].count("OK") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 
@@ -12,11 +11,7 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import PreflightError
 from redflare_workers.ipc.exchanger import IPCExchanger
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.redis_server.node import free_port
 
 
 def test_a_task_goes_there_and_back_once_the_server_is_there(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def test_the_server_is_stopped_and_the_next_one_goes_on(operation: Operation) ->
     operation.wait_for_log("round 3 of 300")
     server.say("stop")
     server.hear("ended", PATIENCE)
-    assert not [command for command in operation.processes() if "server.job_main" in command]
+    assert not [command for command in operation.processes() if "server.job.job_main" in command]
     assert operation.record().status == RUNNING
     operation.server()
     operation.wait_for(COMPLETED)
@@ -349,7 +349,9 @@ def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:
         redis_server.stop()
         server.say("stop")
         server.hear("ended", PATIENCE)
-        wait_until(lambda: not [command for command in operation.processes() if "server.job_main" in command], PATIENCE)
+        wait_until(
+            lambda: not [command for command in operation.processes() if "server.job.job_main" in command], PATIENCE
+        )
         Sites.close(operation)
 
 

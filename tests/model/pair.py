@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
-from redflare_broker.scripts import link_scripts
-from redflare_broker.scripts.link_scripts import Instance, LinkScripts
+from redflare_broker.scripts import script
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.scripts.task_states import settled
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply
@@ -35,7 +36,7 @@ class Pair:
 
     def hello(self, me: Me) -> Me:
         """Returns the instance with the epoch it has from now on; 0 when it was fenced at its first hello."""
-        said = self.scripts.hello(self.connection, _instance(me))
+        said = self.scripts.hello(self.connection, _lease(me))
         db, expected = model.hello(self.db, me, said.number())
         if expected[0] == "NEXT":
             assert expected[1] == said.number(), "a new epoch is the clock's, or one more than the highest"
@@ -45,48 +46,46 @@ class Pair:
         return me._replace(epoch=said.number()) if said.status == "OK" else me
 
     def bye(self, me: Me) -> None:
-        self._step(model.bye(self.db, me), lambda: self.scripts.bye(self.connection, _instance(me)))
+        self._step(model.bye(self.db, me), lambda: self.scripts.bye(self.connection, _lease(me)))
 
     def beat(self, me: Me, task: str) -> None:
-        sent = self.scripts.beat_command(_instance(me), b"{}", 60_000, task or None)
+        sent = self.scripts.beat_command(_lease(me), b"{}", 60_000, task or None)
 
-        def run() -> link_scripts.ScriptReply:
-            said = link_scripts.answer(
-                "link/beat", self.connection.pipeline([link_scripts.source_command("link/beat", sent)])[0]
-            )
+        def run() -> script.ScriptReply:
+            said = script.parse_reply("link/beat", self.connection.pipeline([script.eval_command(sent)])[0])
             open_task, status, _, _, peer, closed = said.rest or (None,) * 6
-            return link_scripts.ScriptReply(
+            return script.ScriptReply(
                 status=said.status, rest=(open_task, status, peer, int(closed != b"0")) if said.rest else ()
             )
 
         self._step(model.beat(self.db, me, task), run)
 
     def assign(self, me: Me, task: str, expected: str, lost: str) -> None:
-        def run() -> link_scripts.ScriptReply:
+        def run() -> script.ScriptReply:
             entry = Entry(topic="get_task", task_id=task, task_name="train", session=me.name, sender=me.name)
             real = self.ids.get(lost, lost)
-            return self.scripts.assign(self.connection, _instance(me), entry, size=5, expected=expected, lost=real)
+            return self.scripts.assign(self.connection, _lease(me), entry, size=5, expected=expected, lost=real)
 
         self._step(model.assign(self.db, me, task, expected, lost), run)
 
     def take(self, me: Me, task: str) -> None:
-        self._step(model.take(self.db, me, task), lambda: self.scripts.take(self.connection, _instance(me), task))
+        self._step(model.take(self.db, me, task), lambda: self.scripts.take(self.connection, _lease(me), task))
 
     def refuse(self, me: Me, task: str, rc: str) -> None:
-        run = lambda: self.scripts.refuse(self.connection, _instance(me), task, rc, "why")  # noqa: E731
+        run = lambda: self.scripts.refuse(self.connection, _lease(me), task, rc, "why")  # noqa: E731
         self._step(model.refuse(self.db, me, task, rc), run)
 
     def submit(self, me: Me, task: str, submit_id: str) -> None:
         entry = Entry(topic="submit_result", task_id=task, rc="OK", sender=me.name, epoch=me.epoch)
-        run = lambda: self.scripts.submit(self.connection, _instance(me), entry, submit_id=submit_id, size=7)  # noqa: E731
+        run = lambda: self.scripts.submit(self.connection, _lease(me), entry, submit_id=submit_id, size=7)  # noqa: E731
         self._step(model.submit(self.db, me, task, submit_id), run)
 
     def settle(self, me: Me, task: str, verdict: str) -> None:
-        run = lambda: self.scripts.settle(self.connection, _instance(me), task, verdict, "why")  # noqa: E731
+        run = lambda: self.scripts.settle(self.connection, _lease(me), task, verdict, "why")  # noqa: E731
         self._step(model.settle(self.db, me, task, verdict), run)
 
     def abort(self, me: Me | None, task: str) -> None:
-        run = lambda: self.scripts.abort(self.connection, _instance(me) if me else None, task, "why")  # noqa: E731
+        run = lambda: self.scripts.abort(self.connection, _lease(me) if me else None, task, "why")  # noqa: E731
         self._step(model.abort(self.db, me, task), run)
 
     def lose_everything(self) -> None:
@@ -102,7 +101,7 @@ class Pair:
 
     # -- comparison ----------------------------------------------------------------------------------------------------
 
-    def _step(self, expected: tuple[Db, Answer], run: Callable[[], link_scripts.ScriptReply]) -> None:
+    def _step(self, expected: tuple[Db, Answer], run: Callable[[], script.ScriptReply]) -> None:
         """Run the script, compare, run it again: the same answer, and not a byte is changed."""
         first = run()
         self._same(*expected, self._said(first))
@@ -110,7 +109,7 @@ class Pair:
         assert run() == first
         assert self._everything() == before
 
-    def _said(self, said: link_scripts.ScriptReply) -> Answer:
+    def _said(self, said: script.ScriptReply) -> Answer:
         numbers = [isinstance(part, int) for part in said.rest]
         return (said.status, *(said.number(at) if number else said.text(at) for at, number in enumerate(numbers)))
 
@@ -185,8 +184,8 @@ class Pair:
         return _pairs(self.connection.call("HGETALL", key))
 
 
-def _instance(me: Me) -> Instance:
-    return Instance(role="agent" if me.role == "agent" else "cj", name=me.name, epoch=me.epoch)
+def _lease(me: Me) -> Lease:
+    return Lease(name=me.role, instance=me.name, epoch=me.epoch)
 
 
 def _list(reply: RedisReply) -> list[RedisReply]:

@@ -1,4 +1,4 @@
-"""An agent that does what its test says: fetch, submit, wait for an abort, or serve until it is closed."""
+"""An agent that runs its test's commands: fetch, submit, wait for an abort, or serve until it is closed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AgentArgs:
 
 
 class AgentProgram:
-    """One IPCAgent and the orders for it."""
+    """One IPCAgent and the commands for it."""
 
     def __init__(self, pipe: ParentPipe, args: AgentArgs) -> None:
         self._pipe = pipe
@@ -100,7 +100,7 @@ def main(connection: Connection, log: str, args: AgentArgs) -> None:
     pipe.wait_at(args.wait_at)
     program = AgentProgram(pipe, args)
     program.start()
-    pipe.obey(
+    pipe.serve(
         {
             "get": program.get,
             "submit": program.submit,

@@ -1,4 +1,4 @@
-"""A cell in a process of its own, which parks requests or answers them."""
+"""A cell that parks requests or answers them, in a process."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class CellProgram:
         self._pipe.tell("started", self.cell.epoch)
 
     def fork(self) -> None:
-        """Tells ("forked", what a child is told that uses the cell)."""
+        """Fork, and let the child use the cell; tells ("forked", the child's error)."""
         reading, writing = os.pipe()
         if os.fork() == 0:
             try:
                 self.cell.fire_and_forget("c", "note", "server")
-                said = "nothing"
+                error = "none"
             except ConfigError as exc:
-                said = str(exc)
+                error = str(exc)
             self.cell.stop()
-            os.write(writing, said.encode())
+            os.write(writing, error.encode())
             os._exit(0)
         os.close(writing)
         self._pipe.tell("forked", os.read(reading, 10_000).decode())
@@ -69,5 +69,5 @@ def main(connection: Connection, log: str, args: CellArgs) -> None:
     pipe = ParentPipe(connection, log)
     program = CellProgram(pipe, args)
     program.start()
-    pipe.obey({"fork": program.fork})
+    pipe.serve({"fork": program.fork})
     program.stop()

@@ -1,4 +1,4 @@
-"""What the child programs have in common: words over a pipe, and points at which to wait for the test."""
+"""What the child programs share: messages and commands over a pipe, and points at which to wait for the test."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ Message = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Where a process is to die."""
+    """The exchange with Redis at which a process kills itself."""
 
     #: Number of the exchange with Redis.
     nth: int
-    #: What it sends reaches Redis, and the answer nobody; otherwise not even that.
+    #: Whether the command reaches Redis before the death; the reply reaches nobody.
     sent: bool
 
 
 class ParentPipe:
-    """Tells the test what happens and hears what to do; the process ends with its test."""
+    """Sends messages to the test and runs its commands; the process ends with its test."""
 
     def __init__(self, connection: Connection, log: str) -> None:
         self._connection = connection
         self._guard = threading.Lock()
         self._go = threading.Event()
         self._spared = False
-        # what Python and its libraries say stands in a file that a failing test shows
+        # a failing test shows this file
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
 
     def tell(self, *message: Any) -> None:
-        """Say something to the test; what was said stays said, whatever happens to this process."""
+        """Send a message to the test; it arrives whatever happens to this process afterwards."""
         with self._guard:
             self._connection.send(message)
 
-    def obey(self, orders: Mapping[str, Callable[..., None]]) -> None:
-        """Run each order of the test in a thread of its own; returns at "end"."""
+    def serve(self, commands: Mapping[str, Callable[..., None]]) -> None:
+        """Run each command of the test in a thread; return at "end"."""
         while True:
             try:
-                word, *args = self._connection.recv()
+                name, *args = self._connection.recv()
             except (EOFError, OSError):
                 os._exit(0)  # the test is gone
-            if word == "end":
+            if name == "end":
                 return
-            if word == "go":
+            if name == "go":
                 self._go.set()
             else:
-                self.run_order(orders[word], *args, name=word)
+                self.run_command(commands[name], *args, name=name)
 
-    def run_order(self, order: Callable[..., None], *args: Any, name: str = "main") -> None:
-        """Run an order, or what is done without one, in a thread of its own."""
-        threading.Thread(target=order, args=args, name=f"order-{name}", daemon=True).start()
+    def run_command(self, command: Callable[..., None], *args: Any, name: str = "main") -> None:
+        """Run a command of the test, or of the program itself, in a thread."""
+        threading.Thread(target=command, args=args, name=f"command-{name}", daemon=True).start()
 
     def wait_at(self, point: str) -> None:
-        """At a point like "before:settle" say "at" and wait for "go": the moment to kill this process, or another."""
+        """At a point like "before:settle" send "at" and wait for "go": the moment to kill this process, or another."""
         if not point:
             return
         when, step = point.split(":")
@@ -78,15 +78,15 @@ class ParentPipe:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if when == "before":
                 self._wait(point)
-            said = original(*args, **kwargs)
+            result = original(*args, **kwargs)
             if when == "after":
                 self._wait(point)
-            return said
+            return result
 
         setattr(owner, step, wrapped)
 
     def reach(self, point: str, wanted: str) -> None:
-        """A point of the program's own; the same as a step if it is the one at which to wait."""
+        """Wait here if ``point``, one of the program itself, is the one at which to wait."""
         if point == wanted:
             self._wait(point)
 
@@ -99,7 +99,7 @@ class ParentPipe:
             setattr(SocketConnection, step, self._deadly(getattr(SocketConnection, step), counted, death))
 
     def spare(self) -> None:
-        """It shall not die any more."""
+        """Let the process live from now on, whatever ``die_at`` has planned."""
         self._spared = True
 
     def _deadly(self, step: Callable[..., None], counted: Iterator[int], death: Death) -> Callable[..., None]:

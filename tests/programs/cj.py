@@ -28,7 +28,7 @@ class CJArgs:
 
 
 class CJProgram:
-    """Exchangers, and the orders for them."""
+    """Exchangers, and the commands for them."""
 
     def __init__(self, pipe: ParentPipe, args: CJArgs) -> None:
         self._pipe = pipe
@@ -60,7 +60,7 @@ class CJProgram:
     def run_array(self, task_id: str, size: int, agent_id: str) -> None:
         """Send an array to an agent that signs; tells ("result", id, its signature) or "failed", as ``run``.
 
-        Neither the order nor the answer fills the pipe, in which a frozen process would block its test.
+        Neither the command nor the reply fills the pipe, in which a frozen process would block its test.
         """
         array = np.arange(float(size))
         try:
@@ -87,5 +87,5 @@ def main(connection: Connection, log: str, args: CJArgs) -> None:
     pipe.wait_at(args.wait_at)
     program = CJProgram(pipe, args)
     program.start()
-    pipe.obey({"run": program.run, "run_array": program.run_array, "abort": program.abort})
+    pipe.serve({"run": program.run, "run_array": program.run_array, "abort": program.abort})
     program.stop()

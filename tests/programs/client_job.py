@@ -82,5 +82,5 @@ def main(connection: Connection, log: str, args: ClientJobArgs) -> None:
         tell_threads(pipe)
 
     pipe.tell("started")
-    pipe.run_order(run)
-    pipe.obey({"stop": job.stop})
+    pipe.run_command(run)
+    pipe.serve({"stop": job.stop})

@@ -1,4 +1,4 @@
-"""A site's client parent, in a process of its own that a test kills."""
+"""A site's client parent, in a process that a test kills."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def main(connection: Connection, log: str, args: ClientParentArgs) -> None:
         pipe.tell("ended", engine.run())
 
     pipe.tell("started")
-    pipe.run_order(run)
-    pipe.obey({"stop": engine.stop})
+    pipe.run_command(run)
+    pipe.serve({"stop": engine.stop})

@@ -15,7 +15,7 @@ from tests.programs.child_pipe import ParentPipe
 
 
 def load(agent: IPCAgent, end: str, ready: Connection) -> None:
-    """A loader: works, tries what it must not, and ends in one of three ways."""
+    """Run a loader: call the agent, which is an error, and end in one of three ways."""
     try:
         agent.get_task(timeout=1)
     except CallStateError as exc:
@@ -27,16 +27,16 @@ def load(agent: IPCAgent, end: str, ready: Connection) -> None:
 
 
 def fork_loaders(agent: IPCAgent) -> list[tuple[str, int | None]]:
-    """What each loader was told when it called the agent, and how it ended."""
+    """Fork loaders; return the error of each that called the agent, and its exit code."""
     forks = multiprocessing.get_context("fork")
     seen = []
     for end in ("return", "kill", "interrupt"):
         hears, ready = forks.Pipe(duplex=False)
         loader = forks.Process(target=load, args=(agent, end, ready))
         loader.start()
-        said = hears.recv()
+        error = hears.recv()
         loader.join()
-        seen.append((said, loader.exitcode))
+        seen.append((error, loader.exitcode))
     return seen
 
 

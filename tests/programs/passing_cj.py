@@ -1,4 +1,4 @@
-"""A client job that passes sealed tasks on to its agent, and tells what it cost."""
+"""A client job that passes encoded tasks on to its agent, and tells what it cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PassingCJArgs:
 
 
 class PassingCJProgram:
-    """One exchanger, and the orders for it."""
+    """One exchanger, and the commands for it."""
 
     def __init__(self, pipe: ParentPipe, args: PassingCJArgs) -> None:
         self._pipe = pipe
@@ -42,9 +42,9 @@ class PassingCJProgram:
             settings=args.settings,
         )
 
-    def pass_on(self, task_id: str, sealed: EncodedPayload) -> None:
-        """Tells ("result", id, a Sealed, bytes by which the memory grew) or ("failed", id, return code)."""
-        task = DXO(DataKind.WEIGHTS, sealed).to_shareable()
+    def pass_on(self, task_id: str, payload: EncodedPayload) -> None:
+        """Tells ("result", id, an EncodedPayload, bytes by which the memory grew) or ("failed", id, return code)."""
+        task = DXO(DataKind.WEIGHTS, payload).to_shareable()
         task.set_header(ReservedHeaderKey.TASK_ID, task_id)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
         before = _resident("VmRSS")
@@ -74,6 +74,6 @@ def main(connection: Connection, log: str, args: PassingCJArgs) -> None:
     program = PassingCJProgram(pipe, args)
     program.exchanger.start()
     pipe.tell("started")
-    pipe.obey({"pass_on": program.pass_on, "release": program.release})
+    pipe.serve({"pass_on": program.pass_on, "release": program.release})
     program.exchanger.stop()
     pipe.tell("stopped")

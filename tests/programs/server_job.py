@@ -24,7 +24,7 @@ from tests.programs.child_pipe import Death, ParentPipe
 #: Elements of a model that is small enough for an entry.
 SMALL: Final = 8
 #: Threads of a child that are no part of what it runs.
-_OWN: Final = ("MainThread", "order-")
+_OWN: Final = ("MainThread", "command-")
 #: Seconds that threads have to end after a run.
 _END_WITHIN: Final = 5.0
 
@@ -100,15 +100,13 @@ class WatchedFedAvg(FedAvg):
 def tell_threads(pipe: ParentPipe) -> None:
     """Tells ("threads", names of those that are left) when all have ended, or should have."""
     deadline = time.monotonic() + _END_WITHIN
-    left = _threads()
-    while left and time.monotonic() < deadline:
-        time.sleep(0.01)
-        left = _threads()
-    pipe.tell("threads", left)
+    for thread in _threads():
+        thread.join(max(deadline - time.monotonic(), 0))
+    pipe.tell("threads", [thread.name for thread in _threads()])
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if not thread.name.startswith(_OWN)]
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if not thread.name.startswith(_OWN)]
 
 
 def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
@@ -132,5 +130,5 @@ def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
         tell_threads(pipe)
 
     pipe.tell("started")
-    pipe.run_order(run)
-    pipe.obey({"abort": job.abort})
+    pipe.run_command(run)
+    pipe.serve({"abort": job.abort})

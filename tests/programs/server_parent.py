@@ -1,4 +1,4 @@
-"""The server's parent process, in a process of its own that a test kills."""
+"""The server's parent process, in a process that a test kills."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def main(connection: Connection, log: str, args: ServerParentArgs) -> None:
         pipe.tell("ended", server.run())
 
     pipe.tell("started")
-    pipe.run_order(run)
-    pipe.obey({"stop": server.stop})
+    pipe.run_command(run)
+    pipe.serve({"stop": server.stop})

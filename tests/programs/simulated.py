@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 from redflare_agent import MetaKey, Task, TaskResult
@@ -56,8 +56,8 @@ def endless(task: Task, site: str) -> TaskResult:
     """Never returns, and has started a process that does not end either."""
     subprocess.Popen(["sleep", "600"])
     print(f"{site} works", flush=True)
-    while True:
-        time.sleep(600)
+    threading.Event().wait()
+    return train(task, site)
 
 
 def patient(task: Task, site: str) -> TaskResult:

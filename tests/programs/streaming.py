@@ -96,5 +96,5 @@ def main(connection: Connection, log: str, args: StreamArgs) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     program = StreamProgram(pipe, args)
-    pipe.obey({"send": program.send, "measure": program.measure})
+    pipe.serve({"send": program.send, "measure": program.measure})
     program.stop()

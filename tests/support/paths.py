@@ -1,4 +1,4 @@
-"""Where the project stands on this machine, for tests that read its pages and files."""
+"""Folders of the project, for tests that read its pages and files."""
 
 from __future__ import annotations
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -23,8 +21,9 @@ from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareErr
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.cell_scripts import CellScripts, Tenant
-from redflare_broker.scripts.link_scripts import FENCED, LOST, answer
+from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import FENCED, LOST, parse_reply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -81,7 +80,7 @@ class Cell:
         self.look_after = 30.0
         #: How often Redis had lost this cell.
         self.losses = 0
-        self._me = Tenant(name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        self._lease = Lease.of_this_process()
         self._scripts = CellScripts(keys=self.keys, policy=settings.policy)
         self._shared_beats = heartbeats
         self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
@@ -99,15 +98,15 @@ class Cell:
     @property
     def epoch(self) -> int:
         """When it started, by Redis's clock in ms; 0 before that."""
-        return self._me.epoch
+        return self._lease.epoch
 
     @property
     def instance(self) -> str:
         """``<host>:<pid>:<8 hex digits>``, new for each start."""
-        return self._me.name
+        return self._lease.instance
 
     def _settle_command(self, entry_ids: Sequence[str]) -> list[Arg]:
-        return self._scripts.settle_command(self._me, entry_ids)
+        return self._scripts.settle_command(self._lease, entry_ids)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -120,7 +119,7 @@ class Cell:
             Unavailable: ``stop`` was called before the server was there.
             ConfigError: it was started before.
         """
-        if self._me.epoch or self._stopped:
+        if self._lease.epoch or self._stopped:
             raise ConfigError(f"{self!r} was started before: make a new Cell")
         self.server.run(self.keys.cell, lambda connection: self._hello(connection, 0), stop=lambda: self._stopped)
         if self._stopped:
@@ -154,10 +153,10 @@ class Cell:
         self._beats.remove(self)
         if self._shared_beats is None:
             self._beats.stop()
-        if self._me.epoch and not self.fenced:
+        if self._lease.epoch and not self.fenced:
             try:
                 with self.server.borrow(self.keys.cell) as connection:
-                    self._scripts.bye(connection, self._me)
+                    self._scripts.bye(connection, self._lease)
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.fqcn, exc)
 
@@ -360,12 +359,12 @@ class Cell:
         Raises:
             Fenced: somebody else does.
         """
-        me = self._me
-        if instance == me.name.encode() and epoch == b"%d" % me.epoch:
+        lease = self._lease
+        if instance == lease.instance.encode() and epoch == b"%d" % lease.epoch:
             return True
-        if epoch is not None and epoch.isdigit() and int(epoch) > me.epoch:
+        if epoch is not None and epoch.isdigit() and int(epoch) > lease.epoch:
             self._fence()
-        self._resume(me.epoch)
+        self._resume(lease.epoch)
         return False
 
     def before_read(self) -> bool:
@@ -385,16 +384,21 @@ class Cell:
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
-        me = self._me
+        lease = self._lease
         sign = pack_sign(
-            instance=me.name, epoch=me.epoch, host=me.host, pid=me.pid, interval=self.interval, ttl_ms=ttl_ms
+            instance=lease.instance,
+            epoch=lease.epoch,
+            host=lease.host,
+            pid=lease.pid,
+            interval=self.interval,
+            ttl_ms=ttl_ms,
         )
-        return self._scripts.beat_command(me, sign, ttl_ms)
+        return self._scripts.beat_command(lease, sign, ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered to a heartbeat."""
-        epoch = self._me.epoch
-        word = answer("cell/beat", reply).status
+        epoch = self._lease.epoch
+        word = parse_reply("cell/beat", reply).status
         try:
             if word == FENCED:
                 self._fence()
@@ -417,14 +421,14 @@ class Cell:
     def _hello(self, connection: Connection, seen: int) -> bool:
         """Take the cell over, or take it up again; ``seen``: the epoch that Redis did not know. False: done already."""
         with self._hello_guard:
-            if self._me.epoch != seen:
+            if self._lease.epoch != seen:
                 return False
             if not seen:
                 self.preflight()
-            said = self._scripts.hello(connection, self._me)
+            said = self._scripts.hello(connection, self._lease)
             if said.status == FENCED:
                 self._fence()
-            self._me = replace(self._me, epoch=said.number())
+            self._lease = replace(self._lease, epoch=said.number())
             return True
 
     def _resume(self, seen: int) -> None:
@@ -436,7 +440,7 @@ class Cell:
         """
         with self._hello_guard, self.server.borrow(self.keys.cell) as connection:
             held = connection.call(*self._scripts.holder_command())
-            if held == [self._me.name.encode(), b"%d" % self._me.epoch]:
+            if held == [self._lease.instance.encode(), b"%d" % self._lease.epoch]:
                 return  # another thread was faster
             self._hello(connection, seen)
             self.losses += 1
@@ -450,7 +454,7 @@ class Cell:
 
     def _fence(self) -> None:
         """Raises Fenced, always."""
-        text = f"{self.fqcn}: a newer instance has taken over this cell; {self._me.name} must stop"
+        text = f"{self.fqcn}: a newer instance has taken over this cell; {self._lease.instance} must stop"
         with self._hello_guard:
             first, self.fenced = not self.fenced, True
         if first:
@@ -464,7 +468,7 @@ class Cell:
 
     def _bury(self, entry_id: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
-            said = self._scripts.bury(connection, self._me, entry_id, reason)
+            said = self._scripts.bury(connection, self._lease, entry_id, reason)
         logger.error("%s: entry %s cannot be read (%s): %s", self.fqcn, entry_id, said.status, reason)
 
     def _sealed(self, data: object) -> EncodedPayload:
@@ -490,8 +494,8 @@ class Cell:
         if self._pid != os.getpid():
             raise ConfigError(f"{self!r} was made in process {self._pid}, before a fork: make a new Cell in this one")
         if self.fenced:
-            raise Fenced(f"{self.fqcn}: a newer instance has taken over this cell; {self._me.name} must stop")
-        if self._stopped or not self._me.epoch:
+            raise Fenced(f"{self.fqcn}: a newer instance has taken over this cell; {self._lease.instance} must stop")
+        if self._stopped or not self._lease.epoch:
             raise ConfigError(f"{self!r} does not run: call start() first, and nothing after stop()")
 
     def __repr__(self) -> str:

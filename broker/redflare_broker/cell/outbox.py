@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from redflare_broker.errors import RedflareError, Unavailable
-from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.scripts.script import eval_command, run_pipeline
 from redflare_broker.transport.cluster_slots import Address
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
@@ -247,11 +247,7 @@ class Outbox:
         try:
             with self._server.borrow(route) as connection:
                 sent = [self._prepared(connection.node, command) for command in commands]
-                replies = connection.pipeline(sent)
-                for index, reply in enumerate(replies):
-                    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                        replies[index] = connection.pipeline([retried(commands[index])])[0]
-                return replies
+                return run_pipeline(connection, sent)
         except Unavailable:
             # whatever comes back may be another server
             self._known.clear()
@@ -262,7 +258,7 @@ class Outbox:
             return command
         self._known.add((node, command[1]))
         try:
-            return retried(command)
+            return eval_command(command)
         except KeyError:  # none of ours
             return command
 

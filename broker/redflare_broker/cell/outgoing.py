@@ -15,8 +15,8 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, store
 from redflare_broker.scripts.cell_scripts import CellScripts
-from redflare_broker.scripts.link_scripts import retried
-from redflare_broker.transport.replies import ReplyError, require
+from redflare_broker.scripts.script import run_pipeline
+from redflare_broker.transport.replies import require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_id, check_word, unpack_meta
@@ -228,10 +228,7 @@ class OutgoingRequests:
         command = self._scripts.stands_command(inbox, entries)
         try:
             with self._server.borrow(inbox) as connection:
-                reply = connection.pipeline([command])[0]
-                if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                    reply = connection.pipeline([retried(command)])[0]
-                stand = require(reply, connection.node)
+                stand = require(run_pipeline(connection, [command])[0], connection.node)
         except RedflareError as exc:
             logger.debug("%s: could not look after requests in %s: %s", self._fqcn, inbox, exc)
             return

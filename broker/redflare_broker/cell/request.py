@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 from redflare_broker.errors import RedflareError
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts import script
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import CodecLimits
@@ -36,7 +37,7 @@ class ReplyCode:
     #: The handler raised an exception.
     HANDLER_EXCEPTION: Final = "HANDLER_EXCEPTION"
     #: The payload's chunks are gone: send the request again with its payload.
-    BLOB_MISSING: Final = "BLOB_MISSING"
+    BLOB_MISSING: Final = script.BLOB_MISSING
     #: Redis refused the message (no memory, no permission).
     COMM_ERROR: Final = "COMM_ERROR"
 

@@ -12,7 +12,7 @@ from typing import Final, cast
 import orjson
 
 from redflare_broker.errors import RedflareError
-from redflare_broker.job_state.members import Member, read_entry
+from redflare_broker.job_state.members import Member, read_member
 from redflare_broker.job_state.task_record import STANDING, read_task
 from redflare_broker.keys import CellKeys, JobKeys, Keys
 from redflare_broker.transport.connection import Connection
@@ -143,7 +143,7 @@ class _Raw:
         beats = pipeline(
             connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]]
         )
-        entries = [read_entry(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
+        entries = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
         return cls(
             now=now,
             job={

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import orjson
 
-from redflare_broker.scripts.link_scripts import Role
+from redflare_broker.scripts.lease import Role
 from redflare_broker.util import humanize
 
 #: connected; silent: some beats are missing, its key still stands; gone: the key has expired; left: it said bye;

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from redflare_broker.constants import TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
-from redflare_broker.scripts.link_scripts import FETCHED, NEW, SUBMITTED
+from redflare_broker.scripts.task_states import FETCHED, NEW, SUBMITTED
 from redflare_broker.util import humanize
 
 from .presence import LinkPresence

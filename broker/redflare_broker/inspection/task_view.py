@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, FETCHED, NEW, REJECTED, SUBMITTED
+from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 from redflare_broker.util import humanize
 
 from .presence import LinkPresence

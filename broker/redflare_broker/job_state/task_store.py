@@ -22,10 +22,11 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.job_scripts import JobScripts, ServerHold
-from redflare_broker.scripts.link_scripts import ScriptReply, answer, retried
+from redflare_broker.scripts.job_scripts import JobScripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ScriptReply, run_scripts
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
+from redflare_broker.transport.replies import Arg, RedisReply, require
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -43,8 +44,6 @@ from .task_record import (
 
 __all__ = ["STANDING", "ClientTaskRecord", "JobTaskStore", "OwnedBlob", "Recovered", "TaskRecord"]
 
-#: Commands of one pipeline.
-_SLICE: Final = 256
 _FREE: Final = b"free"
 
 
@@ -90,7 +89,7 @@ class JobTaskStore:
     Args:
         server: the federation's Redis.
         keys: of the job.
-        me: who writes; ``Roll.begin`` must have been called for it.
+        lease: who writes; ``Roll.begin`` must have been called for it.
         policy: how long things stand.
         resume: keep what a successor needs to go on. Without, ended tasks expire after a while, results are not kept,
             and of a task that is sent again and again only the open client tasks are.
@@ -101,14 +100,14 @@ class JobTaskStore:
         self,
         server: Server,
         keys: JobKeys,
-        me: ServerHold,
+        lease: Lease,
         policy: RetentionPolicy,
         *,
         resume: bool = False,
         stop: Callable[[], bool] | None = None,
     ) -> None:
         self.keys = keys
-        self.me = me
+        self.lease = lease
         self.resume = resume
         self._server = server
         self._stop = stop
@@ -159,7 +158,9 @@ class JobTaskStore:
         if self._needed is None:
             self.recover()
         needed = self._needed or set()
-        return [blob for blob in self.owned() if blob.free or (blob.run != self.me.run and blob.prefix not in needed)]
+        return [
+            blob for blob in self.owned() if blob.free or (blob.run != self.lease.run and blob.prefix not in needed)
+        ]
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class JobTaskStore:
             JobEnded: the job is over.
             Unavailable: ``stop`` ended the attempts; the step is safe to repeat.
         """
-        self._run("job/schedule", [self._schedule(task, again=True), *self._notes(task)])
+        self._run([self._schedule(task, again=True), *self._notes(task)])
 
     def scheduled_commands(self, task: TaskRecord) -> list[list[Arg]]:
         """What ``scheduled`` does as commands, for ``Request.reply(with_commands=...)``.
@@ -190,7 +191,7 @@ class JobTaskStore:
     def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
         fields = fields_of(task, data=self.resume)
         blob = blob_of(task.data if self.resume else None)
-        return self._scripts.schedule(self.me, task.root_id, task.order, blob, fields, again=again)
+        return self._scripts.schedule(self.lease, task.root_id, task.order, blob, fields, again=again)
 
     def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
@@ -203,7 +204,7 @@ class JobTaskStore:
     def _note(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         result = client_task.result if self.resume else None
         return self._scripts.note(
-            self.me,
+            self.lease,
             root_id,
             client_task.id,
             client_task.to_json(),
@@ -218,7 +219,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job/note", [self._note(root_id, client_task) for client_task in client_tasks])
+        self._run([self._note(root_id, client_task) for client_task in client_tasks])
 
     def ended(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
         """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
@@ -231,8 +232,8 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
         written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
-        finish = self._scripts.finish(self.me, root_id, status, round(at * 1000), resume=self.resume)
-        self._run("job/finish", [*written, finish])
+        finish = self._scripts.finish(self.lease, root_id, status, round(at * 1000), resume=self.resume)
+        self._run([*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
         """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.
@@ -246,8 +247,8 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
         fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
-        command = self._scripts.checkpoint(self.me, uuid.uuid4().hex, blob_of(state), fields)
-        [said] = self._run("job/checkpoint", [command])
+        command = self._scripts.checkpoint(self.lease, uuid.uuid4().hex, blob_of(state), fields)
+        [said] = self._run([command])
         return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
 
     # -- payloads ------------------------------------------------------------------------------------------------------
@@ -258,7 +259,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
         """
-        self._run("job/own", [self._scripts.own(self.me, [(prefix, max(1, chunks))])])
+        self._run([self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
 
     def disown(self, *prefixes: str) -> None:
         """These payloads are gone, or are somebody else's now; also when the job is over.
@@ -267,7 +268,7 @@ class JobTaskStore:
             Fenced, JobLost, Unavailable: as ``scheduled``.
         """
         if prefixes:
-            self._run("job/own", [self._scripts.own(self.me, [(prefix, 0) for prefix in prefixes])])
+            self._run([self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
@@ -296,24 +297,14 @@ class JobTaskStore:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, name: str, commands: list[list[Arg]]) -> list[ScriptReply]:
-        """Run the commands, the first of which is the script ``name``, in as few round trips as are reasonable."""
-
+    def _run(self, commands: list[list[Arg]]) -> list[ScriptReply]:
         def run(connection: Connection) -> list[ScriptReply]:
-            said: list[ScriptReply] = []
-            for first in range(0, len(commands), _SLICE):
-                part = commands[first : first + _SLICE]
-                replies = connection.pipeline(part)
-                for index, reply in enumerate(replies):
-                    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                        replies[index] = connection.pipeline([retried(part[index])])[0]
-                said += [check(answer(name, reply), self.keys) for reply in replies]
-            return said
+            return [check(reply, self.keys) for reply in run_scripts(connection, commands)]
 
         return self._server.run(self.keys.job, run, stop=self._stop)
 
     def __repr__(self) -> str:
-        return f"<Journal of {self.keys.fqcn} run {self.me.run}>"
+        return f"<Journal of {self.keys.fqcn} run {self.lease.run}>"
 
 
 def _owned(prefix: RedisReply, value: RedisReply) -> OwnedBlob:

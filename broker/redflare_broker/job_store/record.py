@@ -158,7 +158,7 @@ class JobRecord:
     reason: str = ""
     history: tuple[StatusChange, ...] = ()
     sites: Mapping[str, SiteState] = field(default_factory=dict)
-    #: Why it does not go on; None: it does, or nobody has said.
+    #: Why it does not go on; None: it does, or the reason is unknown.
     waiting: WaitReason | None = None
     #: When its abort was asked for; 0: it was not.
     abort: int = 0
@@ -177,10 +177,10 @@ class JobRecord:
         return bool(self.abort) and not self.finished
 
     def to_json(self) -> dict[str, object]:
-        """For people and programs; where its files stand is nobody's business."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("archive", "result")}
+        """Show it to people and programs, without where its files are stored."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("archive", "result")}
         sizes = {f"{name}_bytes": held.nbytes if held else None for name, held in self._files()}
-        return {**told, "finished": self.finished, **sizes}
+        return {**fields, "finished": self.finished, **sizes}
 
     def _files(self) -> tuple[tuple[str, StoredFile | None], ...]:
         return ("archive", self.archive), ("result", self.result)
@@ -232,7 +232,7 @@ def read_record(key: str, job_id: str, fields: Mapping[bytes, bytes], prefix: st
             submitted=int(texts.get("submitted", 0)),
             changed=int(texts.get("changed", 0)),
             reason=texts.get("reason", ""),
-            history=tuple(_moment(told) for told in orjson.loads(texts.get("history", "[]"))),
+            history=tuple(_status_change(each) for each in orjson.loads(texts.get("history", "[]"))),
             sites={
                 name.removeprefix(_SITE): _site(value)
                 for name, value in sorted(texts.items())
@@ -261,32 +261,34 @@ def read_line(key: str, entry_id: str, flat: Sequence[bytes]) -> LogLine:
 _LINE: Final = ("site", "text", "level", "status")
 
 
-def _moment(told: Any) -> StatusChange:
-    return StatusChange(status=str(told["status"]), at=int(told["at"]), reason=str(told["reason"]), by=str(told["by"]))
+def _status_change(decoded: Any) -> StatusChange:
+    return StatusChange(
+        status=str(decoded["status"]), at=int(decoded["at"]), reason=str(decoded["reason"]), by=str(decoded["by"])
+    )
 
 
 def _site(text: str) -> SiteState:
-    told = orjson.loads(text)
-    code = told.get("exit_code")
+    decoded = orjson.loads(text)
+    code = decoded.get("exit_code")
     return SiteState(
-        status=str(told["status"]),
-        at=int(told["at"]),
+        status=str(decoded["status"]),
+        at=int(decoded["at"]),
         exit_code=None if code is None else int(code),
-        reason=str(told.get("reason", "")),
-        how=str(told.get("how", "")),
+        reason=str(decoded.get("reason", "")),
+        how=str(decoded.get("how", "")),
     )
 
 
 def _waiting(text: str) -> WaitReason:
-    told = orjson.loads(text)
-    return WaitReason(reason=str(told["reason"]), at=int(told["at"]))
+    decoded = orjson.loads(text)
+    return WaitReason(reason=str(decoded["reason"]), at=int(decoded["at"]))
 
 
 def _file(text: str | None, prefix: str) -> StoredFile | None:
     if not text:
         return None
-    told = orjson.loads(text)
-    sha256 = told.pop("sha256")
+    decoded = orjson.loads(text)
+    sha256 = decoded.pop("sha256")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 is {sha256!r:.100}")
-    return StoredFile(blob=BlobRef.from_json(orjson.dumps(told), (prefix,)), sha256=sha256)
+    return StoredFile(blob=BlobRef.from_json(orjson.dumps(decoded), (prefix,)), sha256=sha256)

@@ -1,4 +1,4 @@
-"""How the steps of the job store are run, and how what they write is made."""
+"""Run the steps of the job store, and make the values that they write."""
 
 from __future__ import annotations
 
@@ -17,8 +17,19 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
 from redflare_broker.keys import StoreKeys
 from redflare_broker.payload import redis_store
-from redflare_broker.scripts.link_scripts import ScriptReply, answer, command, retried
-from redflare_broker.scripts.store_scripts import BLOB_MISSING, OK, StoreScripts
+from redflare_broker.scripts.cell_scripts import POST
+from redflare_broker.scripts.script import (
+    BLOB_MISSING,
+    OK,
+    PIPELINE_LENGTH,
+    ScriptReply,
+    eval_command,
+    parse_reply,
+    run_command,
+    run_scripts,
+    script_name,
+)
+from redflare_broker.scripts.store_scripts import StoreScripts
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, Command, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
@@ -31,12 +42,10 @@ from .record import JobRecord, StoredFile, read_record
 
 __all__ = ["STORE_CHANNEL", "STORE_TOPIC", "StoreSteps"]
 
-#: Where and how the server's cell hears of changes.
+#: Channel and topic of the events that announce changes to the server's cell.
 STORE_CHANNEL: Final = "server"
 STORE_TOPIC: Final = "jobs_changed"
 
-#: Commands of one pipeline.
-_SLICE: Final = 256
 #: Sender of the events; nobody answers it.
 _OPERATOR: Final = "operator"
 #: Bytes of a reason, and of a meta.
@@ -62,39 +71,38 @@ class StoreSteps:
 
     # -- scripts -------------------------------------------------------------------------------------------------------
 
-    def run(self, name: str, sent: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
+    def run(self, command: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
         """Run a script.
 
         Args:
             change: job id and word of an event that wakes the server: it goes behind the step in the same round trip,
-                whether the server is there or not. What was tried again may be told twice.
+                whether the server is there or not. A step that was tried again may be announced twice.
         """
 
         def run(connection: Connection) -> ScriptReply:
-            reply = self._attempt(connection, sent, change)
-            if _is_unknown(reply):
-                reply = self._attempt(connection, retried(sent), change)
-            return answer(name, reply)
+            if change is None:
+                return run_command(connection, command)
+            reply = self._announce(connection, command, change)
+            if _is_unknown_script(reply):
+                reply = self._announce(connection, eval_command(command), change)
+            return parse_reply(script_name(command), reply)
 
         return self._server.run(self.keys.jobs, run, stop=self._stop)
 
-    def _attempt(self, connection: Connection, sent: list[Arg], change: tuple[str, str] | None) -> RedisReply:
-        if change is None:
-            return connection.pipeline([sent])[0]
-        # an event of its own for each attempt: the one of a failed attempt may have been dealt with before the step
+    def _announce(self, connection: Connection, command: list[Arg], change: tuple[str, str]) -> RedisReply:
+        """Run a step and post its event; return the reply to the step."""
+        # a new event for each attempt: the one of a failed attempt may have been dealt with before the step
         event = self._event(*change)
-        reply, told = connection.pipeline([sent, event])
-        if _is_unknown(told) and not _is_unknown(reply):
-            told = connection.pipeline([retried(event)])[0]
-        if not _is_unknown(told):
-            require(told, connection.node)
+        reply, posted = connection.pipeline([command, event])
+        if _is_unknown_script(posted) and not _is_unknown_script(reply):
+            posted = connection.pipeline([eval_command(event)])[0]
+        if not _is_unknown_script(posted):
+            require(posted, connection.node)
         return reply
 
-    def run_all(self, name: str, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
-        """Run one script many times."""
-        return self._server.run(
-            self.keys.jobs, lambda connection: _run_all(connection, name, commands), stop=self._stop
-        )
+    def run_all(self, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
+        """Run many scripts."""
+        return self._server.run(self.keys.jobs, lambda connection: run_scripts(connection, commands), stop=self._stop)
 
     def _event(self, job_id: str, change: str) -> list[Arg]:
         envelope = Envelope(
@@ -106,20 +114,20 @@ class StoreSteps:
             origin=_OPERATOR,
             meta=orjson.dumps({"job_id": job_id, "change": change}),
         )
-        return command("cell/post", [self.keys.inbox], [self._policy.event_ms, *envelope.fields()])
+        return POST.command(envelope.fields(), inbox=self.keys.inbox, retention_ms=self._policy.event_ms)
 
-    def check(self, said: ScriptReply, job_id: str, file: StoredFile | None = None) -> ScriptReply:
-        """The answer to a step that took effect; of one that did not, the chunks of ``file`` go.
+    def check(self, reply: ScriptReply, job_id: str, file: StoredFile | None = None) -> ScriptReply:
+        """Return the reply to a step that took effect; after one that did not, delete the chunks of ``file``.
 
         Raises:
             BlobMissing: a chunk of the file is gone.
             JobUnknown: there is no such job.
         """
-        if said.status == OK:
-            return said
+        if reply.status == OK:
+            return reply
         if file is not None:
             self.remove(file)
-        if said.status == BLOB_MISSING:
+        if reply.status == BLOB_MISSING:
             raise BlobMissing(f"job {job_id}: chunks of its file are gone (expired, or lost in a failover); try again")
         raise self.unknown(job_id)
 
@@ -134,26 +142,26 @@ class StoreSteps:
         return self._server.run(key, lambda connection: connection.call(*args), stop=self._stop)
 
     def listed(self, wanted: set[bytes]) -> RawRecords:
-        """The records of some statuses, oldest first; jobs that have expired go from the list."""
+        """Read the records of some statuses, oldest first; jobs that have expired go from the list."""
         return self._server.run(self.keys.jobs, lambda connection: self._listed(connection, wanted), stop=self._stop)
 
     def _listed(self, connection: Connection, wanted: set[bytes]) -> RawRecords:
         ids = [job_id.decode() for job_id in cast("list[bytes]", connection.call("ZRANGE", self.keys.jobs, 0, -1))]
         statuses = _pipelined(connection, [("HGET", self.keys.record(job_id), "status") for job_id in ids])
         found = dict(zip(ids, statuses, strict=True))
-        _run_all(connection, "store/renew", [self.scripts.renew(job_id) for job_id in ids if found[job_id] is None])
+        run_scripts(connection, [self.scripts.renew(job_id) for job_id in ids if found[job_id] is None])
         some = [job_id for job_id in ids if found[job_id] in wanted]
         records = _pipelined(connection, [("HGETALL", self.keys.record(job_id)) for job_id in some])
         return [(job_id, fields) for job_id, fields in zip(some, records, strict=True) if fields]
 
     def fingerprint(self, job_id: str) -> str:
-        """By which a job is known as the same; "" when there is none of this id."""
+        """Read by what a job is known as the same; "" when there is none of this id."""
         key = self.keys.record(job_id)
         found = self.call(key, "HGET", key, "fingerprint")
         return found.decode() if isinstance(found, bytes) else ""
 
     def record(self, job_id: str, reply: RedisReply) -> JobRecord:
-        """A record from what HGETALL replied; DecodeError: it is none."""
+        """Read a record from the reply to HGETALL; DecodeError: it is none."""
         words = cast("list[bytes]", reply)
         fields = dict(zip(words[::2], words[1::2], strict=True))
         return read_record(self.keys.record(job_id), job_id, fields, self.keys.blob(""))
@@ -161,7 +169,7 @@ class StoreSteps:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def upload(self, name: str, source: Source) -> StoredFile:
-        """A file in chunks that nobody knows yet: they expire soon."""
+        """Write a file in chunks that no record names yet: they expire soon."""
         prefix = self.keys.blob(f"{name}-{uuid.uuid4().hex[:12]}")
         p = self._policy
         return job_files.upload(
@@ -169,30 +177,20 @@ class StoreSteps:
         )
 
     def remove(self, file: StoredFile) -> None:
-        with suppress(RedflareError):  # one attempt; what stays behind has its TTL
+        with suppress(RedflareError):  # one attempt; chunks that stay behind have a TTL
             redis_store.remove(self._server, file.blob, stop=lambda: True)
 
 
-def _is_unknown(reply: RedisReply) -> bool:
-    """Whether the server does not know the script."""
+def _is_unknown_script(reply: RedisReply) -> bool:
     return isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
 
 
-def _run_all(connection: Connection, name: str, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
-    said: list[ScriptReply] = []
-    for first in range(0, len(commands), _SLICE):
-        part = commands[first : first + _SLICE]
-        for sent, reply in zip(part, connection.pipeline(part), strict=True):
-            said.append(answer(name, connection.pipeline([retried(sent)])[0] if _is_unknown(reply) else reply))
-    return said
-
-
 def _pipelined(connection: Connection, commands: Sequence[Command]) -> list[RedisReply]:
-    parts = [commands[first : first + _SLICE] for first in range(0, len(commands), _SLICE)]
+    parts = [commands[first : first + PIPELINE_LENGTH] for first in range(0, len(commands), PIPELINE_LENGTH)]
     return [require(reply, connection.node) for part in parts for reply in connection.pipeline(part)]
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- values ------------------------------------------------------------------------------------------------------------
 
 
 def whoami() -> str:
@@ -205,10 +203,10 @@ def whoami() -> str:
 
 
 def pack_meta(meta: Mapping[str, Any]) -> bytes:
-    """The JSON of a job's meta, the same for the same meta.
+    """Encode a job's meta as JSON, the same for the same meta.
 
     Raises:
-        EncodeError: it is no JSON, or too large.
+        EncodeError: it is not JSON, or too large.
     """
     try:
         packed = orjson.dumps(dict(meta), option=orjson.OPT_SORT_KEYS)
@@ -220,12 +218,12 @@ def pack_meta(meta: Mapping[str, Any]) -> bytes:
 
 
 def fingerprint(meta: bytes, sha256: str) -> str:
-    """Of a job by its meta and its archive."""
+    """Identify a job by its meta and its archive."""
     return hashlib.sha256(meta + sha256.encode()).hexdigest()
 
 
-def moment(status: str, reason: str, by: str) -> bytes:
-    """A change of status for the history; the script adds the time."""
+def status_change(status: str, reason: str, by: str) -> bytes:
+    """Encode a change of status for the history; the script adds the time."""
     return orjson.dumps({"status": status, "reason": reason, "by": by})
 
 
@@ -235,12 +233,12 @@ def blob_of(file: StoredFile) -> tuple[str, int]:
 
 
 def clean(value: object) -> str:
-    """A text that every reader can read, and not too long."""
-    return cut(str(value), _REASON).decode()
+    """Make a text that every reader can decode, and not too long."""
+    return truncate(str(value), _REASON).decode()
 
 
-def cut(text: str, most: int) -> bytes:
-    """A text of at most so many bytes, without the end of its line."""
+def truncate(text: str, most: int) -> bytes:
+    """Encode a text in at most so many bytes, without its line end."""
     line = text.rstrip("\r\n").encode("utf-8", "replace")
     if len(line) <= most:
         return line

@@ -1,8 +1,8 @@
-"""The job store of a server: what jobs there are, how far each has come, its archive, its log and its result.
+"""The job store of a server: its jobs, how far each has come, its archive, its log and its result.
 
 Operators write a job into Redis and do not talk to the server, which may be away: an event in its inbox wakes it
 (channel ``STORE_CHANNEL``, topic ``STORE_TOPIC``, meta ``job_id`` and ``change``), and at its start it reads the list.
-Every change of a job's status is compare-and-set, forward only, and stands in its history with time, reason and who.
+Every change of a job's status is compare-and-set, forward only, and kept in its history with time, reason and author.
 
 A server moves a job to DISPATCHED before it touches a site: an abort that comes earlier ends the job at once, one that
 comes later lets nothing but a FINISHED:* follow.
@@ -23,7 +23,7 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
 from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys, StoreKeys
-from redflare_broker.scripts.store_scripts import KNOWN, OK, OPEN, REFUSED, UNKNOWN
+from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -41,7 +41,18 @@ from .record import (
     check_job_id,
     check_status,
 )
-from .steps import STORE_CHANNEL, STORE_TOPIC, StoreSteps, blob_of, clean, cut, fingerprint, moment, pack_meta, whoami
+from .steps import (
+    STORE_CHANNEL,
+    STORE_TOPIC,
+    StoreSteps,
+    blob_of,
+    clean,
+    fingerprint,
+    pack_meta,
+    status_change,
+    truncate,
+    whoami,
+)
 
 __all__ = ["STORE_CHANNEL", "STORE_TOPIC", "JobRetentionPolicy", "JobStore", "whoami"]
 
@@ -57,12 +68,12 @@ _log = logging.getLogger(__name__)
 
 
 class JobStore:
-    """The jobs of one server. Thread-safe; holds no connection and no thread of its own.
+    """The jobs of one server. Thread-safe; holds no connection and no thread.
 
     Args:
         server: the federation's Redis.
         keys: of the store, or of the federation: then that of the server whose cell is called "server".
-        policy: how long things stand, and how large they may be.
+        policy: how long things are kept, and how large they may be.
         stop: asked while Redis is away; True ends the attempts of a step, which then raises Unavailable. None: it is
             tried until the connection is closed. Every step is safe to repeat.
 
@@ -92,7 +103,7 @@ class JobStore:
         """Store a job, and wake the server. Again with the same id, meta and archive changes nothing.
 
         Args:
-            meta: what ``meta.json`` says; JSON.
+            meta: content of ``meta.json``.
             archive: content or path of the zip; a file is read a few MB at a time.
             job_id: None: a new one.
             submitter: who submits it; None: user and host of this process.
@@ -103,7 +114,7 @@ class JobStore:
         Raises:
             JobExists: another job has this id.
             ConfigError: the file cannot be read.
-            EncodeError: meta is no JSON, or too large.
+            EncodeError: meta is not JSON, or too large.
             MessageTooLarge: the archive is larger than ``policy.file_bytes``.
         """
         job_id = str(uuid.uuid4()) if job_id is None else check_job_id(job_id)
@@ -111,25 +122,25 @@ class JobStore:
         if known := self._steps.fingerprint(job_id):
             return self._same(job_id, known, fingerprint(packed, job_files.digest(archive)))
         file = self._steps.upload(f"{job_id}-archive", archive)
-        mark = fingerprint(packed, file.sha256)
-        fields: list[Arg] = ["archive", file.to_json(), "name", clean(meta.get("name", "")), "meta", packed]
-        fields += ["submitter", by, "fingerprint", mark]
-        sent = self._scripts.submit(job_id, blob_of(file), moment(SUBMITTED, "", by), fields)
-        said = self._steps.run("store/submit", sent, (job_id, "submitted"))
-        if said.status == KNOWN:
+        digest = fingerprint(packed, file.sha256)
+        fields: list[Arg] = ["name", clean(meta.get("name", "")), "meta", packed]
+        fields += ["submitter", by, "fingerprint", digest]
+        command = self._scripts.submit(job_id, blob_of(file), status_change(SUBMITTED, "", by), file.to_json(), fields)
+        reply = self._steps.run(command, (job_id, "submitted"))
+        if reply.status == KNOWN:
             self._steps.remove(file)
-            return self._same(job_id, said.text(), mark)
-        self._steps.check(said, job_id, file)
+            return self._same(job_id, reply.text(), digest)
+        self._steps.check(reply, job_id, file)
         return job_id
 
     @staticmethod
-    def _same(job_id: str, known: str, mark: str) -> str:
-        if known != mark:
+    def _same(job_id: str, known: str, digest: str) -> str:
+        if known != digest:
             raise JobExists(f"job {job_id} has another meta or archive: submit under another id, or without one")
         return job_id
 
     def request_abort(self, job_id: str, by: str, reason: str = "") -> JobRecord:
-        """Want a job to end, and wake the server; the first who asks counts.
+        """Request a job's end, and wake the server; the first request counts.
 
         A job that was not dispatched is over when this returns; one that is over already stays as it is.
 
@@ -137,28 +148,28 @@ class JobStore:
             The record after it.
 
         Raises:
-            JobUnknown: there is none.
+            JobUnknown: no such job.
         """
         by, reason = clean(by), clean(reason)
-        sent = self._scripts.abort(check_job_id(job_id), by, reason, moment(ABORTED, reason, by))
-        said = self._steps.run("store/abort", sent, (job_id, "abort"))
-        return self._steps.record(job_id, self._steps.check(said, job_id).rest[0])
+        command = self._scripts.abort(check_job_id(job_id), by, reason, status_change(ABORTED, reason, by))
+        reply = self._steps.run(command, (job_id, "abort"))
+        return self._steps.record(job_id, self._steps.check(reply, job_id).rest[0])
 
     def delete(self, job_id: str) -> None:
-        """Delete a job that is over, with its archive, log and result, and tell the server; none is no error.
+        """Delete a job that is over, with its archive, log and result, and tell the server; a missing one is no error.
 
         Raises:
             JobUnfinished: it is not over.
         """
-        sent = self._scripts.delete(check_job_id(job_id))
-        said = self._steps.run("store/delete", sent, (job_id, "deleted"))
-        if said.status == OPEN:
-            raise JobUnfinished(f"job {job_id} is {said.text()} and cannot be deleted: abort it and wait for its end")
+        command = self._scripts.delete(check_job_id(job_id))
+        reply = self._steps.run(command, (job_id, "deleted"))
+        if reply.status == OPEN:
+            raise JobUnfinished(f"job {job_id} is {reply.text()} and cannot be deleted: abort it and wait for its end")
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> JobRecord | None:
-        """A job's record; None: there is no such job.
+        """Read a job's record; None: no such job.
 
         Raises:
             DecodeError: somebody else has written into it.
@@ -168,7 +179,7 @@ class JobStore:
         return self._steps.record(job_id, found) if found else None
 
     def list(self, statuses: Iterable[str] | None = None) -> Records:
-        """All jobs, or those of some statuses, oldest first; what cannot be read is left out, with a warning."""
+        """List all jobs, or those of some statuses, oldest first; unreadable records are left out, with a warning."""
         wanted = {check_status(status).encode() for status in (STATUSES if statuses is None else statuses)}
         records = []
         for job_id, fields in self._steps.listed(wanted):
@@ -186,47 +197,47 @@ class JobStore:
         """Move a job forward, if it has one of the expected statuses and ``to`` is later.
 
         Returns:
-            The record after it. None: it is elsewhere, or its abort was asked for and ``to`` is no FINISHED:*, or there
-            is no such job; ``get`` tells which.
+            The record after it. None: it is elsewhere, or its abort was asked for and ``to`` is not FINISHED:*, or it
+            does not exist; ``get`` shows which.
 
         Raises:
             ConfigError: a status is none.
         """
         names = sorted(map(check_status, [expected] if isinstance(expected, str) else expected))
         reason = clean(reason)
-        told = moment(check_status(to), reason, clean(by))
-        sent = self._scripts.advance(check_job_id(job_id), uuid.uuid4().hex, names, to, told, reason)
-        said = self._steps.run("store/advance", sent)
-        return None if said.status in (REFUSED, UNKNOWN) else self._steps.record(job_id, said.rest[0])
+        change = status_change(check_status(to), reason, clean(by))
+        command = self._scripts.advance(check_job_id(job_id), uuid.uuid4().hex, names, to, change, reason)
+        reply = self._steps.run(command)
+        return None if reply.status in (REFUSED, UNKNOWN) else self._steps.record(job_id, reply.rest[0])
 
     def set_site(
         self, job_id: str, site: str, status: str, *, exit_code: int | None = None, reason: str = "", how: str = ""
     ) -> bool:
-        """Note what became of a job at a site; False: there is no such job.
+        """Note the state of a job at a site; False: no such job.
 
         Args:
             status: in the caller's words.
             exit_code: of the job's process.
             how: an abort ended it: cooperative, terminated, killed.
         """
-        told: dict[str, object] = {"status": clean(status), "reason": clean(reason)}
-        told |= {"exit_code": exit_code} if exit_code is not None else {}
-        told |= {"how": clean(how)} if how else {}
-        return self._note(job_id, f"site:{FQCN.check(site)}", told)
+        state: dict[str, object] = {"status": clean(status), "reason": clean(reason)}
+        state |= {"exit_code": exit_code} if exit_code is not None else {}
+        state |= {"how": clean(how)} if how else {}
+        return self._note(job_id, f"site:{FQCN.check(site)}", state)
 
     def set_waiting(self, job_id: str, reason: str) -> bool:
-        """Note why a job does not go on; the next change of its status takes it away. False: there is no such job."""
+        """Note why a job does not go on; the next change of its status takes it away. False: no such job."""
         return self._note(job_id, "waiting", {"reason": clean(reason)})
 
-    def _note(self, job_id: str, name: str, told: Mapping[str, object]) -> bool:
-        sent = self._scripts.note(check_job_id(job_id), name, orjson.dumps(told))
-        return self._steps.run("store/note", sent).status == OK
+    def _note(self, job_id: str, field: str, value: Mapping[str, object]) -> bool:
+        command = self._scripts.note(check_job_id(job_id), field, orjson.dumps(value))
+        return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:
-        """Let unfinished jobs live on; call it with each beat. The ids of those that are gone, or never were."""
+        """Renew unfinished jobs; call it with each beat. Return the ids of those that are gone, or never were."""
         names = [check_job_id(job_id) for job_id in ids]
-        said = self._steps.run_all("store/renew", [self._scripts.renew(job_id) for job_id in names])
-        return {job_id for job_id, told in zip(names, said, strict=True) if told.status == UNKNOWN}
+        replies = self._steps.run_all([self._scripts.renew(job_id) for job_id in names])
+        return {job_id for job_id, reply in zip(names, replies, strict=True) if reply.status == UNKNOWN}
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
@@ -234,7 +245,7 @@ class JobStore:
         """Read a job's archive into a file, which is replaced when all of it is there and right.
 
         Raises:
-            JobUnknown: there is no such job.
+            JobUnknown: no such job.
             BlobMissing: a chunk is gone.
             DecodeError: it is not what was stored.
             OSError: the file cannot be written.
@@ -242,7 +253,7 @@ class JobStore:
         return self._download(self._file(job_id, "archive"), to)
 
     def read_archive(self, job_id: str) -> bytes:
-        """A job's archive, in memory.
+        """Read a job's archive into memory.
 
         Raises:
             JobUnknown, BlobMissing, DecodeError: as ``fetch_archive``.
@@ -251,18 +262,18 @@ class JobStore:
         return job_files.load(self._server, file, most=self.policy.file_bytes, stop=self._stop)
 
     def put_result(self, job_id: str, source: Source) -> StoredFile:
-        """Store what a job leaves, a zip by content or path; it replaces what was stored before.
+        """Store a job's result, a zip by content or path; it replaces the one before.
 
         Raises:
-            JobUnknown: there is no such job; nothing is left.
+            JobUnknown: no such job; nothing is left.
             ConfigError: the file cannot be read.
             MessageTooLarge: it is larger than ``policy.file_bytes``.
         """
         if not self._steps.fingerprint(check_job_id(job_id)):
             raise self._steps.unknown(job_id)
         file = self._steps.upload(f"{job_id}-result", source)
-        said = self._steps.run("store/result", self._scripts.result(job_id, blob_of(file), file.to_json()))
-        self._steps.check(said, job_id, file)
+        reply = self._steps.run(self._scripts.result(job_id, blob_of(file), file.to_json()))
+        self._steps.check(reply, job_id, file)
         return file
 
     def fetch_result(self, job_id: str, to: str | os.PathLike[str]) -> Path:
@@ -289,18 +300,18 @@ class JobStore:
     # -- the log -------------------------------------------------------------------------------------------------------
 
     def append_log(self, job_id: str, site: str, lines: Iterable[str], *, level: str = "") -> bool:
-        """Write lines into a job's log, each with the time of now; False: there is no such job."""
+        """Write lines into a job's log, each with the time of now; False: no such job."""
         check_job_id(job_id)
-        texts = [cut(line, self.policy.line_bytes) for line in lines]
+        texts = [truncate(line, self.policy.line_bytes) for line in lines]
         for first in range(0, len(texts), _LINES):
             batch = uuid.uuid4().hex
-            sent = self._scripts.log(job_id, batch, FQCN.check(site), clean(level), texts[first : first + _LINES])
-            if self._steps.run("store/log", sent).status == UNKNOWN:
+            command = self._scripts.log(job_id, batch, FQCN.check(site), clean(level), texts[first : first + _LINES])
+            if self._steps.run(command).status == UNKNOWN:
                 return False
         return True
 
     def read_log(self, job_id: str, after: str = "0-0", *, count: int | None = None) -> Lines:
-        """The lines behind the one with the id ``after``, oldest first; [] when there is no such job.
+        """Read the lines behind the one with the id ``after``, oldest first; [] when the job is gone.
 
         Args:
             count: at most so many.
@@ -312,7 +323,7 @@ class JobStore:
         return [line for _, entries in streams for line in parse_lines(key, entries)]
 
     def follow(self, job_id: str, after: str = "0-0", *, block: float = 30.0) -> JobLogFollower:
-        """The lines behind ``after``, and those that come, until the job is over; close it, or use it in a ``with``."""
+        """Follow the lines behind ``after`` until the job is over; close it, or use it in a ``with``."""
         return JobLogFollower(self._server, self.keys, check_job_id(job_id), check_after(after), block=block)
 
     def __repr__(self) -> str:

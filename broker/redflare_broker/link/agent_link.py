@@ -15,21 +15,8 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import names_payload
-from redflare_broker.scripts.link_scripts import (
-    ABORTED,
-    ACCEPTED,
-    BLOB_MISSING,
-    FENCED,
-    FETCHED,
-    LOST,
-    NEW,
-    REJECTED,
-    RESEND,
-    SUBMITTED,
-    UNKNOWN,
-    ScriptReply,
-    answer,
-)
+from redflare_broker.scripts.script import BLOB_MISSING, FENCED, LOST, RESEND, UNKNOWN, ScriptReply, parse_reply
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 from redflare_broker.transport.replies import RedisReply, ReplyError
 from redflare_broker.transport.server import Server
 from redflare_broker.util.wakeup import WakeupEvent
@@ -96,7 +83,7 @@ class AgentLink(LinkEndpoint):
             Unavailable: the server is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
-        entries, reply = self.read(self.keys.tasks, "0", timeout, then=lambda: self.scripts.take_command(self.me))
+        entries, reply = self.read(self.keys.tasks, "0", timeout, then=lambda: self.scripts.take_command(self.lease))
         if reply is None:
             return None
         said = self._taken(reply)
@@ -115,7 +102,7 @@ class AgentLink(LinkEndpoint):
     def _taken(self, reply: RedisReply) -> ScriptReply:
         if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
             return self.step(self.scripts.take)
-        said = answer("link/take", reply)
+        said = parse_reply("link/take", reply)
         if said.status in (FENCED, LOST):
             # resumes, or raises Fenced; what was lost is read and taken anew by the next call
             self.step(self.scripts.take)
@@ -152,7 +139,7 @@ class AgentLink(LinkEndpoint):
 
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
         logger.error("%s: task %s is refused, %s: %s", self.label, task_id, rc, reason)
-        self.step(lambda connection, me: self.scripts.refuse(connection, me, task_id, rc, reason))
+        self.step(lambda connection, lease: self.scripts.refuse(connection, lease, task_id, rc, reason))
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -264,7 +251,7 @@ class AgentLink(LinkEndpoint):
             case ["accepted" | "rejected" | "resend" as word, task_id]:
                 self._verdicts[task_id] = word.upper()
                 self._told.set()
-            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.me.epoch:
+            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.lease.epoch:
                 pass
             case _:
                 self.look_now()
@@ -291,7 +278,7 @@ class AgentLink(LinkEndpoint):
     def _retake(self, task_id: str) -> None:
         """Redis lost who has the task, or its payload was sent again: it is still in this agent's hands."""
         with self.server.borrow(self.keys.link) as connection:
-            self.scripts.take(connection, self.me, task_id)
+            self.scripts.take(connection, self.lease, task_id)
 
     def was_aborted(self, task_id: str) -> bool:
         """An abort of this task was heard."""

@@ -14,7 +14,7 @@ from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import RedflareError
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import INLINE_BUFFERS
-from redflare_broker.scripts.link_scripts import BURIED, FENCED, LOST, ScriptReply, answer
+from redflare_broker.scripts.script import BURIED, FENCED, LOST, ScriptReply, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import Encoded, ReceivePlan, plan
@@ -80,10 +80,10 @@ class LinkEndpoint(Session):
     def close(self, *, bye: bool) -> None:
         """Leave; with ``bye`` the other side is told, if Redis can be reached now. Safe to call twice."""
         self.nudge()
-        if bye and not self.fenced and self.me.epoch:
+        if bye and not self.fenced and self.lease.epoch:
             try:
                 with self.server.borrow(self.keys.link) as connection:
-                    self.fenced = self.scripts.bye(connection, self.me).status == FENCED
+                    self.fenced = self.scripts.bye(connection, self.lease).status == FENCED
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)
 
@@ -140,7 +140,7 @@ class LinkEndpoint(Session):
     def bury(self, stream: str, entry_id: str, reason: str) -> None:
         """Move an entry to the dead-letter stream."""
         if (
-            self.step(lambda connection, me: self.scripts.bury(connection, me, stream, entry_id, reason)).status
+            self.step(lambda connection, lease: self.scripts.bury(connection, lease, stream, entry_id, reason)).status
             == BURIED
         ):
             logger.error("%s: entry %s of %s is now in %s: %s", self.label, entry_id, stream, self.keys.dead, reason)
@@ -175,10 +175,10 @@ class LinkEndpoint(Session):
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         # the reply may come when this side has gone on to another task
         self._asked = self.task_id or ""
-        host, pid, _ = self.me.name.rsplit(":", 2)
+        host, pid, _ = self.lease.instance.rsplit(":", 2)
         beat = {
-            "instance": self.me.name,
-            "epoch": self.me.epoch,
+            "instance": self.lease.instance,
+            "epoch": self.lease.epoch,
             "host": host,
             "pid": int(pid),
             "interval": self.interval,
@@ -186,11 +186,11 @@ class LinkEndpoint(Session):
             "task": self._asked,
             "version": PROTOCOL_VERSION,
         }
-        return self.scripts.beat_command(self.me, orjson.dumps(beat), ttl_ms, self._asked)
+        return self.scripts.beat_command(self.lease, orjson.dumps(beat), ttl_ms, self._asked)
 
     def on_beat(self, reply: RedisReply) -> None:
         """What Redis answered to a heartbeat."""
-        said = answer("link/beat", reply)
+        said = parse_reply("link/beat", reply)
         if said.status == FENCED:
             self.fenced = True
         elif said.status == LOST:
@@ -220,7 +220,7 @@ class LinkEndpoint(Session):
     def _resume(self) -> None:
         try:
             with self.server.borrow(self.keys.link) as connection:
-                self.hello(connection, self.me.epoch)
+                self.hello(connection, self.lease.epoch)
         except RedflareError as exc:
             logger.debug("%s: not resumed: %s", self.label, exc)
         self.nudge()
@@ -238,7 +238,7 @@ class LinkEndpoint(Session):
         if self.role == "agent":
             # A CJ that said bye ends its agent; an agent that did may be followed by another. An agent's epoch is its
             # start by Redis's clock: a bye before that was meant for its predecessors.
-            self.liveness.closed(said.number(5) >= self.me.epoch)
+            self.liveness.closed(said.number(5) >= self.lease.epoch)
         if instance and instance != self.peer_instance:
             if self.peer_instance:
                 logger.info("%s: the other side is now %s, was %s", self.label, instance, self.peer_instance)
@@ -261,4 +261,4 @@ class LinkEndpoint(Session):
             logger.warning("%s: not registered, or payloads not renewed: %s", self.label, exc)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.keys.fqcn} epoch {self.me.epoch}, peer {self.peer.value}>"
+        return f"<{type(self).__name__} {self.keys.fqcn} epoch {self.lease.epoch}, peer {self.peer.value}>"

@@ -18,19 +18,8 @@ from redflare_broker.constants import RC, TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError, Unavailable
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.link_scripts import (
-    ABORTED,
-    ACCEPTED,
-    BLOB_MISSING,
-    BUSY,
-    FENCED,
-    LOST,
-    NEW,
-    REJECTED,
-    UNKNOWN,
-    ScriptReply,
-    answer,
-)
+from redflare_broker.scripts.script import BLOB_MISSING, BUSY, FENCED, LOST, UNKNOWN, ScriptReply, parse_reply
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, NEW, REJECTED
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply, ReplyError, entries_in
 from redflare_broker.transport.server import Server
@@ -180,7 +169,10 @@ class CJLink(LinkEndpoint):
             if left <= 0:
                 return None
             entries, reply = self.read(
-                self.keys.results, self._cursor, left, then=lambda: self.scripts.accept_command(self.me, task.task_id)
+                self.keys.results,
+                self._cursor,
+                left,
+                then=lambda: self.scripts.accept_command(self.lease, task.task_id),
             )
             accepted = isinstance(reply, list) and reply[0] == b"ACCEPTED"
             for entry_id, fields in entries:
@@ -204,9 +196,9 @@ class CJLink(LinkEndpoint):
                     topic=TOPIC_GET_TASK,
                     task_id=task.task_id,
                     task_name=task.name,
-                    epoch=self.me.epoch,
-                    session=self.me.name,
-                    sender=self.me.name,
+                    epoch=self.lease.epoch,
+                    session=self.lease.instance,
+                    sender=self.lease.instance,
                     meta=task.encoded.meta,
                     data=task.encoded.data,
                     buffers=buffers,
@@ -226,14 +218,16 @@ class CJLink(LinkEndpoint):
         size, expected, lost = task.encoded.nbytes, task.expected, task.lost
         if self._scripts_known and not expected and not lost:
             # the usual case, in one round trip with the read that waits for the result
-            sent = self.scripts.assign_command(self.me, entry, size=size, forget=self._oldest())
-            accept = self.scripts.accept_command(self.me, entry.task_id)
+            sent = self.scripts.assign_command(self.lease, entry, size=size, forget=self._oldest())
+            accept = self.scripts.accept_command(self.lease, entry.task_id)
             reply = self.step_and_read(sent, self.keys.results, self._cursor, self._longest_read, accept)
-            if not isinstance(reply, ReplyError) and (said := answer("link/assign", reply)).status == NEW:
+            if not isinstance(reply, ReplyError) and (said := parse_reply("link/assign", reply)).status == NEW:
                 return said
             self.drop_connection()
         said = self.step(
-            lambda connection, me: self.scripts.assign(connection, me, entry, size=size, expected=expected, lost=lost)
+            lambda connection, lease: self.scripts.assign(
+                connection, lease, entry, size=size, expected=expected, lost=lost
+            )
         )
         self._scripts_known = True
         return said
@@ -306,7 +300,7 @@ class CJLink(LinkEndpoint):
 
     def _verdict(self, task: Outgoing, verdict: str, reason: str) -> str:
         return self.step(
-            lambda connection, me: self.scripts.settle(connection, me, task.task_id, verdict, reason)
+            lambda connection, lease: self.scripts.settle(connection, lease, task.task_id, verdict, reason)
         ).status
 
     def _content(self, task: Outgoing, entry: Entry) -> tuple[dict[str, Any], Any]:
@@ -403,11 +397,11 @@ class CJLink(LinkEndpoint):
         return word
 
     def _abort_step(self, connection: Connection, task_id: str, reason: str) -> ScriptReply:
-        me = self.me
-        said = self.scripts.abort(connection, me, task_id, reason)
+        lease = self.lease
+        said = self.scripts.abort(connection, lease, task_id, reason)
         if said.status == LOST:
-            self.hello(connection, me.epoch)
-            said = self.scripts.abort(connection, self.me, task_id, reason)
+            self.hello(connection, lease.epoch)
+            said = self.scripts.abort(connection, self.lease, task_id, reason)
         return said
 
     def on_beat(self, reply: RedisReply) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Literal, cast
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import LinkKeys
-from redflare_broker.scripts import link_scripts
+from redflare_broker.scripts.link_scripts import REPLAY
 from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
@@ -107,10 +107,15 @@ class DeadLetters:
         """Put a letter back into its stream, in one step with its removal here."""
         k, retention_ms = self.keys, (policy or RetentionPolicy()).retention_ms
         with self.server.borrow(k.dead) as connection:
-            answer = link_scripts.run(
-                connection, "link/replay", [k.dead, k.tasks, k.results], [_check_id(letter_id), retention_ms]
+            reply = REPLAY.run(
+                connection,
+                dead=k.dead,
+                tasks=k.tasks,
+                results=k.results,
+                letter=_check_id(letter_id),
+                retention_ms=retention_ms,
             )
-        return Replay(outcome=cast("ReplayOutcome", answer.status), stream=answer.text(0), entry=answer.text(1))
+        return Replay(outcome=cast("ReplayOutcome", reply.status), stream=reply.text(0), entry=reply.text(1))
 
     def drop(self, letter_ids: Sequence[str]) -> int:
         """Delete letters for good; how many there were."""

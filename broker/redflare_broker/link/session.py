@@ -8,11 +8,8 @@ the caller looks at the flags again.
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -20,7 +17,9 @@ from typing import Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Fenced, ServerError, Unavailable
 from redflare_broker.keys import Keys, LinkKeys
-from redflare_broker.scripts.link_scripts import FENCED, LOST, Instance, LinkScripts, Role, ScriptReply
+from redflare_broker.scripts.lease import Lease, Role
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.scripts.script import FENCED, LOST, ScriptReply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
 from redflare_broker.transport.server import Server
@@ -47,7 +46,7 @@ class Session:
         self.federation = Keys(settings.namespace)
         self.keys: LinkKeys = self.federation.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
-        self.me = Instance(role=self.role, name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+        self.lease = Lease.of_this_process(self.role)
         #: Who this is, for the log.
         self.label = f"{self.role} of {fqcn}"
         self.fenced = False
@@ -75,26 +74,26 @@ class Session:
             PreflightError: the server is not fit.
         """
         with self._resuming:
-            if self.me.epoch != seen:
+            if self.lease.epoch != seen:
                 return
             if not seen:
                 self.preflight()
-            said = self.scripts.hello(connection, self.me)
+            said = self.scripts.hello(connection, self.lease)
             if said.status == FENCED:
                 self._fence()
             if seen:
                 self.losses += 1
                 logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, said.number())
-            self.me = replace(self.me, epoch=said.number())
+            self.lease = replace(self.lease, epoch=said.number())
 
     def _fence(self) -> None:
         self.fenced = True
         self.nudge()
-        raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.me.name} must stop")
+        raise Fenced(f"{self.label}: a newer instance has taken over this link; {self.lease.instance} must stop")
 
     # -- steps and reads -----------------------------------------------------------------------------------------------
 
-    def step(self, take: Callable[[Connection, Instance], ScriptReply]) -> ScriptReply:
+    def step(self, take: Callable[[Connection, Lease], ScriptReply]) -> ScriptReply:
         """Run one script on this link's connection; resumes once when Redis has lost the link.
 
         Raises:
@@ -104,13 +103,13 @@ class Session:
         connection = self._connection_in_step()
         try:
             for _ in range(3):
-                me = self.me
-                said = take(connection, me)
+                lease = self.lease
+                said = take(connection, lease)
                 if said.status == FENCED:
                     self._fence()
                 if said.status != LOST:
                     return said
-                self.hello(connection, me.epoch)
+                self.hello(connection, lease.epoch)
         except Unavailable:
             self.drop_connection()
             raise
@@ -213,7 +212,7 @@ class Session:
             self.drop_connection()
         if self._connection is None:
             self._connection = self.server.connection(self.keys.link)
-        if self.me.epoch == 0:
+        if self.lease.epoch == 0:
             try:
                 self.hello(self._connection, 0)
             except Unavailable:

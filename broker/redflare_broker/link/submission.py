@@ -6,7 +6,9 @@ import logging
 from secrets import token_hex
 
 from redflare_broker.constants import TOPIC_SUBMIT_RESULT
-from redflare_broker.scripts.link_scripts import ACCEPTED, DUPLICATE, OPEN, RESEND, SUBMITTED, Instance, ScriptReply
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import DUPLICATE, OPEN, RESEND, ScriptReply
+from redflare_broker.scripts.task_states import ACCEPTED, SUBMITTED
 from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
@@ -53,17 +55,19 @@ class ResultSubmission:
         self.sent = True
         size, scripts = self._encoded.nbytes, self._link.scripts
         return self._link.step(
-            lambda connection, me: scripts.submit(connection, me, self._entry(me), submit_id=self._submit_id, size=size)
+            lambda connection, lease: scripts.submit(
+                connection, lease, self._entry(lease), submit_id=self._submit_id, size=size
+            )
         )
 
-    def _entry(self, me: Instance) -> Entry:
+    def _entry(self, lease: Lease) -> Entry:
         return Entry(
             topic=TOPIC_SUBMIT_RESULT,
             task_id=self.task_id,
             task_name=self._task_name,
             rc=self._rc,
-            epoch=me.epoch,
-            sender=me.name,
+            epoch=lease.epoch,
+            sender=lease.instance,
             meta=self._encoded.meta,
             data=self._encoded.data,
             buffers=self._buffers,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from redflare_broker.errors import RedflareError, Unavailable
-from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 from redflare_broker.transport.server import Server
 
@@ -124,11 +124,7 @@ class Heartbeats:
     def _exchange(self, links: list[HeartbeatSource]) -> list[RedisReply]:
         with self._server.borrow(links[0].route) as connection:
             commands = [link.beat() for link in links]
-            replies = connection.pipeline(commands)
-            for index, reply in enumerate(replies):
-                if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                    replies[index] = connection.pipeline([retried(commands[index])])[0]
-            return replies
+            return run_pipeline(connection, commands)
 
     def _schedule(self, link: HeartbeatSource, after: float) -> None:
         with self._changed:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from redflare_broker.errors import PreflightError, Unavailable
 from redflare_broker.keys import Keys, LinkKeys
-from redflare_broker.scripts import link_scripts
+from redflare_broker.scripts.link_scripts import PREFLIGHT
+from redflare_broker.scripts.script import eval_command
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Command, ReplyError
 from redflare_broker.transport.server import Server
@@ -96,10 +97,10 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
     for command, reply in zip(commands, connection.pipeline(commands), strict=True):
         if isinstance(reply, ReplyError):
             yield str(command[0]), reply
-    sent = link_scripts.command("link/preflight", [key], [server.publish, _TTL_MS])
+    sent = PREFLIGHT.command(probe=key, publish=server.publish, ttl_ms=_TTL_MS)
     reply = connection.pipeline([sent])[0]
     if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-        sent = link_scripts.source_command("link/preflight", sent)
+        sent = eval_command(sent)
         reply = connection.pipeline([sent])[0]
     if isinstance(reply, ReplyError):
         yield str(sent[0]), reply

@@ -1,7 +1,7 @@
 """Every change of a job's state: one typed wrapper for each Lua script ``lua/job/*.lua``.
 
-The server's steps name its cell's instance and epoch, and its run: an older cell is answered FENCED, one that Redis has
-forgotten LOST, one whose job is over ENDED with the reason. A client's steps name its instance and epoch.
+The server's steps name the lease of its cell and its run: an older cell is answered FENCED, one that Redis has lost
+LOST, one whose job is over ENDED with the reason. A client's steps name the lease of its name.
 """
 
 from __future__ import annotations
@@ -14,102 +14,115 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import JobKeys
 from redflare_broker.transport.replies import Arg
 
-from .link_scripts import FENCED, LOST, OK, command
-
-__all__ = [
-    "ENDED",
-    "FENCED",
-    "GONE",
-    "LOST",
-    "NEW",
-    "OK",
-    "RESUMED",
-    "RUNNING",
-    "ClientHold",
-    "JobScripts",
-    "ServerHold",
-]
+from .lease import Lease
+from .script import Script
 
 #: Status of a job that goes on; any other is final.
 RUNNING: Final = "RUNNING"
-ENDED: Final = "ENDED"
-GONE: Final = "GONE"
-#: What ``begin`` found.
-NEW: Final = "NEW"
+#: Reply of ``begin``: the state of the run before this one is there. NEW otherwise.
 RESUMED: Final = "RESUMED"
 
+_JOB: Final = "cell job clients standing ended blobs task_prefix"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerHold:
-    """One server process's hold on its job: its cell's instance and epoch, and the run it has begun."""
-
-    instance: str
-    epoch: int
-    #: Made by the process, new for each start.
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientHold:
-    """One client job's place on the roll."""
-
-    #: The client's name, which is its site's.
-    name: str
-    #: Made by the process, new for each start.
-    instance: str
-    #: FQCN of its cell.
-    cell: str
-    #: Its start by Redis's clock (ms), given by the first join and kept; a higher one has taken over. 0: none yet.
-    epoch: int = 0
-    host: str = ""
-    pid: int = 0
+JOIN: Final = Script(
+    "job/join",
+    "job clients",
+    "name instance epoch record retention_ms beat beat_ttl_ms",
+    optional_key="heartbeat",
+)
+BEAT: Final = Script(
+    "job/beat", "job clients heartbeat server_heartbeat", "name instance epoch beat beat_ttl_ms retention_ms"
+)
+LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch")
+BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
+LIST_MEMBERS: Final = Script("job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms")
+END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms")
+SCHEDULE: Final = Script(
+    "job/schedule",
+    "cell job task standing ended blobs",
+    "instance epoch run root_id order data_prefix chunks retention_ms again",
+    rest="fields",
+)
+NOTE: Final = Script(
+    "job/note",
+    "cell job task blobs",
+    "instance epoch run client_task_id record resume result_prefix chunks retention_ms",
+    rest="fields",
+)
+FINISH: Final = Script(
+    "job/finish",
+    "cell job task standing ended",
+    "instance epoch run root_id status ended_ms resume retention_ms settled_ms",
+)
+CHECKPOINT: Final = Script(
+    "job/checkpoint",
+    _JOB,
+    "instance epoch run checkpoint_id state_prefix chunks retention_ms settled_ms",
+    rest="fields",
+)
+OWN: Final = Script("job/own", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobScripts:
-    """The commands of one job's steps; run them with ``scripts.run_command``, or in a pipeline."""
+    """The commands of one job's steps; run them with ``script.run_command``, or in a pipeline.
+
+    ``blob`` is a payload's prefix and number of chunks; ("", 0) when it has none, or is inline.
+    """
 
     keys: JobKeys
     policy: RetentionPolicy
 
     # -- the client's --------------------------------------------------------------------------------------------------
 
-    def join(self, me: ClientHold, record: bytes, beat: bytes = b"", ttl_ms: int = 0) -> list[Arg]:
-        """``record``: a JSON object with at least instance and epoch; the script puts joined and left before them.
+    def join(self, lease: Lease, record: bytes, beat: bytes = b"", ttl_ms: int = 0) -> list[Arg]:
+        """Make the client a member.
 
-        ``beat``: a first heartbeat, in the same step.
+        Args:
+            record: a JSON object with at least instance and epoch; the script puts joined and left before them.
+            beat: a first heartbeat, in the same step.
         """
-        args: list[Arg] = [me.name, me.instance, me.epoch, record, self.policy.retention_ms]
-        keys = [self.keys.job, self.keys.clients]
-        if beat:
-            keys.append(self.keys.heartbeat(me.name))
-            args += [beat, ttl_ms]
-        return command("job/join", keys, args)
+        return JOIN.command(
+            **self._client(lease),
+            record=record,
+            retention_ms=self.policy.retention_ms,
+            beat=beat,
+            beat_ttl_ms=ttl_ms,
+            **({"heartbeat": self.keys.heartbeat(lease.name)} if beat else {}),
+        )
 
-    def beat(self, me: ClientHold, beat: bytes, ttl_ms: int) -> list[Arg]:
-        k = self.keys
-        keys = [k.job, k.clients, k.heartbeat(me.name), k.server_heartbeat]
-        return command("job/beat", keys, [me.name, me.instance, me.epoch, beat, ttl_ms, self.policy.retention_ms])
+    def beat(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
+        return BEAT.command(
+            **self._client(lease),
+            heartbeat=self.keys.heartbeat(lease.name),
+            server_heartbeat=self.keys.server_heartbeat,
+            beat=beat,
+            beat_ttl_ms=ttl_ms,
+            retention_ms=self.policy.retention_ms,
+        )
 
-    def leave(self, me: ClientHold) -> list[Arg]:
-        k = self.keys
-        return command("job/leave", [k.job, k.clients, k.heartbeat(me.name)], [me.name, me.instance, me.epoch])
+    def leave(self, lease: Lease) -> list[Arg]:
+        return LEAVE.command(**self._client(lease), heartbeat=self.keys.heartbeat(lease.name))
+
+    def _client(self, lease: Lease) -> dict[str, Arg]:
+        return {"job": self.keys.job, "clients": self.keys.clients, "name": lease.name, **lease.args}
 
     # -- the server's --------------------------------------------------------------------------------------------------
 
-    def begin(self, me: ServerHold, *, resume: bool) -> list[Arg]:
-        return command("job/begin", self._all(), [*_hold(me), int(resume), self.policy.retention_ms])
+    def begin(self, lease: Lease, *, resume: bool) -> list[Arg]:
+        return BEGIN.command(**self._job(lease), resume=int(resume), retention_ms=self.policy.retention_ms)
 
-    def roll_call(self, me: ServerHold) -> list[Arg]:
-        keys = [*self._all(), self.keys.heartbeat("")]
-        return command("job/roll", keys, [*_hold(me), self.policy.retention_ms])
+    def list_members(self, lease: Lease) -> list[Arg]:
+        return LIST_MEMBERS.command(
+            **self._job(lease), heartbeat_prefix=self.keys.heartbeat(""), retention_ms=self.policy.retention_ms
+        )
 
-    def end(self, me: ServerHold, status: str, reason: str) -> list[Arg]:
-        return command("job/end", self._all(), [*_hold(me), status, reason, self.policy.settled_ms])
+    def end(self, lease: Lease, status: str, reason: str) -> list[Arg]:
+        return END.command(**self._job(lease), status=status, reason=reason, settled_ms=self.policy.settled_ms)
 
     def schedule(
         self,
-        me: ServerHold,
+        lease: Lease,
         root_id: str,
         order: int,
         blob: tuple[str, int],
@@ -117,17 +130,30 @@ class JobScripts:
         *,
         again: bool = True,
     ) -> list[Arg]:
-        """``blob``: prefix and chunks of the data, ("", 0) when it is inline; ``fields``: of the ledger.
+        """Write a task's record.
 
-        With ``again`` a task that has ended stands again.
+        Args:
+            blob: of its data.
+            fields: of the record.
+            again: a task that has ended is open again.
         """
-        k = self.keys
-        args = [*_hold(me), root_id, order, *blob, self.policy.retention_ms, int(again), *fields]
-        return command("job/schedule", [k.cell, k.job, k.task(root_id), k.standing, k.ended, k.blobs], args)
+        return SCHEDULE.command(
+            fields,
+            **self._task(lease, root_id),
+            standing=self.keys.standing,
+            ended=self.keys.ended,
+            blobs=self.keys.blobs,
+            root_id=root_id,
+            order=order,
+            data_prefix=blob[0],
+            chunks=blob[1],
+            retention_ms=self.policy.retention_ms,
+            again=int(again),
+        )
 
     def note(
         self,
-        me: ServerHold,
+        lease: Lease,
         root_id: str,
         client_task_id: str,
         record: bytes,
@@ -136,33 +162,60 @@ class JobScripts:
         blob: tuple[str, int] = ("", 0),
         fields: Sequence[Arg] = (),
     ) -> list[Arg]:
-        """Write one client task into its task's ledger; ``blob`` and ``fields``: of its result."""
-        k = self.keys
-        args = [*_hold(me), client_task_id, record, int(resume), *blob, self.policy.retention_ms, *fields]
-        return command("job/note", [k.cell, k.job, k.task(root_id), k.blobs], args)
+        """Write one client task into its task's record; ``blob`` and ``fields``: of its result."""
+        return NOTE.command(
+            fields,
+            **self._task(lease, root_id),
+            blobs=self.keys.blobs,
+            client_task_id=client_task_id,
+            record=record,
+            resume=int(resume),
+            result_prefix=blob[0],
+            chunks=blob[1],
+            retention_ms=self.policy.retention_ms,
+        )
 
-    def finish(self, me: ServerHold, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
-        k, p = self.keys, self.policy
-        args = [*_hold(me), root_id, status, ended_ms, int(resume), p.retention_ms, p.settled_ms]
-        return command("job/finish", [k.cell, k.job, k.task(root_id), k.standing, k.ended], args)
+    def finish(self, lease: Lease, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
+        return FINISH.command(
+            **self._task(lease, root_id),
+            standing=self.keys.standing,
+            ended=self.keys.ended,
+            root_id=root_id,
+            status=status,
+            ended_ms=ended_ms,
+            resume=int(resume),
+            retention_ms=self.policy.retention_ms,
+            settled_ms=self.policy.settled_ms,
+        )
 
-    def checkpoint(self, me: ServerHold, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
-        """``checkpoint_id``: new for each; ``fields``: of the state."""
-        p = self.policy
-        args = [*_hold(me), checkpoint_id, *blob, p.retention_ms, p.settled_ms, *fields]
-        return command("job/checkpoint", self._all(), args)
+    def checkpoint(self, lease: Lease, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
+        """Keep a state; ``checkpoint_id``: new for each; ``fields``: of the state."""
+        return CHECKPOINT.command(
+            fields,
+            **self._job(lease),
+            checkpoint_id=checkpoint_id,
+            state_prefix=blob[0],
+            chunks=blob[1],
+            retention_ms=self.policy.retention_ms,
+            settled_ms=self.policy.settled_ms,
+        )
 
-    def own(self, me: ServerHold, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
+    def own(self, lease: Lease, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
         """Note payloads as the server's; with 0 chunks, as no longer its."""
+        return OWN.command(
+            [item for blob in blobs for item in blob],
+            **self._server(lease),
+            blobs=self.keys.blobs,
+            retention_ms=self.policy.retention_ms,
+        )
+
+    def _server(self, lease: Lease) -> dict[str, Arg]:
+        return {"cell": self.keys.cell, "job": self.keys.job, **lease.args, "run": lease.run}
+
+    def _task(self, lease: Lease, root_id: str) -> dict[str, Arg]:
+        return {**self._server(lease), "task": self.keys.task(root_id)}
+
+    def _job(self, lease: Lease) -> dict[str, Arg]:
         k = self.keys
-        pairs = [item for blob in blobs for item in blob]
-        return command("job/own", [k.cell, k.job, k.blobs], [*_hold(me), self.policy.retention_ms, *pairs])
-
-    def _all(self) -> list[str]:
-        """Keys of the steps that concern the whole job; the last is the prefix of the ledgers."""
-        k = self.keys
-        return [k.cell, k.job, k.clients, k.standing, k.ended, k.blobs, k.task("")]
-
-
-def _hold(me: ServerHold) -> list[Arg]:
-    return [me.instance, me.epoch, me.run]
+        keys: dict[str, Arg] = {"clients": k.clients, "standing": k.standing, "ended": k.ended, "blobs": k.blobs}
+        return {**self._server(lease), **keys, "task_prefix": k.task("")}

@@ -10,59 +10,95 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.keys import StoreKeys
 from redflare_broker.transport.replies import Arg
 
-from .link_scripts import BLOB_MISSING, OK, OPEN, UNKNOWN, command
+from .script import Script
 
-__all__ = ["BLOB_MISSING", "KNOWN", "OK", "OPEN", "REFUSED", "UNKNOWN", "StoreScripts"]
+_JOB: Final = "jobs record log"
 
-#: Another job has this id.
-KNOWN: Final = "KNOWN"
-#: The job's status is none that was expected, or its abort was asked for.
-REFUSED: Final = "REFUSED"
+SUBMIT: Final = Script(
+    "store/submit", f"{_JOB} archive_prefix", "job_id chunks change retention_ms log_lines archive", rest="fields"
+)
+ADVANCE: Final = Script("store/advance", _JOB, "step status change reason retention_ms log_lines", rest="expected")
+ABORT: Final = Script("store/abort", _JOB, "by reason change retention_ms log_lines")
+NOTE: Final = Script("store/note", "record", "field value")
+LOG: Final = Script("store/log", "record log", "batch site level log_lines", rest="lines")
+RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms")
+RENEW: Final = Script("store/renew", _JOB, "job_id retention_ms")
+DELETE: Final = Script("store/delete", _JOB, "job_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreScripts:
-    """The commands of the store's steps; ``told`` is a JSON object, before whose fields the script puts ``at``."""
+    """The commands of the store's steps.
+
+    ``change`` and ``value`` are JSON objects, before whose fields the script puts ``at``; ``blob`` is prefix and number
+    of chunks of a file.
+    """
 
     keys: StoreKeys
     policy: JobRetentionPolicy
 
-    def submit(self, job_id: str, blob: tuple[str, int], told: bytes, fields: Sequence[Arg]) -> list[Arg]:
-        """``blob``: prefix and chunks of the archive; ``fields``: of the record, the archive's first."""
-        keys = [*self._all(job_id), blob[0]]
-        args: list[Arg] = [job_id, blob[1], told, self.policy.retention_ms, self.policy.log_lines, *fields]
-        return command("store/submit", keys, args)
+    def submit(
+        self, job_id: str, blob: tuple[str, int], change: bytes, archive: bytes, fields: Sequence[Arg] = ()
+    ) -> list[Arg]:
+        """Store a job with its archive; ``fields``: further ones of its record."""
+        return SUBMIT.command(
+            fields,
+            **self._job(job_id),
+            archive_prefix=blob[0],
+            job_id=job_id,
+            chunks=blob[1],
+            change=change,
+            **self._kept,
+            archive=archive,
+        )
 
-    def advance(self, job_id: str, step: str, expected: Sequence[str], to: str, told: bytes, reason: str) -> list[Arg]:
-        """``step``: new for each, by which a repeated one is known."""
-        p = self.policy
-        args: list[Arg] = [step, to, told, reason, p.retention_ms, p.log_lines, *expected]
-        return command("store/advance", self._all(job_id), args)
+    def advance(
+        self, job_id: str, step: str, expected: Sequence[str], status: str, change: bytes, reason: str
+    ) -> list[Arg]:
+        """Move a job from one of the expected statuses; ``step``: new for each, by which a repeated one is known."""
+        return ADVANCE.command(
+            expected, **self._job(job_id), step=step, status=status, change=change, reason=reason, **self._kept
+        )
 
-    def abort(self, job_id: str, by: str, reason: str, told: bytes) -> list[Arg]:
-        p = self.policy
-        return command("store/abort", self._all(job_id), [by, reason, told, p.retention_ms, p.log_lines])
+    def abort(self, job_id: str, by: str, reason: str, change: bytes) -> list[Arg]:
+        return ABORT.command(**self._job(job_id), by=by, reason=reason, change=change, **self._kept)
 
-    def note(self, job_id: str, name: str, told: bytes) -> list[Arg]:
-        """``name``: of the field; "waiting" is not written any more once the job is over."""
-        return command("store/note", [self.keys.record(job_id)], [name, told])
+    def note(self, job_id: str, field: str, value: bytes) -> list[Arg]:
+        """Write a field of the record; ``waiting`` is not written any more once the job is over."""
+        return NOTE.command(record=self.keys.record(job_id), field=field, value=value)
 
     def log(self, job_id: str, batch: str, site: str, level: str, lines: Sequence[bytes]) -> list[Arg]:
-        """``batch``: new for each, by which a repeated one is known."""
-        keys = [self.keys.record(job_id), self.keys.log(job_id)]
-        return command("store/log", keys, [batch, site, level, self.policy.log_lines, *lines])
+        """Write lines; ``batch``: new for each, by which a repeated one is known."""
+        return LOG.command(
+            lines,
+            record=self.keys.record(job_id),
+            log=self.keys.log(job_id),
+            batch=batch,
+            site=site,
+            level=level,
+            log_lines=self.policy.log_lines,
+        )
 
-    def result(self, job_id: str, blob: tuple[str, int], file: bytes) -> list[Arg]:
-        """``blob``: prefix and chunks of the result; ``file``: what the record says of it."""
-        keys = [*self._all(job_id), blob[0]]
-        return command("store/result", keys, [blob[1], file, self.policy.retention_ms])
+    def result(self, job_id: str, blob: tuple[str, int], result: bytes) -> list[Arg]:
+        """Give a job its result; ``result``: JSON of where it is."""
+        return RESULT.command(
+            **self._job(job_id),
+            result_prefix=blob[0],
+            chunks=blob[1],
+            result=result,
+            retention_ms=self.policy.retention_ms,
+        )
 
     def renew(self, job_id: str) -> list[Arg]:
-        return command("store/renew", self._all(job_id), [job_id, self.policy.retention_ms])
+        return RENEW.command(**self._job(job_id), job_id=job_id, retention_ms=self.policy.retention_ms)
 
     def delete(self, job_id: str) -> list[Arg]:
-        return command("store/delete", self._all(job_id), [job_id])
+        return DELETE.command(**self._job(job_id), job_id=job_id)
 
-    def _all(self, job_id: str) -> list[str]:
+    def _job(self, job_id: str) -> dict[str, Arg]:
         k = self.keys
-        return [k.jobs, k.record(job_id), k.log(job_id)]
+        return {"jobs": k.jobs, "record": k.record(job_id), "log": k.log(job_id)}
+
+    @property
+    def _kept(self) -> dict[str, Arg]:
+        return {"retention_ms": self.policy.retention_ms, "log_lines": self.policy.log_lines}

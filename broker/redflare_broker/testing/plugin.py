@@ -39,7 +39,7 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.subscriber import Subscriber
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from redflare_workers import DXO, DataKind, Executor, from_shareable, make_reply
@@ -62,7 +61,7 @@ class Adding(Executor):
         return DXO(DataKind.WEIGHTS, {"w": [each + self.step for each in weights]}).to_shareable()
 
 def start_child():
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
     child = subprocess.Popen(command, start_new_session=True)
     print("child", child.pid, flush=True)
 
@@ -78,8 +77,7 @@ class Waiting(Executor):
             start_child()
         print("working", flush=True)
         if "abort" in self.ignores:
-            while True:
-                time.sleep(60)
+            threading.Event().wait()
         aborted = threading.Event()
         with abort_signal.add_callback(aborted.set):
             aborted.wait()
@@ -113,7 +111,7 @@ class Slow(Adding):
 
     def __init__(self):
         print("making", flush=True)
-        time.sleep(600)
+        threading.Event().wait()
 '''
 
 

@@ -31,10 +31,10 @@ _CONFIG: Final = {
     "heartbeat_ttl": 2.0,
     "retention": {"retention": RETENTION, "settled_retention": 4.0, "result_keep": 3.0},
 }
-#: Adds 1 to each weight; the file ``slow`` makes it take a while, ``hang`` lets it not return for anything, and with
-#: ``fail`` it raises in round 2.
+#: Adds 1 to each weight. The file ``slow`` makes it take a while, with ``hang`` it never returns, and with ``fail`` it
+#: raises in round 2.
 TRAINER: Final = """
-import time
+import threading
 from pathlib import Path
 from redflare_agent import TaskResult
 
@@ -42,15 +42,15 @@ def train(task):
     Path(f"began-{task.meta['current_round']}").touch()
     if Path("slow").exists():
         task.wait_aborted(0.3)
-    while Path("hang").exists():
-        time.sleep(0.1)
+    if Path("hang").exists():
+        threading.Event().wait()
     if Path("fail").exists() and task.meta["current_round"] == 1:
         raise OSError("the data are gone")
     return TaskResult({"NUM_STEPS_CURRENT_ROUND": 10}, {"w": [each + 1 for each in task.data["w"]]})
 """
 
 
-class Operated:
+class OperatedFederation:
     """Commands in a folder; what runs is ended, and leaves nothing.
 
     Args:
@@ -104,26 +104,26 @@ class Operated:
             self.agent(number)
 
     def trainer(self, number: int) -> Path:
-        """The folder of a site's trainer."""
+        """Write a site's trainer; return its folder."""
         folder = self.folder / f"trainer-{number}"
         folder.mkdir(exist_ok=True)
         (folder / "trainer.py").write_text(TRAINER)
         return folder
 
     def kill(self, name: str) -> None:
-        """SIGKILL one, and wait until it is gone."""
+        """SIGKILL a process, and wait until it is gone."""
         process = self._running.pop(name)
         process.kill()
         process.wait(PATIENCE)
 
     def end(self, name: str) -> None:
-        """SIGTERM one; it ends in order."""
+        """SIGTERM a process, and wait until it has ended with 0."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, self.log(name)
 
     def log(self, name: str) -> str:
-        """What it has written."""
+        """The output of a process so far."""
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -139,7 +139,7 @@ class Operated:
         return folder
 
     def start(self, name: str, *args: str, cwd: Path | None = None, **env: str) -> None:
-        """Start a command that goes on, under a name."""
+        """Start a command that goes on, and keep it under a name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [str(REDFLARE), *args],
@@ -150,10 +150,10 @@ class Operated:
                 stderr=subprocess.STDOUT,
             )
 
-    # -- what an operator says -----------------------------------------------------------------------------------------
+    # -- an operator's commands ----------------------------------------------------------------------------------------
 
     def __call__(self, *args: str, code: int = 0) -> str:
-        """Run a command to its end; what it has printed."""
+        """Run a command to its end; return what it has printed."""
         ran = self.run(*args)
         assert ran.returncode == code, f"{args} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}\n{self._logs()}"
         return ran.stdout
@@ -189,7 +189,7 @@ class Operated:
         return folder
 
     def record(self, job: str) -> dict[str, Any]:
-        """What the store knows of a job."""
+        """The record of a job in the store."""
         record = self.json("job", "show", job)[0]["record"]
         assert isinstance(record, dict)
         return record
@@ -224,14 +224,14 @@ class Operated:
         return [path for path in self.folder.glob(f"*/{job}") if path.is_dir()]
 
     def assert_nothing_is_left(self, *jobs: str) -> None:
-        """End what runs: no process is left, nothing of these jobs, and no key that stands for ever."""
+        """End what runs: no process is left, nothing of these jobs, and no key without an end."""
         for name in list(self._running):
             self.end(name)
         wait_until(lambda: not self.processes(), what="no process is left")
         for job in jobs:
             assert not self.folders_of(job)
         for key in self.client.scan_iter("*"):
-            assert self.client.pttl(key) != -1, f"{key!r} stands for ever"
+            assert self.client.pttl(key) != -1, f"{key!r} has no TTL"
             assert b"blob" not in key or self.client.pttl(key) <= RETENTION * 1000, f"{key!r} is a payload that is left"
             assert not any(f":job:{job}:".encode() in key for job in jobs), f"{key!r} is left of a job"
 

@@ -12,7 +12,7 @@ FEDAVG = {
 SERVER: dict[str, Any] = {"format_version": 2, "workflows": [FEDAVG]}
 CLIENT: dict[str, Any] = {
     "format_version": 2,
-    "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.ipc.exchanger.IPCExchanger"}}],
+    "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.IPCExchanger"}}],
 }
 META: dict[str, Any] = {"name": "means", "min_clients": 2, "deploy_map": {"app": ["@ALL"]}}
 

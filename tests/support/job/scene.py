@@ -8,7 +8,7 @@ import orjson
 from redflare_broker.inspection.redis_read import now_of
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, TaskRecord
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.job_scripts import ClientHold
+from redflare_broker.scripts.lease import Lease
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.message_entry import Envelope
@@ -31,42 +31,42 @@ class JobScene(JobBench):
         return journal
 
     def server_beats(self, *, age_ms: int = 0) -> None:
-        beat = {"instance": self.me.instance, "epoch": self.me.epoch, "interval": 5.0, "ttl_ms": 60_000}
+        beat = {"instance": self.lease.instance, "epoch": self.lease.epoch, "interval": 5.0, "ttl_ms": 60_000}
         self.connection.call("SET", self.keys.server_heartbeat, orjson.dumps(beat), "PX", 60_000 - age_ms)
 
-    def site(self, name: str) -> ClientHold:
+    def site(self, name: str) -> Lease:
         """A site has joined, and is connected."""
-        me = self.joined(name, f"{name}:7:a")
-        self.beat(me)
-        return me
+        lease = self.joined(name, name)
+        self.beat(lease)
+        return lease
 
-    def falls_silent(self, me: ClientHold, *, age_ms: int = 40_000) -> None:
+    def falls_silent(self, lease: Lease, *, age_ms: int = 40_000) -> None:
         """Its last heartbeat is that old, or gone; it has joined an hour before."""
         if age_ms < 60_000:
-            self.connection.call("PEXPIRE", self.keys.heartbeat(me.name), 60_000 - age_ms)
+            self.connection.call("PEXPIRE", self.keys.heartbeat(lease.name), 60_000 - age_ms)
         else:
-            self.connection.call("DEL", self.keys.heartbeat(me.name))
-        record = orjson.loads(self.hash(self.keys.clients)[me.name])
+            self.connection.call("DEL", self.keys.heartbeat(lease.name))
+        record = orjson.loads(self.hash(self.keys.clients)[lease.name])
         record["joined"] -= 3_600_000
-        self.connection.call("HSET", self.keys.clients, me.name, orjson.dumps(record))
+        self.connection.call("HSET", self.keys.clients, lease.name, orjson.dumps(record))
 
-    def asks(self, me: ClientHold, topic: str = "get_task", **meta: str) -> None:
+    def asks(self, lease: Lease, topic: str = "get_task", **meta: str) -> None:
         """A request of a site stands in the server's inbox."""
-        told = {"client": me.name, "instance": me.instance, "epoch": me.epoch, **meta}
+        told = {"client": lease.name, "instance": lease.instance, "epoch": lease.epoch, **meta}
         envelope = Envelope(
             kind="request",
-            id=f"{me.name}-{topic}",
+            id=f"{lease.name}-{topic}",
             attempt=1,
             channel="job",
             topic=topic,
-            origin=me.cell,
+            origin=f"{lease.name}.job-1",
             meta=orjson.dumps(told),
         )
         self.connection.call("XADD", self.inbox, "*", *envelope.fields())
 
-    def has(self, journal: JobTaskStore, task: TaskRecord, me: ClientHold, count: int = 1) -> ClientTaskRecord:
+    def has(self, journal: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
         """A task is handed to a site."""
-        record = ClientTaskRecord(id=f"{task.root_id}-{me.name}", client=me.name, sent=time.time(), count=count)
+        record = ClientTaskRecord(id=f"{task.root_id}-{lease.name}", client=lease.name, sent=time.time(), count=count)
         journal.note(task.root_id, [record])
         return record
 

@@ -1,4 +1,4 @@
-"""A job's roll and journal on any server, for tests; the server's cell is a hash that the test writes itself."""
+"""A job's members and tasks on any server, for tests; the server's cell is a hash that the test writes itself."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from redflare_broker.config.retention import RetentionPolicy
-from redflare_broker.job_state.members import ClientHold, JobStart, MemberList, Members, ServerHold
+from redflare_broker.job_state.members import JobStart, MemberList, Members
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, TaskRecord
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.link_scripts import ScriptReply, answer, retried
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ScriptReply, parse_reply, run_pipeline
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -27,29 +28,29 @@ class JobBench:
         self.connection = connection
         self.policy = policy or RetentionPolicy()
         self.keys = Keys(namespace).job("server.job-1")
-        self.roll = Members(self.keys, self.policy)
-        self.me = ServerHold(instance="s0", epoch=0, run="r0")
+        self.membership = Members(self.keys, self.policy)
+        self.lease = Lease(instance="s0", epoch=0, run="r0")
         self._starts = 0
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
-    def serve(self) -> ServerHold:
+    def serve(self) -> Lease:
         """Another server process takes the cell over."""
         self._starts += 1
-        self.me = ServerHold(instance=f"s{self._starts}", epoch=self._starts, run=f"r{self._starts}")
+        self.lease = Lease(instance=f"s{self._starts}", epoch=self._starts, run=f"r{self._starts}")
         self.hold_cell()
-        return self.me
+        return self.lease
 
     def hold_cell(self) -> None:
         """The newest server's cell stands in Redis."""
-        self.connection.call("HSET", self.keys.cell, "instance", self.me.instance, "epoch", self.me.epoch)
+        self.connection.call("HSET", self.keys.cell, "instance", self.lease.instance, "epoch", self.lease.epoch)
         self.connection.call("PEXPIRE", self.keys.cell, self.policy.retention_ms)
 
-    def begin(self, me: ServerHold | None = None, *, resume: bool = True) -> JobStart:
-        return self.roll.begin(self.connection, me or self.me, resume=resume)
+    def begin(self, lease: Lease | None = None, *, resume: bool = True) -> JobStart:
+        return self.membership.begin(self.connection, lease or self.lease, resume=resume)
 
-    def journal(self, *, resume: bool = True, me: ServerHold | None = None) -> JobTaskStore:
-        return JobTaskStore(self.server, self.keys, me or self.me, self.policy, resume=resume)
+    def journal(self, *, resume: bool = True, lease: Lease | None = None) -> JobTaskStore:
+        return JobTaskStore(self.server, self.keys, lease or self.lease, self.policy, resume=resume)
 
     def started(self, *, resume: bool = True) -> JobTaskStore:
         """The journal of another server, which has begun."""
@@ -57,29 +58,26 @@ class JobBench:
         self.begin(resume=resume)
         return self.journal(resume=resume)
 
-    def call_roll(self, me: ServerHold | None = None) -> MemberList:
-        return Members.read_roll_call(self.run(self.roll.roll_call_command(me or self.me)))
+    def list_members(self, lease: Lease | None = None) -> MemberList:
+        return Members.read_members(self.run(self.membership.list_members_command(lease or self.lease)))
 
     def run(self, command: list[Arg]) -> RedisReply:
         """Run a command as those do who pipeline it."""
-        reply = self.connection.pipeline([command])[0]
-        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            return self.connection.pipeline([retried(command)])[0]
-        return reply
+        return run_pipeline(self.connection, [command])[0]
 
     def status(self, command: list[Arg]) -> str:
-        return answer("job/note", self.run(command)).status
+        return parse_reply("job/note", self.run(command)).status
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
     def join(self, name: str = "site-1", instance: str = "c1", epoch: int = 0, **props: Any) -> ScriptReply:
-        return self.roll.join(self.connection, client(name, instance, epoch), props)
+        return self.membership.join(self.connection, client(name, instance, epoch), f"{name}.job-1", props)
 
-    def joined(self, name: str = "site-1", instance: str = "c1") -> ClientHold:
+    def joined(self, name: str = "site-1", instance: str = "c1") -> Lease:
         return client(name, instance, self.join(name, instance).number())
 
-    def beat(self, me: ClientHold, ttl_ms: int = 60_000) -> Any:
-        return Members.read_beat(self.run(self.roll.beat_command(me, interval=5.0, ttl_ms=ttl_ms)))
+    def beat(self, lease: Lease, ttl_ms: int = 60_000) -> Any:
+        return Members.read_beat(self.run(self.membership.beat_command(lease, interval=5.0, ttl_ms=ttl_ms)))
 
     # -- what stands in Redis ------------------------------------------------------------------------------------------
 
@@ -103,8 +101,8 @@ class JobBench:
         return sorted(key for key in self.server.scan("*") if key.startswith(self.keys.namespace + ":"))
 
 
-def client(name: str = "site-1", instance: str = "c1", epoch: int = 0) -> ClientHold:
-    return ClientHold(name=name, instance=instance, cell=f"{name}.job-1", epoch=epoch, host="gpu-1", pid=7)
+def client(name: str = "site-1", instance: str = "c1", epoch: int = 0) -> Lease:
+    return Lease(name=name, instance=f"gpu-1:7:{instance}", epoch=epoch)
 
 
 def task(root_id: str = "t1", order: int = 1, kind: str = "broadcast", **fields: Any) -> TaskRecord:

@@ -8,9 +8,9 @@ from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.link_scripts import retried
+from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.message_entry import Envelope
 
@@ -51,10 +51,7 @@ class StoreBench:
     # -- what stands in Redis ------------------------------------------------------------------------------------------
 
     def run(self, command: list[Arg]) -> RedisReply:
-        reply = self.connection.pipeline([command])[0]
-        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            return self.connection.pipeline([retried(command)])[0]
-        return reply
+        return run_pipeline(self.connection, [command])[0]
 
     def names(self) -> list[str]:
         """All keys, by what is behind the tag."""

@@ -14,7 +14,7 @@ from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_resu
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness
-from redflare_broker.scripts.link_scripts import source_command
+from redflare_broker.scripts.script import eval_command
 from redflare_broker.testing.plugin import LinkUnderTest
 
 from tests.support.waiting import wait_until
@@ -73,7 +73,7 @@ def beat(side: AgentLink | CJLink) -> Any:
         command = side.beat()
         reply = connection.pipeline([command])[0]
         if isinstance(reply, ServerError):
-            reply = connection.pipeline([source_command("link/beat", command)])[0]
+            reply = connection.pipeline([eval_command(command)])[0]
         return reply
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
-from redflare_broker.scripts import link_scripts
-from redflare_broker.scripts.link_scripts import Instance, LinkScripts, ScriptReply
+from redflare_broker.scripts import script
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.wire.task_entry import Entry
@@ -20,18 +22,20 @@ class Bench:
         self.connection = connection
         self.keys = Keys(namespace).link("site-1--trainer")
         self.scripts = LinkScripts(keys=self.keys, publish="PUBLISH", policy=policy or RetentionPolicy())
-        self.agent = self.start(Instance(role="agent", name="a1"))
-        self.cj = self.start(Instance(role="cj", name="c1"))
+        self.agent = self.start(Lease(name="agent", instance="a1"))
+        self.cj = self.start(Lease(name="cj", instance="c1"))
 
-    def start(self, me: Instance) -> Instance:
-        return Instance(role=me.role, name=me.name, epoch=self.scripts.hello(self.connection, me).number())
+    def start(self, lease: Lease) -> Lease:
+        return Lease(
+            name=lease.name, instance=lease.instance, epoch=self.scripts.hello(self.connection, lease).number()
+        )
 
     def assign(self, task: str, expected: str = "", lost: str = "") -> ScriptReply:
         entry = Entry(topic="get_task", task_id=task, task_name="train", data=b'"' + b"x" * 100 + b'"')
         return self.scripts.assign(self.connection, self.cj, entry, size=3, expected=expected, lost=lost)
 
-    def take(self, task: str = "", me: Instance | None = None) -> ScriptReply:
-        return self.scripts.take(self.connection, me or self.agent, task)
+    def take(self, task: str = "", lease: Lease | None = None) -> ScriptReply:
+        return self.scripts.take(self.connection, lease or self.agent, task)
 
     def refuse(self, task: str, rc: str) -> ScriptReply:
         return self.scripts.refuse(self.connection, self.agent, task, rc, "why")
@@ -45,24 +49,20 @@ class Bench:
 
     def accept_unread(self, task: str) -> ScriptReply:
         sent = self.scripts.accept_command(self.cj, task)
-        return link_scripts.answer(
-            "link/settle", self.connection.pipeline([link_scripts.source_command("link/settle", sent)])[0]
-        )
+        return script.parse_reply("link/settle", self.connection.pipeline([script.eval_command(sent)])[0])
 
-    def abort(self, task: str, me: Instance | None = None) -> ScriptReply:
-        return self.scripts.abort(self.connection, me, task, "why")
+    def abort(self, task: str, lease: Lease | None = None) -> ScriptReply:
+        return self.scripts.abort(self.connection, lease, task, "why")
 
-    def beat(self, me: Instance, task: str = "") -> ScriptReply:
-        sent = self.scripts.beat_command(me, b"{}", 60_000, task)
-        return link_scripts.answer(
-            "link/beat", self.connection.pipeline([link_scripts.source_command("link/beat", sent)])[0]
-        )
+    def beat(self, lease: Lease, task: str = "") -> ScriptReply:
+        sent = self.scripts.beat_command(lease, b"{}", 60_000, task)
+        return script.parse_reply("link/beat", self.connection.pipeline([script.eval_command(sent)])[0])
 
-    def bury(self, me: Instance | None, stream: str, entry: str) -> ScriptReply:
-        return self.scripts.bury(self.connection, me, stream, entry, "why")
+    def bury(self, lease: Lease | None, stream: str, entry: str) -> ScriptReply:
+        return self.scripts.bury(self.connection, lease, stream, entry, "why")
 
-    def bye(self, me: Instance) -> ScriptReply:
-        return self.scripts.bye(self.connection, me)
+    def bye(self, lease: Lease) -> ScriptReply:
+        return self.scripts.bye(self.connection, lease)
 
     def submitted(self, task: str) -> None:
         self.assign(task)
@@ -91,7 +91,7 @@ class Bench:
 
 def story(bench: Bench) -> Iterator[tuple[Callable[[], object], list[tuple[str, str]]]]:
     """Steps that together run every branch of every script, and the messages each is to publish."""
-    a, c, later = bench.keys.abort, bench.keys.notice, Instance(role="agent", name="a2")
+    a, c, later = bench.keys.abort, bench.keys.notice, Lease(name="agent", instance="a2")
     yield lambda: bench.assign("t1"), []
     yield bench.take, []
     yield lambda: bench.refuse("t1", "BLOB_MISSING"), []

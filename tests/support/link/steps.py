@@ -5,7 +5,9 @@ from __future__ import annotations
 import orjson
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.link_scripts import Instance, LinkScripts, Role, ScriptReply, source_command
+from redflare_broker.scripts.lease import Lease, Role
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.scripts.script import ScriptReply, eval_command
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
@@ -18,25 +20,25 @@ class LinkSteps:
         self.fqcn = fqcn
         self.keys = Keys().link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=RetentionPolicy())
-        self.agent = Instance(role="agent", name="none")
-        self.cj = Instance(role="cj", name="none")
+        self.agent = Lease(name="agent", instance="none")
+        self.cj = Lease(name="cj", instance="none")
 
     def hello(self, role: Role, name: str) -> None:
         """A new instance takes over a side."""
         with self.server.borrow(self.keys.link) as connection:
-            epoch = self.scripts.hello(connection, Instance(role=role, name=name)).number()
-        setattr(self, role, Instance(role=role, name=name, epoch=epoch))
+            epoch = self.scripts.hello(connection, Lease(name=role, instance=name)).number()
+        setattr(self, role, Lease(name=role, instance=name, epoch=epoch))
 
     def beat(self, role: Role, *, interval: float = 5.0, age_ms: int = 0, left_ms: int = 60_000) -> None:
         """A heartbeat that is ``age_ms`` old already and expires in ``left_ms``."""
-        me: Instance = getattr(self, role)
-        host, pid, _ = me.name.split(":")
-        beat = {"instance": me.name, "epoch": me.epoch, "host": host, "pid": int(pid), "interval": interval}
+        lease: Lease = getattr(self, role)
+        host, pid, _ = lease.instance.split(":")
+        beat = {"instance": lease.instance, "epoch": lease.epoch, "host": host, "pid": int(pid), "interval": interval}
         command = self.scripts.beat_command(
-            me, orjson.dumps({**beat, "ttl_ms": left_ms + age_ms, "version": 1, "task": ""}), left_ms, None
+            lease, orjson.dumps({**beat, "ttl_ms": left_ms + age_ms, "version": 1, "task": ""}), left_ms, None
         )
         with self.server.borrow(self.keys.link) as connection:
-            connection.call(*source_command("link/beat", command))
+            connection.call(*eval_command(command))
 
     def both(self) -> None:
         """CJ and agent are connected."""

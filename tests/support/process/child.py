@@ -1,4 +1,4 @@
-"""Real processes for tests: started in milliseconds, told what to do over a pipe, killed, stopped and resumed."""
+"""Real processes for tests: started in milliseconds, given commands over a pipe, killed, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 #: One process imports everything once, and each child is a fork of it: none inherits the test's threads or sockets.
-_processes: Final = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
+FORKSERVER: Final = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
     [f"tests.programs.{name}" for name in ("agent", "cj", "client_job", "server_job", "trainer")]
 )
 
-#: Seconds a child may take to say what is waited for.
+#: Seconds a child may take for a message that a test waits for.
 PATIENCE: Final = 10.0
 _LOG_LINES: Final = 40
 
@@ -34,8 +34,8 @@ class Child:
         self._log = log
         self._unheard: list[Message] = []
         self._all: list[Message] = []
-        self._pipe, other = _processes.Pipe()
-        self._process: ForkServerProcess = _processes.Process(target=main, args=(other, str(log), args))
+        self._pipe, other = FORKSERVER.Pipe()
+        self._process: ForkServerProcess = FORKSERVER.Process(target=main, args=(other, str(log), args))
         self._process.start()
         other.close()
 
@@ -50,31 +50,31 @@ class Child:
 
     @property
     def connection(self) -> Connection:
-        """Readable when the child has said something, for ``multiprocessing.connection.wait``."""
+        """Readable when a message has come, for ``multiprocessing.connection.wait``."""
         return self._pipe
 
-    def say(self, *order: Any) -> None:
-        """Give an order."""
-        self._pipe.send(order)
+    def say(self, *command: Any) -> None:
+        """Send a command."""
+        self._pipe.send(command)
 
-    def hear(self, word: str, timeout: float = PATIENCE) -> Message:
-        """The next message that begins with ``word``, without it; those in between are kept."""
+    def hear(self, kind: str, timeout: float = PATIENCE) -> Message:
+        """Wait for the next message of a kind, its first item; return the others. Messages of other kinds are kept."""
         deadline = time.monotonic() + timeout
         while True:
             for index, message in enumerate(self._unheard):
-                if message[0] == word:
+                if message[0] == kind:
                     return self._unheard.pop(index)[1:]
             if not self._receive(deadline - time.monotonic()):
-                raise AssertionError(f"no {word!r} within {timeout:g} s, but {self._all}\n{self.log_tail()}")
+                raise AssertionError(f"no {kind!r} within {timeout:g} s, but {self._all}\n{self.log_tail()}")
 
-    def heard(self, word: str) -> list[Message]:
-        """All messages so far that begin with ``word``, without it; nothing is waited for."""
+    def heard(self, kind: str) -> list[Message]:
+        """All messages of a kind that have come so far."""
         while self._receive(0):
             pass
-        return [message[1:] for message in self._all if message[0] == word]
+        return [message[1:] for message in self._all if message[0] == kind]
 
     def next_message(self) -> Message | None:
-        """What it said next, if it has said anything more."""
+        """The next message, if one has come."""
         if self._unheard or self._receive(0):
             return self._unheard.pop(0)
         return None
@@ -101,7 +101,7 @@ class Child:
         self._process.join()
 
     def dismiss(self) -> None:
-        """SIGKILL, unless it has ended by itself; it may still have said something."""
+        """SIGKILL, unless it has ended by itself; messages that it has sent can still be read."""
         self._process.kill()
 
     def end(self) -> None:
@@ -111,12 +111,12 @@ class Child:
         assert self._process.exitcode == 0, f"it ended with {self._process.exitcode}:\n{self.log_tail()}"
 
     def log_tail(self) -> str:
-        """The end of what it logged."""
+        """The last lines of its log."""
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-_LOG_LINES:])
 
     def close(self) -> None:
-        """Kill it if it lives, and forget it. Again is allowed."""
+        """Kill it if it lives, and close the pipe. May be called again."""
         if self._pipe.closed:
             return
         if self._process.is_alive():

@@ -15,8 +15,8 @@ import psutil
 _MARK: Final = "REDFLARE_TEST_MARK"
 
 
-class Marked:
-    """A running program in a session of its own."""
+class MarkedProgram:
+    """A program that runs in a new session."""
 
     def __init__(
         self, command: Sequence[str | Path], folder: Path, scratch: Path, given: str | None, path: Path | None
@@ -44,7 +44,7 @@ class Marked:
             self.process.stdin = None
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of it, whatever group or parent it has by now."""
+        """Every process of the program, whatever group or parent it has by now."""
         return [process for process in psutil.process_iter() if self._marked(process)]
 
     def _marked(self, process: psutil.Process) -> bool:
@@ -54,19 +54,19 @@ class Marked:
             return False
 
     def left_behind(self) -> list[str]:
-        """Processes, and temporary files."""
+        """Processes and temporary files that still exist."""
         return [repr(process) for process in self.processes()] + [str(path) for path in self.scratch.iterdir()]
 
-    def read_until(self, word: str) -> str:
-        """Follow the standard error up to a line that has this word."""
+    def read_until(self, text: str) -> str:
+        """Read the standard error up to a line with ``text``; return that line."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if word in line:
+            if text in line:
                 return line
-        raise AssertionError(f"it ended before it said {word!r}")
+        raise AssertionError(f"it ended before it printed {text!r}")
 
     def finish(self, seconds: float = 60.0) -> tuple[int, str, str]:
-        """Wait for its end: exit code, output, errors."""
+        """Wait for its end; return exit code, output and errors."""
         output, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, output, errors
 
@@ -79,7 +79,7 @@ def marked(
     scratch: Path | None = None,
     given: str | None = None,
     path: Path | None = None,
-) -> Iterator[Marked]:
+) -> Iterator[MarkedProgram]:
     """Run a program in a folder; whatever of it is left at the end of the block is killed.
 
     Args:
@@ -89,7 +89,7 @@ def marked(
     """
     scratch = scratch or folder / "scratch"
     scratch.mkdir()
-    program = Marked(command, folder, scratch, given, path)
+    program = MarkedProgram(command, folder, scratch, given, path)
     try:
         yield program
     finally:

@@ -99,7 +99,7 @@ KINDS: Final[dict[str, Callable[[], AbstractContextManager[AnyServer]]]] = {
 
 
 def debian_redis() -> str:
-    """The system's redis-server; skips the test without it, except in CI, where it must be there."""
+    """Return the path of the system's redis-server; without it skip the test, and in CI fail."""
     if path := shutil.which("redis-server"):
         return path
     message = "redis-server is not installed: apt-get install redis-server"

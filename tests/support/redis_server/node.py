@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -85,11 +86,11 @@ class Node:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP the process: it holds its connections and says nothing."""
+        """SIGSTOP the process: it keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """End the pause."""
+        """SIGCONT the process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def info(self, section: str) -> dict[str, object]:
@@ -161,13 +162,18 @@ class TlsNode(Node):
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, low enough for a cluster's bus above it."""
+    """A port on 127.0.0.1 that nobody listens on, and that the system gives to nobody: it stays free over a restart.
+
+    The system gives out ports above 32,767. That of a cluster's bus, which is 10,000 above, is below too, and free.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:
-            return port
+        port = random.SystemRandom().randrange(10_000, 22_000)
+        try:
+            for each in (port, port + 10_000):
+                socket.create_server(("127.0.0.1", each)).close()
+        except OSError:
+            continue
+        return port
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Proxy:
         self._set("pass", 0.0)
 
     def drop(self) -> None:
-        """Close everything, and every new connection at once."""
+        """Close all connections, and every new one at once."""
         self._set("drop", 0.0)
         self._hang_up()
 
@@ -48,7 +48,7 @@ class Proxy:
         self._set("pass", seconds)
 
     def half_open(self) -> None:
-        """Swallow everything, tell nobody."""
+        """Keep connections open and swallow all bytes."""
         self._set("half_open", 0.0)
 
     def close(self) -> None:

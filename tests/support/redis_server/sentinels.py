@@ -42,8 +42,14 @@ class SentinelTrio:
         old = self.primary
         old.kill()
         new = next(node for node in self.nodes if node is not old)
-        wait_until(lambda: new.info("replication")["role"] == "master" and self.primary is new, 30, "failover")
+        wait_until(lambda: self._is_promoted(new), 30, "failover")
         return old
+
+    def _is_promoted(self, node: Node) -> bool:
+        try:
+            return node.info("replication")["role"] == "master" and self.primary is node
+        except redis.ConnectionError:  # Sentinel closes the connections of clients to an instance that it promotes
+            return False
 
     @staticmethod
     def _sees_all(node: Node) -> bool:

@@ -12,9 +12,9 @@ from redflare_broker.embedded.server import EmbeddedServer
 from rich.console import Console
 
 from tests.benchmarks import round_trip, server_payload, server_tasks
-from tests.benchmarks.federation import BenchServer, LightClients
+from tests.benchmarks.federation import BroadcastServer, LightClients
 from tests.benchmarks.figures import Figure, Target, percentile, spread, summary
-from tests.benchmarks.harness import Bench, Benchmark, Child, ChildError, children, count_commands
+from tests.benchmarks.harness import Benchmark, BenchmarkContext, Child, ChildError, children, count_commands
 from tests.benchmarks.report import Report
 
 
@@ -93,8 +93,8 @@ def test_a_child_that_ends_in_the_middle_of_a_call_is_reported() -> None:
 
 def test_twenty_samples_of_the_round_trip_become_a_table_and_json(tmp_path: Path) -> None:
     with EmbeddedServer() as server:
-        bench = Bench(url=server.url, workspace=str(tmp_path), scale=0.01)
-        values = round_trip.measure(bench)
+        context = BenchmarkContext(url=server.url, workspace=str(tmp_path), scale=0.01)
+        values = round_trip.measure(context)
     report = Report(circumstances={"server": "embedded"})
     report.add(round_trip.BENCHMARK, values)
     console = Console(record=True, width=200)
@@ -109,7 +109,7 @@ def test_twenty_samples_of_the_round_trip_become_a_table_and_json(tmp_path: Path
 @pytest.mark.parametrize("benchmark", [server_tasks.BENCHMARK, server_payload.BENCHMARK], ids=lambda each: each.name)
 def test_a_few_samples_of_a_server_are_what_its_figures_speak_of(benchmark: Benchmark, tmp_path: Path) -> None:
     with EmbeddedServer() as server:
-        values = benchmark.measure(Bench(url=server.url, workspace=str(tmp_path), scale=0.01))
+        values = benchmark.measure(BenchmarkContext(url=server.url, workspace=str(tmp_path), scale=0.01))
     assert {figure.key for figure in benchmark.figures} <= values.keys()
     assert all(value > 0 for key, value in values.items() if not key.endswith("cpu") and key != "passed")
 
@@ -118,7 +118,7 @@ def test_light_clients_hold_tasks_until_they_are_told_to_answer() -> None:
     with (
         EmbeddedServer() as redis_server,
         children(
-            lambda: Child(BenchServer, redis_server.url, "job"),
+            lambda: Child(BroadcastServer, redis_server.url, "job"),
             lambda: Child(LightClients, redis_server.url, "job", 3, 0, True),
         ) as (server, sites),
     ):

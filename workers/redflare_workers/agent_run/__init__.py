@@ -1,4 +1,4 @@
-"""A user's function as the agent of a site, in a process that is watched: what ``redflare agent run`` does."""
+"""``redflare agent run``: a user's function as the agent of a site, in a process that is started again when it dies."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The process of an agent: ``python -m redflare_workers.agent_run.agent_main``. Only this module imports the agent.
+"""The process of an agent: ``python -m redflare_workers.agent_run.agent_main``. No other module here imports the agent.
 
-It serves one job after the other: when a job's CJ says bye, a new agent of the same name waits for the next.
+It serves one job after the other: when the CJ of a job says bye, a new agent of the same name waits for the next.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main() -> int:
-    """Serve until told to end; returns the exit code."""
+    """Serve until this process should end; return the exit code."""
     logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
-    order = AgentProcessArgs.take()
+    args = AgentProcessArgs.take()
     ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
     ending.watch()
     try:
-        train = named(order.train, "MODULE:FUNCTION")
+        train = named(args.train, "MODULE:FUNCTION")
         if not callable(train):
-            raise ConfigError(f"{order.train} is a {type(train).__name__}, but must be a function train(task)")
-        return _serve(order, train, ending)
+            raise ConfigError(f"{args.train} is a {type(train).__name__}, but must be a function train(task)")
+        return _serve(args, train, ending)
     except ConfigError as error:
         print(f"redflare: {error}", file=sys.stderr)
         return ExitCode.CONFIG
@@ -46,11 +46,11 @@ def main() -> int:
         ending.finish()
 
 
-def _serve(order: AgentProcessArgs, train: Any, ending: Ending) -> int:
-    watched = WatchedTrain(train, abort_grace=order.abort_grace, stop_grace=order.stop_grace)
+def _serve(args: AgentProcessArgs, train: Any, ending: Ending) -> int:
+    watched = WatchedTrain(train, abort_grace=args.abort_grace, stop_grace=args.stop_grace)
     stopping = threading.Lock()
     while not ending.reason:
-        agent = IPCAgent(order.url, order.site, order.agent_id, order.workspace, order.secure, job_id=order.job_id)
+        agent = IPCAgent(args.url, args.site, args.agent_id, args.workspace, args.secure, job_id=args.job_id)
 
         def stop(_reason: str, agent: IPCAgent = agent) -> None:
             with stopping:
@@ -59,17 +59,16 @@ def _serve(order: AgentProcessArgs, train: Any, ending: Ending) -> int:
                     agent.stop()
 
         with agent:
-            # a reason that has come before counts too
             ending.attach(stop)
             count = serve(watched, agent)
-            # its goodbye is said in another thread
+            # another thread may be in the middle of agent.stop
             with stopping:
                 pass
         logger.info("agent %s was closed; %d results were accepted", agent.fqcn, count)
         if agent.fenced:
             print(f"redflare: another agent {agent.fqcn} has taken over: this one ends", file=sys.stderr)
             return ExitCode.EXECUTION_ERROR
-        if order.job_id is not None:
+        if args.job_id is not None:
             break
     watched.close()
     return ExitCode.SUCCESS
@@ -79,5 +78,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # threads of the trainer's may stand in the way of an ordinary end
+    # threads of the trainer may hold up an ordinary exit
     os._exit(code)

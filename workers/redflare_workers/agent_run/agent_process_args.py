@@ -1,4 +1,4 @@
-"""``AgentProcessArgs``: what the process of an agent is to do; it travels in that process's environment."""
+"""``AgentProcessArgs``: the arguments of an agent's process, passed in its environment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final, Self
 
 import orjson
 
-#: Variable of the environment; others of this machine cannot read it, as they could read a command line.
-_VARIABLE: Final = "REDFLARE_AGENT_ORDER"
+#: Environment variable; other users of the machine cannot read it, as they could read a command line.
+_VARIABLE: Final = "REDFLARE_AGENT_ARGS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProcessArgs:
-    """Which function serves which agent."""
+    """The function that serves tasks, and the agent it serves them as."""
 
     #: ``module:function``
     train: str
@@ -31,10 +31,10 @@ class AgentProcessArgs:
     stop_grace: float = 5.0
 
     def environment(self) -> dict[str, str]:
-        """What is added to the environment of the agent's process."""
+        """Variables to add to the environment of the agent's process."""
         return {_VARIABLE: orjson.dumps(asdict(self)).decode()}
 
     @classmethod
     def take(cls) -> Self:
-        """That of this process; what it starts does not get it."""
+        """Read the arguments of this process, and remove them from the environment that its children inherit."""
         return cls(**orjson.loads(os.environ.pop(_VARIABLE)))

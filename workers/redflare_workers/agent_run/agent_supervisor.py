@@ -27,13 +27,13 @@ from .agent_process_args import AgentProcessArgs
 #: Seconds between two processes: doubled from the first to the last.
 _FIRST_PAUSE: Final = 1.0
 _LAST_PAUSE: Final = 30.0
-#: A process that has lived so many seconds has had a good start; so many that have not, in a row, are enough.
-_GOOD_LIFE: Final = 60.0
-_BAD_STARTS: Final = 5
+#: A process that ends sooner, in seconds, has crashed early; the supervisor gives up after so many in a row.
+_EARLY: Final = 60.0
+_MAX_EARLY_CRASHES: Final = 5
 #: Seconds beyond the grace of the function until SIGKILL.
 _MARGIN: Final = 5.0
 
-#: A new process would come to the same end.
+#: Exit codes that a new process would end with too.
 _FINAL: Final = (ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.EXECUTION_ERROR)
 
 Kind = Literal["started", "aborted", "died", "stopping", "ended"]
@@ -41,7 +41,7 @@ Kind = Literal["started", "aborted", "died", "stopping", "ended"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessEvent:
-    """What happens to the process."""
+    """Something that has happened to the process."""
 
     event: Kind
     pid: int
@@ -52,44 +52,44 @@ class AgentSupervisor:
     """Run it once, in the main thread.
 
     Args:
-        order: for the process.
-        tell: called with all that happens.
+        args: of the process.
+        on_event: called with all that happens.
     """
 
-    def __init__(self, order: AgentProcessArgs, tell: Callable[[ProcessEvent], object] = lambda told: None) -> None:
-        self._order = order
-        self._tell = tell
+    def __init__(self, args: AgentProcessArgs, on_event: Callable[[ProcessEvent], object] = lambda event: None) -> None:
+        self._args = args
+        self._on_event = on_event
         #: Exit codes of processes that have ended, and negative: signals that this one got.
-        self._news: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._mark = uuid.uuid4().hex
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Let it end; from any thread, and from a signal handler."""
-        self._news.put(("stop", number))
+        """Stop the process, and the supervisor; from any thread, and from a signal handler."""
+        self._events.put(("stop", number))
 
     def run(self) -> tuple[int, int]:
-        """Until it is over: exit code of the last process, and the signal that ended this, or 0."""
-        pause, bad = _FIRST_PAUSE, 0
+        """Keep the process running; return the exit code of the last one, and the signal that ended this call, or 0."""
+        pause, crashes = _FIRST_PAUSE, 0
         while True:
             pid, began = self._start(), time.monotonic()
-            what, number = self._news.get()
+            what, number = self._events.get()
             if what == "stop":
                 return self._stopped(pid, number), number
             if number == ExitCode.SUCCESS or number in _FINAL:
-                self._say("ended", pid, describe_exit(number))
+                self._emit("ended", pid, describe_exit(number))
                 return number, 0
             if number == ExitCode.ABORTED:
-                self._say("aborted", pid, "its task was aborted and the trainer did not return: it is started again")
+                self._emit("aborted", pid, "its task was aborted and the trainer did not return; starting it again")
                 continue
-            good = time.monotonic() - began >= _GOOD_LIFE
-            pause, bad = (_FIRST_PAUSE, 1) if good else (pause, bad + 1)
-            if bad >= _BAD_STARTS:
-                self._say("ended", pid, f"{describe_exit(number)}; {bad} have died within a minute each: enough")
+            early = time.monotonic() - began < _EARLY
+            pause, crashes = (pause, crashes + 1) if early else (_FIRST_PAUSE, 1)
+            if crashes >= _MAX_EARLY_CRASHES:
+                self._emit("ended", pid, f"{describe_exit(number)}; giving up after {crashes} early crashes")
                 return number, 0
-            self._say("died", pid, f"{describe_exit(number)}; it is started again in {pause:g} s")
+            self._emit("died", pid, f"{describe_exit(number)}; starting it again in {pause:g} s")
             with contextlib.suppress(queue.Empty):
-                _, number = self._news.get(timeout=pause)
+                _, number = self._events.get(timeout=pause)
                 return ExitCode.SUCCESS, number
             pause = min(2 * pause, _LAST_PAUSE)
 
@@ -97,11 +97,11 @@ class AgentSupervisor:
         process = self._process = subprocess.Popen(
             [sys.executable, "-m", "redflare_workers.agent_run.agent_main"],
             stdin=subprocess.PIPE,
-            env={**os.environ, **self._order.environment(), MARK: self._mark, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **self._args.environment(), MARK: self._mark, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
         threading.Thread(target=self._watch, args=(process,), name="redflare-agent-watch", daemon=True).start()
-        self._say("started", process.pid, f"agent {self._order.agent_id} of {self._order.site}")
+        self._emit("started", process.pid, f"agent {self._args.agent_id} of {self._args.site}")
         return process.pid
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -113,21 +113,21 @@ class AgentSupervisor:
         code = process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        self._news.put(("ended", code))
+        self._events.put(("ended", code))
 
     def _stopped(self, pid: int, number: int) -> int:
-        """End the process in order, or by force when that takes too long or somebody asks again."""
-        self._say("stopping", pid, f"it got {signal.Signals(number).name}")
+        """End the process in order, or by force when that takes too long or another signal comes."""
+        self._emit("stopping", pid, f"it got {signal.Signals(number).name}")
         self._signal(signal.SIGTERM)
         try:
-            what, code = self._news.get(timeout=self._order.stop_grace + _MARGIN)
+            what, code = self._events.get(timeout=self._args.stop_grace + _MARGIN)
         except queue.Empty:
             what, code = "stop", 0
         if what == "stop":
             self._signal(signal.SIGKILL)
             while what == "stop":
-                what, code = self._news.get()
-        self._say("ended", pid, describe_exit(code))
+                what, code = self._events.get()
+        self._emit("ended", pid, describe_exit(code))
         return code
 
     def _signal(self, number: signal.Signals) -> None:
@@ -136,8 +136,8 @@ class AgentSupervisor:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, number)
 
-    def _say(self, event: Kind, pid: int, text: str) -> None:
-        self._tell(ProcessEvent(event=event, pid=pid, text=text))
+    def _emit(self, event: Kind, pid: int, text: str) -> None:
+        self._on_event(ProcessEvent(event=event, pid=pid, text=text))
 
     def __repr__(self) -> str:
-        return f"<AgentSupervisor of {self._order.site}--{self._order.agent_id}>"
+        return f"<AgentSupervisor of {self._args.site}--{self._args.agent_id}>"

@@ -1,4 +1,4 @@
-"""``WatchedTrain``: the user's function, with somebody who looks at the clock while its task is aborted."""
+"""``WatchedTrain``: the user's function, with a time limit for its return once its task is aborted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from redflare_workers.processes.exit_code import ExitCode
 
 logger = logging.getLogger(__name__)
 
-#: Words of a task that nobody waits for.
+#: Reasons in the log.
 _ABORTED: Final = "its task is aborted"
-_STOPPED: Final = "its agent is to stop"
+_STOPPED: Final = "its agent is stopping"
 
 
 class WatchedTrain:
-    """Called as the function is. Does not return while it runs, but ends the process when it will not stop.
+    """Calls the function, and ends the process when the function does not return in time.
 
     Args:
         train: ``train(task) -> TaskResult``.
-        abort_grace: seconds to return in, from the abort of the task.
+        abort_grace: seconds from the abort of the task in which the function must return.
         stop_grace: the same, from ``stop``.
     """
 
@@ -33,18 +33,18 @@ class WatchedTrain:
         self._abort_grace = abort_grace
         self._stop_grace = stop_grace
         self._guard = threading.Lock()
-        #: In the function's hands, with what is set when it has returned; None while there is none.
-        self._now: tuple[Any, threading.Event] | None = None
+        #: The task that the function works on, and an event that is set when it has returned; None between tasks.
+        self._current: tuple[Any, threading.Event] | None = None
         self._last: Any = None
         self._stopping = False
 
     def __call__(self, task: Any) -> Any:
         returned = threading.Event()
         with self._guard:
-            last, self._last, self._now = self._last, task, (task, returned)
+            last, self._last, self._current = self._last, task, (task, returned)
             stopping = self._stopping
         if last is not None:
-            # its watcher may go: nobody waits for it any more
+            # so that the thread that watches it ends
             last.aborted = True
         if stopping:
             task.aborted = True
@@ -55,17 +55,17 @@ class WatchedTrain:
         finally:
             returned.set()
             with self._guard:
-                self._now = None
+                self._current = None
 
     def stop(self) -> None:
-        """Let the function return soon; its task is left to the agent's successor."""
+        """Abort the current task; the agent's successor gets it again."""
         with self._guard:
-            self._stopping, now = True, self._now
-        if now is not None:
-            now[0].aborted = True
+            self._stopping, current = True, self._current
+        if current is not None:
+            current[0].aborted = True
 
     def close(self) -> None:
-        """No task comes any more."""
+        """End the watching thread of the last task; call it when no task comes any more."""
         if self._last is not None:
             self._last.aborted = True
 
@@ -74,8 +74,10 @@ class WatchedTrain:
         grace = self._stop_grace if self._stopping else self._abort_grace
         if returned.wait(grace):
             return
-        why = _STOPPED if self._stopping else _ABORTED
-        logger.error("the trainer has not returned for %.1f s although %s (%s): this process ends", grace, why, task)
+        reason = _STOPPED if self._stopping else _ABORTED
+        logger.error(
+            "the trainer has not returned within %.1f s although %s (%s): ending this process", grace, reason, task
+        )
         logging.shutdown()
         faulthandler.dump_traceback(sys.__stderr__ or 2)
         os._exit(ExitCode.SUCCESS if self._stopping else ExitCode.ABORTED)

@@ -89,10 +89,8 @@ class Task:
     ) -> None:
         _check("name", name, str)
         _check("data", data, Shareable)
-        if operator is not None:
-            _check("operator", operator, dict)
-        if props is not None:
-            _check("props", props, dict)
+        _check("operator", operator, dict, optional=True)
+        _check("props", props, dict, optional=True)
         _check("timeout", timeout, int)
         if timeout < 0:
             raise ValueError(f"timeout must be >= 0 seconds, but is {timeout}; 0 means that the task never times out")
@@ -179,8 +177,8 @@ class ClientTask:
         )
 
 
-def _check(what: str, value: object, wanted: type) -> None:
-    if not isinstance(value, wanted):
+def _check(what: str, value: object, wanted: type, *, optional: bool = False) -> None:
+    if not isinstance(value, wanted) and not (optional and value is None):
         raise TypeError(f"{what} must be of type {wanted.__name__}, but is {value!r} ({type(value).__name__})")
 
 

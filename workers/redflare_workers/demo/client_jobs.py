@@ -1,25 +1,24 @@
-"""The client jobs of all sites of the demo, in one process; at a real site, each would have a machine of its own.
+"""The client jobs of all sites of the demo, in one process; in production, each site has a machine of its own.
 
-Run as ``python -m redflare_workers.demo.client_jobs WORKSPACE``. Each hands the server's tasks to its site's agent.
+Run as ``python -m redflare_workers.demo.client_jobs SCRATCH``. Each hands the server's tasks to its site's agent.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.ipc.exchanger import IPCExchanger
 
-from .job_settings import JobSettings
 from .lifeline import Lifeline
+from .settings import DemoSettings
 
 
 def main() -> None:
     """Take part in the job until it ends, or the demo is gone."""
-    settings = JobSettings.load(Path(sys.argv[1]))
+    settings = DemoSettings.load(sys.argv[1])
     host = CellHost("demo-sites", settings.job_id, redis_url=settings.url)
     jobs = [
         ClientJob(

@@ -24,14 +24,13 @@ from .data import Samples, Split, load_split
 from .display import Display
 from .errors import DemoStopped
 from .events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
-from .job_processes import ClientJobsProcess, DemoServerProcess
-from .job_settings import JobSettings
 from .kill_plan import KillPlan, ServerKillPlan
 from .model import STEPS, Weights, fingerprint, initial
 from .outcome import FEDERATED, POOLED, Curve, DemoOutcome
 from .plot import draw
-from .processes import WatchedProcess
-from .site_settings import DemoSiteSettings
+from .server_process import DemoServerProcess
+from .settings import SAMPLES_FILE, SERVER, DemoSettings
+from .watched_process import WatchedProcess
 
 PLOT_FILE = "accuracy.png"
 
@@ -95,35 +94,33 @@ class DemoRun:
         return self._outcome
 
     def _begin(self, split: Split, url: str, scratch: str) -> ModelStore:
-        """Start all processes; answers with where the server puts the model."""
+        """Start all processes; return the store that the server puts the model into."""
         options = self._options
-        job = JobSettings(
+        settings = DemoSettings(
             url=url,
             job_id=f"demo-{secrets.token_hex(3)}",  # two demos may share one server
             sites=list(split.sites),
             rounds=options.rounds,
             seed=options.seed,
+            ask_leave=options.kill_agents or options.kill_server,
             scratch=scratch,
         )
-        self._server = DemoServerProcess(job, split.held_out, self._events.put)
-        self._start(self._server)
-        self._start(ClientJobsProcess(job, self._events.put))
-        for index, (site, samples) in enumerate(split.sites.items(), start=1):
-            settings = DemoSiteSettings(
-                url=url,
-                site=site,
-                agent_id=job.job_id,
-                index=index,
-                seed=options.seed,
-                ask_leave=options.kill_agents or options.kill_server,
-                scratch=scratch,
+        settings.save()
+        for name, samples in {SERVER: split.held_out, **split.sites}.items():
+            samples.save(settings.folder(name) / SAMPLES_FILE)
+        logs, emit = Path(scratch), self._events.put
+        self._server = DemoServerProcess("the server", settings.command("server"), logs / "server.log", emit)
+        client_jobs = WatchedProcess("the client jobs", settings.command("client_jobs"), logs / "client-jobs.log", emit)
+        agents = [
+            AgentProcess(
+                site, settings.command("site_agent", site), logs / f"{site}.log", emit, self._plan, self._on_halfway
             )
-            self._start(AgentProcess(settings, samples, self._events.put, self._plan, self._on_halfway))
-        return ModelStore(job.server_workspace)
-
-    def _start(self, process: WatchedProcess) -> None:
-        self._processes.append(process)
-        process.start()
+            for site in split.sites
+        ]
+        for process in (self._server, client_jobs, *agents):
+            self._processes.append(process)
+            process.start()
+        return ModelStore(settings.folder(SERVER))
 
     def _on_halfway(self, round_number: int) -> None:
         """An agent is in the middle of a round; from its watching thread."""

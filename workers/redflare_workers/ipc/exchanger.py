@@ -17,7 +17,7 @@ from redflare_broker.constants import TaskResult
 from redflare_broker.errors import EncodeError, RedflareError
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.link_scripts import ACCEPTED, REJECTED
+from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 from redflare_broker.wire.collection import to_plain
 
 from redflare_workers.apis.dxo import DXO, from_shareable

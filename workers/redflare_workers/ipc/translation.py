@@ -7,7 +7,8 @@ from typing import Any
 from redflare_broker.constants import JOB_META_KEY_AGENT_ID, RC, MetaKey
 from redflare_broker.errors import ConfigError
 from redflare_broker.link.exchange import ExchangeOutcome
-from redflare_broker.scripts.link_scripts import ACCEPTED, BLOB_MISSING, REJECTED
+from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 from redflare_broker.wire.collection import from_plain
 
 from redflare_workers.apis.app_constant import AppConstants

@@ -1,11 +1,15 @@
-"""Jobs as folders and archives: read, checked as a whole, built, and made from Python."""
+"""Jobs as folders and zip archives in NVFlare's layout: read, checked as a whole, built, and made from Python.
+
+``read_job`` checks a job without running any of its code, ``ComponentBuilder`` builds what a site admits of it, and
+``FedJob`` makes one. All errors are reported together, each with file and key.
+"""
 
 from __future__ import annotations
 
 from .app import ClientApp, ServerApp, build_client_app, build_server_app
 from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
 from .class_path import SHIPPED
-from .components import SITE_ARGUMENTS, ComponentBuilder
+from .component_builder import SITE_ARGUMENTS, ComponentBuilder
 from .fed_job import Component, FedJob
 from .job_folder import JobDefinition, define_job, read_job
 from .job_meta import ALL_SITES, SERVER, JobMeta, parse_meta

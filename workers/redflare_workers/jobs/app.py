@@ -1,4 +1,4 @@
-"""The objects that a deployed app's config describes, for ``ServerJob`` and ``ClientJob``."""
+"""Build the objects that the config of a deployed app describes, for ``ServerJob`` and ``ClientJob``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
-from .components import ComponentBuilder, Scope
+from .component_builder import ComponentBuilder, Scope
+from .component_order import specs_of
 from .config_file import find_config, load_config
 from .custom_code import CustomCode
 from .problems import JobProblems
-from .sections import specs_of
 from .task_filter import TaskFilter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerApp:
-    """What runs at the server."""
+    """The objects that run at the server."""
 
     #: by id, in the order in which they run
     controllers: dict[str, Controller]
@@ -35,7 +35,7 @@ class ServerApp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientApp:
-    """What runs at a site: ``ClientJob(site, app.executors, task_filters=app.task_filters, ...)``."""
+    """The objects that run at a site: ``ClientJob(site, app.executors, task_filters=app.task_filters, ...)``."""
 
     #: by task name, or a pattern with ``*``
     executors: dict[str, Executor]
@@ -52,11 +52,11 @@ def build_server_app(
 
     Args:
         app_dir: folder with ``config`` and perhaps ``custom``, which is put on ``sys.path`` if ``builder`` admits it.
-        variables: what ``{JOB_ID}``, ``{SITE_NAME}`` and ``{WORKSPACE}`` in the config stand for;
+        variables: values of ``{JOB_ID}``, ``{SITE_NAME}`` and ``{WORKSPACE}`` in the config;
             ``{JOB_CUSTOM_DIR}`` and ``{JOB_CONFIG_DIR}`` are known here.
 
     Raises:
-        JobProblems: everything that is wrong with it; ``unsafe``: it asks for what is not admitted. If a module or
+        JobProblems: all that is wrong; ``unsafe``: the app asks for something that is not admitted. If a module or
             a constructor raised, that is its cause.
     """
     app = _App(app_dir, builder, variables, server=True)
@@ -77,7 +77,7 @@ def build_server_app(
 def build_client_app(
     app_dir: str | os.PathLike[str], builder: ComponentBuilder, *, variables: Mapping[str, Any] | None = None
 ) -> ClientApp:
-    """As ``build_server_app``, for ``config/config_fed_client`` of a site."""
+    """Build what ``config/config_fed_client`` describes, as ``build_server_app`` does."""
     app = _App(app_dir, builder, variables, server=False)
     return ClientApp(
         executors={task: app.built[spec.executor.key] for spec in app.side.executors for task in spec.tasks},
@@ -108,7 +108,7 @@ class _App:
         self._build()
 
     def filters(self, chains: tuple[FilterSpec, ...]) -> list[Filter]:
-        """The filters of a section; those for some tasks only mind the task."""
+        """Return the filters of a section; wrap those that are for some tasks only."""
         return [
             built if chain.tasks == ("*",) else TaskFilter(built, chain.tasks)
             for chain in chains

@@ -1,4 +1,4 @@
-"""What an app consists of: ``config_fed_server`` and ``config_fed_client`` as NVFlare's users write them."""
+"""``config_fed_server`` and ``config_fed_client`` of an app, in NVFlare's format."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .hints import did_you_mean, listed
 from .problems import Problem
 from .variables import substitute
-from .words import did_you_mean, listed
 
 #: File names without their suffix.
 SERVER_CONFIG: Final = "config_fed_server"
@@ -25,11 +25,11 @@ _ALL_KEYS: Final = frozenset({"format_version", "workflows", "executors", "compo
 class ComponentSpec:
     """One component that a config describes."""
 
-    #: where it stands: ``workflows[0]``
+    #: its key in the file: ``workflows[0]``
     key: str
-    #: as it is written: path | class_path | name, args
+    #: as written: path | class_path | name, args
     data: Mapping[str, Any]
-    #: what others know it by; ""
+    #: other components refer to it by this; may be ""
     id: str = ""
 
 
@@ -51,7 +51,7 @@ class FilterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideConfig:
-    """What one config file says."""
+    """The components of one config file."""
 
     #: its path in the job
     file: str
@@ -76,23 +76,23 @@ class AppConfig:
 
     @property
     def sides(self) -> tuple[SideConfig, ...]:
-        """Those that are there."""
+        """The config of the server, of the sites, or both."""
         return tuple(side for side in (self.server, self.client) if side is not None)
 
 
 def parse_side(
     data: dict[str, Any], file: str, *, server: bool, variables: Mapping[str, Any] | None = None
 ) -> tuple[SideConfig, list[Problem], list[Problem]]:
-    """What a config file says.
+    """Read a config file.
 
     Args:
         variables: see ``substitute``.
 
     Returns:
-        that, without what is wrong; all mistakes; and warnings, of what has no effect.
+        its valid components; all errors; and warnings about keys that have no effect.
     """
     tree, problems = substitute(data, file, variables)
-    reader = _Reader(tree, file, server)
+    reader = _SideReader(tree, file, server)
     reader.check_top()
     side = SideConfig(
         file=file,
@@ -108,8 +108,8 @@ def parse_side(
     return side, problems + reader.problems, reader.warnings
 
 
-class _Reader:
-    """Reads one part after the other and notes what is wrong."""
+class _SideReader:
+    """Reads one section after the other, and collects the errors."""
 
     def __init__(self, tree: dict[str, Any], file: str, server: bool) -> None:
         self.tree = tree
@@ -134,7 +134,7 @@ class _Reader:
             self._add(self.main, "is missing; without any there is nothing to run")
 
     def components(self, section: str, *, need_id: bool = False) -> tuple[ComponentSpec, ...]:
-        """The components of a section."""
+        """Read a section of components."""
         found = [
             self._component(entry, f"{section}[{place}]", need_id=need_id)
             for place, entry in enumerate(self._list(section, needed=section == self.main))
@@ -142,7 +142,7 @@ class _Reader:
         return tuple(spec for spec in found if spec is not None)
 
     def executors(self) -> tuple[ExecutorSpec, ...]:
-        """Of a site; a task has one."""
+        """Read the executors of a site; each task has one."""
         found: list[ExecutorSpec] = []
         taken: set[str] = set()
         for place, entry in enumerate(self._list("executors", needed=True)):
@@ -159,7 +159,7 @@ class _Reader:
         return tuple(found)
 
     def filters(self, section: str, effective: str) -> tuple[FilterSpec, ...]:
-        """The chains of a section."""
+        """Read the chains of a section of filters."""
         found: list[FilterSpec] = []
         taken: set[str] = set()
         for place, entry in enumerate(self._list(section)):
@@ -184,11 +184,11 @@ class _Reader:
         return tuple(found)
 
     def check_ids(self, side: SideConfig) -> None:
-        """An id is one component's."""
+        """Report ids that more than one component has."""
         taken: dict[str, str] = {}
         for spec in (*side.components, *side.workflows):
             if spec.id and spec.id in taken:
-                self._add(f"{spec.key}.id", f"{spec.id!r} is that of {taken[spec.id]} already")
+                self._add(f"{spec.key}.id", f"{spec.id!r} is already the id of {taken[spec.id]}")
             taken.setdefault(spec.id, spec.key)
 
     def _component(self, entry: Any, key: str, *, need_id: bool = False) -> ComponentSpec | None:
@@ -197,11 +197,11 @@ class _Reader:
         wrong = len(self.problems)
         name = entry.get("id", "")
         if not isinstance(name, str) or (need_id and not name):
-            self._add(f"{key}.id", f"must be a text by which others know it, but is {entry.get('id')!r}")
+            self._add(f"{key}.id", f"must be a text that others refer to it by, but is {entry.get('id')!r}")
         if not isinstance(entry.get("args") or {}, dict):
             self._add(f"{key}.args", f"must be a dict of arguments by name, but is {entry['args']!r}")
         if not any(word in entry for word in ("path", "class_path", "name")):
-            self._add(f"{key}.path", 'is missing; say which class it is, like "redflare_workers.workflow.FedAvg"')
+            self._add(f"{key}.path", 'is missing; name the class, like "redflare_workers.workflow.FedAvg"')
         if entry.get("disabled") is True or len(self.problems) > wrong:
             return None
         return ComponentSpec(key=key, data=entry, id=name)

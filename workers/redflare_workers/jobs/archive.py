@@ -20,12 +20,12 @@ from typing import Final
 
 from redflare_broker.errors import ConfigError
 
-#: How much an archive may hold once it is unpacked, if nobody says otherwise.
+#: Default limit of the bytes that an archive unpacks to.
 MAX_BYTES: Final = 1 << 30
-#: How many files and folders.
+#: Default limit of files and folders.
 MAX_FILES: Final = 10_000
 
-#: What ``sweep`` knows unfinished folders by.
+#: Prefix of unfinished folders, which ``sweep`` removes.
 _UNFINISHED: Final = ".redflare-unpack-"
 _SLICE: Final = 1 << 20
 #: Longest name of one file, and longest path, that every file system takes.
@@ -41,12 +41,12 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
 class ArchiveError(ConfigError):
-    """An archive is refused, and nothing of it was unpacked; the message says which entry is wrong, and why."""
+    """An archive was refused and not unpacked; the message says which entry is wrong, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """One that passed."""
+    """An entry that passed all checks."""
 
     info: zipfile.ZipInfo
     #: with ``/`` between its parts and none at the end
@@ -58,20 +58,20 @@ class _Entry:
 def safe_extract(
     source: Source, target: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Unpack an archive into a folder of its own, which takes the place of an earlier one at the end.
+    """Unpack an archive into a temporary folder beside ``target``, then replace ``target`` by it.
 
-    Until then it stands beside ``target``. If the process is killed meanwhile, ``sweep`` removes what is left of it.
-    Two calls for one target must not run at once.
+    If the process is killed meanwhile, ``sweep`` removes the temporary folder. Two calls for one target must not run
+    at once.
 
     Args:
         source: a zip archive, or the path of one.
         target: the folder; the one above it is made.
-        max_bytes: what all files together may have, by what the archive says and by what is really in it.
-        max_files: how many entries there may be.
+        max_bytes: limit of the size of all files together, as declared and as unpacked.
+        max_files: limit of the number of entries.
 
     Raises:
-        ArchiveError: an entry has an absolute path, a drive letter, a ``..``, a name that is there twice; it is a
-            symlink or a device, encrypted, damaged; or it is all too much. ``target`` is as before.
+        ArchiveError: an entry has an absolute path, a drive letter, a ``..``, a duplicate name; it is a symlink or a
+            device, encrypted, damaged; or a limit is exceeded. ``target`` is as before.
         OSError: it cannot be written. ``target`` is as before.
     """
     path = Path(target)
@@ -89,9 +89,9 @@ def safe_extract(
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[str]:
-    """Remove what processes that were killed have left of unpacking into ``folder``; returns the names.
+    """Remove temporary folders that killed processes have left in ``folder``; return their names.
 
-    Call it when nobody unpacks there: at the start of whoever owns the folder.
+    Call it while nothing is unpacked there: when the process that owns the folder starts.
     """
     left = sorted(path for path in Path(folder).glob(f"{_UNFINISHED}*") if path.is_dir())
     for path in left:
@@ -100,7 +100,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def read_files(source: Source, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> dict[str, bytes]:
-    """The files of an archive, by path. Errors as ``safe_extract``'s."""
+    """Read the files of an archive, by path. Raises as ``safe_extract`` does."""
     left, files = max_bytes, {}
     with _opened(source) as archive:
         for entry in _checked(archive, max_bytes, max_files):
@@ -111,7 +111,7 @@ def read_files(source: Source, *, max_bytes: int = MAX_BYTES, max_files: int = M
 
 
 def pack_files(files: Mapping[str, bytes]) -> bytes:
-    """An archive of files by path; the same files give the same bytes."""
+    """Pack files, given by path; the same files give the same bytes."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -128,13 +128,13 @@ def pack_folder(
 ) -> list[str]:
     """Pack a folder into a file, in pieces of 1 MiB.
 
-    What is neither a file nor a folder is left out, and so is what has a name that ``safe_extract`` refuses.
+    Entries that are neither files nor folders are left out, and those whose names ``safe_extract`` refuses.
 
     Returns:
         the paths that were left out.
 
     Raises:
-        ArchiveError: it is too much; ``target`` is gone then.
+        ArchiveError: a limit is exceeded; ``target`` is removed.
         OSError: something cannot be read or written.
     """
     root, left_out, size, count = Path(folder), [], 0, 0
@@ -165,7 +165,7 @@ def pack_folder(
 
 @contextmanager
 def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever zipfile and zlib raise about it, also later, becomes an ArchiveError."""
+    """Open an archive; turn all that zipfile and zlib raise in the block into ArchiveErrors."""
     file = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
     try:
         with zipfile.ZipFile(file) as archive:
@@ -174,34 +174,34 @@ def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
         raise
     # ValueError, struct.error, OverflowError: offsets that lead nowhere
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as exc:
-        raise ArchiveError(f"this is no archive, or it is damaged: {exc}; make it anew with zip") from exc
+        raise ArchiveError(f"this is not a zip archive, or it is damaged: {exc}; create it again with zip") from exc
 
 
 def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_Entry]:
     infos = archive.infolist()
     if len(infos) > max_files:
-        raise ArchiveError(f"the archive has {len(infos)} entries, but {max_files} are the most that is admitted")
+        raise ArchiveError(f"the archive has {len(infos)} entries, but at most {max_files} are allowed")
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
-        raise ArchiveError(f"the archive unpacks to {total} bytes, but {max_bytes} are the most that is admitted")
+        raise ArchiveError(f"the archive unpacks to {total} bytes, but at most {max_bytes} are allowed")
     entries: list[_Entry] = []
-    #: by name: a folder or a file that an entry stands for, or only the parent of one
+    #: by name: "folder" or "file" for an entry, "parent" for the folder of one
     seen: dict[str, str] = {}
     for info in infos:
         entry = _check_entry(info)
         name = unicodedata.normalize("NFC", entry.name)
         if name in seen and not (entry.folder and seen[name] == "parent"):
-            raise _refused(info, "its name is there more than once")
+            raise _refused(info, "its name is a duplicate")
         seen[name] = "folder" if entry.folder else "file"
         for parent in _parents(name):
             if seen.setdefault(parent, "parent") == "file":
-                raise _refused(info, f"{parent!r} is there as a file too")
+                raise _refused(info, f"{parent!r} is also a file")
         entries.append(entry)
     return entries
 
 
 def _check_entry(info: zipfile.ZipInfo) -> _Entry:
-    # zipfile cuts names at a NUL; what stands behind it is in the original
+    # zipfile cuts names at a NUL; the original has the rest
     name = info.orig_filename
     if why := _bad_name(name):
         raise _refused(info, why)
@@ -244,12 +244,14 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _content(archive: zipfile.ZipFile, entry: _Entry, left: int) -> Iterator[bytes]:
-    """The content in pieces; what the archive says of its size is not believed."""
+    """Read an entry in pieces, and raise if it is longer than ``left``, whatever size the archive declares."""
     with archive.open(entry.info) as file:
         while piece := file.read(_SLICE):
             left -= len(piece)
             if left < 0:
-                raise ArchiveError(f"entry {entry.name!r} of the archive is refused: it has more than it says")
+                raise ArchiveError(
+                    f"entry {entry.name!r} of the archive is refused: its content is larger than its declared size"
+                )
             yield piece
 
 
@@ -270,7 +272,7 @@ def _unpack(archive: zipfile.ZipFile, entries: list[_Entry], folder: Path, max_b
 
 
 def replace_folder(target: Path, unpacked: Path, aside: Path) -> None:
-    """Put ``unpacked`` where ``target`` was; ``aside`` then holds what stood there."""
+    """Move ``target`` to ``aside`` and ``unpacked`` to ``target``."""
     there = os.path.lexists(target)
     if there:
         os.rename(target, aside)
@@ -285,14 +287,14 @@ def replace_folder(target: Path, unpacked: Path, aside: Path) -> None:
 def _info(name: str, *, executable: bool) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
-    # UNIX, whatever it is made on
+    # UNIX, on every system
     info.create_system = 3
     info.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
     return info
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """All that is no folder, in order; links are not followed."""
+    """Walk over everything but folders, sorted, without following links."""
     for parent, folders, files in os.walk(root):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         folders[:] = sorted(set(folders) - set(links))

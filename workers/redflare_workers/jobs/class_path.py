@@ -1,16 +1,18 @@
-"""Which class a config names, without importing it; and which of redflare's may be named."""
+"""Class paths in a config: read without importing anything, and matched against the patterns that a site admits."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .words import did_you_mean
+from redflare_workers import workflow
 
-#: What of redflare may be named in a job: its components, and nothing that starts processes or opens connections.
-SHIPPED: Final = ("redflare_workers.apis.*", "redflare_workers.ipc.exchanger.*", "redflare_workers.workflow.*")
+from .hints import did_you_mean
+
+#: The components that ship. Nothing of redflare that starts processes or opens connections may be named in a job.
+SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")
 OWN: Final = "redflare_workers."
 
 #: Classes that a config may give by ``name`` alone.
@@ -19,7 +21,13 @@ BY_NAME: Final = {
     "Cyclic": "redflare_workers.workflow.Cyclic",
     "FedAvg": "redflare_workers.workflow.FedAvg",
     "FedBuff": "redflare_workers.workflow.FedBuff",
-    "IPCExchanger": "redflare_workers.ipc.exchanger.IPCExchanger",
+    "IPCExchanger": "redflare_workers.IPCExchanger",
+}
+
+#: The other path of a class that has two: where it is exported, and where it is defined.
+_OTHER_PATH: Final = {
+    "redflare_workers.IPCExchanger": "redflare_workers.ipc.exchanger.IPCExchanger",
+    "redflare_workers.ipc.exchanger.IPCExchanger": "redflare_workers.IPCExchanger",
 }
 
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -31,29 +39,39 @@ _REFERENCE: Final = "component_id"
 
 
 class BadPath(ValueError):
-    """What is there names no class; the text says why."""
+    """The value is not a class path; the message says why."""
 
 
 def class_path_of(data: Mapping[str, Any]) -> str:
-    """The class path of ``{path | class_path | name, ...}``; the first of these that is there counts, as in NVFlare.
+    """The class path of ``{path | class_path | name, ...}``; the first of these keys counts, as in NVFlare.
 
     Raises:
-        BadPath: it is none.
+        BadPath: the value is not a class path.
     """
     key = next((word for word in ("path", "class_path", "name") if word in data), None)
     if key is None:
-        raise BadPath("has no path; say which class it is")
+        raise BadPath("has no path; name the class")
     value = data[key]
     if key == "name":
         if not isinstance(value, str) or value not in BY_NAME:
             hint = did_you_mean(str(value), BY_NAME)
-            raise BadPath(f"name {value!r} is none of redflare's components{hint}; give the whole path of others")
+            raise BadPath(
+                f"name {value!r} is not one of redflare's components{hint}; give the full class path of others"
+            )
         return BY_NAME[value]
     if not isinstance(value, str) or not _DOTTED.fullmatch(value):
         raise BadPath(f"{key} must be a module and a class with a dot between them, but is {value!r}")
     if any(part.startswith("__") for part in value.split(".")):
-        raise BadPath(f"{key} {value!r} names something with __ at its beginning, which is no component")
+        raise BadPath(f"{key} {value!r} has a part that begins with __, which is not a component")
     return value
+
+
+def public_path(maker: Callable[..., Any]) -> str:
+    """The class path of a class or function; where redflare exports it, the exported one."""
+    name, path = maker.__qualname__, f"{maker.__module__}.{maker.__qualname__}"
+    if getattr(workflow, name, None) is maker:
+        return f"{workflow.__name__}.{name}"
+    return _OTHER_PATH.get(path, path)
 
 
 def is_component(value: Any) -> bool:
@@ -68,10 +86,11 @@ def is_component(value: Any) -> bool:
 
 
 def reference_of(value: Any) -> Any:
-    """The id in ``{"component_id": id}``; None: it is something else."""
+    """The id in ``{"component_id": id}``; None for anything else."""
     return value[_REFERENCE] if isinstance(value, dict) and set(value) == {_REFERENCE} else None
 
 
 def admits(patterns: Iterable[str], path: str) -> bool:
-    """Whether one of the patterns matches."""
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    """Whether one of the patterns matches a class path, or the other path of the same class."""
+    paths = (path, _OTHER_PATH.get(path, path))
+    return any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns for each in paths)

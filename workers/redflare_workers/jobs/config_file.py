@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from .problems import Problem
 
-#: By suffix, in the order in which they are looked for.
+#: In the order in which they are tried.
 SUFFIXES: Final = (".json", ".yaml", ".yml", ".toml")
-#: NVFlare's users have these too.
+#: HOCON; NVFlare reads it too.
 _HOCON: Final = (".conf",)
 
 _MAX_BYTES: Final = 4 << 20
@@ -24,14 +24,14 @@ _MAX_VALUES: Final = 1_000_000
 
 
 class _Unreadable(Exception):
-    """The text says why."""
+    """The file cannot be read; the message says why."""
 
 
 def find_config(stem: str, paths: Collection[str]) -> tuple[str | None, list[Problem]]:
-    """The file ``<stem>.json``, or that with another suffix, among paths; two of them are a mistake."""
+    """Find the file ``<stem>.json``, or one with another suffix, among paths; more than one is an error."""
     found = [stem + suffix for suffix in SUFFIXES if stem + suffix in paths]
     if len(found) > 1:
-        return None, [Problem(stem, "", f"is there more than once: {', '.join(found)}; keep one of them")]
+        return None, [Problem(stem, "", f"exists more than once: {', '.join(found)}; keep one of them")]
     if found:
         return found[0], []
     for suffix in _HOCON:
@@ -43,14 +43,14 @@ def find_config(stem: str, paths: Collection[str]) -> tuple[str | None, list[Pro
 
 
 def load_config(file: str, data: bytes) -> tuple[dict[str, Any], list[Problem]]:
-    """The tree that a config file holds; empty when it cannot be read.
+    """Parse a config file into a tree of plain values; empty if it cannot be read.
 
     Args:
-        file: its path in the job; the suffix says what it is written in.
+        file: its path in the job; the suffix decides the format.
     """
     try:
         if len(data) > _MAX_BYTES:
-            raise _Unreadable(f"has {len(data)} bytes, but {_MAX_BYTES} are the most for a config file")
+            raise _Unreadable(f"has {len(data)} bytes, but a config file may have at most {_MAX_BYTES}")
         tree = _parse(file, data)
         if not isinstance(tree, dict):
             raise _Unreadable(f"must hold a dict, but holds a {type(tree).__name__}")
@@ -73,7 +73,7 @@ def _parse(file: str, data: bytes) -> Any:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise _Unreadable(f"is no TOML: {error}") from error
+            raise _Unreadable(f"is not valid TOML: {error}") from error
     return _parse_yaml(text)
 
 
@@ -85,12 +85,12 @@ def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
-        raise _Unreadable(f"is no JSON: {error}") from error
+        raise _Unreadable(f"is not valid JSON: {error}") from error
 
 
 def _check_once(keys: Iterable[str]) -> None:
     if doubled := [key for key, count in Counter(keys).items() if count > 1]:
-        raise _Unreadable(f"has the key {min(doubled)!r} twice in one dict")
+        raise _Unreadable(f"has the duplicate key {min(doubled)!r}")
 
 
 def _parse_yaml(text: str) -> Any:
@@ -100,7 +100,7 @@ def _parse_yaml(text: str) -> Any:
         raise _Unreadable("is YAML, for which PyYAML is needed: pip install pyyaml, or write it as JSON") from None
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Minds keys that are there twice."""
+        """Raises for duplicate keys."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             _check_once(str(key.value) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
@@ -109,11 +109,11 @@ def _parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise _Unreadable(f"is no YAML: {' '.join(str(error).split())}") from error
+        raise _Unreadable(f"is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _oddities(tree: Any) -> Iterable[tuple[str, str]]:
-    """Values that JSON has no word for, by key."""
+    """Find values that JSON cannot hold, by key."""
     found: list[tuple[str, str]] = []
     todo: list[tuple[str, Any, int]] = [("", tree, 0)]
     count = 0
@@ -125,7 +125,7 @@ def _oddities(tree: Any) -> Iterable[tuple[str, str]]:
         if isinstance(value, dict):
             for name, each in value.items():
                 if not isinstance(name, str):
-                    found.append((key, f"has the key {name!r}, which is no text; put it into quotes"))
+                    found.append((key, f"has the key {name!r}, which is not a text; put it in quotes"))
                 todo.append((f"{key}.{name}" if key else str(name), each, depth + 1))
         elif isinstance(value, list):
             todo.extend((f"{key}[{place}]", each, depth + 1) for place, each in enumerate(value))

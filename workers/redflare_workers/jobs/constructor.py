@@ -1,4 +1,4 @@
-"""The arguments of a component's class, held against those of a config."""
+"""Compare the arguments in a config with those that the constructor of a component takes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .words import did_you_mean, listed
+from .hints import did_you_mean, listed
 
 _BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str]) -> list[tuple[str, str]]:
-    """Arguments that it does not take, and those that are missing, as (name or "", text).
+    """Find arguments that ``target`` does not take, and those that are missing, as (name or "", text).
 
     Args:
         given: names of the arguments.
-        site: names that the site fills in, and a job must not.
+        site: names of arguments that the site sets, and a job must not.
     """
     try:
         parameters = inspect.signature(target).parameters
@@ -34,7 +34,7 @@ def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str
         elif name not in named and not open_ended:
             free = named.keys() - ours
             takes = f"takes {listed(free)}" if free else "takes none"
-            found.append((name, f"is no argument of {target.__name__}, which {takes}{did_you_mean(name, free)}"))
+            found.append((name, f"is not an argument of {target.__name__}, which {takes}{did_you_mean(name, free)}"))
     needed = {name for name, each in named.items() if each.default is inspect.Parameter.empty}
     if missing := needed - theirs - ours:
         found.append(("", f"{target.__name__} needs {listed(missing)} too"))
@@ -42,7 +42,7 @@ def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str
 
 
 def path_arguments(target: Callable[..., Any]) -> frozenset[str]:
-    """Names of the arguments that may be paths of files or folders, by their annotations."""
+    """The names of arguments that are annotated as paths of files or folders."""
     init = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(init)
@@ -60,6 +60,6 @@ def _may_be_path(hint: Any) -> bool:
 
 
 def known_of(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that it has an argument for."""
+    """The values that ``target`` has an argument for."""
     parameters = inspect.signature(target).parameters
     return {name: value for name, value in values.items() if name in parameters}

@@ -1,4 +1,4 @@
-"""The code that a job brings, in an app's ``custom`` folder: looked at without running it."""
+"""The code that a job brings in an app's ``custom`` folder, examined without running it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from .hints import did_you_mean
 from .problems import Problem
-from .words import did_you_mean
 
 
 class CustomCode:
@@ -19,8 +19,8 @@ class CustomCode:
 
     Args:
         files: by path below ``custom``.
-        place: where that folder is in the job, for messages.
-        folder: where it is on disk, once the app is deployed.
+        place: path of that folder in the job, for messages.
+        folder: its path on disk, once the app is deployed.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class CustomCode:
         return path.partition(".")[0] in self.modules
 
     def owns(self, module: ModuleType) -> bool:
-        """Whether what was imported is this code, and no other module of that name."""
+        """Whether a module was imported from this code, and not from another place."""
         file = getattr(module, "__file__", None)
         return self.folder is None or file is None or Path(file).resolve().is_relative_to(self.folder)
 
     def admit(self) -> None:
-        """Let ``import`` find it, from now on and before anything else that is installed."""
+        """Put the folder at the beginning of ``sys.path``."""
         if self.files and self.folder is not None and str(self.folder) not in sys.path:
             sys.path.insert(0, str(self.folder))
             importlib.invalidate_caches()
 
     def shadows(self) -> list[Problem]:
-        """Modules that would stand in front of Python's or redflare's own."""
+        """Find modules that would hide those of Python or redflare."""
         own = {"redflare_agent", "redflare_broker", "redflare_workers"}
         return [
             Problem(f"{self.place}/{name}", "", "has the name of a module that others need; rename it")
@@ -58,7 +58,7 @@ class CustomCode:
         ]
 
     def lacks(self, path: str) -> str:
-        """Why a class path leads to nothing in this code, or cannot; "": nothing speaks against it."""
+        """Why this code has nothing at a class path; "" if it has, or may have."""
         if not self.holds(path):
             return ""
         module, _, name = path.rpartition(".")
@@ -89,7 +89,7 @@ def _names(body: list[ast.stmt]) -> Iterator[str]:
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):
             yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
         else:
-            # an if, a try, a with: whatever stands in it may be bound
+            # an if, a try, a with: all names in it may be bound
             yield from (each.name for each in ast.walk(node) if isinstance(each, ast.ClassDef | ast.FunctionDef))
             yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
             for each in ast.walk(node):

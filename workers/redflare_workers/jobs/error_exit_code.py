@@ -1,4 +1,4 @@
-"""Why a job's process could not begin, as its exit code."""
+"""The exit code of a job's process that an error has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .problems import JobProblems
 
 
 def exit_code_of(error: RedflareError) -> ExitCode:
-    """The exit code of a process that such an error has ended."""
+    """Map an error to the exit code of the job's process."""
     if isinstance(error, JobProblems) and error.unsafe:
         return ExitCode.UNSAFE
     if isinstance(error, JobProblems) and error.__cause__ is not None:

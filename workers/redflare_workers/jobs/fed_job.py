@@ -20,9 +20,10 @@ from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
+from .class_path import public_path
+from .custom_sources import sources_of
 from .job_folder import JobDefinition, define_job
 from .job_meta import ALL_SITES, SERVER
-from .source_of import sources_of
 
 _SECTION: Final = {Filter: "filters", Controller: "workflows", Executor: "executors"}
 #: Apps of a job whose sites differ.
@@ -32,20 +33,20 @@ _CLIENTS_APP: Final = "app_clients"
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A class, or a function that makes something, and its arguments: what a job says of an object."""
+    """An object as a job describes it: its class, or a function that makes it, and the arguments."""
 
     cls: Callable[..., Any]
     args: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
-        """Its class path."""
-        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+        """The class path that a job's JSON gets."""
+        return public_path(self.cls)
 
 
 @dataclass(slots=True)
 class _Part:
-    """What is sent to one target."""
+    """A component for one target."""
 
     component: Component
     id: str = ""
@@ -54,7 +55,7 @@ class _Part:
 
 
 class FedJob:
-    """Put components where they shall run, then ``export`` a folder, or hand ``archive`` to a job store.
+    """Assign components to the server and sites, then ``export`` a folder, or submit ``archive()``.
 
     .. code-block:: python
 
@@ -65,10 +66,10 @@ class FedJob:
 
     Args:
         name: of the job.
-        min_clients: it begins when so many of its sites are there, and goes on while so many are left.
-        mandatory_clients: it neither begins nor goes on without these.
+        min_clients: the job starts when so many of its sites are connected, and ends when fewer are left.
+        mandatory_clients: sites without which it neither starts nor continues.
         agent_id: the agent that ``IPCExchanger`` works with.
-        resource_spec: by site, or ``"@ALL"``: how much of what it takes.
+        resource_spec: by site, or ``"@ALL"``: amounts of the resources it needs.
     """
 
     def __init__(
@@ -95,20 +96,20 @@ class FedJob:
 
     @staticmethod
     def component(maker: Callable[..., Any], /, **args: Any) -> Component:
-        """Describe an object by its class and the arguments of its constructor; these are checked here.
+        """Describe an object by its class and the arguments of its constructor, and check the arguments.
 
         Args:
             maker: a class, or of your own code also a function that makes something.
             args: plain values, and other components.
 
         Raises:
-            TypeError: it is no class or function that can be named, or does not take these arguments.
+            TypeError: it is not a class or function that can be named, or does not take these arguments.
         """
         name = getattr(maker, "__qualname__", "")
         if not callable(maker) or not name.isidentifier():
-            raise TypeError(f"{maker!r} must be a class or function that stands at the top of a module")
+            raise TypeError(f"{maker!r} must be a class or function at the top level of a module")
         if maker.__module__ == "__main__":
-            raise TypeError(f"{name} is of the program that makes the job; put it into a module of its own")
+            raise TypeError(f"{name} is defined in the program that makes the job; put it in a module")
         try:
             inspect.signature(maker).bind_partial(**args)
         except TypeError as error:
@@ -132,14 +133,14 @@ class FedJob:
         """Have a component run at a target.
 
         Args:
-            component: made by ``component``; a class alone stands for itself without arguments.
-            target: ``"server"``, the name of a site, or ``"@ALL"`` for all sites that have no parts of their own.
-            tasks: what an executor or a filter is for.
-            id: what others know it by; needed for what is no controller, executor or filter.
-            filter_type: what a filter is for: tasks, or results.
+            component: made by ``component``, or a class that needs no arguments.
+            target: ``"server"``, the name of a site, or ``"@ALL"`` for all sites not named in another call.
+            tasks: of an executor or a filter.
+            id: other components refer to it by this; required unless it is a controller, executor or filter.
+            filter_type: whether a filter gets tasks or results.
 
         Raises:
-            TypeError: it is no component; an object was given instead of its description.
+            TypeError: it is not a component, but for example the object instead of its description.
             ValueError: controllers run at the server and executors at sites; others need an id.
         """
         part = self._part(component, id, list(tasks), filter_type)
@@ -151,15 +152,15 @@ class FedJob:
         self._parts.setdefault(target, []).append(part)
 
     def to_server(self, component: Component | type, **options: Any) -> None:
-        """As ``to``, for the server."""
+        """Have a component run at the server; see ``to``."""
         self.to(component, SERVER, **options)
 
     def to_clients(self, component: Component | type, **options: Any) -> None:
-        """As ``to``, for all sites that have no parts of their own."""
+        """Have a component run at all sites that have no components assigned by name; see ``to``."""
         self.to(component, ALL_SITES, **options)
 
     def add_custom(self, path: str | os.PathLike[str]) -> None:
-        """Send a module or package along that components import; the components' own are found by themselves.
+        """Add a module or package that components import; the modules of the components are added anyway.
 
         Raises:
             ConfigError: it is neither.
@@ -174,12 +175,12 @@ class FedJob:
         described = FedJob.component(component) if inspect.isclass(component) else component
         if not isinstance(described, Component):
             kind = type(described).__name__
-            raise TypeError(f"say FedJob.component({kind}, ...) instead of {described!r}: its arguments are needed")
+            raise TypeError(f"use FedJob.component({kind}, ...) instead of {described!r}: its arguments are needed")
         cls = described.cls
         bases = cls.__mro__ if inspect.isclass(cls) else ()
         section = next((name for base, name in _SECTION.items() if base in bases), "components")
         if section == "components" and not id:
-            raise ValueError(f"{described.path} is no controller, executor or filter: give it an id")
+            raise ValueError(f"{described.path} is not a controller, executor or filter: give it an id")
         if section == "filters":
             if filter_type not in ("task_data", "task_result"):
                 raise ValueError(f"filter_type must be 'task_data' or 'task_result', but is {filter_type!r}")
@@ -189,10 +190,10 @@ class FedJob:
     # -- making it -----------------------------------------------------------------------------------------------------
 
     def definition(self) -> JobDefinition:
-        """The job, checked.
+        """Check the job and return its definition.
 
         Raises:
-            JobProblems: all that is wrong with it.
+            JobProblems: all its errors.
             TypeError: an argument cannot be written as JSON.
         """
         apps = self._apps()
@@ -208,18 +209,18 @@ class FedJob:
         return define_job(files, f"job {self.name!r}")
 
     def archive(self) -> bytes:
-        """The job as a zip. Errors as ``definition``'s."""
+        """Return the job as a zip. Raises as ``definition`` does."""
         return self.definition().archive()
 
     def export(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the job as a folder, which takes the place of one that was exported there before.
+        """Write the job as a folder; replace a job that was exported there before.
 
         Raises:
-            ConfigError: there is something else; or the job has mistakes, as in ``definition``.
+            ConfigError: the folder holds something else; or the job has errors, as in ``definition``.
         """
         target = Path(folder)
         if target.exists() and not (target / "meta.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigError(f"{target} is there and is no job; name another folder, or remove it")
+            raise ConfigError(f"{target} exists and is not a job; name another folder, or remove it")
         files = self.definition().files
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
@@ -233,11 +234,11 @@ class FedJob:
         return target
 
     def export_job(self, job_root: str | os.PathLike[str]) -> Path:
-        """As ``export``, into the folder of the job's name below ``job_root``: NVFlare's name for it."""
+        """Export into ``job_root/<name of the job>``, as NVFlare's method of this name does."""
         return self.export(Path(job_root, self.name))
 
     def _apps(self) -> dict[str, tuple[str, ...]]:
-        """By app, whose parts are in it; the last of them is the target in the deploy map."""
+        """Targets by app; the last one of each is its target in the deploy map."""
         if set(self._parts) == {SERVER, ALL_SITES}:
             return {"app": (SERVER, ALL_SITES)}
         names = {SERVER: _SERVER_APP, ALL_SITES: _CLIENTS_APP}
@@ -249,7 +250,7 @@ class FedJob:
 
 
 def _config(parts: list[_Part], *, server: bool) -> dict[str, Any]:
-    """What a config file says of one side."""
+    """Build the config of the server or of sites."""
     config: dict[str, Any] = {"format_version": 2, ("workflows" if server else "executors"): []}
     for part in parts:
         described = _described(part.component, part.component.path)
@@ -272,7 +273,7 @@ def _described(component: Component, where: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A value as JSON has it."""
+    """Convert a value to JSON values."""
     if isinstance(value, Component):
         return _described(value, where)
     if isinstance(value, Enum):
@@ -292,7 +293,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _within(component: Component) -> list[Component]:
-    """It, and those in its arguments."""
+    """Return a component and those in its arguments."""
     found, todo = [component], list(component.args.values())
     while todo:
         value = todo.pop()

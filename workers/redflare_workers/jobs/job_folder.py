@@ -1,4 +1,4 @@
-"""Jobs as users write them: a folder, or a zip of it, with ``meta.json`` and a folder for each app."""
+"""Jobs as users write them: a folder or a zip with ``meta.json`` and a folder for each app."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Final
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, AppConfig, SideConfig, parse_side
 from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files
-from .components import ComponentBuilder
+from .component_builder import ComponentBuilder
 from .config_file import SUFFIXES, find_config, load_config
 from .custom_code import CustomCode
 from .job_meta import SERVER, JobMeta, parse_meta
 from .problems import JobProblems, Problem
 
-#: What editors and interpreters leave in folders; no part of a job.
+#: Files of editors and interpreters, which are not part of a job.
 _LITTER: Final = frozenset({"__pycache__", "__MACOSX", ".DS_Store", ".git", ".mypy_cache", ".pytest_cache"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefinition:
-    """A job without mistakes, as far as its files can tell."""
+    """A job whose files have no errors."""
 
     meta: JobMeta
     #: by name of the folder
     apps: Mapping[str, AppConfig]
     #: all files by path
     files: Mapping[str, bytes]
-    #: what is no mistake and has no effect
+    #: about files and keys that have no effect
     warnings: tuple[Problem, ...] = ()
 
     def archive(self) -> bytes:
-        """The whole job as a zip; the same files give the same bytes."""
+        """Return the whole job as a zip; the same files give the same bytes."""
         return pack_files(self.files)
 
     def app_archive(self, app: str) -> bytes:
-        """One app as a zip, with ``config`` and ``custom`` at its top: what ``deploy_app`` takes.
+        """Return one app as a zip, with ``config`` and ``custom`` at its top, for ``deploy_app``.
 
         Raises:
-            KeyError: there is no app of that name.
+            KeyError: the job has no app of that name.
         """
         if app not in self.apps:
             raise KeyError(f"this job has no app {app!r}, only {sorted(self.apps)}")
@@ -49,7 +49,7 @@ class JobDefinition:
         return pack_files({path.removeprefix(top): data for path, data in self.files.items() if path.startswith(top)})
 
     def check(self, builder: ComponentBuilder) -> list[Problem]:
-        """What a site or a server would refuse of it, by what its ``builder`` admits."""
+        """Report what a site or a server with this ``builder`` would refuse."""
         return [problem for app in self.apps.values() for problem in builder.check(app)]
 
 
@@ -65,7 +65,7 @@ def read_job(
         source: a folder, a zip file, or the bytes of one.
 
     Raises:
-        JobProblems: all its mistakes, each with file and key.
+        JobProblems: all its errors, each with file and key.
         ArchiveError: the archive itself is refused.
         OSError: it cannot be read.
     """
@@ -78,13 +78,13 @@ def read_job(
 
 
 def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefinition:
-    """A job from its files by path.
+    """Check a job, given by its files, and return its definition.
 
     Args:
         what: the job's name in messages.
 
     Raises:
-        JobProblems: all its mistakes.
+        JobProblems: all its errors.
     """
     kept = {path: data for path, data in files.items() if not _is_litter(path)}
     meta, problems, warnings = _read_meta(kept)
@@ -98,9 +98,11 @@ def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefiniti
         problems += wrong
         warnings += odd
     if problems:
-        raise JobProblems(f"{what} has {len(problems)} mistake{'s' * (len(problems) > 1)}", problems)
+        raise JobProblems(f"{what} has {len(problems)} error{'s' * (len(problems) > 1)}", problems)
     tops = {path.partition("/")[0] for path in kept if "/" in path}
-    warnings += [Problem(top, "", "is no app of the deploy map, and goes nowhere") for top in sorted(tops - set(apps))]
+    warnings += [
+        Problem(top, "", "is not an app of the deploy map and has no effect") for top in sorted(tops - set(apps))
+    ]
     return JobDefinition(meta=meta, apps=apps, files=kept, warnings=tuple(warnings))
 
 
@@ -133,7 +135,7 @@ def _read_folder(folder: Path, max_bytes: int, max_files: int) -> dict[str, byte
 
 
 def _at_top(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Files of an archive; if all stand in one folder, as when a folder was zipped, without it."""
+    """Remove the one folder that all files of an archive are in, as when a folder was zipped."""
     kept = {path: data for path, data in files.items() if not _is_litter(path)}
     tops = {path.partition("/")[0] for path in kept}
     if len(tops) == 1 and all("/" in path for path in kept):
@@ -145,7 +147,7 @@ def _is_litter(path: str) -> bool:
     return path.endswith((".pyc", ".pyo")) or not _LITTER.isdisjoint(path.split("/"))
 
 
-# -- what they say -----------------------------------------------------------------------------------------------------
+# -- parts of a job ----------------------------------------------------------------------------------------------------
 
 
 def _read_meta(files: Mapping[str, bytes]) -> tuple[JobMeta, list[Problem], list[Problem]]:
@@ -161,7 +163,7 @@ def _read_app(
 ) -> tuple[AppConfig, list[Problem], list[Problem]]:
     top = f"{name}/"
     if not any(path.startswith(top) for path in files):
-        problem = Problem(name, "", "is in the deploy map, but there is no such folder")
+        problem = Problem(name, "", "is in the deploy map, but the job has no such folder")
         return AppConfig(name=name), [problem], []
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -177,7 +179,7 @@ def _read_app(
         if path.startswith(below) and path.endswith(".py")
     }
     app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=custom)
-    # what a site admits is the site's to say; here all is
+    # every site decides what it admits; here, everything is
     checked = ComponentBuilder(["*"], allow_custom=True).check(app)
     return app, [*problems, *checked, *CustomCode(custom, f"{name}/custom").shadows()], warnings
 

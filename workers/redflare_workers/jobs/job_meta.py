@@ -1,4 +1,4 @@
-"""What a job says of itself: ``meta.json``, with NVFlare's keys."""
+"""``meta.json`` of a job, with NVFlare's keys."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Final
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
+from .hints import did_you_mean, listed
 from .problems import Problem
-from .words import did_you_mean, listed
 
 #: In a deploy map: the server and all sites that are not named elsewhere in it.
 ALL_SITES: Final = "@ALL"
@@ -25,41 +25,41 @@ _MAX_CLIENTS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobMeta:
-    """A meta that was checked."""
+    """The checked meta of a job."""
 
     name: str
-    #: the job begins when so many of its sites are there, and goes on while so many are left
+    #: the job starts when so many of its sites are connected, and ends when fewer are left
     min_clients: int = 1
-    #: it neither begins nor goes on without these
+    #: sites without which it neither starts nor continues
     mandatory_clients: tuple[str, ...] = ()
     #: by app folder: the sites it goes to
     deploy_map: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: the agent that ``IPCExchanger`` works with
     agent_id: str | None = None
-    #: by site, or ``@ALL``: how much of what it takes
+    #: by site, or ``@ALL``: amounts of the resources it needs
     resource_spec: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    #: keys that are not ours; components find them in the job's meta
+    #: keys that redflare does not know; components find them in the job's meta
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def named_clients(self) -> tuple[str, ...] | None:
-        """The sites of the deploy map; None: all that there are."""
+        """The sites of the deploy map; None: all sites."""
         sites = [site for targets in self.deploy_map.values() for site in targets]
         return None if ALL_SITES in sites else tuple(site for site in sites if site != SERVER)
 
     def app_for(self, target: str) -> str | None:
-        """The app that goes to a site, or to ``"server"``; None: this job is not for it."""
+        """Return the app for a site, or for ``"server"``; None if the job has none for it."""
         for app, targets in self.deploy_map.items():
             if target in targets:
                 return app
         return next((app for app, targets in self.deploy_map.items() if ALL_SITES in targets), None)
 
     def resources_for(self, site: str) -> dict[str, float]:
-        """How much of what it takes at a site."""
+        """The amounts of the resources that the job needs at a site."""
         return {**self.resource_spec.get(ALL_SITES, {}), **self.resource_spec.get(site, {})}
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in ``meta.json``."""
+        """Return the content of ``meta.json``."""
         meta: dict[str, Any] = {
             "name": self.name,
             "min_clients": self.min_clients,
@@ -73,12 +73,12 @@ class JobMeta:
 
 
 def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMeta, list[Problem], list[Problem]]:
-    """A meta from what its file holds.
+    """Read a meta from the content of its file.
 
     Returns:
-        the meta, in which what is wrong is left out; all mistakes; and warnings, of keys that have no effect here.
+        the meta, without invalid values; all errors; and warnings about keys that have no effect.
     """
-    reader = _Reader(data, file)
+    reader = _MetaReader(data, file)
     deploy_map = reader.deploy_map()
     meta = JobMeta(
         name=reader.name(),
@@ -91,14 +91,14 @@ def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMet
     )
     reader.compare(meta)
     warnings = [
-        Problem(file, key, f"is not a key of redflare's and has no effect{did_you_mean(key, _KNOWN)}")
+        Problem(file, key, f"is not a key of redflare and has no effect{did_you_mean(key, _KNOWN)}")
         for key in meta.extra
     ]
     return meta, reader.problems, warnings
 
 
-class _Reader:
-    """Reads one key after the other and notes what is wrong."""
+class _MetaReader:
+    """Reads one key after the other, and collects the errors."""
 
     def __init__(self, data: Mapping[str, Any], file: str) -> None:
         self.data = data
@@ -130,7 +130,7 @@ class _Reader:
     def deploy_map(self) -> dict[str, tuple[str, ...]]:
         value = self.data.get("deploy_map")
         if not isinstance(value, dict) or not value:
-            self._add("deploy_map", f'must say which app goes where, like {{"app": ["@ALL"]}}, but is {value!r}')
+            self._add("deploy_map", f'must map apps to sites, like {{"app": ["@ALL"]}}, but is {value!r}')
             return {}
         found: dict[str, tuple[str, ...]] = {}
         apps: dict[str, str] = {}
@@ -144,7 +144,7 @@ class _Reader:
                     self._add(key, f"{site!r} gets app {apps[site]!r} already; a site has one app of a job")
                 apps.setdefault(site, app)
             if not targets:
-                self._add(key, "names no site; leave the app out, or say where it goes")
+                self._add(key, "names no site; leave the app out, or name its sites")
         return found
 
     def resource_spec(self) -> dict[str, dict[str, float]]:
@@ -166,7 +166,7 @@ class _Reader:
         return found
 
     def compare(self, meta: JobMeta) -> None:
-        """What is right by itself and wrong together."""
+        """Report values that are valid each but do not fit together."""
         clients = meta.named_clients
         if not meta.deploy_map or self.problems:
             return
@@ -197,7 +197,7 @@ class _Reader:
                 if site == SERVER and not admitted:
                     self._add(f"{key}[{place}]", f"{SERVER!r} is the server, not a site")
                 elif site in sites:
-                    self._add(f"{key}[{place}]", f"{site!r} is there more than once")
+                    self._add(f"{key}[{place}]", f"{site!r} is listed more than once")
                 else:
                     sites.append(site)
         return tuple(sites)
@@ -221,7 +221,7 @@ class _Reader:
 
 
 def _listed_targets(targets: Any) -> Any:
-    """NVFlare's other ways to write a list of sites: one name, ``{"targets": [...]}``, or such dicts in a list."""
+    """Convert NVFlare's notations of a list of sites: a name, ``{"targets": [...]}``, or such dicts in a list."""
     if isinstance(targets, str):
         return [targets]
     if isinstance(targets, dict) and set(targets) in ({"targets"}, {"sites"}):

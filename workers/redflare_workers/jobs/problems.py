@@ -1,4 +1,4 @@
-"""Mistakes in a job: each with its file and key, and all of them at once."""
+"""Errors in a job, each with file and key, reported together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from redflare_broker.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake, and where it stands."""
+    """One error, with its place."""
 
     #: path in the job, ``app/config/config_fed_server.json``; "" if it is about the job as a whole
     file: str
-    #: where in the file, ``workflows[0].args.min_clients``; "" if it is about the file as a whole
+    #: path in the file, ``workflows[0].args.min_clients``; "" if it is about the file as a whole
     key: str
     text: str
-    #: it is not a slip: the job asks for something that this site does not admit
+    #: the job asks for something that this site does not admit
     unsafe: bool = False
 
     def __str__(self) -> str:
@@ -25,7 +25,7 @@ class Problem:
 
 
 class JobProblems(ConfigError):
-    """A job, or an app of it, cannot be used; mend all ``problems`` and submit it again."""
+    """A job, or an app of it, cannot be used; fix all ``problems`` and submit it again."""
 
     def __init__(self, what: str, problems: Iterable[Problem]) -> None:
         self.what = what
@@ -34,7 +34,7 @@ class JobProblems(ConfigError):
 
     @property
     def unsafe(self) -> bool:
-        """One of them asks for something that this site does not admit."""
+        """Whether the job asks for something that this site does not admit."""
         return any(problem.unsafe for problem in self.problems)
 
     def __reduce__(self) -> tuple[object, ...]:

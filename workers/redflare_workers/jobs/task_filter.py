@@ -1,4 +1,4 @@
-"""A filter that is for some tasks only."""
+"""``TaskFilter``: restricts a filter to some tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redflare_workers.apis.shareable import Shareable
 
 
 class TaskFilter(Filter):
-    """Hands what belongs to its tasks to a filter, and everything else on as it is.
+    """Passes data of its tasks to a filter, and returns all other data unchanged.
 
     Args:
         inner: the filter.

@@ -1,4 +1,4 @@
-"""``{name}`` in a config: values of its top level, and what is known when the job runs. After NVFlare's configs."""
+"""``{name}`` in a config: values of its top level, and variables of the run. After NVFlare's configs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from .hints import did_you_mean
 from .problems import Problem
-from .words import did_you_mean
 
-#: Known only where the job runs: its id, the name of the site or "server", the folders of its run, its app's custom
-#: code and its app's config.
+#: Known only when the job runs: its id, the name of the site or "server", the folders of the run, of the app's custom
+#: code and of its config.
 RUN_VARIABLES: Final = ("JOB_ID", "SITE_NAME", "WORKSPACE", "JOB_CUSTOM_DIR", "JOB_CONFIG_DIR")
 
 #: ``{{`` and ``}}`` are braces.
@@ -22,10 +22,10 @@ _MAX_LENGTH: Final = 1 << 20
 def substitute(
     tree: dict[str, Any], file: str, variables: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The tree with its variables replaced.
+    """Replace the variables in a tree.
 
     A text that is one variable becomes its value, of whatever type; in a longer text the value is written out. A
-    variable that is not there is a mistake when it is all of a text, and stays as it is in a longer one.
+    unknown variable is an error when it is all of a text, and stays as it is in a longer one.
 
     Args:
         variables: of ``RUN_VARIABLES``; None: the job does not run yet, and they stay as they are.
@@ -41,7 +41,7 @@ class _Substitution:
         self.known = {**own, **(run or {})}
         self.later = () if run is not None else RUN_VARIABLES
         self.problems: list[Problem] = []
-        #: those that were asked for before
+        #: results of variables that were replaced before
         self.values: dict[str, Any] = {}
 
     def value(self, value: Any, key: str) -> Any:
@@ -67,7 +67,9 @@ class _Substitution:
 
         done = _TOKEN.sub(written, text)
         if len(done) > max(_MAX_LENGTH, len(text)):
-            self._add(key, f"has {len(done)} letters with its variables written out, but {_MAX_LENGTH} are the most")
+            self._add(
+                key, f"has {len(done)} letters with its variables written out, but may have at most {_MAX_LENGTH}"
+            )
             return text
         return done
 

@@ -21,7 +21,7 @@ from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_add
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import EncodeError, RedflareError
 from redflare_broker.link.exchange import ExchangeOutcome
-from redflare_broker.scripts.link_scripts import ACCEPTED
+from redflare_broker.scripts.task_states import ACCEPTED
 
 from redflare_workers.ipc.agent_executor import AgentExecutor
 from redflare_workers.ipc.translation import agent_id_of, problem_of

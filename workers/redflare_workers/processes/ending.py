@@ -30,26 +30,38 @@ class Ending:
         not_yet: called with the reason, from a thread, when the process should end before ``attach``; should not
             return.
         grace: seconds from the parent's death to SIGKILL.
+        on_input: called with what the parent sends, from a thread.
     """
 
-    def __init__(self, not_yet: Callable[[str], object], *, grace: float = GRACE) -> None:
+    def __init__(
+        self,
+        not_yet: Callable[[str], object],
+        *,
+        grace: float = GRACE,
+        on_input: Callable[[bytes], object] = lambda data: None,
+    ) -> None:
         #: The first reason to end; "".
         self.reason = ""
         self.parent_gone = threading.Event()
         self._not_yet = not_yet
         self._grace = grace
+        self._on_input = on_input
         self._stop: Callable[[str], object] | None = None
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._over = threading.Event()
 
-    def watch(self) -> None:
-        """Begin to watch: signals, and the lifeline; standard input is ``/dev/null`` from now on."""
+    def watch(self, *, signals: bool = True) -> None:
+        """Begin to watch: signals, and the lifeline; standard input is ``/dev/null`` from now on.
+
+        Args:
+            signals: False: leave SIGTERM, SIGINT and SIGHUP to their handlers.
+        """
         lifeline = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ():
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._hear, name="redflare-ending", daemon=True).start()
         threading.Thread(target=self._watch_parent, args=(lifeline,), name="redflare-lifeline", daemon=True).start()
@@ -86,8 +98,8 @@ class Ending:
             (stop or self._not_yet)(reason)
 
     def _watch_parent(self, lifeline: int) -> None:
-        while os.read(lifeline, 64):
-            pass
+        while data := os.read(lifeline, 64):
+            self._on_input(data)
         self.parent_gone.set()
         self.ask(PARENT_GONE)
         if not self._over.wait(self._grace):

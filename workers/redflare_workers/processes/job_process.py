@@ -59,12 +59,13 @@ class JobProcess:
         name: what it is called in messages and threads' names.
         command: that starts it.
         mark: tells it from all others.
-        log: file that its output is added to.
+        log: file that its output is added to; None: none.
         on_lines: called with lines of its output as they come, from a thread of its own; must not block for long.
         on_exit: called once with the exit code (of a signal: negative) when it, and all that it started, is gone.
         env: added to the environment.
         cwd: its working directory.
         max_log: bytes that the log file may have.
+        max_line: characters of a line that ``on_lines`` gets.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class JobProcess:
         command: Sequence[str],
         *,
         mark: str,
-        log: Path,
+        log: Path | None = None,
         on_lines: Callable[[list[str]], object],
         on_exit: Callable[[int], object],
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         max_log: int = MAX_LOG,
+        max_line: int = _LINE,
     ) -> None:
         self.name = name
         self._command = list(command)
@@ -86,9 +88,10 @@ class JobProcess:
         self._log = log
         self._on_lines = on_lines
         self._on_exit = on_exit
-        self._env = {**ONE_THREAD, **os.environ, **(env or {}), MARK: mark, "PYTHONUNBUFFERED": "1"}
+        self._env = {**ONE_THREAD, **os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: mark}
         self._cwd = cwd
         self._max_log = max_log
+        self._max_line = max_line
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._reaped = False
@@ -101,7 +104,7 @@ class JobProcess:
         Raises:
             OSError: it cannot be started, or its log not be written.
         """
-        log = self._log.open("ab", buffering=0)
+        log = (self._log or Path(os.devnull)).open("ab", buffering=0)
         try:
             process = self._process = subprocess.Popen(
                 self._command,
@@ -122,6 +125,13 @@ class JobProcess:
             target=self._watch, args=(process, pump), name=f"redflare-watch-{self.name}", daemon=True
         ).start()
         return self.mark
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input; without effect once it was released, or has ended."""
+        with self._guard, contextlib.suppress(BrokenPipeError):
+            if self._process is not None and self._process.stdin is not None and not self._process.stdin.closed:
+                self._process.stdin.write(data)
+                self._process.stdin.flush()
 
     def release(self) -> None:
         """Close the lifeline: it ends by itself, in order, or kills itself after some seconds."""
@@ -186,7 +196,7 @@ class JobProcess:
             while piece := os.read(output.fileno(), _READ):
                 written = self._write(log, piece, written)
                 *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > _LINE:
+                if len(rest) > self._max_line:
                     lines, rest = [*lines, rest], b""
                 self._tell(lines)
         self._tell([rest] if rest else [])
@@ -204,7 +214,7 @@ class JobProcess:
         return written + len(piece)
 
     def _tell(self, lines: list[bytes]) -> None:
-        texts = [line.decode(errors="replace")[:_LINE].rstrip("\r") for line in lines]
+        texts = [line.decode(errors="replace")[: self._max_line].rstrip("\r") for line in lines]
         if not texts:
             return
         self._tail.extend(texts)

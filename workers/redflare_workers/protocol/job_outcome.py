@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from redflare_broker.job_store import record
+
 #: The controller came to its end.
-COMPLETED: Final = "FINISHED:COMPLETED"
+COMPLETED: Final = record.COMPLETED
 #: ``abort`` was called, or an operator aborted it.
-ABORTED: Final = "FINISHED:ABORTED"
+ABORTED: Final = record.ABORTED
 #: A component panicked, or the controller raised.
-FAILED: Final = "FINISHED:EXECUTION_EXCEPTION"
+FAILED: Final = record.EXECUTION_EXCEPTION
 #: Another process has taken over, and runs the job.
 FENCED: Final = "FENCED"
 #: A site was stopped; the job goes on without it.

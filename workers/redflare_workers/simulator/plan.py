@@ -66,7 +66,7 @@ def _names(sites: int | Sequence[str]) -> list[str]:
     if not names:
         raise ConfigError(f"a simulation needs at least one site, but sites is {sites!r}")
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"the names of sites must differ, but {doubled[0]!r} is there more than once")
+        raise ConfigError(f"the names of sites must differ, but {doubled[0]!r} is given more than once")
     return names
 
 

@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Controller)
 
-#: Seconds that sites have to hear that their job has ended, before they are told in another way.
-_HEAR_WITHIN: Final = 2.0
-#: Seconds between two looks whether the embedded server lives: it does not say when it ends.
-_LOOK_EVERY: Final = 1.0
-#: Seconds that the controller has to heed its abort signal, and its job to tell everybody.
-_HEED_WITHIN: Final = 10.0
+#: Seconds in which sites should see that their job has ended, before they are stopped in another way.
+_JOB_END_TIMEOUT: Final = 2.0
+#: Seconds between two checks that the embedded server runs: its end raises no event.
+_SERVER_CHECK_INTERVAL: Final = 1.0
+#: Seconds in which the controller should heed its abort signal, and its job notify all sites.
+_ABORT_TIMEOUT: Final = 10.0
 
 
 class Simulation(Generic[C]):
@@ -66,16 +66,16 @@ class Simulation(Generic[C]):
         self._embedded: EmbeddedServer | None = None
         self._job: ServerJob | None = None
         self._done: Future[JobOutcome] = Future()
-        #: That the job is done, or an interrupt; a queue, because handlers of signals may put into it.
-        self._news: SimpleQueue[Literal["done", "interrupt"]] = SimpleQueue()
+        #: A queue, because handlers of signals may put into it.
+        self._events: SimpleQueue[Literal["done", "interrupt"]] = SimpleQueue()
         self._server_thread = threading.Thread(target=self._run_job, name="redflare-simulated-server", daemon=True)
         self._local: Sites | None = None
         self._processes: list[SiteProcess] = []
-        #: Why the first site failed that did.
+        #: Reason of the first site that failed.
         self._failure: str | None = None
 
     def __enter__(self) -> Self:
-        self._ending.enter_context(interrupts_to(lambda: self._news.put("interrupt")))
+        self._ending.enter_context(interrupts_to(lambda: self._events.put("interrupt")))
         return self
 
     def __exit__(
@@ -104,7 +104,7 @@ class Simulation(Generic[C]):
         self._ending.callback(self._end)
         self._server_thread.start()
         self._start_sites()
-        if self._await_news() == "interrupt":
+        if self._await_event() == "interrupt":
             raise KeyboardInterrupt
         outcome = self._done.result()
         self._ending.close()
@@ -120,18 +120,18 @@ class Simulation(Generic[C]):
             processes=self._plan.processes,
         )
 
-    def _await_news(self) -> str:
+    def _await_event(self) -> str:
         while True:
             try:
-                return self._news.get(timeout=None if self._embedded is None else _LOOK_EVERY)
+                return self._events.get(timeout=None if self._embedded is None else _SERVER_CHECK_INTERVAL)
             except Empty:
-                # everybody would wait for it to come back
+                # all processes would wait for it to come back
                 if self._embedded is not None and not self._embedded.running:
                     log = self._embedded.log_tail()
                     raise SimulationError(f"the embedded server has ended; the end of its log:\n{log}") from None
 
     def _check(self, url: str) -> None:
-        """Fail now and clearly, rather than wait for a server that will not do."""
+        """Raise now, rather than wait for a server that cannot be used."""
         with Server.connect(url, self._settings.connection) as server:
             check(server, allow_eviction=self._settings.allow_eviction)
 
@@ -139,14 +139,14 @@ class Simulation(Generic[C]):
 
     def _start_sites(self) -> None:
         for number, part in enumerate(self._plan.parts, start=1):
-            order = self._order(f"simulator-{number}", part)
+            args = self._args(f"simulator-{number}", part)
             if self._plan.processes:
-                self._processes.append(SiteProcess(order, self._on_failure))
+                self._processes.append(SiteProcess(args, self._on_failure))
             else:
-                self._local = Sites(order, self._on_failure)
+                self._local = Sites(args, self._on_failure)
                 self._local.start()
 
-    def _order(self, name: str, sites: tuple[str, ...]) -> SiteProcessArgs:
+    def _args(self, name: str, sites: tuple[str, ...]) -> SiteProcessArgs:
         assert self._url is not None
         return SiteProcessArgs(
             name=name,
@@ -163,10 +163,10 @@ class Simulation(Generic[C]):
             self._done.set_result(self._job.run())
         except BaseException as error:  # the top of this thread; ``run`` raises it
             self._done.set_exception(error)
-        self._news.put("done")
+        self._events.put("done")
 
     def _on_failure(self, reason: str) -> None:
-        """A site has failed, or a process has ended: as it should, if the job is over."""
+        """Abort the job: a site has failed, or a process has ended before the job."""
         assert self._job is not None
         if self._failure is None and not self._done.done():
             self._failure = reason
@@ -175,28 +175,28 @@ class Simulation(Generic[C]):
     # -- end -----------------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """End everything, however far it came: the job, whose end its sites hear; then those that did not hear it."""
+        """End the job, whose sites end with it; then the sites that did not."""
         if not self._done.done():
             assert self._job is not None
             self._job.abort("the simulation was interrupted")
             if self._server_thread.ident is not None:
-                self._server_thread.join(_HEED_WITHIN)
+                self._server_thread.join(_ABORT_TIMEOUT)
                 if self._server_thread.is_alive():
                     logger.warning("%r has not ended yet; it is left behind", self._job)
         self._end_sites()
 
     def _end_sites(self) -> None:
-        heard_by = time.monotonic() + (_HEAR_WITHIN if self._done.done() else 0)
+        deadline = time.monotonic() + (_JOB_END_TIMEOUT if self._done.done() else 0)
         everyone: list[Sites | SiteProcess] = [*self._processes, *([self._local] if self._local else [])]
         for part in everyone:
-            part.wait(max(0.0, heard_by - time.monotonic()))
+            part.wait(max(0.0, deadline - time.monotonic()))
         for process in self._processes:
             process.let_end()
         for process in self._processes:
             process.stop()
         if self._local is not None:
             self._local.stop("the simulation has ended")
-            if not self._local.wait(_HEED_WITHIN):
+            if not self._local.wait(_ABORT_TIMEOUT):
                 logger.warning("%r has not ended; it is left behind", self._local)
             elif busy := self._local.busy:
-                logger.warning("train goes on for %s, although nobody waits for its result", ", ".join(busy))
+                logger.warning("train is still running for %s; its result will be discarded", ", ".join(busy))

@@ -3,110 +3,91 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Final
 
-from redflare_workers.util.blas_env import ONE_THREAD
+from redflare_workers.processes.job_process import JobProcess
 
 from .site_process_args import PROGRAM, SiteProcessArgs
 
 #: Seconds a process has to end once it is told to; its own limit is shorter.
 _GRACE: Final = 7.0
 #: Lines of its output that an error shows.
-_LAST_WORDS: Final = 12
+_LOG_LINES: Final = 12
+#: Characters of a line of its output.
+_MAX_LINE: Final = 1 << 20
+_UNBUFFERED: Final = "PYTHONUNBUFFERED"
 
 
 class SiteProcess:
-    """Started at once. It leads a process group of its own: a Ctrl-C in the terminal reaches only the simulation, and
-    whatever a site has started ends with it.
+    """Started at once.
 
     Args:
-        order: for it.
-        on_end: called with what is to be said of it when it has ended, whatever the reason.
+        args: of the process.
+        on_end: called with the reason when the process has ended, whatever it is.
     """
 
-    def __init__(self, order: SiteProcessArgs, on_end: Callable[[str], None]) -> None:
-        self.name = order.name
-        self._sites = order.sites
+    def __init__(self, args: SiteProcessArgs, on_end: Callable[[str], None]) -> None:
+        self.name = args.name
+        self._sites = args.sites
         self._on_end = on_end
-        self._last_words: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS)
-        packed = order.pack()
-        self._process = subprocess.Popen(
+        self._output: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        self._ended = threading.Event()
+        packed = args.pack()
+        self._process = JobProcess(
+            args.name,
             # -P: no folder of the user's may hide a module before the paths are set
             [sys.executable, "-P", "-m", PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=ONE_THREAD | os.environ,
-            start_new_session=True,
+            mark=uuid.uuid4().hex,
+            on_lines=self._pass_on,
+            on_exit=self._on_exit,
+            # as the user has it: unbuffered, lines that threads of sites print at once would be mixed
+            env={_UNBUFFERED: os.environ.get(_UNBUFFERED, "")},
+            max_line=_MAX_LINE,
         )
-        self._threads = [
-            threading.Thread(target=work, name=f"redflare-{self.name}-{what}", daemon=True)
-            for what, work in (("output", self._pass_on), ("end", self._await_end))
-        ]
-        for thread in self._threads:
-            thread.start()
-        assert self._process.stdin is not None
+        self._pid = self._process.start().pid
         # one that has ended already is reported when its end is seen
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(packed)
-            self._process.stdin.flush()
+        self._process.send(packed)
 
     def let_end(self) -> None:
         """Tell it to end; does not wait."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._process.release()
 
     def wait(self, timeout: float) -> bool:
         """Wait for its end; False: ``timeout`` seconds were not enough."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
-        return self._process.returncode is not None
+        return self._ended.wait(timeout)
 
     def stop(self) -> None:
         """End it, by force if need be; nothing of it is left when this returns."""
         self.let_end()
         if not self.wait(_GRACE):
-            self._kill_group()
-        for thread in self._threads:
-            thread.join()
+            self._process.kill()
+            self._ended.wait()
 
-    def _await_end(self) -> None:
-        self._process.wait()
-        # what its sites have started; they hold its output open, too
-        self._kill_group()
-        self._threads[0].join()
-        self._on_end(self._explain())
+    def _on_exit(self, code: int) -> None:
+        self._on_end(self._explain(code))
+        self._ended.set()
 
-    def _pass_on(self) -> None:
-        """Show what it prints, where also a notebook and a live display see it."""
-        assert self._process.stdout is not None
-        with self._process.stdout as output:
-            for raw in output:
-                line = raw.decode(errors="replace")
-                self._last_words.append(line.rstrip())
-                sys.stderr.write(line)
+    def _pass_on(self, lines: list[str]) -> None:
+        """Print its output to this process's standard error, which a notebook or a live display may have replaced."""
+        for line in lines:
+            self._output.append(line.rstrip())
+            sys.stderr.write(f"{line}\n")
 
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _explain(self) -> str:
+    def _explain(self, code: int) -> str:
         first, last = self._sites[0], self._sites[-1]
         sites = first if first == last else f"{first} to {last}"
-        code, words = self._process.returncode, list(self._last_words)
-        named = f"the process with {sites} (pid {self._process.pid})"
-        if code == 1 and words:
-            return f"{named} failed: {words[-1]}"
+        output = list(self._output)
+        named = f"the process with {sites} (pid {self._pid})"
+        if code == 1 and output:
+            return f"{named} failed: {output[-1]}"
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return "\n".join([f"{named} {how}; the end of its output:", *words] if words else [f"{named} {how}"])
+        return "\n".join([f"{named} {how}; the end of its output:", *output] if output else [f"{named} {how}"])
 
     def __repr__(self) -> str:
-        return f"<SiteProcess {self.name} pid={self._process.pid}: {len(self._sites)} sites>"
+        return f"<SiteProcess {self.name} pid={self._pid}: {len(self._sites)} sites>"

@@ -1,4 +1,4 @@
-"""What a process with sites is told: where the server is, which sites it has, and what they do with a task."""
+"""The arguments of a process with sites: the server, its sites, and the function that answers their tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IN_THREADS: Final = "put it into a module, or say processes=0 to have all sites
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteProcessArgs:
-    """For one process."""
+    """The arguments of one process."""
 
     #: First part of its cell's name.
     name: str
@@ -36,35 +36,35 @@ class SiteProcessArgs:
     train: Train
 
     def pack(self) -> bytes:
-        """As bytes for ``unpack`` in another process: how to prepare for it, and the order.
+        """Pickle them for ``unpack`` in another process, behind what that process must set up first.
 
         Raises:
             ConfigError: the function cannot be handed to another process.
         """
         try:
-            order = pickle.dumps(self)
+            pickled = pickle.dumps(self)
         except Exception as error:  # whatever a __reduce__ raises
             raise ConfigError(f"train cannot be handed to other processes ({error}): {_IN_THREADS}") from error
-        return pickle.dumps(_preparation(b"__main__" in order)) + order
+        return pickle.dumps(_preparation(b"__main__" in pickled)) + pickled
 
 
 def unpack(source: IO[bytes]) -> SiteProcessArgs:
-    """Prepare this process as ``pack`` says, and read the order.
+    """Set this process up as ``pack`` describes, and read its arguments.
 
     Raises:
         ConfigError: what the function needs cannot be imported here.
     """
     spawn.prepare(pickle.load(source))
     try:
-        order = pickle.load(source)
+        args = pickle.load(source)
     except Exception as error:  # whatever importing the user's module raises
         raise ConfigError(f"train cannot be imported in another process ({error}): {_IN_THREADS}") from error
-    assert isinstance(order, SiteProcessArgs)
-    return order
+    assert isinstance(args, SiteProcessArgs)
+    return args
 
 
 def check_not_importing() -> None:
-    """Refuse to simulate in a process with sites that is just importing the program that simulates.
+    """Raise if this is a process with sites that is importing the program that simulates.
 
     Raises:
         ConfigError: it is; without this, each such process would start others.
@@ -78,7 +78,7 @@ def check_not_importing() -> None:
 
 
 def _preparation(main: bool) -> dict[str, Any]:
-    """For ``multiprocessing.spawn.prepare``: paths, arguments, and the main program if the function is of it."""
+    """Return the data of ``multiprocessing.spawn.prepare``: paths, arguments, the main program if ``main``."""
     prepared: dict[str, Any] = {"sys_path": [path or os.getcwd() for path in sys.path], "sys_argv": sys.argv}
     if main:
         program = sys.modules["__main__"]
@@ -89,6 +89,6 @@ def _preparation(main: bool) -> dict[str, Any]:
             prepared["init_main_from_path"] = os.path.abspath(file)
         else:
             raise ConfigError(
-                f"train is a function of a notebook or a prompt, which others cannot import: {_IN_THREADS}"
+                f"train is a function of a notebook or a prompt, which other processes cannot import: {_IN_THREADS}"
             )
     return prepared

@@ -25,25 +25,25 @@ class Sites:
     """Sites that take part in a job until it ends, each in threads of its own.
 
     Args:
-        order: which sites, where, and what they do.
+        args: the sites, the server, and the function that answers tasks.
         on_failure: called with the reason when a site ends before its job.
     """
 
-    def __init__(self, order: SiteProcessArgs, on_failure: Callable[[str], None]) -> None:
-        self._order = order
+    def __init__(self, args: SiteProcessArgs, on_failure: Callable[[str], None]) -> None:
+        self._args = args
         self._on_failure = on_failure
-        self._host = CellHost(order.name, order.job_id, redis_url=order.url, settings=order.settings)
+        self._host = CellHost(args.name, args.job_id, redis_url=args.url, settings=args.settings)
         self._guard = threading.Lock()
         self._stopping = ""
         self._jobs: list[ClientJob] = []
         self._agents: list[SiteAgent] = []
         self._threads = [
             threading.Thread(target=self._take_part, args=(site,), name=f"redflare-site-{site}", daemon=True)
-            for site in order.sites
+            for site in args.sites
         ]
 
     def start(self) -> None:
-        """Connect, and begin with all sites.
+        """Connect, and start all sites.
 
         Raises:
             RedflareError: the server cannot be used.
@@ -86,23 +86,23 @@ class Sites:
             self._on_failure(f"{site}: {type(error).__name__}: {error}")
 
     def _run(self, site: str) -> None:
-        order = self._order
+        args = self._args
         exchanger = IPCExchanger(
             agent_id=AGENT_ID,
             site_name=site,
-            job_id=order.job_id,
-            redis_url=order.url,
-            settings=order.settings,
+            job_id=args.job_id,
+            redis_url=args.url,
+            settings=args.settings,
         )
         panics = PanicListener(lambda reason: self._on_failure(f"{site}: {reason}"))
-        job = ClientJob(site, exchanger, job_id=order.job_id, host=self._host, components={"simulator": panics})
+        job = ClientJob(site, exchanger, job_id=args.job_id, host=self._host, components={"simulator": panics})
 
         def agent_ended(reason: str) -> None:
-            # it is told goodbye when the job ends
+            # the CJ says bye to it when the job ends
             if not job.engine.abort_signal.triggered:
                 self._on_failure(reason)
 
-        agent = SiteAgent(order.train, site, order.url, order.job_id, order.settings, agent_ended)
+        agent = SiteAgent(args.train, site, args.url, args.job_id, args.settings, agent_ended)
         with self._guard:
             if self._stopping:
                 return
@@ -114,4 +114,4 @@ class Sites:
             self._on_failure(f"{site}: {outcome.reason}")
 
     def __repr__(self) -> str:
-        return f"<Sites {self._order.name}: {len(self._order.sites)} of {self._order.job_id}>"
+        return f"<Sites {self._args.name}: {len(self._args.sites)} of {self._args.job_id}>"

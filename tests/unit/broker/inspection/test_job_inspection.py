@@ -109,7 +109,7 @@ def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
     scene.site("site-1")
     scene.falls_silent(scene.site("site-2"))
     scene.falls_silent(scene.site("site-3"), age_ms=60_000)
-    scene.roll.leave(scene.connection, scene.site("site-4"))
+    scene.membership.leave(scene.connection, scene.site("site-4"))
     scene.joined("site-5")
 
     job = look(scene)
@@ -232,7 +232,7 @@ def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobSce
 
 def test_a_job_that_has_ended_says_how(scene: JobScene) -> None:
     scene.run_server()
-    scene.roll.end(scene.connection, scene.me, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
+    scene.membership.end(scene.connection, scene.lease, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
 
     job = look(scene)
 

@@ -1,4 +1,4 @@
-"""The roll of a job: who is on it, who is alive, and what everybody hears."""
+"""The members of a job: who they are, who is alive, and what their beats bring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 import pytest
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, ServerError
 from redflare_broker.job_state.members import Member, Members
-from redflare_broker.scripts.link_scripts import ScriptReply
+from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import Server
 
@@ -27,39 +27,39 @@ def bench() -> Iterator[JobBench]:
 # -- clients join ------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_joins_is_on_the_roll_with_what_it_said_of_itself(bench: JobBench) -> None:
+def test_a_client_that_joins_is_a_member_with_its_own_properties(bench: JobBench) -> None:
     bench.serve()
     bench.begin()
     epoch = bench.join(gpus=2, rate=0.1, tags=[], deep={"a": {}}).number()
-    [entry] = bench.call_roll().entries
-    assert entry == Member(
+    [member] = bench.list_members().members
+    assert member == Member(
         name="site-1",
-        instance="c1",
+        instance="gpu-1:7:c1",
         epoch=epoch,
         cell="site-1.job-1",
         host="gpu-1",
         pid=7,
-        joined=entry.joined,
+        joined=member.joined,
         left=0,
         props={"gpus": 2, "rate": 0.1, "tags": [], "deep": {"a": {}}},
     )
-    assert entry.joined >= epoch > 1_700_000_000_000
-    assert not entry.alive
+    assert member.joined >= epoch > 1_700_000_000_000
+    assert not member.alive
 
 
 def test_clients_may_join_and_beat_before_the_server_has_begun(bench: JobBench) -> None:
-    me = bench.joined()
-    said = bench.beat(me)
+    lease = bench.joined()
+    said = bench.beat(lease)
     assert (said.status, said.run, said.server_age) == ("OK", "", None)
     bench.serve()
     assert not bench.begin().resumed
-    assert [(entry.name, entry.alive) for entry in bench.call_roll().entries] == [("site-1", True)]
+    assert [(member.name, member.alive) for member in bench.list_members().members] == [("site-1", True)]
 
 
 def test_joining_twice_changes_nothing(bench: JobBench) -> None:
-    me = bench.joined()
+    lease = bench.joined()
     before = bench.hash(bench.keys.clients)
-    assert bench.join() == bench.join(epoch=me.epoch) == ScriptReply(status="OK", rest=(me.epoch,))
+    assert bench.join() == bench.join(epoch=lease.epoch) == ScriptReply(status="OK", rest=(lease.epoch,))
     assert bench.hash(bench.keys.clients) == before
 
 
@@ -67,7 +67,7 @@ def test_the_newest_instance_of_a_name_wins(bench: JobBench) -> None:
     old, new = bench.joined(instance="c1"), bench.joined(instance="c2")
     assert new.epoch > old.epoch
     assert bench.beat(old).status == "FENCED"
-    assert bench.roll.leave(bench.connection, old).status == "FENCED"
+    assert bench.membership.leave(bench.connection, old).status == "FENCED"
     assert bench.join(instance="c1", epoch=old.epoch) == ScriptReply(status="FENCED", rest=(new.epoch,))
     assert bench.beat(new).status == "OK"
 
@@ -75,7 +75,7 @@ def test_the_newest_instance_of_a_name_wins(bench: JobBench) -> None:
 def test_a_client_that_redis_forgot_is_told_so_and_joins_with_the_epoch_it_has(bench: JobBench) -> None:
     old, new = bench.joined(instance="c1"), bench.joined(instance="c2")
     bench.connection.call("FLUSHALL")
-    assert bench.beat(new).status == bench.roll.leave(bench.connection, new).status == "LOST"
+    assert bench.beat(new).status == bench.membership.leave(bench.connection, new).status == "LOST"
     assert bench.join(instance="c1", epoch=old.epoch).status == "OK"
     assert bench.beat(new).status == "LOST"
     assert bench.join(instance="c2", epoch=new.epoch) == ScriptReply(status="OK", rest=(new.epoch,))
@@ -83,29 +83,29 @@ def test_a_client_that_redis_forgot_is_told_so_and_joins_with_the_epoch_it_has(b
 
 
 def test_a_client_that_has_not_joined_is_lost(bench: JobBench) -> None:
-    assert bench.beat(client()).status == bench.roll.leave(bench.connection, client()).status == "LOST"
+    assert bench.beat(client()).status == bench.membership.leave(bench.connection, client()).status == "LOST"
 
 
 def test_who_leaves_has_no_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: JobBench) -> None:
     bench.serve()
     bench.begin()
-    me = bench.joined()
-    bench.beat(me)
-    assert bench.roll.leave(bench.connection, me).status == "OK"
-    left = bench.call_roll().entries[0].left
-    assert left >= me.epoch
-    assert bench.beat(me).status == bench.roll.leave(bench.connection, me).status == "OK"
-    [entry] = bench.call_roll().entries
-    assert (entry.left, entry.alive, entry.heartbeat_ms) == (left, False, -2)
+    lease = bench.joined()
+    bench.beat(lease)
+    assert bench.membership.leave(bench.connection, lease).status == "OK"
+    left = bench.list_members().members[0].left
+    assert left >= lease.epoch
+    assert bench.beat(lease).status == bench.membership.leave(bench.connection, lease).status == "OK"
+    [member] = bench.list_members().members
+    assert (member.left, member.alive, member.heartbeat_ms) == (left, False, -2)
 
 
-def test_who_comes_back_after_it_left_is_on_the_roll_again(bench: JobBench) -> None:
-    bench.roll.leave(bench.connection, bench.joined(instance="c1"))
+def test_who_comes_back_after_it_left_is_a_member_again(bench: JobBench) -> None:
+    bench.membership.leave(bench.connection, bench.joined(instance="c1"))
     bench.serve()
     bench.begin()
     bench.beat(bench.joined(instance="c2"))
-    [entry] = bench.call_roll().entries
-    assert (entry.instance, entry.left, entry.alive) == ("c2", 0, True)
+    [member] = bench.list_members().members
+    assert (member.instance, member.left, member.alive) == ("gpu-1:7:c2", 0, True)
 
 
 # -- what a beat tells -------------------------------------------------------------------------------------------------
@@ -114,9 +114,9 @@ def test_who_comes_back_after_it_left_is_on_the_roll_again(bench: JobBench) -> N
 def test_a_beat_tells_the_run_and_how_long_ago_the_server_has_beaten(bench: JobBench) -> None:
     bench.serve()
     bench.begin()
-    me = bench.joined()
+    lease = bench.joined()
     bench.connection.call("SET", bench.keys.server_heartbeat, b'{"ttl_ms":60000,"instance":"s1"}', "PX", 50_000)
-    said = bench.beat(me)
+    said = bench.beat(lease)
     assert (said.status, said.run, said.server_instance) == ("OK", "r1", "s1")
     assert said.server_age is not None
     assert 10 <= said.server_age < 20
@@ -124,18 +124,23 @@ def test_a_beat_tells_the_run_and_how_long_ago_the_server_has_beaten(bench: JobB
 
 @pytest.mark.parametrize("beat", [b"no JSON", b"7", b"{}", b'{"ttl_ms":[]}'])
 def test_a_heartbeat_that_is_none_counts_as_silence(bench: JobBench, beat: bytes) -> None:
-    me = bench.joined()
+    lease = bench.joined()
     bench.connection.call("SET", bench.keys.server_heartbeat, beat, "PX", 50_000)
-    assert bench.beat(me).server_age is None
+    assert bench.beat(lease).server_age is None
 
 
 def test_a_heartbeat_is_readable_json_and_expires(bench: JobBench) -> None:
-    me = bench.joined()
-    bench.beat(me, ttl_ms=30_000)
+    lease = bench.joined()
+    bench.beat(lease, ttl_ms=30_000)
     text = bench.connection.call("GET", bench.keys.heartbeat("site-1"))
     assert isinstance(text, bytes)
     told = orjson.loads(text)
-    assert (told["instance"], told["epoch"], told["host"], told["ttl_ms"]) == ("c1", me.epoch, "gpu-1", 30_000)
+    assert (told["instance"], told["epoch"], told["host"], told["ttl_ms"]) == (
+        "gpu-1:7:c1",
+        lease.epoch,
+        "gpu-1",
+        30_000,
+    )
     assert 29_000 < bench.ttl_ms(bench.keys.heartbeat("site-1")) <= 30_000
 
 
@@ -168,51 +173,51 @@ def test_a_server_that_does_not_resume_drops_the_tasks_and_keeps_the_clients(ben
     assert not bench.journal().recover().tasks
     assert bench.journal().recover().state is None
     assert bench.connection.call("EXISTS", bench.keys.task("t2"), bench.keys.standing, bench.keys.ended) == 0
-    assert [entry.name for entry in bench.call_roll().entries] == ["site-1"]
+    assert [member.name for member in bench.list_members().members] == ["site-1"]
 
 
 def test_a_job_that_has_ended_is_begun_anew(bench: JobBench) -> None:
     bench.joined()
     bench.started().scheduled(task())
-    bench.roll.end(bench.connection, bench.me, reason="done")
+    bench.membership.end(bench.connection, bench.lease, reason="done")
     bench.serve()
     began = bench.begin()
     assert (began.resumed, began.previous) == (False, "r1")
-    assert bench.call_roll().entries == ()
+    assert bench.list_members().members == ()
     assert bench.journal().recover().tasks == ()
     assert bench.ttl_ms(bench.keys.job) > bench.policy.settled_ms
 
 
 def test_clients_hear_that_the_job_has_ended_and_why(bench: JobBench) -> None:
     bench.started()
-    me = bench.joined()
-    bench.beat(me)
-    bench.roll.end(bench.connection, bench.me, "FINISHED:COMPLETED", "all rounds done")
-    assert (bench.beat(me).status, bench.beat(me).reason) == ("ENDED", "all rounds done")
+    lease = bench.joined()
+    bench.beat(lease)
+    bench.membership.end(bench.connection, bench.lease, "FINISHED:COMPLETED", "all rounds done")
+    assert (bench.beat(lease).status, bench.beat(lease).reason) == ("ENDED", "all rounds done")
     assert bench.join("site-2") == ScriptReply(status="ENDED", rest=(b"all rounds done",))
-    assert bench.roll.leave(bench.connection, me).status == "OK"
-    assert bench.call_roll().status == "ENDED"
+    assert bench.membership.leave(bench.connection, lease).status == "OK"
+    assert bench.list_members().status == "ENDED"
     assert bench.hash(bench.keys.job)["status"] == "FINISHED:COMPLETED"
 
 
 def test_the_first_end_counts(bench: JobBench) -> None:
     bench.started()
-    bench.roll.end(bench.connection, bench.me, reason="first")
-    bench.roll.end(bench.connection, bench.me, reason="second")
-    assert bench.call_roll().reason == "first"
+    bench.membership.end(bench.connection, bench.lease, reason="first")
+    bench.membership.end(bench.connection, bench.lease, reason="second")
+    assert bench.list_members().reason == "first"
     with pytest.raises(JobEnded, match=r"server\.job-1 has ended: first"):
         bench.begin()
 
 
 def test_a_server_that_was_replaced_is_fenced_at_every_step(bench: JobBench) -> None:
     bench.started()
-    old = bench.me
+    old = bench.lease
     bench.serve()
     with pytest.raises(Fenced, match=r"a newer server has taken over server\.job-1"):
         bench.begin(old)
     with pytest.raises(Fenced):
-        bench.roll.end(bench.connection, old)
-    assert bench.call_roll(old).status == "FENCED"
+        bench.membership.end(bench.connection, old)
+    assert bench.list_members(old).status == "FENCED"
     assert bench.hash(bench.keys.job)["status"] == "RUNNING"
 
 
@@ -222,17 +227,17 @@ def test_a_server_whose_cell_redis_forgot_is_lost_at_every_step(bench: JobBench)
     with pytest.raises(JobLost, match="begin it again"):
         bench.begin()
     bench.hold_cell()
-    assert bench.call_roll().status == "LOST"
+    assert bench.list_members().status == "LOST"
     with pytest.raises(JobLost):
-        bench.roll.end(bench.connection, bench.me)
+        bench.membership.end(bench.connection, bench.lease)
     assert not bench.begin().resumed
-    assert bench.call_roll().status == "OK"
+    assert bench.list_members().status == "OK"
 
 
 @pytest.mark.parametrize("change", [{"instance": "x"}, {"epoch": 2}, {"epoch": 0}, {"run": "x"}], ids=str)
 def test_a_hold_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: dict[str, str]) -> None:
     bench.started()
-    assert bench.call_roll(replace(bench.me, **change)).status == "LOST"  # type: ignore[arg-type]
+    assert bench.list_members(replace(bench.lease, **change)).status == "LOST"  # type: ignore[arg-type]
 
 
 # -- bad words ---------------------------------------------------------------------------------------------------------
@@ -242,20 +247,20 @@ def test_a_hold_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: di
 def test_a_record_that_is_none_of_ours_is_named(bench: JobBench, record: bytes) -> None:
     bench.started()
     bench.connection.call("HSET", bench.keys.clients, "site-9", record)
-    with pytest.raises(DecodeError, match=r"record of client b'site-9'"):
-        bench.call_roll()
+    with pytest.raises(DecodeError, match=r"record of member b'site-9'"):
+        bench.list_members()
 
 
 def test_an_error_reply_is_raised() -> None:
     with pytest.raises(ServerError, match="script job/beat failed"):
         Members.read_beat(ReplyError("ERR broken"))
-    with pytest.raises(ServerError, match="script job/roll answered None"):
-        Members.read_roll_call(None)
+    with pytest.raises(ServerError, match="script job/list_members answered None"):
+        Members.read_members(None)
 
 
 def test_a_client_that_joins_beating_is_never_seen_silent(bench: JobBench) -> None:
     bench.started()
-    bench.roll.join(bench.connection, client("site-1", "c1", 0), beating=True)
-    (entry,) = bench.call_roll().entries
-    assert entry.alive
-    assert entry.missed_beats < 1
+    bench.membership.join(bench.connection, client(), "site-1.job-1", beating=True)
+    (member,) = bench.list_members().members
+    assert member.alive
+    assert member.missed_beats < 1

@@ -275,7 +275,7 @@ def test_without_resume_an_ended_task_expires(bench: JobBench) -> None:
     journal.ended("t1", "OK", 1_004.0)
     assert journal.recover().tasks == ()
     assert 0 < bench.ttl_ms(bench.keys.task("t1")) <= bench.policy.settled_ms
-    bench.call_roll()
+    bench.list_members()
     assert bench.ttl_ms(bench.keys.task("t1")) <= bench.policy.settled_ms
 
 
@@ -355,7 +355,7 @@ def test_what_a_job_that_is_over_still_owns_can_be_deleted(bench: JobBench) -> N
     for number in (1, 2):
         journal.own(f"flare:blob:{{b{number}}}", 3)
         stored(bench, number)
-    bench.roll.end(bench.connection, bench.me)
+    bench.membership.end(bench.connection, bench.lease)
     journal.discard(journal.owned())
     assert journal.owned() == []
     assert [key for key in bench.own_keys() if ":blob:" in key] == []
@@ -398,7 +398,7 @@ def test_a_job_that_redis_lost_is_not_written_in_part(bench: JobBench, step: Cal
 def test_nothing_is_written_to_a_job_that_is_over(bench: JobBench, step: str) -> None:
     journal = bench.started()
     journal.scheduled(task())
-    bench.roll.end(bench.connection, bench.me, reason="done")
+    bench.membership.end(bench.connection, bench.lease, reason="done")
     with pytest.raises(JobEnded, match="done"):
         STEPS[step](journal)
     for key in bench.own_keys():

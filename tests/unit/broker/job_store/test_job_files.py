@@ -174,7 +174,7 @@ def test_what_was_written_lives_on_while_a_slow_file_is_read(tmp_path: Path) -> 
 def test_a_job_whose_chunks_have_gone_meanwhile_is_not_listed(bench: StoreBench) -> None:
     file = bench.store._steps.upload("job-1-archive", LARGE)
     bench.connection.call("DEL", f"{file.blob.prefix}:9")
-    said = bench.run(bench.scripts.submit("job-1", (file.blob.prefix, 10), b"{}", ["archive", file.to_json()]))
+    said = bench.run(bench.scripts.submit("job-1", (file.blob.prefix, 10), b"{}", file.to_json()))
     assert said == [b"BLOB_MISSING"]
     assert bench.store.list() == []
     bench.submit()

@@ -529,21 +529,21 @@ def test_a_policy_says_how_long_jobs_stand() -> None:
 
 def test_every_step_that_is_run_twice_answers_the_same_and_changes_nothing_more(bench: StoreBench) -> None:
     scripts = bench.scripts
-    told = b'{"status":"FINISHED:ABORTED","reason":"","by":"ann"}'
+    change = b'{"status":"FINISHED:ABORTED","reason":"","by":"ann"}'
     bench.submit()
     result = bench.store._steps.upload("job-1-result", b"result")
     ref = (result.blob.prefix, result.blob.chunks)
     archive = bench.store._steps.upload("job-2-archive", b"archive")
-    fields: list[Arg] = ["archive", archive.to_json(), "meta", b"{}", "fingerprint", "f"]
+    fields: list[Arg] = ["meta", b"{}", "fingerprint", "f"]
     steps = {
-        "submit": ("job-2", scripts.submit("job-2", (archive.blob.prefix, 1), told, fields)),
+        "submit": ("job-2", scripts.submit("job-2", (archive.blob.prefix, 1), change, archive.to_json(), fields)),
         "note": ("job-1", scripts.note("job-1", "waiting", b'{"reason":"why"}')),
-        "advance": ("job-1", scripts.advance("job-1", "step-1", ["SUBMITTED"], "RUNNING", told, "why")),
+        "advance": ("job-1", scripts.advance("job-1", "step-1", ["SUBMITTED"], "RUNNING", change, "why")),
         "log": ("job-1", scripts.log("job-1", "batch-1", "site-1", "", [b"a", b"b"])),
         "result": ("job-1", scripts.result("job-1", ref, result.to_json())),
-        "abort": ("job-1", scripts.abort("job-1", "bob", "why", told)),
-        "early abort": ("job-2", scripts.abort("job-2", "bob", "why", told)),
-        "end": ("job-1", scripts.advance("job-1", "step-2", ["RUNNING"], "FINISHED:ABORTED", told, "why")),
+        "abort": ("job-1", scripts.abort("job-1", "bob", "why", change)),
+        "early abort": ("job-2", scripts.abort("job-2", "bob", "why", change)),
+        "end": ("job-1", scripts.advance("job-1", "step-2", ["RUNNING"], "FINISHED:ABORTED", change, "why")),
         "renew": ("job-1", scripts.renew("job-1")),
         "delete": ("job-1", scripts.delete("job-1")),
     }
@@ -566,4 +566,4 @@ def _sent_submission(bench: StoreBench) -> list[Arg]:
     """The step with which the job was submitted."""
     file = bench.get().archive
     assert file is not None
-    return bench.scripts.submit("job-1", (file.blob.prefix, 1), b"{}", ["archive", file.to_json()])
+    return bench.scripts.submit("job-1", (file.blob.prefix, 1), b"{}", file.to_json())

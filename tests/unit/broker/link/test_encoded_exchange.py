@@ -17,7 +17,8 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, Outgoing
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
-from redflare_broker.scripts.link_scripts import ABORTED, ACCEPTED, BLOB_MISSING, REJECTED
+from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, REJECTED
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.task_entry import BlobRef, Entry

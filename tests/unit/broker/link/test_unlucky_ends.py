@@ -162,7 +162,7 @@ def test_an_exchanger_can_be_made_in_a_forked_child(server_url: str, namespace: 
         if pid == 0:
             try:
                 with IPCExchanger(**args, site_name="s", agent_id="b") as childs:
-                    os._exit(42 if childs._link and childs._link.me.epoch else 1)
+                    os._exit(42 if childs._link and childs._link.lease.epoch else 1)
             finally:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42

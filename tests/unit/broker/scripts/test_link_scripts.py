@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 from redflare_broker.errors import ServerError
-from redflare_broker.scripts import link_scripts
-from redflare_broker.scripts.link_scripts import Instance, ScriptReply
+from redflare_broker.scripts import script
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import HELLO
+from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef, Entry
@@ -26,7 +28,7 @@ def bench() -> Iterator[Bench]:
 # -- who may do anything -----------------------------------------------------------------------------------------------
 
 
-def everything(bench: Bench, agent: Instance, cj: Instance) -> dict[str, str]:
+def everything(bench: Bench, agent: Lease, cj: Lease) -> dict[str, str]:
     """The word of every step that these instances take."""
     bench.agent, bench.cj = agent, cj
     return {
@@ -47,8 +49,8 @@ def everything(bench: Bench, agent: Instance, cj: Instance) -> dict[str, str]:
 
 def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: Bench) -> None:
     agent, cj = bench.agent, bench.cj
-    bench.start(Instance(role="agent", name="a2"))
-    bench.start(Instance(role="cj", name="c2"))
+    bench.start(Lease(name="agent", instance="a2"))
+    bench.start(Lease(name="cj", instance="c2"))
     assert set(everything(bench, agent, cj).values()) == {"FENCED"}
     assert bench.scripts.hello(bench.connection, agent).status == "FENCED"
 
@@ -59,11 +61,13 @@ def test_an_instance_that_redis_forgot_is_told_so_at_every_step(bench: Bench) ->
 
 
 def test_an_instance_that_has_not_said_hello_is_lost(bench: Bench) -> None:
-    assert set(everything(bench, Instance(role="agent", name="x"), Instance(role="cj", name="y")).values()) == {"LOST"}
+    assert set(everything(bench, Lease(name="agent", instance="x"), Lease(name="cj", instance="y")).values()) == {
+        "LOST"
+    }
 
 
 def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are_lost(bench: Bench) -> None:
-    old, new = bench.agent, bench.start(Instance(role="agent", name="a2"))
+    old, new = bench.agent, bench.start(Lease(name="agent", instance="a2"))
     bench.connection.call("FLUSHALL")
     assert bench.scripts.hello(bench.connection, old).status == "OK"
     assert bench.beat(new).status == "LOST"
@@ -74,17 +78,23 @@ def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are
 def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_before(bench: Bench) -> None:
     old = bench.agent
     bench.connection.call("FLUSHALL")
-    assert bench.start(Instance(role="agent", name="a2")).epoch > old.epoch
+    assert bench.start(Lease(name="agent", instance="a2")).epoch > old.epoch
     assert bench.scripts.hello(bench.connection, old).status == "FENCED"
 
 
 def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None:
     before = bench.connection.call("HGETALL", bench.keys.link)
-    said = link_scripts.run(
+    said = HELLO.run(
         bench.connection,
-        "link/hello",
-        [bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.notice],
-        ["agent", "a2", 0, 1000, "PUBLISH"],
+        link=bench.keys.link,
+        tasks=bench.keys.tasks,
+        results=bench.keys.results,
+        notice=bench.keys.notice,
+        role="agent",
+        instance="a2",
+        epoch=0,
+        retention_ms=1000,
+        publish="PUBLISH",
     )
     assert said.status == "NEXT"
     assert said.number() > bench.agent.epoch
@@ -138,7 +148,7 @@ def test_take_hands_out_the_open_task_and_counts_the_instances_that_had_it(bench
     bench.assign("t1")
     assert bench.take() == bench.take("t1") == ScriptReply(status="FETCHED", rest=(b"t1", 1))
     assert bench.take("t2") == ScriptReply(status="NONE")
-    bench.agent = bench.start(Instance(role="agent", name="a2"))
+    bench.agent = bench.start(Lease(name="agent", instance="a2"))
     assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
     bench.submit("t1")
     assert bench.take() == ScriptReply(status="SUBMITTED", rest=(b"t1",))
@@ -299,6 +309,6 @@ def test_a_server_that_does_not_know_a_script_learns_it(bench: Bench) -> None:
 
 def test_an_error_of_a_script_names_it() -> None:
     with pytest.raises(ServerError, match="script link/take failed on the server: ERR broken"):
-        link_scripts.answer("link/take", ReplyError("ERR broken"))
+        script.parse_reply("link/take", ReplyError("ERR broken"))
     with pytest.raises(ServerError, match="script link/take answered 7"):
-        link_scripts.answer("link/take", 7)
+        script.parse_reply("link/take", 7)

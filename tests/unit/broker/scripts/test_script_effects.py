@@ -11,6 +11,8 @@ import pytest
 import redflare_broker
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
+from redflare_broker.scripts import cell_scripts, job_scripts, link_scripts, store_scripts
+from redflare_broker.scripts.script import Script
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 
@@ -143,6 +145,44 @@ def test_a_script_is_short_and_says_what_it_is(name: str) -> None:
     head = source[: source.index("\nlocal ")] if "\nlocal " in source else source
     for title in ("KEYS:", "ARGV:", "Returns:", "Why atomic:", "Why safe to run twice:"):
         assert f"-- {title}" in head, f"{name} does not say {title}"
+
+
+DECLARED = {
+    f"{script.name}.lua": script
+    for module in (cell_scripts, job_scripts, link_scripts, store_scripts)
+    for script in vars(module).values()
+    if isinstance(script, Script)
+}
+
+
+def test_every_script_is_declared_once() -> None:
+    assert sorted(DECLARED) == SCRIPTS
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_head_of_a_script_lists_its_keys_and_arguments_as_they_are_declared(name: str) -> None:
+    declared = DECLARED[name]
+    optional = [declared.optional_key] if declared.optional_key else []
+    rest = [f"{declared.rest} ..."] if declared.rest else []
+    assert named(SOURCES[name], "KEYS", "ARGV") == [*declared.keys, *optional]
+    assert named(SOURCES[name], "ARGV", "Returns") == [*declared.args, *rest]
+
+
+def named(source: str, title: str, following: str) -> list[str]:
+    """The names that the head of a script lists under a title, without what it explains in parentheses."""
+    listed = source[source.index(f"-- {title}:") + len(title) + 4 : source.index(f"-- {following}:")]
+    names = re.split(r"[,\[\]]+", re.sub(r"\([^)]*\)", "", listed.replace("\n--", " ")))
+    return [" ".join(name.split()) for name in names if name.strip()]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_uses_its_keys_and_arguments_by_their_names_alone(name: str) -> None:
+    body = "\n".join(line for line in SOURCES[name].splitlines() if not line.startswith("--"))
+    declared = DECLARED[name]
+    rest = f"{declared.rest}_from"
+    assert not re.search(r"\bKEYS\b|\bARGV\[\d", body)
+    assert [arg for arg in declared.args if not re.search(rf"\b{arg}\b", body)] == []
+    assert (rest in body) == bool(declared.rest)
 
 
 #: What any cell may run on another's inbox: ids and numbers come back, for there is nothing to be refused.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+from importlib import resources
 
 import pytest
-from redflare_broker.scripts import link_scripts, task_states
+from redflare_broker.scripts import task_states
 from redflare_broker.scripts.task_states import (
     ABORTED,
     ACCEPTED,
@@ -63,4 +65,7 @@ def test_only_a_result_that_was_handed_in_is_accepted() -> None:
 
 
 def test_the_scripts_use_the_same_words() -> None:
-    assert [getattr(link_scripts, status) for status in STATUSES] == list(STATUSES)
+    lua = resources.files("redflare_broker.scripts") / "lua" / "link"
+    source = "".join(file.read_text("utf-8") for file in lua.iterdir())
+    assert set(re.findall(r"'status', '([A-Z]+)'", source)) <= set(STATUSES)
+    assert [status for status in STATUSES if f"'{status}'" in source] == list(STATUSES)

@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 # -- wake-ups ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_a_nudge_ends_one_pause_and_not_every_later_one(redflare_link: LinkUnderTest) -> None:
     with job_link(redflare_link) as side:
         side.nudge()
@@ -148,6 +149,7 @@ def test_every_run_keeps_to_its_timeout(redflare_link: LinkUnderTest) -> None:
             assert time.monotonic() - began < 2
 
 
+@pytest.mark.serial
 def test_get_task_keeps_to_its_timeout_while_the_server_is_away(redflare_link: LinkUnderTest) -> None:
     with IPCAgent(**redflare_link.agent_args) as agent:
         fake_server(redflare_link).connected = False
@@ -177,6 +179,7 @@ def test_a_heartbeat_outlives_a_long_interval(redflare_link: LinkUnderTest) -> N
         assert left > 100_000
 
 
+@pytest.mark.serial
 def test_a_death_is_noticed_in_time_although_heartbeats_are_rare(redflare_link: LinkUnderTest) -> None:
     args = redflare_link.agent_args | {"flare_site_heartbeat_timeout": 0.3}
     with IPCAgent(**args) as agent:

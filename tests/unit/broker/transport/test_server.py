@@ -252,6 +252,7 @@ def test_run_ends_when_told_to_stop(server: Server, fake: fakeredis.FakeServer) 
         server.run("a", lambda connection: connection.call("PING"), stop=lambda: True)
 
 
+@pytest.mark.serial
 def test_run_ends_at_its_deadline(server: Server, fake: fakeredis.FakeServer) -> None:
     fake.connected = False
     began = time.monotonic()

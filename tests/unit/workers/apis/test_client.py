@@ -7,7 +7,7 @@ import time
 from redflare_workers.apis import Client, ClientPropKey
 
 
-def test_a_client_is_called_by_its_name_everywhere_unless_said_otherwise() -> None:
+def test_all_names_of_a_client_are_its_name_by_default() -> None:
     before = time.time()
     client = Client("site-1", "token")
     assert (client.name, client.get_token()) == ("site-1", "token")
@@ -28,7 +28,7 @@ def test_what_was_set_is_there() -> None:
     assert (client.get_is_leaf(), client.get_prop("org"), client.get_prop("absent", 1)) == (False, "hospital", 1)
 
 
-def test_others_are_told_what_is_unusual_and_never_the_token() -> None:
+def test_others_get_unusual_properties_and_never_the_token() -> None:
     client = Client("site-1", "token")
     assert client.to_dict() == {"name": "site-1"}
     config = {"gpus": [0, 1]}

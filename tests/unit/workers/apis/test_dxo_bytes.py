@@ -39,7 +39,7 @@ def test_a_dxo_that_is_no_collection_is_its_own_leaf() -> None:
     assert get_leaf_dxos(dxo, "me") == ({"me": dxo}, [])
 
 
-def test_what_is_no_dxo_in_a_collection_is_told_of() -> None:
+def test_a_collection_with_anything_but_dxos_is_an_error() -> None:
     leaves, errors = get_leaf_dxos(DXO(DataKind.COLLECTION, {"a": 5, "b": DXO(DataKind.METRICS, {})}), "c")
     assert list(leaves) == ["c.b"]
     assert errors == ["'c.a' must be a DXO, but is a int"]

@@ -66,7 +66,7 @@ def test_bad_arguments_of_an_event_are_refused(fl_ctx: FLContext) -> None:
         Trainer().fire_event("my_event", {})  # type: ignore[arg-type]
 
 
-def test_data_of_an_event_stands_in_the_context_only_meanwhile(engine: RecordingEngine, fl_ctx: FLContext) -> None:
+def test_data_of_an_event_is_in_the_context_only_while_it_fires(engine: RecordingEngine, fl_ctx: FLContext) -> None:
     Trainer().fire_event_with_data("my_event", fl_ctx, FLContextKey.EVENT_DATA, "payload")
     assert engine.events == [("my_event", "Trainer", "payload")]
     assert fl_ctx.get_prop(FLContextKey.EVENT_DATA) is None

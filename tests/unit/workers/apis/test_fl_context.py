@@ -20,7 +20,7 @@ def manager() -> FLContextManager:
     )
 
 
-def test_props_are_private_and_sticky_unless_said_otherwise() -> None:
+def test_props_are_private_and_sticky_by_default() -> None:
     ctx = FLContext()
     assert ctx.set_prop("key", "value")
     assert ctx.get_prop("key") == "value"

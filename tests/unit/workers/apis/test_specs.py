@@ -93,7 +93,7 @@ def test_scheduling_has_the_documented_arguments_and_defaults(spec: type[Schedul
 
 
 @pytest.mark.parametrize("make", [Idle, WFCommSpec])
-def test_a_scheduling_method_that_was_not_written_says_so(make: Callable[[], SchedulingSpec]) -> None:
+def test_a_scheduling_method_without_implementation_raises(make: Callable[[], SchedulingSpec]) -> None:
     scheduling = make()
     for method in SCHEDULING:
         with pytest.raises(NotImplementedError):
@@ -123,7 +123,7 @@ def test_a_scheduling_method_that_was_not_written_says_so(make: Callable[[], Sch
         ("finalize_run", (FL_CTX,)),
     ],
 )
-def test_a_method_of_a_communicator_that_was_not_written_says_so(method: str, arguments: tuple[Any, ...]) -> None:
+def test_a_communicator_method_without_implementation_raises(method: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(NotImplementedError):
         getattr(WFCommSpec(), method)(*arguments)
 

@@ -77,7 +77,7 @@ def test_the_arguments_stand_in_documented_order() -> None:
     assert task.task_done_cb is done
 
 
-def test_the_data_says_the_tasks_name() -> None:
+def test_the_data_has_the_name_of_the_task() -> None:
     data = Shareable({"w": 1})
     data.set_header("round", 2)
     Task("train", data)
@@ -89,7 +89,7 @@ def test_no_two_tasks_share_a_root_id() -> None:
     assert len({Task("train", Shareable()).msg_root_id for _ in range(100)}) == 100
 
 
-def test_the_lock_of_its_callbacks_may_be_taken_again_by_who_holds_it_and_by_nobody_else() -> None:
+def test_the_lock_of_its_callbacks_is_reentrant_for_the_thread_that_holds_it() -> None:
     task = Task("train", Shareable())
     taken = []
     with task.cb_lock, task.cb_lock:
@@ -107,7 +107,7 @@ def test_props_are_the_applications_except_for_the_systems() -> None:
         task.set_prop("__round", 2)
 
 
-def test_repr_says_where_a_task_stands() -> None:
+def test_repr_shows_the_state_of_a_task() -> None:
     task = Task("train", Shareable())
     assert repr(task) == f"Task('train', {task.msg_root_id}, not standing, sent=0)"
     task.is_standing, task.completion_status = True, TaskCompletionStatus.OK

@@ -94,7 +94,7 @@ def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: JobScene) -> None:
 
 def test_a_job_that_is_over_says_how_it_ended(cli: Cli, scene: JobScene) -> None:
     scene.run_server()
-    scene.roll.end(scene.connection, scene.me, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
+    scene.membership.end(scene.connection, scene.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
 
     assert re.search(r"^job server\.job-1  FINISHED:COMPLETED [0-9.]+ s ago$", cli("job", "show", "job-1").stdout, re.M)
 

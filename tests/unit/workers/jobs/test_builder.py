@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +135,29 @@ def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) ->
     assert str(app / "custom") not in sys.path
 
 
+@pytest.mark.parametrize("path", ["redflare_workers.IPCExchanger", "redflare_workers.ipc.exchanger.IPCExchanger"])
+@pytest.mark.parametrize(
+    "allow", [SHIPPED, ["redflare_workers.ipc.exchanger.*"], ["redflare_workers.IPCExchanger"], ["redflare_workers.*"]]
+)
+def test_a_class_is_admitted_by_the_path_it_is_exported_at_and_by_the_one_of_its_module(
+    path: str, allow: Sequence[str]
+) -> None:
+    built = ComponentBuilder(allow).build({"path": path, "args": {"agent_id": "a"}})
+    assert isinstance(built, IPCExchanger)
+
+
 @pytest.mark.parametrize(
     "path",
     [
         "os.system",
         "subprocess.Popen",
         "builtins.eval",
-        "redflare_workers.demo.processes.AgentProcess",
+        "redflare_workers.demo.agent_process.AgentProcess",
         "redflare_workers.cli.main",
         "redflare_workers.client.ClientJob",
+        "redflare_workers.ClientJob",
+        "redflare_workers.simulate",
+        "redflare_workers.ipc.exchanger.LinkSettings",
         "redflare_broker.transport.server.Server",
     ],
 )
@@ -160,11 +174,10 @@ def test_what_is_not_admitted_is_refused(path: str) -> None:
         ("redflare_workers.workflow.model_store.os", "not a class"),
         ("redflare_workers.workflow.model_store.save_model", "not a class"),
         ("redflare_workers.workflow.model_store.Path", "which is not admitted here"),
-        ("redflare_workers.ipc.exchanger.LinkSettings", "which is not admitted here"),
         ("redflare_workers.workflow.model_store.os.system", "there is no module"),
-        ("redflare_workers.workflow.Controller", "is only a base for others"),
-        ("redflare_workers.workflow.fedavg.__builtins__", "something with __ at its beginning"),
-        ("redflare_workers.workflow.fedavg.__loader__.load_module", "something with __ at its beginning"),
+        ("redflare_workers.workflow.Controller", "is an abstract class; name a subclass"),
+        ("redflare_workers.workflow.fedavg.__builtins__", "has a part that begins with __"),
+        ("redflare_workers.workflow.fedavg.__loader__.load_module", "has a part that begins with __"),
         ("", "must be a module and a class"),
         ("os", "must be a module and a class"),
         ("..os.system", "must be a module and a class"),
@@ -232,14 +245,14 @@ def test_a_link_is_no_way_out_of_the_folder_of_the_run(tmp_path: Path) -> None:
             "trainer.Trainer",
             "module trainer cannot be imported: ZeroDivisionError: division",
         ),
-        ("class Trainer: ...", "trainer.Trainer", "trainer.Trainer is no Executor; here must be one"),
+        ("class Trainer: ...", "trainer.Trainer", "trainer.Trainer must be of type Executor"),
         (TRAINER, "trainer.fail", "trainer.fail cannot be made: OSError: the disk is full"),
         (TRAINER + "\ndef make(): return 1", "trainer.make", "trainer.make made a int, not a Executor"),
         (TRAINER, "trainer.make_model", "missing 1 required positional argument: 'size'"),
         ("import sys\nclass Trainer: ...\nsys.exit(3)", "trainer.Trainer", "cannot be imported: SystemExit: 3"),
     ],
 )
-def test_what_custom_code_does_wrong_is_told_with_its_cause(source: str, path: str, text: str, tmp_path: Path) -> None:
+def test_an_error_in_custom_code_is_reported_with_its_cause(source: str, path: str, text: str, tmp_path: Path) -> None:
     names = "Trainer = None\n" if "class" not in source else ""
     app = deployed(tmp_path, client=executor(path), custom={"trainer.py": names + source})
     with pytest.raises(JobProblems) as caught:
@@ -257,7 +270,7 @@ def test_a_module_of_another_place_is_not_taken_for_the_jobs(tmp_path: Path, mon
     (elsewhere / "trainer.py").write_text(TRAINER)
     monkeypatch.syspath_prepend(str(elsewhere))
     __import__("trainer")
-    with pytest.raises(JobProblems, match="is another one than the job's"):
+    with pytest.raises(JobProblems, match="is not the job's, but "):
         build_client_app(app, ComponentBuilder(allow_custom=True))
 
 
@@ -283,7 +296,7 @@ def test_filters_are_for_their_tasks(tmp_path: Path) -> None:
     assert [each.name for each in (*app.task_filters, *app.result_filters)] == ["Marking", "Marking"]
 
 
-def test_an_app_without_its_config_is_told(tmp_path: Path) -> None:
+def test_an_app_without_its_config_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JobProblems, match=r"config/config_fed_server\.json: is missing"):
         build_server_app(tmp_path, ComponentBuilder())
 

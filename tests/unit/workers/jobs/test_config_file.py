@@ -25,20 +25,20 @@ def test_all_ways_of_writing_give_the_same(suffix: str) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
-        ("x.json", b'{"a": 1,}', "x.json: is no JSON: "),
-        ("x.json", b'{"a": 1, "a": 2}', "x.json: has the key 'a' twice in one dict"),
+        ("x.json", b'{"a": 1,}', "x.json: is not valid JSON: "),
+        ("x.json", b'{"a": 1, "a": 2}', "x.json: has the duplicate key 'a'"),
         ("x.json", b"[1]", "x.json: must hold a dict, but holds a list"),
         ("x.json", b'{"a": NaN}', "x.json: a: is nan, which JSON does not know"),
         ("x.json", b"\xff", "x.json: is not UTF-8: "),
         ("x.json", b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}", "x.json: is nested more than 40 deep"),
         ("x.json", b"[" * 100_000, "x.json: is nested more than 40 deep"),
-        ("x.json", b" " * (5 << 20), "x.json: has 5242880 bytes, but 4194304 are the most"),
-        ("x.toml", b"a = ", "x.toml: is no TOML: "),
+        ("x.json", b" " * (5 << 20), "x.json: has 5242880 bytes, but a config file may have at most 4194304"),
+        ("x.toml", b"a = ", "x.toml: is not valid TOML: "),
         ("x.toml", b"a = 2024-01-01", "x.toml: a: is a date; write it as a text"),
-        ("x.yaml", b"a: [1", "x.yaml: is no YAML: "),
-        ("x.yaml", b"a: 1\na: 2", "x.yaml: has the key 'a' twice in one dict"),
-        ("x.yaml", b"a: {on: 1}", "x.yaml: a: has the key True, which is no text; put it into quotes"),
-        ("x.yaml", b"a: !!python/object/apply:os.system ['x']", "x.yaml: is no YAML: "),
+        ("x.yaml", b"a: [1", "x.yaml: is not valid YAML: "),
+        ("x.yaml", b"a: 1\na: 2", "x.yaml: has the duplicate key 'a'"),
+        ("x.yaml", b"a: {on: 1}", "x.yaml: a: has the key True, which is not a text; put it in quotes"),
+        ("x.yaml", b"a: !!python/object/apply:os.system ['x']", "x.yaml: is not valid YAML: "),
         ("x.yaml", b"a: &a [*a]", "x.yaml: is nested more than 40 deep"),
         (
             "x.yaml",
@@ -52,7 +52,7 @@ def test_all_ways_of_writing_give_the_same(suffix: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_told(file: str, text: bytes, expected: str) -> None:
+def test_an_unreadable_file_is_an_error(file: str, text: bytes, expected: str) -> None:
     tree, problems = load_config(file, text)
     assert tree == {}
     assert str(problems[0]).startswith(expected)
@@ -61,7 +61,7 @@ def test_what_cannot_be_read_is_told(file: str, text: bytes, expected: str) -> N
 def test_a_config_is_found_by_its_suffix_and_is_there_once() -> None:
     assert find_config("a/x", {"a/x.toml", "x.json"}) == ("a/x.toml", [])
     assert str(find_config("a/x", {"a/x.toml", "a/x.json"})[1][0]) == (
-        "a/x: is there more than once: a/x.json, a/x.toml; keep one of them"
+        "a/x: exists more than once: a/x.json, a/x.toml; keep one of them"
     )
     assert str(find_config("a/x", set())[1][0]) == "a/x.json: is missing"
     assert "is HOCON" in str(find_config("a/x", {"a/x.conf"})[1][0])
@@ -107,13 +107,13 @@ def test_what_is_known_only_at_the_site_stays_until_then() -> None:
         ({"list": [1], "a": "{list}"}, "x.json: a: '{list}' names no value of the top level"),
     ],
 )
-def test_a_variable_that_leads_nowhere_is_told(tree: dict[str, Any], expected: str) -> None:
+def test_an_unknown_variable_is_an_error(tree: dict[str, Any], expected: str) -> None:
     assert str(substitute(tree, "x.json", {})[1][0]).startswith(expected)
 
 
 def test_variables_that_grow_without_end_are_refused() -> None:
     tree = {f"v{n}": f"{{v{n + 1}}}" * 10 + "x" for n in range(18)} | {"v18": "lol"}
-    assert "1048576 are the most" in str(substitute(tree, "x.json", {})[1][0])
+    assert "at most 1048576" in str(substitute(tree, "x.json", {})[1][0])
 
 
 def test_many_keys_take_no_time_that_grows_with_their_square() -> None:

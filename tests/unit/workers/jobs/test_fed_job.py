@@ -87,7 +87,7 @@ def test_a_few_lines_make_a_job(tmp_path: Path) -> None:
     }
     assert json.loads((folder / "app/config/config_fed_client.json").read_text()) == {
         "format_version": 2,
-        "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.ipc.exchanger.IPCExchanger"}}],
+        "executors": [{"tasks": ["train"], "executor": {"path": "redflare_workers.IPCExchanger"}}],
     }
     assert os.listdir(tmp_path / "jobs") == ["means"]
 
@@ -159,12 +159,12 @@ def test_an_export_replaces_a_job_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "means" / "old.txt").exists()
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("x")
-    with pytest.raises(ValueError, match="is there and is no job"):
+    with pytest.raises(ValueError, match="exists and is not a job"):
         means().export(tmp_path / "home")
     assert sorted(os.listdir(tmp_path)) == ["home", "means"]
 
 
-def test_a_job_with_mistakes_is_not_exported(tmp_path: Path) -> None:
+def test_a_job_with_errors_is_not_exported(tmp_path: Path) -> None:
     job = FedJob("", min_clients=0)
     job.to_server(FedJob.component(FedAvg, initial_model={}))
     with pytest.raises(JobProblems) as caught:
@@ -183,8 +183,8 @@ def test_a_job_with_mistakes_is_not_exported(tmp_path: Path) -> None:
         (FedJob.component(FedAvg), "@ALL", {}, ValueError, "is for the server, but its target is '@ALL'"),
         (IPCExchanger, "server", {}, ValueError, "is for sites, but its target is 'server'"),
         (IPCExchanger, "site.1", {}, ValueError, "target 'site.1' is not legal"),
-        (ModelStore, "server", {}, ValueError, "is no controller, executor or filter: give it an id"),
-        (IPCExchanger(), "@ALL", {}, TypeError, r"say FedJob\.component\(IPCExchanger, \.\.\.\)"),
+        (ModelStore, "server", {}, ValueError, "is not a controller, executor or filter: give it an id"),
+        (IPCExchanger(), "@ALL", {}, TypeError, r"use FedJob\.component\(IPCExchanger, \.\.\.\)"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -211,7 +211,7 @@ def test_arguments_are_held_against_the_constructor() -> None:
         FedJob.component(FedAvg, num_round=3)
 
 
-def test_an_argument_that_json_cannot_hold_is_told_with_its_place() -> None:
+def test_an_argument_that_json_cannot_hold_is_reported_with_its_place() -> None:
     job = FedJob("x")
     job.to_server(FedJob.component(FedAvg, initial_model={"w": np.zeros(3)}, min_clients=1, num_rounds=1))
     job.to_clients(IPCExchanger)
@@ -219,5 +219,5 @@ def test_an_argument_that_json_cannot_hold_is_told_with_its_place() -> None:
         job.definition()
 
 
-def test_a_component_says_its_class_path() -> None:
-    assert Component(FedAvg).path == "redflare_workers.workflow.fedavg.FedAvg"
+def test_a_component_has_the_exported_class_path() -> None:
+    assert Component(FedAvg).path == "redflare_workers.workflow.FedAvg"

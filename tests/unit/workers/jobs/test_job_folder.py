@@ -1,4 +1,4 @@
-"""A job is checked as a whole: every mistake is told with file and key, all of them at once, and no code is run."""
+"""A job is checked as a whole: all errors are reported together, with file and key, and no code is run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_configs_may_be_yaml_or_toml() -> None:
     assert job.apps["app"].client.executors[0].tasks == ("*",)
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     server = {
         "format_version": 1,
         "workflows": [
@@ -92,18 +92,18 @@ def test_every_mistake_is_told_at_once() -> None:
         f"{server_file}: format_version: must be 2, but is 1",
         f"{server_file}: componets: is not known; did you mean 'components'?",
         f"{server_file}: workflows[3].pth: is not known here; did you mean 'path'?",
-        f'{server_file}: workflows[3].path: is missing; say which class it is, like "redflare_workers.workflow.FedAvg"',
+        f'{server_file}: workflows[3].path: is missing; name the class, like "redflare_workers.workflow.FedAvg"',
         f'{client_file}: executors[0].tasks: must be a list of names of tasks, or ["*"] for all, but is []',
         f"{client_file}: executors[2].tasks: 'train' has an executor already",
-        f"{client_file}: components[0].id: must be a text by which others know it, but is None",
+        f"{client_file}: components[0].id: must be a text that others refer to it by, but is None",
         f"{client_file}: task_result_filters[0].direction: is 'in', where nothing passes; here it is 'out'",
         f"{server_file}: workflows[0]: module redflare_workers.workflow has no 'FedAg'; did you mean 'FedAvg'?",
-        f"{server_file}: workflows[1].args.num_round: is no argument of FedAvg, which takes 'evaluate', "
+        f"{server_file}: workflows[1].args.num_round: is not an argument of FedAvg, which takes 'evaluate', "
         "'initial_model', 'metric', 'min_clients', 'num_rounds', 'resume', 'save_dir', 'smaller_is_better', "
         "'task_name', 'timeout', 'wait_time_after_min_received'; did you mean 'num_rounds'?",
         f"{server_file}: workflows[1].args: FedAvg needs 'num_rounds' too",
         f"{server_file}: workflows[2]: path must be a module and a class with a dot between them, but is 'FedAvg'",
-        f"{client_file}: executors[0].executor: redflare_workers.workflow.FedAvg is no Executor; here must be one",
+        f"{client_file}: executors[0].executor: redflare_workers.workflow.FedAvg must be of type Executor",
         f"{client_file}: task_result_filters[0].filters[0].path: app/custom/broken.py, line 1: expected ':'",
         "app/custom/json: has the name of a module that others need; rename it",
     ]
@@ -113,7 +113,7 @@ def test_the_error_is_a_list_that_can_be_read() -> None:
     with pytest.raises(JobProblems) as caught:
         define_job(files_of({**META, "name": "", "min_clients": 0}), "job means")
     assert str(caught.value).splitlines() == [
-        "job means has 2 mistakes:",
+        "job means has 2 errors:",
         "  meta.json: name: must be a text of 1 to 200 characters, but is ''",
         "  meta.json: min_clients: must be a whole number from 1 to 1000000, but is 0",
     ]
@@ -128,7 +128,7 @@ def test_the_error_is_a_list_that_can_be_read() -> None:
         ("app/config/config_fed_client.json", "app/config/config_fed_client.json: is missing"),
     ],
 )
-def test_a_file_that_is_missing_is_told(missing: str, expected: str) -> None:
+def test_a_missing_file_is_an_error(missing: str, expected: str) -> None:
     assert problems_of({path: data for path, data in files_of().items() if path != missing}) == [expected]
 
 
@@ -142,11 +142,11 @@ def test_an_app_needs_only_the_config_of_its_side() -> None:
     assert (job.apps["main"].client, job.apps["sites"].server) == (None, None)
 
 
-def test_an_app_without_a_folder_is_told_and_a_folder_without_an_app_is_a_warning() -> None:
+def test_an_app_without_a_folder_is_an_error_and_a_folder_without_an_app_a_warning() -> None:
     files = files_of({**META, "deploy_map": {"ap": ["@ALL"]}})
-    assert problems_of(files) == ["ap: is in the deploy map, but there is no such folder"]
+    assert problems_of(files) == ["ap: is in the deploy map, but the job has no such folder"]
     job = define_job({**files_of(), "data/x.csv": b"1"})
-    assert [str(warning) for warning in job.warnings] == ["data: is no app of the deploy map, and goes nowhere"]
+    assert [str(warning) for warning in job.warnings] == ["data: is not an app of the deploy map and has no effect"]
 
 
 def test_a_link_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
         read_job(folder, max_bytes=100)
 
 
-def test_a_path_that_is_nothing_is_told(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_job(tmp_path / "nothing")
 
@@ -176,7 +176,7 @@ def test_a_job_is_read_without_running_its_code() -> None:
     assert "net" not in sys.modules
 
 
-def test_a_class_that_custom_code_lacks_is_told() -> None:
+def test_a_class_that_custom_code_lacks_is_an_error() -> None:
     client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": "net.Trainr"}}]}
     assert problems_of(files_of(client=client, custom={"net.py": "class Trainer: ..."})) == [
         "app/config/config_fed_client.json: executors[0].executor.path: app/custom/net.py has no 'Trainr'; "
@@ -193,7 +193,7 @@ def test_what_the_site_sets_is_no_argument_for_a_job() -> None:
     ]
 
 
-def test_ids_are_given_once_and_references_lead_to_what_stands_before() -> None:
+def test_ids_are_unique_and_references_lead_to_components_before() -> None:
     store = {"path": "redflare_workers.workflow.ModelStore"}
     server = {
         **SERVER,
@@ -204,6 +204,6 @@ def test_ids_are_given_once_and_references_lead_to_what_stands_before() -> None:
         ],
     }
     assert problems_of(files_of(server=server)) == [
-        "app/config/config_fed_server.json: workflows[1].id: 'a' is that of workflows[0] already",
+        "app/config/config_fed_server.json: workflows[1].id: 'a' is already the id of workflows[0]",
         "app/config/config_fed_server.json: components[0].args.folder: there is no component 'c' before this one",
     ]

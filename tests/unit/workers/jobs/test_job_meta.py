@@ -1,4 +1,4 @@
-"""meta.json: what is read from it, and every mistake in it."""
+"""meta.json: what is read from it, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_meta_is_read_and_written() -> None:
     }
     meta, problems, warnings = parse_meta(data)
     assert problems == []
-    assert [str(warning) for warning in warnings] == ["meta.json: scope: is not a key of redflare's and has no effect"]
+    assert [str(warning) for warning in warnings] == ["meta.json: scope: is not a key of redflare and has no effect"]
     assert meta.to_dict() == data
     assert meta.resources_for("site-1") == {"num_of_gpus": 1, "memory": 0.5}
     assert meta.named_clients is None
@@ -37,9 +37,9 @@ def test_what_is_left_out_has_defaults() -> None:
     assert (meta.min_clients, meta.mandatory_clients, meta.agent_id, dict(meta.resource_spec)) == (1, (), None, {})
 
 
-def test_a_slip_in_a_key_is_told() -> None:
+def test_a_misspelt_key_is_a_warning_with_a_hint() -> None:
     assert [str(w) for w in parse_meta({**GOOD, "min_client": 3})[2]] == [
-        "meta.json: min_client: is not a key of redflare's and has no effect; did you mean 'min_clients'?"
+        "meta.json: min_client: is not a key of redflare and has no effect; did you mean 'min_clients'?"
     ]
 
 
@@ -60,7 +60,7 @@ def test_a_deploy_map_is_written_in_the_ways_of_nvflare(targets: Any, expected: 
     assert (problems, meta.deploy_map) == ([], {"app": expected})
 
 
-def test_all_stands_for_those_that_are_not_named_elsewhere() -> None:
+def test_all_means_the_sites_that_are_not_named_elsewhere() -> None:
     apps = {"main": ("server",), "special": ("site-1",), "rest": ("@ALL",)}
     meta = JobMeta(name="x", deploy_map=apps)
     assert {who: meta.app_for(who) for who in ("server", "site-1", "site-2")} == {
@@ -85,7 +85,7 @@ def test_a_site_that_is_not_named_has_no_app() -> None:
         ({"min_clients": "2"}, "min_clients: must be a whole number from 1 to 1000000, but is '2'"),
         ({"mandatory_clients": "site-1"}, "mandatory_clients: must be a list of names of sites, but is 'site-1'"),
         ({"mandatory_clients": ["server"]}, "mandatory_clients[0]: 'server' is the server, not a site"),
-        ({"mandatory_clients": ["a", "a"]}, "mandatory_clients[1]: 'a' is there more than once"),
+        ({"mandatory_clients": ["a", "a"]}, "mandatory_clients[1]: 'a' is listed more than once"),
         (
             {"mandatory_clients": ["a.b"]},
             "mandatory_clients[0]: the site's name 'a.b' is not legal: use one or more of A-Z a-z 0-9 _ ~ - and "
@@ -94,9 +94,9 @@ def test_a_site_that_is_not_named_has_no_app() -> None:
         ({"agent_id": 7}, "agent_id: it must be a str, but got int (7)"),
         (
             {"deploy_map": None},
-            'deploy_map: must say which app goes where, like {"app": ["@ALL"]}, but is None',
+            'deploy_map: must map apps to sites, like {"app": ["@ALL"]}, but is None',
         ),
-        ({"deploy_map": {"app": []}}, "deploy_map.app: names no site; leave the app out, or say where it goes"),
+        ({"deploy_map": {"app": []}}, "deploy_map.app: names no site; leave the app out, or name its sites"),
         (
             {"deploy_map": {"app": ["site-1"]}, "min_clients": 1},
             "deploy_map: no app goes to 'server'; name it, or '@ALL'",
@@ -119,11 +119,11 @@ def test_a_site_that_is_not_named_has_no_app() -> None:
         ({"resource_spec": {"x": 1}}, "resource_spec.x: must be a dict of numbers, but is 1"),
     ],
 )
-def test_a_mistake_is_told_with_its_key(changes: dict[str, Any], expected: str) -> None:
+def test_an_error_is_reported_with_its_key(changes: dict[str, Any], expected: str) -> None:
     assert problems_of(**changes) == [f"meta.json: {expected}"]
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     found = problems_of(name="", min_clients=0, agent_id="a b", deploy_map={"../up": ["@ALL"], "app": [1]})
     assert [text.split(": ")[1] for text in found] == [
         "deploy_map.../up",

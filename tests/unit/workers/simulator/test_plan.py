@@ -48,7 +48,7 @@ def test_the_parts_differ_by_one_at_most_and_hold_everyone_in_order(sites: int, 
         (0, None, None, ConfigError, "at least one site"),
         ([], None, None, ConfigError, "at least one site"),
         (-1, None, None, ConfigError, "at least one site"),
-        (["a", "b", "a"], None, None, ConfigError, "'a' is there more than once"),
+        (["a", "b", "a"], None, None, ConfigError, "'a' is given more than once"),
         (["a.b"], None, None, ConfigError, "site name 'a.b' is not legal"),
         ("site-1", None, None, TypeError, "a list of their names, but is 'site-1'"),
         (True, None, None, TypeError, "but is True"),
@@ -59,7 +59,7 @@ def test_the_parts_differ_by_one_at_most_and_hold_everyone_in_order(sites: int, 
         (2, None, "a b", ConfigError, "job_id 'a b' is not legal"),
     ],
 )
-def test_what_is_wrong_is_named(sites: Any, processes: Any, job_id: Any, error: type[Exception], said: str) -> None:
+def test_a_wrong_argument_is_named(sites: Any, processes: Any, job_id: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error) as raised:
         make_plan(sites, processes, job_id)
     assert said in str(raised.value)

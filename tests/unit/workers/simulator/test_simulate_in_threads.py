@@ -41,7 +41,7 @@ def test_all_sites_train_in_every_round(server_url: str) -> None:
     assert [sorted(done["clients"]) for done in outcome.controller.history] == [["site-1", "site-2", "site-3"]] * 2
 
 
-def test_a_function_is_told_its_site_and_may_be_any_function(server_url: str) -> None:
+def test_a_function_gets_its_site_and_may_be_any_function(server_url: str) -> None:
     seen = set()
 
     def train(task: Any, site: str) -> Any:
@@ -52,7 +52,7 @@ def test_a_function_is_told_its_site_and_may_be_any_function(server_url: str) ->
     assert seen == {"berlin", "paris"}
 
 
-def test_progress_is_told_from_the_first_site_to_the_last_round(server_url: str) -> None:
+def test_progress_is_reported_from_the_first_site_to_the_last_round(server_url: str) -> None:
     seen: list[Progress] = []
     simulate(fedavg(2, 3), simulated.train, sites=2, processes=0, url=server_url, on_progress=seen.append)
     assert {progress.sites for progress in seen} == {2}
@@ -93,7 +93,7 @@ def test_a_server_that_cannot_be_used_is_an_error_at_once() -> None:
     ("controller", "train", "said"),
     [("FedAvg", simulated.train, "controller must be a Controller"), (None, "train", "train must be a function")],
 )
-def test_what_is_no_controller_or_no_function_is_refused(controller: Any, train: Any, said: str) -> None:
+def test_anything_but_a_controller_and_a_function_is_refused(controller: Any, train: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         simulate(controller or fedavg(1), train, sites=1)
 

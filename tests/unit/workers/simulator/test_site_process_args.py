@@ -26,7 +26,7 @@ def order(function: Any) -> SiteProcessArgs:
     )
 
 
-def test_an_order_comes_back_as_it_was() -> None:
+def test_unpacked_arguments_equal_the_packed_ones() -> None:
     arguments, paths = sys.argv, sys.path
     source = io.BytesIO(order(train).pack())
     try:
@@ -36,7 +36,7 @@ def test_an_order_comes_back_as_it_was() -> None:
     assert source.read() == b"", "what follows is the lifeline"
 
 
-def test_a_function_that_nobody_can_import_is_refused_with_the_way_out() -> None:
+def test_a_function_that_cannot_be_imported_is_refused_with_a_remedy() -> None:
     def local(task: Any, site: str) -> Any:
         return train(task, site)
 
@@ -44,7 +44,7 @@ def test_a_function_that_nobody_can_import_is_refused_with_the_way_out() -> None
         order(local).pack()
 
 
-def test_a_function_of_a_notebook_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_of_a_notebook_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = types.ModuleType("__main__")
     exec("def train(task, site): ...", notebook.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", notebook)

@@ -40,7 +40,7 @@ def test_a_name_may_have_parts() -> None:
     assert named("naming_module:trainer.train", "TRAIN").__name__ == "train"
 
 
-def test_what_stands_beside_it_is_found_or_none() -> None:
+def test_another_name_of_the_module_is_found_or_none() -> None:
     named("naming_module:train", "TRAIN")
     assert beside("naming_module:train", "model") == {"w": 1}
     assert beside("naming_module:train", "initial_model") is None
@@ -63,7 +63,7 @@ def test_what_stands_beside_it_is_found_or_none() -> None:
         ("naming_module:trainer.xyz", "module 'naming_module' has no 'xyz'"),
     ],
 )
-def test_what_is_wrong_with_a_name_is_said(reference: str, said: str) -> None:
+def test_a_wrong_reference_is_an_error_that_names_the_wrong_part(reference: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         named(reference, "--x")
     assert said in str(raised.value)

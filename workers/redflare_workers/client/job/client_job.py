@@ -17,7 +17,7 @@ from typing import Any
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, Fenced, Unavailable
 from redflare_broker.fqcn import FQCN
-from redflare_broker.scripts.link_scripts import BLOB_MISSING
+from redflare_broker.scripts.script import BLOB_MISSING
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor

@@ -17,7 +17,7 @@ from redflare_broker.errors import DecodeError, EncodeError, RedflareError, Serv
 from redflare_broker.keys import Keys
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
-from redflare_broker.scripts.link_scripts import BLOB_MISSING
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 

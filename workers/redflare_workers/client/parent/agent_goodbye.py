@@ -17,7 +17,8 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.inspection.federation import Inspector, LinkStatus
 from redflare_broker.keys import LinkKeys
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
-from redflare_broker.scripts.link_scripts import Instance, LinkScripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _tell(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, 
     with server.borrow(scripts.keys.link) as connection:
         if status.task is not None:
             scripts.abort(connection, None, status.task.task_id, reason)
-        scripts.bye(connection, Instance(role="cj", name=status.cj.instance, epoch=status.cj.epoch))
+        scripts.bye(connection, Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch))
     logger.info("agent %s was told that its job is over: %s", scripts.keys.fqcn, reason)
 
 

@@ -14,7 +14,7 @@ from redflare_broker.fqcn import FQCN
 
 from redflare_workers.jobs.app_config import CLIENT_CONFIG, parse_side
 from redflare_workers.jobs.archive import replace_folder, safe_extract
-from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.config_file import find_config, load_config
 from redflare_workers.jobs.custom_code import CustomCode
 from redflare_workers.jobs.problems import JobProblems, Problem

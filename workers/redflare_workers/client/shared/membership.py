@@ -11,7 +11,8 @@ from typing import Any, Final
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.job_state.members import Members
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.job_scripts import ENDED, FENCED, LOST, ClientHold
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ENDED, FENCED, LOST
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 
@@ -54,10 +55,7 @@ class Membership:
         self._on_news = on_news
         self._keys = Keys(host.settings.namespace).job(server_cell)
         self._members = Members(self._keys, host.settings.policy)
-        machine, pid, _ = host.cell.instance.rsplit(":", 2)
-        self._hold = ClientHold(
-            name=name, instance=host.cell.instance, cell=host.fqcn, epoch=0, host=machine, pid=int(pid)
-        )
+        self._lease = Lease(name=name, instance=host.cell.instance)
         self._joining = threading.Lock()
         self._gone = False
         #: whether the server had a heartbeat at the last check; None: not checked yet
@@ -70,7 +68,7 @@ class Membership:
     @property
     def credentials(self) -> Credentials:
         """How the server knows this site; part of every request."""
-        return Credentials(client=self._hold.name, instance=self._hold.instance, epoch=self._hold.epoch)
+        return Credentials(client=self._lease.name, instance=self._lease.instance, epoch=self._lease.epoch)
 
     def join(self, given_up: Callable[[], str]) -> None:
         """Join the job, or join it again after Redis lost it; repeat until it succeeds.
@@ -87,15 +85,21 @@ class Membership:
 
     def _enter(self, connection: Connection) -> None:
         reply = self._members.join(
-            connection, self._hold, self._props, interval=self.interval, ttl_ms=self._ttl_ms, beating=True
+            connection,
+            self._lease,
+            self._host.fqcn,
+            self._props,
+            interval=self.interval,
+            ttl_ms=self._ttl_ms,
+            beating=True,
         )
         if reply.status == FENCED:
             self.fenced = True
         elif reply.status == ENDED:
             self.ended = reply.text()
         else:
-            self._hold = replace(self._hold, epoch=reply.number())
-            logger.info("%s has joined %s", self._hold.name, self._keys.fqcn)
+            self._lease = replace(self._lease, epoch=reply.number())
+            logger.info("%s has joined %s", self._lease.name, self._keys.fqcn)
 
     def leave(self) -> None:
         """Leave the job; if Redis is away, the heartbeat expires instead."""
@@ -103,19 +107,19 @@ class Membership:
         with self._joining:
             # the heartbeat thread may be about to join again
             self._gone = True
-        if not self._hold.epoch or self.fenced:
+        if not self._lease.epoch or self.fenced:
             return
         try:
             with self._host.server.borrow(self._keys.job) as connection:
-                self._members.leave(connection, self._hold)
+                self._members.leave(connection, self._lease)
         except RedflareError as error:
-            logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._hold.name, self.route, error)
+            logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._lease.name, self.route, error)
 
     # -- heartbeat thread ----------------------------------------------------------------------------------------------
 
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
-        return self._members.beat_command(self._hold, interval=self.interval, ttl_ms=self._ttl_ms)
+        return self._members.beat_command(self._lease, interval=self.interval, ttl_ms=self._ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Handle the reply of Redis to a heartbeat."""
@@ -132,7 +136,7 @@ class Membership:
 
     def on_silence(self, error: RedflareError) -> None:
         """Note a heartbeat that could not be sent; requests go on waiting."""
-        logger.debug("%s: heartbeat not sent: %s", self._hold.name, error)
+        logger.debug("%s: heartbeat not sent: %s", self._lease.name, error)
 
     def _join_again(self) -> None:
         with self._joining:
@@ -142,9 +146,9 @@ class Membership:
                 with self._host.server.borrow(self._keys.job) as connection:
                     self._enter(connection)
             except Unavailable as error:
-                logger.debug("%s: could not join again, the next heartbeat tries it: %s", self._hold.name, error)
+                logger.debug("%s: could not join again, the next heartbeat tries it: %s", self._lease.name, error)
                 return
-        logger.warning("%s: Redis had lost %s, joined it again", self._hold.name, self._keys.fqcn)
+        logger.warning("%s: Redis had lost %s, joined it again", self._lease.name, self._keys.fqcn)
         # the requests that wait at the server were lost with it
         self._host.cell.resync()
 
@@ -155,11 +159,13 @@ class Membership:
         if seen is not before:
             self._server_seen = seen
             if seen:
-                logger.info("%s: the server of %s is connected", self._hold.name, self._keys.fqcn)
+                logger.info("%s: the server of %s is connected", self._lease.name, self._keys.fqcn)
             elif before is None:
-                logger.info("%s: waiting for the server of %s", self._hold.name, self._keys.fqcn)
+                logger.info("%s: waiting for the server of %s", self._lease.name, self._keys.fqcn)
             else:
-                logger.warning("%s: no heartbeat of the server of %s, waiting for it", self._hold.name, self._keys.fqcn)
+                logger.warning(
+                    "%s: no heartbeat of the server of %s, waiting for it", self._lease.name, self._keys.fqcn
+                )
 
     def __repr__(self) -> str:
-        return f"<Membership of {self._hold.name} in {self._keys.fqcn}, epoch {self._hold.epoch}>"
+        return f"<Membership of {self._lease.name} in {self._keys.fqcn}, epoch {self._lease.epoch}>"

@@ -18,7 +18,7 @@ from redflare_broker.errors import ConfigError, RedflareError
 
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.jobs.app import ServerApp, build_server_app
-from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.jobs.problems import JobProblems
 from redflare_workers.processes.ending import Ending

@@ -21,7 +21,7 @@ from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareErr
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.link_scripts import BLOB_MISSING
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool

@@ -32,8 +32,8 @@ from redflare_broker.fqcn import FQCN
 from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.job_scripts import ENDED, OK
-from redflare_broker.scripts.job_scripts import FENCED as MEMBERS_FENCED
+from redflare_broker.scripts.script import ENDED, OK
+from redflare_broker.scripts.script import FENCED as MEMBERS_FENCED
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.client import Client
@@ -193,7 +193,7 @@ class ServerJob:
                 raise
             return self._outcome
         interval = self.settings.heartbeat_interval
-        poller = MembershipPoller(self._keys, self._members, registration.hold, interval, self._on_members)
+        poller = MembershipPoller(self._keys, self._members, registration.lease, interval, self._on_members)
         try:
             self._open(job)
             hub.heartbeats.add(poller)
@@ -220,7 +220,7 @@ class ServerJob:
         resume = self.controller.resume
         began = registration.begin(resume=resume)
         store = JobTaskStore(
-            hub.server, self._keys, registration.hold, self.settings.policy, resume=resume, stop=self._is_over
+            hub.server, self._keys, registration.lease, self.settings.policy, resume=resume, stop=self._is_over
         )
         payloads = Payloads(hub.server, store, registration, self.settings, self._is_over)
         recovered = store.recover() if began.resumed and resume else Recovered()
@@ -332,14 +332,14 @@ class ServerJob:
             return JobOutcome(status=ABORTED, reason="the server was interrupted; the job can be resumed")
         if outcome.status in _LEFT:
             return outcome
-        reason, hold = str(outcome), job.registration.hold
+        reason, lease = str(outcome), job.registration.lease
         deadline = time.monotonic() + _END_WITHIN
         # Redis after the results: it knows whether the job is still ours to end
         job.stop(reason)
         try:
             hub.server.run(
                 self._keys.job,
-                lambda connection: self._members.end(connection, hold, outcome.status, reason),
+                lambda connection: self._members.end(connection, lease, outcome.status, reason),
                 deadline=deadline,
             )
         except Fenced:
@@ -402,7 +402,7 @@ class ServerJob:
         """Apply a member list that the heartbeat thread has read; user code runs in other threads."""
         if members.status == OK:
             if self._serving is not None:
-                self._pool.submit(partial(self._serving.look_after, members.entries))
+                self._pool.submit(partial(self._serving.look_after, members.members))
         elif members.status == MEMBERS_FENCED:
             self._on_fenced()
         elif members.status == ENDED:

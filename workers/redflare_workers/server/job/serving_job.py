@@ -12,7 +12,7 @@ from redflare_broker.cell.request import ReplyCode, Request
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member
 from redflare_broker.job_state.task_store import JobTaskStore, TaskRecord
-from redflare_broker.scripts.job_scripts import LOST
+from redflare_broker.scripts.script import LOST
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
@@ -109,7 +109,7 @@ class ServingJob(CommObserver):
         if members.status == LOST:
             self.begin_again()
             members = self.registration.list_members()
-        return members.entries
+        return members.members
 
     def look_after(self, members: Collection[Member]) -> None:
         """Apply a new member list, and keep the payloads alive."""

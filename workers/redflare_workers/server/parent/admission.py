@@ -9,7 +9,7 @@ from redflare_broker.errors import BlobMissing, ConfigError, DecodeError
 from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 
-from redflare_workers.jobs.components import ComponentBuilder
+from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.custom_code import CustomCode
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import SERVER, parse_meta

@@ -12,6 +12,7 @@ from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member, MemberList, Members
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.ipc.shared_connection import SharedConnection
@@ -68,8 +69,8 @@ class ConnectedSites:
         run = uuid.uuid4().hex
         life = self._life = JobRegistration(self._hub.server, roll, cell, run, lambda: beats.beat_now(cell), self._over)
         life.begin(resume=True)
-        self._take_in(life.list_members().entries)
-        self._caller = MembershipPoller(self._keys, roll, life.hold, cell.settings.heartbeat_interval, self._on_roll)
+        self._take_in(life.list_members().members)
+        self._caller = MembershipPoller(self._keys, roll, life.lease, cell.settings.heartbeat_interval, self._on_roll)
         beats.add(self._caller)
 
     def close(self) -> None:
@@ -96,8 +97,8 @@ class ConnectedSites:
         return entry.cell if entry is not None else site
 
     def _on_roll(self, call: MemberList) -> None:
-        if call.status == "OK":
-            self._take_in(call.entries)
+        if call.status == OK:
+            self._take_in(call.members)
             self._on_beat()
         elif call.status == "LOST":
             self._pool.submit(self._begin_again)

@@ -10,9 +10,6 @@ from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECU
 
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.exit_code import describe_exit
-from redflare_workers.protocol.job_outcome import ABORTED as SAID_ABORTED
-from redflare_workers.protocol.job_outcome import COMPLETED as SAID_COMPLETED
-from redflare_workers.protocol.job_outcome import FAILED as SAID_FAILED
 from redflare_workers.workspace.server_job_args import ServerJobReport
 
 from .run_state import RunState
@@ -60,11 +57,11 @@ def verdict_of(
         tail: the end of its log.
         parent_restarted: it ended because its parent was started again.
     """
-    if said.status == SAID_COMPLETED:
+    if said.status == COMPLETED:
         return JobVerdict(status=COMPLETED, reason=said.reason)
-    if said.status == SAID_FAILED:
+    if said.status == EXECUTION_EXCEPTION:
         return JobVerdict(status=EXECUTION_EXCEPTION, reason=_with_tail(said.reason, tail))
-    if said.status == SAID_ABORTED and not said.parent_gone:
+    if said.status == ABORTED and not said.parent_gone:
         return JobVerdict(status=ABORTED, reason=said.reason)
     # one that has not got so far has not begun, either
     goes_on = state.resumes is not False

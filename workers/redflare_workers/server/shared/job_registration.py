@@ -9,8 +9,9 @@ from typing import Final, TypeVar
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import JobLost
-from redflare_broker.job_state.members import JobStart, MemberList, Members, ServerHold
-from redflare_broker.scripts.job_scripts import OK
+from redflare_broker.job_state.members import JobStart, MemberList, Members
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import OK
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class JobRegistration:
     ) -> None:
         #: How often the job was registered again.
         self.generation = 0
-        self.hold = ServerHold(instance=cell.instance, epoch=cell.epoch, run=run)
+        self.lease = Lease(instance=cell.instance, epoch=cell.epoch, run=run)
         self._server = server
         self._members = members
         self._beat_now = beat_now
@@ -67,7 +68,7 @@ class JobRegistration:
             try:
                 return self._server.run(
                     self._members.keys.job,
-                    lambda connection: self._members.begin(connection, self.hold, resume=resume),
+                    lambda connection: self._members.begin(connection, self.lease, resume=resume),
                     stop=self._over,
                 )
             except JobLost:
@@ -113,7 +114,9 @@ class JobRegistration:
     def list_members(self) -> MemberList:
         """Read the member list, which is a heartbeat for the job, too."""
         return self._server.run(
-            self._members.keys.job, lambda connection: self._members.roll_call(connection, self.hold), stop=self._over
+            self._members.keys.job,
+            lambda connection: self._members.list_members(connection, self.lease),
+            stop=self._over,
         )
 
     def __repr__(self) -> str:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 
 from redflare_broker.errors import RedflareError
-from redflare_broker.job_state.members import MemberList, Members, ServerHold
+from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.keys import JobKeys
+from redflare_broker.scripts.lease import Lease
 from redflare_broker.transport.replies import Arg, RedisReply
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ class MembershipPoller:
 
     Args:
         members: of the job.
-        hold: the server's hold on it.
+        lease: the server's on it.
         interval: seconds between two heartbeats.
         on_members: called with the member list, from the heartbeat thread.
     """
@@ -27,14 +28,14 @@ class MembershipPoller:
         self,
         keys: JobKeys,
         members: Members,
-        hold: ServerHold,
+        lease: Lease,
         interval: float,
         on_members: Callable[[MemberList], None],
     ) -> None:
         self.interval = interval
         self._keys = keys
         self._members = members
-        self._hold = hold
+        self._lease = lease
         self._on_members = on_members
 
     @property
@@ -43,11 +44,11 @@ class MembershipPoller:
 
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
-        return self._members.roll_call_command(self._hold)
+        return self._members.list_members_command(self._lease)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Pass on the member list that Redis answered with."""
-        self._on_members(self._members.read_roll_call(reply))
+        self._on_members(self._members.read_members(reply))
 
     def on_silence(self, error: RedflareError) -> None:
         """Note that Redis is away; heartbeats of clients that are missed meanwhile do not count."""

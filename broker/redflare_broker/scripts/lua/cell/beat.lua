@@ -1,13 +1,13 @@
--- A cell's heartbeat: it is alive, and what belongs to it lives on.
+-- Renew a cell's heartbeat and what belongs to it.
 -- KEYS: cell, inbox, heartbeat
--- ARGV: instance, epoch, beat (JSON), beat ttl ms, retention ms
+-- ARGV: instance, epoch, beat (JSON), beat_ttl_ms, retention_ms
 -- Returns: {OK} | {FENCED} | {LOST}
 -- Why atomic: an instance that is fenced, or has said bye, must not look alive.
 -- Why safe to run twice: it only renews.
-local held = holds(KEYS[1], ARGV[1], ARGV[2])
-if held ~= 'OK' then return {held} end
-if redis.call('HGET', KEYS[1], 'closed') == '0' then
-  redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4])
-  keep(ARGV[5], KEYS[1], KEYS[2])
+local lease = cell_lease(cell, instance, epoch)
+if lease ~= 'OK' then return {lease} end
+if redis.call('HGET', cell, 'closed') == '0' then
+  redis.call('SET', heartbeat, beat, 'PX', beat_ttl_ms)
+  keep(retention_ms, cell, inbox)
 end
 return {'OK'}

@@ -1,13 +1,13 @@
--- An instance leaves its cell; what is unread waits for a successor, but not for long.
+-- Leave a cell; what is unread waits for a successor, but not for long.
 -- KEYS: cell, inbox, heartbeat
--- ARGV: instance, epoch, settled retention ms
+-- ARGV: instance, epoch, settled_ms
 -- Returns: {OK} | {FENCED} | {LOST}
 -- Why atomic: a beat on its way must not make it look alive again.
 -- Why safe to run twice: the time of the first goodbye stays.
-local held = holds(KEYS[1], ARGV[1], ARGV[2])
-if held ~= 'OK' then return {held} end
-if redis.call('HGET', KEYS[1], 'closed') == '0' then redis.call('HSET', KEYS[1], 'closed', now()) end
-redis.call('DEL', KEYS[3])
-if #redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1) == 0 then redis.call('DEL', KEYS[2]) end
-keep(ARGV[3], KEYS[1], KEYS[2])
+local lease = cell_lease(cell, instance, epoch)
+if lease ~= 'OK' then return {lease} end
+if redis.call('HGET', cell, 'closed') == '0' then redis.call('HSET', cell, 'closed', now()) end
+redis.call('DEL', heartbeat)
+if #redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1) == 0 then redis.call('DEL', inbox) end
+keep(settled_ms, cell, inbox)
 return {'OK'}

@@ -1,22 +1,21 @@
--- A task's ledger is written, before any client can see the task; for one that has a ledger already, written anew.
+-- Write a task's record, before any client can see the task; for one that has a record already, write it anew.
 -- KEYS: cell, job, task, standing, ended, blobs
--- ARGV: instance, epoch, run, root id, order, prefix of its data's chunks ('': inline), chunks, retention ms,
---       again (1: also if it has ended), fields of the ledger ...
+-- ARGV: instance, epoch, run, root_id, order, data_prefix (of its data's chunks; '': inline), chunks, retention_ms,
+--       again (1: also if it has ended), fields (of the record) ...
 -- Returns: {OK} | {ENDED, reason}: the job is over | {FENCED} | {LOST}
--- Why atomic: a task that stands has a ledger.
+-- Why atomic: an open task has a record.
 -- Why safe to run twice: it writes the same again; what comes late, behind the end of the task, changes nothing.
-local task, blobs = KEYS[3], KEYS[6]
-local held, reason = serving(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
-if held ~= 'OK' then return {held, reason} end
-if ARGV[9] == '0' and (redis.call('HGET', task, 'status') or 'STANDING') ~= 'STANDING' then return {'OK'} end
+local lease, reason = server_lease(cell, job, instance, epoch, run)
+if lease ~= 'OK' then return {lease, reason} end
+if again == '0' and (redis.call('HGET', task, 'status') or 'STANDING') ~= 'STANDING' then return {'OK'} end
 local before = prefix_of(redis.call('HGET', task, 'data:blobs'))
 for _, name in ipairs(redis.call('HKEYS', task)) do
   if string.find(name, '^data') then redis.call('HDEL', task, name) end
 end
-redis.call('HSET', task, unpack(ARGV, 10))
-redis.call('ZREM', KEYS[5], ARGV[4])
-redis.call('ZADD', KEYS[4], ARGV[5], ARGV[4])
-own(blobs, ARGV[6], ARGV[7], ARGV[3], ARGV[8])
-if before ~= ARGV[6] then free(blobs, before) end
-keep(ARGV[8], task, KEYS[4])
+redis.call('HSET', task, unpack(ARGV, fields_from))
+redis.call('ZREM', ended, root_id)
+redis.call('ZADD', standing, order, root_id)
+own(blobs, data_prefix, chunks, run, retention_ms)
+if before ~= data_prefix then free(blobs, before) end
+keep(retention_ms, task, standing)
 return {'OK'}

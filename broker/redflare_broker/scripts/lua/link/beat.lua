@@ -1,19 +1,19 @@
--- A heartbeat: the caller is alive, what belongs to the link lives on, and the answer says what the caller must know.
--- KEYS: link, tasks, results, own heartbeat, the peer's heartbeat [, ledger of the caller's task]
--- ARGV: role, instance, epoch, beat (JSON), beat ttl ms, retention ms
+-- Renew the caller's heartbeat and what belongs to the link, and reply with all that the caller may have missed.
+-- KEYS: link, tasks, results, heartbeat (the caller's), peer_heartbeat [, task (ledger of the caller's task)]
+-- ARGV: role, instance, epoch, beat (JSON), beat_ttl_ms, retention_ms
 -- Returns: {OK, open task id, status of the caller's task, peer's beat, peer's PTTL, peer's instance, peer's bye in ms (0: none)}
 --          | {FENCED} | {LOST}
 -- Why atomic: an instance that is fenced, or has said bye, must not look alive.
 -- Why safe to run twice: it only renews.
-local held = standing(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
-if held ~= 'OK' then return {held} end
-local peer = ARGV[1] == 'agent' and 'cj' or 'agent'
-local linked = redis.call('HMGET', KEYS[1], 'task', peer, peer .. '_closed', ARGV[1] .. '_closed')
-local status = KEYS[6] and redis.call('HGET', KEYS[6], 'status') or ''
-if linked[4] == '0' then
-  redis.call('SET', KEYS[4], ARGV[4], 'PX', ARGV[5])
-  keep(ARGV[6], KEYS[1], KEYS[2], KEYS[3])
-  if status ~= '' and not settled(status) then keep(ARGV[6], KEYS[6]) end
+local lease = side_lease(link, role, instance, epoch)
+if lease ~= 'OK' then return {lease} end
+local peer = role == 'agent' and 'cj' or 'agent'
+local known = redis.call('HMGET', link, 'task', peer, peer .. '_closed', role .. '_closed')
+local status = task and redis.call('HGET', task, 'status') or ''
+if known[4] == '0' then
+  redis.call('SET', heartbeat, beat, 'PX', beat_ttl_ms)
+  keep(retention_ms, link, tasks, results)
+  if status ~= '' and not is_settled(status) then keep(retention_ms, task) end
 end
-return {'OK', linked[1] or '', status, redis.call('GET', KEYS[5]) or '', redis.call('PTTL', KEYS[5]),
-  linked[2] or '', linked[3] or '0'}
+return {'OK', known[1] or '', status, redis.call('GET', peer_heartbeat) or '', redis.call('PTTL', peer_heartbeat),
+  known[2] or '', known[3] or '0'}

@@ -1,11 +1,11 @@
--- An operator puts a dead letter back where it came from, field by field as it was.
+-- Put a dead letter back into its stream, field by field as it was.
 -- KEYS: dead, tasks, results
--- ARGV: id of the dead letter, retention ms
+-- ARGV: letter (id), retention_ms
 -- Returns: {REPLAYED, stream, new entry id} | {TRUNCATED}: cut when it was buried, it stays | {FOREIGN}: no letter of
 --          a reader of this link, it stays | {GONE}
 -- Why atomic: an entry is in one stream or in the other.
 -- Why safe to run twice: a letter that is no longer there is not added again.
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+local found = redis.call('XRANGE', dead, letter, letter)[1]
 if not found then return {'GONE'} end
 local head, fields = {}, {}
 for index = 1, #found[2], 2 do
@@ -17,11 +17,11 @@ for index = 1, #found[2], 2 do
     head[name] = value
   end
 end
-local known = head['stream'] == KEYS[2] or head['stream'] == KEYS[3]
+local known = head['stream'] == tasks or head['stream'] == results
 if not known or #fields == 0 or #fields > 512 then return {'FOREIGN'} end
 if head['truncated'] ~= '0' then return {'TRUNCATED'} end
 
 local entry = redis.call('XADD', head['stream'], '*', unpack(fields))
-redis.call('XDEL', KEYS[1], ARGV[1])
-keep(ARGV[2], head['stream'])
+redis.call('XDEL', dead, letter)
+keep(retention_ms, head['stream'])
 return {'REPLAYED', head['stream'], entry}

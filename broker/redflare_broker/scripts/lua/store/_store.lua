@@ -5,7 +5,7 @@
 --   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, site:<name>, abort,
 --                   abort_by, abort_reason, archive, result, fingerprint, step, logged:<site>
 --   log     stream  lines, and the changes of status, whose entries wake those who follow it
---   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they stand
+--   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they are
 --
 -- Chunks live at least as long as the record that names them.
 
@@ -15,28 +15,28 @@ local function rank(status)
   return ranks[status] or 5
 end
 
-local function over(status)
+local function is_finished(status)
   return string.sub(status, 1, 9) == 'FINISHED:'
 end
 
 -- A JSON object with a time put before its fields.
-local function stamped(told, at_ms)
-  return '{"at":' .. at_ms .. ',' .. string.sub(told, 2)
+local function stamped(object, at_ms)
+  return '{"at":' .. at_ms .. ',' .. string.sub(object, 2)
 end
 
--- A job comes to a status; `told` says so in its history. When, in ms.
-local function move(record, log, status, told, reason, longest_log)
+-- Move a job to a status; `change` (JSON: status, reason, by) goes into its history. Returns when, in ms.
+local function move(record, log, status, change, reason, log_lines)
   local at_ms, history = now(), redis.call('HGET', record, 'history')
   local before = history and string.sub(history, 1, -2) .. ',' or '['
   redis.call('HSET', record, 'status', status, 'changed', at_ms, 'reason', reason, 'history',
-    before .. stamped(told, at_ms) .. ']')
+    before .. stamped(change, at_ms) .. ']')
   redis.call('HDEL', record, 'waiting')
-  redis.call('XADD', log, 'MAXLEN', longest_log, '*', 'site', '', 'status', status, 'text', reason)
+  redis.call('XADD', log, 'MAXLEN', log_lines, '*', 'site', '', 'status', status, 'text', reason)
   return at_ms
 end
 
--- Where a file of the job stands: prefix and number of its chunks; nothing when it has none.
-local function held(record, name)
+-- Prefix and number of the chunks of the job's `archive` or `result`; '' and 0 when it has none.
+local function chunks_of(record, name)
   local ref = redis.call('HGET', record, name)
   if not ref then return '', 0 end
   ref = cjson.decode(ref)
@@ -45,7 +45,7 @@ local function held(record, name)
   return ref.prefix, math.ceil(bytes / ref.chunk)
 end
 
--- Let chunks live on; whether all of them are there.
+-- Renew chunks; whether all of them are there.
 local function renew(prefix, chunks, ttl_ms)
   for number = 0, chunks - 1 do
     if redis.call('PEXPIRE', prefix .. ':' .. number, ttl_ms) == 0 then return false end
@@ -53,14 +53,14 @@ local function renew(prefix, chunks, ttl_ms)
   return true
 end
 
-local function free(prefix, chunks)
+local function delete_chunks(prefix, chunks)
   for number = 0, chunks - 1 do redis.call('UNLINK', prefix .. ':' .. number) end
 end
 
--- Let all of a job live on.
-local function live(jobs, record, log, ttl_ms)
+-- Renew all of a job.
+local function renew_job(jobs, record, log, ttl_ms)
   for _, name in ipairs({'archive', 'result'}) do
-    local prefix, chunks = held(record, name)
+    local prefix, chunks = chunks_of(record, name)
     renew(prefix, chunks, ttl_ms)
   end
   keep(ttl_ms, jobs, record, log)

@@ -1,14 +1,14 @@
 -- Note the state of a site, or why a job waits, and since when.
 -- KEYS: record
--- ARGV: field, told (JSON)
+-- ARGV: field, value (JSON)
 -- Returns: {OK} | {UNKNOWN}
--- Why atomic: a record that was deleted must not come back, and why a job waits is not told of one that is over.
--- Why safe to run twice: what is said again keeps its time.
-local status = redis.call('HGET', KEYS[1], 'status')
+-- Why atomic: a record that was deleted must not come back, and a job that is over waits for nothing.
+-- Why safe to run twice: a value that is written again keeps its time.
+local status = redis.call('HGET', record, 'status')
 if not status then return {'UNKNOWN'} end
-if ARGV[1] == 'waiting' and over(status) then return {'OK'} end
-local before = redis.call('HGET', KEYS[1], ARGV[1])
-if not before or string.gsub(before, '^{"at":%d+,', '{') ~= ARGV[2] then
-  redis.call('HSET', KEYS[1], ARGV[1], stamped(ARGV[2], now()))
+if field == 'waiting' and is_finished(status) then return {'OK'} end
+local before = redis.call('HGET', record, field)
+if not before or string.gsub(before, '^{"at":%d+,', '{') ~= value then
+  redis.call('HSET', record, field, stamped(value, now()))
 end
 return {'OK'}

@@ -1,21 +1,21 @@
--- A new job, whose archive's chunks stand already.
--- KEYS: jobs, record, log, prefix of the archive's chunks
--- ARGV: id, chunks, told (JSON: status, reason, by), retention ms, lines of a log, 'archive', archive (JSON), further fields ...
+-- Store a new job, whose archive's chunks are stored already.
+-- KEYS: jobs, record, log, archive_prefix (of the chunks)
+-- ARGV: job_id, chunks, change (JSON: status, reason, by), retention_ms, log_lines (at most), archive (JSON),
+--       fields (further ones of the record) ...
 -- Returns: {OK} | {KNOWN, fingerprint}: the id is taken | {BLOB_MISSING}: a chunk is gone
 -- Why atomic: a job that is listed has its archive, and two jobs never share an id.
 -- Why safe to run twice: the archive's prefix is new for each submission, so the job is known as the same.
-local record = KEYS[2]
 local known = redis.call('HMGET', record, 'status', 'archive', 'fingerprint')
 if known[1] then
-  if known[2] == ARGV[7] then return {'OK'} end
+  if known[2] == archive then return {'OK'} end
   return {'KNOWN', known[3] or ''}
 end
-if not renew(KEYS[4], tonumber(ARGV[2]), ARGV[4]) then return {'BLOB_MISSING'} end
+if not renew(archive_prefix, tonumber(chunks), retention_ms) then return {'BLOB_MISSING'} end
 
 -- a log that outlived its record by a moment is not this job's
-redis.call('UNLINK', record, KEYS[3])
-local submitted = move(record, KEYS[3], 'SUBMITTED', ARGV[3], '', ARGV[5])
-redis.call('HSET', record, 'submitted', submitted, 'abort', 0, unpack(ARGV, 6))
-redis.call('ZADD', KEYS[1], submitted, ARGV[1])
-keep(ARGV[4], KEYS[1], record, KEYS[3])
+redis.call('UNLINK', record, log)
+local submitted = move(record, log, 'SUBMITTED', change, '', log_lines)
+redis.call('HSET', record, 'submitted', submitted, 'abort', 0, 'archive', archive, unpack(ARGV, fields_from))
+redis.call('ZADD', jobs, submitted, job_id)
+keep(retention_ms, jobs, record, log)
 return {'OK'}

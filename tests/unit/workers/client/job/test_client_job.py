@@ -12,7 +12,7 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import LATER, HandlerResult, Request
 from redflare_broker.errors import BlobMissing
-from redflare_broker.scripts.link_scripts import BLOB_MISSING
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.server import Server
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.event_type import EventType

@@ -63,7 +63,7 @@ def test_an_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 BAD_ARCHIVES = {
-    "is no archive": (b"not a zip", "no archive"),
+    "is no archive": (b"not a zip", "is not a zip archive"),
     "is no bytes": ("text", "must be the bytes of an archive"),
     "has an absolute path": (archive("/etc/passwd"), "absolute"),
     "leads up": (archive("../../escaped.txt"), "'..'"),
@@ -81,7 +81,7 @@ BAD_ARCHIVES = {
     ),
     "names redflare's own machinery": (
         pack_files({CONFIG: json.dumps(client_config("redflare_workers.client.ClientEngine")).encode()}),
-        "no component for jobs",
+        "is not a component for jobs",
     ),
     "brings code": (app_of("Adding"), "code that the job brings"),
     "writes elsewhere": (

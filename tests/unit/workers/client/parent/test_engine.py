@@ -165,7 +165,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
     assert ask(RUN_INFO) == ("OK", "{'jobs': {}}")
     assert ask(RUN_INFO, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
     rc, error = ask(DEPLOY, job=JOB, app="app", meta=META)
-    assert (rc, "no archive" in error) == ("ERROR", True)
+    assert (rc, "is not a zip archive" in error) == ("ERROR", True)
 
 
 @pytest.mark.parametrize(

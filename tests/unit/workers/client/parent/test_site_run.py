@@ -68,7 +68,7 @@ def test_a_process_that_ends_without_a_word_has_failed_whatever_its_exit_code(fo
 
 
 def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) -> None:
-    around = Around("import time; time.sleep(600)")
+    around = Around("import signal; signal.pause()")
     run = SiteRun(folder, around)
     run.launch()
     proof = run.abort("enough")

@@ -165,7 +165,10 @@ def test_the_last_word_on_a_client_is_true_whatever_threads_are_in_between() -> 
 
     bench = Slow()
     clients = bench.clients
-    reports = lambda: [call for call in bench.heard if call in ("a silent", "a alive")]  # noqa: E731
+
+    def reports() -> list[str]:
+        return [call for call in bench.heard if call in ("a silent", "a alive")]
+
     clients.update([entry()])
     slow = threading.Thread(target=lambda: clients.update([entry(beat=None)]))
     slow.start()

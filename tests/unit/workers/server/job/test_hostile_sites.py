@@ -10,7 +10,7 @@ import fakeredis
 import numpy as np
 import pytest
 from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
-from redflare_broker.scripts.link_scripts import BLOB_MISSING
+from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_workers.apis.dxo import DXO, DataKind
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable

@@ -1,4 +1,4 @@
-"""Jobs that bring code of their own, mostly to go wrong at one place; and a look at all that a federation leaves."""
+"""Jobs that bring their own code, mostly to fail at one place; and checks that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Final
 
 from redflare_workers.jobs import pack_files
 
-from tests.support.federation.commands import Operated
+from tests.support.federation.commands import OperatedFederation
 from tests.support.waiting import wait_until
 
 FEDAVG: Final = "redflare_workers.workflow.FedAvg"
-#: What a workspace holds when no job is there.
+#: The files of a workspace without jobs.
 _OWN: Final = {"comm_config.json", "local"}
 _LOCAL: Final = {"site.json", "lock"}
 
-#: Code of jobs. ``at`` is the place where it goes wrong, ``only`` the site; elsewhere it adds 1 to each weight.
+#: Code of jobs. ``at`` is the place where it fails, ``only`` the site; elsewhere it adds 1 to each weight.
 EXECUTOR: Final = """
 import os
-import time
+import threading
 from pathlib import Path
 
 from redflare_workers import DXO, DataKind, EventType, Executor, from_shareable
@@ -35,29 +35,31 @@ class Mine(Executor):
             raise OSError("no such device")
         if self.at == "slow":
             print("making", flush=True)
-            time.sleep(600)
+            threading.Event().wait()
 
     def handle_event(self, event_type, fl_ctx):
         if event_type == EventType.START_RUN and self.at == "start":
             raise OSError("no such table")
 
     def execute(self, task_name, shareable, fl_ctx, abort_signal):
-        turn = shareable.get_header("current_round")
-        print(f"works on round {turn}", flush=True)
-        if self.at == "round 2" and turn == 1:
+        current_round = shareable.get_header("current_round")
+        print(f"works on round {current_round}", flush=True)
+        if self.at == "round 2" and current_round == 1:
             raise OSError("the data are gone")
-        if self.at == "panic" and turn == 1:
+        if self.at == "panic" and current_round == 1:
             self.system_panic("the data are gone", fl_ctx)
-        if self.at == "crash" and turn == 1:
+        if self.at == "crash" and current_round == 1:
             os._exit(77)
-        while self.at == "hang" and turn == 1:
-            time.sleep(60)
-        while self.at == "listen" and not abort_signal.triggered:
-            time.sleep(0.05)
+        if self.at == "hang" and current_round == 1:
+            threading.Event().wait()
+        if self.at == "listen":
+            aborted = threading.Event()
+            with abort_signal.add_callback(aborted.set):
+                aborted.wait()
         return DXO(DataKind.WEIGHTS, {"w": [each + 1 for each in from_shareable(shareable).data["w"]]}).to_shareable()
 """
 FLOW: Final = """
-import time
+import threading
 
 from redflare_workers import EventType
 from redflare_workers.workflow import FedAvg
@@ -70,7 +72,7 @@ class Flow(FedAvg):
             raise OSError("no such model")
         if at == "slow":
             print("making", flush=True)
-            time.sleep(600)
+            threading.Event().wait()
 
     def start_controller(self, fl_ctx):
         super().start_controller(fl_ctx)
@@ -80,8 +82,8 @@ class Flow(FedAvg):
     def _run_round(self, abort_signal, fl_ctx):
         if self.at == "round 2" and self.current_round == 1:
             raise OSError("the disk is full")
-        while self.at == "hang" and self.current_round == 1:
-            time.sleep(60)
+        if self.at == "hang" and self.current_round == 1:
+            threading.Event().wait()
         return super()._run_round(abort_signal, fl_ctx)
 """
 
@@ -97,7 +99,7 @@ def files_of(
     clients: int = 3,
     **meta: Any,
 ) -> dict[str, bytes]:
-    """The files of a job.
+    """Return the files of a job, by path.
 
     Args:
         site: arguments of the executor.
@@ -109,9 +111,9 @@ def files_of(
     averaging = {"initial_model": {"w": [0.0]}, "min_clients": clients, "num_rounds": rounds, "save_dir": "models"}
     workflow = {"path": "flow.Flow", "args": {"wait_time_after_min_received": 0, **averaging, **(server or {})}}
     executors = [{"tasks": ["train"], "executor": {"path": "mine.Mine", "args": dict(site or {})}}]
-    told = {"name": name, "min_clients": clients, "deploy_map": {"app": ["@ALL"]}, **meta}
+    meta = {"name": name, "min_clients": clients, "deploy_map": {"app": ["@ALL"]}, **meta}
     return {
-        "meta.json": json.dumps(told).encode(),
+        "meta.json": json.dumps(meta).encode(),
         "app/config/config_fed_server.json": json.dumps({"format_version": 2, "workflows": [workflow]}).encode(),
         "app/config/config_fed_client.json": json.dumps({"format_version": 2, "executors": executors}).encode(),
         "app/custom/mine.py": executor.encode(),
@@ -119,18 +121,18 @@ def files_of(
     }
 
 
-class Watched:
-    """A federation, and what it leaves.
+class FaultyJobs:
+    """Submits jobs that bring code to a federation, and checks what is left of them.
 
     Args:
-        operated: it; jobs may bring code.
+        operated: the federation; its sites must allow code of jobs.
     """
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: OperatedFederation) -> None:
         self.operated = operated
 
     def admit_code(self, **settings: Any) -> None:
-        """The server takes jobs with code of their own."""
+        """Let the server take jobs that bring code."""
         local = self.operated.folder / "server" / "local"
         local.mkdir(parents=True, exist_ok=True)
         (local / "site.json").write_text(json.dumps({"allow_custom": True, **settings}))
@@ -142,7 +144,11 @@ class Watched:
 
     def await_log(self, job: str, text: str, count: int = 1) -> None:
         """Wait until the job's log has a text."""
-        wait_until(lambda: self.operated.run("job", "log", job).stdout.count(text) >= count, 40, f"{job} says {text!r}")
+        wait_until(
+            lambda: self.operated.run("job", "log", job).stdout.count(text) >= count,
+            40,
+            f"{text!r} in the log of {job}",
+        )
 
     def assert_clean(self, *jobs: str) -> None:
         """Delete these jobs: their files, processes and keys are gone, and nothing else was written anywhere."""
@@ -152,12 +158,12 @@ class Watched:
         wait_until(lambda: not any(operated.folders_of(job) for job in jobs), 20, "the folders of jobs are gone")
         wait_until(lambda: not operated.processes_of("job_main"), 20, "no process of a job is left")
         for key in operated.client.scan_iter("*"):
-            assert operated.client.pttl(key) != -1, f"{key!r} stands for ever"
+            assert operated.client.pttl(key) != -1, f"{key!r} has no TTL"
             assert not any(f":job:{job}:".encode() in key for job in jobs), f"{key!r} is left of a job"
         self._assert_files()
 
     def _assert_files(self) -> None:
-        """No file but those that are meant to be there."""
+        """Check that there are no unexpected files."""
         folder = self.operated.folder
         workspaces = {"server", *(f"site-{number}" for number in (1, 2, 3))}
         for path in folder.iterdir():
@@ -181,7 +187,7 @@ def pause(pids: list[int]) -> None:
 
 @contextmanager
 def paused(pids: list[int]) -> Iterator[None]:
-    """Processes that stand still meanwhile."""
+    """Stop processes for the length of a with block."""
     assert pids
     pause(pids)
     try:

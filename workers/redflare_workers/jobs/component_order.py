@@ -1,4 +1,4 @@
-"""The sections of a config in the order in which their components are made, and what each must be."""
+"""The order in which the components of a config are built, and the type that each must have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .app_config import ComponentSpec, SideConfig
 
 
 def specs_of(side: SideConfig) -> Iterator[tuple[type, ComponentSpec]]:
-    """All components of a config with their kinds; each may refer to those before it."""
+    """Iterate over all components of a config with their types; each may refer to those before it."""
     for spec in side.components:
         yield object, spec
     for spec in side.workflows:

@@ -1,4 +1,4 @@
-"""Which files must travel with a job, so that a site can import its classes."""
+"""Find the source files that a job must bring, so that a site can import its classes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OWN: Final = ("redflare_agent", "redflare_broker", "redflare_workers")
 
 
 def sources_of(classes: Iterable[Callable[..., Any]], further: Iterable[Path]) -> dict[str, bytes]:
-    """Files for an app's ``custom`` folder, by path.
+    """Collect the files of an app's ``custom`` folder, by path.
 
     Args:
-        classes: their modules are taken, unless they are installed; of a package all of it.
+        classes: their modules, or whole packages, are taken unless they are installed.
         further: modules and packages that are taken too.
 
     Raises:
@@ -37,7 +37,7 @@ def sources_of(classes: Iterable[Callable[..., Any]], further: Iterable[Path]) -
 
 
 def _place_of(top: str) -> Path | None:
-    """The file or folder of a top-level module; None: every site has it installed, or must."""
+    """Find the file or folder of a top-level module; None: sites must have it installed."""
     if top in _OWN:
         return None
     module = importlib.import_module(top)

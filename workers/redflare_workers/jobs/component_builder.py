@@ -1,7 +1,7 @@
-"""Components by class path: what is not admitted is refused before it is imported, and the rest is checked and built.
+"""Components by class path: checked against what a site admits before they are imported, then built.
 
-A site admits class paths by patterns, and whether a job may bring code of its own. Of redflare only components are
-admitted by default: a job's JSON alone can then neither start processes nor write outside the folder of its run.
+A site admits class paths by patterns, and may admit code of jobs. Of redflare, only components are admitted by
+default: a job's JSON alone can then neither start processes nor write outside the folder of its run.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from typing import Any, Final
 
 from .app_config import AppConfig, ComponentSpec, SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
+from .component_order import specs_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
+from .hints import did_you_mean, listed
 from .problems import JobProblems, Problem
-from .sections import specs_of
-from .words import did_you_mean, listed
 
-#: Arguments of redflare's own components that the site fills in; a job cannot.
+#: Arguments of redflare's components that the site sets; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Where a component stands, and what is around it."""
+    """The place of a component in a job, and the components it may refer to."""
 
     file: str = ""
     key: str = ""
     #: the code that the job brings
     custom: CustomCode = field(default_factory=CustomCode)
-    #: what ``{"component_id": ...}`` stands for; only the keys matter for a check
+    #: by id, for ``{"component_id": ...}``; a check uses the ids only
     components: Mapping[str, object] = field(default_factory=dict)
-    #: what it must be an instance of
+    #: the type it must be an instance of
     kind: type = object
 
     def at(self, *keys: str | int) -> Scope:
-        """One that is further inside, where any kind will do."""
+        """The scope of a value inside this component, of any kind."""
         key = self.key
         for each in keys:
             key = f"{key}[{each}]" if isinstance(each, int) else f"{key}.{each}".removeprefix(".")
         return Scope(file=self.file, key=key, custom=self.custom, components=self.components)
 
     def problem(self, text: str, *keys: str | int, unsafe: bool = False) -> Problem:
-        """One that stands here, or further inside."""
+        """A problem of this component, or of a value inside it."""
         return Problem(self.file, self.at(*keys).key, text, unsafe)
 
 
 class ComponentBuilder:
-    """Builds what a config describes.
+    """Checks and builds the components of a config.
 
     Args:
         allow: class paths that are admitted, with ``*`` for anything: ``"mylib.executors.*"``.
         allow_custom: code of a job's ``custom`` folder is admitted too.
-        given: some of ``SITE_ARGUMENTS`` with their values, for those of redflare's own components that take them.
-        folder: folder of the run, which relative paths in arguments of redflare's own components start from. Unless
-            ``allow_custom``, others are refused.
+        given: values of some of ``SITE_ARGUMENTS``, for the components of redflare that take them.
+        folder: folder of the run. Relative paths in arguments of redflare's components start from it; unless
+            ``allow_custom``, paths that lead out of it are refused.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class ComponentBuilder:
     # -- checking ------------------------------------------------------------------------------------------------------
 
     def check(self, app: AppConfig) -> list[Problem]:
-        """All that is wrong with an app's components; nothing is built, and nothing imported but what ships."""
+        """Check the components of an app; build nothing, and import nothing but components that ship."""
         custom = CustomCode(app.custom, f"{app.name}/custom")
         return [problem for side in app.sides for problem in self.check_side(side, custom)]
 
     def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
-        """As ``check``, for one config."""
+        """Check the components of one config, as ``check`` does."""
         found: list[Problem] = []
         before: dict[str, object] = {}
         for kind, spec in specs_of(side):
@@ -99,7 +99,7 @@ class ComponentBuilder:
         return found
 
     def check_one(self, data: Mapping[str, Any], scope: Scope) -> list[Problem]:
-        """As ``check``, for one component and those in its arguments."""
+        """Check one component and those in its arguments, as ``check`` does."""
         args = data.get("args") or {}
         found = [each for name, value in args.items() for each in self._check_argument(value, scope.at("args", name))]
         try:
@@ -147,12 +147,12 @@ class ComponentBuilder:
         """Build ``{path | class_path | name, args}``, and first the components in its arguments.
 
         Args:
-            components: what ``{"component_id": "..."}`` in args stands for.
-            scope: where it stands, for messages.
+            components: by id, for ``{"component_id": "..."}`` in args.
+            scope: its place in the job, for messages.
 
         Raises:
-            JobProblems: it is not admitted, cannot be imported, is no component of the kind that is wanted, or its
-                constructor raised (which is the cause).
+            JobProblems: it is not admitted, cannot be imported, is of the wrong type, or its constructor raised
+                (which is the cause).
         """
         scope = scope or Scope(components=components or {})
         if problems := self.check_one(data, scope):
@@ -160,7 +160,7 @@ class ComponentBuilder:
         return self._build(data, scope)
 
     def build_spec(self, spec: ComponentSpec, scope: Scope) -> Any:
-        """As ``build``, for one that ``check`` has passed."""
+        """Build a component that ``check`` has passed."""
         return self._build(spec.data, scope)
 
     def _build(self, data: Mapping[str, Any], scope: Scope) -> Any:
@@ -190,7 +190,7 @@ class ComponentBuilder:
             return {key: each for key, each in value.items() if key != "config_type"}
         return value
 
-    # -- what is admitted ----------------------------------------------------------------------------------------------
+    # -- admission ---------------------------------------------------------------------------------------------------
 
     def _refusal(self, path: str, scope: Scope) -> Problem | None:
         """Why this may not even be imported; None: it may."""
@@ -202,35 +202,35 @@ class ComponentBuilder:
         if admits(self.allow, path):
             return None
         admitted = ", ".join(self.allow) or "nothing"
-        text = f"{path} is not admitted here; what is: {admitted}"
+        text = f"{path} is not admitted here; admitted are: {admitted}"
         if path.startswith(OWN):
-            text = f"{path} is no component for jobs; what is: {admitted}"
+            text = f"{path} is not a component for jobs; admitted are: {admitted}"
         elif not self.allow_custom:
-            text += "; the site's allow-list can be extended by whoever runs it"
+            text += "; the site's administrator can extend its allow list"
         return scope.problem(text, "path", unsafe=True)
 
     def _load(self, path: str, scope: Scope) -> Callable[..., Any]:
-        """Import what was admitted."""
+        """Import the class or function of an admitted path, and check that it is what the path promises."""
         module_name, _, name = path.rpartition(".")
         module = self._import(module_name, scope)
         target: Any = getattr(module, name, None)
         if target is None:
-            hint = did_you_mean(name, [each for each in vars(module) if not each.startswith("_")])
+            hint = did_you_mean(name, [each for each in dir(module) if not each.startswith("_")])
             raise self._failed(scope, f"module {module_name} has no {name!r}{hint}")
         custom = scope.custom.holds(path)
         if custom and not scope.custom.owns(module):
             where = getattr(module, "__file__", None)
-            raise self._failed(scope, f"module {module_name} is another one than the job's: {where}; rename the job's")
+            raise self._failed(scope, f"module {module_name} is not the job's, but {where}; rename the job's")
         if not callable(target) or (path.startswith(OWN) and not inspect.isclass(target)):
             raise self._failed(scope, f"{path} is a {type(target).__name__}, not a class")
-        # a module also shows what it has imported from others
+        # a module also has the names that it imports from others
         real = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', name)}"
         if not custom and path not in self.allow and not admits(self.allow, real):
             raise self._failed(scope, f"{path} is {real}, which is not admitted here", unsafe=True)
         if inspect.isclass(target) and not issubclass(target, scope.kind):
-            raise self._failed(scope, f"{path} is no {scope.kind.__name__}; here must be one")
+            raise self._failed(scope, f"{path} must be of type {scope.kind.__name__}")
         if inspect.isabstract(target):
-            raise self._failed(scope, f"{path} is only a base for others")
+            raise self._failed(scope, f"{path} is an abstract class; name a subclass")
         made: Callable[..., Any] = target
         return made
 
@@ -257,7 +257,7 @@ class ComponentBuilder:
         return f"{value!r} leads out of the folder of the run, which this site does not admit; give a relative path"
 
     def _placed(self, value: Any) -> Any:
-        """A path, or a dict of paths, as it is from the folder of the run."""
+        """Join a path, or each path of a dict, to the folder of the run."""
         if self.folder is None:
             return value
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Telling what somebody may have meant."""
+"""Parts of error messages: a name that may have been meant, lists of names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'args'?"``, or "" when nothing is near."""
+    """``"; did you mean 'args'?"``, or "" if no known word is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -1,0 +1,194 @@
+"""How a Lua script is loaded, sent, and its reply read; ``link_scripts`` and its like say which scripts there are.
+
+A script is one atomic step that answers the same when it is run twice, so a caller that lost the reply runs it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Final
+
+from redflare_broker.errors import ServerError
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+
+#: The step took effect, now or when it was run before.
+OK: Final = "OK"
+#: Nothing was changed: call again with the epoch that comes with it.
+NEXT: Final = "NEXT"
+#: A newer instance has taken over; this one must stop.
+FENCED: Final = "FENCED"
+#: Redis has forgotten the caller: say hello, or join, again.
+LOST: Final = "LOST"
+#: The job is over; the reason comes with it.
+ENDED: Final = "ENDED"
+#: What the step is about is not there any more.
+GONE: Final = "GONE"
+#: What the step is about was never there, or has expired.
+UNKNOWN: Final = "UNKNOWN"
+#: It has not ended.
+OPEN: Final = "OPEN"
+#: Another task is open on the link.
+BUSY: Final = "BUSY"
+#: Another result of the task is in.
+DUPLICATE: Final = "DUPLICATE"
+#: The payload of this submission was lost: submit again under a new id.
+RESEND: Final = "RESEND"
+#: The entry is among the dead letters.
+BURIED: Final = "BURIED"
+#: Another job has this id.
+KNOWN: Final = "KNOWN"
+#: The job has none of the expected statuses, or its abort was asked for.
+REFUSED: Final = "REFUSED"
+#: Chunks of a payload are gone; also the return code of who cannot read one.
+BLOB_MISSING: Final = "BLOB_MISSING"
+
+#: Commands of one pipeline at most.
+PIPELINE_LENGTH: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptReply:
+    """A script's reply: a status, and what comes with it."""
+
+    status: str
+    rest: tuple[RedisReply, ...] = ()
+
+    def text(self, index: int = 0) -> str:
+        """The element after the status as text; "" where there is none."""
+        value = self.rest[index] if index < len(self.rest) else None
+        if value is None:
+            return ""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def number(self, index: int = 0) -> int:
+        return int(self.text(index) or 0)
+
+
+class Script:
+    """One Lua script, with the names of its keys and arguments.
+
+    They are declared here once: they are the parameters of ``command``, and in Lua they are locals, which one generated
+    line each for KEYS and ARGV puts in front of the body.
+
+    Args:
+        name: ``folder/step`` of its file under ``lua/``.
+        keys: their names, in order, in one text.
+        optional_key: name of a last key that ``command`` may be called without; in Lua it is nil then.
+        args: names of the arguments, as ``keys``.
+        rest: name of any number of further arguments; in Lua they begin at ``ARGV[<rest>_from]``.
+    """
+
+    def __init__(self, name: str, keys: str, args: str = "", *, optional_key: str = "", rest: str = "") -> None:
+        self.name = name
+        self.keys = tuple(keys.split())
+        self.args = tuple(args.split())
+        self.optional_key = optional_key
+        self.rest = rest
+
+    @cached_property
+    def sha(self) -> str:
+        """The SHA-1 by which a server knows the script; from now on, ``eval_command`` does too."""
+        sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        _by_sha[sha] = self
+        return sha
+
+    @cached_property
+    def source(self) -> str:
+        """The script with what stands in front of it."""
+        folder, _, step = self.name.partition("/")
+        lua = resources.files(__package__) / "lua"
+        common, prologue, body = (
+            file.read_text("utf-8")
+            for file in (lua / "_common.lua", lua / folder / f"_{folder}.lua", lua / folder / f"{step}.lua")
+        )
+        return "\n".join((common, prologue, self._names(), body))
+
+    def _names(self) -> str:
+        """The generated lines."""
+        optional = (self.optional_key,) if self.optional_key else ()
+        lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV") if self.args else ""]
+        if self.rest:
+            lines.append(f"local {self.rest}_from = {len(self.args) + 1}\n")
+        return "".join(lines)
+
+    def command(self, rest: Sequence[Arg] = (), /, **values: Arg) -> list[Arg]:
+        """Make the EVALSHA command, for callers that pipeline several.
+
+        Args:
+            rest: the further arguments.
+            values: keys and arguments by their names.
+
+        Raises:
+            KeyError, TypeError: a name is missing, or there is one too many.
+        """
+        keys = [values[name] for name in self.keys]
+        if self.optional_key in values:
+            keys.append(values[self.optional_key])
+        args = [values[name] for name in self.args]
+        if len(values) != len(keys) + len(args):
+            raise TypeError(f"script {self.name} was given {sorted(values)}, but has {(*self.keys, *self.args)}")
+        return ["EVALSHA", self.sha, len(keys), *keys, *args, *rest]
+
+    def run(self, connection: Connection, rest: Sequence[Arg] = (), /, **values: Arg) -> ScriptReply:
+        """Run the script; arguments as of ``command``."""
+        return run_command(connection, self.command(rest, **values))
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name}>"
+
+
+def _locals(names: Sequence[str], table: str) -> str:
+    values = ", ".join(f"{table}[{number}]" for number, _ in enumerate(names, 1))
+    return f"local {', '.join(names)} = {values}\n"
+
+
+#: Every script that this process has made a command of.
+_by_sha: Final[dict[str, Script]] = {}
+
+
+def eval_command(sent: Sequence[Arg]) -> list[Arg]:
+    """Make the EVAL of an EVALSHA, for a server that does not know the script; KeyError for a script of others."""
+    return ["EVAL", _by_sha[str(sent[1])].source, *sent[2:]]
+
+
+def script_name(sent: Sequence[Arg]) -> str:
+    """The name of the script that a command runs."""
+    return _by_sha[str(sent[1])].name
+
+
+def run_pipeline(connection: Connection, commands: Sequence[list[Arg]]) -> list[RedisReply]:
+    """Run commands in one round trip, and again those whose script the server does not know."""
+    replies = connection.pipeline(commands)
+    for index, reply in enumerate(replies):
+        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+            replies[index] = connection.pipeline([eval_command(commands[index])])[0]
+    return replies
+
+
+def run_scripts(connection: Connection, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
+    """Run commands of scripts in as few round trips as are reasonable; each server learns a script on its first use."""
+    replies: list[ScriptReply] = []
+    for first in range(0, len(commands), PIPELINE_LENGTH):
+        some = commands[first : first + PIPELINE_LENGTH]
+        found = run_pipeline(connection, some)
+        replies += [parse_reply(script_name(sent), reply) for sent, reply in zip(some, found, strict=True)]
+    return replies
+
+
+def run_command(connection: Connection, sent: list[Arg]) -> ScriptReply:
+    """Run one command of a script, as ``run_scripts``."""
+    return run_scripts(connection, [sent])[0]
+
+
+def parse_reply(name: str, reply: RedisReply) -> ScriptReply:
+    """Read a script's reply; raise ServerError when it is none."""
+    if isinstance(reply, ReplyError):
+        raise ServerError(f"script {name} failed on the server: {reply}")
+    if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
+        raise ServerError(f"script {name} answered {reply!r}, which is not an answer of this protocol")
+    return ScriptReply(status=reply[0].decode(), rest=tuple(reply[1:]))

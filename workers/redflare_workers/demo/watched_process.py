@@ -1,0 +1,154 @@
+"""The demo's processes, seen from the demo: started, watched, killed on purpose, started again, ended."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from redflare_workers.processes.job_process import JobProcess
+from redflare_workers.util.blas_env import ONE_THREAD
+
+from .errors import DemoError
+from .events import Emit, Failed, JobProcessEnded
+from .lifeline import STATUS
+
+#: A process that ends by itself this often, and gets no further in between, is not started again.
+MAX_CRASHES = 3
+
+#: Time a process gets to say goodbye, in seconds, before it is killed.
+GRACE = 5.0
+
+#: Lines of the log that the error shows.
+LOG_LINES = 12
+
+#: Characters of a line; a status with the reason of a failure is longer than most lines of a log.
+_MAX_LINE = 1 << 20
+
+
+class WatchedProcess:
+    """A process that is kept alive until ``stop``, or until it ends with exit code 0: after any other end, the next
+    one is started.
+
+    Args:
+        name: what it is called.
+        command: starts it.
+        log: the file that its output goes to.
+        emit: called with every event, from the watching threads.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, emit: Emit) -> None:
+        self.name = name
+        self._command = command
+        self._log = log
+        self._emit = emit
+        self._guard = threading.RLock()
+        self._process: JobProcess | None = None
+        self._pid = 0
+        self._killed = False  #: the process, on purpose
+        self._stopping = False
+        self._over = threading.Event()  #: there will be no other process
+        self._round = 0  #: the latest it has reported
+        self._first_round = 0  #: the latest when the process was started
+        self._crashes = 0
+        self._log_lines: deque[str] = deque(maxlen=LOG_LINES)  #: output that is no status
+
+    def start(self) -> None:
+        """Start the process, unless it should end already."""
+        with self._guard:
+            if self._stopping:
+                self._over.set()
+                return
+            self._killed, self._first_round = False, self._round
+            self._process = JobProcess(
+                self.name,
+                self._command,
+                mark=uuid.uuid4().hex,
+                log=self._log,
+                on_lines=self._on_lines,
+                on_exit=self._on_exit,
+                env=ONE_THREAD,
+                max_line=_MAX_LINE,
+            )
+            self._pid = self._process.start().pid
+            self._on_start()
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL; the next one is started."""
+        with self._guard:
+            if self._process and not self._stopping:
+                self._killed = True
+                self._process.kill()
+
+    def let_end(self) -> None:
+        """Tell the process to end, without waiting for it; there will be no other."""
+        with self._guard:
+            self._stopping = True
+            if self._process:
+                self._process.release()
+
+    def stop(self) -> None:
+        """End the process; when this returns, it is gone."""
+        self.let_end()
+        if self._process and not self._over.wait(GRACE):
+            self._process.kill()
+            self._over.wait()
+
+    def give_leave(self) -> None:
+        """Let a process that waits for leave go on."""
+        with self._guard:
+            if self._process:
+                self._process.send(b".")
+
+    # -- for each kind -------------------------------------------------------------------------------------------------
+
+    def _on_start(self) -> None:
+        """Called when the process was started."""
+
+    def _on_status(self, status: dict[str, Any]) -> None:
+        """Called with each status; it always has ``state`` and ``round``."""
+
+    def _on_end(self) -> None:
+        """Called when the process has ended and another one is about to be started."""
+        self._emit(JobProcessEnded(name=self.name, pid=self._pid, round_number=self._round, killed=self._killed))
+
+    # -- in the watching threads ---------------------------------------------------------------------------------------
+
+    def _on_lines(self, lines: list[str]) -> None:
+        with self._guard:
+            for line in lines:
+                output, found, status = line.partition(STATUS.decode())
+                if output or not found:
+                    self._log_lines.append(output)
+                if found:
+                    report = orjson.loads(status)
+                    self._round = max(self._round, report["round"])
+                    self._on_status(report)
+
+    def _on_exit(self, code: int) -> None:
+        with self._guard:
+            if self._stopping or code == 0:
+                self._over.set()
+                return
+            self._on_end()
+            self._crashes = 0 if self._killed or self._round > self._first_round else self._crashes + 1
+            if self._crashes == MAX_CRASHES:
+                self._emit(Failed(error=self._explain(code)))
+                self._over.set()
+                return
+        self.start()
+
+    def _explain(self, code: int) -> DemoError:
+        log = "\n".join(self._log_lines)
+        return DemoError(
+            f"{self.name} ended by itself {MAX_CRASHES} times, the last time with exit code {code}; "
+            f"the end of its log:\n{log}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} pid={self._pid} stopping={self._stopping}>"

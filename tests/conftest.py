@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from redflare_broker.embedded.server import EmbeddedServer
+
+from tests.support.paths import ROOT
 
 #: As Python sets them in a program that was started from a terminal.
 _USUAL_HANDLERS: dict[signal.Signals, Any] = {
@@ -44,6 +47,9 @@ def pytest_configure() -> None:
     for number, handler in _USUAL_HANDLERS.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _USUAL_HANDLERS)
+    # hundreds of processes import what has been compiled once, and write it into no folder that a test looks at
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ class PreflightError(RedflareError):
 
 
 class EncodeError(RedflareError, ValueError):
-    """A value cannot be put on the wire; the message names where in the tree it stands. Nothing was written."""
+    """A value cannot be put on the wire; the message names its place in the tree. Nothing was written."""
 
 
 class MessageTooLarge(EncodeError):
@@ -37,7 +37,7 @@ class MessageTooLarge(EncodeError):
 
 
 class DecodeError(RedflareError, ValueError):
-    """An entry in Redis is not a message of this protocol; it names key, entry id and field."""
+    """A value in Redis is not of this protocol: find its writer; the message names key, entry id and field."""
 
 
 class BlobMissing(RedflareError):
@@ -53,7 +53,7 @@ class JobLost(RedflareError):
 
 
 class JobEnded(RedflareError):
-    """The job is over and its state stays as it is; the message names the reason."""
+    """The job is over and nothing can be written to it: stop; the message names the reason."""
 
 
 class JobExists(RedflareError):
@@ -61,7 +61,7 @@ class JobExists(RedflareError):
 
 
 class JobUnknown(RedflareError):
-    """The job store has no job of this id: it was deleted, has expired, or never was; list the jobs."""
+    """The job store has no job of this id: it was deleted, has expired, or never existed; list the jobs."""
 
 
 class JobUnfinished(RedflareError):

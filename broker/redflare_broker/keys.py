@@ -1,7 +1,7 @@
 """Every key and channel of the protocol, and nowhere else a key is formatted.
 
 ``Keys(namespace)`` holds those of the federation; ``Keys.link(fqcn)`` those of one agent's link, which share the hash
-tag ``{fqcn}`` and so stand on one shard of a cluster, where one script may touch them together.
+tag ``{fqcn}`` and so are on one shard of a cluster, where one script may touch them together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_NAMESPACE: Final = "flare"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TaggedKeys:
-    """Keys that share a hash tag, and so stand on one shard of a cluster."""
+    """Keys that share a hash tag, and so are on one shard of a cluster."""
 
     namespace: str
     fqcn: str
@@ -92,7 +92,7 @@ class JobKeys(_TaggedKeys):
 
     @property
     def standing(self) -> str:
-        """sorted set, member = root id, score = order; tasks that stand; server writes and reads; TTL."""
+        """sorted set, member = root id, score = order; open tasks; server writes and reads; TTL."""
         return f"{self.prefix}:standing"
 
     @property
@@ -101,7 +101,7 @@ class JobKeys(_TaggedKeys):
         return f"{self.prefix}:ended"
 
     def task(self, root_id: str) -> str:
-        """hash, the ledger of a task and its client tasks; server writes and reads; TTL, shorter once it is over."""
+        """hash, the record of a task and its client tasks; server writes and reads; TTL, shorter once it is over."""
         return f"{self.prefix}:task:{root_id}"
 
     @property
@@ -115,7 +115,7 @@ class JobKeys(_TaggedKeys):
 
     @property
     def cell(self) -> str:
-        """The hash of the server's cell, which says who serves the job."""
+        """hash of the server's cell: the instance and epoch that serve the job."""
         return f"{self.prefix}:cell"
 
     @property
@@ -171,7 +171,7 @@ class StoreKeys:
         return f"{self.prefix}:jobs"
 
     def record(self, job_id: str) -> str:
-        """hash, what is known of a job; scripts write, all read; TTL renewed by the server until its end."""
+        """hash, the record of a job; scripts write, all read; TTL renewed by the server until its end."""
         return f"{self.prefix}:job:{job_id}:record"
 
     def log(self, job_id: str) -> str:
@@ -184,7 +184,7 @@ class StoreKeys:
 
     @property
     def inbox(self) -> str:
-        """The inbox of the server's cell, which is told of changes."""
+        """The inbox of the server's cell, where changes are announced."""
         return f"{self.prefix}:inbox"
 
 
@@ -200,19 +200,19 @@ class Keys:
         FQCN.check_segment(self.namespace, "namespace")
 
     def link(self, fqcn: str) -> LinkKeys:
-        """The keys of the link whose agent is called ``fqcn``."""
+        """Return the keys of the link whose agent is called ``fqcn``."""
         return LinkKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     def job(self, fqcn: str) -> JobKeys:
-        """The keys of the job whose server's cell is called ``fqcn``."""
+        """Return the keys of the job whose server's cell is called ``fqcn``."""
         return JobKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     def cell(self, fqcn: str) -> CellKeys:
-        """The keys of the cell called ``fqcn``."""
+        """Return the keys of the cell called ``fqcn``."""
         return CellKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     def store(self, fqcn: str = "server") -> StoreKeys:
-        """The keys of the job store of the server whose cell is called ``fqcn``."""
+        """Return the keys of the job store of the server whose cell is called ``fqcn``."""
         return StoreKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
 
     @property

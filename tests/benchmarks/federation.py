@@ -204,10 +204,11 @@ class LightClients(MeasuredProcess):
 
     def stamps(self, count: int) -> list[float]:
         """Wait for the next ``count`` tasks; return when each was in hand."""
-        self._enough.clear()
         self._wanted = count
-        if len(self._stamps) < count and not self._enough.wait(PATIENCE):
-            raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
+        while len(self._stamps) < count:
+            self._enough.clear()
+            if len(self._stamps) < count and not self._enough.wait(PATIENCE):
+                raise RuntimeError(f"{len(self._stamps)} of {count} tasks have come in {PATIENCE:.0f} s")
         return [self._stamps.popleft() for _ in range(count)]
 
     def answer(self) -> None:
@@ -230,7 +231,7 @@ class LightClients(MeasuredProcess):
     def _on_task(self, member: Membership, reply: Reply) -> None:
         if not self._is_good(reply):
             return
-        sealed = reply.sealed
+        sealed = reply.encoded
         from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
         if len(self._stamps) >= self._wanted:

@@ -193,7 +193,7 @@ def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Oper
     hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); threading.Event().wait()"
     custom_job(operated, CUSTOM.format(at_import="", at_start="pass", in_a_task=hang))
     operated("job", "submit", "means", "--id", "hangs")
-    wait_until(lambda: operated("job", "log", "hangs").count("round") >= 2, 40)
+    operated.await_log("hangs", "round", 2)
 
     operated("job", "abort", "hangs")
 

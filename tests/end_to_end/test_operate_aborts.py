@@ -53,16 +53,16 @@ def test_a_job_is_aborted_before_it_runs(operated: OperatedFederation) -> None:
         operated.await_status("dispatched", "DISPATCHED")
         record = abort(operated, "dispatched")
         assert states(record) == ["SUBMITTED", "APPROVED", "DISPATCHED", ABORTED]
-        assert "no answer from site-3" in record["reason"]
+        assert "no reply from site-3" in record["reason"]
 
     faulty.submit("making", site={"at": "slow"})
-    faulty.await_log("making", "making")
+    operated.await_log("making", "making")
     sites = abort(operated, "making")["sites"]
     assert sites["site-1"]["how"] == "terminated"
     assert {site["status"] for site in sites.values()} == {"stopped"}
 
     faulty.submit("server", server={"at": "slow"})
-    faulty.await_log("server", "making")
+    operated.await_log("server", "making")
     abort(operated, "server")
 
     faulty.submit("well", "--wait")
@@ -86,8 +86,8 @@ def test_of_two_jobs_at_once_one_is_aborted_and_the_other_completes(operated: Op
     operated.job("third", rounds=1, clients=3)
     operated("job", "submit", "third", "--id", "third")
     for job in ("one", "two"):
-        faulty.await_log(job, "round 1 of")
-    assert "agent trainer of site-1 is taken by job one" in operated("job", "show", "third")
+        operated.await_log(job, "round 1 of")
+    assert "agent trainer of site-1 is busy with job one" in operated("job", "show", "third")
 
     sites = abort(operated, "one")["sites"]
     assert {name: sites[name]["how"] for name in SITES} == dict.fromkeys(SITES, "cooperative")

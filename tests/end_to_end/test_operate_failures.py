@@ -57,7 +57,7 @@ def test_a_job_whose_code_raises_or_hangs_ends_with_the_reason(
         assert not operated.processes_of("job_main", f"/{job}/")
 
     faulty.submit("hangs", **hangs)
-    faulty.await_log("hangs", logged)
+    operated.await_log("hangs", logged)
     assert operated("job", "abort", "hangs", "--reason", "it hangs").startswith("hangs FINISHED:ABORTED")
     sites = operated.record("hangs")["sites"]
     assert [sites[f"site-{number}"]["status"] for number in (1, 2, 3)] == ["stopped"] * 3

@@ -25,7 +25,7 @@ SITES = 50
 class Holding(Executor):
     """Passes its task to nobody, and has it in hand until it is aborted."""
 
-    accepts_sealed = True
+    accepts_encoded = True
 
     def __init__(self) -> None:
         super().__init__()

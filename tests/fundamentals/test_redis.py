@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +47,15 @@ def test_all_state_can_be_inspected_with_redis_cli(
         assert json.loads(redis_cli.get(f"{link}:heartbeat:agent"))["interval"] == 0.2
         agent.submit_result(TaskResult({}, None))
         result.result()
+
+
+def test_redflare_status_shows_who_is_there(server_url: str, namespace: str, agent_args: dict[str, Any]) -> None:
+    redflare = str(Path(sys.executable).with_name("redflare"))
+    with IPCAgent(**agent_args):
+        command = [redflare, "status", "--url", server_url, "--namespace", namespace, "--json"]
+        (link,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["links"]
+    assert link["fqcn"] == "site-1--trainer"
+    assert (link["agent"]["connected"], link["cj"]["connected"]) == (True, False)
 
 
 def test_every_key_has_an_end(

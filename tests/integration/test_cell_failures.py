@@ -120,7 +120,7 @@ def test_requests_survive_a_restart_of_the_server(namespace: str, durable: bool)
         wait_until(lambda: not cells.entries("site"))
 
 
-def test_a_request_stands_until_its_answer_is_written(url: str, cable: Proxy, namespace: str) -> None:
+def test_a_request_stays_until_its_reply_is_written(url: str, cable: Proxy, namespace: str) -> None:
     parking, replies = Parking(), Replies()
     with cells_at(url, namespace) as near, cells_at(cable.url, namespace) as far:
         server = far.make("server", {"park": parking})
@@ -144,7 +144,7 @@ def test_a_cell_stops_in_time_when_its_server_is_away(namespace: str, caplog: py
         started = time.monotonic()
         site.stop(timeout=0.5)
         assert time.monotonic() - started < 5
-        assert "1 messages could not be written, Redis is away" in caplog.text
+        assert "1 messages could not be written, Redis is unreachable" in caplog.text
         assert threads_of("site") == []
         node.restart()
 
@@ -169,7 +169,7 @@ def test_a_request_that_was_parked_by_a_process_that_was_killed_is_parked_by_its
         assert not replies.all
 
 
-def test_a_cell_cannot_be_used_in_a_fork_and_goes_on_in_the_parent(url: str, namespace: str, tmp_path: Path) -> None:
+def test_a_cell_cannot_be_used_in_a_fork_but_in_its_parent(url: str, namespace: str, tmp_path: Path) -> None:
     args = CellArgs(url=url, settings=replace(SETTINGS, namespace=namespace))
     with cells_at(url, namespace) as cells, Child(program.main, args, tmp_path / "fork.log") as child:
         child.hear("started")

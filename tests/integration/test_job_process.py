@@ -28,7 +28,7 @@ import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 print(child.pid, flush=True)
 """
-#: A job's process that goes on until it is told to end.
+#: A job's process that runs until it is asked to end.
 OBEYING = """
 import sys, threading
 from redflare_workers.processes import Ending
@@ -36,7 +36,7 @@ ended = threading.Event()
 ending = Ending(print, grace={grace})
 ending.watch()
 if {attached}:
-    ending.attach(lambda reason: (print("told:", reason, flush=True), ended.set()))
+    ending.attach(lambda reason: (print("reason:", reason, flush=True), ended.set()))
 print("ready", flush=True)
 ended.wait() if {listens} else threading.Event().wait()
 ending.finish()
@@ -89,11 +89,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     [("", 0), ("raise SystemExit(9)", 9), ("import os; os.kill(os.getpid(), 9)", -9)],
     ids=["well", "with a code", "by a signal"],
 )
-def test_an_exit_is_told_once(folder: Path, program: str, code: int) -> None:
+def test_an_exit_is_reported_once(folder: Path, program: str, code: int) -> None:
     assert Watched(folder, program).wait() == code
 
 
-def test_an_exit_is_told_even_if_the_kernel_keeps_no_children_for_this_process(folder: Path) -> None:
+def test_an_exit_is_reported_even_if_the_kernel_keeps_no_children_for_this_process(folder: Path) -> None:
     """Whoever has started this process may ignore SIGCHLD, and that is inherited."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -128,7 +128,7 @@ def test_a_reader_of_lines_that_fails_does_not_stop_the_log(folder: Path) -> Non
     assert watched.log.read_text() == "one\ntwo\n"
 
 
-def test_what_it_has_started_is_gone_when_its_exit_is_told(folder: Path) -> None:
+def test_what_it_has_started_is_gone_when_its_exit_is_reported(folder: Path) -> None:
     watched = Watched(folder, LEAVE)
     assert watched.wait() == 0
     assert not start_time(int(watched.lines[0]))
@@ -147,24 +147,24 @@ def test_a_process_that_cannot_be_started_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_is_told_as_a_reason(folder: Path, number: signal.Signals) -> None:
+def test_a_signal_is_a_reason_to_end(folder: Path, number: signal.Signals) -> None:
     watched = Watched(folder, OBEYING.format(grace=4, attached=True, listens=True))
     watched.hear("ready")
     os.kill(watched.started.pid, number)
     assert watched.wait() == 0
-    assert f"told: it got {number.name}" in watched.lines
+    assert f"reason: it got {number.name}" in watched.lines
 
 
-def test_the_end_of_the_lifeline_is_told_as_a_reason(folder: Path) -> None:
+def test_the_end_of_the_lifeline_is_a_reason_to_end(folder: Path) -> None:
     watched = Watched(folder, OBEYING.format(grace=20, attached=True, listens=True))
     watched.hear("ready")
     watched.process.release()
     watched.wait()
-    assert "told: its parent process is gone" in watched.lines
+    assert "reason: its parent process is gone" in watched.lines
 
 
 @pytest.mark.parametrize("attached", [True, False])
-def test_who_does_not_listen_kills_himself_when_the_parent_is_gone(folder: Path, attached: bool) -> None:
+def test_a_process_that_does_not_end_kills_itself_when_the_parent_is_gone(folder: Path, attached: bool) -> None:
     watched = Watched(folder, OBEYING.format(grace=0.2, attached=attached, listens=False))
     watched.hear("ready")
     watched.process.release()
@@ -200,14 +200,14 @@ def test_signals_keep_their_handlers_where_they_are_not_watched(folder: Path) ->
     assert watched.wait() == -signal.SIGTERM
 
 
-def test_a_reason_that_came_before_there_was_somebody_to_tell_is_told_then() -> None:
+def test_a_reason_that_came_before_attach_is_passed_on_then() -> None:
     from redflare_workers.processes import Ending
 
-    told: list[str] = []
-    ending = Ending(told.append)
+    reasons: list[str] = []
+    ending = Ending(reasons.append)
     ending.reason = "too early"
-    ending.attach(told.append)
-    assert told == ["too early"]
+    ending.attach(reasons.append)
+    assert reasons == ["too early"]
 
 
 # -- processes of an earlier parent ------------------------------------------------------------------------------------
@@ -258,15 +258,15 @@ def test_waiting_for_a_process_ends_when_it_does(orphans: tuple[ProcessMark, int
     assert wait_gone(mark.pid, "", 20)
 
 
-def test_a_mark_that_is_empty_marks_nobody() -> None:
+def test_an_empty_mark_finds_no_process() -> None:
     assert marked("") == []
     assert kill_marked("") == []
 
 
 @pytest.mark.parametrize(
     ("code", "text"),
-    [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "ended by SIGKILL"),
-     (-63, "ended by signal 63")],
+    [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "killed by SIGKILL"),
+     (-63, "killed by signal 63")],
 )  # fmt: skip
-def test_exit_codes_are_told_in_words(code: int, text: str) -> None:
+def test_exit_codes_are_described_in_words(code: int, text: str) -> None:
     assert describe_exit(code) == text

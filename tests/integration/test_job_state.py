@@ -16,7 +16,7 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Fenced
 from redflare_broker.job_state.members import Members
-from redflare_broker.job_state.task_record import blob_of, sealed_fields
+from redflare_broker.job_state.task_record import blob_of, payload_fields
 from redflare_broker.job_state.task_store import JobTaskStore
 from redflare_broker.scripts.job_scripts import JobScripts
 from redflare_broker.scripts.lease import Lease
@@ -98,14 +98,14 @@ class Steps:
         lease = b.serve()
         self.run("job/begin", s.begin(lease, resume=True))
         self.run("job/list_members", s.list_members(lease))
-        journal = b.journal()
+        store = b.task_store()
         self.run("job/own", s.own(lease, [("flare:blob:{b1}", 3)]))
         self._schedule(lease, 1, "broadcast", large(1))
         self._schedule(lease, 2, "broadcast_forever", small())
         for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
-            self.run("job/note", journal.sent_command("t1", note))
-        self.run("job/note", journal.received_command("t2", received("ct3", result=large(3))))
-        self.run("job/note", journal.received_command("none", received("ct4", result=large(4))))
+            self.run("job/note", store.note_command("t1", note))
+        self.run("job/note", store.note_command("t2", received("ct3", result=large(3))))
+        self.run("job/note", store.note_command("none", received("ct4", result=large(4))))
         self.run("job/finish", s.finish(lease, "t1", "OK", 5, resume=True))
         self._checkpoint(lease, "k1", 5)
         self._schedule(lease, 3, "send", None)
@@ -127,12 +127,12 @@ class Steps:
 
     def _schedule(self, lease: Lease, number: int, kind: str, data: object) -> None:
         record = task(f"t{number}", number, kind, data=data)
-        fields = ["status", "STANDING", "order", number, "kind", kind, *sealed_fields("data", record.data)]
+        fields = ["status", "STANDING", "order", number, "kind", kind, *payload_fields("data", record.data)]
         self.run("job/schedule", self.scripts.schedule(lease, record.root_id, number, blob_of(record.data), fields))
 
     def _checkpoint(self, lease: Lease, checkpoint_id: str, number: int) -> None:
         state = large(number)
-        fields = ["state", b"{}", *sealed_fields("state_data", state)]
+        fields = ["state", b"{}", *payload_fields("state_data", state)]
         self.run("job/checkpoint", self.scripts.checkpoint(lease, checkpoint_id, blob_of(state), fields))
 
     def stands(self) -> dict[str, object]:
@@ -186,8 +186,8 @@ def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Call
 @pytest.mark.parametrize("resume", [True, False])
 def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], resume: bool) -> None:
     bench = new_bench(POLICY)
-    journal = whole_job(bench, resume=resume)
-    journal.discard(journal.orphans())
+    store = whole_job(bench, resume=resume)
+    store.discard(store.orphans())
     bench.membership.end(bench.connection, bench.lease, reason="done")
     settled = [key for key in bench.own_keys() if key not in (bench.keys.cell, bench.keys.heartbeat("site-1"))]
     assert settled
@@ -222,18 +222,18 @@ def whole_job(bench: JobBench, *, resume: bool) -> JobTaskStore:
     """A job in the middle of its life, with everything that can stand."""
     lease = bench.joined()
     bench.beat(lease, ttl_ms=1_000)
-    journal = bench.started(resume=resume)
-    journal.own("flare:blob:{b1}", 3)
-    journal.scheduled(task("t1", 1, data=large(1)))
-    journal.scheduled(task("t2", 2, data=small()))
-    journal.note("t2", [sent("ct1"), received("ct1", result=large(2))])
-    journal.ended("t2", "OK", 5.0)
+    store = bench.started(resume=resume)
+    store.own("flare:blob:{b1}", 3)
+    store.schedule(task("t1", 1, data=large(1)))
+    store.schedule(task("t2", 2, data=small()))
+    store.note("t2", [sent("ct1"), received("ct1", result=large(2))])
+    store.finish("t2", "OK", 5.0)
     if resume:
-        journal.checkpoint({"round": 1}, large(3))
-    journal.scheduled(task("t3", 3))
-    journal.note("t3", [received("ct3")])
-    journal.ended("t3", "OK", 5.0)
-    return journal
+        store.checkpoint({"round": 1}, large(3))
+    store.schedule(task("t3", 3))
+    store.note("t3", [received("ct3")])
+    store.finish("t3", "OK", 5.0)
+    return store
 
 
 # -- a server that is replaced, on a real cell -------------------------------------------------------------------------
@@ -246,17 +246,17 @@ def test_the_lease_of_a_real_cell_is_the_jobs_servers(server: Server, new_bench:
     with Cell(server, "server.job-1", settings) as old:
         first = Lease(instance=old.instance, epoch=old.epoch, run="a")
         assert not bench.begin(first).resumed
-        journal = bench.journal(lease=first)
-        journal.scheduled(task(data=small()))
+        store = bench.task_store(lease=first)
+        store.schedule(task(data=small()))
         wait_until(lambda: bench.beat(lease).server_age is not None)
         assert bench.beat(lease).server_instance == old.instance
         with Cell(server, "server.job-1", settings) as new:
             second = Lease(instance=new.instance, epoch=new.epoch, run="b")
             with pytest.raises(Fenced):
-                journal.scheduled(task("t2", 2))
+                store.schedule(task("t2", 2))
             began = bench.begin(second)
             assert (began.resumed, began.previous) == (True, "a")
-            assert bench.journal(lease=second).recover().tasks == (task(data=small()),)
+            assert bench.task_store(lease=second).recover().tasks == (task(data=small()),)
     assert bench.beat(lease).server_age is None
 
 

@@ -68,14 +68,14 @@ def test_a_job_runs_from_submission_to_its_end(operation: Operation, tmp_path: P
     operation.wait_for_log("site-2: ")
 
 
-def test_a_job_waits_for_its_sites_and_says_for_which(operation: Operation) -> None:
+def test_a_job_waits_for_its_sites_and_names_them(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Adding", min_clients=2, mandatory_clients=["site-2"]))
     wait_until(lambda: operation.record().waiting is not None, PATIENCE)
     waiting = operation.record().waiting
     assert waiting is not None
-    assert "site-2, which is mandatory and has not joined" in waiting.reason
+    assert "site-2 (mandatory, never connected)" in waiting.reason
     operation.engine("site-2")
     assert operation.wait_for(COMPLETED).waiting is None
 
@@ -91,7 +91,7 @@ def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:
     operation.wait_for(ABORTED, "one")
 
 
-def test_jobs_share_what_a_site_has(operation: Operation) -> None:
+def test_jobs_share_the_resources_of_a_site(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1", resources={"gpu": 1})
     gpu = {"@ALL": {"gpu": 1}}
@@ -99,7 +99,7 @@ def test_jobs_share_what_a_site_has(operation: Operation) -> None:
     operation.wait_for(RUNNING, "one")
     operation.submit(job_of("Adding", resource_spec=gpu), "two")
     wait_until(lambda: operation.record("two").waiting, PATIENCE)
-    assert "0 gpu free of 1" in str(operation.record("two").waiting)
+    assert "site-1 has 0 of 1 gpu free" in str(operation.record("two").waiting)
     operation.store.request_abort("one", "ann")
     operation.wait_for(COMPLETED, "two")
 
@@ -126,23 +126,23 @@ def test_a_deleted_job_leaves_no_folder(operation: Operation) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_the_server_does_not_admit_is_refused_before_any_site_hears_of_it(operation: Operation) -> None:
+def test_a_job_that_the_server_does_not_allow_is_rejected_before_any_site_hears_of_it(operation: Operation) -> None:
     operation.server(allow_custom=False)
     operation.engine("site-1")
     code = "raise RuntimeError('imported')\nclass Flow: pass\n"
     operation.submit(job_of("Adding", {"path": "flow.Flow", "args": {}}, server_code=code))
     record = operation.wait_for(CAN_NOT_SCHEDULE)
     assert "flow.Flow is code that the job brings (custom/)" in record.reason
-    assert record.reason.startswith("the server does not take it:")
+    assert record.reason.startswith("the server rejected the job:")
     assert not (operation.folder / "site-1" / "job-1").exists()
 
 
-def test_a_job_that_its_site_does_not_admit_fails_to_run(operation: Operation) -> None:
+def test_a_job_that_its_site_does_not_allow_fails_to_run(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1", allow_custom=False)
     operation.submit(job_of())
     record = operation.wait_for(FAILED_TO_RUN)
-    assert "0 of at least 1 sites are left: site-1: " in record.reason
+    assert "too few sites left, 0 of at least 1: site-1: " in record.reason
     assert "mine.Adding is code that the job brings" in record.reason
 
 
@@ -159,7 +159,7 @@ def test_a_site_whose_code_cannot_be_imported_ends_a_job_that_needs_it(operation
     assert record.sites["site-1"].exit_code == 101
 
 
-def test_a_job_goes_on_without_a_site_that_it_does_not_need(operation: Operation) -> None:
+def test_a_job_continues_without_a_site_that_it_does_not_need(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")
     operation.engine("site-2")
@@ -196,7 +196,7 @@ def test_a_workflow_that_raises(operation: Operation) -> None:
     assert "ArithmeticError: one too many" in record.reason
 
 
-def test_the_jobs_server_is_killed_and_goes_on(operation: Operation) -> None:
+def test_the_jobs_server_is_killed_and_resumes(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(200)))
@@ -204,18 +204,18 @@ def test_the_jobs_server_is_killed_and_goes_on(operation: Operation) -> None:
     os.kill(operation.state().pid, signal.SIGKILL)
     operation.wait_for(COMPLETED)
     log = operation.log()
-    assert "ended by SIGKILL; it is started again, 1" in log
+    assert "killed by SIGKILL); restart 1 of 3" in log
     assert log.count("round 2 of 200") == 1, "it went on where it was"
 
 
-def test_the_jobs_server_is_killed_and_cannot_go_on(operation: Operation) -> None:
+def test_the_jobs_server_is_killed_and_cannot_resume(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Waiting", ONCE))
     operation.wait_for_log("working")
     os.kill(operation.state().pid, signal.SIGKILL)
     record = operation.wait_for(EXECUTION_EXCEPTION)
-    assert record.reason.startswith("its server has died, ended by SIGKILL")
+    assert record.reason.startswith("the job's server died (killed by SIGKILL)")
     assert record.sites["site-1"].status == "stopped"
 
 
@@ -247,9 +247,9 @@ def test_an_abort_while_a_job_is_being_dispatched(operation: Operation) -> None:
     operation.submit(job_of("Waiting"))
     operation.wait_for(DISPATCHED)
     operation.store.request_abort("job-1", "ann", "too slow")
-    # its heartbeat is gone: nobody waits for its answer
+    # its heartbeat has expired: the server does not wait for its reply
     record = operation.wait_for(ABORTED)
-    assert "no answer from site-1" in record.reason
+    assert "no reply from site-1" in record.reason
     resume(site)
 
 
@@ -268,7 +268,7 @@ def test_an_abort_of_a_running_job_is_confirmed_by_all(operation: Operation) -> 
     }
 
 
-def test_an_abort_of_a_job_whose_site_does_not_hear(operation: Operation) -> None:
+def test_an_abort_of_a_job_whose_site_is_disconnected(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1", abort_grace=1.0, stop_grace=1.0)
     operation.submit(job_of("Frozen"))
@@ -278,7 +278,7 @@ def test_an_abort_of_a_job_whose_site_does_not_hear(operation: Operation) -> Non
     assert "killed at site-1" in record.reason
 
 
-def test_a_job_whose_server_is_told_to_end_by_others_leaves_nothing_at_its_sites(operation: Operation) -> None:
+def test_a_job_whose_server_is_terminated_by_others_leaves_nothing_at_its_sites(operation: Operation) -> None:
     engine = operation.engine("site-1", abort_grace=0.5, stop_grace=0.5)
     operation.server(abort_grace=0.5, stop_grace=0.5)
     operation.submit(job_of("Waiting", averaging(), args={"ignores": ["abort"]}))
@@ -304,7 +304,7 @@ def test_an_abort_while_a_sites_process_starts(operation: Operation) -> None:
 # -- the server ends ---------------------------------------------------------------------------------------------------
 
 
-def test_the_server_is_killed_and_the_next_one_goes_on(operation: Operation) -> None:
+def test_the_server_is_killed_and_the_next_one_resumes(operation: Operation) -> None:
     server = operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(300)))
@@ -315,7 +315,7 @@ def test_the_server_is_killed_and_the_next_one_goes_on(operation: Operation) -> 
     assert operation.log().count("round 2 of 300") == 1
 
 
-def test_the_server_is_stopped_and_the_next_one_goes_on(operation: Operation) -> None:
+def test_the_server_is_stopped_and_the_next_one_resumes(operation: Operation) -> None:
     server = operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(300)))
@@ -355,7 +355,7 @@ def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:
         Sites.close(operation)
 
 
-def test_the_server_is_killed_and_the_job_cannot_go_on(operation: Operation) -> None:
+def test_the_server_is_killed_and_the_job_cannot_resume(operation: Operation) -> None:
     server = operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Waiting", ONCE))

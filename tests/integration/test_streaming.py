@@ -107,17 +107,17 @@ def receive(peers: Peers, sink: Sink, server: Server | None = None) -> Sink:
 
 def begin(peers: Peers, producer: Numbers, server: Server | None = None) -> tuple[threading.Thread, list[Any]]:
     site = peers.make("site", server)
-    told: list[Any] = []
+    results: list[Any] = []
     sending = threading.Thread(
-        target=lambda: told.append(site.stream_objects("c", "t", {}, ["server"], producer, site.new_context()))
+        target=lambda: results.append(site.stream_objects("c", "t", {}, ["server"], producer, site.new_context()))
     )
     sending.start()
-    return sending, told
+    return sending, results
 
 
 @pytest.mark.parametrize("how", ["drop", "half open"])
 @pytest.mark.parametrize("whose", ["the sender's", "the receiver's"])
-def test_a_stream_goes_on_when_a_lost_connection_is_back(
+def test_a_stream_continues_when_a_lost_connection_is_back(
     url: str, cable: Proxy, namespace: str, whose: str, how: str
 ) -> None:
     with peers_at(url, namespace) as peers, Server.connect(cable.url, peers.settings.connection) as far:
@@ -134,16 +134,16 @@ def test_a_stream_goes_on_when_a_lost_connection_is_back(
 
         # the connection is away for longer than an object has
         producer = Numbers(values(), window=4, timeout=0.4)
-        sending, told = begin(peers, producer, far if whose == "the sender's" else None)
+        sending, results = begin(peers, producer, far if whose == "the sender's" else None)
         assert cut.wait(20)
         cable.drop() if how == "drop" else cable.half_open()
         go.set()
         away = threading.Event()
         away.wait(1.5)
-        assert not told
+        assert not results
         cable.pass_through()
         sending.join(30)
-        assert told == [(ReturnCode.OK, None)]
+        assert results == [(ReturnCode.OK, None)]
         assert [value["number"] for value in sink.values] == list(range(60))
         # what could not be deleted while the connection was away expires
         wait_until(lambda: len(peers.blobs()) <= 4 * producer.window)
@@ -163,13 +163,13 @@ def test_a_stream_survives_a_restart_of_the_server_also_one_that_forgets_everyth
 
         sink = receive(peers, Sink(take))
         producer = Numbers(({"number": number, "blob": bytes(5000)} for number in range(40)), window=4, timeout=5.0)
-        sending, told = begin(peers, producer)
+        sending, results = begin(peers, producer)
         assert reached.wait(20)
         node.kill()
         node.restart()
         go.set()
         sending.join(60)
-        assert told == [(ReturnCode.OK, None)]
+        assert results == [(ReturnCode.OK, None)]
         assert [value["number"] for value in sink.values] == list(range(40))
 
 
@@ -203,9 +203,9 @@ def test_a_receiver_that_stays_dead_is_a_timeout(url: str, namespace: str, tmp_p
         sink = receive(peers, Sink())
         producer = Numbers(iter(range(1000)), timeout=0.5)
         sink.take = lambda value: peers._made[0].cell.stop() if value == 5 else None
-        sending, told = begin(peers, producer)
+        sending, results = begin(peers, producer)
         sending.join(20)
-        assert told == [(ReturnCode.ERROR, False)]
+        assert results == [(ReturnCode.ERROR, False)]
         assert producer.replies[-1]["server"].get_header(ReservedHeaderKey.ERROR)
 
 

@@ -1,7 +1,6 @@
-"""What a job or a controller is written with, and what runs them: the vocabulary of ``redflare_workers.apis``, and
-more.
+"""The names that jobs and controllers use: those of ``redflare_workers.apis``, and the classes that run jobs.
 
-Each name is loaded when it is first asked for, so a command that needs one part does not pay for the others.
+Each is imported when it is first used, so a command does not load what it does not need.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from .workspace.site_settings import SiteArgs as SiteArgs
     from .workspace.site_settings import load_site_settings as load_site_settings
 
-#: Where the names stand that are not of ``apis``.
+#: Modules of the names that ``apis`` does not have.
 _MODULES: Final = {
     "ClientEngine": "client.parent.client_engine",
     "ClientJob": "client.job.client_job",

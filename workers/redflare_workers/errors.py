@@ -1,4 +1,4 @@
-"""Why a task ended without a result; raised by the plain form of the exchanger."""
+"""Errors of tasks that end without a result; raised by the plain form of the exchanger."""
 
 from __future__ import annotations
 

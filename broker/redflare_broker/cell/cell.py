@@ -1,8 +1,7 @@
-"""A cell: one process's place in the federation, where it asks others and is asked.
+"""``Cell``: one process's address in the federation, at which it sends and receives requests.
 
-``cell.py`` is who it is and what its users call; ``inbox.py`` reads, ``outbox.py`` writes, ``handlers.py`` answers
-requests, ``pending.py`` waits for replies. A message is an entry of the target's inbox stream and stays there until it
-was dealt with, so it survives the crash of either side; the receiver knows it by its id and deals with it once.
+This file has its identity and what users call. A message is an entry of the target's inbox stream and stays there until
+it was handled, so it survives the crash of either side; the receiver knows it by its id and handles it once.
 """
 
 from __future__ import annotations
@@ -30,33 +29,34 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import Envelope, pack_meta
 
+from .blocked_calls import BlockedCall, BlockedCalls
+from .cell_heartbeat import CellHeartbeat, pack_heartbeat, read_heartbeat
 from .inbox import Inbox
 from .incoming import Handler, IncomingRequests
 from .multicast import Multicast
 from .outbox import Outbox
 from .outgoing import OutgoingRequests
-from .pending import Pending, Waiter
-from .presence_record import CellHeartbeat, pack_sign, read_sign
+from .pending import Pending
 from .request import EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
 
 __all__ = ["LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that ``stop`` gives to what is still on its way.
+#: Seconds that ``stop`` waits for handlers that run and messages that are to be written.
 _STOP_WITHIN: Final = 5.0
 
 
 class Cell:
     """The cell called ``fqcn``; a context manager, and thread-safe.
 
-    Register handlers, then ``start``. Of two cells of one name the one that started last holds it, the other is fenced.
+    Register handlers, then ``start``. Of two cells of one name the one that started last owns it, the other is fenced.
 
     Args:
         server: the federation's Redis; stays open when the cell stops.
         fqcn: its name.
         settings: namespace, limits, heartbeats, retention.
-        heartbeats: a thread shared with others; None: one of its own.
+        heartbeats: a thread shared with others; None: the cell starts one.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Cell:
         #: Seconds between two heartbeats.
         self.interval = settings.heartbeat_interval
         self.fenced = False
-        #: Called once, from a thread of its own, when a newer instance has taken over.
+        #: Called once, from a thread of the pool, when a newer instance has taken over.
         self.on_fenced: Callable[[], object] = lambda: None
-        #: Called, from a thread of its own, when Redis had lost this cell, and what waits has been posted again.
+        #: Called, from a thread of the pool, when Redis had lost this cell and waiting requests were posted again.
         self.on_loss: Callable[[], object] = lambda: None
-        #: Run before the first hello, however late the server is there for it; what it raises ``start`` raises.
+        #: Called once the server is reachable, before the cell is taken over; ``start`` raises its exceptions.
         self.preflight: Callable[[], object] = lambda: None
-        #: Seconds after which it is looked whether a request that waits still stands in its target's inbox.
-        self.look_after = 30.0
+        #: Seconds after which a request that waits is checked to be still in its target's inbox.
+        self.check_after = 30.0
         #: How often Redis had lost this cell.
         self.losses = 0
         self._lease = Lease.of_this_process()
@@ -86,10 +86,10 @@ class Cell:
         self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
-        self._handlers = IncomingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
-        self._questions = OutgoingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
+        self._incoming = IncomingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
+        self._outgoing = OutgoingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
         self._inbox = Inbox(server, self._scripts, self)
-        self._waiters: set[Waiter] = set()
+        self._blocked = BlockedCalls()
         self._hello_guard = threading.RLock()
         self._pid = os.getpid()
         self._stopped = False
@@ -111,28 +111,28 @@ class Cell:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take the cell over, as soon as the server is there, and begin to read.
+        """Take the cell over, as soon as the server is reachable, and begin to read.
 
         Raises:
-            PreflightError: the server is not fit.
-            ServerError: it refuses a command.
-            Unavailable: ``stop`` was called before the server was there.
-            ConfigError: it was started before.
+            PreflightError: the server fails the preflight.
+            ServerError: the server refuses a command.
+            Unavailable: ``stop`` was called before the server was reachable.
+            ConfigError: the cell was started before.
         """
         if self._lease.epoch or self._stopped:
             raise ConfigError(f"{self!r} was started before: make a new Cell")
         self.server.run(self.keys.cell, lambda connection: self._hello(connection, 0), stop=lambda: self._stopped)
         if self._stopped:
             raise Unavailable(f"{self!r}: stop() was called")
-        self._questions.begin(self.epoch)
-        self._questions.look_after = self.look_after
-        self._inbox.start(min(self.settings.block, self.look_after))
+        self._outgoing.begin(self.epoch)
+        self._outgoing.check_after = self.check_after
+        self._inbox.start(min(self.settings.block, self.check_after))
         if self._shared_beats is None:
             self._beats.start()
         self._beats.add(self)
 
     def stop(self, timeout: float = _STOP_WITHIN) -> None:
-        """Leave: who waits for a reply gets ABORTED, requests that are parked stay for a successor. Again is allowed.
+        """Stop: calls that wait get ABORTED, requests without a reply stay for a successor. Again is allowed.
 
         Args:
             timeout: seconds for handlers that run, and for messages that are still to be written.
@@ -141,15 +141,15 @@ class Cell:
             return
         self._stopped = True
         deadline = time.monotonic() + timeout
-        # first nothing more comes in, then what is in hand goes out, and only then it stops to look alive
+        # first stop reading, then write what is in hand, and only then stop the heartbeat
         self._inbox.stop()
-        self._handlers.stop()
-        self._questions.abandon(f"cell {self.fqcn} was stopped")
+        self._incoming.stop()
+        self._outgoing.abandon(f"cell {self.fqcn} was stopped")
         self._outbox.finish(deadline)
         if stuck := self._pool.close(max(deadline - time.monotonic(), 0.1)):
             logger.warning("%s: handlers are still busy: %s", self.fqcn, ", ".join(stuck))
         if left := self._outbox.close():
-            logger.warning("%s: %d messages could not be written, Redis is away", self.fqcn, left)
+            logger.warning("%s: %d messages could not be written, Redis is unreachable", self.fqcn, left)
         self._beats.remove(self)
         if self._shared_beats is None:
             self._beats.stop()
@@ -172,16 +172,16 @@ class Cell:
     # -- what users call -----------------------------------------------------------------------------------------------
 
     def register_request_cb(self, channel: str, topic: str, handler: Handler) -> None:
-        """Let ``handler`` deal with requests and events of this channel and topic ("*": any that has none of its own).
+        """Let ``handler`` handle requests and events of this channel and topic ("*": any topic without a handler).
 
         It runs in a thread of the cell's, may block, and returns rc, meta and data; None for ("OK", None, None); or
-        ``LATER``: then somebody calls ``Request.reply`` later. An exception is answered HANDLER_EXCEPTION.
+        ``LATER``, and ``Request.reply`` is called later. The reply to an exception is HANDLER_EXCEPTION.
 
         Raises:
-            ValueError: there is one already.
-            ConfigError: channel or topic is no word.
+            ValueError: another handler is registered already.
+            ConfigError: channel or topic is not a legal word.
         """
-        self._handlers.register(channel, topic, handler)
+        self._incoming.register(channel, topic, handler)
 
     def send_request(
         self,
@@ -195,25 +195,29 @@ class Cell:
         give_up: Callable[[], str] | None = None,
         request_id: str | None = None,
     ) -> Reply:
-        """Ask the cell ``target`` and wait for its reply, for ``timeout`` seconds or as long as it takes.
+        """Send a request to the cell ``target``, and wait for its reply, for ``timeout`` seconds (None: endlessly).
 
         Args:
-            meta: what JSON can hold, without arrays.
-            data: any tree; large ones are stored in chunks, which the target deletes. A ``EncodedPayload`` is passed on
-                verbatim, its chunks are the target's from then on.
-            give_up: asked at each ``nudge``; a reason ends the wait with rc ABORTED.
-            request_id: names the request across restarts of this cell; one that is asked again is handled again.
+            meta: a tree that JSON can hold, without arrays.
+            data: any tree; large ones are stored in chunks, which the target deletes. An ``EncodedPayload`` is passed
+                on verbatim, its chunks are the target's from then on.
+            give_up: called at each ``nudge``; a reason ends the wait with rc ABORTED.
+            request_id: names the request across restarts of this cell; a request sent again is handled again.
 
         Returns:
-            The reply. When none came its rc is TIMEOUT, ABORTED or COMM_ERROR, and ``error`` says why.
+            the reply. When none came its rc is TIMEOUT, ABORTED or COMM_ERROR, and ``error`` has the reason.
 
         Raises:
             EncodeError: meta or data cannot be sent.
             ConfigError: the cell does not run, or a name is not legal.
         """
-        waiter = Waiter()
-        pending = self.ask(channel, topic, target, meta, data, on_reply=waiter.settle, request_id=request_id)
-        return self._wait(waiter, pending, timeout, give_up)
+        call = BlockedCall()
+        pending = self.ask(channel, topic, target, meta, data, on_reply=call.settle, request_id=request_id)
+        try:
+            with self._blocked.registered(call):
+                return call.wait(timeout, give_up)
+        finally:
+            pending.cancel()
 
     def ask(
         self,
@@ -226,14 +230,14 @@ class Cell:
         on_reply: Callable[[Reply], object],
         request_id: str | None = None,
     ) -> Pending:
-        """Ask, and do not wait: ``on_reply`` is called once, from a thread of the cell's, so it must be quick.
+        """Send a request without waiting: ``on_reply`` is called once, from a thread of the cell's; it must be quick.
 
         It is also called when the cell stops (ABORTED) or Redis refuses the message (COMM_ERROR). Arrays of a large
         ``data`` must not change until then. Arguments and errors are those of ``send_request``.
         """
         self._check_running()
-        return self._questions.ask(
-            channel, topic, target, pack_meta(meta), self._sealed(data), on_reply=on_reply, request_id=request_id
+        return self._outgoing.ask(
+            channel, topic, target, pack_meta(meta), self._encode(data), on_reply=on_reply, request_id=request_id
         )
 
     def broadcast_request(
@@ -246,19 +250,18 @@ class Cell:
         *,
         timeout: float | None,
     ) -> dict[str, Reply]:
-        """Ask many cells at once and wait for all; the payload is stored once. Replies by FQCN, as if sent alone."""
-        waiters = {target: Waiter() for target in targets}
+        """Send a request to many cells, store its payload once, wait for all, and return the replies by FQCN."""
+        calls = {target: BlockedCall() for target in targets}
         deadline = None if timeout is None else time.monotonic() + timeout
-        each = {target: (target, meta) for target in waiters}
-        asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: waiters[target].settle(reply))
-        self._waiters.update(waiters.values())
+        each = {target: (target, meta) for target in calls}
+        asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: calls[target].settle(reply))
         try:
-            return {
-                target: waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
-                for target, waiter in waiters.items()
-            }
+            with self._blocked.registered(*calls.values()):
+                return {
+                    target: call.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
+                    for target, call in calls.items()
+                }
         finally:
-            self._waiters.difference_update(waiters.values())
             asked.cancel()
 
     def ask_many(
@@ -270,21 +273,21 @@ class Cell:
         *,
         on_reply: Callable[[str, Reply], object],
     ) -> Multicast:
-        """Ask several cells at once, and do not wait; the payload is stored once, and that is waited for.
+        """Send a request to several cells, without waiting for replies; the payload is stored once, before that.
 
         Args:
-            targets: FQCN and meta of each request, by a key that ``on_reply`` gets back; a cell may be asked twice.
+            targets: FQCN and meta of each request, by a key that ``on_reply`` gets back; a cell may occur twice.
             on_reply: as that of ``ask``, called with the key and the reply of each.
 
         Raises:
             EncodeError: a meta or the data cannot be sent.
             ConfigError: the cell does not run, or a name is not legal.
-            Unavailable: the cell was stopped while the server was away.
+            Unavailable: the cell was stopped while the server was unreachable.
             ServerError: the server refuses the payload.
         """
         self._check_running()
-        asked = Multicast(self._questions, self._pool, on_reply)
-        asked.ask(channel, topic, targets, self._sealed(data))
+        asked = Multicast(self._outgoing, self._pool, on_reply)
+        asked.ask(channel, topic, targets, self._encode(data))
         return asked
 
     def fire_and_forget(
@@ -295,7 +298,7 @@ class Cell:
         meta: dict[str, Any] | None = None,
         data: object = None,
     ) -> None:
-        """Tell other cells something: it stands in their inboxes until they have dealt with it; nobody answers.
+        """Send an event to other cells: it stays in their inboxes until they have handled it; they do not reply.
 
         Raises:
             EncodeError: meta or data cannot be sent.
@@ -303,61 +306,59 @@ class Cell:
         """
         self._check_running()
         names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
-        self._questions.tell(channel, topic, names, pack_meta(meta), self._sealed(data))
+        self._outgoing.tell(channel, topic, names, pack_meta(meta), self._encode(data))
 
     def abort(self, reason: str) -> None:
-        """Every ``send_request`` and ``broadcast_request`` that waits now returns with rc ABORTED and this reason."""
-        for waiter in list(self._waiters):
-            waiter.settle(Reply(ReplyCode.ABORTED, {"error": reason}))
+        """End every ``send_request`` and ``broadcast_request`` that waits now, with rc ABORTED and this reason."""
+        self._blocked.abort(reason)
 
     def nudge(self) -> None:
-        """Every ``send_request`` that waits asks its ``give_up`` now."""
-        for waiter in list(self._waiters):
-            waiter.nudge()
+        """Let every ``send_request`` that waits call its ``give_up`` now."""
+        self._blocked.nudge()
 
     @property
     def in_touch(self) -> bool:
         """Whether its last heartbeat reached Redis."""
         return not self._silent
 
-    def sign_of(self, fqcn: str) -> CellHeartbeat | None:
-        """The last sign of life of a cell; None: it was stopped, or counts as dead.
+    def heartbeat_of(self, fqcn: str) -> CellHeartbeat | None:
+        """Read the last heartbeat of a cell; None: the cell was stopped, or its heartbeat has expired.
 
         Raises:
-            Unavailable: the server is away.
+            Unavailable: the server is unreachable.
         """
         keys = self.federation.cell(fqcn)
         with self.server.borrow(keys.cell) as connection:
-            return read_sign(connection, keys)
+            return read_heartbeat(connection, keys)
 
     def resync(self) -> None:
-        """Post every request that waits again: its target may have lost it. What was only slow is handled once."""
-        self._questions.post_again()
+        """Post every request that waits again, since its target may have lost it; one that did not handles it once."""
+        self._outgoing.post_again()
 
     # -- from the inbox's thread ---------------------------------------------------------------------------------------
 
     def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
-        """Deal with an entry; id of one that may be deleted now, or ""."""
+        """Handle an entry; return the id of one that may be deleted now, or ""."""
         try:
             envelope = Envelope.parse(self.keys.inbox, entry_id, fields, self.keys.namespace)
             if envelope.is_reply:
-                return self._questions.on_reply(entry_id, envelope)
-            return self._handlers.receive(entry_id, envelope)
+                return self._outgoing.on_reply(entry_id, envelope)
+            return self._incoming.receive(entry_id, envelope)
         except DecodeError as exc:
             self._bury(entry_id, str(exc))
         except RedflareError:
             raise
         except Exception as exc:
             # it would be read again and again, and nothing behind it
-            logger.exception("%s: dealing with entry %s failed", self.fqcn, entry_id)
+            logger.exception("%s: handling entry %s failed", self.fqcn, entry_id)
             self._bury(entry_id, f"program error: {type(exc).__name__}: {exc}")
         return ""
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
-        """Who holds the cell now; False: Redis had lost it, what was read may be old.
+        """Check the cell's owner; False: Redis had lost the cell, so the entries that were read may be old.
 
         Raises:
-            Fenced: somebody else does.
+            Fenced: another instance owns it.
         """
         lease = self._lease
         if instance == lease.instance.encode() and epoch == b"%d" % lease.epoch:
@@ -368,12 +369,12 @@ class Cell:
         return False
 
     def before_read(self) -> bool:
-        """Whether to come back soon: a request was not found where it should stand."""
-        return self._questions.see_to()
+        """Check posted requests; True: some are missing, so the next read must not block."""
+        return self._outgoing.check_posted()
 
     def on_quiet(self) -> None:
-        """All that stood in the inbox has been read."""
-        self._questions.on_quiet()
+        """Post lost requests again, once the inbox has been read to its end."""
+        self._outgoing.on_quiet()
 
     # -- from the heartbeat's thread -----------------------------------------------------------------------------------
 
@@ -385,7 +386,7 @@ class Cell:
         """The heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         lease = self._lease
-        sign = pack_sign(
+        heartbeat = pack_heartbeat(
             instance=lease.instance,
             epoch=lease.epoch,
             host=lease.host,
@@ -393,49 +394,49 @@ class Cell:
             interval=self.interval,
             ttl_ms=ttl_ms,
         )
-        return self._scripts.beat_command(lease, sign, ttl_ms)
+        return self._scripts.beat_command(lease, heartbeat, ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
-        """What Redis answered to a heartbeat."""
+        """Handle the reply to a heartbeat."""
         epoch = self._lease.epoch
-        word = parse_reply("cell/beat", reply).status
+        status = parse_reply("cell/beat", reply).status
         try:
-            if word == FENCED:
+            if status == FENCED:
                 self._fence()
-            if word == LOST:
+            if status == LOST:
                 self._resume(epoch)
         except Fenced as exc:
             logger.debug("%s", exc)
         if self._silent:
-            # what broke this connection may have broken the one of the blocked read too, and nobody will tell it
+            # the connection of the blocked read may be broken too, without an error
             self._silent = False
             self._inbox.begin_again()
 
     def on_silence(self, error: RedflareError) -> None:
-        """A heartbeat could not be sent."""
+        """Note that a heartbeat could not be sent."""
         self._silent = True
         logger.debug("%s: no heartbeat: %s", self.fqcn, error)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _hello(self, connection: Connection, seen: int) -> bool:
-        """Take the cell over, or take it up again; ``seen``: the epoch that Redis did not know. False: done already."""
+        """Take the cell over, or resume it; ``seen``: the epoch that Redis did not know. False: done already."""
         with self._hello_guard:
             if self._lease.epoch != seen:
                 return False
             if not seen:
                 self.preflight()
-            said = self._scripts.hello(connection, self._lease)
-            if said.status == FENCED:
+            reply = self._scripts.hello(connection, self._lease)
+            if reply.status == FENCED:
                 self._fence()
-            self._lease = replace(self._lease, epoch=said.number())
+            self._lease = replace(self._lease, epoch=reply.number())
             return True
 
     def _resume(self, seen: int) -> None:
-        """Redis had lost this cell.
+        """Take the cell over again, because Redis had lost it.
 
         Raises:
-            Fenced: somebody else has it now.
+            Fenced: another instance owns it now.
             Unavailable: try again.
         """
         with self._hello_guard, self.server.borrow(self.keys.cell) as connection:
@@ -453,7 +454,11 @@ class Cell:
         self.on_loss()
 
     def _fence(self) -> None:
-        """Raises Fenced, always."""
+        """Stop, because a newer instance has taken over.
+
+        Raises:
+            Fenced: always.
+        """
         text = f"{self.fqcn}: a newer instance has taken over this cell; {self._lease.instance} must stop"
         with self._hello_guard:
             first, self.fenced = not self.fenced, True
@@ -462,33 +467,23 @@ class Cell:
             self._beats.remove(self)
             self._inbox.stop(wait=False)
             self._outbox.close()
-            self._questions.abandon(text)
+            self._outgoing.abandon(text)
             self._pool.submit(self.on_fenced)
         raise Fenced(text)
 
     def _bury(self, entry_id: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
-            said = self._scripts.bury(connection, self._lease, entry_id, reason)
-        logger.error("%s: entry %s cannot be read (%s): %s", self.fqcn, entry_id, said.status, reason)
+            reply = self._scripts.bury(connection, self._lease, entry_id, reason)
+        logger.error("%s: cannot read entry %s (%s): %s", self.fqcn, entry_id, reply.status, reason)
 
-    def _sealed(self, data: object) -> EncodedPayload:
-        """Encode data; what is small is copied, so that its owner may change it at once."""
+    def _encode(self, data: object) -> EncodedPayload:
+        """Encode data; buffers of small data are copied, so that their owner may change them at once."""
         if data is None:
             return EMPTY
-        sealed = seal(data, self.settings.limits)
-        if sealed.buffers and sealed.fits_entry(self.settings.limits):
-            return EncodedPayload(sealed.data, tuple(map(bytes, sealed.buffers)))
-        return sealed
-
-    def _wait(
-        self, waiter: Waiter, pending: Pending, timeout: float | None, give_up: Callable[[], str] | None
-    ) -> Reply:
-        self._waiters.add(waiter)
-        try:
-            return waiter.wait(timeout, give_up)
-        finally:
-            self._waiters.discard(waiter)
-            pending.cancel()
+        payload = seal(data, self.settings.limits)
+        if payload.buffers and payload.fits_entry(self.settings.limits):
+            return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)))
+        return payload
 
     def _check_running(self) -> None:
         if self._pid != os.getpid():
@@ -500,4 +495,4 @@ class Cell:
 
     def __repr__(self) -> str:
         state = "fenced" if self.fenced else "stopped" if self._stopped else f"epoch {self.epoch}"
-        return f"<Cell {self.fqcn} {state}, {len(self._questions)} waiting, {len(self._handlers)} in hand>"
+        return f"<Cell {self.fqcn} {state}, {len(self._outgoing)} waiting, {len(self._incoming)} in hand>"

@@ -1,7 +1,7 @@
-"""What a cell reads: one thread, blocked on the inbox stream.
+"""``Inbox``: the thread of a cell that reads its inbox stream.
 
-Behind each read, in the same round trip, it asks who holds the cell: nothing is dealt with by an instance that was
-replaced. After anything went wrong it reads from the beginning; what is in hand, or was answered, is known by its id.
+Each read fetches, in the same round trip, the owner of the cell: an instance that was replaced handles no entry. After
+an error it reads from the beginning; entries that are in hand, or were answered, are known by their ids.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ class InboxOwner(Protocol):
     """What the inbox needs of its cell."""
 
     def before_read(self) -> bool:
-        """Look after things; True: the next read shall not block."""
+        """Maintain what waits; True: the next read must not block."""
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
-        """Who holds the cell; False: what was read does not count. Raises Fenced when it is somebody else."""
+        """Check the cell's owner; False: discard the entries that were read. Raises Fenced if it is another one."""
 
     def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
-        """Deal with an entry; id of one that may be deleted, or ""."""
+        """Handle an entry; return the id of one that may be deleted, or ""."""
 
     def on_quiet(self) -> None:
-        """The inbox has been read to its end."""
+        """Handle that the inbox has been read to its end."""
 
 
 class Inbox:
-    """Reads the inbox of a cell from a thread of its own, between ``start`` and ``stop``."""
+    """Reads the inbox of a cell in a thread, between ``start`` and ``stop``."""
 
-    def __init__(self, server: Server, scripts: CellScripts, reader: InboxOwner) -> None:
+    def __init__(self, server: Server, scripts: CellScripts, owner: InboxOwner) -> None:
         self._server = server
         self._scripts = scripts
         self._key = scripts.keys.inbox
         self._block = 0.0
-        self._reader = reader
+        self._owner = owner
         self._after = "0"
-        #: entries that were dealt with, to be deleted with the next read
+        #: entries that were handled, to be deleted with the next read
         self._deletes: list[str] = []
         self._stopped = False
         self._again = False
@@ -64,12 +64,12 @@ class Inbox:
         self._thread = threading.Thread(target=self._run, name=f"redflare-inbox-{scripts.keys.fqcn}", daemon=True)
 
     def start(self, block: float) -> None:
-        """Begin to read; ``block``: seconds of one read, and how often ``before_read`` is called at least."""
+        """Begin to read; ``block``: seconds of one read, and the longest time between calls of ``before_read``."""
         self._block = block
         self._thread.start()
 
     def stop(self, *, wait: bool = True) -> None:
-        """End the thread at once, also when it is blocked."""
+        """End the thread at once, even when it is blocked."""
         with self._guard:
             self._stopped = True
             self._wakeup.set()
@@ -79,7 +79,7 @@ class Inbox:
             self._thread.join(10.0)
 
     def begin_again(self) -> None:
-        """From any thread: read from the beginning, through another connection."""
+        """Read from the beginning, through a new connection; from any thread."""
         with self._guard:
             self._again = True
             self._wakeup.set()
@@ -96,15 +96,15 @@ class Inbox:
             except Unavailable as exc:
                 logger.debug("%s: %s", self._key, exc)
             except Fenced as exc:
-                logger.debug("%s is read no more: %s", self._key, exc)
+                logger.debug("stopped reading %s: %s", self._key, exc)
                 break
             except ConfigError as exc:
-                logger.error("%s is read no more: %s", self._key, exc)
+                logger.error("stopped reading %s: %s", self._key, exc)
                 break
             except RedflareError as exc:
-                logger.error("%s cannot be read, tries again: %s", self._key, exc)
+                logger.error("cannot read %s, retrying: %s", self._key, exc)
             except Exception:
-                logger.exception("reading %s failed; it goes on", self._key)
+                logger.exception("reading %s failed, retrying", self._key)
             self._drop_connection()
             if self._was_restarted():
                 continue
@@ -115,7 +115,7 @@ class Inbox:
 
     def _read(self) -> None:
         connection = self._open_connection()
-        hurry = self._reader.before_read()
+        hurry = self._owner.before_read()
         block = 1 if hurry else max(1, round(self._block * 1000))
         deletes = self._deletes
         commands: list[list[Arg]] = [["XDEL", self._key, *deletes]] if deletes else []
@@ -128,7 +128,7 @@ class Inbox:
         found = require(connection.receive(block / 1000 + _MARGIN), connection.node)
         held = require(connection.receive(), connection.node)
         instance, epoch = held if isinstance(held, list) and len(held) == 2 else (None, None)
-        if not self._reader.on_holder(
+        if not self._owner.on_holder(
             instance if isinstance(instance, bytes) else None, epoch if isinstance(epoch, bytes) else None
         ):
             self._after = "0"
@@ -137,14 +137,14 @@ class Inbox:
 
     def _deal_with(self, found: RedisReply) -> None:
         if not isinstance(found, list) or not found:
-            self._reader.on_quiet()
+            self._owner.on_quiet()
             return
         stream = found[0]
         entries = entries_in(stream[1]) if isinstance(stream, list) and isinstance(stream[1], list) else []
         for entry_id, fields in entries:
             if self._stopped:
                 return
-            if done := self._reader.on_entry(entry_id, fields):
+            if done := self._owner.on_entry(entry_id, fields):
                 self._deletes.append(done)
             self._after = entry_id
 

@@ -25,9 +25,9 @@ class Multicast:
     """
 
     def __init__(
-        self, questions: OutgoingRequests, pool: ElasticThreadPool, on_reply: Callable[[str, Reply], object]
+        self, outgoing: OutgoingRequests, pool: ElasticThreadPool, on_reply: Callable[[str, Reply], object]
     ) -> None:
-        self._questions = questions
+        self._outgoing = outgoing
         self._pool = pool
         self._on_reply = on_reply
         self._guard = threading.Lock()
@@ -51,7 +51,7 @@ class Multicast:
         stored = None
         if len(packed) > 1:
             # a single target deletes the chunks itself
-            stored = self._questions.store(source)
+            stored = self._outgoing.store(source)
             self._stored = stored if stored.blob is not None and source.blob is None else None
         self._waiting = dict.fromkeys(packed)
         try:
@@ -62,7 +62,7 @@ class Multicast:
             raise
 
     def cancel(self) -> None:
-        """Wait for none of them any longer."""
+        """Stop waiting for all replies."""
         with self._guard:
             self._given_up = True
             waiting, self._waiting = self._waiting, {}
@@ -72,7 +72,7 @@ class Multicast:
         self._discard()
 
     def is_written(self, key: str) -> bool:
-        """Whether the request of that key stands in its target's inbox, or was answered."""
+        """Whether the request of that key was written to its target's inbox, or answered."""
         with self._guard:
             pending = self._waiting.get(key)
             return key not in self._waiting or (pending is not None and bool(pending.entry_id))
@@ -88,7 +88,7 @@ class Multicast:
         stored: EncodedPayload | None,
     ) -> None:
         on_reply = partial(self._answered, key)
-        pending = self._questions.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
+        pending = self._outgoing.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
         with self._guard:
             if key in self._waiting:
                 self._waiting[key] = pending
@@ -111,11 +111,11 @@ class Multicast:
                 self._discard()
 
     def _discard(self) -> None:
-        """Delete the chunks: nobody needs them any more."""
+        """Delete the chunks of the payload, which are not needed any more."""
         with self._guard:
             stored, self._stored = self._stored, None
-        if stored is not None and not self._pool.submit(partial(self._questions.discard, stored)):
-            self._questions.discard(stored)
+        if stored is not None and not self._pool.submit(partial(self._outgoing.discard, stored)):
+            self._outgoing.discard(stored)
 
     def __repr__(self) -> str:
         return f"<Multicast waiting for {sorted(self._waiting)}>"

@@ -1,8 +1,8 @@
-"""What a cell writes: many messages in one round trip, without a thread of its own.
+"""``Outbox``: writes a cell's messages, many in one round trip, in the threads that send them.
 
-Whoever sends while nobody writes becomes the writer, and writes what others have queued meanwhile in one pipeline
-(one for each node on a cluster); the others need not wait. While Redis is away a thread of the pool goes on trying.
-A pipeline that broke is written again: every message may arrive twice, and its receiver knows that.
+A thread that sends while no other writes becomes the writer, and writes the messages that others have queued meanwhile
+in one pipeline (one for each node on a cluster); the others need not wait. While Redis is unreachable a thread of the
+pool keeps trying. A pipeline that broke is written again: a message may arrive twice, and its receiver expects that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST_BACKOFF: Final = 1.0
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class OutboundMessage:
-    """One message to be written, and what goes with it."""
+    """One message to be written, and the commands that go with it."""
 
     #: A key on the node that ``post`` is for.
     route: str = ""
@@ -45,16 +45,16 @@ class OutboundMessage:
     before_route: str = ""
     #: Entries of the own inbox that may go afterwards.
     deletes: list[str] = field(default_factory=list)
-    #: Told the reply to ``post`` (None: there was none), or the error that Redis has refused it with.
+    #: Called with the reply to ``post`` (None: there was no ``post``), or with the error of Redis.
     done: Callable[[RedisReply | RedflareError], None] | None = None
 
 
 class Outbox:
-    """Writes letters in the order in which they were sent; thread-safe.
+    """Writes messages in the order in which they were sent; thread-safe.
 
     Args:
         inbox: the own inbox.
-        settle: makes the command that deletes entries of it that were dealt with.
+        settle: makes the command that deletes handled entries of the own inbox.
         pool: lends a thread.
     """
 
@@ -75,12 +75,12 @@ class Outbox:
         #: scripts that a node knows already, by node and digest
         self._known: set[tuple[str, Arg]] = set()
 
-    def send(self, letter: OutboundMessage, *, here: bool = True) -> None:
-        """Write a letter soon; ``here``: this thread may be the one that writes. After ``close`` it is dropped."""
+    def send(self, message: OutboundMessage, *, here: bool = True) -> None:
+        """Queue a message; ``here``: this thread may be the one that writes. After ``close`` it is dropped."""
         with self._changed:
             if self._closed:
                 return
-            self._queue.append(letter)
+            self._queue.append(message)
             if self._writing:
                 return
             self._writing = True
@@ -90,14 +90,14 @@ class Outbox:
             self._work()
 
     def finish(self, deadline: float) -> None:
-        """Go on for as long as there is something to write, at most until this moment of ``time.monotonic()``."""
+        """Wait until all is written, at most until this moment of ``time.monotonic()``."""
         with self._changed:
             self._deadline = deadline
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._writing, max(deadline - time.monotonic(), 0.0))
 
     def close(self) -> int:
-        """Write no more; how many letters were left."""
+        """Stop writing; return how many messages were left."""
         with self._changed:
             self._closed = True
             left, self._queue = len(self._queue), []
@@ -105,15 +105,15 @@ class Outbox:
         return left
 
     def _work(self, rounds: int = 0) -> None:
-        """Write until nothing is queued; with ``rounds`` a thread of the pool takes over after so many."""
+        """Write until the queue is empty; a thread of the pool takes over after ``rounds`` round trips (0: never)."""
         failures = done = 0
         while batch := self._take():
             try:
                 undelivered = self._deliver(batch)
             except Exception as exc:
                 logger.exception("%s: %d messages cannot be written", self._inbox, len(batch))
-                for letter in batch:
-                    self._tell(letter, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
+                for message in batch:
+                    self._report(message, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
                 continue
             except BaseException:
                 # a Ctrl-C in a user's thread, which wrote for others too
@@ -130,7 +130,7 @@ class Outbox:
                 self._pause(failures)
 
     def _take(self) -> list[OutboundMessage]:
-        """What is to be written next; nothing: this thread writes no longer."""
+        """Take the next messages from the queue; none: this thread has stopped writing."""
         with self._changed:
             batch, self._queue = self._queue[:_MOST], self._queue[_MOST:]
             if not batch:
@@ -142,12 +142,12 @@ class Outbox:
             self._writing = False
             self._changed.notify_all()
 
-    def _put_back(self, letters: list[OutboundMessage]) -> bool:
-        """Queue what could not be written in front; False: there is no time left for it."""
+    def _put_back(self, messages: list[OutboundMessage]) -> bool:
+        """Queue messages that could not be written in front; False: there is no time left for them."""
         with self._changed:
             late = self._deadline is not None and time.monotonic() >= self._deadline
             if not self._closed:
-                self._queue = letters + self._queue
+                self._queue = messages + self._queue
             if self._closed or late:
                 self._stop_writing()
                 return False
@@ -165,42 +165,42 @@ class Outbox:
     # -- one round -----------------------------------------------------------------------------------------------------
 
     def _deliver(self, batch: list[OutboundMessage]) -> list[OutboundMessage]:
-        """Write these; those that could not be, because their node is away."""
+        """Write messages; return those that could not be written because their node is unreachable."""
         if not self._server.cluster:
             return self._deliver_together(batch)
         failed = []
         ready = []
-        for letter in batch:
-            if letter.before and not self._run_before(letter):
-                failed.append(letter)
+        for message in batch:
+            if message.before and not self._run_before(message):
+                failed.append(message)
             else:
-                ready.append(letter)
+                ready.append(message)
         groups: dict[Address | None, list[OutboundMessage]] = {}
-        for letter in ready:
+        for message in ready:
             try:
-                groups.setdefault(self._server.node(letter.route) if letter.post else None, []).append(letter)
+                groups.setdefault(self._server.node(message.route) if message.post else None, []).append(message)
             except Unavailable:
-                failed.append(letter)
-        for node, letters in groups.items():
-            posts = [letter.post for letter in letters if letter.post]
+                failed.append(message)
+        for node, messages in groups.items():
+            posts = [message.post for message in messages if message.post]
             try:
-                replies = self._exchange(letters[0].route, posts) if node is not None else []
+                replies = self._exchange(messages[0].route, posts) if node is not None else []
             except Unavailable as exc:
                 logger.debug("%s: %s", self._inbox, exc)
-                failed += letters
+                failed += messages
                 continue
-            self._tell_all(letters, replies)
-            self._deletes += [entry for letter in letters for entry in letter.deletes]
+            self._report_all(messages, replies)
+            self._deletes += [entry for message in messages for entry in message.deletes]
         self._delete()
         return failed
 
     def _deliver_together(self, batch: list[OutboundMessage]) -> list[OutboundMessage]:
         commands: list[list[Arg]] = []
-        for letter in batch:
-            commands += letter.before
-            if letter.post:
-                commands.append(letter.post)
-        deletes = self._deletes + [entry for letter in batch for entry in letter.deletes]
+        for message in batch:
+            commands += message.before
+            if message.post:
+                commands.append(message.post)
+        deletes = self._deletes + [entry for message in batch for entry in message.deletes]
         if deletes:
             commands.append(self._settle(deletes))
         try:
@@ -211,24 +211,24 @@ class Outbox:
         self._deletes = []
         posts = []
         at = 0
-        for letter in batch:
-            self._check_before(letter, replies[at : at + len(letter.before)])
-            at += len(letter.before)
-            if letter.post:
+        for message in batch:
+            self._check_before(message, replies[at : at + len(message.before)])
+            at += len(message.before)
+            if message.post:
                 posts.append(replies[at])
                 at += 1
-        self._tell_all(batch, posts)
+        self._report_all(batch, posts)
         return []
 
-    def _run_before(self, letter: OutboundMessage) -> bool:
+    def _run_before(self, message: OutboundMessage) -> bool:
         try:
-            self._check_before(letter, self._exchange(letter.before_route or self._inbox, letter.before))
+            self._check_before(message, self._exchange(message.before_route or self._inbox, message.before))
         except Unavailable:
             return False
         return True
 
-    def _check_before(self, letter: OutboundMessage, replies: list[RedisReply]) -> None:
-        for command, reply in zip(letter.before, replies, strict=True):
+    def _check_before(self, message: OutboundMessage, replies: list[RedisReply]) -> None:
+        for command, reply in zip(message.before, replies, strict=True):
             if isinstance(reply, ReplyError):
                 logger.error("%s: a step before a reply was refused (%.200r): %s", self._inbox, command[2:], reply)
 
@@ -239,7 +239,7 @@ class Outbox:
             self._exchange(self._inbox, [self._settle(self._deletes)])
             self._deletes = []
         except Unavailable as exc:
-            # they are known, should they be read again, and are deleted with the next
+            # if they are read again they are known, and they are deleted with the next round
             logger.debug("%s: %s", self._inbox, exc)
 
     def _exchange(self, route: str, commands: Sequence[list[Arg]]) -> list[RedisReply]:
@@ -262,23 +262,23 @@ class Outbox:
         except KeyError:  # none of ours
             return command
 
-    def _tell_all(self, letters: list[OutboundMessage], posts: list[RedisReply]) -> None:
-        told = iter(posts)
-        for letter in letters:
+    def _report_all(self, messages: list[OutboundMessage], posts: list[RedisReply]) -> None:
+        replies = iter(posts)
+        for message in messages:
             try:
-                self._tell(letter, require(next(told), self._inbox) if letter.post else None)
+                self._report(message, require(next(replies), self._inbox) if message.post else None)
             except RedflareError as exc:
-                self._tell(letter, exc)
+                self._report(message, exc)
 
-    def _tell(self, letter: OutboundMessage, what: RedisReply | RedflareError) -> None:
-        if letter.done is None:
-            if isinstance(what, RedflareError):
-                logger.error("%s: a message to %s was refused: %s", self._inbox, letter.route, what)
+    def _report(self, message: OutboundMessage, result: RedisReply | RedflareError) -> None:
+        if message.done is None:
+            if isinstance(result, RedflareError):
+                logger.error("%s: Redis refused a message to %s: %s", self._inbox, message.route, result)
             return
         try:
-            letter.done(what)
+            message.done(result)
         except Exception:
-            logger.exception("%s: what follows a message to %s failed", self._inbox, letter.route)
+            logger.exception("%s: the callback of a message to %s failed", self._inbox, message.route)
 
     def __repr__(self) -> str:
         return f"<Outbox of {self._inbox}, {len(self._queue)} to write{', closed' if self._closed else ''}>"

@@ -54,17 +54,17 @@ class OutgoingRequests:
         self._fqcn = scripts.keys.fqcn
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
-        #: Seconds after which it is looked whether a request still stands where it was posted.
-        self.look_after = 30.0
+        #: Seconds after which ``see_to`` checks whether a request is still in its target's inbox.
+        self.check_after = 30.0
         #: The cell's epoch, with which attempts begin, so that a request of its successor counts as a later one.
         self._epoch = 0
         self._attempts = itertools.count(1)
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         self._missed: list[Pending] = []
         self._closed = ""
 
     def begin(self, epoch: int) -> None:
-        """From now on questions may be asked."""
+        """Allow requests from now on."""
         self._epoch = epoch
         self._attempts = itertools.count(epoch + 1)
 
@@ -94,7 +94,7 @@ class OutgoingRequests:
             on_cancel=self._cancel,
         )
         if stored is not None:
-            pending.sealed, pending.keep = stored, True
+            pending.payload, pending.keep = stored, True
         self._pending.add(pending)
         if self._closed:
             self._settle(pending, Reply(ReplyCode.ABORTED, {"error": self._closed}))
@@ -107,7 +107,7 @@ class OutgoingRequests:
         check_word(channel, "channel"), check_word(topic, "topic")
         inboxes = [self._federation.cell(target).inbox for target in targets]
         for inbox in inboxes:
-            sealed = self.store(source)
+            payload = self.store(source)
             envelope = Envelope(
                 kind=EVENT,
                 id=os.urandom(16).hex(),
@@ -116,17 +116,17 @@ class OutgoingRequests:
                 topic=topic,
                 origin=self._fqcn,
                 meta=meta,
-                data=sealed.data,
-                buffers=sealed.buffers,
-                blob=sealed.blob,
+                data=payload.data,
+                buffers=payload.buffers,
+                blob=payload.blob,
             )
             self._outbox.send(OutboundMessage(route=inbox, post=self._scripts.post_command(inbox, envelope.fields())))
 
     def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
-        """Data as it is sent: the buffers of a large payload in chunks.
+        """Return data as it is sent; the buffers of a large payload are stored in chunks.
 
         Raises:
-            Unavailable: the server is away, and ``stop`` says so, or the cell was stopped.
+            Unavailable: the server is unreachable, and ``stop`` returned True, or the cell was stopped.
             ServerError: it refuses them.
         """
         if source.fits_entry(self._settings.limits):
@@ -142,7 +142,7 @@ class OutgoingRequests:
         )
 
     def discard(self, stored: EncodedPayload) -> None:
-        """Delete chunks that ``store`` has made; those that cannot be reached now expire."""
+        """Delete chunks that ``store`` has made; if Redis is unreachable they expire."""
         Payload(stored, True, self._server, self._settings.limits).release()
 
     def post_again(self, some: Sequence[Pending] | None = None) -> None:
@@ -151,13 +151,13 @@ class OutgoingRequests:
             pending.attempt = next(self._attempts)
             pending.posts += 1
             pending.entry_id = ""
-            if pending.source.blob is None and pending.sealed.blob is not None:
-                # the chunks may be lost as well; they get new names, so that the old ones can be anybody's
-                pending.sealed, pending.keep = pending.source, False
+            if pending.source.blob is None and pending.payload.blob is not None:
+                # the chunks may be lost as well; new ones get new names, since the old ones may still be in use
+                pending.payload, pending.keep = pending.source, False
             self._post(pending, here=False)
 
     def on_reply(self, entry_id: str, envelope: Envelope) -> str:
-        """A reply is here; id of the entry that may be deleted."""
+        """Settle the request of a reply; return the id of the entry that may be deleted."""
         meta = unpack_meta(envelope.meta)
         payload = Payload(
             EncodedPayload(envelope.data, envelope.buffers, envelope.blob),
@@ -172,12 +172,12 @@ class OutgoingRequests:
         if pending is not None and lost and (envelope.attempt < pending.attempt or self._store_anew(pending)):
             return entry_id
         if pending is None or self._pending.remove(envelope.id) is None:
-            # nobody waits any more; a second copy's chunks are in the hands of who got the first
+            # the request does not wait any more; a second copy's chunks belong to the receiver of the first
             if envelope.id not in self._settled and payload.ours:
                 self._pool.submit(payload.release)
             return entry_id
         if pending.posts > 1:
-            # the answer is one to an earlier attempt, or to this one; then it deletes what is gone already
+            # if this is the reply to an earlier attempt, the later request is still in the target's inbox
             self._take_back(pending)
         self._settled[envelope.id] = None
         if len(self._settled) > _REMEMBERED:
@@ -186,7 +186,7 @@ class OutgoingRequests:
         return entry_id
 
     def abandon(self, reason: str) -> None:
-        """Nobody is asked any more: all that wait get ABORTED."""
+        """End all requests that wait with ABORTED, and refuse further ones."""
         self._closed = reason
         for pending in self._pending.take_all():
             self._pending.settle(pending, Reply(ReplyCode.ABORTED, {"error": reason}))
@@ -194,43 +194,44 @@ class OutgoingRequests:
     def __len__(self) -> int:
         return len(self._pending)
 
-    # -- from the reader: is everything where it should be? ------------------------------------------------------------
+    # -- from the inbox's thread: requests that Redis has lost ---------------------------------------------------------
 
-    def see_to(self) -> bool:
-        """From time to time, see whether requests stand where they were posted; True when some do not.
+    def check_posted(self) -> bool:
+        """Check, every ``check_after`` seconds, whether requests are still in the inboxes; True when some are not.
 
-        An entry that is gone was answered, or lost: who answers posts the reply first. So the reply, if there is one,
-        is in the inbox by now; when that has been read to its end, ``on_quiet`` posts again what still waits.
+        An entry that is gone was answered, or lost. The target posts the reply before it deletes the entry, so the
+        reply, if any, is in this cell's inbox by now; once that is read to its end, ``on_quiet`` posts lost requests
+        again.
         """
         now = time.monotonic()
-        if now - self._looked >= self.look_after:
-            self._looked = now
-            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= self.look_after]
+        if now - self._checked >= self.check_after:
+            self._checked = now
+            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= self.check_after]
             by_inbox: dict[str, list[Pending]] = {}
             for pending in old:
                 by_inbox.setdefault(pending.inbox, []).append(pending)
             for inbox, some in by_inbox.items():
-                self._look(inbox, some)
+                self._check_inbox(inbox, some)
         return bool(self._missed)
 
     def on_quiet(self) -> None:
-        """The inbox has been read to its end."""
+        """Post lost requests again, once the inbox has been read to its end."""
         if not self._missed:
             return
         missed, self._missed = self._missed, []
         lost = [pending for pending in missed if self._pending.waits(pending)]
         if lost:
-            logger.warning("%s: Redis has lost %d requests; they are posted again: %r", self._fqcn, len(lost), lost[:5])
+            logger.warning("%s: Redis lost %d requests; posting them again: %r", self._fqcn, len(lost), lost[:5])
             self.post_again(lost)
 
-    def _look(self, inbox: str, some: list[Pending]) -> None:
+    def _check_inbox(self, inbox: str, some: list[Pending]) -> None:
         entries = [pending.entry_id for pending in some]
         command = self._scripts.stands_command(inbox, entries)
         try:
             with self._server.borrow(inbox) as connection:
                 stand = require(run_pipeline(connection, [command])[0], connection.node)
         except RedflareError as exc:
-            logger.debug("%s: could not look after requests in %s: %s", self._fqcn, inbox, exc)
+            logger.debug("%s: cannot check requests in %s: %s", self._fqcn, inbox, exc)
             return
         if isinstance(stand, list):
             for pending, entry, stands in zip(some, entries, stand, strict=True):
@@ -238,18 +239,18 @@ class OutgoingRequests:
                     self._missed.append(pending)
 
     def _store_anew(self, pending: Pending) -> bool:
-        """The target has found the payload gone: send it once more, if there is one to send."""
-        if pending.source.blob is not None or pending.sealed.blob is None or pending.stores >= _STORES:
+        """Send a request again whose payload the target did not find; False: the payload cannot be stored again."""
+        if pending.source.blob is not None or pending.payload.blob is None or pending.stores >= _STORES:
             return False
         pending.stores += 1
-        logger.warning("%s: the payload of %r was lost; it is sent again", self._fqcn, pending)
+        logger.warning("%s: Redis lost the payload of %r; sending it again", self._fqcn, pending)
         self.post_again([pending])
         return True
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _post(self, pending: Pending, *, here: bool = True) -> None:
-        if pending.sealed.fits_entry(self._settings.limits):
+        if pending.payload.fits_entry(self._settings.limits):
             self._send(pending, here=here)
         elif not self._pool.submit(partial(self._store_and_send, pending)):
             self._settle(pending, Reply(ReplyCode.ABORTED, {"error": f"cell {self._fqcn} was stopped"}))
@@ -260,7 +261,7 @@ class OutgoingRequests:
         except RedflareError as exc:
             self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(exc)}))
             return
-        pending.sealed = stored
+        pending.payload = stored
         if self._pending.waits(pending):
             self._send(pending, here=True)
         else:
@@ -276,9 +277,9 @@ class OutgoingRequests:
             topic=pending.topic,
             origin=self._fqcn,
             meta=pending.meta,
-            data=pending.sealed.data,
-            buffers=pending.sealed.buffers,
-            blob=pending.sealed.blob,
+            data=pending.payload.data,
+            buffers=pending.payload.buffers,
+            blob=pending.payload.blob,
             keep=pending.keep,
         )
         pending.posted = time.monotonic()
@@ -291,16 +292,16 @@ class OutgoingRequests:
             here=here,
         )
 
-    def _written(self, pending: Pending, attempt: int, what: Reply | RedflareError) -> None:
-        if isinstance(what, RedflareError):
-            self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(what)}))
-        elif isinstance(what, bytes) and pending.attempt == attempt:
-            pending.entry_id = what.decode()
+    def _written(self, pending: Pending, attempt: int, result: Reply | RedflareError) -> None:
+        if isinstance(result, RedflareError):
+            self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(result)}))
+        elif isinstance(result, bytes) and pending.attempt == attempt:
+            pending.entry_id = result.decode()
             if pending.cancelled or (pending.posts > 1 and not self._pending.waits(pending)):
                 self._take_back(pending)
 
     def _settle(self, pending: Pending, reply: Reply) -> None:
-        """Give an answer of the cell's own, if none has come."""
+        """Settle a request with a reply of this cell, if none has come."""
         if self._pending.remove(pending.id) is pending:
             self._pending.settle(pending, reply)
 
@@ -311,11 +312,11 @@ class OutgoingRequests:
         self._take_back(pending)
 
     def _take_back(self, pending: Pending) -> None:
-        """Delete a request that nobody wants to have answered any more.
+        """Delete the entry of a request whose reply is not wanted any more.
 
         One with chunks stays: the target may have taken them over already, and deletes them if it has not.
         """
-        if pending.entry_id and (pending.sealed.blob is None or pending.keep):
+        if pending.entry_id and (pending.payload.blob is None or pending.keep):
             self._outbox.send(
                 OutboundMessage(route=pending.inbox, post=["XDEL", pending.inbox, pending.entry_id]), here=False
             )

@@ -6,17 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.util.wakeup import WakeupEvent
 
-from .request import Reply, ReplyCode
+from .request import Reply
 
 logger = logging.getLogger(__name__)
-
-#: Seconds of one wait that has no end.
-_LONG: Final = 3600.0
 
 
 class Pending:
@@ -24,7 +19,7 @@ class Pending:
 
     Args:
         on_reply: called once, from a cell's thread, so it must be quick; not called after ``cancel``.
-        on_cancel: takes it out of the table, and its message back.
+        on_cancel: takes the request out of the table, and deletes its message.
     """
 
     def __init__(
@@ -46,13 +41,13 @@ class Pending:
         self.attempt = attempt
         self.channel = channel
         self.topic = topic
-        #: FQCN of the cell that is asked, and its inbox.
+        #: FQCN of the target's cell, and its inbox.
         self.target = target
         self.inbox = inbox
         self.meta = meta
         #: The data as the caller gave it, to be stored again when Redis loses it; and as it is sent.
         self.source = source
-        self.sealed = source
+        self.payload = source
         #: The target does not delete the chunks.
         self.keep = False
         #: How often the payload was stored anew.
@@ -67,7 +62,7 @@ class Pending:
         self._on_cancel = on_cancel
 
     def cancel(self) -> None:
-        """Wait for it no longer: ``on_reply`` is not called any more, and the target need not answer."""
+        """Stop waiting: ``on_reply`` is not called any more, and the target need not answer."""
         self._on_cancel(self)
 
     def __repr__(self) -> str:
@@ -82,22 +77,26 @@ class PendingRequests:
         self._waiting: dict[str, Pending] = {}
 
     def add(self, pending: Pending) -> None:
-        """Raises ValueError when a request of that id waits already."""
+        """Add a request that waits.
+
+        Raises:
+            ValueError: one of that id waits already.
+        """
         with self._guard:
             if self._waiting.setdefault(pending.id, pending) is not pending:
                 raise ValueError(f"a request of id {pending.id!r} waits already: wait for its reply, or cancel it")
 
     def get(self, request_id: str) -> Pending | None:
-        """The one of that id, if it waits."""
+        """The request of that id, if it waits."""
         return self._waiting.get(request_id)
 
     def remove(self, request_id: str) -> Pending | None:
-        """Take it out: its reply is here, or nobody wants it. None: it does not wait."""
+        """Take a request out, because its reply has come or is not wanted; None: it does not wait."""
         with self._guard:
             return self._waiting.pop(request_id, None)
 
     def waits(self, pending: Pending) -> bool:
-        """Whether its reply has not come, and is wanted."""
+        """Whether a request still waits for its reply."""
         with self._guard:
             return self._waiting.get(pending.id) is pending
 
@@ -106,13 +105,13 @@ class PendingRequests:
             return list(self._waiting.values())
 
     def take_all(self) -> list[Pending]:
-        """Take all of them out."""
+        """Take all requests out, and return them."""
         with self._guard:
             waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
 
     def settle(self, pending: Pending, reply: Reply) -> None:
-        """Hand over the reply to one that was taken out."""
+        """Hand the reply to a request that was taken out."""
         try:
             pending.on_reply(reply)
         except Exception:
@@ -120,34 +119,3 @@ class PendingRequests:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-
-class Waiter:
-    """The thread that is blocked in a request."""
-
-    def __init__(self) -> None:
-        self._wakeup = WakeupEvent()
-        self._reply: Reply | None = None
-
-    def settle(self, reply: Reply) -> None:
-        """From any thread: this is the reply; the first one counts."""
-        if self._reply is None:
-            self._reply = reply
-        self._wakeup.set()
-
-    def nudge(self) -> None:
-        """From any thread: ask ``give_up`` now."""
-        self._wakeup.set()
-
-    def wait(self, timeout: float | None, give_up: Callable[[], str] | None) -> Reply:
-        """The reply, or one with rc TIMEOUT or ABORTED."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            if self._reply is not None:
-                return self._reply
-            if give_up is not None and (reason := give_up()):
-                return Reply(ReplyCode.ABORTED, {"error": reason})
-            left = _LONG if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {timeout:g} s"})
-            self._wakeup.wait(min(left, _LONG))

@@ -1,4 +1,4 @@
-"""What cells say to each other, as their users see it: requests, the answers of handlers, and replies."""
+"""The messages of cells, as their users see them: requests, results of handlers, and replies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import BlobMissing, RedflareError
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts import script
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReplyCode:
-    """Return codes that cells give by themselves; a handler may give any other word."""
+    """Return codes of the cells themselves; a handler may return any other word."""
 
     OK: Final = "OK"
     #: No reply came in time.
@@ -43,38 +44,38 @@ class ReplyCode:
 
 
 class ReplyLater(Enum):
-    """What a handler returns that answers by ``Request.reply`` later."""
+    """The result of a handler that replies by ``Request.reply`` later."""
 
     LATER = "LATER"
 
 
 LATER: Final = ReplyLater.LATER
 
-#: What a handler returns: rc, meta and data; None for ("OK", None, None); or ``LATER``.
+#: The result of a handler: rc, meta and data; None for ("OK", None, None); or ``LATER``.
 HandlerResult: TypeAlias = tuple[str, dict[str, Any] | None, object] | Literal[ReplyLater.LATER] | None
 
 
 class Payload:
-    """The data of a message, and who deletes its chunks.
+    """The data of a message, and whether this process deletes its chunks.
 
     Args:
-        sealed: the data as it came.
-        ours: the receiver deletes the chunks, as soon as they are of no use to it.
-        stop: ends the attempts to read them from a server that is away.
+        encoded: the data as it came.
+        ours: this process deletes the chunks, as soon as it does not need them.
+        stop: ends the attempts to read them while the server is unreachable.
     """
 
-    __slots__ = ("_limits", "_opened", "_server", "_stop", "_tree", "ours", "sealed")
+    __slots__ = ("_limits", "_opened", "_server", "_stop", "_tree", "encoded", "ours")
 
     def __init__(
         self,
-        sealed: EncodedPayload,
+        encoded: EncodedPayload,
         ours: bool,
         server: Server,
         limits: CodecLimits,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.sealed = sealed
-        self.ours = ours and sealed.blob is not None
+        self.encoded = encoded
+        self.ours = ours and encoded.blob is not None
         self._server = server
         self._stop = stop
         self._limits = limits
@@ -82,7 +83,7 @@ class Payload:
         self._tree: Any = None
 
     def open(self) -> Any:
-        """Decode it, once.
+        """Decode the data, once.
 
         Raises:
             DecodeError: it is not a payload of this protocol.
@@ -90,36 +91,36 @@ class Payload:
             Unavailable: the server is away, and the cell was stopped.
         """
         if not self._opened:
-            self._tree = self.sealed.open(self._server, self._limits, stop=self._stop)
+            self._tree = self.encoded.open(self._server, self._limits, stop=self._stop)
             self._opened = True
         return self._tree
 
     def take(self) -> EncodedPayload:
-        """The data undecoded; from now on the caller deletes the chunks, if the receiver has to."""
+        """Return the data undecoded; from now on the caller deletes the chunks, if they are ours."""
         self.ours = False
-        return self.sealed
+        return self.encoded
 
     def release(self) -> None:
-        """Delete the chunks if they are ours; those that cannot be reached now expire."""
-        if not self.ours or self.sealed.blob is None:
+        """Delete the chunks if they are ours; if Redis is unreachable they expire."""
+        if not self.ours or self.encoded.blob is None:
             return
         self.ours = False
         try:
-            redis_store.remove(self._server, self.sealed.blob, deadline=time.monotonic())
+            redis_store.remove(self._server, self.encoded.blob, deadline=time.monotonic())
         except RedflareError as exc:
-            logger.warning("payload %s is left to expire: %s", self.sealed.blob.prefix, exc)
+            logger.warning("cannot delete payload %s, it will expire: %s", self.encoded.blob.prefix, exc)
 
 
 class Reply:
-    """What came back to a request, or why nothing did."""
+    """The reply to a request, or why none came."""
 
     __slots__ = ("_payload", "meta", "origin", "rc")
 
     def __init__(self, rc: str, meta: dict[str, Any], origin: str = "", payload: Payload | None = None) -> None:
-        #: "OK", another word of the handler's, or one of ``ReplyCode``
+        #: "OK", another return code of the handler's, or one of ``ReplyCode``
         self.rc = rc
         self.meta = meta
-        #: FQCN of the cell that answered; "" when none did
+        #: FQCN of the cell that replied; "" when none did
         self.origin = origin
         self._payload = payload
 
@@ -129,7 +130,7 @@ class Reply:
 
     @property
     def error(self) -> str:
-        """Why it is not OK, when the cell knows."""
+        """The reason why the rc is not OK, if it is known."""
         text = self.meta.get("error", "")
         return text if isinstance(text, str) else ""
 
@@ -139,7 +140,7 @@ class Reply:
         return self._payload is None or not self._payload.ours
 
     @property
-    def sealed(self) -> EncodedPayload:
+    def encoded(self) -> EncodedPayload:
         """The data undecoded; the caller deletes its chunks from now on, unless ``keep`` was True."""
         return self._payload.take() if self._payload else EMPTY
 
@@ -158,39 +159,46 @@ class Reply:
         return tree
 
     def release(self) -> None:
-        """Nobody needs the data: delete chunks that are the receiver's to delete."""
+        """Delete chunks that are the receiver's to delete, because the data is not needed."""
         if self._payload is not None:
             self._payload.release()
 
     def __repr__(self) -> str:
-        return f"<Reply {self.rc} from {self.origin or 'nobody'}, meta={sorted(self.meta)}>"
+        return f"<Reply {self.rc} from {self.origin or 'no cell'}, meta={sorted(self.meta)}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundReply:
+    """A reply to be posted; the fields are the arguments of ``Request.reply``."""
+
+    rc: str
+    meta: dict[str, Any] | None
+    data: object
+    keep: bool
+    with_commands: Sequence[list[Arg]]
+    route: str | None
 
 
 class Replier(Protocol):
     """What a request needs of the cell that received it."""
 
-    def answer(
-        self,
-        request: Request,
-        rc: str,
-        meta: dict[str, Any] | None,
-        data: object,
-        *,
-        keep: bool,
-        with_commands: Sequence[list[Arg]],
-        route: str | None,
-    ) -> None: ...
+    #: of the cell
+    fqcn: str
 
-    def close(self, request: Request) -> None: ...
+    def reply(self, request: Request, reply: OutboundReply) -> None:
+        """Post the reply to a request, which is done with."""
+
+    def drop(self, request: Request) -> None:
+        """Forget a request, which gets no reply."""
 
 
 class Request:
-    """A request or an event, in the hands of its handler.
+    """A request or an event, as its handler gets it.
 
     Its entry stays in the cell's inbox until it is answered, so that a cell that restarts reads it again.
     """
 
-    __slots__ = ("_answered", "_desk", "_guard", "_payload", "attempt", "channel", "entry_id", "event", "id", "meta",
+    __slots__ = ("_answered", "_guard", "_payload", "_replier", "attempt", "channel", "entry_id", "event", "id", "meta",
                  "origin", "topic")  # fmt: skip
 
     def __init__(
@@ -205,21 +213,21 @@ class Request:
         payload: Payload,
         event: bool,
         entry_id: str,
-        desk: Replier,
+        replier: Replier,
     ) -> None:
         self.id = id
         self.attempt = attempt
         self.channel = channel
         self.topic = topic
-        #: FQCN of the cell that asks
+        #: FQCN of the cell that sent it
         self.origin = origin
         self.meta = meta
-        #: nobody waits for an answer
+        #: no reply is expected
         self.event = event
         #: its entry in the inbox
         self.entry_id = entry_id
         self._payload = payload
-        self._desk = desk
+        self._replier = replier
         self._answered = False
         self._guard = threading.Lock()
 
@@ -229,10 +237,10 @@ class Request:
         return not self._payload.ours
 
     @property
-    def sealed(self) -> EncodedPayload:
+    def encoded(self) -> EncodedPayload:
         """The data undecoded; its chunks are the caller's to delete from now on, unless ``keep`` was True.
 
-        Not touched, the chunks that are the receiver's to delete are deleted with the reply.
+        When it is not read, chunks that are the receiver's to delete are deleted with the reply.
         """
         return self._payload.take()
 
@@ -242,7 +250,7 @@ class Request:
 
         Raises:
             DecodeError: it is not a payload of this protocol.
-            BlobMissing: its chunks are gone; a handler that lets this pass answers BLOB_MISSING.
+            BlobMissing: its chunks are gone; from a handler that does not catch it, the reply is BLOB_MISSING.
         """
         return self._payload.open()
 
@@ -260,30 +268,44 @@ class Request:
         with_commands: Sequence[list[Arg]] = (),
         route: str | None = None,
     ) -> None:
-        """Answer; from any thread, once: later calls have no effect. Does not wait for Redis, except to store chunks.
+        """Post the reply, from any thread; later calls have no effect. Waits for Redis only to store chunks.
 
         Args:
             data: a tree, or a ``EncodedPayload`` that is passed on verbatim.
-            keep: the chunks of ``data`` are deleted by the caller; else by who asked.
+            keep: the caller deletes the chunks of ``data``; else the cell that asked does.
             with_commands: run before the reply is posted, in the same round trip and in order; scripts as
                 ``scripts.command`` makes them, safe to run twice.
-            route: a key on the node that they are for; None: this cell's.
+            route: a key on the node for these commands; None: this cell's.
 
         Raises:
             EncodeError: meta or data cannot be sent; nothing was, and the request can still be answered.
         """
         if self._claim():
+            reply = OutboundReply(rc=rc, meta=meta, data=data, keep=keep, with_commands=with_commands, route=route)
             try:
-                self._desk.answer(self, rc, meta, data, keep=keep, with_commands=with_commands, route=route)
+                self._replier.reply(self, reply)
             except BaseException:
                 self._answered = False
                 raise
             self._payload.release()
 
+    def reply_from(self, handler: Callable[[Request], HandlerResult]) -> None:
+        """Run a handler, and reply with what it returns or, when it raises, with why it failed."""
+        try:
+            result = handler(self)
+            if result is not LATER:
+                self.reply(*(result or ()))
+        except BlobMissing as exc:
+            logger.warning("%s: the payload of %r is gone: %s", self._replier.fqcn, self, exc)
+            self.reply(ReplyCode.BLOB_MISSING, {"error": str(exc)})
+        except Exception as exc:
+            logger.exception("%s: the handler of %r failed", self._replier.fqcn, self)
+            self.reply(ReplyCode.HANDLER_EXCEPTION, {"error": f"{type(exc).__name__}: {exc}"[:2000]})
+
     def drop(self) -> None:
-        """Forget it without an answer."""
+        """Forget the request without a reply."""
         if self._claim():
-            self._desk.close(self)
+            self._replier.drop(self)
             self._payload.release()
 
     def _claim(self) -> bool:

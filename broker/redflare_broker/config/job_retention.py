@@ -1,4 +1,4 @@
-"""How long jobs stand in Redis, and how large they may be."""
+"""How long jobs are kept in Redis, and how large they may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a link is: a workspace's ``redflare.json``, for programs that are not told by their arguments.
+"""Where a link is: a workspace's ``redflare.json``, for programs whose arguments do not say.
 
 ``docs/nvflare.md`` documents its keys. What is missing in it must come from arguments.
 """

@@ -41,7 +41,7 @@ class LinkSettings:
     job_store: JobRetentionPolicy = field(default_factory=JobRetentionPolicy)
     #: Seconds between two heartbeats.
     heartbeat_interval: float = 5.0
-    #: Seconds a heartbeat key stands; must be well above every peer's interval.
+    #: Seconds a heartbeat key lives; must be well above every peer's interval.
     heartbeat_ttl: float = 60.0
     #: Seconds one blocking read waits in Redis before it is asked again.
     block: float = 30.0
@@ -67,10 +67,10 @@ def _positive(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a number > 0 (seconds), but got {value!r}")
 
 
-#: Keys of comm_config.json that stand at its top level and go to the connection.
+#: Keys of comm_config.json at its top level that go to the connection.
 _CONNECTION_KEYS: Final = ("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout")
 _TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "allow_eviction")
-#: Top-level keys that are no durations, with their types; null stands for a name that is not given.
+#: Top-level keys that are not durations, with their types; null is like a name that is not given.
 _TYPES: Final[dict[str, type]] = {
     "namespace": str,
     "username": str,
@@ -117,7 +117,7 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is no such file.
+    """Read the JSON object in a file; empty when the file does not exist.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.

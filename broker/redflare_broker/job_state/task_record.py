@@ -1,7 +1,8 @@
-"""The records of a job's tasks, and how they stand in the hash that is a task's ledger.
+"""A job's tasks as records, and the hash in which Redis keeps each: the task and its client tasks.
 
-A sealed payload stands in three kinds of fields: ``<name>`` is its JSON, ``<name>:blobs`` says where the buffers of a
-large one are, ``<name>:b0`` ... are those of a small one. Times are in seconds of the server's clock here, in ms there.
+The ledger of a link's task is a hash of other fields. A payload takes three kinds of fields: ``<name>`` is its JSON,
+``<name>:blobs`` says where the buffers of a large one are, ``<name>:b0`` ... are those of a small one. Times are in
+seconds of the server's clock here, in ms in Redis.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _CLIENT: Final = b"client:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTaskRecord:
-    """One client's share of a task."""
+    """One client task."""
 
     #: The client task's id.
     id: str
@@ -45,7 +46,7 @@ class ClientTaskRecord:
     result: EncodedPayload | None = None
 
     def to_json(self) -> bytes:
-        """The value of the field ``client:<id>``; received comes first, where the script looks for it."""
+        """Encode the field ``client:<id>``; received comes first, where the script expects it."""
         return orjson.dumps(
             {
                 "received": _ms(self.received),
@@ -60,7 +61,7 @@ class ClientTaskRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """One task and what became of it."""
+    """One task and its state."""
 
     root_id: str
     name: str
@@ -77,7 +78,7 @@ class TaskRecord:
     timeout: int = 0
     #: Names of its targets; None: whoever joins.
     targets: tuple[str, ...] | None = None
-    #: The arguments of its scheduling, and whatever else the server wants to find again.
+    #: The arguments of its scheduling, and what else the server needs after a restart.
     options: Mapping[str, Any] = field(default_factory=dict)
     #: What goes with the data: headers; JSON without arrays.
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -88,58 +89,58 @@ class TaskRecord:
 
 
 def fields_of(task: TaskRecord, *, data: bool) -> list[Arg]:
-    """Field, value, field, value ... of a ledger without its client tasks; with ``data``, with the task's data."""
+    """List field, value, field, value ... of a record without its client tasks; ``data``: with the task's data."""
     fields: list[Arg] = ["status", task.status, "name", task.name, "kind", task.kind, "order", task.order]
     fields += ["scheduled", _ms(task.scheduled), "ended", _ms(task.ended), "timeout", task.timeout]
     fields += ["targets", orjson.dumps(task.targets), "options", orjson.dumps(dict(task.options))]
     fields += ["meta", _pack(task.meta)]
-    return fields + sealed_fields("data", task.data) if data else fields
+    return fields + payload_fields("data", task.data) if data else fields
 
 
-def read_task(key: str, root_id: str, ledger: Mapping[bytes, bytes]) -> TaskRecord:
-    """Read the ledger that stands at ``key``.
+def read_task(key: str, root_id: str, fields: Mapping[bytes, bytes]) -> TaskRecord:
+    """Read the record of a task from the hash at ``key``.
 
     Raises:
         DecodeError: it is not one; the text names the key.
     """
     try:
-        targets = orjson.loads(ledger[b"targets"])
-        clients = [_client_task(key, name, text, ledger) for name, text in ledger.items() if name.startswith(_CLIENT)]
+        targets = orjson.loads(fields[b"targets"])
+        clients = [_client_task(key, name, text, fields) for name, text in fields.items() if name.startswith(_CLIENT)]
         return TaskRecord(
             root_id=root_id,
-            name=ledger[b"name"].decode(),
-            kind=ledger[b"kind"].decode(),
-            order=int(ledger[b"order"]),
-            scheduled=int(ledger[b"scheduled"]) / 1000,
-            status=ledger[b"status"].decode(),
-            ended=int(ledger[b"ended"]) / 1000,
-            timeout=int(ledger[b"timeout"]),
+            name=fields[b"name"].decode(),
+            kind=fields[b"kind"].decode(),
+            order=int(fields[b"order"]),
+            scheduled=int(fields[b"scheduled"]) / 1000,
+            status=fields[b"status"].decode(),
+            ended=int(fields[b"ended"]) / 1000,
+            timeout=int(fields[b"timeout"]),
             targets=None if targets is None else tuple(map(str, targets)),
-            options=dict(orjson.loads(ledger[b"options"])),
-            meta=_unpack(ledger[b"meta"]),
-            data=sealed_from(key, ledger, "data"),
+            options=dict(orjson.loads(fields[b"options"])),
+            meta=_unpack(fields[b"meta"]),
+            data=payload_from(key, fields, "data"),
             client_tasks=tuple(sorted(clients, key=lambda client: client.sent)),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise DecodeError(f"{key} is not the ledger of a task: {error!r}") from None
+        raise DecodeError(f"{key} is not the record of a task: {error!r}") from None
 
 
-def _client_task(key: str, name: bytes, text: bytes, ledger: Mapping[bytes, bytes]) -> ClientTaskRecord:
-    told, task_id = orjson.loads(text), name.removeprefix(_CLIENT).decode()
+def _client_task(key: str, name: bytes, text: bytes, fields: Mapping[bytes, bytes]) -> ClientTaskRecord:
+    decoded, task_id = orjson.loads(text), name.removeprefix(_CLIENT).decode()
     return ClientTaskRecord(
         id=task_id,
-        client=str(told["client"]),
-        sent=int(told["sent"]) / 1000,
-        count=int(told["count"]),
-        received=int(told["received"]) / 1000,
-        rc=str(told["rc"]),
-        meta=_unpack(orjson.dumps(told["meta"])),
-        result=sealed_from(key, ledger, f"result:{task_id}"),
+        client=str(decoded["client"]),
+        sent=int(decoded["sent"]) / 1000,
+        count=int(decoded["count"]),
+        received=int(decoded["received"]) / 1000,
+        rc=str(decoded["rc"]),
+        meta=_unpack(orjson.dumps(decoded["meta"])),
+        result=payload_from(key, fields, f"result:{task_id}"),
     )
 
 
 def _pack(meta: Mapping[str, Any]) -> bytes:
-    """Meta as messages have it: also what JSON alone has no word for, like a numpy scalar or nan."""
+    """Encode meta as messages do: with values that JSON cannot express, like a numpy scalar or nan."""
     return encode(dict(meta), None).meta
 
 
@@ -147,23 +148,23 @@ def _unpack(text: bytes) -> dict[str, Any]:
     return decode(text, b"null", ())[0]
 
 
-def sealed_fields(name: str, sealed: EncodedPayload | None) -> list[Arg]:
-    """The fields of a payload; none for None."""
-    if sealed is None:
+def payload_fields(name: str, payload: EncodedPayload | None) -> list[Arg]:
+    """List the fields of a payload; none for None."""
+    if payload is None:
         return []
-    fields: list[Arg] = [name, sealed.data]
-    if sealed.blob is not None:
-        fields += [f"{name}:blobs", sealed.blob.to_json()]
-    for index, buffer in enumerate(sealed.buffers):
+    fields: list[Arg] = [name, payload.data]
+    if payload.blob is not None:
+        fields += [f"{name}:blobs", payload.blob.to_json()]
+    for index, buffer in enumerate(payload.buffers):
         fields += [f"{name}:b{index}", buffer]
     return fields
 
 
-def sealed_from(key: str, fields: Mapping[bytes, bytes], name: str) -> EncodedPayload | None:
-    """The payload that stands in the fields ``name``; None when there is none.
+def payload_from(key: str, fields: Mapping[bytes, bytes], name: str) -> EncodedPayload | None:
+    """Read the payload in the fields ``name``; None when it has none.
 
     Raises:
-        DecodeError: where its buffers stand cannot be read.
+        DecodeError: the reference to its buffers cannot be read.
     """
     data = fields.get(name.encode())
     if data is None:
@@ -179,9 +180,9 @@ def sealed_from(key: str, fields: Mapping[bytes, bytes], name: str) -> EncodedPa
         raise DecodeError(f"{key} field {name}:blobs: {error}") from None
 
 
-def blob_of(sealed: EncodedPayload | None) -> tuple[str, int]:
+def blob_of(payload: EncodedPayload | None) -> tuple[str, int]:
     """Prefix and number of chunks of a payload; ("", 0) when it has none."""
-    return (sealed.blob.prefix, sealed.blob.chunks) if sealed and sealed.blob and sealed.blob.chunks else ("", 0)
+    return (payload.blob.prefix, payload.blob.chunks) if payload and payload.blob and payload.blob.chunks else ("", 0)
 
 
 def _ms(seconds: float) -> int:

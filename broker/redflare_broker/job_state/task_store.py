@@ -1,7 +1,7 @@
-"""The journal of a job: what a server that dies leaves to the one that follows it, and what people read meanwhile.
+"""The tasks of a job as its server stores them: for the server that follows one that dies, and for people meanwhile.
 
-Every task has a *ledger*, a hash with its client tasks. A controller that can go on from a *checkpoint* finds its state
-there, and the tasks since then: those that stand, and those that have ended, each with the results that came in. A
+Each task has a *record*, a hash with its client tasks. A controller that can go on from a *checkpoint* finds its state
+there, and the tasks since then: the open ones, and those that have ended, each with the results that came in. A
 checkpoint drops what it contains. Payloads that the server owns are listed, so none is left behind by a server that
 died: their prefix is written down before their chunks are.
 
@@ -37,9 +37,9 @@ from .task_record import (
     TaskRecord,
     blob_of,
     fields_of,
+    payload_fields,
+    payload_from,
     read_task,
-    sealed_fields,
-    sealed_from,
 )
 
 __all__ = ["STANDING", "ClientTaskRecord", "JobTaskStore", "OwnedBlob", "Recovered", "TaskRecord"]
@@ -66,31 +66,32 @@ class OwnedBlob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What a previous run has left, since its last checkpoint."""
+    """The state and tasks of previous runs, since the last checkpoint."""
 
-    #: Number of the last checkpoint; 0: there was none.
+    #: Number of the last checkpoint; 0 without one.
     checkpoint: int = 0
-    #: Meta and payload of the controller's state at that checkpoint; None: there was none.
+    #: Meta and payload of the controller's state at that checkpoint; None without one.
     state: tuple[dict[str, Any], EncodedPayload] | None = None
     #: In the order they were scheduled; those that have ended since the checkpoint are among them.
     tasks: tuple[TaskRecord, ...] = ()
 
     def prefixes(self) -> set[str]:
         """Prefixes of the payloads that these records need."""
-        held = [self.state[1]] if self.state else []
+        payloads = [self.state[1]] if self.state else []
         for task in self.tasks:
-            held += [sealed for sealed in (task.data, *(client.result for client in task.client_tasks)) if sealed]
-        return {sealed.blob.prefix for sealed in held if sealed.blob}
+            found = (task.data, *(client.result for client in task.client_tasks))
+            payloads += [payload for payload in found if payload]
+        return {payload.blob.prefix for payload in payloads if payload.blob}
 
 
 class JobTaskStore:
-    """The journal of one job, as its server writes it. Thread-safe.
+    """Reads and writes the task records of one job. Thread-safe.
 
     Args:
         server: the federation's Redis.
         keys: of the job.
-        lease: who writes; ``Roll.begin`` must have been called for it.
-        policy: how long things stand.
+        lease: the server's; ``Members.begin`` must have been called for it.
+        policy: how long keys live.
         resume: keep what a successor needs to go on. Without, ended tasks expire after a while, results are not kept,
             and of a task that is sent again and again only the open client tasks are.
         stop: asked while Redis is away; True ends the attempts of a step, which then raises Unavailable.
@@ -118,7 +119,7 @@ class JobTaskStore:
     # -- after a start -------------------------------------------------------------------------------------------------
 
     def recover(self) -> Recovered:
-        """What the runs before this one have left; empty for a new job.
+        """Read what the runs before this one have left; empty for a new job.
 
         Raises:
             DecodeError: a record is not one of ours.
@@ -142,11 +143,11 @@ class JobTaskStore:
         known = _hash(job)
         roots = [root.decode() for root in (*_list(standing), *_list(ended)) if isinstance(root, bytes)]
         replies = connection.pipeline([("HGETALL", self.keys.task(root)) for root in roots]) if roots else []
-        ledgers = [_hash(require(reply, connection.node)) for reply in replies]
+        records = [_hash(require(reply, connection.node)) for reply in replies]
         tasks = [
-            read_task(self.keys.task(root), root, ledger) for root, ledger in zip(roots, ledgers, strict=True) if ledger
+            read_task(self.keys.task(root), root, fields) for root, fields in zip(roots, records, strict=True) if fields
         ]
-        state = sealed_from(self.keys.job, known, "state_data")
+        state = payload_from(self.keys.job, known, "state_data")
         return Recovered(
             checkpoint=int(known.get(b"checkpoint", b"0")),
             state=(orjson.loads(known.get(b"state", b"{}")), state) if state else None,
@@ -154,7 +155,7 @@ class JobTaskStore:
         )
 
     def orphans(self) -> list[OwnedBlob]:
-        """Payloads of previous runs that no record needs, and all that a checkpoint has set free: ``discard`` them."""
+        """List payloads of previous runs that no record needs, and all that a checkpoint freed: ``discard`` them."""
         if self._needed is None:
             self.recover()
         needed = self._needed or set()
@@ -164,11 +165,11 @@ class JobTaskStore:
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def scheduled(self, task: TaskRecord) -> None:
-        """Write a task's ledger, before a client can see the task; for one that has a ledger already, write it anew.
+    def schedule(self, task: TaskRecord) -> None:
+        """Write a task's record, before a client can see the task; for one that has a record already, write it anew.
 
-        Its client tasks are written as well: a record can be written again when Redis has lost the job. What a ledger
-        tells of other client tasks is left standing.
+        Its client tasks are written as well: a record can be written again when Redis has lost the job. Other
+        client tasks in the hash stay as they are.
 
         Raises:
             Fenced: a newer server is there.
@@ -178,30 +179,26 @@ class JobTaskStore:
         """
         self._run([self._schedule(task, again=True), *self._notes(task)])
 
-    def scheduled_commands(self, task: TaskRecord) -> list[list[Arg]]:
-        """What ``scheduled`` does as commands, for ``Request.reply(with_commands=...)``.
+    def schedule_commands(self, task: TaskRecord) -> list[list[Arg]]:
+        """Make the commands of ``schedule``, for ``Request.reply(with_commands=...)``.
 
         They may come late: if the task has ended by then, it stays so.
         """
         return [self._schedule(task, again=False), *self._notes(task)]
 
     def _notes(self, task: TaskRecord) -> list[list[Arg]]:
-        return [self._note(task.root_id, client) for client in task.client_tasks]
+        return [self.note_command(task.root_id, client) for client in task.client_tasks]
 
     def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
         fields = fields_of(task, data=self.resume)
         blob = blob_of(task.data if self.resume else None)
         return self._scripts.schedule(self.lease, task.root_id, task.order, blob, fields, again=again)
 
-    def sent_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
-        """The command that notes a client task as sent, for ``Request.reply(with_commands=...)``."""
-        return self._note(root_id, client_task)
+    def note_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        """Note a client task, as sent or with its result; a command for ``Request.reply(with_commands=...)``.
 
-    def received_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
-        """The command that notes a result; the first result counts. The server owns its payload from then on."""
-        return self._note(root_id, client_task)
-
-    def _note(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
+        The first result counts; the server owns its payload from then on.
+        """
         result = client_task.result if self.resume else None
         return self._scripts.note(
             self.lease,
@@ -210,33 +207,33 @@ class JobTaskStore:
             client_task.to_json(),
             resume=self.resume,
             blob=blob_of(result),
-            fields=sealed_fields(f"result:{client_task.id}", result),
+            fields=payload_fields(f"result:{client_task.id}", result),
         )
 
     def note(self, root_id: str, client_tasks: Iterable[ClientTaskRecord]) -> None:
         """Write client tasks, sent or received, at once.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
-        self._run([self._note(root_id, client_task) for client_task in client_tasks])
+        self._run([self.note_command(root_id, client_task) for client_task in client_tasks])
 
-    def ended(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
-        """The task is final. Its data are dropped from the ledger; a payload of them is the caller's to ``discard``.
+    def finish(self, root_id: str, status: str, at: float, *, unwritten: TaskRecord | None = None) -> None:
+        """End a task. Its data are dropped from the record; a payload of them is the caller's to ``discard``.
 
         Args:
             at: when, in seconds of the server's clock.
-            unwritten: the task, if its ledger may not have been written yet.
+            unwritten: the task, if its record may not have been written yet.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
         written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
         finish = self._scripts.finish(self.lease, root_id, status, round(at * 1000), resume=self.resume)
         self._run([*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
-        """Keep a controller's state, and drop what it contains: ended tasks, and results of those that stand.
+        """Keep a controller's state, and drop what it contains: ended tasks, and results of open ones.
 
         All or nothing. A payload of the state is noted as owned here too, but ``own`` it before its chunks are written.
 
@@ -244,12 +241,12 @@ class JobTaskStore:
             The payloads that no record needs any more: ``discard`` them.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
-        fields = ["state", orjson.dumps(dict(meta)), *sealed_fields("state_data", state)]
+        fields = ["state", orjson.dumps(dict(meta)), *payload_fields("state_data", state)]
         command = self._scripts.checkpoint(self.lease, uuid.uuid4().hex, blob_of(state), fields)
-        [said] = self._run([command])
-        return [_owned(*said.rest[index : index + 2]) for index in range(1, len(said.rest), 2)]
+        [reply] = self._run([command])
+        return [_owned(*reply.rest[index : index + 2]) for index in range(1, len(reply.rest), 2)]
 
     # -- payloads ------------------------------------------------------------------------------------------------------
 
@@ -257,15 +254,15 @@ class JobTaskStore:
         """Note a payload as the server's, before its chunks are written.
 
         Raises:
-            Fenced, JobLost, JobEnded, Unavailable: as ``scheduled``.
+            Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
         self._run([self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
 
     def disown(self, *prefixes: str) -> None:
-        """These payloads are gone, or are somebody else's now; also when the job is over.
+        """Note that payloads are gone, or are somebody else's now; also when the job is over.
 
         Raises:
-            Fenced, JobLost, Unavailable: as ``scheduled``.
+            Fenced, JobLost, Unavailable: as ``schedule``.
         """
         if prefixes:
             self._run([self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
@@ -274,7 +271,7 @@ class JobTaskStore:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.
 
         Raises:
-            Fenced, JobLost, Unavailable: as ``scheduled``.
+            Fenced, JobLost, Unavailable: as ``schedule``.
         """
         gone = []
         for payload in payloads:
@@ -283,14 +280,14 @@ class JobTaskStore:
         self.disown(*gone)
 
     def owned(self) -> list[OwnedBlob]:
-        """All payloads that are noted as the server's, those of previous runs too."""
+        """List all payloads that are noted as the server's, those of previous runs too."""
         found = self._server.run(
             self.keys.blobs, lambda connection: connection.call("HGETALL", self.keys.blobs), stop=self._stop
         )
         return [_owned(prefix, value) for prefix, value in _hash(found).items()]
 
     def renew(self) -> None:
-        """Let every payload of the server's live on; call it a few times in each retention time."""
+        """Renew every payload of the server; call it a few times in each retention time."""
         for blob in self.owned():
             if not blob.free:
                 redis_store.renew(self._server, blob.ref, self._retention_ms, stop=self._stop)
@@ -304,14 +301,14 @@ class JobTaskStore:
         return self._server.run(self.keys.job, run, stop=self._stop)
 
     def __repr__(self) -> str:
-        return f"<Journal of {self.keys.fqcn} run {self.lease.run}>"
+        return f"<JobTaskStore of {self.keys.fqcn} run {self.lease.run}>"
 
 
 def _owned(prefix: RedisReply, value: RedisReply) -> OwnedBlob:
-    words = value.split() if isinstance(value, bytes) else []
-    if not isinstance(prefix, bytes) or len(words) < 2 or not words[0].isdigit():
+    parts = value.split() if isinstance(value, bytes) else []
+    if not isinstance(prefix, bytes) or len(parts) < 2 or not parts[0].isdigit():
         raise RedflareError(f"{prefix!r:.200} is noted as a payload of {value!r:.200}, not of chunks and a run")
-    return OwnedBlob(prefix=prefix.decode(), chunks=int(words[0]), run=words[1].decode(), free=words[2:] == [_FREE])
+    return OwnedBlob(prefix=prefix.decode(), chunks=int(parts[0]), run=parts[1].decode(), free=parts[2:] == [_FREE])
 
 
 def _list(reply: RedisReply) -> list[RedisReply]:

@@ -114,7 +114,7 @@ class StoreSteps:
             origin=_OPERATOR,
             meta=orjson.dumps({"job_id": job_id, "change": change}),
         )
-        return POST.command(envelope.fields(), inbox=self.keys.inbox, retention_ms=self._policy.event_ms)
+        return POST.command({}, envelope.fields(), inbox=self.keys.inbox, retention_ms=self._policy.event_ms)
 
     def check(self, reply: ScriptReply, job_id: str, file: StoredFile | None = None) -> ScriptReply:
         """Return the reply to a step that took effect; after one that did not, delete the chunks of ``file``.

@@ -109,6 +109,7 @@ class DeadLetters:
         with self.server.borrow(k.dead) as connection:
             reply = REPLAY.run(
                 connection,
+                {},
                 dead=k.dead,
                 tasks=k.tasks,
                 results=k.results,

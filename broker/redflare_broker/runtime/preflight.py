@@ -97,7 +97,7 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
     for command, reply in zip(commands, connection.pipeline(commands), strict=True):
         if isinstance(reply, ReplyError):
             yield str(command[0]), reply
-    sent = PREFLIGHT.command(probe=key, publish=server.publish, ttl_ms=_TTL_MS)
+    sent = PREFLIGHT.command({}, probe=key, publish=server.publish, ttl_ms=_TTL_MS)
     reply = connection.pipeline([sent])[0]
     if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
         sent = eval_command(sent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from redflare_broker.config.retention import RetentionPolicy
@@ -31,61 +31,38 @@ class CellScripts:
 
     keys: CellKeys
     policy: RetentionPolicy
+    _common: dict[str, Arg] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        k, p = self.keys, self.policy
+        common: dict[str, Arg] = {
+            "cell": k.cell,
+            "inbox": k.inbox,
+            "heartbeat": k.heartbeat,
+            "dead": k.dead,
+            "retention_ms": p.retention_ms,
+            "settled_ms": p.settled_ms,
+            "dead_entries": p.dead_entries,
+            "dead_value_bytes": p.dead_value_bytes,
+        }
+        object.__setattr__(self, "_common", common)
 
     def hello(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Take the cell over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        reply = self._hello(connection, lease, lease.epoch)
-        return self._hello(connection, lease, reply.number()) if reply.status == NEXT else reply
-
-    def _hello(self, connection: Connection, lease: Lease, epoch: int) -> ScriptReply:
-        return HELLO.run(
-            connection,
-            cell=self.keys.cell,
-            inbox=self.keys.inbox,
-            instance=lease.instance,
-            epoch=epoch,
-            retention_ms=self.policy.retention_ms,
-            host=lease.host,
-            pid=lease.pid,
-        )
+        reply = HELLO.run(connection, self._common, **lease.args, host=lease.host, pid=lease.pid)
+        if reply.status == NEXT:
+            lease = replace(lease, epoch=reply.number())
+            reply = HELLO.run(connection, self._common, **lease.args, host=lease.host, pid=lease.pid)
+        return reply
 
     def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
-        k = self.keys
-        return BYE.run(
-            connection,
-            cell=k.cell,
-            inbox=k.inbox,
-            heartbeat=k.heartbeat,
-            **lease.args,
-            settled_ms=self.policy.settled_ms,
-        )
+        return BYE.run(connection, self._common, **lease.args)
 
     def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
-        k = self.keys
-        return BEAT.command(
-            cell=k.cell,
-            inbox=k.inbox,
-            heartbeat=k.heartbeat,
-            **lease.args,
-            beat=beat,
-            beat_ttl_ms=ttl_ms,
-            retention_ms=self.policy.retention_ms,
-        )
+        return BEAT.command(self._common, **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     def bury(self, connection: Connection, lease: Lease, entry_id: str, reason: str) -> ScriptReply:
-        k, p = self.keys, self.policy
-        return BURY.run(
-            connection,
-            inbox=k.inbox,
-            dead=k.dead,
-            cell=k.cell,
-            entry=entry_id,
-            reason=reason,
-            dead_entries=p.dead_entries,
-            dead_value_bytes=p.dead_value_bytes,
-            retention_ms=p.retention_ms,
-            **lease.args,
-        )
+        return BURY.run(connection, self._common, entry=entry_id, reason=reason, **lease.args)
 
     def holder_command(self) -> list[Arg]:
         """Read instance and epoch of the cell's holder, to ask behind each read of the inbox."""
@@ -93,12 +70,12 @@ class CellScripts:
 
     def post_command(self, inbox: str, fields: list[str | bytes | int | memoryview]) -> list[Arg]:
         """Put a message into any cell's inbox."""
-        return POST.command(fields, inbox=inbox, retention_ms=self.policy.retention_ms)
+        return POST.command(self._common, fields, inbox=inbox)
 
     def settle_command(self, lease: Lease, entry_ids: Sequence[str]) -> list[Arg]:
         """Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay."""
-        return SETTLE.command(entry_ids, inbox=self.keys.inbox, cell=self.keys.cell, **lease.args)
+        return SETTLE.command(self._common, entry_ids, **lease.args)
 
     def stands_command(self, inbox: str, entry_ids: list[str]) -> list[Arg]:
         """Ask which of these entries are in a cell's inbox, without reading them."""
-        return STANDS.command(entry_ids, inbox=inbox)
+        return STANDS.command(self._common, entry_ids, inbox=inbox)

@@ -7,7 +7,7 @@ LOST, one whose job is over ENDED with the reason. A client's steps name the lea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from redflare_broker.config.retention import RetentionPolicy
@@ -72,6 +72,24 @@ class JobScripts:
 
     keys: JobKeys
     policy: RetentionPolicy
+    _common: dict[str, Arg] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        k, p = self.keys, self.policy
+        common: dict[str, Arg] = {
+            "cell": k.cell,
+            "job": k.job,
+            "clients": k.clients,
+            "standing": k.standing,
+            "ended": k.ended,
+            "blobs": k.blobs,
+            "task_prefix": k.task(""),
+            "heartbeat_prefix": k.heartbeat(""),
+            "server_heartbeat": k.server_heartbeat,
+            "retention_ms": p.retention_ms,
+            "settled_ms": p.settled_ms,
+        }
+        object.__setattr__(self, "_common", common)
 
     # -- the client's --------------------------------------------------------------------------------------------------
 
@@ -82,43 +100,26 @@ class JobScripts:
             record: a JSON object with at least instance and epoch; the script puts joined and left before them.
             beat: a first heartbeat, in the same step.
         """
-        return JOIN.command(
-            **self._client(lease),
-            record=record,
-            retention_ms=self.policy.retention_ms,
-            beat=beat,
-            beat_ttl_ms=ttl_ms,
-            **({"heartbeat": self.keys.heartbeat(lease.name)} if beat else {}),
-        )
+        heartbeat = {"heartbeat": self.keys.heartbeat(lease.name)} if beat else {}
+        return JOIN.command(self._common, **lease.args, record=record, beat=beat, beat_ttl_ms=ttl_ms, **heartbeat)
 
     def beat(self, lease: Lease, beat: bytes, ttl_ms: int) -> list[Arg]:
-        return BEAT.command(
-            **self._client(lease),
-            heartbeat=self.keys.heartbeat(lease.name),
-            server_heartbeat=self.keys.server_heartbeat,
-            beat=beat,
-            beat_ttl_ms=ttl_ms,
-            retention_ms=self.policy.retention_ms,
-        )
+        heartbeat = self.keys.heartbeat(lease.name)
+        return BEAT.command(self._common, heartbeat=heartbeat, **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     def leave(self, lease: Lease) -> list[Arg]:
-        return LEAVE.command(**self._client(lease), heartbeat=self.keys.heartbeat(lease.name))
-
-    def _client(self, lease: Lease) -> dict[str, Arg]:
-        return {"job": self.keys.job, "clients": self.keys.clients, "name": lease.name, **lease.args}
+        return LEAVE.command(self._common, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
 
     # -- the server's --------------------------------------------------------------------------------------------------
 
     def begin(self, lease: Lease, *, resume: bool) -> list[Arg]:
-        return BEGIN.command(**self._job(lease), resume=int(resume), retention_ms=self.policy.retention_ms)
+        return BEGIN.command(self._common, **lease.args, resume=int(resume))
 
     def list_members(self, lease: Lease) -> list[Arg]:
-        return LIST_MEMBERS.command(
-            **self._job(lease), heartbeat_prefix=self.keys.heartbeat(""), retention_ms=self.policy.retention_ms
-        )
+        return LIST_MEMBERS.command(self._common, **lease.args)
 
     def end(self, lease: Lease, status: str, reason: str) -> list[Arg]:
-        return END.command(**self._job(lease), status=status, reason=reason, settled_ms=self.policy.settled_ms)
+        return END.command(self._common, **lease.args, status=status, reason=reason)
 
     def schedule(
         self,
@@ -138,16 +139,14 @@ class JobScripts:
             again: a task that has ended is open again.
         """
         return SCHEDULE.command(
+            self._common,
             fields,
-            **self._task(lease, root_id),
-            standing=self.keys.standing,
-            ended=self.keys.ended,
-            blobs=self.keys.blobs,
+            task=self.keys.task(root_id),
+            **lease.args,
             root_id=root_id,
             order=order,
             data_prefix=blob[0],
             chunks=blob[1],
-            retention_ms=self.policy.retention_ms,
             again=int(again),
         )
 
@@ -164,58 +163,39 @@ class JobScripts:
     ) -> list[Arg]:
         """Write one client task into its task's record; ``blob`` and ``fields``: of its result."""
         return NOTE.command(
+            self._common,
             fields,
-            **self._task(lease, root_id),
-            blobs=self.keys.blobs,
+            task=self.keys.task(root_id),
+            **lease.args,
             client_task_id=client_task_id,
             record=record,
             resume=int(resume),
             result_prefix=blob[0],
             chunks=blob[1],
-            retention_ms=self.policy.retention_ms,
         )
 
     def finish(self, lease: Lease, root_id: str, status: str, ended_ms: int, *, resume: bool) -> list[Arg]:
         return FINISH.command(
-            **self._task(lease, root_id),
-            standing=self.keys.standing,
-            ended=self.keys.ended,
+            self._common,
+            task=self.keys.task(root_id),
+            **lease.args,
             root_id=root_id,
             status=status,
             ended_ms=ended_ms,
             resume=int(resume),
-            retention_ms=self.policy.retention_ms,
-            settled_ms=self.policy.settled_ms,
         )
 
     def checkpoint(self, lease: Lease, checkpoint_id: str, blob: tuple[str, int], fields: Sequence[Arg]) -> list[Arg]:
         """Keep a state; ``checkpoint_id``: new for each; ``fields``: of the state."""
         return CHECKPOINT.command(
+            self._common,
             fields,
-            **self._job(lease),
+            **lease.args,
             checkpoint_id=checkpoint_id,
             state_prefix=blob[0],
             chunks=blob[1],
-            retention_ms=self.policy.retention_ms,
-            settled_ms=self.policy.settled_ms,
         )
 
     def own(self, lease: Lease, blobs: Sequence[tuple[str, int]]) -> list[Arg]:
         """Note payloads as the server's; with 0 chunks, as no longer its."""
-        return OWN.command(
-            [item for blob in blobs for item in blob],
-            **self._server(lease),
-            blobs=self.keys.blobs,
-            retention_ms=self.policy.retention_ms,
-        )
-
-    def _server(self, lease: Lease) -> dict[str, Arg]:
-        return {"cell": self.keys.cell, "job": self.keys.job, **lease.args, "run": lease.run}
-
-    def _task(self, lease: Lease, root_id: str) -> dict[str, Arg]:
-        return {**self._server(lease), "task": self.keys.task(root_id)}
-
-    def _job(self, lease: Lease) -> dict[str, Arg]:
-        k = self.keys
-        keys: dict[str, Arg] = {"clients": k.clients, "standing": k.standing, "ended": k.ended, "blobs": k.blobs}
-        return {**self._server(lease), **keys, "task_prefix": k.task("")}
+        return OWN.command(self._common, [item for blob in blobs for item in blob], **lease.args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from redflare_broker.transport.replies import Arg
@@ -29,16 +29,18 @@ class Lease:
     name: str = ""
     #: The run that a job's server has begun; "" for all others.
     run: str = ""
+    #: Arguments of scripts; each takes those that it has.
+    args: dict[str, Arg] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "args", {"instance": self.instance, "epoch": self.epoch, "name": self.name, "run": self.run}
+        )
 
     @classmethod
     def of_this_process(cls, name: str = "") -> Lease:
         """Make a lease that no other start of any process has; it has no epoch yet."""
         return cls(instance=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}", name=name)
-
-    @property
-    def args(self) -> dict[str, Arg]:
-        """Its arguments in a script."""
-        return {"instance": self.instance, "epoch": self.epoch}
 
     @property
     def host(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from redflare_broker.config.retention import RetentionPolicy
@@ -66,51 +66,49 @@ class LinkScripts:
     #: PUBLISH, or SPUBLISH on a cluster.
     publish: str
     policy: RetentionPolicy
+    _common: dict[str, Arg] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        k, p = self.keys, self.policy
+        common: dict[str, Arg] = {
+            "link": k.link,
+            "tasks": k.tasks,
+            "results": k.results,
+            "dead": k.dead,
+            "abort": k.abort,
+            "notice": k.notice,
+            "publish": self.publish,
+            "retention_ms": p.retention_ms,
+            "settled_ms": p.settled_ms,
+            "dead_entries": p.dead_entries,
+            "dead_value_bytes": p.dead_value_bytes,
+        }
+        object.__setattr__(self, "_common", common)
 
     def hello(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        reply = self._hello(connection, lease, lease.epoch)
-        return self._hello(connection, lease, reply.number()) if reply.status == NEXT else reply
-
-    def _hello(self, connection: Connection, lease: Lease, epoch: int) -> ScriptReply:
-        return HELLO.run(
-            connection,
-            **self._link,
-            notice=self.keys.notice,
-            role=lease.name,
-            instance=lease.instance,
-            epoch=epoch,
-            retention_ms=self.policy.retention_ms,
-            publish=self.publish,
-        )
+        reply = HELLO.run(connection, self._common, role=lease.name, **lease.args)
+        if reply.status == NEXT:
+            lease = replace(lease, epoch=reply.number())
+            reply = HELLO.run(connection, self._common, role=lease.name, **lease.args)
+        return reply
 
     def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
-        k, p = self.keys, self.policy
-        return BYE.run(
-            connection,
-            **self._link,
-            heartbeat=k.heartbeat(lease.name),
-            notice=k.notice,
-            role=lease.name,
-            **lease.args,
-            settled_ms=p.settled_ms,
-            retention_ms=p.retention_ms,
-            publish=self.publish,
-        )
+        heartbeat = self.keys.heartbeat(lease.name)
+        return BYE.run(connection, self._common, heartbeat=heartbeat, role=lease.name, **lease.args)
 
     def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int, task_id: str | None) -> list[Arg]:
         """Beat; a command, so that one thread can send the heartbeats of many links in one go."""
         k = self.keys
         peer: Role = "cj" if lease.name == "agent" else "agent"
         return BEAT.command(
-            **self._link,
+            self._common,
             heartbeat=k.heartbeat(lease.name),
             peer_heartbeat=k.heartbeat(peer),
             role=lease.name,
             **lease.args,
             beat=beat,
             beat_ttl_ms=ttl_ms,
-            retention_ms=self.policy.retention_ms,
             **({"task": k.task(task_id)} if task_id else {}),
         )
 
@@ -129,12 +127,10 @@ class LinkScripts:
         """
         k = self.keys
         return ASSIGN.command(
+            self._common,
             entry.fields(),
-            **self._link,
             task=k.task(entry.task_id),
             expected_task=k.task(expected or entry.task_id),
-            abort=k.abort,
-            notice=k.notice,
             **({"forgotten": k.task(forget)} if forget else {}),
             **lease.args,
             task_id=entry.task_id,
@@ -143,37 +139,24 @@ class LinkScripts:
             lost=lost,
             size=size,
             blob=entry.blob.prefix if entry.blob else "",
-            retention_ms=self.policy.retention_ms,
-            settled_ms=self.policy.settled_ms,
-            publish=self.publish,
         )
 
     def take_command(self, lease: Lease, task_id: str = "") -> list[Arg]:
         """Take the open task, or only this one; a command to send behind the XREAD that waits for its entry."""
-        return TAKE.command(link=self.keys.link, task_prefix=self.keys.task(""), **lease.args, task_id=task_id)
+        return TAKE.command(self._common, task_prefix=self.keys.task(""), **lease.args, task_id=task_id)
 
     def take(self, connection: Connection, lease: Lease, task_id: str = "") -> ScriptReply:
         return run_command(connection, self.take_command(lease, task_id))
 
     def refuse(self, connection: Connection, lease: Lease, task_id: str, rc: str, reason: str) -> ScriptReply:
-        return REFUSE.run(
-            connection,
-            **self._link,
-            task=self.keys.task(task_id),
-            dead=self.keys.dead,
-            **lease.args,
-            task_id=task_id,
-            rc=rc,
-            reason=reason,
-            settled_ms=self.policy.settled_ms,
-            **self._dead,
-        )
+        task = self.keys.task(task_id)
+        return REFUSE.run(connection, self._common, task=task, **lease.args, task_id=task_id, rc=rc, reason=reason)
 
     def submit(self, connection: Connection, lease: Lease, entry: Entry, *, submit_id: str, size: int) -> ScriptReply:
         return SUBMIT.run(
             connection,
+            self._common,
             entry.fields(),
-            **self._link,
             task=self.keys.task(entry.task_id),
             **lease.args,
             task_id=entry.task_id,
@@ -193,62 +176,27 @@ class LinkScripts:
 
     def _settle_command(self, lease: Lease, task_id: str, status: str, reason: str, *, inline: bool) -> list[Arg]:
         return SETTLE.command(
-            **self._link,
+            self._common,
             task=self.keys.task(task_id),
-            notice=self.keys.notice,
-            dead=self.keys.dead,
             **lease.args,
             task_id=task_id,
             status=status,
             reason=reason,
-            settled_ms=self.policy.settled_ms,
-            publish=self.publish,
-            **self._dead,
             inline=int(inline),
         )
 
     def abort(self, connection: Connection, lease: Lease | None, task_id: str, reason: str) -> ScriptReply:
         """Abort as the CJ that has the lease, or as an operator when there is none."""
-        return ABORT.run(
-            connection,
-            **self._link,
-            task=self.keys.task(task_id),
-            abort=self.keys.abort,
-            **(lease or _NO_LEASE).args,
-            task_id=task_id,
-            reason=reason,
-            settled_ms=self.policy.settled_ms,
-            publish=self.publish,
-        )
+        task, lease = self.keys.task(task_id), lease or _NO_LEASE
+        return ABORT.run(connection, self._common, task=task, **lease.args, task_id=task_id, reason=reason)
 
     def bury(self, connection: Connection, lease: Lease | None, stream: str, entry_id: str, reason: str) -> ScriptReply:
         """Move an entry to the dead-letter stream, as its reader, or as an operator when there is no lease."""
         lease = lease or _NO_LEASE
         return BURY.run(
-            connection,
-            stream=stream,
-            dead=self.keys.dead,
-            link=self.keys.link,
-            entry=entry_id,
-            reason=reason,
-            **self._dead,
-            role=lease.name,
-            **lease.args,
+            connection, self._common, stream=stream, entry=entry_id, reason=reason, role=lease.name, **lease.args
         )
 
     def register(self, connection: Connection, agents: str) -> ScriptReply:
         """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""
-        return REGISTER.run(connection, agents=agents, fqcn=self.keys.fqcn, retention_ms=self.policy.retention_ms)
-
-    @property
-    def _link(self) -> dict[str, Arg]:
-        return {"link": self.keys.link, "tasks": self.keys.tasks, "results": self.keys.results}
-
-    @property
-    def _dead(self) -> dict[str, Arg]:
-        p = self.policy
-        return {
-            "retention_ms": p.retention_ms,
-            "dead_entries": p.dead_entries,
-            "dead_value_bytes": p.dead_value_bytes,
-        }
+        return REGISTER.run(connection, self._common, agents=agents, fqcn=self.keys.fqcn)

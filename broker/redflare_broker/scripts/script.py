@@ -6,10 +6,11 @@ A script is one atomic step that answers the same when it is run twice, so a cal
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from operator import itemgetter
 from typing import Final
 
 from redflare_broker.errors import ServerError
@@ -89,6 +90,8 @@ class Script:
         self.args = tuple(args.split())
         self.optional_key = optional_key
         self.rest = rest
+        self._named = _getter(*self.keys, *self.args)
+        self._with_optional = _getter(*self.keys, optional_key, *self.args)
 
     @cached_property
     def sha(self) -> str:
@@ -106,9 +109,9 @@ class Script:
             file.read_text("utf-8")
             for file in (lua / "_common.lua", lua / folder / f"_{folder}.lua", lua / folder / f"{step}.lua")
         )
-        return "\n".join((common, prologue, self._names(), body))
+        return "\n".join((common, prologue, self._locals(), body))
 
-    def _names(self) -> str:
+    def _locals(self) -> str:
         """The generated lines."""
         optional = (self.optional_key,) if self.optional_key else ()
         lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV") if self.args else ""]
@@ -116,30 +119,39 @@ class Script:
             lines.append(f"local {self.rest}_from = {len(self.args) + 1}\n")
         return "".join(lines)
 
-    def command(self, rest: Sequence[Arg] = (), /, **values: Arg) -> list[Arg]:
+    def command(self, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg) -> list[Arg]:
         """Make the EVALSHA command, for callers that pipeline several.
 
         Args:
+            common: keys and arguments of all steps of a link, a cell or a job; the script takes those that it has.
             rest: the further arguments.
-            values: keys and arguments by their names.
+            values: keys and arguments by their names, before those of ``common``.
 
         Raises:
-            KeyError, TypeError: a name is missing, or there is one too many.
+            KeyError: a name is missing.
         """
-        keys = [values[name] for name in self.keys]
-        if self.optional_key in values:
-            keys.append(values[self.optional_key])
-        args = [values[name] for name in self.args]
-        if len(values) != len(keys) + len(args):
-            raise TypeError(f"script {self.name} was given {sorted(values)}, but has {(*self.keys, *self.args)}")
-        return ["EVALSHA", self.sha, len(keys), *keys, *args, *rest]
+        return self._command(common, rest, values)
 
-    def run(self, connection: Connection, rest: Sequence[Arg] = (), /, **values: Arg) -> ScriptReply:
+    def run(
+        self, connection: Connection, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg
+    ) -> ScriptReply:
         """Run the script; arguments as of ``command``."""
-        return run_command(connection, self.command(rest, **values))
+        return parse_reply(self.name, run_pipeline(connection, [self._command(common, rest, values)])[0])
+
+    def _command(self, common: dict[str, Arg], rest: Sequence[Arg], values: dict[str, Arg]) -> list[Arg]:
+        # one merge and one look-up in C: this is done for each step
+        if self.optional_key in values:
+            return ["EVALSHA", self.sha, len(self.keys) + 1, *self._with_optional(common | values), *rest]
+        return ["EVALSHA", self.sha, len(self.keys), *self._named(common | values), *rest]
 
     def __repr__(self) -> str:
         return f"<Script {self.name}>"
+
+
+def _getter(*names: str) -> Callable[[dict[str, Arg]], tuple[Arg, ...]]:
+    if len(names) == 1:
+        return lambda values: (values[names[0]],)
+    return itemgetter(*names)
 
 
 def _locals(names: Sequence[str], table: str) -> str:
@@ -181,8 +193,8 @@ def run_scripts(connection: Connection, commands: Sequence[list[Arg]]) -> list[S
 
 
 def run_command(connection: Connection, sent: list[Arg]) -> ScriptReply:
-    """Run one command of a script, as ``run_scripts``."""
-    return run_scripts(connection, [sent])[0]
+    """Run one command of a script; the server learns the script on its first use."""
+    return parse_reply(script_name(sent), run_pipeline(connection, [sent])[0])
 
 
 def parse_reply(name: str, reply: RedisReply) -> ScriptReply:

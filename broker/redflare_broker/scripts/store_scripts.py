@@ -42,63 +42,43 @@ class StoreScripts:
     ) -> list[Arg]:
         """Store a job with its archive; ``fields``: further ones of its record."""
         return SUBMIT.command(
-            fields,
-            **self._job(job_id),
-            archive_prefix=blob[0],
-            job_id=job_id,
-            chunks=blob[1],
-            change=change,
-            **self._kept,
-            archive=archive,
+            self._of(job_id), fields, archive_prefix=blob[0], chunks=blob[1], change=change, archive=archive
         )
 
     def advance(
         self, job_id: str, step: str, expected: Sequence[str], status: str, change: bytes, reason: str
     ) -> list[Arg]:
         """Move a job from one of the expected statuses; ``step``: new for each, by which a repeated one is known."""
-        return ADVANCE.command(
-            expected, **self._job(job_id), step=step, status=status, change=change, reason=reason, **self._kept
-        )
+        return ADVANCE.command(self._of(job_id), expected, step=step, status=status, change=change, reason=reason)
 
     def abort(self, job_id: str, by: str, reason: str, change: bytes) -> list[Arg]:
-        return ABORT.command(**self._job(job_id), by=by, reason=reason, change=change, **self._kept)
+        return ABORT.command(self._of(job_id), by=by, reason=reason, change=change)
 
     def note(self, job_id: str, field: str, value: bytes) -> list[Arg]:
         """Write a field of the record; ``waiting`` is not written any more once the job is over."""
-        return NOTE.command(record=self.keys.record(job_id), field=field, value=value)
+        return NOTE.command(self._of(job_id), field=field, value=value)
 
     def log(self, job_id: str, batch: str, site: str, level: str, lines: Sequence[bytes]) -> list[Arg]:
         """Write lines; ``batch``: new for each, by which a repeated one is known."""
-        return LOG.command(
-            lines,
-            record=self.keys.record(job_id),
-            log=self.keys.log(job_id),
-            batch=batch,
-            site=site,
-            level=level,
-            log_lines=self.policy.log_lines,
-        )
+        return LOG.command(self._of(job_id), lines, batch=batch, site=site, level=level)
 
     def result(self, job_id: str, blob: tuple[str, int], result: bytes) -> list[Arg]:
         """Give a job its result; ``result``: JSON of where it is."""
-        return RESULT.command(
-            **self._job(job_id),
-            result_prefix=blob[0],
-            chunks=blob[1],
-            result=result,
-            retention_ms=self.policy.retention_ms,
-        )
+        return RESULT.command(self._of(job_id), result_prefix=blob[0], chunks=blob[1], result=result)
 
     def renew(self, job_id: str) -> list[Arg]:
-        return RENEW.command(**self._job(job_id), job_id=job_id, retention_ms=self.policy.retention_ms)
+        return RENEW.command(self._of(job_id))
 
     def delete(self, job_id: str) -> list[Arg]:
-        return DELETE.command(**self._job(job_id), job_id=job_id)
+        return DELETE.command(self._of(job_id))
 
-    def _job(self, job_id: str) -> dict[str, Arg]:
-        k = self.keys
-        return {"jobs": k.jobs, "record": k.record(job_id), "log": k.log(job_id)}
-
-    @property
-    def _kept(self) -> dict[str, Arg]:
-        return {"retention_ms": self.policy.retention_ms, "log_lines": self.policy.log_lines}
+    def _of(self, job_id: str) -> dict[str, Arg]:
+        k, p = self.keys, self.policy
+        return {
+            "jobs": k.jobs,
+            "record": k.record(job_id),
+            "log": k.log(job_id),
+            "job_id": job_id,
+            "retention_ms": p.retention_ms,
+            "log_lines": p.log_lines,
+        }

@@ -2,7 +2,7 @@
 
 Way in: ``codec.encode`` and ``codec.decode`` for payloads; ``task_entry.Entry`` for the entries of a link,
 ``message_entry`` for those of a cell's inbox. Nothing here opens a connection: a buffer goes in, a buffer comes out,
-and what cannot be read is a ``DecodeError`` that says where.
+and an entry that cannot be read raises ``DecodeError``, which names the place.
 
 May import: the root and numpy.
 """

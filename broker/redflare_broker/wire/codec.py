@@ -1,6 +1,6 @@
 """Messages on the wire: JSON for the tree, flat buffers for arrays, tensors and bytes inside it.
 
-A value that JSON has no word for stands as a dict of one key, a mark::
+A value that JSON cannot express becomes a dict of one key, a mark::
 
     {"$nd": [index, dtype, shape]}      numpy array         {"$float": "nan" | "inf" | "-inf"}
     {"$torch": [index, dtype, shape]}   torch tensor        {"$int": "<digits>"}   beyond 64 bits
@@ -66,7 +66,7 @@ def encode(meta: dict[str, Any], data: object, limits: CodecLimits = DEFAULT_LIM
     """Turn a message into bytes; contiguous arrays are not copied.
 
     Raises:
-        EncodeError: a value in it cannot be sent; the text names where it stands, and what is accepted.
+        EncodeError: a value in it cannot be sent; the text names its place, and what is accepted.
         MessageTooLarge: the message is over a limit.
     """
     writer = TreeWriter(limits)
@@ -108,7 +108,7 @@ def meta_beside(
     """Check a message as ``plan`` does, and allocate nothing: its meta, for a reader who passes the data on as it is.
 
     Returns:
-        None when meta has buffers of its own, for then data's are not numbered from 0.
+        None when meta has buffers too, for then data's are not numbered from 0.
 
     Raises:
         DecodeError: it is not a message of this protocol, or is over a limit.

@@ -23,7 +23,7 @@ class _DXO(Protocol):
 
 
 def to_plain(kind: object, data: Any, dxo: type[_DXO]) -> Any:
-    """``data`` without objects of class ``dxo``, to any depth; data of another kind is returned as it is."""
+    """Return ``data`` without objects of class ``dxo``, to any depth; data of another kind as it is."""
     if kind != COLLECTION or not isinstance(data, dict):
         return data
     return {name: _parts(item, dxo) if isinstance(item, dxo) else item for name, item in data.items()}
@@ -34,7 +34,7 @@ def _parts(item: _DXO, dxo: type[_DXO]) -> dict[str, Any]:
 
 
 def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]], Any]) -> Any:
-    """The reverse of ``to_plain``: what are the parts of an object becomes what ``make(kind, data, meta)`` gives."""
+    """Reverse ``to_plain``: what are the parts of an object becomes what ``make(kind, data, meta)`` gives."""
     if kind != COLLECTION or not isinstance(data, dict):
         return data
     return {

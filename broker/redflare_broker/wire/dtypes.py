@@ -1,6 +1,6 @@
 """numpy dtypes, the names they have on the wire, and the memory of an array as bytes.
 
-A name is numpy's own (``float32``), little-endian; ``>`` in front says big-endian. The long doubles differ between
+A name is numpy's (``float32``), little-endian; ``>`` in front says big-endian. The long doubles differ between
 machines of equal itemsize, so their name tells the layout and a machine with another one refuses it instead of reading
 garbage. bfloat16, float8 and their kin are ml_dtypes's, which is imported when the first of them is met.
 """
@@ -68,7 +68,7 @@ def name_of(dtype: DType) -> str | None:
 
 
 def by_name(name: object) -> DType:
-    """The dtype called ``name`` on the wire.
+    """Return the dtype called ``name`` on the wire.
 
     Raises:
         LookupError: it is not one of ours, or needs a package that is not here; the text says which.
@@ -84,7 +84,7 @@ def by_name(name: object) -> DType:
 
 
 def flat(array: Array) -> memoryview:
-    """The memory of a C-contiguous array as flat bytes.
+    """Return the memory of a C-contiguous array as flat bytes.
 
     The detour over uint8 is for dtypes that the buffer protocol has no letter for.
     """

@@ -17,7 +17,7 @@ class CodecLimits:
 
     #: Bytes of a whole message, JSON and buffers together.
     max_bytes: int = 4 << 30
-    #: Messages up to this size stand in their stream entry; the buffers of larger ones go to blobs.
+    #: Messages up to this size are kept in their stream entry; the buffers of larger ones go to blobs.
     inline_bytes: int = 64 << 10
     #: Bytes of one blob chunk.
     chunk_bytes: int = 1 << 20

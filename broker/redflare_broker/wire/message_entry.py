@@ -35,7 +35,7 @@ _NO_META: Final = b"{}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """One message in an inbox: its header, the JSON of meta and data, and its buffers or where they stand."""
+    """One message in an inbox: its header, the JSON of meta and data, and its buffers or a reference to them."""
 
     kind: str
     id: str
@@ -59,7 +59,7 @@ class Envelope:
         return self.kind == REPLY
 
     def fields(self) -> list[str | bytes | int | memoryview]:
-        """Field, value, field, value ... for XADD, in the order people want to read them."""
+        """List field, value, field, value ... for XADD, in the order people want to read them."""
         flat: list[str | bytes | int | memoryview] = [
             *("v", PROTOCOL_VERSION, "kind", self.kind, "id", self.id, "attempt", self.attempt),
             *("channel", self.channel, "topic", self.topic, "origin", self.origin),
@@ -93,7 +93,7 @@ class Envelope:
 
 
 def pack_meta(meta: dict[str, Any] | None) -> bytes:
-    """The JSON of a message's meta.
+    """Encode a message's meta as JSON.
 
     Raises:
         EncodeError: it is no dict, or holds arrays or bytes, which only data may.
@@ -102,7 +102,7 @@ def pack_meta(meta: dict[str, Any] | None) -> bytes:
         return _NO_META
     encoded = encode(meta, None)
     if encoded.buffers:
-        raise EncodeError("meta: arrays, tensors and bytes stand in the data of a message, not in its meta")
+        raise EncodeError("meta: arrays, tensors and bytes belong in the data of a message, not in its meta")
     return encoded.meta
 
 
@@ -196,7 +196,7 @@ def _blob(fields: dict[bytes, bytes], namespace: str) -> BlobRef | None:
     if text is None:
         return None
     if b"b0" in fields:
-        raise ValueError("field blobs: stands beside b0; a message has its buffers in one place")
+        raise ValueError("field blobs: is there beside b0; a message has its buffers in one place")
     try:
         blob = BlobRef.from_json(text, (f"{namespace}:",))
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Entries of the task and result streams: flat, readable fields in, flat fields out.
 
-Whatever stands in a stream may have been put there by anybody, so ``Entry.parse`` checks every field before it is used:
+Anybody may have put an entry into a stream, so ``Entry.parse`` checks every field before it is used:
 no size, name or blob key of a sender is trusted. Fields it does not know are ignored, so that a later release of the
 same protocol version can add some.
 """
@@ -49,7 +49,7 @@ def check_task_id(task_id: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRef:
-    """Where the buffers of a message stand: one stream of bytes, cut every ``chunk`` bytes into ``<prefix>:<n>``."""
+    """A reference to the buffers of a message: one stream of bytes, cut every ``chunk`` bytes into ``<prefix>:<n>``."""
 
     prefix: str
     chunk: int
@@ -67,7 +67,7 @@ class BlobRef:
         return -(-self.nbytes // self.chunk)
 
     def to_json(self) -> bytes:
-        """The value of the field ``blobs``."""
+        """Encode it for the field ``blobs``."""
         return orjson.dumps({"prefix": self.prefix, "chunk": self.chunk, "sizes": self.sizes})
 
     @staticmethod
@@ -97,7 +97,7 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One message in a stream: its header, the JSON of its meta and data, and its buffers or where they stand."""
+    """One message in a stream: its header, the JSON of its meta and data, and its buffers or a reference to them."""
 
     topic: str
     task_id: str = ""
@@ -117,7 +117,7 @@ class Entry:
     blob: BlobRef | None = None
 
     def fields(self) -> list[str | bytes | int | memoryview]:
-        """Field, value, field, value ... for XADD, in the order people want to read them."""
+        """List field, value, field, value ... for XADD, in the order people want to read them."""
         flat: list[str | bytes | int | memoryview] = [
             *("v", PROTOCOL_VERSION, "topic", self.topic, "task_id", self.task_id, "task_name", self.task_name),
             *("rc", self.rc, "epoch", self.epoch, "session", self.session, "sender", self.sender),
@@ -155,7 +155,7 @@ def _parse(flat: Sequence[bytes], allowed_prefixes: tuple[str, ...]) -> Entry:
         raise ValueError(f"has an odd number of fields and values: {flat!r:.200}")
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     if len(fields) * 2 != len(flat):
-        raise ValueError("a field stands in it twice")
+        raise ValueError("it has a field twice")
     version = fields.get(b"v")
     if version != _VERSION:
         raise ValueError(_wrong_version(version))
@@ -230,7 +230,7 @@ def _blob(fields: dict[bytes, bytes], allowed_prefixes: tuple[str, ...]) -> Blob
     if text is None:
         return None
     if b"b0" in fields:
-        raise ValueError("field blobs: stands beside b0; a message has its buffers in one place")
+        raise ValueError("field blobs: is there beside b0; a message has its buffers in one place")
     try:
         return BlobRef.from_json(text, allowed_prefixes)
     except ValueError as error:

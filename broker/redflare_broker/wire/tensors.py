@@ -36,7 +36,7 @@ def name_of(tensor: Any) -> str:
     """Name of the dtype on the wire.
 
     Raises:
-        TypeError: tensors of this dtype or layout are not sent; the text says what to do.
+        TypeError: tensors of this dtype or layout are not sent; the text names the remedy.
     """
     name = str(tensor.dtype).removeprefix("torch.")
     if str(tensor.layout) != "torch.strided":
@@ -47,10 +47,10 @@ def name_of(tensor: Any) -> str:
 
 
 def to_bytes(tensor: Any) -> memoryview:
-    """The elements as flat bytes: the tensor's own memory when it is contiguous and on the CPU, else a copy.
+    """Return the elements as flat bytes: the tensor's own memory when it is contiguous and on the CPU, else a copy.
 
     Raises:
-        TypeError: the tensor has no memory of its own to read (device "meta", a distributed or fake tensor).
+        TypeError: the tensor has no memory to read (device "meta", a distributed or fake tensor).
     """
     if tensor.numel() == 0:
         return memoryview(b"")
@@ -85,7 +85,7 @@ def check_representable(name: str) -> None:
 
 
 def allocate(name: str, shape: Sequence[int]) -> tuple[Any, memoryview]:
-    """A new tensor (a numpy array where torch is not installed), and its memory to be filled."""
+    """Make a new tensor (a numpy array where torch is not installed), and return it with its memory to fill."""
     torch = _torch()
     if torch is None:
         array: Any = np.empty(tuple(shape), dtypes.by_name(name))

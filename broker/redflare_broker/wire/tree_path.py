@@ -1,4 +1,4 @@
-"""Where in a tree of data something stands: ``data.layers[3].w``."""
+"""The place of a value in a tree of data: ``data.layers[3].w``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TreeError(Exception):
         return self
 
     def under(self, root: str) -> str:
-        """The message, with the path from ``root`` in front; the middle of a very deep one is left out."""
+        """Return the message, with the path from ``root`` in front; the middle of a very deep one is left out."""
         steps = self._steps[::-1]
         if len(steps) > 12:
             steps = [*steps[:8], "...", *steps[-3:]]

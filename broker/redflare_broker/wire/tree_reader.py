@@ -1,6 +1,6 @@
 """From JSON values with marks back to a tree of user data.
 
-Reading goes in two steps. ``visit`` walks the tree, checks every mark, and notes what is to stand where; nothing is
+Reading goes in two steps. ``visit`` walks the tree, checks every mark, and notes what goes where; nothing is
 allocated. Once the buffers' sizes are known to be true, ``allocate`` makes the arrays, and when their bytes have
 arrived ``finish`` puts in what had to wait for them.
 """
@@ -47,7 +47,7 @@ class TreeReader:
         self._bytes: list[tuple[Any, str | int, bytearray]] = []
 
     def visit(self, parent: Any, key: str | int, depth: int = 0) -> None:
-        """Check what stands at ``parent[key]``, and replace marks and escaped keys in place.
+        """Check the value at ``parent[key]``, and replace marks and escaped keys in place.
 
         Raises:
             TreeError: something in it is not of this protocol.
@@ -209,7 +209,7 @@ def _integer(body: Any) -> int:
         raise TreeError(f"$int must be decimal digits, at most 4300, but is {body!r:.80}")
     try:
         return int(body)
-    except ValueError as error:  # the interpreter was told to allow fewer
+    except ValueError as error:  # the interpreter is set to allow fewer
         raise TreeError(f"$int cannot be read: {error}") from None
 
 

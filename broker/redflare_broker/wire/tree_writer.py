@@ -1,4 +1,4 @@
-"""From a tree of user data to plain JSON values with marks, and the flat buffers the marks stand for."""
+"""From a tree of user data to plain JSON values with marks, and the flat buffers that the marks refer to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TreeWriter:
         self.nbytes = 0
 
     def value(self, value: Any, depth: int = 0) -> object:  # noqa: PLR0911 - one line per type, the commonest first
-        """The JSON value that stands for ``value``.
+        """Return the JSON value that replaces ``value``.
 
         Raises:
             TreeError: something in it cannot be sent.
@@ -152,7 +152,7 @@ class TreeWriter:
         return {"$bytes": [index, view.nbytes]}
 
     def _reserve(self, nbytes: int, shape: Iterable[int]) -> int:
-        """Number of a new buffer; refused before anything is copied when the message would be too large."""
+        """Number a new buffer; refuse it before anything is copied when the message would be too large."""
         rank = len(tuple(shape))
         if rank > dtypes.MAX_RANK:
             raise TreeError(f"{rank} dimensions are too many: at most {dtypes.MAX_RANK} are sent")
@@ -203,7 +203,7 @@ def _integer(value: int) -> object:
 
 
 def _scalar(value: np.generic) -> dict[str, object]:
-    """A number that JSON can show stands as itself; NaN, complex and long double as the hex of their bytes."""
+    """Return a number that JSON can show as it is; NaN, complex and long double as the hex of their bytes."""
     name = dtypes.name_of(value.dtype)
     if name is None:
         raise TreeError(f"a numpy scalar of dtype {value.dtype} cannot be sent; accepted are numbers and bool")

@@ -56,13 +56,13 @@ class Cells:
             return connection.call(*command)
 
     def entries(self, fqcn: str) -> list[dict[str, str]]:
-        """What stands in an inbox."""
+        """The entries of an inbox."""
         found = self.redis("XRANGE", f"{self.settings.namespace}:{{{fqcn}}}:inbox", "-", "+")
         assert isinstance(found, list)
         return [_entry(item) for item in found]
 
     def dead(self, fqcn: str) -> list[dict[str, str]]:
-        """What stands among the dead letters of a cell."""
+        """The dead letters of a cell."""
         found = self.redis("XRANGE", f"{self.settings.namespace}:{{{fqcn}}}:dead", "-", "+")
         assert isinstance(found, list)
         return [_entry(item) for item in found]
@@ -81,7 +81,7 @@ class Cells:
         for key in self.keys():
             left = self.redis("PTTL", key)
             assert isinstance(left, int)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} stands for {left} ms"
+            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
 
 
 def _entry(item: RedisReply) -> dict[str, str]:

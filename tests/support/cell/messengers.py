@@ -71,7 +71,7 @@ class Peers:
             with self.server.borrow(key) as connection:
                 left = connection.call("PTTL", key)
             assert isinstance(left, int)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} stands for {left} ms"
+            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
 
 
 @contextmanager

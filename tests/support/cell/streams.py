@@ -45,7 +45,7 @@ class Numbers(ObjectProducer):
 
 
 class Sink(ConsumerFactory):
-    """Makes consumers that keep what comes; ``story`` tells what happened to them, in order.
+    """Makes consumers that keep what comes; ``calls`` has the calls of their methods, in order.
 
     Args:
         take: what a consumer does with a value; a tuple is what ``consume`` returns.
@@ -54,21 +54,21 @@ class Sink(ConsumerFactory):
     def __init__(self, take: Callable[[Any], Any] = lambda value: None) -> None:
         self.take = take
         self.values: list[Any] = []
-        self.story: list[Any] = []
+        self.calls: list[Any] = []
         self.contexts: list[StreamContext] = []
         self.peers: list[Any] = []
 
     def get_consumer(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> ObjectConsumer:
         self.contexts.append(stream_ctx)
-        self.story.append("get")
+        self.calls.append("get")
         return _Consumer(self)
 
     def return_consumer(self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
-        self.story.append("return")
+        self.calls.append("return")
 
     def done(self, stream_ctx: StreamContext, fl_ctx: FLContext, **kwargs: Any) -> Any:
         """A ``stream_done_cb``."""
-        self.story.append(("done", stream_ctx["__RC__"], kwargs))
+        self.calls.append(("done", stream_ctx["__RC__"], kwargs))
         return "the end result"
 
 
@@ -84,11 +84,11 @@ class _Consumer(ObjectConsumer):
         try:
             peer = fl_ctx.get_peer_context()
             self._sink.peers.append(peer.get_identity_name() if peer else None)
-            said = self._sink.take(shareable["value"])
+            result = self._sink.take(shareable["value"])
             self._sink.values.append(shareable["value"])
-            return said if isinstance(said, tuple) else (True, make_reply(ReturnCode.OK))
+            return result if isinstance(result, tuple) else (True, make_reply(ReturnCode.OK))
         finally:
             self._lock.release()
 
     def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
-        self._sink.story.append(("finalize", stream_ctx["__RC__"]))
+        self._sink.calls.append(("finalize", stream_ctx["__RC__"]))

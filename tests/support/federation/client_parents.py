@@ -1,4 +1,4 @@
-"""Client parents for tests: with a workspace, apps to deploy, and somebody who hears their reports."""
+"""Client parents for tests: with a workspace, apps to deploy, and a reporter that records their reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.jobs import pack_files
 from redflare_workers.processes.process_table import start_time
 from redflare_workers.protocol.job_outcome import JobOutcome
-from redflare_workers.protocol.parent_messages import SERVER, SITE, SITE_LOG, SITE_REPORT
-from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.protocol.parent_messages import SiteLog, SiteReport, SiteReportReply, SiteRequest
 from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg
 from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
@@ -126,8 +125,8 @@ def app_of(executor: str, custom: str = CUSTOM, **args: Any) -> bytes:
     return pack_files({"config/config_fed_client.json": config, "custom/mine.py": custom.encode()})
 
 
-class Told:
-    """Hears reports and lines of logs; as a ``Reporter``, or as the server's parent process at a cell."""
+class RecordingReporter:
+    """Records reports and lines of logs; as a ``Reporter``, or as the server's parent process at a cell."""
 
     def __init__(self) -> None:
         self.reports: list[SiteReport] = []
@@ -145,10 +144,11 @@ class Told:
     def on_report(self, request: Request) -> HandlerResult:
         report = SiteReport.from_meta(request.meta)
         self.reports.append(report)
-        return "OK", {"abort": self.abort.get(report.job, "")}, None
+        return "OK", SiteReportReply(abort=self.abort.get(report.job, "")).to_meta(), None
 
     def on_log(self, request: Request) -> HandlerResult:
-        self.log(request.meta["job"], request.meta["lines"])
+        message = SiteLog.from_meta(request.meta)
+        self.log(message.job, message.lines)
         return None
 
     def statuses(self, job: str = JOB) -> list[str]:
@@ -175,7 +175,7 @@ class Sites:
         self.url = url
         self.folder = folder
         self.namespace = namespace
-        self.told = Told()
+        self.reporter = RecordingReporter()
         #: those in this process
         self.engines: list[ClientEngine] = []
         self._undo: list[Callable[[], object]] = []
@@ -242,7 +242,10 @@ class Sites:
 
     def parent_server(self) -> Parent:
         """The server's parent process."""
-        handlers = {(SERVER, SITE_REPORT): self.told.on_report, (SERVER, SITE_LOG): self.told.on_log}
+        handlers = {
+            (SiteReport.CHANNEL, SiteReport.TOPIC): self.reporter.on_report,
+            (SiteLog.CHANNEL, SiteLog.TOPIC): self.reporter.on_log,
+        }
         return Parent(self.cell("server", handlers))
 
     def server_job(self, job: str = JOB, rounds: int = 2, clients: int = 1) -> Running:
@@ -289,8 +292,9 @@ class Parent:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
 
-    def ask(self, topic: str, data: object = None, site: str = SITE_1, **meta: Any) -> Reply:
-        return self.cell.send_request(SITE, topic, site, {"job": JOB, **meta}, data, timeout=PATIENCE)
+    def ask(self, request: type[SiteRequest], data: object = None, site: str = SITE_1, **fields: Any) -> Reply:
+        meta = request(**{"job": JOB, **fields}).to_meta()
+        return self.cell.send_request(request.CHANNEL, request.TOPIC, site, meta, data, timeout=PATIENCE)
 
 
 def is_gone(pid: int) -> bool:

@@ -13,6 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import redis
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
 from redflare_workers.ipc.exchanger import IPCExchanger
 from redflare_workers.jobs import FedJob
 from redflare_workers.workflow import FedAvg
@@ -63,10 +66,11 @@ class OperatedFederation:
         self.url = url
         self.folder = folder
         self.client = client
+        self._redis = Server.connect(url)
+        self._store = JobStore(self._redis, Keys("flare"))
         self._mark = uuid.uuid4().hex
         self._env = {
             **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "1",
             "REDFLARE_URL": url,
             _MARK: self._mark,
             "COLUMNS": "200",
@@ -196,7 +200,20 @@ class OperatedFederation:
 
     def await_status(self, job: str, *statuses: str) -> None:
         """Wait until a job has one of these statuses."""
-        wait_until(lambda: self.record(job)["status"] in statuses, PATIENCE, f"{job} is {' or '.join(statuses)}")
+
+        def status() -> str:
+            record = self._store.get(job)
+            return record.status if record else "(not there)"
+
+        wait_until(lambda: status() in statuses, PATIENCE, f"{job} is {' or '.join(statuses)}")
+
+    def await_log(self, job: str, text: str, count: int = 1) -> None:
+        """Wait until the job's log has a text."""
+
+        def logged() -> int:
+            return sum(line.text.count(text) for line in self._store.read_log(job))
+
+        wait_until(lambda: logged() >= count, PATIENCE, f"{text!r} in the log of {job}")
 
     # -- what is left --------------------------------------------------------------------------------------------------
 
@@ -242,6 +259,7 @@ class OperatedFederation:
         """Kill what is left."""
         for name in list(self._running):
             self.kill(name)
+        self._redis.close()
 
     def __enter__(self) -> Self:
         return self

@@ -142,14 +142,6 @@ class FaultyJobs:
         (self.operated.folder / f"{name}.zip").write_bytes(pack_files(files_of(name, **options)))
         return self.operated("job", "submit", f"{name}.zip", "--id", name, *flags, code=code)
 
-    def await_log(self, job: str, text: str, count: int = 1) -> None:
-        """Wait until the job's log has a text."""
-        wait_until(
-            lambda: self.operated.run("job", "log", job).stdout.count(text) >= count,
-            40,
-            f"{text!r} in the log of {job}",
-        )
-
     def assert_clean(self, *jobs: str) -> None:
         """Delete these jobs: their files, processes and keys are gone, and nothing else was written anywhere."""
         operated = self.operated

@@ -51,8 +51,8 @@ def job_of(
         server_code: ``custom/flow.py`` of the first app.
     """
     apps = {"app": {"executor": executors}} if isinstance(executors, str) else executors
-    told = {"name": "means", "deploy_map": {app: ["@ALL"] for app in apps}, **meta}
-    files = {"meta.json": json.dumps(told).encode()}
+    job_meta = {"name": "means", "deploy_map": {app: ["@ALL"] for app in apps}, **meta}
+    files = {"meta.json": json.dumps(job_meta).encode()}
     server = {"format_version": 2, "workflows": list(workflows) or [averaging()]}
     for app, args in apps.items():
         config = client_config(f"mine.{args['executor']}", {k: v for k, v in args.items() if k != "executor"})
@@ -61,7 +61,7 @@ def job_of(
         files[f"{app}/custom/mine.py"] = custom.encode()
         if server_code:
             files[f"{app}/custom/flow.py"] = server_code.encode()
-    return told, pack_files(files)
+    return job_meta, pack_files(files)
 
 
 class Operation(Sites):
@@ -138,7 +138,7 @@ class Operation(Sites):
         """No process of a job, and no key without a TTL."""
         wait_until(lambda: not self.processes(), PATIENCE, "no process of a job")
         for key in self.client.scan_iter(f"{self.namespace}:*", 1000):
-            assert self.client.pttl(key) != -1, f"{key!r} stands for ever"
+            assert self.client.pttl(key) != -1, f"{key!r} never expires"
 
     def close(self) -> None:
         for record in self.store.list():

@@ -25,10 +25,10 @@ class JobScene(JobBench):
 
     def run_server(self, *, resume: bool = True) -> JobTaskStore:
         """Another server has begun, and is connected."""
-        journal = self.started(resume=resume)
+        store = self.started(resume=resume)
         self.connection.call("HSET", self.keys.cell, "since", self.now_ms(), "closed", 0, "host", "hub", "pid", 42)
         self.server_beats()
-        return journal
+        return store
 
     def server_beats(self, *, age_ms: int = 0) -> None:
         beat = {"instance": self.lease.instance, "epoch": self.lease.epoch, "interval": 5.0, "ttl_ms": 60_000}
@@ -64,10 +64,10 @@ class JobScene(JobBench):
         )
         self.connection.call("XADD", self.inbox, "*", *envelope.fields())
 
-    def has(self, journal: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
+    def has(self, store: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
         """A task is handed to a site."""
         record = ClientTaskRecord(id=f"{task.root_id}-{lease.name}", client=lease.name, sent=time.time(), count=count)
-        journal.note(task.root_id, [record])
+        store.note(task.root_id, [record])
         return record
 
     def now_ms(self) -> int:

@@ -49,14 +49,14 @@ class JobBench:
     def begin(self, lease: Lease | None = None, *, resume: bool = True) -> JobStart:
         return self.membership.begin(self.connection, lease or self.lease, resume=resume)
 
-    def journal(self, *, resume: bool = True, lease: Lease | None = None) -> JobTaskStore:
+    def task_store(self, *, resume: bool = True, lease: Lease | None = None) -> JobTaskStore:
         return JobTaskStore(self.server, self.keys, lease or self.lease, self.policy, resume=resume)
 
     def started(self, *, resume: bool = True) -> JobTaskStore:
-        """The journal of another server, which has begun."""
+        """The store of another server, which has begun."""
         self.serve()
         self.begin(resume=resume)
-        return self.journal(resume=resume)
+        return self.task_store(resume=resume)
 
     def list_members(self, lease: Lease | None = None) -> MemberList:
         return Members.read_members(self.run(self.membership.list_members_command(lease or self.lease)))

@@ -52,7 +52,7 @@ class Node:
         self.url = f"redis://127.0.0.1:{self.port}"
         self.options = self.agent_options = ConnectionOptions()
         self._command = [str(binary), str(self.directory / "server.conf"), *flags]
-        self._watcher: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self.pid = 0
         lines = {"port": self.port, "bind": "127.0.0.1", "save": '""', **settings}
         text = "".join(f"{name} {value}\n" for name, value in lines.items())
@@ -64,21 +64,21 @@ class Node:
 
     def start(self) -> None:
         """Start the process and return when it answers."""
-        self._watcher = Watchdog(self.directory, temporary=False, command=self._command)
-        self.pid = self._watcher.await_start(time.monotonic() + 10)
+        self._watchdog = Watchdog(self.directory, temporary=False, command=self._command)
+        self.pid = self._watchdog.await_start(time.monotonic() + 10)
         wait_until(self._answers, what=f"a server at {self.url} that answers")
 
     def stop(self) -> None:
         """End the process in an orderly way."""
-        if self._watcher:
-            self._watcher.end()
-            self._watcher = None
+        if self._watchdog:
+            self._watchdog.end()
+            self._watchdog = None
 
     def kill(self) -> None:
         """SIGKILL the process."""
-        assert self._watcher
+        assert self._watchdog
         os.kill(self.pid, signal.SIGKILL)
-        assert self._watcher.await_news(10)
+        assert self._watchdog.await_news(10)
 
     def restart(self) -> None:
         """Start it again, on the same port and directory; a killed one as well as one that runs."""
@@ -104,8 +104,8 @@ class Node:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
-        assert self._watcher
-        if self._watcher.has_news():
+        assert self._watchdog
+        if self._watchdog.has_news():
             raise AssertionError(f"the server ended: {(self.directory / 'server.log').read_text()[-2000:]}")
         try:
             with self.client() as client:
@@ -162,9 +162,9 @@ class TlsNode(Node):
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, and that the system gives to nobody: it stays free over a restart.
+    """Return a port on 127.0.0.1 that nobody listens on, below those that the system gives out (from 32,768).
 
-    The system gives out ports above 32,767. That of a cluster's bus, which is 10,000 above, is below too, and free.
+    So no connection takes it while its server is started again. A cluster's bus, 10,000 above, has such a port, too.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 22_000)

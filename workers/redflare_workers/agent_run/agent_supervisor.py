@@ -1,7 +1,7 @@
 """``AgentSupervisor``: keeps the process of an agent running, starts it again when it dies, and stops it.
 
-The process leads a group of its own and ends itself when this one is gone (its standard input is the lifeline); when it
-has ended, so has everything that it started.
+The process leads its own process group and ends itself when this one is gone (its standard input is the lifeline); when
+it has ended, so has everything that it started.
 """
 
 from __future__ import annotations

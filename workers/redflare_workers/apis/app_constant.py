@@ -1,4 +1,4 @@
-"""Words of workflows: headers, cookies and props, names of tasks, default ids. After NVFlare's ``app_constant``.
+"""Constants of workflows: headers, cookies and props, names of tasks, default ids. After NVFlare's ``app_constant``.
 
 Names and values are NVFlare's, so that workflows and executors written for it agree on them with those here.
 """
@@ -110,14 +110,14 @@ class AlgorithmConstants:
 
 
 class ModelName:
-    """Which model a site is asked for."""
+    """Names of models that a site can be asked for."""
 
     BEST_MODEL: Final = "best_model"
     FINAL_MODEL: Final = "final_model"
 
 
 class ValidateType:
-    """When a model is validated."""
+    """Times of a validation."""
 
     BEFORE_TRAIN_VALIDATE: Final = "before_train_validate"
     MODEL_VALIDATE: Final = "model_validate"

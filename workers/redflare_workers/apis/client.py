@@ -10,11 +10,11 @@ from typing import Any, Final
 class ClientPropKey:
     """Keys of a client's props."""
 
-    #: Fully qualified name of its cell; the name of the client unless said otherwise.
+    #: Fully qualified name of its cell; the name of the client by default.
     FQCN: Final = "fqcn"
     #: Fully qualified name of its site in a hierarchy of sites.
     FQSN: Final = "fqsn"
-    #: Whether no other site stands below it.
+    #: Whether it has no sites below it.
     IS_LEAF: Final = "is_leaf"
     ORG: Final = "org"
     SITE_CONFIG: Final = "site_config"
@@ -25,7 +25,7 @@ class Client:
 
     Args:
         name: name of the site.
-        token: what the server knows this session of it by; never part of ``to_dict``.
+        token: identifies the session of the site at the server; never part of ``to_dict``.
     """
 
     def __init__(self, name: str, token: str) -> None:
@@ -43,7 +43,7 @@ class Client:
         self.token = token
 
     def get_token(self) -> str:
-        """What the server knows this session of the site by."""
+        """The token of the site's session at the server."""
         return self.token
 
     def set_prop(self, name: str, value: Any) -> None:
@@ -71,26 +71,26 @@ class Client:
         return self.get_prop(ClientPropKey.FQSN)
 
     def set_is_leaf(self, value: bool) -> None:
-        """Say whether no other site stands below it."""
+        """Set whether it has no sites below it."""
         self.set_prop(ClientPropKey.IS_LEAF, value)
 
     def get_is_leaf(self) -> Any:
-        """Whether no other site stands below it."""
+        """Whether it has no sites below it."""
         return self.get_prop(ClientPropKey.IS_LEAF)
 
     def set_site_config(self, value: dict[str, Any]) -> None:
-        """Keep a copy of what the site says of itself; everybody in the job may read it, so no secrets."""
+        """Store a copy of the site's configuration; all members of the job may read it, so no secrets."""
         self.set_prop(ClientPropKey.SITE_CONFIG, copy.deepcopy(value))
 
     def get_site_config(self) -> Any:
-        """What the site says of itself, or None."""
+        """The site's configuration, or None."""
         return self.get_prop(ClientPropKey.SITE_CONFIG)
 
     def to_dict(self) -> dict[str, Any]:
-        """What others may know of this client: the name, and what is not as it always is."""
+        """Return the properties that other sites may see: the name, and those that differ from their defaults."""
         usual = {ClientPropKey.FQCN: self.name, ClientPropKey.FQSN: self.name, ClientPropKey.IS_LEAF: True}
-        told = {key: self.get_prop(key) for key, value in usual.items() if self.get_prop(key) != value}
+        unusual = {key: self.get_prop(key) for key, value in usual.items() if self.get_prop(key) != value}
         site_config = self.get_site_config()
         if site_config is not None:
-            told[ClientPropKey.SITE_CONFIG] = copy.deepcopy(site_config)
-        return {"name": self.name, **told}
+            unusual[ClientPropKey.SITE_CONFIG] = copy.deepcopy(site_config)
+        return {"name": self.name, **unusual}

@@ -1,6 +1,6 @@
-"""``ControllerSpec``: what a run asks of its controller. After NVFlare's ``ControllerSpec``.
+"""``ControllerSpec``: the interface of a controller. After NVFlare's ``ControllerSpec``.
 
-As there, the words a controller is written with are found in this module too.
+As there, ``Task`` and the other names that controllers use can be imported from this module too.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class ControllerSpec(SchedulingSpec, ABC):
 
     @abstractmethod
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Called once, at the beginning of the run."""
+        """Prepare the workflow; called once, before ``control_flow``."""
 
     @abstractmethod
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """The workflow itself, in a thread of its own: when it returns, the workflow is over.
+        """Run the workflow, in its own thread; the workflow ends when this returns.
 
         Args:
             abort_signal: when it is triggered, return soon.
@@ -45,19 +45,17 @@ class ControllerSpec(SchedulingSpec, ABC):
 
     @abstractmethod
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Called once, right before the run ends."""
+        """Clean up; called once, right before the run ends."""
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """Called with a result for which no task stands: it is late, or the server was restarted.
-
-        Unless it is overridden, the result is dropped.
+        """Handle a result whose task is not open: it is late, or the server was restarted. Drops it by default.
 
         Args:
-            client: whose result it is.
-            task_name: name of the task, as the client says.
-            client_task_id: id of the ClientTask, as the client says.
+            client: the client that submitted it.
+            task_name: name of the task, as reported by the client.
+            client_task_id: id of the ClientTask, as reported by the client.
             result: the result.
             fl_ctx: the context that came with it.
         """

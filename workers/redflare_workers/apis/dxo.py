@@ -1,6 +1,6 @@
-"""``DXO``, the data exchange object: what kind of data it is, the data, and meta about it, inside a Shareable.
+"""``DXO``, the data exchange object: data with its kind and meta, inside a Shareable.
 
-After NVFlare's ``dxo``. What ``to_bytes`` and ``to_file`` write is not what NVFlare's do: nothing is pickled.
+After NVFlare's ``dxo``. The format of ``to_bytes`` and ``to_file`` differs from NVFlare's: nothing is pickled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _META: Final = "meta"
 
 
 class DataKind(StrEnum):
-    """What the data of a DXO is."""
+    """Kinds of data."""
 
     FL_MODEL = "FL_MODEL"
     WEIGHTS = "WEIGHTS"
@@ -50,9 +50,9 @@ class DXO:
     """Data with its kind and meta.
 
     Args:
-        data_kind: one of ``DataKind``, or a word of the application's own. data: a dict, or anything when the kind is
-        APP_DEFINED; None becomes ``{}``. Instead of it a ``EncodedPayload``, which
-            stands for such data to whoever only passes it on.
+        data_kind: one of ``DataKind``, or a word of the application's own.
+        data: a dict, or anything when the kind is APP_DEFINED; None becomes ``{}``. Components that only forward it may
+            get an ``EncodedPayload`` instead.
         meta: a dict of further properties; None becomes ``{}``.
 
     Raises:
@@ -72,7 +72,7 @@ class DXO:
         return f"DXO(data_kind={self.data_kind!s}, data={content}, meta={self.meta})"
 
     def validate(self) -> str:
-        """What is wrong with this DXO, or ``""``."""
+        """Return the error in this DXO, or ``""``."""
         if self.data is None:
             return "data is missing"
         if self.data_kind != DataKind.APP_DEFINED and not isinstance(self.data, dict | EncodedPayload):
@@ -106,7 +106,7 @@ class DXO:
             self.set_meta_prop(key, copy.deepcopy(value))
 
     def add_filter_history(self, filter_name: str | list[str]) -> None:
-        """Note which filter, or filters, have changed this DXO."""
+        """Add the names of filters that have changed this DXO."""
         if not filter_name:
             return
         names = [filter_name] if isinstance(filter_name, str) else filter_name
@@ -117,7 +117,7 @@ class DXO:
         return self.get_meta_prop(MetaKey.FILTER_HISTORY)
 
     def to_dict(self) -> dict[str, Any]:
-        """This DXO as a plain dict; data and meta are shared, not copied."""
+        """Convert to a plain dict; data and meta are shared, not copied."""
         return {_KIND: self.data_kind, _DATA: self.data, _META: self.meta}
 
     def update_shareable(self, s: Shareable) -> Shareable:
@@ -127,11 +127,11 @@ class DXO:
         return s
 
     def to_shareable(self) -> Shareable:
-        """A new Shareable with this DXO as its content."""
+        """Return a new Shareable with this DXO as its content."""
         return self.update_shareable(Shareable())
 
     def to_bytes(self) -> bytes:
-        """This DXO as bytes, for ``from_bytes``.
+        """Encode as bytes, for ``from_bytes``.
 
         Raises:
             EncodeError: a ValueError; a value in it is neither plain nor an array.
@@ -144,10 +144,10 @@ class DXO:
 
 
 def from_shareable(s: Shareable) -> DXO:
-    """The DXO inside a Shareable.
+    """Return the DXO inside a Shareable.
 
     Raises:
-        ValueError: there is none, or it is not a valid one; the message says which.
+        ValueError: it has none, or an invalid one; the message says which.
     """
     content_type = s.get_header(ReservedHeaderKey.CONTENT_TYPE)
     if content_type != CONTENT_TYPE:
@@ -159,7 +159,7 @@ def from_shareable(s: Shareable) -> DXO:
 
 
 def from_dict(encoded: dict[str, Any]) -> DXO:
-    """The DXO that ``to_dict`` described.
+    """Make the DXO that ``to_dict`` described.
 
     Raises:
         ValueError: not a dict, or its data or meta is of the wrong type.
@@ -171,10 +171,10 @@ def from_dict(encoded: dict[str, Any]) -> DXO:
 
 
 def from_bytes(data: bytes) -> DXO:
-    """The DXO that ``DXO.to_bytes`` wrote.
+    """Decode the bytes of ``DXO.to_bytes``.
 
     Raises:
-        ValueError: that is none.
+        ValueError: they are not a DXO.
     """
     encoded = unpack(data)
     if isinstance(encoded, dict):
@@ -183,20 +183,20 @@ def from_bytes(data: bytes) -> DXO:
 
 
 def from_file(file_path: str | os.PathLike[str]) -> DXO:
-    """The DXO that ``DXO.to_file`` wrote.
+    """Read the file of ``DXO.to_file``.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is none in it.
+        ValueError: it does not hold a DXO.
     """
     return from_bytes(Path(file_path).read_bytes())
 
 
 def get_leaf_dxos(dxo: DXO, root_name: str = "") -> tuple[dict[str, DXO], list[str]]:
-    """The DXOs of a COLLECTION, and of those in it, by their names joined with dots; or the DXO itself.
+    """Flatten a COLLECTION, also nested ones, to DXOs by names joined with dots; return any other DXO itself.
 
     Returns:
-        The DXOs by name, and what is wrong with those that are none.
+        The DXOs by name, and errors about entries that are not DXOs.
     """
     if not isinstance(dxo, DXO):
         return {}, [f"{root_name!r} must be a DXO, but is a {type(dxo).__name__}"]

@@ -13,7 +13,7 @@ _MAGIC: Final = "redflare-tree-1"
 
 
 def pack(tree: object) -> bytes:
-    """The tree as bytes.
+    """Encode a tree as bytes.
 
     Raises:
         EncodeError: a ValueError; a value in it is neither plain nor an array.
@@ -25,21 +25,23 @@ def pack(tree: object) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """The tree that ``pack`` wrote.
+    """Decode the bytes of ``pack``.
 
     Raises:
-        DecodeError: a ValueError; it is none, or is cut off.
+        DecodeError: a ValueError; the bytes are of another format, or truncated.
     """
     head, _, body = bytes(data).partition(b"\n")
     try:
-        told = orjson.loads(head)
-        sizes = told["sizes"]
-        if told["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
+        meta = orjson.loads(head)
+        sizes = meta["sizes"]
+        if meta["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
             raise ValueError(f"it begins with {head[:80]!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DecodeError(f"these bytes were not written by to_bytes or to_file: {error}") from error
     if sum(sizes) != len(body):
-        raise DecodeError(f"these bytes are cut off: {sum(sizes)} were written behind the head, {len(body)} are there")
+        raise DecodeError(
+            f"these bytes are truncated: {sum(sizes)} were written after the head, but {len(body)} are left"
+        )
     parts, start = [], 0
     for size in sizes:
         parts.append(body[start : start + size])

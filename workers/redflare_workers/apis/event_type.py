@@ -1,4 +1,4 @@
-"""Events the system fires; a component gets them in ``handle_event``. Names and values are NVFlare's."""
+"""Events that the system fires; a component gets them in ``handle_event``. Names and values are NVFlare's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EventType:
     SWAP_OUT: Final = "_swap_out"
 
     ABORT_TASK: Final = "_abort_task"
-    #: A component cannot go on; the run ends. ``system_panic`` fires it.
+    #: A component cannot continue; the run ends. ``system_panic`` fires it.
     FATAL_SYSTEM_ERROR: Final = "_fatal_system_error"
 
     JOB_DEPLOYED: Final = "_job_deployed"

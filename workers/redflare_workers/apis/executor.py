@@ -13,13 +13,13 @@ from .signal import Signal
 class Executor(FLComponent, ABC):
     """Carries out the tasks a client job pulls."""
 
-    #: It passes data on as it is: the DXO of a task may hold a ``Sealed`` instead of the tree itself, and so may the
-    #: DXO of its reply. To any other executor the client job gives the opened tree.
-    accepts_sealed: bool = False
+    #: Whether it forwards data undecoded: the DXO of a task may hold an ``EncodedPayload`` instead of the tree itself,
+    #: and so may the DXO of its reply. Any other executor gets the decoded tree from the client job.
+    accepts_encoded: bool = False
 
     def __init__(self) -> None:
         super().__init__()
-        #: Set it when what the task asks for must not be done here; the job is then treated as unsafe.
+        #: Set to True if the task must not be carried out here; the job is then treated as unsafe.
         self.unsafe = False
 
     @abstractmethod
@@ -27,11 +27,11 @@ class Executor(FLComponent, ABC):
         """Carry out one task.
 
         Args:
-            task_name: what to do.
+            task_name: name of the task.
             shareable: the task's data, as a rule a DXO.
             fl_ctx: the context of the client job.
-            abort_signal: triggered when the task is to be given up; leave a callback with it instead of polling.
+            abort_signal: triggered when the task is aborted; add a callback to it instead of polling.
 
         Returns:
-            The result with its return code; TASK_ABORTED if the task was given up.
+            The result with its return code; TASK_ABORTED if the task was aborted.
         """

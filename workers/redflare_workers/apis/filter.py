@@ -1,4 +1,4 @@
-"""``Filter``: changes what travels between a workflow and an executor. After NVFlare's ``Filter``."""
+"""``Filter``: changes data between a workflow and an executor. After NVFlare's ``Filter``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .shareable import Shareable
 
 
 class ContentBlockedException(Exception):
-    """Raised by a filter: this must not travel at all."""
+    """Raised by a filter: the data must not be sent."""
 
 
 class FilterChainType:
-    """Which way a filter's content travels."""
+    """Directions of filtered data."""
 
     TASK_DATA_CHAIN: Final = "task_data"
     TASK_RESULT_CHAIN: Final = "task_result"
@@ -26,10 +26,10 @@ class Filter(FLComponent, ABC):
 
     @abstractmethod
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """Look at a task's data or a result and return what shall travel instead, or ``shareable`` itself.
+        """Return the data of a task, or a result, to be sent instead of ``shareable``, or ``shareable`` itself.
 
         Raises:
-            ContentBlockedException: it must not travel at all.
+            ContentBlockedException: it must not be sent.
         """
 
     def set_prop(self, key: str, value: Any) -> None:

@@ -1,6 +1,6 @@
-"""``FLComponent``: what every part of a job is: it hears events, fires them, and logs with the context's names.
+"""``FLComponent``: base of all components: gets and fires events, and logs with the context's names.
 
-After NVFlare's ``FLComponent``. It keeps no state of its own, so a subclass that forgets ``super().__init__()`` works.
+After NVFlare's ``FLComponent``. It has no state, so a subclass that forgets ``super().__init__()`` works.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EventHandler = Callable[..., object]
 
 logger = logging.getLogger(__name__)
 
-#: Which event a log call fires, under which tag.
+#: Event and tag that a log call fires, by level.
 _LOG_EVENTS: Final = {
     logging.DEBUG: (EventType.DEBUG_LOG_AVAILABLE, LogMessageTag.DEBUG),
     logging.INFO: (EventType.INFO_LOG_AVAILABLE, LogMessageTag.INFO),
@@ -33,7 +33,7 @@ _LOG_EVENTS: Final = {
 
 
 def log_prefix(fl_ctx: FLContext | None) -> str:
-    """Who logs and about what, ``"[identity=site-1, run=job-1, task_name=train, ...]: "``; ``""`` without a context."""
+    """Return the prefix of log lines, ``"[identity=site-1, run=job-1, ...]: "``; ``""`` without a context."""
     if fl_ctx is None:
         return ""
     names = {"identity": fl_ctx.get_identity_name(), "run": fl_ctx.get_job_id() or "?"}
@@ -51,7 +51,7 @@ def log_prefix(fl_ctx: FLContext | None) -> str:
 
 
 class FLComponent:
-    """Base of executors, controllers, filters and whatever else is built into a job."""
+    """Base of executors, controllers, filters and all other components of a job."""
 
     @property
     def name(self) -> str:
@@ -89,12 +89,12 @@ class FLComponent:
         return self._event_handlers
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Called for every event of the run without a registered handler; override it to react to some."""
+        """Handle an event of the run that has no registered handler; override it to react to events."""
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Have the engine hand an event to every component of this process.
 
-        Without an engine in the context nobody can hear it, which is logged as an error.
+        If the context has no engine, no component gets it, which is logged as an error.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -113,12 +113,14 @@ class FLComponent:
         fl_ctx.set_prop(FLContextKey.EVENT_ORIGIN, self.name, private=True, sticky=False)
         engine = fl_ctx.get_engine()
         if engine is None:
-            self.log_error(fl_ctx, f"event {event_type!r} reaches nobody: the context has no engine", fire_event=False)
+            self.log_error(
+                fl_ctx, f"event {event_type!r} was not delivered: the context has no engine", fire_event=False
+            )
         else:
             engine.fire_event(event_type, fl_ctx)
 
     def fire_event_with_data(self, event_type: str, fl_ctx: FLContext, key: str, data: Any) -> None:
-        """Fire an event while the context holds ``data`` under ``key``; None stands there afterwards."""
+        """Fire an event while the context holds ``data`` under ``key``; set the key to None afterwards."""
         try:
             fl_ctx.set_prop(key, data, private=True, sticky=False)
             self.fire_event(event_type, fl_ctx)
@@ -128,7 +130,7 @@ class FLComponent:
     def fire_fed_event(
         self, event_type: str, event_data: Shareable, fl_ctx: FLContext, targets: list[str] | None = None
     ) -> None:
-        """Fire an event that is meant for other sites too. Components of this process hear it; nothing carries it on.
+        """Fire an event that is meant for other sites too. Only components of this process get it.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -187,7 +189,7 @@ class FLComponent:
             self._fire_log_event(*_LOG_EVENTS[level], text, fl_ctx)
 
     def _fire_log_event(self, event_type: str, tag: str, text: str, fl_ctx: FLContext | None) -> None:
-        """Fire a log event in the shape of NVFlare's text analytics; without an engine there is nobody to tell."""
+        """Fire a log event in the shape of NVFlare's text analytics; without an engine, do nothing."""
         if fl_ctx is None or fl_ctx.get_engine() is None:
             return
         data = {"track_key": tag, "track_value": text}

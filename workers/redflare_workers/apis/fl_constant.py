@@ -1,4 +1,4 @@
-"""Words that components of a job share: return codes, keys of contexts and headers, file names of a job.
+"""Constants that components of a job share: return codes, keys of contexts and headers, file names of a job.
 
 Names and values are those of NVFlare's ``fl_constant``, so that components written for it move by changing imports.
 Only what this project uses, or hands to a component, is here.
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class ReturnCode:
-    """What a reply says of its request, in the header ``ReservedKey.RC``."""
+    """Return codes of replies, in the header ``ReservedKey.RC``."""
 
     OK: Final = "OK"
 
@@ -135,7 +135,7 @@ class FLContextKey:
 
 
 class EventScope:
-    """How far an event travels."""
+    """Scopes of events."""
 
     FEDERATION: Final = "federation"
     LOCAL: Final = "local"
@@ -209,7 +209,7 @@ class JobMetaKey(StrEnum):
     JOB_CLIENTS = "job_clients"
     JOB_ID = "job_id"
     JOB_NAME = "name"
-    #: Names of the clients without which the job cannot go on.
+    #: Names of the clients without which the job cannot continue.
     MANDATORY_CLIENTS = "mandatory_clients"
-    #: How many clients must be alive for the job to go on.
+    #: How many clients must be alive for the job to continue.
     MIN_CLIENTS = "min_clients"

@@ -53,13 +53,13 @@ class FLContext:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing to do: sticky props are in step at all times."""
+        """Do nothing: sticky props are always up to date."""
 
     def set_prop(self, key: str, value: Any, private: bool = True, sticky: bool = True) -> bool:
         """Set a prop.
 
         Returns:
-            False, after a warning, if the prop is there already and is of another kind; it is left as it was.
+            False, after a warning, if the prop exists and is of another kind; it is left as it was.
 
         Raises:
             ValueError: the key is not a str.
@@ -96,7 +96,7 @@ class FLContext:
         return None if prop is None else {"value": prop.value, "private": prop.private, "sticky": prop.sticky}
 
     def get_prop_keys(self) -> list[str]:
-        """Keys of the props this context has met."""
+        """Keys of the props that were set or read in this context."""
         with self._lock:
             return list(self._props)
 
@@ -113,7 +113,7 @@ class FLContext:
         return prop is not None and not prop.private
 
     def get_all_public_props(self) -> dict[str, Any]:
-        """All public props: what a peer gets to see."""
+        """All public props; peers get them."""
         with self._lock:
             return {key: self.get_prop(key) for key, prop in list(self._props.items()) if not prop.private}
 
@@ -159,7 +159,7 @@ class FLContext:
         return self.get_prop(ReservedKey.WORKSPACE_OBJECT)
 
     def sync_sticky(self) -> None:
-        """Nothing to do, as sticky props are in step at all times; NVFlare's components call it."""
+        """Do nothing: sticky props are always up to date. NVFlare's components call it."""
 
     def set_job_is_unsafe(self, value: bool = True) -> None:
         """Mark the running job as unsafe."""
@@ -170,7 +170,7 @@ class FLContext:
         return bool(self.get_prop(ReservedKey.JOB_IS_UNSAFE, False))
 
     def set_peer_context(self, ctx: FLContext | None) -> None:
-        """Note the context of the peer whose message is being handled."""
+        """Set the context of the peer whose message is being handled."""
         self.put(ReservedKey.PEER_CTX, ctx, private=True, sticky=False)
 
     def get_peer_context(self) -> FLContext | None:
@@ -179,7 +179,7 @@ class FLContext:
         return peer_ctx if isinstance(peer_ctx, FLContext) else None
 
     def clone(self) -> FLContext:
-        """A context of its own with the same props; values are shared, not copied."""
+        """Return a new context with the same props; values are shared, not copied."""
         clone = FLContext()
         with self._lock:
             clone._props = dict(self._props)
@@ -204,11 +204,11 @@ class FLContextManager:
     """Makes the contexts of one run and keeps its sticky props.
 
     Args:
-        engine: what ``fl_ctx.get_engine()`` shall answer; it has ``fire_event(event_type, fl_ctx)``.
+        engine: returned by ``fl_ctx.get_engine()``; has ``fire_event(event_type, fl_ctx)``.
         identity_name: name of this site or server.
         job_id: id of the job that runs.
-        public_stickers: public sticky props to begin with.
-        private_stickers: private sticky props to begin with.
+        public_stickers: initial public sticky props.
+        private_stickers: initial private sticky props.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class FLContextManager:
         return f"FLContextManager(identity={self.identity_name!r}, job={self.job_id!r}, stickers={len(self._stickers)})"
 
     def new_context(self) -> FLContext:
-        """A new context with the run's identity and its sticky props."""
+        """Make a context with the run's identity and its sticky props."""
         props = {
             ReservedKey.MANAGER: _Prop(self, private=True, sticky=False),
             ReservedKey.ENGINE: _Prop(self.engine, private=True, sticky=False),
@@ -243,7 +243,7 @@ class FLContextManager:
         with self._lock:
             props.update(self._stickers)
         ctx = FLContext()
-        # nobody else has it yet, and every step of a run makes one: no lock is taken for each prop
+        # no other thread has it yet, and every step of a run makes one: so no lock is taken for each prop
         ctx._props = props
         return ctx
 

@@ -1,4 +1,4 @@
-"""``SchedulingSpec``: how a task is given to sites. A controller offers it, and a communicator does it."""
+"""``SchedulingSpec``: the methods that give tasks to sites. A controller offers, a communicator implements them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .fl_context import FLContext
 from .signal import Signal
 from .task import SendOrder, Task, TaskCompletionStatus
 
-#: Clients or their names; None: every client, also one that joins while the task stands.
+#: Clients or their names; None: every client, also those that join while the task is open.
 Targets = Sequence[Client | str] | None
 
 
 class SchedulingSpec:
-    """Methods common to ``ControllerSpec`` and ``WFCommSpec``; what a subclass leaves out raises NotImplementedError.
+    """Methods common to ``ControllerSpec`` and ``WFCommSpec``; if not overridden, they raise NotImplementedError.
 
     Those called ``*_and_wait`` return when the task is done and its ``task_done_cb`` has run, or when the abort signal
     is triggered, which ends the task with ABORTED; the others return at once.
@@ -31,11 +31,11 @@ class SchedulingSpec:
         """Send a task to many clients, once to each.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
-            targets: who gets it; None: everybody, also those that join while it stands.
-            min_responses: how many results are enough; 0: those of all targets.
-            wait_time_after_min_received: seconds to wait for more when there are enough.
+            targets: clients that get it; None: all, also those that join while it is open.
+            min_responses: number of results that are enough; 0: those of all targets.
+            wait_time_after_min_received: seconds to wait for further results then.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -52,7 +52,7 @@ class SchedulingSpec:
         wait_time_after_min_received: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``broadcast``, and wait."""
+        """Broadcast as ``broadcast`` does, and wait."""
         raise NotImplementedError
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
@@ -70,10 +70,10 @@ class SchedulingSpec:
         """Send a task to one client.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
-            targets: who may get it; must be given when the order is SEQUENTIAL.
-            send_order: ANY: whoever asks first gets it. SEQUENTIAL: the first target, or one behind it after a while.
+            targets: clients that may get it; must be given when the order is SEQUENTIAL.
+            send_order: ANY: the first client that asks gets it. SEQUENTIAL: the first target, later also the next.
             task_assignment_timeout: seconds after which the next target may have it too; 0: only the first may.
 
         Raises:
@@ -91,7 +91,7 @@ class SchedulingSpec:
         task_assignment_timeout: int = 0,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``send``, and wait."""
+        """Send as ``send`` does, and wait."""
         raise NotImplementedError
 
     def relay(
@@ -107,10 +107,10 @@ class SchedulingSpec:
         """Send a task to one client after the other.
 
         Args:
-            task: what to do.
+            task: the task.
             fl_ctx: the context of the run.
-            targets: who gets it, as often as it is named; None: everybody.
-            send_order: in the order of the targets, or whoever asks first.
+            targets: clients that get it, each as often as it is named; None: all.
+            send_order: SEQUENTIAL: in the order of the targets; ANY: as they ask.
             task_assignment_timeout: SEQUENTIAL: seconds after which the next target may have it too; 0: never.
             task_result_timeout: seconds after which a client that does not answer is passed over; 0: never.
             dynamic_targets: clients that ask and are no targets become targets.
@@ -132,11 +132,11 @@ class SchedulingSpec:
         dynamic_targets: bool = True,
         abort_signal: Signal | None = None,
     ) -> None:
-        """``relay``, and wait."""
+        """Relay as ``relay`` does, and wait."""
         raise NotImplementedError
 
     def get_num_standing_tasks(self) -> int:
-        """How many tasks stand."""
+        """The number of open tasks."""
         raise NotImplementedError
 
     def cancel_task(
@@ -145,7 +145,7 @@ class SchedulingSpec:
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End a task with that status; one that does not stand stays as it is."""
+        """End a task with that status; does nothing if the task is not open."""
         raise NotImplementedError
 
     def cancel_all_tasks(
@@ -153,9 +153,9 @@ class SchedulingSpec:
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End all tasks that stand, with that status."""
+        """End all open tasks with that status."""
         raise NotImplementedError
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
-        """When that client was found to be disconnected, in seconds since the epoch; None: it is not."""
+        """Return when a client was found to be disconnected, in seconds since the epoch; None: it is connected."""
         raise NotImplementedError

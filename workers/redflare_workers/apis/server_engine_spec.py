@@ -1,4 +1,4 @@
-"""``ServerEngineSpec``: what a server process offers to the components of its job. After NVFlare's."""
+"""``ServerEngineSpec``: the interface of a server process for the components of its job. After NVFlare's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .workspace import Workspace
 
 
 class ServerEngineSpec(ABC):
-    """The process a controller runs in; ``fl_ctx.get_engine()`` answers it."""
+    """The process that a controller runs in; ``fl_ctx.get_engine()`` returns it."""
 
     @abstractmethod
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -26,16 +26,16 @@ class ServerEngineSpec(ABC):
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[object]:
         """Have ``fn`` called whenever a client joins or leaves, until the context ends.
 
-        It is called from any thread and must be quick: set an event.
+        It is called from any thread and must not block: set an event, for example.
         """
 
     @abstractmethod
     def new_context(self) -> FLContext:
-        """A new context with the sticky props of the run."""
+        """Make a context with the sticky props of the run."""
 
     @abstractmethod
     def get_workspace(self) -> Workspace:
-        """Where the job may keep its files."""
+        """The folders for files of the job."""
 
     @abstractmethod
     def add_component(self, component_id: str, component: object) -> None:
@@ -43,7 +43,7 @@ class ServerEngineSpec(ABC):
 
         Raises:
             TypeError: the id is not a str.
-            ValueError: a component of that id is there.
+            ValueError: another component has that id.
         """
 
     @abstractmethod
@@ -51,11 +51,11 @@ class ServerEngineSpec(ABC):
         """The component of that id, or None."""
 
     def persist_components(self, fl_ctx: FLContext, completed: bool) -> None:
-        """Called by controllers written for NVFlare; keeps nothing: ``Controller.checkpoint`` does."""
+        """Do nothing; controllers written for NVFlare call it. ``Controller.checkpoint`` saves state."""
         return
 
     def validate_targets(self, target_names: Iterable[str]) -> tuple[list[Client], list[str]]:
-        """Those of the names that have joined, as clients, and those that have not, as names."""
+        """Split names into the clients that have joined, and the names that have not."""
         clients = {client.name: client for client in self.get_clients()}
         # a dict, because each counts once and their order is kept
         names = list(dict.fromkeys(target_names))

@@ -1,7 +1,6 @@
-"""``Shareable``: what travels between a workflow and an executor, a dict with headers of its own.
+"""``Shareable``: a dict with headers, exchanged between a workflow and an executor.
 
-After NVFlare's ``Shareable``. The headers stand inside the dict under ``__headers__``, so that whatever carries the
-dict carries them too.
+After NVFlare's ``Shareable``. The headers are inside the dict under ``__headers__``, so they are sent with it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["ReservedHeaderKey", "ReturnCode", "Shareable", "make_copy", "make_re
 
 
 class ReservedHeaderKey:
-    """Headers the system owns, and ``HEADERS``, the key under which all headers stand."""
+    """Headers of the system, and ``HEADERS``, the key of the dict of all headers."""
 
     HEADERS: Final = "__headers__"
 
@@ -64,13 +63,13 @@ class Shareable(dict[str, Any]):
         return headers
 
     def set_header(self, key: str, value: Any) -> None:
-        """Set one header; headers that were removed or emptied are made anew."""
+        """Set one header."""
         headers = self._headers()
         headers[key] = value
         self[ReservedHeaderKey.HEADERS] = headers
 
     def get_header(self, key: str, default: Any = None) -> Any:
-        """One header, or ``default``. ValueError: what stands under ``__headers__`` is not a dict."""
+        """One header, or ``default``. ValueError: the value of ``__headers__`` is not a dict."""
         return self._headers().get(key, default)
 
     def get_return_code(self, default: Any = ReturnCode.OK) -> Any:
@@ -92,7 +91,7 @@ class Shareable(dict[str, Any]):
         return self.get_header(ReservedHeaderKey.COOKIE_JAR)
 
     def set_cookie_jar(self, jar: Any) -> None:
-        """Replace the cookie jar; this is how a reply echoes that of its request."""
+        """Replace the cookie jar; a reply sets that of its request."""
         self.set_header(ReservedHeaderKey.COOKIE_JAR, jar)
 
     def get_cookie(self, name: str, default: Any = None) -> Any:
@@ -122,7 +121,7 @@ class Shareable(dict[str, Any]):
 
 
 def make_reply(rc: str, headers: dict[str, Any] | None = None) -> Shareable:
-    """A Shareable without content that carries a return code and, if given, more headers."""
+    """Make a Shareable with a return code, further headers and no content."""
     reply = Shareable()
     reply.set_return_code(rc)
     for key, value in (headers or {}).items():
@@ -131,11 +130,11 @@ def make_reply(rc: str, headers: dict[str, Any] | None = None) -> Shareable:
 
 
 def make_copy(source: Shareable, exclude_headers: Iterable[str] | None = None) -> Shareable:
-    """A copy that shares its content with ``source`` but has headers of its own, deeply copied.
+    """Make a copy that shares its content with ``source`` and has a deep copy of its headers.
 
     Args:
-        source: what to copy; a model in it is not copied.
-        exclude_headers: names of headers the copy shall not have.
+        source: the original; a model in it is not copied.
+        exclude_headers: names of headers to leave out.
     """
     if not isinstance(source, Shareable):
         raise TypeError(f"source must be a Shareable, but got {type(source).__name__}")

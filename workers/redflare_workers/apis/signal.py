@@ -1,6 +1,6 @@
-"""``Signal``: says that something must stop, and wakes whoever waits for it.
+"""``Signal``: tells that something must stop, and runs callbacks then.
 
-After NVFlare's ``Signal``, whose readers poll it. Here a reader that would block leaves a callback: nobody polls.
+After NVFlare's ``Signal``, whose readers poll it. Here, a reader that blocks adds a callback instead of polling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class SignalCallback:
-    """A callback left with a Signal: runs at most once. As a context manager it is removed at the end."""
+    """A callback of a Signal; runs at most once. As a context manager, it is removed at the end."""
 
     __slots__ = ("_fn", "_lock", "_signals", "_spent")
 
@@ -35,11 +35,11 @@ class SignalCallback:
         self.remove()
 
     def remove(self) -> None:
-        """Forget the callback; harmless when it has run. One that runs in another thread just now is not waited for."""
+        """Remove the callback, if it has not run; does not wait for it if it is running in another thread."""
         self._spend()
 
     def _run(self) -> None:
-        """Call it, unless it was called or removed; of several threads that trigger at once, one does."""
+        """Call it, unless it was called or removed; only one of several threads that trigger at once does."""
         if not self._spend():
             return
         try:
@@ -93,7 +93,7 @@ class Signal:
 
     @property
     def value(self) -> Any:
-        """What this signal itself was triggered or reset with."""
+        """The value of the last ``trigger`` or ``reset`` of this signal itself."""
         return self._value
 
     @property
@@ -107,18 +107,18 @@ class Signal:
         return any(signal._triggered for signal in self._lineage())
 
     def add_callback(self, fn: Callable[[], object]) -> SignalCallback:
-        """Have ``fn`` called once, when this signal or one of its parents is triggered; at once if one is already.
+        """Add a function to be called once, when this signal or a parent is triggered; at once if one is already.
 
         It runs in the thread that triggers, so it must be quick and must not block: set an event, wake a connection.
-        What it raises is logged and kept from the other callbacks. ``remove()`` the returned handle when done waiting.
+        What it raises is logged and kept from the other callbacks. Call ``remove()`` of the returned handle in the end.
         """
         signals = list(self._lineage())
         callback = SignalCallback(fn, signals)
         for signal in signals:
             with signal._lock:
                 signal._callbacks[callback] = None
-        # looked at after it was added: a trigger in between is seen here or ran it already, and it runs only once;
-        # one that ran before it was added to all of them is taken off the rest here
+        # checked after it was added: a trigger in between is seen here or has run it already, and it runs only once;
+        # one that has run before it was added to all signals is removed from the rest here
         if callback._spent or self.triggered:
             callback._run()
         return callback

@@ -1,4 +1,4 @@
-"""The vocabulary of object streams: who produces objects, who consumes them, and the engine in between.
+"""The interfaces of object streams: producer, consumer, and the engine in between.
 
 After ``nvflare.apis.streaming``. A stream is a sequence of Shareables from one producer to one consumer at each target;
 each object is answered before the next is produced, unless the producer's ``window`` lets it run ahead.
@@ -14,11 +14,11 @@ from typing import Any, Final, TypeAlias
 from .fl_context import FLContext
 from .shareable import Shareable
 
-#: What both sides know of a stream; the sender's goes to the receivers with the first object.
+#: Properties of a stream; those of the sender are sent to the receivers with the first object.
 StreamContext: TypeAlias = dict[str, Any]
 
-#: Called at the receiver when a stream is over: ``cb(stream_ctx, fl_ctx, **cb_kwargs)``. What it returns goes back to
-#: the producer, in the header ``ObjectStreamer.END_RESULT`` of the last reply.
+#: Called at the receiver when a stream is over: ``cb(stream_ctx, fl_ctx, **cb_kwargs)``. Its return value is sent
+#: to the producer, in the header ``ObjectStreamer.END_RESULT`` of the last reply.
 StreamDoneCallback: TypeAlias = Callable[..., Any]
 #: Called at the receiver after each object: ``cb((whether to continue, reply), stream_ctx, fl_ctx, **cb_kwargs)``.
 ConsumedCallback: TypeAlias = Callable[..., object]
@@ -37,7 +37,7 @@ class StreamContextKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamProgress:
-    """How far a stream has come, as its sender knows."""
+    """Progress of a stream at its sender."""
 
     #: Objects that all targets have answered.
     objects: int
@@ -52,22 +52,22 @@ ProgressCallback: TypeAlias = Callable[[StreamProgress], object]
 
 
 class ObjectProducer(ABC):
-    """Makes the objects of one stream, and reads what the targets answer."""
+    """Makes the objects of one stream, and handles the replies."""
 
-    #: How many objects may be on their way at once. With more than 1, ``produce`` runs ahead of ``process_replies``,
-    #: which is still called once for each object and in their order.
+    #: Number of objects that may be sent and not yet answered. With more than 1, ``produce`` runs ahead of
+    #: ``process_replies``, which is still called once for each object and in their order.
     window: int = 1
 
     @abstractmethod
     def produce(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> tuple[Shareable | None, float]:
-        """The next object, and the seconds (> 0, a float) that each target has to answer it; None ends the stream.
+        """Return the next object, and seconds (> 0, a float) that each target has to answer it; None ends the stream.
 
-        One that takes long looks at ``fl_ctx.get_run_abort_signal()`` in between.
+        An implementation that takes long checks ``fl_ctx.get_run_abort_signal()`` in between.
         """
 
     @abstractmethod
     def process_replies(self, replies: dict[str, Shareable], stream_ctx: StreamContext, fl_ctx: FLContext) -> Any:
-        """What the targets, by name, answered to one object. None: go on; all else ends the stream with that result."""
+        """Handle the replies of the targets, by name, to one object. None: continue; else the result of the stream."""
 
 
 class ObjectConsumer(ABC):
@@ -77,11 +77,11 @@ class ObjectConsumer(ABC):
     def consume(
         self, shareable: Shareable, stream_ctx: StreamContext, fl_ctx: FLContext
     ) -> tuple[bool, Shareable | None]:
-        """Take one object; whether to go on, and the reply (None: OK). As long as it takes, the sender waits."""
+        """Handle one object; return whether to continue, and the reply (None: OK). The sender waits meanwhile."""
 
     # not abstract: most have nothing to do
     def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:  # noqa: B027
-        """The stream is over, ``stream_ctx["__RC__"]`` says how; called in any case, and once."""
+        """Clean up when the stream has ended as ``stream_ctx["__RC__"]`` says; called once, in any case."""
 
 
 class ConsumerFactory(ABC):
@@ -89,12 +89,12 @@ class ConsumerFactory(ABC):
 
     @abstractmethod
     def get_consumer(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> ObjectConsumer:
-        """A consumer for a new stream, and for no other."""
+        """Return a consumer for a new stream; it is used for this stream only."""
 
     def return_consumer(  # noqa: B027
         self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext
     ) -> None:
-        """Take back a consumer whose stream is over; the last thing that happens to it."""
+        """Take back a consumer whose stream has ended; it is not called any more."""
 
 
 class StreamableEngine(ABC):
@@ -114,7 +114,7 @@ class StreamableEngine(ABC):
         *,
         progress_cb: ProgressCallback | None = None,
     ) -> tuple[str, Any]:
-        """Stream what ``producer`` makes to the targets; returns at the end, with return code and result."""
+        """Stream the objects of ``producer`` to the targets; return the return code and the result at the end."""
 
     @abstractmethod
     def register_stream_processing(
@@ -126,8 +126,8 @@ class StreamableEngine(ABC):
         consumed_cb: ConsumedCallback | None = None,
         **cb_kwargs: Any,
     ) -> None:
-        """Let the factory's consumers take the streams of a channel and topic."""
+        """Have consumers of the factory handle the streams of a channel and topic."""
 
     @abstractmethod
     def shutdown_streamer(self) -> None:
-        """End all streams, and begin no more."""
+        """End all streams, and start no more."""

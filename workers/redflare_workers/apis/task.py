@@ -1,6 +1,6 @@
-"""``Task``: work that a controller has sites do, and ``ClientTask``: what became of it at one site.
+"""``Task``: work that a controller gives to sites, and ``ClientTask``: its state at one site.
 
-After NVFlare's classes in ``controller_spec``; those of the agent's side are others.
+After NVFlare's classes in ``controller_spec``; ``redflare_agent.Task`` is another class.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .shareable import ReservedHeaderKey, Shareable
 
 
 class TaskCompletionStatus(StrEnum):
-    """How a task ended; it never changes once it is set."""
+    """How a task ended; final once it is set."""
 
     OK = "ok"
     TIMEOUT = "timeout"
-    #: A callback or the task's manager failed; ``Task.exception`` is what was raised.
+    #: A callback or the task's manager failed; see ``Task.exception``.
     ERROR = "error"
     CANCELLED = "cancelled"
     ABORTED = "aborted"
@@ -32,23 +32,23 @@ class TaskCompletionStatus(StrEnum):
 
 
 class SendOrder(StrEnum):
-    """Which of its targets gets a task first."""
+    """The order in which targets get a task."""
 
-    #: Whoever asks first.
+    #: As they ask.
     ANY = "any"
-    #: In the order of the targets, each having some time before the next may have it too.
+    #: In the order of the targets, each with some time before the next may get it too.
     SEQUENTIAL = "sequential"
 
 
 class ClientTaskCallback(Protocol):
-    """What is called around the sending of a task and with a result; both arguments are given by name."""
+    """Called before and after a task is sent, and with its result; both arguments are given by name."""
 
     def __call__(self, client_task: ClientTask, fl_ctx: FLContext) -> object:
         """Handle it; an exception ends the task with ERROR."""
 
 
 class TaskDoneCallback(Protocol):
-    """What is called once when a task is done; both arguments are given by name."""
+    """Called once when a task is done; both arguments are given by name."""
 
     def __call__(self, task: Task, fl_ctx: FLContext) -> object:
         """Handle it."""
@@ -58,16 +58,16 @@ class Task:
     """A piece of work, to be scheduled once by broadcast, send or relay.
 
     Args:
-        name: what to do; the site's executor gets it.
-        data: what to do it with; the header TASK_NAME is set in it.
+        name: selects the executor at the site.
+        data: input of the executor; the header TASK_NAME is set in it.
         props: properties of the application's own.
         timeout: seconds after scheduling at which it ends with TIMEOUT; 0: never.
         before_task_sent_cb: called before the task is sent to a client; may change the data.
-        after_task_sent_cb: called after that, whatever came of it.
+        after_task_sent_cb: called after that, also if sending failed.
         result_received_cb: called with each result; may replace ``client_task.result``.
         task_done_cb: called once, when the task is done.
         operator: description of the operation, sent along as a header.
-        secure: the task is to travel in a secure way.
+        secure: whether the task must be sent securely.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -111,16 +111,16 @@ class Task:
         self.operator = operator
         self.secure = secure
 
-        #: One callback of this task runs at a time; reentrant, because a callback may do what needs it.
+        #: One callback of this task runs at a time; reentrant, because a callback may call methods that take it.
         self.cb_lock = threading.RLock()
-        #: Names of the clients it is for; None until it is scheduled.
+        #: Names of its target clients; None until it is scheduled.
         self.targets: list[str] | None = None
-        #: What was sent, in order.
+        #: All ClientTasks, in the order in which they were sent.
         self.client_tasks: list[ClientTask] = []
         #: The newest ClientTask of each client, by name.
         self.last_client_task_map: dict[str, ClientTask] = {}
         self.completion_status: TaskCompletionStatus | None = None
-        #: What ended it with ERROR.
+        #: The exception that ended it with ERROR.
         self.exception: Exception | None = None
         self.is_standing = False
         #: Seconds since the epoch, as are all times here.
@@ -134,7 +134,7 @@ class Task:
         return f"Task({self.name!r}, {self.msg_root_id}, {state}, sent={len(self.client_tasks)}{ended})"
 
     def set_prop(self, key: str, value: Any) -> None:
-        """Set a property of the application's own.
+        """Set a property of the application.
 
         Raises:
             ValueError: the key starts with ``__``.
@@ -149,11 +149,11 @@ class Task:
 
 
 class ClientTask:
-    """A task as it was, or is about to be, sent to one client.
+    """A task for one client.
 
     Args:
-        client: who gets it.
-        task: what it is about.
+        client: the client that gets it.
+        task: the task.
     """
 
     def __init__(self, client: Client, task: Task) -> None:
@@ -161,12 +161,12 @@ class ClientTask:
         self.task = task
         self.id = str(uuid.uuid4())
         self.task_send_count = 0
-        #: When it was sent last; None: not yet.
+        #: When it was last sent; None: not yet.
         self.task_sent_time: float | None = None
         self.result_received_time: float | None = None
-        #: What the client submitted, or what result_received_cb made of it.
+        #: The submitted result, or the one that result_received_cb has replaced it by.
         self.result: Any = None
-        #: Callbacks may keep here what they like.
+        #: For callbacks.
         self.props: dict[str, Any] = {}
 
     def __repr__(self) -> str:

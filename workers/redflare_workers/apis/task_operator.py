@@ -1,4 +1,4 @@
-"""Words for describing a task's operation in ``Task.operator``; it travels as a header, and nothing here acts on it.
+"""Keys and values of ``Task.operator``, which describes an operation; it is sent as a header and has no effect here.
 
 Names and values are those of NVFlare's ``controller_spec``.
 """
@@ -34,6 +34,6 @@ class OperatorMethod:
 
 
 class OperatorConfigKey:
-    """Where a configuration keeps descriptions."""
+    """Keys of a configuration with descriptions."""
 
     OPERATORS: Final = "operators"

@@ -1,4 +1,4 @@
-"""``WFCommSpec``: what stands between a controller and the sites. After NVFlare's ``WFCommSpec``."""
+"""``WFCommSpec``: the interface of the communicator between a controller and the sites. After NVFlare's."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .task import ClientTask
 class WFCommSpec(SchedulingSpec):
     """Schedules the controller's tasks, and answers the clients' requests and submissions.
 
-    What a subclass leaves out raises NotImplementedError.
+    Methods that a subclass leaves out raise NotImplementedError.
     """
 
-    #: Who is told of results of unknown tasks; ``Controller.set_communicator`` sets it.
+    #: Gets results of unknown tasks; set by ``Controller.set_communicator``.
     controller: ControllerSpec | None = None
-    #: Seconds between two looks at what stands, at the longest.
+    #: Longest time between two checks of open tasks, in seconds.
     task_check_period: float = 0.2
 
     def check_tasks(self) -> None:
-        """Look now which tasks are to end."""
+        """Check now which tasks should end."""
         raise NotImplementedError
 
     def process_task_request(self, client: Client, fl_ctx: FLContext) -> tuple[str, str, Shareable | None]:
         """Find a task for a client that asks for one.
 
         Returns:
-            Name of the task, id of the ClientTask, data; ``("", "", None)`` when there is none.
+            Name of the task, id of the ClientTask, data; ``("", "", None)`` if it gets none.
         """
         raise NotImplementedError
 
     def handle_exception(self, task_id: str, fl_ctx: FLContext) -> None:
-        """A task that ``process_task_request`` gave out could not be sent; the error ends it.
+        """End a task with an error, because it could not be sent after ``process_task_request`` returned it.
 
         Args:
             task_id: id of the ClientTask.
@@ -45,39 +45,39 @@ class WFCommSpec(SchedulingSpec):
     def process_submission(
         self, client: Client, task_name: str, task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """Take a client's result.
+        """Accept a client's result.
 
         Args:
-            client: whose result it is.
-            task_name: name of the task, as the client says.
-            task_id: id of the ClientTask, as the client says.
+            client: the client that submitted it.
+            task_name: name of the task, as reported by the client.
+            task_id: id of the ClientTask, as reported by the client.
             result: the result.
             fl_ctx: the context that came with it.
         """
         raise NotImplementedError
 
     def process_dead_client_report(self, client_name: str, fl_ctx: FLContext) -> None:
-        """There is no sign of a client any more: it is disconnected unless one comes within the grace period."""
+        """Record that a client has no heartbeat; it is disconnected unless one comes within the grace period."""
         raise NotImplementedError
 
     def client_is_active(self, client_name: str, reason: str, fl_ctx: FLContext) -> None:
-        """There is a sign of a client.
+        """Record that a client is active.
 
         Args:
-            client_name: which one.
-            reason: what the sign was.
+            client_name: its name.
+            reason: the message or heartbeat that shows it.
             fl_ctx: the context of the run.
         """
         raise NotImplementedError
 
     def process_task_check(self, task_id: str, fl_ctx: FLContext) -> ClientTask | None:
-        """The ClientTask of that id, or None if it is no longer wanted."""
+        """Return the ClientTask of that id, or None if its result is no longer needed."""
         raise NotImplementedError
 
     def initialize_run(self, fl_ctx: FLContext) -> None:
-        """Called once, before the controller starts."""
+        """Prepare the run; called once, before the controller starts."""
         raise NotImplementedError
 
     def finalize_run(self, fl_ctx: FLContext) -> None:
-        """Called once, when the run is over: whatever stands is cancelled."""
+        """Cancel all open tasks; called once, when the run is over."""
         raise NotImplementedError

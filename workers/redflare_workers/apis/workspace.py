@@ -1,4 +1,4 @@
-"""``Workspace``: where the files of a process and of its jobs are. After NVFlare's ``Workspace``."""
+"""``Workspace``: folders for the files of a process and of its jobs. After NVFlare's ``Workspace``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _CUSTOM: Final = "custom"
 
 
 class Workspace:
-    """Folders below one root: ``<job>/app_<site>/{config,custom}``; wherever a path will do, it is its root.
+    """Folders below one root: ``<job>/app_<site>/{config,custom}``; used as a path, it is its root.
 
     Args:
-        root_dir: the root; it need not be there yet.
-        site_name: the site, or the server, whose apps are meant.
+        root_dir: the root; need not exist yet.
+        site_name: name of the site, or the server, for the folders of apps.
         config_folder: name of the folder with an app's configuration.
     """
 
@@ -42,33 +42,33 @@ class Workspace:
         return os.path.join(self.root_dir, file_basename)
 
     def get_run_dir(self, job_id: str) -> str:
-        """Folder of one job; it is made if it is not there.
+        """Return the folder of a job; create it if necessary.
 
         Raises:
-            ValueError: that is no name of a job: it would lead elsewhere.
+            ValueError: the id is not the name of a folder and would lead elsewhere.
         """
         if not isinstance(job_id, str) or not job_id or job_id in (".", "..") or Path(job_id).name != job_id:
             raise ValueError(f"the id of a job must be the name of a folder, but is {job_id!r}")
         return _made(os.path.join(os.path.abspath(self.root_dir), job_id))
 
     def get_app_dir(self, job_id: str) -> str:
-        """Folder of a job for what this site keeps; it is made if it is not there."""
+        """Return the folder of this site's app of a job; create it if necessary."""
         return _made(os.path.join(self.get_run_dir(job_id), _APP_PREFIX + self.site_name))
 
     def get_app_config_dir(self, job_id: str) -> str:
-        """Where an app's configuration is."""
+        """Folder of an app's configuration."""
         return os.path.join(self.get_app_dir(job_id), self.config_folder)
 
     def get_app_custom_dir(self, job_id: str) -> str:
-        """Where an app's own code is."""
+        """Folder of an app's custom code."""
         return os.path.join(self.get_app_dir(job_id), _CUSTOM)
 
     def get_result_root(self, job_id: str) -> str:
-        """Where a job's results go: the folder of the job."""
+        """Folder of a job's results: that of the job."""
         return self.get_run_dir(job_id)
 
     def get_log_root(self, job_id: str | None = None) -> str:
-        """Where logs go: the folder of the job, or the root."""
+        """Folder of logs: that of the job, or the root."""
         return self.get_run_dir(job_id) if job_id else self.root_dir
 
 

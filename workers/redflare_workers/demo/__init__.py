@@ -1,1 +1,5 @@
-"""A federated training to watch: agents as processes of their own learn to read handwritten digits."""
+"""``redflare demo``: a federated training to watch, whose processes are killed and replaced.
+
+The way in is ``command``. ``run`` starts the programs ``server``, ``client_jobs`` and ``site_agent``, and compares the
+model that they train with training without a federation.
+"""

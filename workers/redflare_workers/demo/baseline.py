@@ -1,4 +1,4 @@
-"""What the federation is compared with: the same training without it."""
+"""Training without the federation, to compare with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .model import Weights, accuracy, copied, descend, generator
 def learning_curve(
     weights: Weights, samples: Samples, held_out: Samples, *, seed: int, index: int, rounds: int, stop: threading.Event
 ) -> list[float]:
-    """Train on these samples only, with the steps of so many rounds; the held-out accuracy after each round.
+    """Train on these samples only, with as many steps as in ``rounds`` rounds; return the accuracy after each round.
 
-    The mini-batches of a site are drawn as in the federation (``index`` is the site's). Ends early, with the rounds so
-    far, once ``stop`` is set.
+    The mini-batches are drawn as those of site ``index`` in the federation. Ends early, with the rounds so far, once
+    ``stop`` is set.
     """
     weights = copied(weights)
     curve: list[float] = []

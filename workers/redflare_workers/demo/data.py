@@ -1,8 +1,8 @@
 """The demo's data: scikit-learn's handwritten digits, held-out images first, the rest split unevenly between the sites.
 
-Label skew is what makes federated learning worth its trouble: every digit is dealt to the sites by shares of its own,
-drawn from a Dirichlet distribution, so one site sees hardly any sevens and another little else. Everything follows
-from one seed.
+The split has label skew, without which federated learning would gain little: the images of each digit are dealt to the
+sites by shares from a Dirichlet distribution, so one site has hardly any sevens and another little else. Everything
+follows from one seed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 CLASSES = 10
 PIXELS = 64
 
-#: Images no site ever sees; every accuracy of the demo is measured on them.
+#: Images that no site has; every accuracy of the demo is measured on them.
 HELD_OUT = 450
 
-#: Concentration of the shares: 1 is mild skew, towards 0 each digit lives at one site only.
+#: Concentration of the shares: 1 is mild skew, towards 0 each digit is at one site only.
 SKEW = 0.3
 
-#: No site gets less: with fewer images than this there is nothing to train on.
+#: Smallest number of images of a site; fewer are not enough to train on.
 FEWEST = 30
 
 
@@ -37,11 +37,11 @@ class Samples:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Samples:
-        """The samples at these positions."""
+        """Return the samples at these positions."""
         return Samples(images=self.images[index], labels=self.labels[index])
 
     def counts(self) -> list[int]:
-        """How many samples there are of each digit."""
+        """Count the samples of each digit."""
         return [int(n) for n in np.bincount(self.labels, minlength=CLASSES)]
 
     def save(self, path: Path) -> None:
@@ -57,15 +57,15 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Who has which samples."""
+    """The samples of each site, and those that no site has."""
 
     held_out: Samples
-    pooled: Samples  #: what all sites have together
+    pooled: Samples  #: those of all sites
     sites: dict[str, Samples]  #: by site name
 
 
 def load_split(sites: int, seed: int) -> Split:
-    """Hold images out and deal the others to ``sites`` sites, all from ``seed``."""
+    """Hold images out and deal the others to ``sites`` sites; all follows from ``seed``."""
     rng = np.random.default_rng(seed)
     digits = load_digits()
     order = rng.permutation(len(digits))
@@ -79,7 +79,7 @@ def load_split(sites: int, seed: int) -> Split:
 
 
 def load_digits() -> Samples:
-    """All 1797 images of the UCI handwritten digits that ship with scikit-learn."""
+    """Load all 1797 images of the UCI handwritten digits that ship with scikit-learn."""
     from sklearn import datasets  # type: ignore[import-untyped]  # slow to import, and no agent needs it
 
     bunch = datasets.load_digits()
@@ -87,7 +87,7 @@ def load_digits() -> Samples:
 
 
 def _deal(labels: NDArray[np.int64], sites: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Positions for each site; dealt anew until no site comes away with next to nothing."""
+    """Deal positions to sites; again, until no site gets fewer than ``FEWEST``."""
     while True:
         hands: list[list[NDArray[np.int64]]] = [[] for _ in range(sites)]
         for digit in range(CLASSES):

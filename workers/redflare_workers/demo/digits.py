@@ -1,8 +1,8 @@
-"""The digits for any number of simulated sites: what a user writes for ``redflare simulate``.
+"""The digits for any number of simulated sites, as a user writes a training for ``redflare simulate``.
 
     redflare simulate redflare_workers.demo.digits:train --sites 100 --rounds 10
 
-Every site draws images of its own, with label skew, from those that are not held out; sites may have some in common.
+Every site draws images, with label skew, from those that are not held out; sites may have some in common.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _loading = threading.Lock()
 
 
 def initial_model() -> Weights:
-    """What training begins with."""
+    """Make the initial model."""
     return initial(SEED)
 
 
 def evaluate(weights: Weights) -> float:
-    """Accuracy on the images that no site has."""
+    """Measure the accuracy on the images that no site has."""
     return accuracy(weights, _digits()[0])
 
 
 def train(task: Task, site: str) -> TaskResult:
-    """One round at one site; also answers the tasks of ``CrossSiteEval``."""
+    """Train one round at one site; also answer the tasks of ``CrossSiteEval``."""
     samples = _samples(site)
     if task.task_name == "validate":
         return TaskResult({}, {"accuracy": accuracy(task.data, samples)})
@@ -56,7 +56,7 @@ def train(task: Task, site: str) -> TaskResult:
 
 
 def _digits() -> tuple[Samples, Samples]:
-    """Those held out, and the others; read once, whichever site's thread comes first."""
+    """Return the digits held out, and the others; the first of the sites' threads reads them."""
     with _loading:
         return _read_digits()
 
@@ -78,5 +78,5 @@ def _samples(site: str) -> Samples:
 
 
 def _number(site: str) -> int:
-    """The same for a name in every process."""
+    """Return a number that is the same for a name in every process."""
     return zlib.crc32(site.encode())

@@ -45,9 +45,9 @@ class Display:
     """Shows events; a context manager, because a live table holds the terminal.
 
     Args:
-        console: where to.
-        rounds: how many there will be.
-        kills: whether agents are going to be killed, which is worth a column.
+        console: to print to.
+        rounds: number of rounds.
+        kills: whether agents will be killed, and have a column for that.
     """
 
     def __init__(self, console: Console, rounds: int, *, kills: bool) -> None:
@@ -71,13 +71,13 @@ class Display:
         self._live.stop()
 
     def sites(self, sites: dict[str, Samples]) -> None:
-        """Which sites there are, before the first event."""
+        """Add rows for the sites; call it before the first event."""
         top = max(max(samples.counts()) for samples in sites.values())
         for site, samples in sites.items():
             self._rows[site] = Row(images=len(samples), digits=sparkline(samples.counts(), top))
 
     def show(self, event: Event) -> None:
-        """Take one event in."""
+        """Show an event."""
         match event:
             case SiteChanged():
                 self._site_changed(event)
@@ -105,9 +105,8 @@ class Display:
         if event.state is SiteActivity.TRAINING:
             self._note = "training"
         killed = event.state is SiteActivity.KILLED
-        succeeds = (
-            row.state is SiteActivity.KILLED and event.state is SiteActivity.STARTING
-        )  # seen for longer than an instant
+        # keep showing "killed" until the successor is ready
+        succeeds = row.state is SiteActivity.KILLED and event.state is SiteActivity.STARTING
         self._rows[event.site] = replace(
             row,
             state=row.state if succeeds else event.state,

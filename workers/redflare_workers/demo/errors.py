@@ -1,4 +1,4 @@
-"""What can end the demo early."""
+"""Errors that end the demo early."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from redflare_broker.errors import RedflareError
 
 
 class DemoError(RedflareError):
-    """The demo could not be carried through; the message says which part of it failed and why."""
+    """A part of the demo failed; the message says which and why."""
 
 
 class DemoStopped(RedflareError):
-    """The demo was told to stop by a signal.
+    """The demo was stopped by a signal.
 
     Args:
-        signal_number: the one that came.
+        signal_number: number of the signal.
     """
 
     def __init__(self, signal_number: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens in the demo, as values: the watched processes report, the display shows."""
+"""Events of the demo: reported by the watched processes, shown by the display."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class SiteActivity(StrEnum):
-    """What a site is doing."""
+    """Activities of a site, as the display shows them."""
 
     STARTING = "starting"
     WAITING = "waiting"
@@ -20,7 +20,7 @@ class SiteActivity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteChanged:
-    """A site's agent process began something, or ended."""
+    """The agent process of a site has started something, or has ended."""
 
     site: str
     state: SiteActivity
@@ -30,13 +30,13 @@ class SiteChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteAnswered:
-    """A site's result of this round is in the server's hands."""
+    """The server has received a site's result of this round."""
 
     site: str
     round_number: int
     loss: float  #: mean over the round's mini-batches of the site's own data
     accuracy: float  #: of the site's own weights on the held-out data, before they are averaged
-    seconds: float  #: from the assignment to the result in hand
+    seconds: float  #: from the assignment of the task to its result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,43 +51,43 @@ class RoundEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProcessEnded:
-    """The server or the client jobs ended, and are started again."""
+    """The server or the client jobs have ended, and are started again."""
 
     name: str
     pid: int
-    round_number: int  #: the latest it has told of
+    round_number: int  #: the latest that it has reported
     killed: bool  #: by the demo, on purpose
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The rounds are over, and the model is in its file."""
+    """All rounds are done, and the model is in its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonBegan:
-    """Training for one line of the comparison begins."""
+    """Training for one row of the comparison begins."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
-    """The demo itself was told to stop."""
+    """The demo itself got a signal to stop."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The demo cannot go on."""
+    """The demo cannot continue."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Everything is trained."""
+    """All trainings are done."""
 
 
 Event = (

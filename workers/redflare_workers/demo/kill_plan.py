@@ -1,4 +1,4 @@
-"""Whom ``redflare demo --kill-agents`` and ``--kill-server`` kill, and when."""
+"""The processes that ``redflare demo --kill-agents`` and ``--kill-server`` kill, and when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class KillPlan:
-    """One agent in every round, in turn, and each only once a round: its successor is left alone."""
+    """Kills one agent in every round, in turn; its successor is not killed in the same round."""
 
     def __init__(self, sites: Sequence[str]) -> None:
         self._sites = sites
@@ -24,13 +24,13 @@ class KillPlan:
 
     @property
     def kills(self) -> int:
-        """How many there were so far."""
+        """Number of kills so far."""
         with self._lock:
             return len(self._struck)
 
 
 class ServerKillPlan:
-    """The server in every fifth round, from the second on, once each."""
+    """Kills the server once in every fifth round, from the second on."""
 
     def __init__(self) -> None:
         self._struck: set[int] = set()
@@ -46,6 +46,6 @@ class ServerKillPlan:
 
     @property
     def kills(self) -> int:
-        """How many there were so far."""
+        """Number of kills so far."""
         with self._lock:
             return len(self._struck)

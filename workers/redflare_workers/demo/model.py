@@ -2,7 +2,7 @@
 
 The numbers depend on the weights, the samples and the random generator handed in, and on nothing else: not on timing,
 not on which process computes them, not on how often it was killed before. Processes that compare results bit for bit
-run the linear algebra on one thread (``one_thread``), because threads change the order of additions.
+run the linear algebra on one thread (``util.blas_env``), because threads change the order of additions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .data import CLASSES, PIXELS, Samples
 
 Weights = dict[str, NDArray[np.float32]]
 
-#: What a site does in one round, whatever the number of its samples.
+#: Steps of a site in one round, whatever the number of its samples.
 STEPS = 60
 
 HIDDEN = 128
@@ -26,7 +26,7 @@ LEARNING_RATE = np.float32(0.1)
 
 
 def initial(seed: int) -> Weights:
-    """The weights every training of this seed begins with."""
+    """Make the initial weights of a seed."""
     rng = np.random.default_rng(seed)
     return {
         "w1": _normal(rng, PIXELS, HIDDEN),
@@ -37,12 +37,12 @@ def initial(seed: int) -> Weights:
 
 
 def generator(seed: int, site: int, round_number: int) -> np.random.Generator:
-    """The source of the mini-batches of one site in one round; the same after a restart in the middle of it."""
+    """Make the generator of the mini-batches of one site in one round; the same after a restart in the middle."""
     return np.random.default_rng((seed, site, round_number))
 
 
 def descend(weights: Weights, samples: Samples, rng: np.random.Generator, steps: int = STEPS) -> Iterator[float]:
-    """Take ``steps`` steps of SGD, changing ``weights`` in place; yields the loss of each mini-batch."""
+    """Take ``steps`` steps of SGD, changing ``weights`` in place; yield the loss of each mini-batch."""
     rows = np.arange(BATCH)
     for _ in range(steps):
         batch = rng.integers(0, len(samples), BATCH)
@@ -62,18 +62,18 @@ def descend(weights: Weights, samples: Samples, rng: np.random.Generator, steps:
 
 
 def copied(weights: Weights) -> Weights:
-    """Weights that can be changed without changing these."""
+    """Copy weights."""
     return {name: np.array(array) for name, array in weights.items()}
 
 
 def accuracy(weights: Weights, samples: Samples) -> float:
-    """The share of the samples that the model names correctly."""
+    """Measure the share of the samples that the model classifies correctly."""
     scores = _hidden(weights, samples.images) @ weights["w2"] + weights["b2"]
     return float((scores.argmax(axis=1) == samples.labels).mean())
 
 
 def fingerprint(weights: Weights) -> str:
-    """SHA-256 over every bit of the weights: equal only if the models are the same."""
+    """Compute the SHA-256 over every bit of the weights: equal only if the models are the same."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode() + b"\0" + np.ascontiguousarray(weights[name], "<f4").tobytes())

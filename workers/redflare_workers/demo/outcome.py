@@ -1,4 +1,4 @@
-"""What the demo found out: the curves to compare, and what it took."""
+"""The results of the demo: accuracy curves to compare, and how they were made."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ POOLED = "all data together"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One way of training, measured on the held-out data after each round."""
+    """The accuracy on the held-out images after each round of one training."""
 
     name: str
-    images: int  #: it has learnt from
-    digits: list[int]  #: how many of them show each digit
+    images: int  #: number that it was trained on
+    digits: list[int]  #: number of these images by digit
     accuracy: list[float]
 
     @property
@@ -27,18 +27,18 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOutcome:
-    """Everything there is to show at the end."""
+    """The results that are shown at the end."""
 
     seed: int
     rounds: int
-    steps: int  #: that every training took, one site's share in the federation included
-    held_out: int  #: images that accuracy is measured on
+    steps: int  #: of every training, and of each site in the federation
+    held_out: int  #: number of images that accuracy is measured on
     federated: Curve
     alone: list[Curve]  #: one per site
     pooled: Curve
     sha256: str  #: over every bit of the federated model
     kills: int  #: agents that were killed in the middle of a round
-    server_kills: int  #: times that the server was
+    server_kills: int  #: times that the server was killed
     seconds: float
     plot: str  #: path of the PNG
 

@@ -31,15 +31,15 @@ def draw(outcome: DemoOutcome) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda n: -_final(outcome)[n])
-    axes.legend([handles[n] for n in order], [labels[n] for n in order], loc="lower right", frameon=True)
+    best_first = sorted(range(len(labels)), key=lambda n: -_final(outcome)[n])
+    axes.legend([handles[n] for n in best_first], [labels[n] for n in best_first], loc="lower right", frameon=True)
     path = Path(outcome.plot)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def _final(outcome: DemoOutcome) -> list[float]:
-    """Final accuracies in the order of drawing."""
+    """Return the final accuracies in the order of drawing."""
     return [curve.final for curve in (*outcome.alone, outcome.pooled, outcome.federated)]
 
 

@@ -1,4 +1,4 @@
-"""The end of the demo: the comparison as a table, and where things are."""
+"""The report at the end of the demo: the comparison as a table, and the model's hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sparkline import sparkline
 
 
 def report(outcome: DemoOutcome, console: Console) -> None:
-    """Print it."""
+    """Print the report."""
     table = Table(
         title=f"Accuracy on {outcome.held_out} held-out images",
         title_justify="left",

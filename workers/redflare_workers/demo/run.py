@@ -1,4 +1,4 @@
-"""One run of the demo: what is started in which order, and that all of it ends, whatever happens."""
+"""``DemoRun``: starts the processes of the demo, follows them, and ends all of them, whatever happens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PLOT_FILE = "accuracy.png"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What can be chosen."""
+    """Options of the command."""
 
     rounds: int
     sites: int
@@ -46,7 +46,7 @@ class DemoOptions:
     kill_server: bool
     url: str | None  #: None: an embedded server, for this run only
     out: Path
-    began: float  #: time.monotonic() at the beginning
+    began: float  #: ``time.monotonic()`` at the start
 
 
 class DemoRun:
@@ -54,7 +54,7 @@ class DemoRun:
 
     Args:
         options: of this run.
-        events: what happens, read here only; signals may be in it already.
+        events: only read here; signals may be in it already.
     """
 
     def __init__(self, options: DemoOptions, events: SimpleQueue[Event]) -> None:
@@ -69,7 +69,7 @@ class DemoRun:
         self._outcome: DemoOutcome | None = None
 
     def carry_out(self, display: Display) -> DemoOutcome:
-        """Train, compare, draw.
+        """Train, compare, and draw the plot.
 
         Raises:
             DemoStopped: a signal came; everything has been ended.
@@ -77,14 +77,14 @@ class DemoRun:
             RedflareError: the server cannot be used.
         """
         with ExitStack() as ending:
-            self._heed_signals()  # so that nothing is started any more
+            self._check_signals()  # before anything is started
             ending.enter_context(display)
             ending.enter_context(threadpool_limits(1))
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
             _check(url)
             split = load_split(self._options.sites, self._options.seed)
             display.sites(split.sites)
-            self._heed_signals()
+            self._check_signals()
             scratch = tempfile.TemporaryDirectory(prefix="redflare-demo-", ignore_cleanup_errors=True)
             ending.enter_context(scratch)
             ending.callback(self._end)
@@ -123,14 +123,14 @@ class DemoRun:
         return ModelStore(settings.folder(SERVER))
 
     def _on_halfway(self, round_number: int) -> None:
-        """An agent is in the middle of a round; from its watching thread."""
+        """Kill the server if this round has its turn; called when an agent is half-way, from its watching thread."""
         if self._server_plan and self._server and self._server_plan.strikes(round_number):
             self._server.kill()
 
     def _end(self) -> None:
-        """End everything ``_begin`` started, however far it came.
+        """End everything that ``_begin`` has started.
 
-        All are told first: none is started again then, and none waits for another that is gone.
+        All get to know first: none is started again then, and none waits for another that is gone.
         """
         self._stop.set()
         for process in self._processes:
@@ -140,13 +140,13 @@ class DemoRun:
         for process in self._processes:
             process.stop()
 
-    def _heed_signals(self) -> None:
+    def _check_signals(self) -> None:
         while not self._events.empty():
             if isinstance(event := self._events.get(), Signalled):
                 raise DemoStopped(event.number)
 
     def _follow(self, display: Display, split: Split, store: ModelStore) -> None:
-        """Show what happens until it is over."""
+        """Show events until all trainings are done."""
         while True:
             match event := self._events.get():
                 case Finished():
@@ -164,7 +164,7 @@ class DemoRun:
                     display.show(event)
 
     def _compare_all(self, split: Split, store: ModelStore) -> None:
-        """Train without the federation, in a thread of its own so that the main one can watch; then conclude."""
+        """Train without the federation, in another thread than the one that shows events; then conclude."""
         try:
             model, notes = store.load()
             federated = _curve(FEDERATED, split.pooled, [done["metric"] for done in notes["history"]])
@@ -178,7 +178,7 @@ class DemoRun:
             self._events.put(Failed(error=error))
 
     def _compare(self, name: str, index: int, split: Split, weights: Weights) -> Curve:
-        """One training without the federation; index 0 is the one on all data."""
+        """Train once without the federation; index 0 is the training on all data."""
         self._events.put(ComparisonBegan(name=name))
         samples = split.sites[f"site-{index}"] if index else split.pooled
         options = self._options
@@ -212,6 +212,6 @@ def _curve(name: str, samples: Samples, accuracy: list[float]) -> Curve:
 
 
 def _check(url: str) -> None:
-    """Fail now and clearly, rather than wait for a server that will not do."""
+    """Raise now, rather than wait for a server that cannot be used."""
     with Server.connect(url) as server:
         check(server)

@@ -1,4 +1,4 @@
-"""What the processes of the demo are started with: one file that all of them read, and a folder for each."""
+"""``DemoSettings``: the settings file that all processes of the demo read, and the folder of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DemoSettings:
         (Path(self.scratch) / _SETTINGS_FILE).write_text(json.dumps(asdict(self)))
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command that runs a program of the demo with these settings."""
+        """Return the command that runs a program of the demo with these settings."""
         return [sys.executable, "-m", f"{_PROGRAMS}.{program}", self.scratch, *arguments]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Signals that ask the demo to stop, turned into events."""
+"""Turn signals that stop the demo into events."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_signals(emit: Emit) -> Iterator[None]:
-    """While this is entered, Ctrl-C and the like emit ``Signalled`` and interrupt nothing.
+    """Emit ``Signalled`` on Ctrl-C and similar signals, instead of raising in the middle of something.
 
-    An exception out of a signal handler could strike between the start of a process and the note that it was started;
-    an event is read where the demo is ready for it, and a second Ctrl-C cannot break off the cleaning up. ``emit`` must
-    be safe to call from a handler, as ``SimpleQueue.put`` is.
+    An exception from a signal handler could come between the start of a process and the record that it was started; an
+    event is read where the demo is ready for it, and a second Ctrl-C cannot interrupt the cleaning up. ``emit`` must be
+    safe to call from a handler, as ``SimpleQueue.put`` is.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:

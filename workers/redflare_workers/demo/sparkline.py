@@ -8,5 +8,5 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(counts: Sequence[int], top: int) -> str:
-    """One character per count; ``top`` is a full bar, none at all a dot, so that skew is seen at a glance."""
+    """Draw one character per count; ``top`` is a full bar, and 0 a dot, so that skew is seen at a glance."""
     return "".join("·" if count == 0 else BARS[min(len(BARS) - 1, count * len(BARS) // (top + 1))] for count in counts)

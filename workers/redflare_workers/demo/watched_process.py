@@ -1,4 +1,4 @@
-"""The demo's processes, seen from the demo: started, watched, killed on purpose, started again, ended."""
+"""``WatchedProcess``: starts a process of the demo, watches it, kills it on purpose, starts it again, ends it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .errors import DemoError
 from .events import Emit, Failed, JobProcessEnded
 from .lifeline import STATUS
 
-#: A process that ends by itself this often, and gets no further in between, is not started again.
+#: A process that ends by itself this often, without progress in between, is not started again.
 MAX_CRASHES = 3
 
-#: Time a process gets to say goodbye, in seconds, before it is killed.
+#: Seconds in which a process must end before it is killed.
 GRACE = 5.0
 
 #: Lines of the log that the error shows.
@@ -36,7 +36,7 @@ class WatchedProcess:
     one is started.
 
     Args:
-        name: what it is called.
+        name: its name in messages.
         command: starts it.
         log: the file that its output goes to.
         emit: called with every event, from the watching threads.
@@ -86,7 +86,7 @@ class WatchedProcess:
                 self._process.kill()
 
     def let_end(self) -> None:
-        """Tell the process to end, without waiting for it; there will be no other."""
+        """Let the process end, without waiting for it; no other is started."""
         with self._guard:
             self._stopping = True
             if self._process:
@@ -108,13 +108,13 @@ class WatchedProcess:
     # -- for each kind -------------------------------------------------------------------------------------------------
 
     def _on_start(self) -> None:
-        """Called when the process was started."""
+        """Handle the start of the process."""
 
     def _on_status(self, status: dict[str, Any]) -> None:
-        """Called with each status; it always has ``state`` and ``round``."""
+        """Handle a status; it always has ``state`` and ``round``."""
 
     def _on_end(self) -> None:
-        """Called when the process has ended and another one is about to be started."""
+        """Handle the end of the process, before another one is started."""
         self._emit(JobProcessEnded(name=self.name, pid=self._pid, round_number=self._round, killed=self._killed))
 
     # -- in the watching threads ---------------------------------------------------------------------------------------

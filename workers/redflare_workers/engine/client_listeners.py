@@ -1,4 +1,4 @@
-"""Who wants to know when clients join or leave."""
+"""``ClientListeners``: callbacks for when clients join or leave."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClientListeners:
                 del self._callbacks[key]
 
     def changed(self) -> None:
-        """A client has joined, or left."""
+        """Call all callbacks, because a client has joined or left."""
         with self._guard:
             callbacks = list(self._callbacks.values())
         for callback in callbacks:

@@ -1,4 +1,4 @@
-"""Hears a component's panic, and ends the run for it."""
+"""``PanicListener``: ends the run when a component panics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What components of a run call their engine: contexts, events, and each other by name."""
+"""``RunEngine``: the engine that components of a run use: contexts, events, and other components by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redflare_workers.messaging.messenger import Messenger
 
 logger = logging.getLogger(__name__)
 
-#: What a handler may overwrite by firing or logging, and what the next one is to find as it was.
+#: Props that a handler may overwrite by firing or logging, and that are restored for the next one.
 _OF_EVENT: Final = (
     FLContextKey.EVENT_ID,
     FLContextKey.EVENT_DATA,
@@ -36,10 +36,10 @@ class RunEngine(JobMessaging):
     Args:
         identity: name of the server or the site.
         job_id: id of the job that runs.
-        job_meta: what the job says of itself; a dict.
+        job_meta: the job's; a dict.
         process_type: one of ``ProcessType``.
         components: further components by id, which hear events.
-        workspace: root of the folders for what components write.
+        workspace: root of the folders for files of components.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class RunEngine(JobMessaging):
         )
 
     def find_peer(self, name: str) -> str | None:
-        """FQCN of the cell of a peer; None: there is no such peer."""
+        """The FQCN of a peer's cell; None: no peer has that name."""
         raise NotImplementedError
 
     def new_context(self) -> FLContext:
-        """A context with this run's identity and sticky props; usable in a ``with``."""
+        """Make a context with this run's identity and sticky props; usable in a ``with``."""
         return self._contexts.new_context()
 
     def add_component(self, component_id: str, component: object) -> None:
@@ -91,7 +91,7 @@ class RunEngine(JobMessaging):
         if not isinstance(component_id, str):
             raise TypeError(f"component_id must be a str, but got {type(component_id).__name__}")
         if component_id in self._components:
-            raise ValueError(f"there is a component {component_id!r} already; ids must differ")
+            raise ValueError(f"component {component_id!r} exists already; ids must differ")
         self._components[component_id] = component
 
     def get_component(self, component_id: str) -> Any:
@@ -103,28 +103,28 @@ class RunEngine(JobMessaging):
         return dict(self._components)
 
     def make_app_dir(self) -> None:
-        """Make the folder at APP_ROOT; not in the current directory, which as a rule nobody has chosen."""
+        """Make the folder at APP_ROOT, unless the workspace is the current directory, its default."""
         if os.path.abspath(self._workspace) == os.getcwd():
             return
         try:
             self._workspace.get_app_dir(self.job_id)
         except OSError as error:
-            logger.warning("%s: the folder of job %s cannot be made: %s", self.identity, self.job_id, error)
+            logger.warning("%s: cannot make the folder of job %s: %s", self.identity, self.job_id, error)
 
     def get_workspace(self) -> Workspace:
-        """Where components may keep files."""
+        """The workspace in which components may keep files."""
         return self._workspace
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand an event to every component; what one raises is logged and kept from the others.
+        """Hand an event to every component; an exception of one is logged, and does not reach the others.
 
-        Each finds the event's data, origin and scope in the context as they were when it was fired. What was raised
-        stands there too, in EXCEPTIONS, by name of the component.
+        Each finds the event's data, origin and scope in the context as they were when it was fired. Exceptions are in
+        the context's EXCEPTIONS, by name of the component.
 
         Raises:
-            RuntimeError: handlers of an event fire events without an end.
+            RuntimeError: handlers of an event fire events endlessly.
         """
-        # one that has several ids hears it once
+        # a component with several ids gets the event once
         each_once = {id(component): (component_id, component) for component_id, component in self._components.items()}
         listening = [
             (component_id, component, handlers)
@@ -136,11 +136,11 @@ class RunEngine(JobMessaging):
         depth = fl_ctx.get_prop(_DEPTH, 0)
         if depth > _DEEPEST:
             raise RuntimeError(f"events are fired more than {_DEEPEST} deep by their handlers, last {event_type}")
-        told = [fl_ctx.get_prop(key) for key in _OF_EVENT]
-        told[0] = str(uuid.uuid4())
+        event_props = [fl_ctx.get_prop(key) for key in _OF_EVENT]
+        event_props[0] = str(uuid.uuid4())
         fl_ctx.set_prop(_DEPTH, depth + 1, private=True, sticky=False)
         for component_id, component, handlers in listening:
-            for key, value in zip(_OF_EVENT, told, strict=True):
+            for key, value in zip(_OF_EVENT, event_props, strict=True):
                 fl_ctx.set_prop(key, value, private=True, sticky=False)
             try:
                 for handler, arguments in handlers:
@@ -156,9 +156,9 @@ class RunEngine(JobMessaging):
 
 
 def _handlers(component: FLComponent, event_type: str) -> list[tuple[EventHandler, dict[str, Any]]]:
-    """What a component has registered for an event, or else its ``handle_event``, if it has one of its own."""
+    """The component's handlers for an event, or its overridden ``handle_event``."""
     registered = component.get_event_handlers().get(event_type)
     if registered:
         return list(registered)
-    hears = type(component).handle_event is not FLComponent.handle_event or "handle_event" in vars(component)
-    return [(component.handle_event, {})] if hears else []
+    overridden = type(component).handle_event is not FLComponent.handle_event or "handle_event" in vars(component)
+    return [(component.handle_event, {})] if overridden else []

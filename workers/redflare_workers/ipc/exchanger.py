@@ -65,7 +65,7 @@ class IPCExchanger(AgentExecutor, Executor):
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
-    accepts_sealed = True
+    accepts_encoded = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""``AuxRunner``: messages of components to components of the same topic in other processes. After NVFlare's."""
+"""``AuxRunner``: messages between components of the same topic in different processes. After NVFlare's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.protocol.shareable_codec import from_message, to_message
 
-from .post import Post, Replies, checked_targets, outgoing
+from .peer_sender import PeerSender, Replies, checked_targets, outgoing
 from .wire import AUX, MESSAGE, SEND, TOPIC
 
 #: Called as ``handler(topic=, request=, fl_ctx=)``; returns the reply.
@@ -33,12 +33,12 @@ class AuxRunner(FLComponent):
 
     Args:
         engine: makes the contexts in which handlers run.
-        post: sends.
+        sender: sends the messages.
     """
 
-    def __init__(self, engine: ContextMaker, post: Post) -> None:
+    def __init__(self, engine: ContextMaker, sender: PeerSender) -> None:
         self._engine = engine
-        self._post = post
+        self._sender = sender
         self._guard = threading.Lock()
         self._handlers: dict[str, AuxMessageHandler] = {}
 
@@ -48,8 +48,8 @@ class AuxRunner(FLComponent):
         """Let a function handle the messages of a topic: ``func(topic=, request=, fl_ctx=)``, which returns the reply.
 
         Raises:
-            TypeError: the topic is not a str, or the handler cannot be called.
-            ValueError: the topic is empty, there is no handler, or the topic has one already.
+            TypeError: the topic is not a str, or the handler is not callable.
+            ValueError: the topic is empty, the handler is None, or the topic has a handler already.
         """
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, but got {type(topic).__name__}")
@@ -58,17 +58,18 @@ class AuxRunner(FLComponent):
         if message_handle_func is None:
             raise ValueError(f"the handler of topic {topic!r} is missing")
         if not callable(message_handle_func):
-            raise TypeError(f"the handler of topic {topic!r} is a {type(message_handle_func).__name__}: not callable")
+            kind = type(message_handle_func).__name__
+            raise TypeError(f"the handler of topic {topic!r} must be callable, but got {kind}")
         with self._guard:
             if topic in self._handlers:
                 raise ValueError(f"topic {topic!r} has a handler already")
             self._handlers[topic] = message_handle_func
 
     def dispatch(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        """Have a message handled, and return the reply; the sender's props become the context's peer context.
+        """Run the handler of a message's topic, and return its reply; the sender's props become the peer context.
 
-        Its return code says what went wrong: BAD_REQUEST_DATA, TOPIC_UNKNOWN, MISSING_PEER_CONTEXT, BAD_PEER_CONTEXT,
-        HANDLER_EXCEPTION, or ERROR when the handler returned no Shareable.
+        The reply's return code is BAD_REQUEST_DATA, TOPIC_UNKNOWN, MISSING_PEER_CONTEXT, BAD_PEER_CONTEXT or
+        HANDLER_EXCEPTION when that went wrong, and ERROR when the handler returned no Shareable.
         """
         if not isinstance(request, Shareable):
             self.log_error(fl_ctx, f"message {topic!r} must be a Shareable, but is a {type(request).__name__}")
@@ -79,7 +80,7 @@ class AuxRunner(FLComponent):
         return reply
 
     def on_request(self, request: Request) -> HandlerResult:
-        """Deal with a message that came to the cell."""
+        """Handle a message that came to the cell."""
         topic, carried = request.meta.get(TOPIC), request.meta.get(MESSAGE)
         with self._engine.new_context() as fl_ctx:
             if not isinstance(topic, str) or not isinstance(carried, dict):
@@ -101,44 +102,45 @@ class AuxRunner(FLComponent):
         optional: bool = False,
         secure: bool = False,
     ) -> dict[str, Shareable]:
-        """Ask peers, and wait for their replies.
+        """Send a request to peers, and wait for their replies.
 
         Args:
             targets: names of peers.
-            timeout: seconds to wait; 0: tell them, and wait for nothing.
-            optional: it may fail, and is then logged at DEBUG only.
+            timeout: seconds to wait; 0: do not wait.
+            optional: log failures at DEBUG only.
             secure: without effect; what protects messages is TLS between each process and Redis.
 
         Returns:
-            The reply of each by name. Of one that gave none the return code says why: TIMEOUT, TASK_ABORTED (the run
-            was aborted meanwhile), SERVICE_UNAVAILABLE, COMMUNICATION_ERROR (nobody has that name, or the message could
-            not be sent); the header ``__error__`` tells more. Empty when the timeout is 0.
+            the reply of each by name. When none came, its return code is TIMEOUT, TASK_ABORTED (the run was aborted),
+            SERVICE_UNAVAILABLE or COMMUNICATION_ERROR (no peer has that name, or the message could not be sent), and
+            the header ``__error__`` has the reason. Empty when the timeout is 0.
 
         Raises:
             TypeError: an argument is of the wrong type.
-            ValueError: the topic is empty, the timeout < 0, or (EncodeError) the message holds what cannot be sent.
+            ValueError: the topic is empty, the timeout < 0, or (EncodeError) the message holds a value that cannot be
+                sent.
         """
         names = checked_targets(targets)
         self._check(topic, request, timeout)
-        fqcns = self._post.fqcns(names)
+        fqcns = self._sender.fqcns(names)
         message = outgoing(request, fl_ctx)
         message.set_header(ReservedHeaderKey.TOPIC, topic)
         if timeout == 0:
-            self._tell(topic, names, fqcns, message, fl_ctx, optional)
+            self._send_event(topic, names, fqcns, message, fl_ctx, optional)
             return {}
         replies = Replies(names)
         for name in names:
             if name not in fqcns:
-                replies.put(name, _nobody(name))
-        asked = self._post.ask(AUX, SEND, fqcns, {TOPIC: topic}, message, replies) if fqcns else None
+                replies.put(name, _no_such_peer(name))
+        asked = self._sender.ask(AUX, SEND, fqcns, {TOPIC: topic}, message, replies) if fqcns else None
         try:
             replies.wait(timeout, fl_ctx.get_run_abort_signal())
         finally:
             if asked is not None:
                 asked.cancel()
-        told = replies.read()
-        self._log_failures(topic, told, fl_ctx, optional)
-        return told
+        result = replies.read()
+        self._log_failures(topic, result, fl_ctx, optional)
+        return result
 
     def fire_and_forget_aux_request(
         self,
@@ -149,7 +151,7 @@ class AuxRunner(FLComponent):
         optional: bool = False,
         secure: bool = False,
     ) -> dict[str, Shareable]:
-        """Tell peers something; it stands in Redis until they have dealt with it. Always returns an empty dict."""
+        """Send a message to peers, which stays in Redis until they have handled it; return an empty dict."""
         return self.send_aux_request(targets, topic, request, 0.0, fl_ctx, optional=optional, secure=secure)
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -157,16 +159,17 @@ class AuxRunner(FLComponent):
     def _handle(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         handler = self._handlers.get(topic)
         if handler is None:
-            self.log_error(fl_ctx, f"there is no handler for aux messages of topic {topic!r}")
+            self.log_error(fl_ctx, f"no handler is registered for aux messages of topic {topic!r}")
             return make_reply(ReturnCode.TOPIC_UNKNOWN)
         props = request.get_peer_props()
         if not props:
-            self.log_error(fl_ctx, f"aux message {topic!r} does not say who sent it")
+            self.log_error(fl_ctx, f"aux message {topic!r} has no props of its sender")
             return make_reply(ReturnCode.MISSING_PEER_CONTEXT)
         if not isinstance(props, dict):
-            self.log_error(fl_ctx, f"the sender's props in aux message {topic!r} are a {type(props).__name__}, no dict")
+            kind = type(props).__name__
+            self.log_error(fl_ctx, f"the sender's props in aux message {topic!r} must be a dict, but are a {kind}")
             return make_reply(ReturnCode.BAD_PEER_CONTEXT)
-        fl_ctx.set_peer_context(peer_context(props))
+        fl_ctx.set_peer_context(context_with(props))
         try:
             reply = handler(topic=topic, request=request, fl_ctx=fl_ctx)
         except (Exception, SystemExit):
@@ -174,21 +177,22 @@ class AuxRunner(FLComponent):
             return make_reply(ReturnCode.HANDLER_EXCEPTION)
         if isinstance(reply, Shareable):
             return reply
-        self.log_error(fl_ctx, f"the handler of aux message {topic!r} returned a {type(reply).__name__}: no Shareable")
+        kind = type(reply).__name__
+        self.log_error(fl_ctx, f"the handler of aux message {topic!r} must return a Shareable, but returned a {kind}")
         return make_reply(ReturnCode.ERROR)
 
     def _read(self, carried: dict[str, Any], request: Request, fl_ctx: FLContext) -> Any:
-        """The Shareable of a message; None: it holds none."""
+        """Decode the Shareable of a message; None: it cannot be decoded."""
         try:
             return from_message(carried, request.data)
         except BlobMissing:
-            # the sender is asked for it once more
+            # the cell asks the sender for it once more
             raise
         except RedflareError as error:
-            self.log_error(fl_ctx, f"an aux message from {request.origin} cannot be read: {error}")
+            self.log_error(fl_ctx, f"cannot decode an aux message from {request.origin}: {error}")
             return None
 
-    def _tell(
+    def _send_event(
         self,
         topic: str,
         names: list[str],
@@ -197,12 +201,12 @@ class AuxRunner(FLComponent):
         fl_ctx: FLContext,
         optional: bool,
     ) -> None:
-        unknown = {name: _nobody(name) for name in names if name not in fqcns}
+        unknown = {name: _no_such_peer(name) for name in names if name not in fqcns}
         self._log_failures(topic, unknown, fl_ctx, optional)
-        self._post.tell(AUX, SEND, fqcns, {TOPIC: topic}, message)
+        self._sender.tell(AUX, SEND, fqcns, {TOPIC: topic}, message)
 
-    def _log_failures(self, topic: str, told: dict[str, Shareable], fl_ctx: FLContext, optional: bool) -> None:
-        for name, reply in told.items():
+    def _log_failures(self, topic: str, replies: dict[str, Shareable], fl_ctx: FLContext, optional: bool) -> None:
+        for name, reply in replies.items():
             if (error := reply.get_header(ReservedHeaderKey.ERROR)) is not None:
                 log = self.log_debug if optional else self.log_error
                 log(fl_ctx, f"aux message {topic!r} to {name}: {reply.get_return_code()}: {error}")
@@ -221,13 +225,13 @@ class AuxRunner(FLComponent):
             raise ValueError(f"timeout must be >= 0 seconds, but got {timeout}")
 
 
-def peer_context(props: dict[str, Any]) -> FLContext:
-    """The context of a peer, as its public props tell."""
+def context_with(props: dict[str, Any]) -> FLContext:
+    """Make the context of a peer from its public props."""
     context = FLContext()
     context.set_public_props(props)
     return context
 
 
-def _nobody(name: str) -> Shareable:
-    text = f"there is no peer of the name {name!r}"
+def _no_such_peer(name: str) -> Shareable:
+    text = f"no peer is named {name!r}"
     return make_reply(ReturnCode.COMMUNICATION_ERROR, {ReservedHeaderKey.ERROR: text})

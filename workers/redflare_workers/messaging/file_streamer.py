@@ -41,7 +41,7 @@ _WINDOW: Final = 4
 
 
 class FileStreamer:
-    """Sends files, and lets others send files here; on any engine that streams."""
+    """Sends and receives files, on any engine that streams."""
 
     @staticmethod
     def register_stream_processing(
@@ -56,14 +56,14 @@ class FileStreamer:
         """Receive the files of a channel and topic.
 
         Args:
-            dest_dir: folder in which they are put, under names of their own; None: that for temporary files.
-            stream_done_cb: called at the end as ``cb(stream_ctx, fl_ctx, **cb_kwargs)``. ``get_rc`` tells whether the
-                file is complete, ``get_file_location`` where it is: the callback's to move or delete. A file that is
-                not complete is deleted already.
+            dest_dir: folder for the files, under unique names; None: that for temporary files.
+            stream_done_cb: called at the end as ``cb(stream_ctx, fl_ctx, **cb_kwargs)``. ``get_rc`` returns OK if the
+                file is complete, ``get_file_location`` its path: the callback's to move or delete. An incomplete file
+                is deleted already.
             chunk_consumed_cb: called after each chunk.
 
         Raises:
-            ValueError: the folder is none.
+            ValueError: the folder does not exist.
             TypeError: the context's engine cannot stream.
         """
         folder = dest_dir or tempfile.gettempdir()
@@ -96,16 +96,16 @@ class FileStreamer:
         """Send a file, in this thread, to the end.
 
         Args:
-            chunk_size: bytes of a chunk; 1 MiB unless said otherwise.
-            chunk_timeout: seconds that each target has for a chunk, counted from its last answer; 5 unless said
-                otherwise. See ``ObjectStreamer.stream_objects``.
+            chunk_size: bytes of a chunk; None: 1 MiB.
+            chunk_timeout: seconds that each target has for a chunk, counted from its last answer; None: 5. See
+                ``ObjectStreamer.stream_objects``.
             progress_cb: called after each chunk that all targets have taken.
 
         Returns:
             OK and the targets' last replies by name; or ERROR and False; or TASK_ABORTED and None.
 
         Raises:
-            ValueError: the file is none, or a number is not > 0.
+            ValueError: the file does not exist, or a number is not > 0.
             TypeError: an argument is of the wrong type, or the context's engine cannot stream.
         """
         if not os.path.isfile(file_name):
@@ -143,7 +143,7 @@ class FileStreamer:
 
     @staticmethod
     def get_file_name(stream_ctx: StreamContext) -> Any:
-        """The file's name at its sender, without folders; what another process says, so no path to write to."""
+        """The file's name at its sender, without folders. It is another process's claim: do not write to it."""
         return stream_ctx.get(KEY_FILE_NAME)
 
     @staticmethod
@@ -153,7 +153,7 @@ class FileStreamer:
 
     @staticmethod
     def get_file_size(stream_ctx: StreamContext) -> Any:
-        """Bytes of the file, as its sender says."""
+        """The bytes of the file, as its sender announced."""
         return stream_ctx.get(KEY_FILE_SIZE)
 
 
@@ -186,7 +186,7 @@ class _FileProducer(ObjectProducer):
         for name, reply in failed.items():
             error = reply.get_header(ReservedHeaderKey.ERROR, "")
             rc = reply.get_return_code()
-            logger.error("file %r: %s has not taken a chunk: %s %s", stream_ctx.get(KEY_FILE_NAME), name, rc, error)
+            logger.error("file %r: %s rejected a chunk: %s %s", stream_ctx.get(KEY_FILE_NAME), name, rc, error)
         if failed:
             return False
         return replies if self._eof and self._taken == self._made else None
@@ -201,12 +201,12 @@ class _FileConsumers(ConsumerFactory):
 
 
 class _FileConsumer(ObjectConsumer):
-    """Writes one file; one that does not become complete is deleted."""
+    """Writes one file, and deletes it if it stays incomplete."""
 
     def __init__(self, stream_ctx: StreamContext, folder: str) -> None:
         size = stream_ctx.get(KEY_FILE_SIZE)
         if not isinstance(size, int) or size < 0:
-            raise ValueError(f"the sender of a file must say its size, but says {size!r:.200}")
+            raise ValueError(f"the sender of a file must announce its size, but announced {size!r:.200}")
         self._size = size
         self._path = Path(folder, str(uuid.uuid4()))
         self._file = self._path.open("xb")
@@ -222,10 +222,10 @@ class _FileConsumer(ObjectConsumer):
             raise ValueError(f"a chunk of {size!r:.200} bytes was announced, but {given} came")
         self._received += given
         if self._received > self._size or (eof and self._received != self._size):
-            raise ValueError(f"the file has {self._size} bytes, says its sender, but {self._received} came")
+            raise ValueError(f"{self._size} bytes of the file were announced, but {self._received} came")
         self._file.write(data)
         if eof:
-            # a full disk must show before its sender is told that all is well
+            # a full disk must fail before the last chunk is acknowledged
             self._file.flush()
         return not eof, make_reply(ReturnCode.OK)
 

@@ -1,4 +1,4 @@
-"""``JobMessaging``: what components of a job call their engine to talk to those of other processes."""
+"""``JobMessaging``: the methods of an engine by which components of a job talk to those of other processes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ class JobMessaging(StreamableEngine):
     messenger: Messenger
 
     def usual_targets(self) -> list[str]:
-        """Who is meant when no targets are named."""
+        """The peers that are meant when no targets are named."""
         raise NotImplementedError
+
+    def targets_of(self, targets: str | Sequence[str] | None) -> str | Sequence[str]:
+        """The peers that are meant by the targets of a call."""
+        return targets or self.usual_targets()
 
     def register_aux_message_handler(self, topic: str, message_handle_func: AuxMessageHandler) -> None:
         """As ``AuxRunner.register_aux_message_handler``."""
@@ -49,7 +53,7 @@ class JobMessaging(StreamableEngine):
         secure: bool = False,
     ) -> dict[str, Shareable]:
         """As ``AuxRunner.send_aux_request``; without targets, from the server to all sites, and from a site to it."""
-        names = targets or self.usual_targets()
+        names = self.targets_of(targets)
         return self.messenger.aux.send_aux_request(names, topic, request, timeout, fl_ctx, optional, secure)
 
     def fire_and_forget_aux_request(
@@ -62,7 +66,7 @@ class JobMessaging(StreamableEngine):
         *,
         targets: str | Sequence[str] | None = None,
     ) -> dict[str, Shareable]:
-        """As ``send_aux_request``, but nothing is waited for."""
+        """Send to peers without waiting for replies; as ``send_aux_request``."""
         return self.send_aux_request(targets, topic, request, 0.0, fl_ctx, optional, secure)
 
     def stream_objects(
@@ -83,7 +87,7 @@ class JobMessaging(StreamableEngine):
             channel,
             topic,
             stream_ctx,
-            targets or self.usual_targets(),
+            self.targets_of(targets),
             producer,
             fl_ctx,
             optional,

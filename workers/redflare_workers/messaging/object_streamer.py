@@ -1,7 +1,7 @@
 """``ObjectStreamer``: sequences of Shareables from a producer here to consumers at the targets. After NVFlare's.
 
-Each object is a request, answered when it was consumed. A producer with a ``window`` may have some more on their way,
-but never more than its receiver grants: a slow consumer holds the sender back, and Redis holds a window at most.
+Each object is a request, answered when it was consumed. A producer with a ``window`` may have more in flight, but
+never more than its receiver grants: a slow consumer holds the sender back, and Redis holds a window at most.
 ``outgoing_stream.py`` is the sender's part of one stream, ``stream_session.py`` the receiver's.
 """
 
@@ -29,7 +29,7 @@ from redflare_workers.apis.streaming import (
 
 from .aux_runner import ContextMaker
 from .outgoing_stream import OutgoingStream
-from .post import Post, checked_targets
+from .peer_sender import PeerSender, checked_targets
 from .stream_receiver import StreamReceiver
 from .stream_session import END_RESULT, Processing
 from .wire import OBJECT
@@ -42,15 +42,15 @@ class ObjectStreamer:
 
     Args:
         engine: makes the contexts in which consumers run.
-        post: sends.
+        sender: sends the objects.
     """
 
     #: Header of the last reply: what the receiver's ``stream_done_cb`` returned.
     END_RESULT: Final = END_RESULT
 
-    def __init__(self, engine: ContextMaker, post: Post) -> None:
-        self._post = post
-        self._desk = StreamReceiver(engine, post)
+    def __init__(self, engine: ContextMaker, sender: PeerSender) -> None:
+        self._sender = sender
+        self._receiver = StreamReceiver(engine, sender)
         self._guard = threading.Lock()
         self._outgoing: set[OutgoingStream] = set()
         self._closed = False
@@ -67,8 +67,8 @@ class ObjectStreamer:
         """Let the factory's consumers take the streams of a channel and topic.
 
         Args:
-            channel: ``"*"``, and the topic too: those that nobody else takes.
-            topic: ``"*"``: those of the channel that nobody else takes.
+            channel: ``"*"``, with topic ``"*"``: all streams without a registration.
+            topic: ``"*"``: all streams of the channel without a registration.
             stream_done_cb: called when a stream is over.
             consumed_cb: called after each object.
             cb_kwargs: passed to both.
@@ -83,8 +83,8 @@ class ObjectStreamer:
             raise TypeError(f"factory must be a ConsumerFactory, but got {type(factory).__name__}")
         for name, callback in (("stream_done_cb", stream_done_cb), ("consumed_cb", consumed_cb)):
             if callback is not None and not callable(callback):
-                raise TypeError(f"{name} is a {type(callback).__name__}: not callable")
-        self._desk.register(channel, topic, Processing(factory, stream_done_cb, consumed_cb, cb_kwargs))
+                raise TypeError(f"{name} must be callable, but got {type(callback).__name__}")
+        self._receiver.register(channel, topic, Processing(factory, stream_done_cb, consumed_cb, cb_kwargs))
 
     def stream_objects(
         self,
@@ -99,25 +99,25 @@ class ObjectStreamer:
         *,
         progress_cb: ProgressCallback | None = None,
     ) -> tuple[str, Any]:
-        """Stream what a producer makes to the targets, in this thread, to the end.
+        """Stream a producer's objects to the targets, in this thread, to the end.
 
         An object that a target does not answer within its timeout gets the reply TIMEOUT. The timeout counts from the
-        target's last answer, and not while this process or the target is cut off from Redis: what was on its way then
-        arrives when the connection is back.
+        target's last answer, and not while this process or the target is cut off from Redis: objects that were in
+        flight then arrive when the connection is back.
 
         Args:
             stream_ctx: goes to the consumers with the first object.
-            optional: failures are logged at DEBUG only.
+            optional: log failures at DEBUG only.
             secure: without effect; what protects streams is TLS between each process and Redis.
             progress_cb: called after each object that all targets have answered.
 
         Returns:
-            Return code and result: (OK, None) when the producer came to its end; its result, with OK, or with ERROR
+            return code and result: (OK, None) when the producer came to its end; its result, with OK, or with ERROR
             when it is empty or false; (TASK_ABORTED, None) when the run was aborted.
 
         Raises:
-            TypeError: an argument, or what the producer made, is of the wrong type.
-            ValueError: a name is empty or nobody's, a timeout is not > 0, or (EncodeError) an object cannot be sent.
+            TypeError: an argument, or a product of the producer, is of the wrong type.
+            ValueError: a name is empty or unknown, a timeout is not > 0, or (EncodeError) an object cannot be sent.
         """
         names = checked_targets(targets)
         _check_word(channel, "channel")
@@ -126,13 +126,13 @@ class ObjectStreamer:
         _check_kind("stream_ctx", context, dict)
         _check_kind("producer", producer, ObjectProducer)
         _check_kind("fl_ctx", fl_ctx, FLContext)
-        fqcns = self._post.fqcns(names)
+        fqcns = self._sender.fqcns(names)
         if not names or (unknown := [name for name in names if name not in fqcns]):
-            raise ValueError(f"a stream needs targets that are there, but got {names}, of which nobody is {unknown}")
+            raise ValueError(f"a stream needs known targets, but no peer is named {unknown} of {names}")
         context[StreamContextKey.CHANNEL] = channel
         context[StreamContextKey.TOPIC] = topic
         stream = OutgoingStream(
-            self._post, uuid.uuid4().hex, fqcns, producer, context, fl_ctx, optional=optional, progress_cb=progress_cb
+            self._sender, uuid.uuid4().hex, fqcns, producer, context, fl_ctx, optional=optional, progress_cb=progress_cb
         )
         with self._guard:
             if self._closed:
@@ -151,17 +151,18 @@ class ObjectStreamer:
             outgoing = list(self._outgoing)
         for stream in outgoing:
             stream.stop()
-        self._desk.close()
+        self._receiver.close()
 
     def on_request(self, request: Request) -> HandlerResult:
-        """Deal with what came to the cell."""
+        """Handle a message that came to the cell."""
         handle: Callable[[Request], HandlerResult] = (
-            self._desk.on_object if request.topic == OBJECT else self._desk.on_end
+            self._receiver.on_object if request.topic == OBJECT else self._receiver.on_end
         )
         return handle(request)
 
     def __repr__(self) -> str:
-        return f"<ObjectStreamer of {self._post.name}: {len(self._outgoing)} going out, {len(self._desk)} coming in>"
+        counts = f"{len(self._outgoing)} outgoing, {len(self._receiver)} incoming"
+        return f"<ObjectStreamer of {self._sender.name}: {counts}>"
 
 
 def _check_word(value: object, what: str) -> None:

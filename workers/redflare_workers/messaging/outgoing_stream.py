@@ -23,7 +23,7 @@ from redflare_workers.apis.streaming import (
     StreamProgress,
 )
 
-from .post import Post, Replies, is_triggered, outgoing, watching
+from .peer_sender import PeerSender, Replies, is_triggered, outgoing, watching
 from .stream_session import CONTEXT, GRANTED
 from .wire import CHANNEL, END, OBJECT, RC, SEQ, STREAM, STREAM_ID, TOPIC, WINDOW
 
@@ -31,19 +31,19 @@ logger = logging.getLogger(__name__)
 
 #: Seconds without Redis after which a stream is given up.
 _PATIENCE: Final = 600.0
-#: Seconds between two looks at a target that is late, at most.
-_LOOK_AGAIN: Final = 1.0
-#: Heartbeats after which one that has not come is missing.
+#: Seconds between two checks of a target that is late, at most.
+_CHECK_EVERY: Final = 1.0
+#: Heartbeat intervals after which a heartbeat counts as missed.
 _MISSED: Final = 1.5
-#: Seconds that a target has at least once its connection is back: its cell may pause for a second before it writes.
+#: Seconds that a target has at least once it has reconnected: its cell may pause for a second before it writes.
 _BACK: Final = 5.0
-#: What a context has only at a receiver; one that passes a stream on does not pass these on.
+#: Keys that a context has only at a receiver, and that are not sent with a stream that is passed on.
 _OF_RECEIVER: Final = frozenset({StreamContextKey.RC, StreamContextKey.END_STREAM})
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _UnacknowledgedObject:
-    """An object that is on its way."""
+    """An object sent and not yet acknowledged."""
 
     replies: Replies
     timeout: float
@@ -62,12 +62,12 @@ class OutgoingStream:
     Args:
         fqcns: of the targets' cells, by name.
         context: the sender's stream context.
-        optional: failures are logged at DEBUG only.
+        optional: log failures at DEBUG only.
     """
 
     def __init__(
         self,
-        post: Post,
+        sender: PeerSender,
         stream_id: str,
         fqcns: dict[str, str],
         producer: ObjectProducer,
@@ -77,7 +77,7 @@ class OutgoingStream:
         optional: bool,
         progress_cb: ProgressCallback | None,
     ) -> None:
-        self._post = post
+        self._sender = sender
         self._id = stream_id
         self._fqcns = fqcns
         self._producer = producer
@@ -92,20 +92,20 @@ class OutgoingStream:
         self._sent = 0
         self._answered = 0
         self._nbytes = 0
-        #: how many objects may be on their way: one, until the targets have granted more
+        #: how many objects may be in flight: one, until the targets have granted more
         self._credit = 1
         self._window = max(1, int(producer.window))
         self._exhausted = False
         #: by target: when it last answered
-        self._heard: dict[str, float] = {}
-        #: by target that is late: since when, and until when it is excused; and those that are cut off
+        self._answered_at: dict[str, float] = {}
+        #: by target that is late: since when, and until when it is excused; and those that are cut off from Redis
         self._late: dict[str, float] = {}
         self._excused: dict[str, float] = {}
         self._cut_off: set[str] = set()
         self._began = time.monotonic()
 
     def run(self) -> tuple[str, Any]:
-        """Stream to the end; return code and result."""
+        """Stream to the end; return the return code and the result."""
         rc = ReturnCode.TASK_ABORTED
         try:
             with watching(self._abort_signal, self._changed):
@@ -120,7 +120,7 @@ class OutgoingStream:
             self._tell_end(ReturnCode.TASK_ABORTED if rc == ReturnCode.ERROR else rc)
 
     def stop(self) -> None:
-        """From any thread: end it as if the run were aborted."""
+        """End the stream as if the run were aborted; from any thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -170,10 +170,10 @@ class OutgoingStream:
         flight = _UnacknowledgedObject(replies=replies, timeout=timeout, nbytes=_size(message), since=time.monotonic())
         self._flights.append(flight)
         self._sent += 1
-        flight.asked = self._post.ask(STREAM, OBJECT, self._fqcns, meta, message, replies)
+        flight.asked = self._sender.ask(STREAM, OBJECT, self._fqcns, meta, message, replies)
 
     def _wait(self, flight: _UnacknowledgedObject) -> None:
-        """Wait until all targets have answered, or will not any more."""
+        """Wait until all targets have answered, or count as lost."""
         while True:
             with self._changed:
                 missing = flight.replies.missing()
@@ -194,47 +194,47 @@ class OutgoingStream:
                 flight.replies.put(name, make_reply(ReturnCode.TIMEOUT, {ReservedHeaderKey.ERROR: text}))
 
     def _last_answer(self, flight: _UnacknowledgedObject, name: str) -> float:
-        return max(flight.since, self._heard.get(name, 0.0))
+        return max(flight.since, self._answered_at.get(name, 0.0))
 
     def _due(self, flight: _UnacknowledgedObject, name: str) -> float:
-        """When a target that does not answer counts as lost; what is still being written has more time."""
+        """When a target that does not answer counts as lost; one whose object is still being written has more time."""
         written = flight.asked is None or flight.asked.is_written(name)
         due = self._last_answer(flight, name) + (flight.timeout if written else max(_PATIENCE, flight.timeout))
         return max(due, self._excused.get(name, 0.0))
 
     def _excuse(self, name: str, flight: _UnacknowledgedObject) -> float:
-        """Seconds that a target that is late has still, because it was cut off from Redis, or we were; 0: it is lost.
+        """Seconds that a late target still has, because it, or this process, was cut off from Redis; 0: it is lost.
 
-        Whether it is cut off shows in its heartbeat: is there one since it is late? Then it is only slow. One that is
-        dead has none at all any more.
+        Its heartbeat shows which: one that has beaten since it is late is connected, and slow; one that is dead has no
+        heartbeat any more.
         """
-        cell, now = self._post.cell, time.monotonic()
+        cell, now = self._sender.cell, time.monotonic()
         if cell is None or now - self._last_answer(flight, name) >= max(_PATIENCE, flight.timeout):
             return 0.0
         late_since = self._late.setdefault(name, now)
         try:
-            sign = cell.sign_of(self._fqcns[name])
+            heartbeat = cell.heartbeat_of(self._fqcns[name])
         except RedflareError as error:
-            logger.debug("stream %s: nothing is known of %s: %s", self._id, name, error)
+            logger.debug("stream %s: cannot read the heartbeat of %s: %s", self._id, name, error)
             self._late[name] = now
             self._cut_off.add(name)
-            return _LOOK_AGAIN
-        if sign is None:
+            return _CHECK_EVERY
+        if heartbeat is None:
             return 0.0
-        if sign.age >= now - late_since:
-            if sign.age > _MISSED * sign.interval:
+        if heartbeat.age >= now - late_since:
+            if heartbeat.age > _MISSED * heartbeat.interval:
                 self._cut_off.add(name)
-            return min(sign.interval / 4, _LOOK_AGAIN)
+            return min(heartbeat.interval / 4, _CHECK_EVERY)
         if name not in self._cut_off:
             return 0.0
-        # it is back: it has the whole timeout once more, and connects all it needs first
+        # it has reconnected: it has the whole timeout once more, and must open its other connections first
         self._cut_off.discard(name)
         del self._late[name]
         return max(flight.timeout, _BACK)
 
     def _account(self, flight: _UnacknowledgedObject, replies: dict[str, Shareable]) -> None:
         now = time.monotonic()
-        self._heard.update(dict.fromkeys(self._fqcns, now))
+        self._answered_at.update(dict.fromkeys(self._fqcns, now))
         self._late.clear()
         self._excused.clear()
         self._cut_off.clear()
@@ -256,20 +256,20 @@ class OutgoingStream:
             raise _Aborted
 
     def _tell_end(self, rc: str) -> None:
-        """Targets whose consumer still waits for more are told that nothing comes."""
+        """Tell targets whose consumer still waits that no more objects come."""
         if not self._sent:
             return
         try:
-            self._post.tell(STREAM, END, self._fqcns, {STREAM_ID: self._id, RC: rc})
+            self._sender.tell(STREAM, END, self._fqcns, {STREAM_ID: self._id, RC: rc})
         except RedflareError as error:
-            logger.debug("stream %s: its end is not told: %s", self._id, error)
+            logger.debug("stream %s: cannot send its end: %s", self._id, error)
 
     def __repr__(self) -> str:
         return f"<OutgoingStream {self._id} to {sorted(self._fqcns)}: {self._answered} of {self._sent} answered>"
 
 
 def _size(message: Shareable) -> int:
-    """Bytes of what a message carries, roughly: its buffers."""
+    """The bytes of a message's buffers, roughly."""
     sizes = (getattr(value, "nbytes", None) or _length(value) for key, value in message.items() if key != "__headers__")
     return sum(sizes)
 

@@ -1,4 +1,4 @@
-"""``StreamReceiver``: the streams that come in, and a watch over those whose sender may be dead."""
+"""``StreamReceiver``: the streams that come in, and a watcher that ends those whose sender is dead."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, make_reply
 from redflare_workers.protocol.shareable_codec import to_message
 
 from .aux_runner import ContextMaker
-from .post import Post
+from .peer_sender import PeerSender
 from .stream_session import Answers, Processing, StreamSession, answer_again
 from .wire import CHANNEL, MESSAGE, RC, SEQ, STREAM_ID, TOPIC, WINDOW
 
 logger = logging.getLogger(__name__)
 
 _ANY: Final = "*"
-#: Objects that a sender may have on their way at once, at most.
+#: Objects that a sender may have in flight, at most.
 _MOST: Final = 16
-#: Streams that are over and remembered: none of their objects begins one anew, and a lost reply is given again.
+#: Streams that are remembered after their end: no late object begins one anew, and a lost reply is sent again.
 _REMEMBERED: Final = 100
 
 
 class StreamReceiver:
     """The streams that come to one engine. Thread-safe."""
 
-    def __init__(self, engine: ContextMaker, post: Post) -> None:
+    def __init__(self, engine: ContextMaker, sender: PeerSender) -> None:
         self._engine = engine
-        self._post = post
+        self._sender = sender
         self._changed = threading.Condition()
         self._registered: dict[tuple[str, str], Processing] = {}
         #: by the sender's cell and the stream's id
@@ -44,16 +44,16 @@ class StreamReceiver:
         self._closed = False
 
     def register(self, channel: str, topic: str, processing: Processing) -> None:
-        """As ``ObjectStreamer.register_stream_processing``; a later one takes the place of an earlier."""
+        """Register consumers, in place of earlier ones; as ``ObjectStreamer.register_stream_processing``."""
         with self._changed:
             self._registered[channel, topic] = processing
 
     def on_object(self, request: Request) -> HandlerResult:
-        """Deal with an object of a stream."""
+        """Handle an object of a stream."""
         meta = request.meta
         stream_id, seq = meta.get(STREAM_ID), meta.get(SEQ)
         if not isinstance(stream_id, str) or not stream_id or type(seq) is not int or seq < 0:
-            return _refused(request, ReturnCode.BAD_REQUEST_DATA, f"no stream, or no object number: {meta!r:.300}")
+            return _refuse(request, ReturnCode.BAD_REQUEST_DATA, f"no stream id, or no object number: {meta!r:.300}")
         with self._changed:
             session = self._sessions.get((request.origin, stream_id))
             if session is None:
@@ -61,13 +61,13 @@ class StreamReceiver:
                     return LATER
                 made = self._begin(request, stream_id, seq)
                 if not isinstance(made, StreamSession):
-                    return _refused(request, *made)
+                    return _refuse(request, *made)
                 session = made
         session.take(seq, request)
         return LATER
 
     def on_end(self, request: Request) -> HandlerResult:
-        """The sender of a stream has ended it."""
+        """End a stream because its sender has ended it."""
         stream_id, rc = request.meta.get(STREAM_ID), request.meta.get(RC)
         with self._changed:
             session = self._sessions.get((request.origin, stream_id)) if isinstance(stream_id, str) else None
@@ -76,7 +76,7 @@ class StreamReceiver:
         return None
 
     def close(self) -> None:
-        """End all, and take no more. Again is allowed."""
+        """End all streams, and accept no more. Again is allowed."""
         with self._changed:
             self._closed = True
             sessions = list(self._sessions.values())
@@ -93,24 +93,24 @@ class StreamReceiver:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Request, stream_id: str, seq: int) -> StreamSession | tuple[str, str]:
-        """A session for a new stream, or why there is none."""
+        """Begin a session for a new stream, or return the return code and the reason of a refusal."""
         channel, topic, window = (request.meta.get(key) for key in (CHANNEL, TOPIC, WINDOW))
         if self._closed:
-            return ReturnCode.TASK_ABORTED, f"{self._post.name} takes no streams any more"
+            return ReturnCode.TASK_ABORTED, f"{self._sender.name} accepts no more streams"
         if (request.origin, stream_id) in self._over:
             return ReturnCode.BAD_REQUEST_DATA, f"object {seq} came after the end of stream {stream_id}"
         if seq != 0:
-            return ReturnCode.BAD_REQUEST_DATA, f"stream {stream_id} is not known here, so object 0 is due, not {seq}"
+            return ReturnCode.BAD_REQUEST_DATA, f"stream {stream_id} is unknown, so object 0 is due, not {seq}"
         if not isinstance(channel, str) or not isinstance(topic, str) or type(window) is not int or window < 1:
             return ReturnCode.BAD_REQUEST_DATA, f"a stream needs channel, topic and window: {request.meta!r:.300}"
         processing = self._find(channel, topic)
         if processing is None:
-            text = f"nobody at {self._post.name} takes streams of channel {channel!r}, topic {topic!r}"
+            text = f"{self._sender.name} has no consumer for streams of channel {channel!r}, topic {topic!r}"
             return ReturnCode.EXECUTION_EXCEPTION, text
         session = StreamSession(self._engine, stream_id, request.origin, processing, min(window, _MOST), self._forget)
         self._sessions[request.origin, stream_id] = session
         if self._watcher is None:
-            name = f"redflare-streams-{self._post.name}"
+            name = f"redflare-streams-{self._sender.name}"
             self._watcher = threading.Thread(target=self._watch, name=name, daemon=True)
             self._watcher.start()
         return session
@@ -130,12 +130,12 @@ class StreamReceiver:
             if not self._sessions:
                 self._changed.notify_all()
 
-    # -- the watch -----------------------------------------------------------------------------------------------------
+    # -- the watcher ---------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """End the streams whose sender is dead; this thread lives as long as there are streams."""
+        """End the streams whose sender is dead; the thread ends with the last stream."""
         while True:
-            cell = self._post.cell
+            cell = self._sender.cell
             pause = max(cell.settings.heartbeat_ttl / 4, 0.2) if cell is not None else 1.0
             with self._changed:
                 if not self._closed and self._sessions:
@@ -147,26 +147,26 @@ class StreamReceiver:
                 quiet = [each for each in self._sessions.values() if not each.busy and now - each.touched >= pause]
             for session in quiet:
                 if self._is_dead(session):
-                    logger.error("stream %s: its sender %s is gone", session.stream_id, session.origin)
+                    logger.error("stream %s: no heartbeat of its sender %s found", session.stream_id, session.origin)
                     session.end(ReturnCode.COMMUNICATION_ERROR)
 
     def _is_dead(self, session: StreamSession) -> bool:
-        """Whether the process that sent a stream is gone, or replaced by another."""
-        cell = self._post.cell
+        """Whether the sender of a stream is gone, or was replaced by another process."""
+        cell = self._sender.cell
         if cell is None or not cell.in_touch:
             return False
         try:
-            sign = cell.sign_of(session.origin)
+            heartbeat = cell.heartbeat_of(session.origin)
         except RedflareError as error:
-            logger.debug("nothing is known of %s: %s", session.origin, error)
+            logger.debug("cannot read the heartbeat of %s: %s", session.origin, error)
             return False
-        if sign is None:
+        if heartbeat is None:
             return True
-        session.instance = session.instance or sign.instance
-        return session.instance != sign.instance
+        session.instance = session.instance or heartbeat.instance
+        return session.instance != heartbeat.instance
 
 
-def _refused(request: Request, rc: str, text: str) -> HandlerResult:
-    logger.error("an object from %s is refused with %s: %s", request.origin, rc, text)
+def _refuse(request: Request, rc: str, text: str) -> HandlerResult:
+    logger.error("refused an object from %s with %s: %s", request.origin, rc, text)
     meta, data = to_message(make_reply(rc, {ReservedHeaderKey.ERROR: text}))
     return ReturnCode.OK, {MESSAGE: meta}, data

@@ -1,7 +1,7 @@
-"""One stream at its receiver: what may come next, and the consumer that takes it.
+"""One stream at its receiver: the order of its objects, and the consumer that takes them.
 
-Objects are requests, handled by any thread of the cell's; the one that finds nobody at work takes them in order, the
-others leave theirs and go. What is not the next, or one of the window behind it, ends the stream.
+Objects are requests, handled by any thread of the cell's; the thread that finds the session idle takes them in order,
+the others leave theirs to it. An object that is not the next, or in the window behind it, ends the stream.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from redflare_workers.apis.streaming import (
 )
 from redflare_workers.protocol.shareable_codec import from_message, to_message
 
-from .aux_runner import ContextMaker, peer_context
+from .aux_runner import ContextMaker, context_with
 from .wire import MESSAGE
 
 logger = logging.getLogger(__name__)
 
 #: Header of the first object: the stream context.
 CONTEXT: Final = "ObjectStreamer.CTX"
-#: Header of the last reply: what ``stream_done_cb`` returned.
+#: Header of the last reply: the result of ``stream_done_cb``.
 END_RESULT: Final = "ObjectStreamer.END_RESULT"
-#: Header of the first reply: how many objects may be on their way.
+#: Header of the first reply: how many objects may be in flight.
 GRANTED: Final = "ObjectStreamer.WINDOW"
 
 #: Replies by the number of their object: id of the request, meta and data of the message.
@@ -48,7 +48,7 @@ Answers: TypeAlias = dict[int, tuple[str, dict[str, Any], object]]
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """Who takes the streams of a channel and topic."""
+    """The consumers of the streams of a channel and topic."""
 
     factory: ConsumerFactory
     stream_done_cb: StreamDoneCallback | None
@@ -61,8 +61,8 @@ class StreamSession:
 
     Args:
         origin: FQCN of the sender's cell.
-        window: objects that may be on their way at once, once the first one was consumed.
-        on_over: called when it is over, before the consumer is finalized.
+        window: objects that may be in flight, once the first one was consumed.
+        on_over: called when the stream is over, before the consumer is finalized.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class StreamSession:
     ) -> None:
         self.stream_id = stream_id
         self.origin = origin
-        #: when something last happened to it
+        #: when it last received or consumed an object
         self.touched = time.monotonic()
-        #: instance of the sender's cell, once it was looked at
+        #: instance of the sender's cell, once its heartbeat was read
         self.instance = ""
         self._engine = engine
         self._processing = processing
@@ -89,7 +89,7 @@ class StreamSession:
         self._answers: Answers = {}
         self._next = 0
         self._busy = False
-        #: how it ended
+        #: the return code at its end
         self._rc = ""
         self._closed = False
         self._consumer: ObjectConsumer | None = None
@@ -98,7 +98,7 @@ class StreamSession:
 
     @property
     def answers(self) -> Answers:
-        """The last replies, should they be asked for once more."""
+        """The last replies, in case one must be sent again."""
         return self._answers
 
     @property
@@ -107,7 +107,7 @@ class StreamSession:
         return self._busy
 
     def take(self, seq: int, request: Request) -> None:
-        """Deal with an object, and with those behind it that are here; another thread may do so instead."""
+        """Consume an object, and those behind it that have come; or leave it to the thread that is consuming."""
         if answer_again(self._answers, seq, request):
             return
         with self._guard:
@@ -126,13 +126,13 @@ class StreamSession:
         self._work()
 
     def end(self, rc: str, fl_ctx: FLContext | None = None) -> None:
-        """End it, from any thread; a consumer that is at work ends its object first. Again has no effect."""
+        """End the stream, from any thread; a busy consumer finishes its object first. Again has no effect."""
         with self._guard:
             if self._rc:
                 return
             self._rc = rc
             if self._busy:
-                # whoever is at work sees to it
+                # the thread that is consuming finishes it
                 return
             self._busy = True
         self._finish(fl_ctx)
@@ -140,7 +140,7 @@ class StreamSession:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _refusal(self, seq: int) -> str:
-        """Why an object cannot be taken; "" when it can."""
+        """Why an object cannot be taken; "" if it can."""
         if self._rc:
             return f"object {seq} came after the end of the stream ({self._rc})"
         if seq < self._next or seq in self._waiting:
@@ -171,16 +171,16 @@ class StreamSession:
             try:
                 message = self._read(request)
             except BlobMissing as error:
-                # Redis has lost it: its sender brings it again
+                # Redis has lost it: its sender sends it again
                 with self._guard:
                     self._next -= 1
                 request.reply(ReplyCode.BLOB_MISSING, {"error": str(error)})
                 return
             except RedflareError as error:
-                logger.error("stream %s: an object from %s cannot be read: %s", self.stream_id, self.origin, error)
+                logger.error("stream %s: cannot decode an object from %s: %s", self.stream_id, self.origin, error)
                 go_on, reply = False, _failed(ReturnCode.BAD_REQUEST_DATA, str(error))
             else:
-                fl_ctx.set_peer_context(peer_context(self._peer))
+                fl_ctx.set_peer_context(context_with(self._peer))
                 go_on, reply = self._hand_over(message, fl_ctx)
             signal = fl_ctx.get_run_abort_signal()
             if isinstance(signal, Signal) and signal.triggered:
@@ -224,7 +224,7 @@ class StreamSession:
     def _new_consumer(self, message: Shareable, fl_ctx: FLContext) -> ObjectConsumer:
         context = message.get_header(CONTEXT)
         if not isinstance(context, dict):
-            raise TypeError(f"the first object brings the stream context, a dict, but has {context!r:.200}")
+            raise TypeError(f"the first object must have the stream context, a dict, but has {context!r:.200}")
         context[StreamContextKey.END_STREAM] = self.end
         self._context = context
         consumer = self._processing.factory.get_consumer(context, fl_ctx)
@@ -237,18 +237,18 @@ class StreamSession:
         try:
             self._send(seq, request, reply)
         except RedflareError as error:
-            logger.error("stream %s: the reply to %s cannot be sent: %s", self.stream_id, self.origin, error)
+            logger.error("stream %s: cannot send the reply to %s: %s", self.stream_id, self.origin, error)
             self._send(seq, request, _failed(ReturnCode.EXECUTION_RESULT_ERROR, str(error)))
 
     def _send(self, seq: int, request: Request, reply: Shareable) -> None:
         meta, data = to_message(reply)
-        # noted first: it may be asked for again as soon as it is sent
+        # recorded first: it may be asked for again as soon as it is sent
         self._answers[seq] = (request.id, meta, data)
         self._answers.pop(seq - self._window, None)
         request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
 
     def _finish(self, fl_ctx: FLContext | None) -> None:
-        """It is over: refuse what still waits, and close."""
+        """Refuse the objects that still wait, and close."""
         with self._guard:
             waiting, self._waiting = self._waiting, {}
         for request in waiting.values():
@@ -257,11 +257,11 @@ class StreamSession:
             self._close(fl_ctx)
             return
         with self._engine.new_context() as own:
-            own.set_peer_context(peer_context(self._peer))
+            own.set_peer_context(context_with(self._peer))
             self._close(own)
 
     def _close(self, fl_ctx: FLContext) -> Any:
-        """Finalize the consumer, tell who wants to know, and give it back; what the callback returned."""
+        """Finalize the consumer, call ``stream_done_cb``, and return the consumer; the result is the callback's."""
         with self._guard:
             first, self._closed = not self._closed, True
         if not first:
@@ -293,9 +293,10 @@ class StreamSession:
 
 
 def answer_again(answers: Answers, seq: int, request: Request) -> bool:
-    """Whether a request was answered before, and is now once more: Redis has lost the reply.
+    """Send the reply to a request again if it was answered before; False: it was not.
 
-    Its sender, which has not read it, has posted the same request again. An object that comes in another is another.
+    The sender has not read the reply, because Redis lost it, and has posted the same request again. A request with
+    another id is another object.
     """
     request_id, meta, data = answers.get(seq, ("", {}, None))
     if request_id != request.id:

@@ -1,6 +1,6 @@
-"""What engines say to each other through their cells: channels, topics, and the keys of a message's meta.
+"""Channels, topics and meta keys of the messages between engines, which their cells carry.
 
-The content of a message is a Shareable, carried as ``shareable_message`` tells.
+The content of a message is a Shareable, see ``shareable_codec``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ AUX: Final = "aux"
 #: Channel of object streams.
 STREAM: Final = "stream"
 
-#: Topic of every aux message: its own topic stands in the meta, where any str may.
+#: Topic of every aux message: the component's topic is in the meta, where any str is allowed.
 SEND: Final = "send"
 #: Topic: an object of a stream. A request; the reply comes when it was consumed.
 OBJECT: Final = "object"
@@ -27,10 +27,10 @@ MESSAGE: Final = "message"
 TOPIC: Final = "topic"
 CHANNEL: Final = "channel"
 
-#: Which stream, and which of its objects, from 0.
+#: The stream's id, and the number of the object in it, from 0.
 STREAM_ID: Final = "stream_id"
 SEQ: Final = "seq"
-#: In the first object: how many objects its sender would have on their way at once. In a reply: how many it may.
+#: In the first object: how many objects its sender would have in flight. In a reply: how many it may.
 WINDOW: Final = "window"
 #: In the event END: the return code with which the sender ends.
 RC: Final = "rc"

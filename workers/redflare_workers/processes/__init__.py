@@ -1,4 +1,9 @@
-"""Processes of jobs, seen from both ends: a parent starts and watches one, and it ends when the parent is gone."""
+"""The processes of jobs: a parent starts and watches one, and it ends when the parent is gone.
+
+Way in: ``job_process.JobProcess`` in the parent, ``ending.Ending`` in the process.
+
+May import: apis, util and the broker.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``Ending``: why a job's process should end: its parent is gone, a signal, or an order; seen from that process.
+"""``Ending``: lets a job's process end when its parent is gone, on a signal, or when it is asked to.
 
-The parent holds the other end of the standard input. The kernel closes it when the parent dies, whatever it dies of.
+The parent holds the other end of the standard input. The kernel closes it when the parent dies, however it dies.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for an orderly goodbye once the parent is gone; then the process kills its group, and itself.
+#: Seconds to end in order once the parent is gone; then the process kills its group, and itself.
 GRACE: Final = 4.0
 
-#: What the parent's death is called.
+#: The reason when the parent died.
 PARENT_GONE: Final = "its parent process is gone"
 
 
 class Ending:
-    """Make one in the main thread, at the beginning.
+    """Make one in the main thread, at the start of the process.
 
     Args:
         not_yet: called with the reason, from a thread, when the process should end before ``attach``; should not
@@ -52,7 +52,7 @@ class Ending:
         self._over = threading.Event()
 
     def watch(self, *, signals: bool = True) -> None:
-        """Begin to watch: signals, and the lifeline; standard input is ``/dev/null`` from now on.
+        """Handle signals, and watch the lifeline; standard input is ``/dev/null`` from now on.
 
         Args:
             signals: False: leave SIGTERM, SIGINT and SIGHUP to their handlers.
@@ -63,7 +63,7 @@ class Ending:
         os.close(nothing)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ():
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._hear, name="redflare-ending", daemon=True).start()
+        threading.Thread(target=self._run, name="redflare-ending", daemon=True).start()
         threading.Thread(target=self._watch_parent, args=(lifeline,), name="redflare-lifeline", daemon=True).start()
 
     def attach(self, stop: Callable[[str], object]) -> None:
@@ -75,11 +75,11 @@ class Ending:
             stop(reason)
 
     def ask(self, reason: str) -> None:
-        """The process should end; from any thread, and from a signal handler."""
+        """Let the process end; from any thread, and from a signal handler."""
         self._reasons.put(reason)
 
     def finish(self) -> None:
-        """All is done: the last call. If the parent is gone, what this process has started goes with it."""
+        """Stop watching; the last call. If the parent is gone, kill this process and all that it has started."""
         self._over.set()
         if self.parent_gone.is_set():
             _kill_group()
@@ -87,7 +87,7 @@ class Ending:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.ask(f"it got {signal.Signals(number).name}")
 
-    def _hear(self) -> None:
+    def _run(self) -> None:
         while True:
             reason = self._reasons.get()
             with self._guard:

@@ -1,14 +1,14 @@
-"""How a process came to its end when a job was aborted; said in proofs, reports and records."""
+"""How a process ended when its job was aborted; used in proofs, reports and records."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: It heeded the abort.
+#: It ended in order when it was asked to.
 COOPERATIVE: Final = "cooperative"
-#: It heeded SIGTERM.
+#: It ended on SIGTERM.
 TERMINATED: Final = "terminated"
-#: SIGKILL.
+#: It was ended by SIGKILL.
 KILLED: Final = "killed"
-#: There was none.
+#: There was no process.
 NOT_RUNNING: Final = "not running"

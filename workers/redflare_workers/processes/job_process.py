@@ -1,7 +1,7 @@
-"""``JobProcess``: the process of a job, seen from the parent that starts it, reads its output and ends it.
+"""``JobProcess``: the process of a job, started, read and ended by its parent.
 
-It leads a process group of its own. Its standard input is a lifeline: it ends when this process does, however that
-dies, and then the job's process ends itself (see ``ending``). When it has ended, so has all that it started.
+It leads its own process group. Its standard input is a lifeline, which closes when the parent ends, however it dies;
+the job's process then ends itself (see ``ending``). When it has ended, so has all that it started.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from typing import IO, Final
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .exit_code import describe_exit
+from .how_ended import COOPERATIVE, KILLED, TERMINATED
 from .process_table import MARK, kill_group, kill_marked, start_time, wait_gone
 
 logger = logging.getLogger(__name__)
 
 #: Lines of the output that are kept for the reason of a failure.
 TAIL_LINES: Final = 20
-#: Bytes of a log file; what comes then is not written to it any more.
+#: Bytes of a log file; further output is not written to it.
 MAX_LOG: Final = 256 << 20
+_SIGNALS: Final = {TERMINATED: "SIGTERM", KILLED: "SIGKILL"}
 _LINE: Final = 2000
 _READ: Final = 1 << 16
 _PUMP_WITHIN: Final = 5.0
@@ -36,16 +38,16 @@ _PUMP_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessMark:
-    """What a later parent finds a process by."""
+    """The marks by which a later parent finds a process."""
 
     pid: int
-    #: as ``start_time`` tells
+    #: see ``process_table.start_time``
     started: str
     #: in the environment of the process and all that it starts
     mark: str
 
     def reap(self, grace: float) -> list[int]:
-        """End what is left of it: it has seconds to end itself, and is killed then. Numbers of those killed."""
+        """Kill what is left of the process after ``grace`` seconds; return the numbers of the processes killed."""
         gone = wait_gone(self.pid, self.started, grace)
         kill_group(self.pid, self.started)
         killed = kill_marked(self.mark)
@@ -56,11 +58,11 @@ class JobProcess:
     """A process; ``start`` it once.
 
     Args:
-        name: what it is called in messages and threads' names.
+        name: of the process in log lines and in the names of threads.
         command: that starts it.
-        mark: tells it from all others.
-        log: file that its output is added to; None: none.
-        on_lines: called with lines of its output as they come, from a thread of its own; must not block for long.
+        mark: unique, by which ``ProcessMark`` finds it.
+        log: file that its output is appended to; None: none.
+        on_lines: called with lines of its output as they come, from one thread; must not block for long.
         on_exit: called once with the exit code (of a signal: negative) when it, and all that it started, is gone.
         env: added to the environment.
         cwd: its working directory.
@@ -99,10 +101,10 @@ class JobProcess:
         self.mark: ProcessMark | None = None
 
     def start(self) -> ProcessMark:
-        """Start it.
+        """Start the process.
 
         Raises:
-            OSError: it cannot be started, or its log not be written.
+            OSError: it cannot be started, or its log cannot be opened.
         """
         log = (self._log or Path(os.devnull)).open("ab", buffering=0)
         try:
@@ -127,33 +129,62 @@ class JobProcess:
         return self.mark
 
     def send(self, data: bytes) -> None:
-        """Write to its standard input; without effect once it was released, or has ended."""
+        """Write to the process's standard input; without effect once it was released, or has ended."""
         with self._guard, contextlib.suppress(BrokenPipeError):
             if self._process is not None and self._process.stdin is not None and not self._process.stdin.closed:
                 self._process.stdin.write(data)
                 self._process.stdin.flush()
 
     def release(self) -> None:
-        """Close the lifeline: it ends by itself, in order, or kills itself after some seconds."""
+        """Close the lifeline: the process ends in order, or kills itself after some seconds."""
         with self._guard, contextlib.suppress(BrokenPipeError):
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.close()
 
     def terminate(self) -> None:
-        """SIGTERM to its group."""
+        """Send SIGTERM to the process group."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to its group."""
+        """Send SIGKILL to the process group."""
         self._signal(signal.SIGKILL)
 
+    def end(
+        self,
+        gone: threading.Event,
+        request: Callable[[], object] | None,
+        reason: str,
+        *,
+        abort_grace: float,
+        stop_grace: float,
+        on_step: Callable[[str], object] = lambda how: None,
+    ) -> str:
+        """End the process and wait: in order, by SIGTERM after ``abort_grace``, by SIGKILL after ``stop_grace``.
+
+        Args:
+            gone: set when the process is gone.
+            request: asks the process to end in order; None: it does not listen yet.
+            on_step: called before each step, with one of ``how_ended``; the last one is returned.
+        """
+        steps = (COOPERATIVE, request, abort_grace), (TERMINATED, self.terminate, stop_grace), (KILLED, self.kill, None)
+        for how, step, seconds in steps:
+            if step is None:
+                continue
+            on_step(how)
+            if how != COOPERATIVE:
+                logger.warning("%s: %s to its process group: %s", self.name, _SIGNALS[how], reason)
+            step()
+            if gone.wait(seconds):
+                break
+        return how
+
     def tail(self) -> list[str]:
-        """The last lines of its output."""
+        """The last lines of the process's output."""
         return list(self._tail)
 
     def _signal(self, number: signal.Signals) -> None:
         with self._guard:
-            # as long as it was not reaped, the number is its own
+            # until it is reaped, no other process gets its number
             if self._process is not None and not self._reaped:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, number)
@@ -164,7 +195,7 @@ class JobProcess:
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         except (AttributeError, ChildProcessError):
-            # no such call here; or the kernel keeps no ended children for us, and their exit codes are lost
+            # no such call on this system; or SIGCHLD is ignored, and exit codes of children are lost
             process.wait()
         # what it has started must not outlive it; its output would not end either
         self.kill()
@@ -178,14 +209,14 @@ class JobProcess:
         try:
             self._on_exit(code)
         except Exception:
-            logger.exception("%s: its end could not be dealt with", self.name)
+            logger.exception("%s: handling its end failed", self.name)
 
     def _kill_left(self) -> list[int]:
         try:
             return kill_marked(self._mark)
         except OSError as error:
-            # no file can be opened: its end must be told all the same
-            logger.error("%s: it is not known what it has left: %s", self.name, error)
+            # no file can be opened: its end must be reported all the same
+            logger.error("%s: cannot find processes that it has left: %s", self.name, error)
             return []
 
     def _pump(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -198,8 +229,8 @@ class JobProcess:
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > self._max_line:
                     lines, rest = [*lines, rest], b""
-                self._tell(lines)
-        self._tell([rest] if rest else [])
+                self._forward(lines)
+        self._forward([rest] if rest else [])
 
     def _write(self, log: IO[bytes], piece: bytes, written: int) -> int:
         if written >= self._max_log:
@@ -209,11 +240,11 @@ class JobProcess:
             if written + len(piece) >= self._max_log:
                 log.write(b"\n(the log has %d bytes, no more is written)\n" % self._max_log)
         except OSError as error:
-            logger.error("%s: its log cannot be written: %s", self.name, error)
+            logger.error("%s: cannot write its log: %s", self.name, error)
             return self._max_log
         return written + len(piece)
 
-    def _tell(self, lines: list[bytes]) -> None:
+    def _forward(self, lines: list[bytes]) -> None:
         texts = [line.decode(errors="replace")[: self._max_line].rstrip("\r") for line in lines]
         if not texts:
             return
@@ -221,7 +252,7 @@ class JobProcess:
         try:
             self._on_lines(texts)
         except Exception:
-            logger.exception("%s: lines of its log could not be passed on", self.name)
+            logger.exception("%s: forwarding lines of its log failed", self.name)
 
     def __repr__(self) -> str:
         state = "not started" if self._process is None else "gone" if self._reaped else f"pid {self._process.pid}"
@@ -230,4 +261,4 @@ class JobProcess:
 
 def _killed(pids: list[int], own: int) -> str:
     others = [pid for pid in pids if pid != own]
-    return f"; it had left processes {others}, which were killed" if others else ""
+    return f"; killed processes {others} that it had left" if others else ""

@@ -1,7 +1,7 @@
-"""Finding and killing processes that may belong to an earlier parent, without hitting others that got their number.
+"""Finds and kills processes that an earlier parent has started, without hitting others that got their number.
 
-A job's process, and whatever it starts, carries a mark in its environment. On Linux it is read from ``/proc``;
-elsewhere only the process itself can be found again, by its number and the time of its start.
+A job's process, and all that it starts, carries a mark in its environment. On Linux it is read from ``/proc``;
+elsewhere only the process itself can be found, by its number and the time of its start.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _POLL: Final = 0.05
 
 
 def start_time(pid: int) -> str:
-    """When a process was started, as a text that tells it from others of its number; "": there is none that runs."""
+    """When a process was started, a text that differs for others with its number; "": it does not run."""
     if sys.platform == "linux":
         try:
             fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return ""
         return "" if fields[_STATE] in "ZX" else fields[_START]
-    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return said.stdout.strip()
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()
 
 
 def wait_gone(pid: int, started: str, timeout: float) -> bool:
-    """Wait until a process that is no child of this one has ended; False: it runs still."""
+    """Wait until a process that is not a child of this one has ended; False: it still runs."""
     deadline = time.monotonic() + timeout
     with contextlib.suppress(OSError, AttributeError):
         descriptor = os.pidfd_open(pid)
@@ -56,7 +56,7 @@ def wait_gone(pid: int, started: str, timeout: float) -> bool:
 
 
 def marked(mark: str) -> list[int]:
-    """Numbers of the processes that carry a mark, without this one; none where there is no ``/proc``."""
+    """The numbers of the processes that carry a mark, without this one; none on systems without ``/proc``."""
     wanted = f"{MARK}={mark}".encode()
     return [
         int(entry.name)
@@ -66,7 +66,7 @@ def marked(mark: str) -> list[int]:
 
 
 def kill_marked(mark: str, timeout: float = 5.0) -> list[int]:
-    """SIGKILL all processes that carry a mark, and wait until they are gone; their numbers."""
+    """Send SIGKILL to all processes that carry a mark, wait until they are gone, and return their numbers."""
     killed: list[int] = []
     deadline = time.monotonic() + timeout
     while (found := marked(mark)) and time.monotonic() < deadline:
@@ -79,7 +79,7 @@ def kill_marked(mark: str, timeout: float = 5.0) -> list[int]:
 
 
 def kill_group(pid: int, started: str) -> None:
-    """SIGKILL the group of a process, if that is the one that was started then."""
+    """Send SIGKILL to the group of a process, if it is the one that was started at that time."""
     if started and start_time(pid) == started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
@@ -92,7 +92,7 @@ def _kill_if_marked(pid: int, mark: str) -> None:
             return
         descriptor = os.pidfd_open(pid)
         try:
-            # the number may have become another's since it was read
+            # another process may have got the number since it was read
             if f"{MARK}={mark}".encode() in _environment(pid):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:

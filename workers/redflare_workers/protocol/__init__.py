@@ -1,7 +1,8 @@
 """Messages between the processes of a federation: one frozen dataclass for each, with its channel and topic.
 
-Way in: ``job_messages`` between a server's and a site's job process, ``parent_messages`` between server and sites. A
-message turns itself into a request's meta and back; handlers get the dataclass.
+Way in: ``job_messages`` between a server's and a site's job process, ``parent_messages`` between server and sites,
+``job_control`` between a parent and the job's process that it has started. ``message`` has their base: it turns a
+message into a request's meta and back, and registers a handler, which gets the dataclass.
 
 May import: apis, util and the broker.
 """

@@ -1,43 +1,213 @@
-"""What the server's parent process (SP), a site's (CP) and a site's job process (CJ) say to each other.
+"""Messages between the parent processes: the server's (SP) and each site's (CP).
 
-All are requests of cells, with the values in their meta. Every ``run`` names one process of a job, so that what was
-said to an earlier one of the same name is not taken for the present one's.
+``run`` names one process of a job, so that what was said to, or of, an earlier one of the same job is not taken for
+the present one's.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-#: Channel of what the SP asks of a CP. The reply's meta has ``message``; its rc is OK, or ERROR with ``error``.
-SITE: Final = "site"
-#: Meta ``job``, ``app``, ``meta`` (the job's), and the app's archive as data (bytes).
-DEPLOY: Final = "deploy"
-#: Meta ``job``, ``meta``. Reply: ``run``.
-START: Final = "start"
-#: Meta ``job``, ``reason``. Reply, when the job's process is gone: ``how``, ``at``, ``exit_code``, ``seconds``,
-#: ``agents``; see ``AbortProof``.
-ABORT: Final = "abort"
-#: Meta ``job``, ``reason``. Reply: ``task``, ``how``, ``at``.
-ABORT_TASK: Final = "abort_task"
-#: Meta ``job``.
-DELETE_RUN: Final = "delete_run"
-#: Meta ``job``. Reply: ``status``, ``task``, ``started``; without ``job``: ``jobs``, all of them by id.
-RUN_INFO: Final = "run_info"
-#: Meta ``job``, ``channel``, ``topic``, ``meta``, ``timeout``, and any data: passed on to the CJ, and back.
-TO_JOB: Final = "to_job"
-#: Event of a CJ to its CP: meta ``job``, ``run``, ``status``.
-JOB_STATUS: Final = "job_status"
+from .message import Fields, Message
 
-#: Channel of what a CP tells the SP.
-SERVER: Final = "server"
-#: Meta as ``SiteReport.to_meta``. Reply: OK when it is taken in; meta ``abort``, a reason: the job must not go on.
-SITE_REPORT: Final = "site_report"
-#: Meta ``site``, ``job``, ``lines``: of the log of a CJ.
-SITE_LOG: Final = "site_log"
 
-#: Channel of what a CP asks of a CJ; meta ``run``, which must be the CJ's. Reply: ``task``, name of that in hand.
-JOB_CONTROL: Final = "job_control"
-#: End, in order. ABORT and ABORT_TASK as above, with meta ``reason``; ABORT_TASK is answered with ``how``.
-PING: Final = "ping"
-#: rc: it was for an earlier process of that job.
-OTHER_RUN: Final = "OTHER_RUN"
+class SiteRequest(Message):
+    """A request of the SP to a CP."""
+
+    __slots__ = ()
+
+    CHANNEL: ClassVar[str] = "site"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployRequest(SiteRequest):
+    """Unpack an app, whose archive is the data (bytes); answered with ``SiteReply``."""
+
+    TOPIC: ClassVar[str] = "deploy"
+
+    job: str
+    app: str
+    #: the job's, with its ``job_id``
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest(SiteRequest):
+    """Launch the process of a job that is deployed; answered with ``StartReply``."""
+
+    TOPIC: ClassVar[str] = "start"
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRequest(SiteRequest):
+    """End a job's process; answered with ``AbortProof`` when it is gone."""
+
+    TOPIC: ClassVar[str] = "abort"
+
+    job: str
+    reason: str = "aborted by the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortTaskRequest(SiteRequest):
+    """Break off the task that a job's process has in hand; answered with ``TaskAbortProof``."""
+
+    TOPIC: ClassVar[str] = "abort_task"
+
+    job: str
+    reason: str = "aborted by the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRunRequest(SiteRequest):
+    """Remove the folder of a job's run; answered with ``SiteReply``."""
+
+    TOPIC: ClassVar[str] = "delete_run"
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfoRequest(SiteRequest):
+    """Ask how a job stands at the site: answered with ``RunInfoReply``; without a job, with ``AllRunsReply``."""
+
+    TOPIC: ClassVar[str] = "run_info"
+
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToJobRequest(SiteRequest):
+    """Pass a request, with its data, on to a job's process; answered as that answers."""
+
+    TOPIC: ClassVar[str] = "to_job"
+
+    job: str
+    channel: str
+    topic: str
+    meta: Mapping[str, Any] | None = None
+    #: seconds to wait for the reply of the job's process
+    timeout: float = 30.0
+
+
+# -- replies of a CP ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReply(Fields):
+    """What became of a request, in NVFlare's words; the rc is ERROR, and the meta has ``error`` too, when it failed."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartReply(SiteReply):
+    """As ``SiteReply``, with the process that was launched; "": there is none."""
+
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortProof(Fields):
+    """What became of an abort."""
+
+    #: in NVFlare's words
+    message: str = ""
+    #: one of ``processes.how_ended``: cooperative: the process ended by itself when it was asked to; terminated: after
+    #: SIGTERM; killed: after SIGKILL; not running: there was none
+    how: str
+    #: when that was sure, in seconds since 1970
+    at: float
+    #: seconds that it took
+    seconds: float = 0.0
+    exit_code: int | None = None
+    #: what became of the job's agents, by FQCN, see ``agent_abort.notify_agents``
+    agents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAbortProof(Fields):
+    """What became of an abort of a task; a job's process fills in ``task`` and ``how``."""
+
+    #: in NVFlare's words
+    message: str = ""
+    #: name of the task; "": there was none in hand, or the job's process did not answer
+    task: str = ""
+    #: cooperative: its work is over; pending: it goes on still; no task; starting; not running; no answer
+    how: str = "not running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfoReply(Fields):
+    """How one job stands at a site."""
+
+    #: ``ClientStatus.label``
+    status: str
+    #: name of the task in hand; "": there is none
+    task: str = ""
+    #: when its process was launched, in seconds since 1970; None: it was not
+    started: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllRunsReply(Fields):
+    """How all jobs stand at a site: ``run``, ``status``, ``exit_code``, ``reason`` and ``how`` of each, by its id."""
+
+    jobs: Mapping[str, Mapping[str, Any]]
+
+
+# -- a CP to the SP ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReport(Message):
+    """How a job stands at a site; answered with ``SiteReportReply``."""
+
+    CHANNEL: ClassVar[str] = "server"
+    TOPIC: ClassVar[str] = "site_report"
+
+    site: str
+    job: str
+    #: names the process
+    run: str
+    #: ``ClientStatus.label``: starting, started, stopped, exception
+    status: str
+    #: None while it runs; negative: that of a signal
+    exit_code: int | None = None
+    #: why, with the end of the log when it has failed
+    reason: str = ""
+    #: how it was ended: cooperative, terminated, killed; "" when it ended by itself
+    how: str = ""
+    #: what became of the job's agents when it was aborted, by FQCN: left, connected, silent, gone, never, unknown
+    agents: Mapping[str, str] = field(default_factory=dict)
+    #: seconds since 1970
+    at: float = 0.0
+
+    @property
+    def final(self) -> bool:
+        """Whether the process is gone."""
+        return self.exit_code is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReportReply(Fields):
+    """The SP has recorded the report."""
+
+    #: why the job must not go on; "": it may
+    abort: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLog(Message):
+    """Lines that a job's process has written; the reply is OK."""
+
+    CHANNEL: ClassVar[str] = "server"
+    TOPIC: ClassVar[str] = "site_log"
+
+    site: str
+    job: str
+    lines: list[str]

@@ -1,4 +1,4 @@
-"""How far a job has come at a site; values and words are NVFlare's."""
+"""``ClientStatus``: how far a job has come at a site; values and words are NVFlare's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ClientStatus(IntEnum):
-    """Of a job at a site."""
+    """How far a job has come at a site."""
 
     #: it may be deployed
     NOT_STARTED = 0
@@ -14,7 +14,7 @@ class ClientStatus(IntEnum):
     STARTING = 1
     #: it takes part
     STARTED = 2
-    #: it has come to its end, or was aborted
+    #: it has ended, or was aborted
     STOPPED = 3
     #: its process has failed
     EXCEPTION = 4
@@ -26,10 +26,10 @@ class ClientStatus(IntEnum):
 
     @property
     def live(self) -> bool:
-        """Whether there is, or should be, a process."""
+        """Whether a process runs, or should."""
         return self in (ClientStatus.STARTING, ClientStatus.STARTED)
 
 
 def get_status_message(status: int) -> str | None:
-    """The word for a status; None: it is none."""
+    """The word for a status; None: the number is not a status."""
     return ClientStatus(status).label if status in ClientStatus._value2member_map_ else None

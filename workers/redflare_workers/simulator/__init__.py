@@ -1,4 +1,8 @@
-"""A workflow with all its sites on one machine, in a few processes."""
+"""Run a workflow with all its sites on one machine, in a few processes, by the code that runs distributed.
+
+The way in is ``simulate``. A ``Simulation`` runs the controller in this process and starts ``SiteProcess``es, each with
+the client jobs and agents of some ``Sites``.
+"""
 
 from __future__ import annotations
 

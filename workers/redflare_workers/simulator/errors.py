@@ -1,4 +1,4 @@
-"""What can end a simulation that its workflow did not end."""
+"""The error that ends a simulation early."""
 
 from __future__ import annotations
 

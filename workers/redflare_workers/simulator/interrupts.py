@@ -1,4 +1,4 @@
-"""Ctrl-C as an event, so that it breaks into nothing that is being started or ended."""
+"""Handle Ctrl-C as an event, so that it interrupts nothing that is being started or ended."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 
 @contextmanager
 def interrupts_to(call: Callable[[], object]) -> Iterator[None]:
-    """While this is entered, Ctrl-C calls ``call``, which must be safe in a handler, and raises nothing.
+    """Call ``call`` on Ctrl-C instead of raising KeyboardInterrupt; it must be safe in a signal handler.
 
-    Without effect outside the main thread, and where somebody else handles the signal.
+    Has no effect outside the main thread, or if the signal has another handler already.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

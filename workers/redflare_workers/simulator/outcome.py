@@ -1,4 +1,4 @@
-"""How a simulation ended."""
+"""``SimulationOutcome``: status and numbers of a simulation that has ended."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ C = TypeVar("C", bound=Controller)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationOutcome(Generic[C]):
-    """How a simulation ended."""
+    """Status and numbers of a simulation that has ended."""
 
     #: ``FINISHED:COMPLETED``, or as the job ended otherwise; see ``redflare_workers.protocol.job_outcome``.
     status: str
-    #: Why, where the status does not say it all.
+    #: Details of the status; may be "".
     reason: str
-    #: The one that was given; it holds what the workflow has made.
+    #: The controller that was passed in; holds the results of the workflow.
     controller: C
     #: From the start of the first process to the end of the last.
     seconds: float
     sites: int
-    #: How many results of sites the controller was given.
+    #: Number of results from sites.
     results: int
-    #: Processes beside the calling one; 0: its threads were all.
+    #: Processes beside the calling one; 0: all sites were threads of it.
     processes: int
 
     @property
     def ok(self) -> bool:
-        """The controller came to its end."""
+        """Whether the controller has completed."""
         return self.status == COMPLETED
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which sites a simulation has, and how they are divided among processes."""
+"""The sites of a simulation, and their distribution among processes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class SimulationPlan:
     """Checked arguments."""
 
     job_id: str
-    #: For each process its sites; one part for this process if ``processes`` is 0.
+    #: Sites of each process; one part for this process if ``processes`` is 0.
     parts: tuple[tuple[str, ...], ...]
     processes: int
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """All of them."""
+        """All sites."""
         return tuple(site for part in self.parts for site in part)
 
 
 def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | None) -> SimulationPlan:
-    """Check the arguments and fill in what was left out.
+    """Check the arguments and set defaults.
 
     Raises:
-        ConfigError: one is wrong; the text says which.
-        TypeError: ``sites`` or ``processes`` is no number.
+        ConfigError: an argument is wrong; the message says which.
+        TypeError: ``sites`` or ``processes`` is of the wrong type.
     """
     names = _names(sites)
     if processes is None:
@@ -46,7 +46,7 @@ def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | N
 
 
 def divide(names: Sequence[str], parts: int) -> tuple[tuple[str, ...], ...]:
-    """Divide in order, into parts that differ by one at most."""
+    """Divide names, in order, into parts whose sizes differ by one at most."""
     each, more = divmod(len(names), parts)
     divided, start = [], 0
     for number in range(parts):
@@ -71,7 +71,7 @@ def _names(sites: int | Sequence[str]) -> list[str]:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

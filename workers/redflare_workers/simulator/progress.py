@@ -1,4 +1,4 @@
-"""How far a simulation is: counted at the server, from the events of its job."""
+"""Progress of a simulation, counted at the server from the events of its job."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from redflare_workers.workflow.controller import Controller
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far it is."""
+    """Progress of a simulation."""
 
-    #: Sites that have joined, of how many.
+    #: Sites that have joined, of all sites.
     joined: int
     sites: int
-    #: Rounds (for FedBuff: versions) that are over, of how many; 0 of 0 where the controller does not count any.
+    #: Completed rounds (for FedBuff: versions), of all rounds; 0 of 0 if the controller counts none.
     rounds_done: int
     rounds: int
-    #: Results of sites, in all and since the last round.
+    #: Results of sites, in total and since the last round.
     results: int
     results_in_round: int
     seconds: float
@@ -34,12 +34,12 @@ OnProgress = Callable[[Progress], None]
 
 
 class ProgressCounter(FLComponent):
-    """Counts; a component of the server's job.
+    """Counts results and rounds; a component of the server's job.
 
     Args:
-        controller: is asked for its rounds.
-        sites: how many there will be.
-        on_progress: called after each change, from several threads but never from two at once; None: nobody is.
+        controller: has the number of rounds.
+        sites: number of all sites.
+        on_progress: called after each change, from several threads but never from two at once.
     """
 
     def __init__(self, controller: Controller, sites: int, on_progress: OnProgress | None) -> None:
@@ -49,14 +49,14 @@ class ProgressCounter(FLComponent):
         self._on_progress = on_progress
         self._began = time.monotonic()
         self._guard = threading.Lock()
-        self._telling = threading.Lock()
+        self._reporting = threading.Lock()
         self._round = 0
         self._results = 0
         self._results_before = 0
 
     @property
     def results(self) -> int:
-        """How many there were."""
+        """Number of results so far."""
         return self._results
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -66,10 +66,10 @@ class ProgressCounter(FLComponent):
         elif event_type not in (EventType.AFTER_PROCESS_TASK_REQUEST, EventType.END_WORKFLOW):
             return
         if self._on_progress is not None:
-            with self._telling:
-                self._on_progress(self._look(fl_ctx.get_engine()))
+            with self._reporting:
+                self._on_progress(self._progress(fl_ctx.get_engine()))
 
-    def _look(self, engine: Any) -> Progress:
+    def _progress(self, engine: Any) -> Progress:
         done, rounds = rounds_of(self._controller)
         with self._guard:
             if done != self._round:
@@ -86,7 +86,7 @@ class ProgressCounter(FLComponent):
 
 
 def rounds_of(controller: Controller) -> tuple[int, int]:
-    """Rounds of a controller that are over, and how many there will be, under the names that shipped ones have."""
+    """Return the completed rounds of a controller, and all rounds, by the attribute names of those that ship."""
     for done, rounds in (("current_round", "num_rounds"), ("version", "num_updates")):
         if hasattr(controller, done) and hasattr(controller, rounds):
             return int(getattr(controller, done)), int(getattr(controller, rounds))

@@ -36,26 +36,26 @@ def simulate(
     """Run a workflow with its sites in a few processes of this machine, by the code that runs distributed.
 
     The controller runs in a ``ServerJob`` of this process. Each site is a ``ClientJob`` with an ``IPCExchanger`` and an
-    agent, in threads of one of the processes; all that they say goes through Redis. A script that calls this does so
-    below ``if __name__ == "__main__":``, because the processes import it. Ctrl-C ends everything.
+    agent, in threads of one of the processes; all messages go through Redis. A script must call this below
+    ``if __name__ == "__main__":``, because the processes import it. Ctrl-C ends everything.
 
     Args:
-        controller: the workflow; what it has made is in it afterwards.
+        controller: the workflow; holds its results afterwards.
         train: ``train(task, site)`` is called in a thread of the site for each of its tasks, and returns a
-            ``TaskResult``; ``task`` is what an agent gets. Processes import it, so it is a function of a module or of
+            ``TaskResult``; ``task`` is that of the agent. Processes import it, so it is a function of a module or of
             the main program, not a lambda.
-        sites: how many (named ``site-1``, ``site-2`` and so on), or their names.
-        processes: among how many the sites are divided; 0: all are threads of this process, for notebooks and for
+        sites: number of sites (named ``site-1``, ``site-2`` and so on), or their names.
+        processes: number of processes for the sites; 0: all are threads of this process, for notebooks and for
             functions that cannot be imported; None: as many as there are cores, at most one for each site.
-        url: a server to use, in any form; None: an embedded one that lives no longer than the simulation.
+        url: a server to use, in any form; None: an embedded one for this simulation.
         job_id: name of the job; None: a new one each time.
-        job_meta: what the job says of itself, as a ``ServerJob``'s.
-        components: components of the server beside the controller, by id.
+        job_meta: meta of the job, as in ``ServerJob``.
+        components: further components of the server, by id.
         settings: of the links.
-        on_progress: called with a ``Progress`` whenever something has happened, from other threads.
+        on_progress: called with a ``Progress`` after each change, from other threads.
 
     Returns:
-        how it ended: completed, or not, with the reason.
+        The outcome: completed, or not, with the reason.
 
     Raises:
         ConfigError: a ValueError; an argument is wrong, or the function cannot be handed to other processes.

@@ -1,4 +1,4 @@
-"""One simulation: what is started in which order, and that all of it ends, whatever happens."""
+"""``Simulation``: starts the server and the sites, and ends all of them, whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The agent of a simulated site: a user's function, served in a thread. Only this module imports ``redflare_agent``."""
+"""The agent of a simulated site: serves a user's function in a thread.
+
+No other module here imports ``redflare_agent``.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Second part of the agents' names.
+#: Id of all agents.
 AGENT_ID: Final = "simulated"
 
-#: Seconds that a function has to return when its site ends.
+#: Seconds in which a function must return when its site ends.
 _GRACE: Final = 3.0
 
 
@@ -28,7 +31,7 @@ class SiteAgent:
     """Takes a site's tasks and answers them with ``train(task, site)``; a context manager.
 
     Args:
-        on_end: called with the reason when the agent ends before it is told to.
+        on_end: called with the reason when the agent ends before it is stopped.
     """
 
     def __init__(
@@ -55,13 +58,13 @@ class SiteAgent:
 
     @property
     def busy(self) -> bool:
-        """The function has not returned yet."""
+        """Whether the function has not returned yet."""
         return self._thread.is_alive()
 
     def _serve(self) -> None:
         try:
             serve(self._train, self._agent)
-        except BaseException as error:  # sys.exit() would end this thread alone, and its site would wait for ever
+        except BaseException as error:  # sys.exit() would end only this thread, and its site would wait for ever
             logger.exception("%s: its agent failed", self.site)
             reason = f"{type(error).__name__}: {error}"
         else:

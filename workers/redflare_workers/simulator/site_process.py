@@ -15,7 +15,7 @@ from redflare_workers.processes.job_process import JobProcess
 
 from .site_process_args import PROGRAM, SiteProcessArgs
 
-#: Seconds a process has to end once it is told to; its own limit is shorter.
+#: Seconds in which a process must end; its own limit is shorter.
 _GRACE: Final = 7.0
 #: Lines of its output that an error shows.
 _LOG_LINES: Final = 12
@@ -25,7 +25,7 @@ _UNBUFFERED: Final = "PYTHONUNBUFFERED"
 
 
 class SiteProcess:
-    """Started at once.
+    """A process with sites; it is started by the constructor.
 
     Args:
         args: of the process.
@@ -55,7 +55,7 @@ class SiteProcess:
         self._process.send(packed)
 
     def let_end(self) -> None:
-        """Tell it to end; does not wait."""
+        """Let it end; does not wait."""
         self._process.release()
 
     def wait(self, timeout: float) -> bool:

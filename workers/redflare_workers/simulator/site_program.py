@@ -1,8 +1,8 @@
 """The program of a process with sites: ``python -m redflare_workers.simulator.site_program``.
 
-Its standard input brings a ``WorkOrder`` and stays open while the simulation lives: its end, on purpose or because the
-simulating process was killed, ends this process too. It exits with 0 when its job has ended and with 1 when one of its
-sites has failed, whose reason is the last line that it prints.
+It reads ``SiteProcessArgs`` from its standard input, which stays open while the simulation runs; its end, on purpose or
+because the simulating process was killed, ends this process too. It exits with 0 when its job has ended, and with 1
+when a site has failed; the reason is the last line of its output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GRACE: Final = 5.0
 
 
 def main() -> int:
-    """Run the sites; the exit code."""
+    """Run the sites; return the exit code."""
     source = open(0, "rb", closefd=False)  # noqa: SIM115  # sys.stdin's lock would be in the way at the exit
     failures: list[str] = []
     over = threading.Event()
@@ -36,13 +36,13 @@ def main() -> int:
         threading.Thread(target=_watch, args=(sites,), name="redflare-lifeline", daemon=True).start()
         sites.start()
     except RedflareError as error:
-        return _say(str(error))
+        return _fail(str(error))
     threading.Thread(target=_await_end, args=(sites, over), name="redflare-sites", daemon=True).start()
     over.wait()
     if failures:
-        return _say(failures[0])
+        return _fail(failures[0])
     if sites.busy:
-        # the function of a site would hold this process up
+        # a thread that runs the function of a site would hold up an ordinary exit
         _flush()
         os._exit(0)
     return 0
@@ -61,7 +61,7 @@ def _await_end(sites: Sites, over: threading.Event) -> None:
     over.set()
 
 
-def _say(reason: str) -> int:
+def _fail(reason: str) -> int:
     print(reason, file=sys.stderr, flush=True)
     # other sites may be in the middle of a task
     _flush()

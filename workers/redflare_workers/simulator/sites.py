@@ -1,4 +1,4 @@
-"""The sites of one process: a client job, an exchanger and an agent each, on one connection and one cell."""
+"""The sites of one process: each with a client job, an exchanger and an agent, sharing one connection and one cell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sites:
-    """Sites that take part in a job until it ends, each in threads of its own.
+    """Sites that take part in a job until it ends, each in its own threads.
 
     Args:
         args: the sites, the server, and the function that answers tasks.
@@ -53,7 +53,7 @@ class Sites:
             thread.start()
 
     def stop(self, reason: str) -> None:
-        """Tell all sites to end; does not wait."""
+        """Stop all sites; does not wait."""
         with self._guard:
             self._stopping = reason
             jobs = list(self._jobs)
@@ -73,7 +73,7 @@ class Sites:
 
     @property
     def busy(self) -> list[str]:
-        """Sites whose function has not returned, although they have ended."""
+        """Sites that have ended but whose function has not returned."""
         return [agent.site for agent in self._agents if agent.busy]
 
     def _take_part(self, site: str) -> None:

@@ -1,4 +1,4 @@
-"""Small tools that know nothing of federated learning: files that are written whole, names of Python objects.
+"""Small tools that know nothing of federated learning: files that are replaced whole, Python objects given by name.
 
 May import: the broker's util and the standard library.
 """

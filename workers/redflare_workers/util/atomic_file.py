@@ -1,4 +1,4 @@
-"""Files that readers find whole: the old one or the new one."""
+"""Replace a file in one step: readers find the old file or the new one, and both whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of ``path`` at the end; if the block raises, nothing has changed.
+    """Open a temporary file that replaces ``path`` at the end; if the block raises, ``path`` is unchanged.
 
     Raises:
         OSError: it cannot be written.
@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # what mkstemp makes is for its owner alone
+        # only the owner can read a file made by mkstemp
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
@@ -35,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the rename survive a power cut."""
+    """Make the rename survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,10 +1,10 @@
-"""One thread for linear algebra: processes that share a machine then do not fight for its cores."""
+"""Environment variables that limit linear algebra to one thread, so processes on a machine do not compete for cores."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: For the environment of a child process, whatever library numpy or torch may be built with. More threads also change
+#: For a child process; one variable for each library that numpy or torch may be built with. More threads also change
 #: the order of additions, and with it the last bits of a result.
 ONE_THREAD: Final = {
     "OPENBLAS_NUM_THREADS": "1",

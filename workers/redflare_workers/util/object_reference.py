@@ -1,4 +1,4 @@
-"""Things of the user's that a command is given by name: ``module:function``."""
+"""Python objects that a command gets by name: ``module:function``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from redflare_broker.errors import ConfigError
 
 
 def named(reference: str, option: str) -> Any:
-    """What ``module:name`` stands for; modules are also looked for in the current folder.
+    """Import the object that ``module:name`` refers to; the current folder is searched too.
 
     Args:
-        option: how the command calls it, for the error.
+        option: the command's name for the reference, for the error.
 
     Raises:
-        ConfigError: there is no such thing; says which part of the name is wrong.
+        ConfigError: it cannot be found; the message says which part of the name is wrong.
     """
     module_name, colon, name = reference.partition(":")
     if not colon or not module_name or not name:
@@ -30,13 +30,13 @@ def named(reference: str, option: str) -> Any:
     value: Any = _module(module_name, option)
     for part in name.split("."):
         if not hasattr(value, part):
-            raise ConfigError(f"{option}: {_nothing_there(value, part, module_name)}")
+            raise ConfigError(f"{option}: {_missing(value, part, module_name)}")
         value = getattr(value, part)
     return value
 
 
 def beside(reference: str, name: str) -> Any:
-    """What has this name in the module of a reference that ``named`` has read; None: nothing."""
+    """Return another object of the module of a reference that ``named`` has imported, or None."""
     return getattr(sys.modules[reference.partition(":")[0]], name, None)
 
 
@@ -56,11 +56,11 @@ def _module(name: str, option: str) -> ModuleType:
         raise ConfigError(f"{option}: module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _nothing_there(owner: Any, name: str, module: str) -> str:
+def _missing(owner: Any, name: str, module: str) -> str:
     public = [each for each in vars(owner) if not each.startswith("_")] if hasattr(owner, "__dict__") else []
     alike = difflib.get_close_matches(name, public, n=1)
     functions = sorted(each for each in public if getattr(getattr(owner, each), "__module__", None) == module)
-    said = f"module {module!r} has no {name!r}"
+    error = f"module {module!r} has no {name!r}"
     if alike:
-        return f"{said}; did you mean {alike[0]!r}?"
-    return f"{said}; it has {', '.join(functions)}" if functions else said
+        return f"{error}; did you mean {alike[0]!r}?"
+    return f"{error}; it has {', '.join(functions)}" if functions else error

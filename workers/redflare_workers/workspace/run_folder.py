@@ -18,7 +18,7 @@ from .site_settings import LOCAL_FOLDER
 logger = logging.getLogger(__name__)
 
 META_FILE: Final = "meta.json"
-#: Name of the app; also what a run's folder is known by.
+#: Name of the app; its presence marks the folder of a run.
 APP_FILE: Final = "fl_app.txt"
 LOG_FILE: Final = "log.txt"
 ARGS_FILE: Final = "args.json"
@@ -32,11 +32,11 @@ _NOT_JOBS: Final = frozenset({STARTUP_FOLDER, LOCAL_FOLDER})
 
 
 def check_job_id(job_id: str) -> str:
-    """The id, if it may be one.
+    """Return a job's id, if it is legal.
 
     Raises:
         TypeError: it is not a str.
-        ConfigError: it would be no segment of an FQCN, is too long, or is a folder that a workspace has.
+        ConfigError: it cannot be a segment of an FQCN, is too long, or is the name of a folder of each workspace.
     """
     FQCN.check_segment(job_id, "job_id")
     if len(job_id) > _LONGEST:
@@ -47,7 +47,7 @@ def check_job_id(job_id: str) -> str:
 
 
 class RunFolder:
-    """Paths of one job, whether there is such a folder or not.
+    """The paths of one job; the folder need not exist.
 
     Raises:
         TypeError, ConfigError: as ``check_job_id``.
@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a job was deployed there; another folder of that name is left alone."""
+        """Whether a job was deployed there; a folder that is not a run is never changed."""
         return (self.path / APP_FILE).is_file() and not self.path.is_symlink()
 
     @property
@@ -75,19 +75,19 @@ class RunFolder:
         return os.path.lexists(self.path) and not self.is_run
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What a JSON file holds; None: it is not there, or cannot be read."""
+        """Read a JSON file; None: it does not exist, or cannot be read."""
         path = self.path / name
         try:
             data = orjson.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, orjson.JSONDecodeError) as error:
-            logger.error("%s cannot be read: %s", path, error)
+            logger.error("cannot read %s: %s", path, error)
             return None
         return data if isinstance(data, dict) else None
 
     def write(self, name: str, data: dict[str, Any]) -> Path:
-        """Write a JSON file that readers find whole, and that only its owner may read.
+        """Write a JSON file in one step, so that readers find it whole; only its owner may read it.
 
         Raises:
             OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What a site admits and has: ``local/site.json`` of its workspace, and what makes a ``ClientEngine``."""
+"""What a site allows and has, ``local/site.json`` of its workspace; and the arguments of a ``ClientEngine``."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SITE_FILE: Final = "site.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSettings:
-    """What a site lets jobs do. By default only redflare's own components run, and no code that a job brings."""
+    """What a site allows jobs to do. By default only redflare's own components run, and no code that a job brings."""
 
     #: Class paths that jobs may name, with ``*`` for anything.
     allow: tuple[str, ...] = SHIPPED
-    #: Jobs may bring code of their own.
+    #: Whether jobs may bring their own code.
     allow_custom: bool = False
-    #: What the site has, for jobs that say how much they take.
+    #: The site's resources, for jobs that declare what they need.
     resources: Mapping[str, float] = field(default_factory=dict)
     #: Bytes and entries that the archive of an app may have once it is unpacked.
     max_bytes: int = MAX_BYTES
     max_files: int = MAX_FILES
-    #: Seconds for an orderly end after an abort; then SIGTERM is sent to the job's process group.
+    #: Seconds to end in order after an abort; then SIGTERM is sent to the job's process group.
     abort_grace: float = 10.0
-    #: Seconds after that; then SIGKILL is.
+    #: Seconds to end on SIGTERM; then SIGKILL is sent.
     stop_grace: float = 5.0
-    #: How often a job's process that was killed by a signal is started again; its task is the same.
+    #: How often a job's process that was killed by a signal is started again; it keeps its task.
     restarts: int = 3
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ def _check_amount(name: str, value: object) -> None:
 
 
 def load_site_settings(workspace: str | Path) -> SiteSettings:
-    """Read ``<workspace>/local/site.json``; the defaults when there is none. Its ``allow`` comes on top of what ships.
+    """Read ``<workspace>/local/site.json``, or return the defaults. Its ``allow`` extends what redflare ships.
 
     Raises:
         ConfigError: a ValueError; names the file and the key.
@@ -89,7 +89,7 @@ def load_site_settings(workspace: str | Path) -> SiteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteArgs:
-    """Where a client parent works, and whom it serves; ``args`` of ``ClientEngine``."""
+    """The workspace and the server of a client parent; ``args`` of ``ClientEngine``."""
 
     #: folder with ``comm_config.json``, ``startup/`` and ``local/``; runs of jobs are made in it
     workspace: str | Path = "."
@@ -111,7 +111,7 @@ class Site:
 
     name: str
     settings: SiteSettings = field(default_factory=SiteSettings)
-    #: by id, which hear events
+    #: by id; they get events
     components: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class WorkspaceLock:
             owner = os.read(handle, 20).decode(errors="replace").strip() or "?"
             os.close(handle)
             raise ConfigError(
-                f"process {owner} serves the workspace {self._path.parent.parent} already; end it, or use another one"
+                f"process {owner} serves the workspace {self._path.parent.parent} already; stop it, or use another one"
             ) from error
         os.truncate(handle, 0)
         os.write(handle, b"%d\n" % os.getpid())

@@ -33,7 +33,7 @@ def echo(request: Request) -> HandlerResult:
 # -- requests and replies ----------------------------------------------------------------------------------------------
 
 
-def test_a_reply_brings_return_code_meta_data_and_who_answered(cells: Cells) -> None:
+def test_a_reply_has_return_code_meta_data_and_origin(cells: Cells) -> None:
     cells.make("server", {"add": lambda request: ("DONE", {"sum": sum(request.data)}, {"from": request.origin})})
     reply = cells.make("site").send_request("c", "add", "server", None, [1, 2, 3], timeout=5)
     assert (reply.rc, reply.meta, reply.data, reply.origin) == ("DONE", {"sum": 6}, {"from": "site"}, "server")
@@ -73,10 +73,10 @@ def test_a_topic_without_a_handler_is_answered_with_the_names(cells: Cells, capl
     reply = cells.make("site").send_request("c", "ecko", "server", timeout=5)
     assert reply.rc == ReplyCode.TOPIC_UNKNOWN
     assert "cell server has no handler for topic 'ecko' of channel 'c'" in reply.error
-    assert "site asked" in caplog.text
+    assert "the request is from site" in caplog.text
 
 
-def test_a_handler_of_any_topic_gets_what_no_other_does(cells: Cells) -> None:
+def test_a_handler_of_any_topic_gets_topics_without_a_handler(cells: Cells) -> None:
     cells.make("server", {"echo": echo, "*": lambda request: (request.topic, None, None)})
     site = cells.make("site")
     assert site.send_request("c", "else", "server", timeout=5).rc == "else"
@@ -109,7 +109,7 @@ def test_a_second_handler_is_refused(cells: Cells) -> None:
 @pytest.mark.parametrize(
     "meta", [{"a": np.arange(3)}, {"a": b"x"}, {"a": object()}, {1: 2}], ids=["array", "bytes", "object", "key"]
 )
-def test_meta_that_is_no_json_is_refused_before_anything_is_sent(cells: Cells, meta: Any) -> None:
+def test_meta_that_is_not_json_is_refused_before_anything_is_sent(cells: Cells, meta: Any) -> None:
     site = cells.make("site")
     with pytest.raises(EncodeError, match="meta"):
         site.send_request("c", "echo", "server", meta, timeout=5)
@@ -231,7 +231,7 @@ def test_a_cancelled_request_hears_nothing(cells: Cells) -> None:
     assert replies.all == []
 
 
-def test_what_on_reply_raises_is_logged(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_on_reply_is_logged(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     cells.make("server", {"echo": echo})
     site = cells.make("site")
     site.ask("c", "echo", "server", on_reply=lambda reply: 1 / 0)
@@ -239,7 +239,7 @@ def test_what_on_reply_raises_is_logged(cells: Cells, caplog: pytest.LogCaptureF
     assert site.send_request("c", "echo", "server", timeout=5).ok
 
 
-def test_stop_aborts_what_waits_and_ends_all_threads(cells: Cells) -> None:
+def test_stop_aborts_waiting_calls_and_ends_all_threads(cells: Cells) -> None:
     parking, replies = Parking(), Replies()
     cells.make("server", {"park": parking})
     site = cells.make("site")
@@ -256,7 +256,7 @@ def test_stop_aborts_what_waits_and_ends_all_threads(cells: Cells) -> None:
         site.start()
 
 
-def test_stop_writes_what_is_on_its_way(cells: Cells) -> None:
+def test_stop_writes_queued_messages(cells: Cells) -> None:
     site = cells.make("site")
     for number in range(100):
         site.fire_and_forget("c", "note", "server", {"number": number})
@@ -293,7 +293,7 @@ def test_a_broadcast_stores_its_payload_once_and_collects_the_replies(cells: Cel
     prefixes = set()
 
     def answer(request: Request) -> HandlerResult:
-        prefixes.add(request.sealed.blob.prefix)  # type: ignore[union-attr]
+        prefixes.add(request.encoded.blob.prefix)  # type: ignore[union-attr]
         return "OK", {"sum": float(request.data.sum())}, None
 
     for number in range(3):
@@ -305,7 +305,7 @@ def test_a_broadcast_stores_its_payload_once_and_collects_the_replies(cells: Cel
     wait_until(lambda: not cells.blobs())
 
 
-def test_a_broadcast_tells_who_did_not_answer(cells: Cells) -> None:
+def test_a_broadcast_returns_a_timeout_for_a_cell_that_did_not_answer(cells: Cells) -> None:
     cells.make("site-0", {"echo": echo})
     replies = cells.make("server").broadcast_request("c", "echo", ["site-0", "site-1"], None, BIG, timeout=0.3)
     assert {site: reply.rc for site, reply in replies.items()} == {"site-0": "OK", "site-1": "TIMEOUT"}
@@ -325,7 +325,7 @@ def test_an_event_reaches_all_its_targets_once_even_those_that_start_later(cells
     assert cells.entries("server") == []
 
 
-def test_an_event_stands_until_its_handler_is_done(cells: Cells) -> None:
+def test_an_event_stays_until_its_handler_is_done(cells: Cells) -> None:
     release = threading.Event()
     cells.make("site", {"note": lambda request: release.wait(60) and None})
     cells.make("server").fire_and_forget("c", "note", "site")
@@ -337,19 +337,19 @@ def test_an_event_stands_until_its_handler_is_done(cells: Cells) -> None:
 # -- payloads ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_sealed_payload_is_passed_on_verbatim(cells: Cells) -> None:
+def test_an_encoded_payload_is_passed_on_verbatim(cells: Cells) -> None:
     taken: list[EncodedPayload] = []
 
     def take(request: Request) -> HandlerResult:
-        taken.append(request.sealed)
-        return "OK", None, request.sealed
+        taken.append(request.encoded)
+        return "OK", None, request.encoded
 
     cells.make("server", {"take": take})
     reply = cells.make("site").send_request("c", "take", "server", None, seal({"w": BIG}), timeout=5)
     assert taken[0].blob is not None
-    assert reply.sealed == taken[0]
-    np.testing.assert_equal(reply.sealed.open(cells.server)["w"], BIG)
-    assert cells.blobs(), "whoever took it deletes it"
+    assert reply.encoded == taken[0]
+    np.testing.assert_equal(reply.encoded.open(cells.server)["w"], BIG)
+    assert cells.blobs(), "the code that took it deletes it"
 
 
 def test_chunks_that_their_sender_keeps_are_not_deleted_by_the_receiver(cells: Cells) -> None:
@@ -357,8 +357,8 @@ def test_chunks_that_their_sender_keeps_are_not_deleted_by_the_receiver(cells: C
     cells.make("server", {"park": parking, "echo": echo})
     site = cells.make("site")
     site.ask("c", "park", "server", None, BIG, on_reply=replies)
-    sealed = parking.wait().sealed
-    parking.parked[0].reply("OK", None, sealed, keep=True)
+    encoded = parking.wait().encoded
+    parking.parked[0].reply("OK", None, encoded, keep=True)
     wait_until(lambda: replies.all)
     assert replies.all[0].keep
     np.testing.assert_equal(replies.all[0].data, BIG)
@@ -366,7 +366,7 @@ def test_chunks_that_their_sender_keeps_are_not_deleted_by_the_receiver(cells: C
     assert cells.blobs()
 
 
-def test_a_payload_that_nobody_looks_at_is_deleted_with_the_reply(cells: Cells) -> None:
+def test_a_payload_that_is_not_read_is_deleted_with_the_reply(cells: Cells) -> None:
     cells.make("server", {"note": lambda request: None})
     assert cells.make("site").send_request("c", "note", "server", None, BIG, timeout=5).ok
     wait_until(lambda: not cells.blobs())
@@ -388,7 +388,7 @@ def test_a_payload_that_was_lost_is_sent_again(cells: Cells) -> None:
     assert tried[0] < tried[1]
 
 
-def test_a_reply_whose_payload_was_lost_says_so(cells: Cells) -> None:
+def test_a_reply_whose_payload_was_lost_raises_blob_missing(cells: Cells) -> None:
     cells.make("server", {"echo": echo})
     reply = cells.make("site").send_request("c", "echo", "server", None, BIG, timeout=5)
     wait_until(lambda: len(cells.blobs()) == 8)
@@ -401,7 +401,7 @@ def test_a_reply_whose_payload_was_lost_says_so(cells: Cells) -> None:
 # -- names and states --------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_shows_who_holds_it(cells: Cells) -> None:
+def test_a_cell_shows_its_owner(cells: Cells) -> None:
     cell = cells.make("server")
     flat = cells.redis("HGETALL", "ns:{server}:cell")
     assert isinstance(flat, list)
@@ -443,7 +443,7 @@ def test_a_cell_that_was_not_started_cannot_be_used(cells: Cells, caplog: pytest
 
 
 class waiting:  # noqa: N801 - reads as a word
-    """Runs a call in a thread; what it returned stands in the list."""
+    """Runs a call in a thread; its results are in the list."""
 
     def __init__(self, call: Any) -> None:
         self._got: list[Any] = []

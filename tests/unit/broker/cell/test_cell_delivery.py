@@ -26,7 +26,7 @@ def cells() -> Iterator[Cells]:
 
 
 class Counting:
-    """A handler that counts what it was asked, and answers later if told to."""
+    """A handler that counts what it was asked, and can answer later."""
 
     def __init__(self, later: bool = False) -> None:
         self.later = later
@@ -43,8 +43,8 @@ class Counting:
 
 def post(cells: Cells, to: str, **fields: Any) -> None:
     """Write an envelope into an inbox."""
-    said = {"kind": REQUEST, "id": "r1", "attempt": 5, "channel": "c", "topic": "do", "origin": "site", **fields}
-    cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *Envelope(**said).fields())
+    given = {"kind": REQUEST, "id": "r1", "attempt": 5, "channel": "c", "topic": "do", "origin": "site", **fields}
+    cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *Envelope(**given).fields())
 
 
 def read_to_the_end(cell: Cell) -> None:
@@ -53,7 +53,7 @@ def read_to_the_end(cell: Cell) -> None:
     try:
         cell.register_request_cb("test", "mark", lambda request: done.set())
     except ValueError:
-        cell._handlers._registered["test", "mark"] = lambda request: done.set()
+        cell._incoming._registered["test", "mark"] = lambda request: done.set()
     cell.fire_and_forget("test", "mark", cell.fqcn)
     assert done.wait(5)
 
@@ -74,7 +74,7 @@ def test_a_second_copy_of_a_request_in_hand_is_not_handled(cells: Cells) -> None
     assert len(cells.entries("site")) == 1
 
 
-def test_the_newest_copy_of_a_request_stands_for_it(cells: Cells) -> None:
+def test_the_newest_copy_of_a_request_replaces_the_older(cells: Cells) -> None:
     handler = Counting(later=True)
     server = cells.make("server", {"do": handler})
     post(cells, "server")
@@ -134,7 +134,7 @@ def test_a_second_copy_of_a_reply_leaves_the_first_ones_payload_alone(cells: Cel
     site.ask("c", "do", "server", on_reply=replies, request_id="x")
     wait_until(lambda: replies.all)
     reply = replies.all[0]
-    blob = reply.sealed.blob
+    blob = reply.encoded.blob
     post(cells, "site", kind=REPLY, rc="OK", id="x", blob=blob, data=b"[]")
     read_to_the_end(site)
     wait_until(lambda: not cells.entries("site"))
@@ -166,7 +166,7 @@ def test_a_request_waits_for_its_target_to_start(cells: Cells) -> None:
     assert replies.all[0].ok
 
 
-def test_a_successor_handles_what_was_parked(cells: Cells) -> None:
+def test_a_successor_handles_parked_requests(cells: Cells) -> None:
     replies, parked = Replies(), Counting(later=True)
     first = cells.make("server", {"do": parked})
     site = cells.make("site")
@@ -181,7 +181,7 @@ def test_a_successor_handles_what_was_parked(cells: Cells) -> None:
     wait_until(lambda: not cells.entries("server"))
 
 
-def test_what_a_replaced_cell_answers_is_left_to_its_successor(cells: Cells) -> None:
+def test_a_reply_of_a_replaced_cell_is_left_to_its_successor(cells: Cells) -> None:
     held: list[Request] = []
 
     def park(request: Request) -> HandlerResult:
@@ -237,7 +237,7 @@ def test_an_idle_cell_hears_from_its_heartbeat_that_it_was_replaced(cells: Cells
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 
-def test_cells_go_on_after_redis_lost_everything(cells: Cells) -> None:
+def test_cells_resume_after_redis_lost_everything(cells: Cells) -> None:
     parked, replies, lost = Counting(later=True), Replies(), threading.Event()
     server = cells.make("server", {"do": parked})
     site = cells.make("site")
@@ -264,7 +264,7 @@ def test_a_reply_that_redis_lost_is_given_again(cells: Cells) -> None:
     assert site.send_request("c", "do", "server", timeout=5).ok
     pending = site.ask("c", "do", "nobody", on_reply=replies)
     wait_until(lambda: pending.entry_id)
-    # as if the reply had been lost: the request stands as answered, and its sender still waits
+    # as if the reply had been lost: the request counts as answered, and its sender still waits
     pending.target, pending.inbox = "server", "ns:{server}:inbox"
     site.resync()
     wait_until(lambda: replies.all)
@@ -274,13 +274,13 @@ def test_a_reply_that_redis_lost_is_given_again(cells: Cells) -> None:
 def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     replies = Replies()
     site = Cell(cells.server, "site", cells.settings)
-    site.look_after = 0.05
+    site.check_after = 0.05
     with site:
         pending = site.ask("c", "do", "server", on_reply=replies)
         wait_until(lambda: pending.entry_id)
         cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
         wait_until(lambda: cells.entries("server"))
-        assert "Redis has lost 1 requests; they are posted again" in caplog.text
+        assert "Redis lost 1 requests; posting them again" in caplog.text
         handler = Counting()
         cells.make("server", {"do": handler})
         wait_until(lambda: replies.all)
@@ -291,12 +291,12 @@ def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
     handler, replies = Counting(later=True), Replies()
     cells.make("server", {"do": handler})
     site = Cell(cells.server, "site", cells.settings)
-    site.look_after = 0.02
+    site.check_after = 0.02
     with site:
         pending = site.ask("c", "do", "server", on_reply=replies)
         handler.wait(1)
-        looked = site._questions._looked
-        wait_until(lambda: site._questions._looked > looked + 0.2)
+        checked = site._outgoing._checked
+        wait_until(lambda: site._outgoing._checked > checked + 0.2)
         assert pending.attempt == site.epoch
         handler.requests[0].reply()
         wait_until(lambda: replies.all)
@@ -309,12 +309,12 @@ def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:
     assert "WRONGTYPE" in reply.error
 
 
-def test_a_reply_that_redis_refuses_is_given_to_who_asks_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_reply_is_sent_again_when_it_is_asked_for(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     handler = Counting()
     cells.make("server", {"do": handler})
     cells.redis("SET", "ns:{site}:inbox", "no stream", "PX", 9000)
     post(cells, "server")
-    wait_until(lambda: "was refused" in caplog.text)
+    wait_until(lambda: "Redis refused the reply" in caplog.text)
     cells.redis("DEL", "ns:{site}:inbox")
     post(cells, "server")
     handler.wait(2)
@@ -362,15 +362,15 @@ BLOB = '{"prefix":"%s","chunk":10,"sizes":[10]}'
         ({"blobs": BLOB % "ns:{server}:cell"}, "field blobs: prefix 'ns:{server}:cell' is not that of a payload"),
         ({"blobs": BLOB % "other:blob:{x}"}, "field blobs: prefix 'other:blob:{x}' is not under ns:"),
         ({"blobs": "{}"}, "field blobs: must have prefix, chunk and sizes"),
-        ({"blobs": BLOB % "ns:blob:{x}", "b0": "x"}, "field blobs: stands beside b0"),
+        ({"blobs": BLOB % "ns:blob:{x}", "b0": "x"}, "field blobs: is there beside b0"),
     ],
     ids=str,
 )
 def test_an_entry_that_is_none_is_buried_with_the_reason(cells: Cells, fields: dict[str, Any], reason: str) -> None:
     handler = Counting()
     cells.make("server", {"do": handler})
-    said = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
-    cells.redis("XADD", "ns:{server}:inbox", "*", *[part for pair in said.items() for part in pair])
+    given = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
+    cells.redis("XADD", "ns:{server}:inbox", "*", *[part for pair in given.items() for part in pair])
     post(cells, "server", id="good")
     assert handler.wait(1).id == "good"
     wait_until(lambda: cells.dead("server"))
@@ -378,7 +378,7 @@ def test_an_entry_that_is_none_is_buried_with_the_reason(cells: Cells, fields: d
     wait_until(lambda: not cells.entries("server"))
 
 
-def test_a_request_whose_meta_cannot_be_read_is_answered_so(cells: Cells) -> None:
+def test_a_request_whose_meta_cannot_be_read_is_answered_bad_request_data(cells: Cells) -> None:
     cells.make("server", {"do": Counting()})
     post(cells, "server", meta=b"[]")
     wait_until(lambda: cells.entries("site"))

@@ -22,7 +22,7 @@ def cells() -> Iterator[Cells]:
         yield made
 
 
-class Told:
+class RecordedReplies:
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}
 
@@ -38,12 +38,12 @@ def echo(request: Request) -> tuple[str, dict[str, object], object]:
 def test_each_gets_its_own_meta_and_the_same_data_and_one_cell_may_be_asked_twice(cells: Cells, data: object) -> None:
     for name in ("a", "b"):
         cells.make(name, {"echo": echo})
-    told = Told()
+    recorded = RecordedReplies()
     targets = {"1": ("a", {"n": 1}), "2": ("b", {"n": 2}), "3": ("a", {"n": 3})}
-    cells.make("site").ask_many("c", "echo", targets, data, on_reply=told)
-    wait_until(lambda: len(told.replies) == 3)
-    assert {key: reply.meta["n"] for key, reply in told.replies.items()} == {"1": 1, "2": 2, "3": 3}
-    for reply in told.replies.values():
+    cells.make("site").ask_many("c", "echo", targets, data, on_reply=recorded)
+    wait_until(lambda: len(recorded.replies) == 3)
+    assert {key: reply.meta["n"] for key, reply in recorded.replies.items()} == {"1": 1, "2": 2, "3": 3}
+    for reply in recorded.replies.values():
         np.testing.assert_equal(reply.data, data)
     wait_until(lambda: not cells.blobs())
 
@@ -52,24 +52,24 @@ def test_a_large_payload_is_stored_once_and_deleted_when_all_have_answered(cells
     parked = {name: Parking() for name in ("a", "b")}
     for name, parking in parked.items():
         cells.make(name, {"park": parking})
-    told = Told()
-    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in parked}, {"w": BIG}, on_reply=told)
+    recorded = RecordedReplies()
+    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in parked}, {"w": BIG}, on_reply=recorded)
     requests = [parking.wait() for parking in parked.values()]
     assert len({key.rsplit(":", 1)[0] for key in cells.blobs()}) == 1
     wait_until(lambda: asked.is_written("a") and asked.is_written("b"))
     requests[0].reply()
-    wait_until(lambda: "a" in told.replies)
+    wait_until(lambda: "a" in recorded.replies)
     assert cells.blobs()
     requests[1].reply()
     wait_until(lambda: not cells.blobs())
     assert asked.is_written("a")
 
 
-def test_who_is_not_waited_for_any_longer_is_not_told(cells: Cells) -> None:
-    parking, told = Parking(), Told()
+def test_after_a_cancel_no_reply_is_reported(cells: Cells) -> None:
+    parking, recorded = Parking(), RecordedReplies()
     for name in ("a", "b"):
         cells.make(name, {"park": parking})
-    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=told)
+    asked = cells.make("site").ask_many("c", "park", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=recorded)
     parking.wait(2)
     asked.cancel()
     asked.cancel()
@@ -77,42 +77,42 @@ def test_who_is_not_waited_for_any_longer_is_not_told(cells: Cells) -> None:
     for request in parking.parked:
         request.reply()
     wait_until(lambda: not cells.entries("site"))
-    assert told.replies == {}
+    assert recorded.replies == {}
 
 
 def test_nothing_is_sent_when_one_of_them_cannot_be(cells: Cells) -> None:
-    site, told = cells.make("site"), Told()
+    site, recorded = cells.make("site"), RecordedReplies()
     with pytest.raises(EncodeError):
-        site.ask_many("c", "t", {"a": ("a", None), "b": ("b", {"x": b"y"})}, on_reply=told)
+        site.ask_many("c", "t", {"a": ("a", None), "b": ("b", {"x": b"y"})}, on_reply=recorded)
     with pytest.raises(ConfigError):
-        site.ask_many("c", "t", {"a": ("a", None), "b": ("b b", None)}, on_reply=told)
+        site.ask_many("c", "t", {"a": ("a", None), "b": ("b b", None)}, on_reply=recorded)
     assert cells.entries("a") == []
 
 
 def test_a_cell_that_stops_aborts_all(cells: Cells) -> None:
-    told = Told()
+    recorded = RecordedReplies()
     site = cells.make("site")
-    site.ask_many("c", "t", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=told)
+    site.ask_many("c", "t", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=recorded)
     site.stop()
-    assert {key: reply.rc for key, reply in told.replies.items()} == dict.fromkeys("ab", ReplyCode.ABORTED)
+    assert {key: reply.rc for key, reply in recorded.replies.items()} == dict.fromkeys("ab", ReplyCode.ABORTED)
     wait_until(lambda: not cells.blobs())
 
 
-def test_the_last_sign_of_a_cell_says_who_it_is_and_how_old_it_is(cells: Cells) -> None:
+def test_the_last_heartbeat_of_a_cell_has_its_instance_and_age(cells: Cells) -> None:
     site, other = cells.make("site"), cells.make("other")
-    wait_until(lambda: site.sign_of("other"))
-    sign = site.sign_of("other")
-    assert sign is not None
-    assert sign.instance == other.instance
-    assert 0 <= sign.age < 2
-    assert sign.interval == other.interval
+    wait_until(lambda: site.heartbeat_of("other"))
+    heartbeat = site.heartbeat_of("other")
+    assert heartbeat is not None
+    assert heartbeat.instance == other.instance
+    assert 0 <= heartbeat.age < 2
+    assert heartbeat.interval == other.interval
     other.stop()
-    wait_until(lambda: site.sign_of("other") is None)
-    assert site.sign_of("nobody") is None
+    wait_until(lambda: site.heartbeat_of("other") is None)
+    assert site.heartbeat_of("nobody") is None
     assert site.in_touch
 
 
-def test_what_is_no_heartbeat_is_no_sign(cells: Cells) -> None:
+def test_an_odd_value_is_not_a_heartbeat(cells: Cells) -> None:
     site = cells.make("site")
     cells.redis("SET", site.federation.cell("odd").heartbeat, b"[]", "PX", 1000)
-    assert site.sign_of("odd") is None
+    assert site.heartbeat_of("odd") is None

@@ -128,13 +128,13 @@ def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
 
 
 def test_a_site_says_what_it_does(scene: JobScene) -> None:
-    journal = scene.run_server()
+    store = scene.run_server()
     asking, working, bringing = scene.site("site-1"), scene.site("site-2"), scene.site("site-3")
     standing = scheduled()
-    journal.scheduled(standing)
+    store.schedule(standing)
     scene.asks(asking)
-    scene.has(journal, standing, working, count=2)
-    share = scene.has(journal, standing, bringing)
+    scene.has(store, standing, working, count=2)
+    share = scene.has(store, standing, bringing)
     scene.asks(bringing, "submit", task_id=share.id)
 
     job = look(scene)
@@ -169,17 +169,17 @@ def test_a_long_inbox_is_read_page_by_page(scene: JobScene) -> None:
 
 
 def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobScene) -> None:
-    journal = scene.run_server()
+    store = scene.run_server()
     one, two = scene.site("site-1"), scene.site("site-2")
     relay = scheduled(
         "t2", "test", "relay", order=2, targets=("site-2", "site-1"), options={"send_order": "sequential"}
     )
     first = scheduled(timeout=60, targets=("site-1", "site-2", "site-3"), options={"min_responses": 3})
-    journal.scheduled(relay)
-    journal.scheduled(first)
-    done = replace(scene.has(journal, first, one), received=time.time(), rc="OK", result=small())
-    journal.note("t1", [done])
-    scene.has(journal, first, two)
+    store.schedule(relay)
+    store.schedule(first)
+    done = replace(scene.has(store, first, one), received=time.time(), rc="OK", result=small())
+    store.note("t1", [done])
+    scene.has(store, first, two)
 
     train, test = look(scene).tasks
 
@@ -198,11 +198,11 @@ def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobS
 
 
 def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
-    journal = scene.run_server()
+    store = scene.run_server()
     chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
-    journal.scheduled(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
-    journal.scheduled(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
-    journal.scheduled(scheduled("t3", order=3))
+    store.schedule(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
+    store.schedule(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
+    store.schedule(scheduled("t3", order=3))
     large, inline, none = look(scene).tasks
     assert (large.size, large.blob, large.blob_bytes, large.stored) == (28, "flare:blob:{b1}", 25, 25)
     assert (inline.size, inline.blob) == (10, "")
@@ -215,12 +215,12 @@ def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
 
 
 def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobScene) -> None:
-    journal = scene.run_server(resume=False)
-    journal.resume = False
+    store = scene.run_server(resume=False)
+    store.resume = False
     begun = time.time()
     for number in range(MOST_ENDED + 2):
-        journal.scheduled(scheduled(f"t{number}", order=number, scheduled=begun))
-        journal.ended(f"t{number}", "timeout" if number else "ok", begun + number)
+        store.schedule(scheduled(f"t{number}", order=number, scheduled=begun))
+        store.finish(f"t{number}", "timeout" if number else "ok", begun + number)
 
     job = look(scene)
 
@@ -240,7 +240,7 @@ def test_a_job_that_has_ended_says_how(scene: JobScene) -> None:
 
 
 def test_a_task_of_a_job_is_no_task_of_an_agent(scene: JobScene) -> None:
-    scene.run_server().scheduled(scheduled())
+    scene.run_server().schedule(scheduled())
 
     assert Inspector(scene.server).task("t1") == []
     assert jobs(scene).with_task("t1") == ["server.job-1"]
@@ -256,7 +256,7 @@ def test_a_record_that_is_none_of_ours_is_named(scene: JobScene) -> None:
 
 
 def test_the_status_of_a_federation_tells_of_its_jobs(scene: JobScene) -> None:
-    scene.run_server().scheduled(scheduled())
+    scene.run_server().schedule(scheduled())
 
     status = Inspector(scene.server).status()
 
@@ -264,10 +264,10 @@ def test_the_status_of_a_federation_tells_of_its_jobs(scene: JobScene) -> None:
 
 
 def test_a_job_becomes_json(scene: JobScene) -> None:
-    journal = scene.run_server()
+    store = scene.run_server()
     standing = scheduled(targets=("site-1", "site-2"))
-    journal.scheduled(standing)
-    scene.has(journal, standing, scene.site("site-1"))
+    store.schedule(standing)
+    scene.has(store, standing, scene.site("site-1"))
 
     document: dict[str, Any] = orjson.loads(orjson.dumps(look(scene).to_json()))
 

@@ -161,30 +161,30 @@ def test_a_first_run_is_new_and_the_next_one_goes_on_with_it(bench: JobBench) ->
 
 def test_a_server_that_does_not_resume_drops_the_tasks_and_keeps_the_clients(bench: JobBench) -> None:
     bench.joined()
-    journal = bench.started()
-    journal.scheduled(task("t1", 1))
-    journal.scheduled(task("t2", 2))
-    journal.ended("t1", "OK", 1_003.0)
-    journal.checkpoint({"round": 1}, small())
-    journal.ended("t2", "OK", 1_003.0)
+    tasks = bench.started()
+    tasks.schedule(task("t1", 1))
+    tasks.schedule(task("t2", 2))
+    tasks.finish("t1", "OK", 1_003.0)
+    tasks.checkpoint({"round": 1}, small())
+    tasks.finish("t2", "OK", 1_003.0)
     bench.serve()
     began = bench.begin(resume=False)
     assert (began.resumed, began.previous) == (False, "r1")
-    assert not bench.journal().recover().tasks
-    assert bench.journal().recover().state is None
+    assert not bench.task_store().recover().tasks
+    assert bench.task_store().recover().state is None
     assert bench.connection.call("EXISTS", bench.keys.task("t2"), bench.keys.standing, bench.keys.ended) == 0
     assert [member.name for member in bench.list_members().members] == ["site-1"]
 
 
 def test_a_job_that_has_ended_is_begun_anew(bench: JobBench) -> None:
     bench.joined()
-    bench.started().scheduled(task())
+    bench.started().schedule(task())
     bench.membership.end(bench.connection, bench.lease, reason="done")
     bench.serve()
     began = bench.begin()
     assert (began.resumed, began.previous) == (False, "r1")
     assert bench.list_members().members == ()
-    assert bench.journal().recover().tasks == ()
+    assert bench.task_store().recover().tasks == ()
     assert bench.ttl_ms(bench.keys.job) > bench.policy.settled_ms
 
 

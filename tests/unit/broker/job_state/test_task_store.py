@@ -1,4 +1,4 @@
-"""The journal of a job: what a server that died leaves to the next, and what goes when it is not needed any more."""
+"""The store of a job: what a server that died leaves to the next, and what goes when it is not needed any more."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def test_a_new_job_has_nothing_to_recover(bench: JobBench) -> None:
 
 
 def test_what_was_written_is_recovered_by_the_next_server(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     broadcast = task(
         "t1", 1, timeout=30, targets=("site-1", "site-2"), options={"min_responses": 2}, meta={"h": [1]}, data=small()
     )
     relay = task("t2", 2, "relay", targets=None, data=large())
-    journal.scheduled(relay)
-    journal.scheduled(broadcast)
-    bench.run(journal.sent_command("t1", sent("ct1", "site-1")))
-    bench.run(journal.sent_command("t1", sent("ct2", "site-2", count=2)))
-    bench.run(journal.received_command("t1", received("ct1", "site-1")))
+    store.schedule(relay)
+    store.schedule(broadcast)
+    bench.run(store.note_command("t1", sent("ct1", "site-1")))
+    bench.run(store.note_command("t1", sent("ct2", "site-2", count=2)))
+    bench.run(store.note_command("t1", received("ct1", "site-1")))
     found = bench.started().recover()
     clients = (received("ct1", "site-1"), sent("ct2", "site-2", count=2))
     assert found.tasks == (replace(broadcast, client_tasks=clients), relay)
@@ -51,10 +51,10 @@ def test_what_was_written_is_recovered_by_the_next_server(bench: JobBench) -> No
 
 
 def test_a_result_in_chunks_comes_back_by_reference_and_is_owned(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
-    bench.run(journal.received_command("t1", received(result=large(5, chunks=4))))
-    assert journal.owned() == [OwnedBlob(prefix="flare:blob:{b5}", chunks=4, run="r1")]
+    store = bench.started()
+    store.schedule(task())
+    bench.run(store.note_command("t1", received(result=large(5, chunks=4))))
+    assert store.owned() == [OwnedBlob(prefix="flare:blob:{b5}", chunks=4, run="r1")]
     next_one = bench.started()
     [found] = next_one.recover().tasks
     assert found.client_tasks == (received(result=large(5, chunks=4)),)
@@ -62,30 +62,30 @@ def test_a_result_in_chunks_comes_back_by_reference_and_is_owned(bench: JobBench
 
 
 def test_a_task_that_has_ended_since_the_checkpoint_is_recovered_with_its_results(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task(data=small()))
-    bench.run(journal.received_command("t1", received()))
-    journal.ended("t1", "OK", 1_004.5)
+    store = bench.started()
+    store.schedule(task(data=small()))
+    bench.run(store.note_command("t1", received()))
+    store.finish("t1", "OK", 1_004.5)
     assert bench.members(bench.keys.standing) == []
     assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(received(),)),)
 
 
 def test_a_task_that_is_scheduled_again_stands_again_with_its_client_tasks(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
-    bench.run(journal.received_command("t1", received()))
-    journal.ended("t1", "OK", 1_004.5)
-    journal = bench.started()
-    journal.scheduled(task(data=small("again")))
+    store = bench.started()
+    store.schedule(task())
+    bench.run(store.note_command("t1", received()))
+    store.finish("t1", "OK", 1_004.5)
+    store = bench.started()
+    store.schedule(task(data=small("again")))
     assert (bench.members(bench.keys.standing), bench.members(bench.keys.ended)) == (["t1"], [])
-    assert journal.recover().tasks == (task(data=small("again"), client_tasks=(received(),)),)
+    assert store.recover().tasks == (task(data=small("again"), client_tasks=(received(),)),)
 
 
 def test_a_ledger_that_is_written_behind_the_end_of_its_task_changes_nothing(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     late = task(client_tasks=(sent(),))
-    schedule, note = journal.scheduled_commands(late)
-    journal.ended("t1", "OK", 1_004.5, unwritten=late)
+    schedule, note = store.schedule_commands(late)
+    store.finish("t1", "OK", 1_004.5, unwritten=late)
     assert bench.members(bench.keys.ended) == ["t1"]
     bench.run(schedule)
     bench.run(note)
@@ -94,40 +94,40 @@ def test_a_ledger_that_is_written_behind_the_end_of_its_task_changes_nothing(ben
 
 
 def test_a_ledger_goes_with_the_first_reply_and_stands_as_if_it_had_been_scheduled(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     whole = task(data=small(), client_tasks=(sent(),))
-    for command in journal.scheduled_commands(whole):
+    for command in store.schedule_commands(whole):
         bench.run(command)
     assert bench.members(bench.keys.standing) == ["t1"]
-    journal.ended("t1", "OK", 1_004.5, unwritten=whole)
+    store.finish("t1", "OK", 1_004.5, unwritten=whole)
     assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(sent(),)),)
 
 
 def test_records_can_be_written_again_when_redis_has_lost_them(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     whole = task(data=large(), client_tasks=(received("ct1"), sent("ct2", "site-2")))
     bench.connection.call("FLUSHALL")
     with pytest.raises(JobLost):
-        journal.scheduled(whole)
+        store.schedule(whole)
     bench.hold_cell()
     bench.begin()
-    journal.scheduled(whole)
-    assert journal.recover().tasks == (whole,)
-    assert prefixes(journal.owned()) == {"flare:blob:{b1}"}
+    store.schedule(whole)
+    assert store.recover().tasks == (whole,)
+    assert prefixes(store.owned()) == {"flare:blob:{b1}"}
 
 
 def test_many_client_tasks_are_written_at_once(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     clients = tuple(sent(f"ct{number:04}", f"site-{number}") for number in range(600))
-    journal.scheduled(task(client_tasks=clients[:300]))
-    journal.note("t1", clients[300:])
-    assert journal.recover().tasks[0].client_tasks == clients
+    store.schedule(task(client_tasks=clients[:300]))
+    store.note("t1", clients[300:])
+    assert store.recover().tasks[0].client_tasks == clients
 
 
 def test_people_read_a_ledger_with_hgetall(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task(targets=("site-1",), data=small()))
-    bench.run(journal.received_command("t1", received()))
+    store = bench.started()
+    store.schedule(task(targets=("site-1",), data=small()))
+    bench.run(store.note_command("t1", received()))
     ledger = bench.hash(bench.keys.task("t1"))
     assert {name: ledger[name] for name in ("status", "name", "kind", "order", "scheduled", "ended", "targets")} == {
         "status": "STANDING",
@@ -153,30 +153,30 @@ def test_people_read_a_ledger_with_hgetall(bench: JobBench) -> None:
 
 
 def test_the_first_result_counts(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
-    assert bench.status(journal.received_command("t1", received(rc="OK"))) == "OK"
-    assert bench.status(journal.received_command("t1", received(rc="LATE", result=large()))) == "OK"
-    assert bench.status(journal.sent_command("t1", sent(count=9))) == "OK"
-    assert journal.recover().tasks[0].client_tasks == (received(rc="OK"),)
-    assert journal.owned() == []
+    store = bench.started()
+    store.schedule(task())
+    assert bench.status(store.note_command("t1", received(rc="OK"))) == "OK"
+    assert bench.status(store.note_command("t1", received(rc="LATE", result=large()))) == "OK"
+    assert bench.status(store.note_command("t1", sent(count=9))) == "OK"
+    assert store.recover().tasks[0].client_tasks == (received(rc="OK"),)
+    assert store.owned() == []
 
 
 def test_a_result_for_a_ledger_that_is_gone_leaves_no_key_and_sets_its_payload_free(bench: JobBench) -> None:
-    journal = bench.started()
-    assert bench.status(journal.received_command("gone", received(result=large()))) == "GONE"
-    assert bench.status(journal.sent_command("gone", sent())) == "GONE"
+    store = bench.started()
+    assert bench.status(store.note_command("gone", received(result=large()))) == "GONE"
+    assert bench.status(store.note_command("gone", sent())) == "GONE"
     assert bench.connection.call("EXISTS", bench.keys.task("gone")) == 0
-    assert [(blob.prefix, blob.free) for blob in journal.orphans()] == [("flare:blob:{b1}", True)]
+    assert [(blob.prefix, blob.free) for blob in store.orphans()] == [("flare:blob:{b1}", True)]
 
 
 def test_the_first_end_of_a_task_counts(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
-    journal.ended("t1", "TIMEOUT", 1_004.0)
-    journal.ended("t1", "OK", 1_005.0)
-    journal.ended("gone", "OK", 1_005.0)
-    [found] = journal.recover().tasks
+    store = bench.started()
+    store.schedule(task())
+    store.finish("t1", "TIMEOUT", 1_004.0)
+    store.finish("t1", "OK", 1_005.0)
+    store.finish("gone", "OK", 1_005.0)
+    [found] = store.recover().tasks
     assert (found.status, found.ended) == ("TIMEOUT", 1_004.0)
 
 
@@ -184,10 +184,10 @@ def test_the_first_end_of_a_task_counts(bench: JobBench) -> None:
 
 
 def test_a_checkpoint_keeps_the_newest_state(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.checkpoint({"round": 1}, small("first"))
-    assert [blob.prefix for blob in journal.checkpoint({"round": 2}, large(2))] == []
-    freed = journal.checkpoint({"round": 3}, small("third"))
+    store = bench.started()
+    store.checkpoint({"round": 1}, small("first"))
+    assert [blob.prefix for blob in store.checkpoint({"round": 2}, large(2))] == []
+    freed = store.checkpoint({"round": 3}, small("third"))
     assert [(blob.prefix, blob.free) for blob in freed] == [("flare:blob:{b2}", True)]
     found = bench.started().recover()
     assert (found.checkpoint, found.state) == (3, ({"round": 3}, small("third")))
@@ -195,9 +195,9 @@ def test_a_checkpoint_keeps_the_newest_state(bench: JobBench) -> None:
 
 def test_the_next_server_counts_checkpoints_on(bench: JobBench) -> None:
     bench.started().checkpoint({}, small())
-    journal = bench.started()
-    journal.recover()
-    journal.checkpoint({"round": 2}, small("second"))
+    store = bench.started()
+    store.recover()
+    store.checkpoint({"round": 2}, small("second"))
     assert bench.started().recover().checkpoint == 2
 
 
@@ -214,15 +214,15 @@ def test_a_state_without_buffers_is_a_state(bench: JobBench) -> None:
 
 
 def test_a_checkpoint_drops_what_has_ended_and_tells_which_payloads_are_free(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task("t1", 1))
-    journal.scheduled(task("t2", 2))
-    bench.run(journal.received_command("t1", received("ct1", result=large(1))))
-    bench.run(journal.received_command("t1", received("ct2", "site-2")))
-    bench.run(journal.received_command("t2", received("ct3", result=large(3))))
-    bench.run(journal.sent_command("t2", sent("ct4", "site-2")))
-    journal.ended("t1", "OK", 1_004.0)
-    assert prefixes(journal.checkpoint({"round": 2}, small())) == {"flare:blob:{b1}", "flare:blob:{b3}"}
+    store = bench.started()
+    store.schedule(task("t1", 1))
+    store.schedule(task("t2", 2))
+    bench.run(store.note_command("t1", received("ct1", result=large(1))))
+    bench.run(store.note_command("t1", received("ct2", "site-2")))
+    bench.run(store.note_command("t2", received("ct3", result=large(3))))
+    bench.run(store.note_command("t2", sent("ct4", "site-2")))
+    store.finish("t1", "OK", 1_004.0)
+    assert prefixes(store.checkpoint({"round": 2}, small())) == {"flare:blob:{b1}", "flare:blob:{b3}"}
     [found] = bench.started().recover().tasks
     assert found.client_tasks == (received("ct3", result=None), sent("ct4", "site-2"))
     assert not [name for name in bench.hash(bench.keys.task("t1")) if name.startswith("result:")]
@@ -231,61 +231,61 @@ def test_a_checkpoint_drops_what_has_ended_and_tells_which_payloads_are_free(ben
 
 
 def test_a_checkpoint_of_a_task_that_is_sent_for_ever_leaves_only_open_client_tasks(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task(kind="broadcast_forever"))
+    store = bench.started()
+    store.schedule(task(kind="broadcast_forever"))
     for number in range(5):
-        bench.run(journal.received_command("t1", received(f"ct{number}")))
-    bench.run(journal.sent_command("t1", sent("ct9")))
-    assert len(journal.recover().tasks[0].client_tasks) == 6
-    journal.checkpoint({}, small())
-    assert journal.recover().tasks[0].client_tasks == (sent("ct9"),)
+        bench.run(store.note_command("t1", received(f"ct{number}")))
+    bench.run(store.note_command("t1", sent("ct9")))
+    assert len(store.recover().tasks[0].client_tasks) == 6
+    store.checkpoint({}, small())
+    assert store.recover().tasks[0].client_tasks == (sent("ct9"),)
 
 
 def test_a_state_that_keeps_its_payload_keeps_it(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.checkpoint({"round": 1}, large())
-    assert journal.checkpoint({"round": 2}, large()) == []
+    store = bench.started()
+    store.checkpoint({"round": 1}, large())
+    assert store.checkpoint({"round": 2}, large()) == []
     assert bench.started().orphans() == []
 
 
 def test_free_payloads_are_told_until_they_are_discarded(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.checkpoint({}, large(1))
-    assert prefixes(journal.checkpoint({}, small())) == prefixes(journal.checkpoint({}, small())) == {"flare:blob:{b1}"}
+    store = bench.started()
+    store.checkpoint({}, large(1))
+    assert prefixes(store.checkpoint({}, small())) == prefixes(store.checkpoint({}, small())) == {"flare:blob:{b1}"}
     assert prefixes(bench.started().orphans()) == {"flare:blob:{b1}"}
-    bench.journal().disown("flare:blob:{b1}")
-    assert bench.journal().checkpoint({}, small()) == []
+    bench.task_store().disown("flare:blob:{b1}")
+    assert bench.task_store().checkpoint({}, small()) == []
 
 
 # -- without resume ----------------------------------------------------------------------------------------------------
 
 
 def test_without_resume_no_data_and_no_results_are_kept(bench: JobBench) -> None:
-    journal = bench.started(resume=False)
-    journal.scheduled(task(data=small()))
-    bench.run(journal.received_command("t1", received(result=large())))
-    [found] = journal.recover().tasks
+    store = bench.started(resume=False)
+    store.schedule(task(data=small()))
+    bench.run(store.note_command("t1", received(result=large())))
+    [found] = store.recover().tasks
     assert found == task(client_tasks=(received(result=None),))
-    assert journal.owned() == []
+    assert store.owned() == []
 
 
 def test_without_resume_an_ended_task_expires(bench: JobBench) -> None:
-    journal = bench.started(resume=False)
-    journal.scheduled(task())
-    journal.ended("t1", "OK", 1_004.0)
-    assert journal.recover().tasks == ()
+    store = bench.started(resume=False)
+    store.schedule(task())
+    store.finish("t1", "OK", 1_004.0)
+    assert store.recover().tasks == ()
     assert 0 < bench.ttl_ms(bench.keys.task("t1")) <= bench.policy.settled_ms
     bench.list_members()
     assert bench.ttl_ms(bench.keys.task("t1")) <= bench.policy.settled_ms
 
 
 def test_without_resume_a_task_that_is_sent_for_ever_does_not_grow(bench: JobBench) -> None:
-    journal = bench.started(resume=False)
-    journal.scheduled(task(kind="broadcast_forever"))
+    store = bench.started(resume=False)
+    store.schedule(task(kind="broadcast_forever"))
     size = len(bench.hash(bench.keys.task("t1")))
     for number in range(5):
-        bench.run(journal.sent_command("t1", sent(f"ct{number}")))
-        bench.run(journal.received_command("t1", received(f"ct{number}")))
+        bench.run(store.note_command("t1", sent(f"ct{number}")))
+        bench.run(store.note_command("t1", received(f"ct{number}")))
     assert len(bench.hash(bench.keys.task("t1"))) == size
 
 
@@ -299,11 +299,11 @@ def stored(bench: JobBench, number: int) -> BlobRef:
 
 
 def test_what_a_dead_server_left_and_no_record_needs_is_found_and_deleted(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     for number in (1, 2):
-        journal.own(f"flare:blob:{{b{number}}}", 3)
+        store.own(f"flare:blob:{{b{number}}}", 3)
         stored(bench, number)
-    journal.scheduled(task(data=large(1)))
+    store.schedule(task(data=large(1)))
     successor = bench.started()
     successor.own("flare:blob:{b4}", 3)
     assert successor.orphans() == [OwnedBlob(prefix="flare:blob:{b2}", chunks=3, run="r1")]
@@ -314,93 +314,93 @@ def test_what_a_dead_server_left_and_no_record_needs_is_found_and_deleted(bench:
 
 
 def test_a_successor_that_cannot_resume_finds_all_payloads(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task(data=large(1)))
-    journal.checkpoint({}, large(2))
+    store = bench.started()
+    store.schedule(task(data=large(1)))
+    store.checkpoint({}, large(2))
     assert prefixes(bench.started(resume=False).orphans()) == {"flare:blob:{b1}", "flare:blob:{b2}"}
 
 
 def test_data_that_are_replaced_are_free(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.scheduled(task(data=large(1)))
-    journal.scheduled(task(data=large(2)))
-    assert [(blob.prefix, blob.free) for blob in journal.owned()] == [
+    store = bench.started()
+    store.schedule(task(data=large(1)))
+    store.schedule(task(data=large(2)))
+    assert [(blob.prefix, blob.free) for blob in store.owned()] == [
         ("flare:blob:{b1}", True),
         ("flare:blob:{b2}", False),
     ]
 
 
 def test_payloads_in_use_are_renewed(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.checkpoint({}, large(1))
-    journal.checkpoint({}, large(2))
+    store = bench.started()
+    store.checkpoint({}, large(1))
+    store.checkpoint({}, large(2))
     stored(bench, 1)
     stored(bench, 2)
-    journal.renew()
+    store.renew()
     assert bench.ttl_ms("flare:blob:{b1}:2") <= 60_000
     assert bench.ttl_ms("flare:blob:{b2}:2") > 60_000
 
 
 def test_a_payload_that_is_discarded_by_its_reference_is_gone(bench: JobBench) -> None:
-    journal = bench.started()
-    journal.own("flare:blob:{b1}", 3)
-    journal.discard([stored(bench, 1)])
-    journal.discard([])
-    assert journal.owned() == []
+    store = bench.started()
+    store.own("flare:blob:{b1}", 3)
+    store.discard([stored(bench, 1)])
+    store.discard([])
+    assert store.owned() == []
     assert [key for key in bench.own_keys() if ":blob:" in key] == []
 
 
 def test_what_a_job_that_is_over_still_owns_can_be_deleted(bench: JobBench) -> None:
-    journal = bench.started()
+    store = bench.started()
     for number in (1, 2):
-        journal.own(f"flare:blob:{{b{number}}}", 3)
+        store.own(f"flare:blob:{{b{number}}}", 3)
         stored(bench, number)
     bench.membership.end(bench.connection, bench.lease)
-    journal.discard(journal.owned())
-    assert journal.owned() == []
+    store.discard(store.owned())
+    assert store.owned() == []
     assert [key for key in bench.own_keys() if ":blob:" in key] == []
 
 
 # -- who may write -----------------------------------------------------------------------------------------------------
 
 STEPS: dict[str, Callable[[JobTaskStore], object]] = {
-    "scheduled": lambda journal: journal.scheduled(task()),
-    "note": lambda journal: journal.note("t1", [sent()]),
-    "ended": lambda journal: journal.ended("t1", "OK", 1.0),
-    "checkpoint": lambda journal: journal.checkpoint({}, small()),
-    "own": lambda journal: journal.own("flare:blob:{x}", 1),
-    "disown": lambda journal: journal.disown("flare:blob:{x}"),
+    "scheduled": lambda store: store.schedule(task()),
+    "note": lambda store: store.note("t1", [sent()]),
+    "ended": lambda store: store.finish("t1", "OK", 1.0),
+    "checkpoint": lambda store: store.checkpoint({}, small()),
+    "own": lambda store: store.own("flare:blob:{x}", 1),
+    "disown": lambda store: store.disown("flare:blob:{x}"),
 }
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_server_that_was_replaced_writes_nothing(bench: JobBench, step: Callable[[JobTaskStore], object]) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
+    store = bench.started()
+    store.schedule(task())
     bench.started()
     before = {key: bench.connection.call("DUMP", key) for key in bench.own_keys()}
     with pytest.raises(Fenced):
-        step(journal)
+        step(store)
     assert {key: bench.connection.call("DUMP", key) for key in bench.own_keys()} == before
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_job_that_redis_lost_is_not_written_in_part(bench: JobBench, step: Callable[[JobTaskStore], object]) -> None:
-    journal = bench.started()
+    store = bench.started()
     bench.connection.call("FLUSHALL")
     bench.hold_cell()
     with pytest.raises(JobLost):
-        step(journal)
+        step(store)
     assert bench.own_keys() == [bench.keys.cell]
 
 
 @pytest.mark.parametrize("step", [name for name in STEPS if name != "disown"])
 def test_nothing_is_written_to_a_job_that_is_over(bench: JobBench, step: str) -> None:
-    journal = bench.started()
-    journal.scheduled(task())
+    store = bench.started()
+    store.schedule(task())
     bench.membership.end(bench.connection, bench.lease, reason="done")
     with pytest.raises(JobEnded, match="done"):
-        STEPS[step](journal)
+        STEPS[step](store)
     for key in bench.own_keys():
         assert bench.ttl_ms(key) > 0
 
@@ -422,17 +422,17 @@ def test_nothing_is_written_to_a_job_that_is_over(bench: JobBench, step: str) ->
     ],
 )
 def test_a_ledger_that_is_none_of_ours_is_named(bench: JobBench, field: str, value: bytes | None) -> None:
-    journal = bench.started()
-    journal.scheduled(task(data=small()))
+    store = bench.started()
+    store.schedule(task(data=small()))
     key = bench.keys.task("t1")
     bench.connection.call("HDEL", key, field) if value is None else bench.connection.call("HSET", key, field, value)
     with pytest.raises(DecodeError, match=r"\{server.job-1\}:task:t1"):
-        journal.recover()
+        store.recover()
 
 
 @pytest.mark.parametrize("value", [b"", b"3", b"x r1"])
 def test_a_payload_that_is_noted_wrongly_is_named(bench: JobBench, value: bytes) -> None:
-    journal = bench.started()
+    store = bench.started()
     bench.connection.call("HSET", bench.keys.blobs, "flare:blob:{x}", value)
     with pytest.raises(RedflareError, match=r"flare:blob:\{x\}"):
-        journal.owned()
+        store.owned()

@@ -337,7 +337,7 @@ def test_an_executor_answers_a_sealed_task_with_a_sealed_result(redflare_link: L
         return TaskResult({"data_kind": DataKind.WEIGHT_DIFF, "steps": 7}, task.data)
 
     with redflare_link.agent(diff), IPCExchanger(**redflare_link.exchanger_args) as exchanger:
-        assert exchanger.accepts_sealed
+        assert exchanger.accepts_encoded
         reply = executed(exchanger, stored(redflare_link))
         assert reply.get_return_code() == ReturnCode.OK
         dxo = from_shareable(reply)

@@ -86,6 +86,7 @@ def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None
     before = bench.connection.call("HGETALL", bench.keys.link)
     said = HELLO.run(
         bench.connection,
+        {},
         link=bench.keys.link,
         tasks=bench.keys.tasks,
         results=bench.keys.results,

@@ -96,9 +96,9 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
         (changed(b1="x"), "field b0 is missing: buffers are numbered from 0"),
         (changed(b0="x", b2="y"), "field b1 is missing"),
         (changed(b0="x", b01="y"), "field b1 is missing"),
-        (changed(b0="x", blobs="{}"), "field blobs: stands beside b0"),
+        (changed(b0="x", blobs="{}"), "field blobs: is there beside b0"),
         ([b"v"], "has an odd number of fields and values"),
-        ([b"v", b"1", b"v", b"1"], "a field stands in it twice"),
+        ([b"v", b"1", b"v", b"1"], "it has a field twice"),
         ([], "field v is missing"),
     ],
 )

@@ -56,8 +56,8 @@ GOOD = DXO(DataKind.WEIGHTS, {"w": np.arange(3)}).to_bytes()
         (b'{"format":"redflare-tree-1","sizes":[-1]}\n', "were not written by to_bytes"),
         (b'{"format":"redflare-tree-1","sizes":[2.5]}\nab', "were not written by to_bytes"),
         (b'{"format":"other","sizes":[2]}\n{}', "were not written by to_bytes"),
-        (GOOD[:-1], "are cut off"),
-        (GOOD + b"x", "are cut off"),
+        (GOOD[:-1], "are truncated"),
+        (GOOD + b"x", "are truncated"),
         (b'{"format":"redflare-tree-1","sizes":[1]}\n5', "must be a dict"),
     ],
 )

@@ -54,7 +54,7 @@ def test_an_event_goes_to_the_engine_with_its_origin(engine: RecordingEngine, fl
 
 def test_an_event_without_an_engine_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     Trainer().fire_event("my_event", FLContext())
-    assert "event 'my_event' reaches nobody" in caplog.text
+    assert "event 'my_event' was not delivered" in caplog.text
 
 
 def test_bad_arguments_of_an_event_are_refused(fl_ctx: FLContext) -> None:

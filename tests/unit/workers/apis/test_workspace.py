@@ -59,4 +59,4 @@ def test_a_folder_that_cannot_be_made_is_logged(tmp_path: Path, caplog: pytest.L
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
         RunEngine("site-1", "job-1", {}, "CJ", {}, tmp_path / "file").make_app_dir()
-    assert "site-1: the folder of job job-1 cannot be made" in caplog.text
+    assert "site-1: cannot make the folder of job job-1" in caplog.text

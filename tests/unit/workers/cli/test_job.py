@@ -33,7 +33,7 @@ def scene(cli: Cli) -> Iterator[JobScene]:
 @pytest.fixture
 def busy(scene: JobScene) -> JobScene:
     """A job with a task that one site has answered, one works on, and one has not asked for."""
-    journal = scene.run_server()
+    store = scene.run_server()
     one, two, three = (scene.site(f"site-{number}") for number in (1, 2, 3))
     chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(2500))], chunk=1000, ttl_ms=60_000)
     standing = scheduled(
@@ -43,12 +43,12 @@ def busy(scene: JobScene) -> JobScene:
         data=EncodedPayload(b"1", blob=chunks),
     )
     before = scheduled("t0", "warm-up", scheduled=time.time() - 5)
-    journal.scheduled(before)
-    journal.ended("t0", "ok", time.time())
-    journal.scheduled(standing)
-    journal.note("t1", [replace(scene.has(journal, standing, one), received=time.time(), rc="OK")])
+    store.schedule(before)
+    store.finish("t0", "ok", time.time())
+    store.schedule(standing)
+    store.note("t1", [replace(scene.has(store, standing, one), received=time.time(), rc="OK")])
     scene.asks(one)
-    scene.has(journal, standing, two, count=2)
+    scene.has(store, standing, two, count=2)
     scene.falls_silent(three)
     return scene
 
@@ -100,11 +100,11 @@ def test_a_job_that_is_over_says_how_it_ended(cli: Cli, scene: JobScene) -> None
 
 
 def test_many_sites_are_counted_and_not_listed(cli: Cli, scene: JobScene) -> None:
-    journal = scene.run_server()
+    store = scene.run_server()
     standing = scheduled(targets=tuple(f"site-{number}" for number in range(40)))
-    journal.scheduled(standing)
+    store.schedule(standing)
     for number in range(20):
-        scene.has(journal, standing, scene.site(f"site-{number}"))
+        scene.has(store, standing, scene.site(f"site-{number}"))
 
     shown = cli("job", "show", "job-1", columns=200).stdout
 

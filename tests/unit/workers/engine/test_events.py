@@ -34,7 +34,7 @@ def engine_with(**components: FLComponent) -> RunEngine:
     return RunEngine("site-1", "job-1", {}, "CJ", components)
 
 
-def test_what_a_handler_fires_does_not_change_the_event_for_those_behind_it() -> None:
+def test_an_event_of_a_handler_does_not_change_the_event_for_later_handlers() -> None:
     ear, reasons = Ear(), list[str]()
     engine = engine_with(loud=Loud(), ear=ear, panics=PanicListener(reasons.append))
     with engine.new_context() as fl_ctx:
@@ -43,7 +43,7 @@ def test_what_a_handler_fires_does_not_change_the_event_for_those_behind_it() ->
     assert reasons == ["out of memory"]
 
 
-def test_each_event_has_an_id_of_its_own() -> None:
+def test_each_event_has_its_own_id() -> None:
     ids = []
 
     class Notes(FLComponent):
@@ -57,7 +57,7 @@ def test_each_event_has_an_id_of_its_own() -> None:
     assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
-def test_what_handlers_raise_stands_in_the_context() -> None:
+def test_exceptions_of_handlers_are_in_the_context() -> None:
     class Fails(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             raise RuntimeError("no GPU")
@@ -105,7 +105,7 @@ def test_a_registered_handler_hears_its_events_instead_of_handle_event() -> None
 
 
 @pytest.mark.parametrize(("event_types", "handler"), [(5, print), ("a", "print"), (("a",), print)])
-def test_what_is_no_handler_of_an_event_is_refused(event_types: Any, handler: Any) -> None:
+def test_an_event_handler_must_be_callable(event_types: Any, handler: Any) -> None:
     with pytest.raises(ValueError, match=r"event_types must be|must be callable"):
         Ear().register_event_handler(event_types, handler)
 

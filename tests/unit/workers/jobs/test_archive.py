@@ -25,7 +25,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def made(*entries: tuple[str, bytes], mode: int = 0, flags: Callable[[zipfile.ZipInfo], None] | None = None) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are there twice
+        warnings.simplefilter("ignore")  # about duplicate names
         for name, data in entries:
             info = zipfile.ZipInfo("placeholder")
             info.filename = name

@@ -30,7 +30,7 @@ def peers() -> Iterator[Peers]:
 
 def echo(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
     reply = make_reply(ReturnCode.OK)
-    reply["said"] = request.get("say")
+    reply["content"] = request.get("content")
     return reply
 
 
@@ -38,8 +38,8 @@ def message(**content: Any) -> Shareable:
     return Shareable(content)
 
 
-def send(peer: Peer, targets: Any = "server", topic: str = "t", said: Any = "hello", timeout: float = 5.0) -> Any:
-    return peer.send_aux_request(targets, topic, message(say=said), timeout, peer.new_context())
+def send(peer: Peer, targets: Any = "server", topic: str = "t", content: Any = "hello", timeout: float = 5.0) -> Any:
+    return peer.send_aux_request(targets, topic, message(content=content), timeout, peer.new_context())
 
 
 # -- registering -------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def send(peer: Peer, targets: Any = "server", topic: str = "t", said: Any = "hel
         (7, echo, TypeError, "topic must be a str, but got int"),
         ("", echo, ValueError, "topic must not be empty"),
         ("t", None, ValueError, "handler of topic 't' is missing"),
-        ("t", 3, TypeError, "handler of topic 't' is a int: not callable"),
+        ("t", 3, TypeError, "handler of topic 't' must be callable, but got int"),
     ],
 )
 def test_a_handler_that_cannot_be_is_refused(
@@ -71,7 +71,7 @@ def test_a_second_handler_of_a_topic_is_refused(peers: Peers) -> None:
 # -- dispatching -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_shareable_is_bad_request_data(peers: Peers) -> None:
+def test_a_message_that_is_not_a_shareable_is_bad_request_data(peers: Peers) -> None:
     server = peers.make("server")
     reply = server.dispatch("t", {}, server.new_context())  # type: ignore[arg-type]
     assert reply.get_return_code() == ReturnCode.BAD_REQUEST_DATA
@@ -90,7 +90,7 @@ def test_a_topic_without_handler_is_unknown(peers: Peers) -> None:
         ("site", ReturnCode.BAD_PEER_CONTEXT),
     ],
 )
-def test_a_message_must_say_who_sent_it(peers: Peers, props: Any, rc: str) -> None:
+def test_a_message_must_have_the_props_of_its_sender(peers: Peers, props: Any, rc: str) -> None:
     server = peers.make("server")
     server.register_aux_message_handler("t", echo)
     request = Shareable()
@@ -122,7 +122,7 @@ def test_the_cookie_jar_comes_back(peers: Peers, fails: bool) -> None:
     server, site = peers.make("server"), peers.make("site")
     if not fails:
         server.register_aux_message_handler("t", echo)
-    request = message(say=1)
+    request = message(content=1)
     request.add_cookie("round", 3)
     reply = site.send_aux_request("server", "t", request, 5.0, site.new_context())["server"]
     assert reply.get_cookie("round") == 3
@@ -132,14 +132,15 @@ def test_a_handler_sees_topic_request_and_peer(peers: Peers) -> None:
     server, site = peers.make("server"), peers.make("site")
     seen: list[Any] = []
 
-    def look(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    def record(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         peer = fl_ctx.get_peer_context()
         assert peer is not None
-        seen.append((topic, request["say"], peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()))
+        names = peer.get_identity_name(), peer.get_job_id(), fl_ctx.get_identity_name()
+        seen.append((topic, request["content"], *names))
         seen.append(request.get_header(ReservedHeaderKey.TOPIC))
         return make_reply(ReturnCode.OK)
 
-    server.register_aux_message_handler("any words, really!", look)
+    server.register_aux_message_handler("any words, really!", record)
     send(site, topic="any words, really!")
     assert seen == [("any words, really!", "hello", "site", "job-1", "server"), "any words, really!"]
 
@@ -151,7 +152,7 @@ def test_a_handler_sees_topic_request_and_peer(peers: Peers) -> None:
 def test_content_travels_both_ways_and_leaves_nothing_behind(peers: Peers, tree: Any) -> None:
     server, site = peers.make("server"), peers.make("site")
     server.register_aux_message_handler("t", echo)
-    np.testing.assert_equal(send(site, said=tree)["server"]["said"], tree)
+    np.testing.assert_equal(send(site, content=tree)["server"]["content"], tree)
     wait_until(lambda: not peers.blobs())
 
 
@@ -168,19 +169,19 @@ def test_many_are_asked_at_once_and_answer_by_name(peers: Peers) -> None:
     names = [f"site-{number}" for number in range(5)]
     for name in names:
         peers.make(name).register_aux_message_handler("t", echo)
-    told = send(peers.make("server"), names, said={"w": BIG})
-    assert list(told) == names
-    for reply in told.values():
-        np.testing.assert_equal(reply["said"]["w"], BIG)
+    replies = send(peers.make("server"), names, content={"w": BIG})
+    assert list(replies) == names
+    for reply in replies.values():
+        np.testing.assert_equal(reply["content"]["w"], BIG)
     wait_until(lambda: not peers.blobs())
 
 
 def test_a_request_is_not_changed_by_being_sent(peers: Peers) -> None:
     server, site = peers.make("server"), peers.make("site")
     server.register_aux_message_handler("t", echo)
-    request = message(say=1)
+    request = message(content=1)
     site.send_aux_request("server", "t", request, 5.0, site.new_context())
-    assert request == message(say=1)
+    assert request == message(content=1)
 
 
 def test_without_targets_a_site_asks_its_server(peers: Peers) -> None:
@@ -190,7 +191,7 @@ def test_without_targets_a_site_asks_its_server(peers: Peers) -> None:
     assert list(send(site, [])) == ["server"]
 
 
-def test_who_does_not_answer_in_time_is_a_timeout_and_the_others_count(peers: Peers) -> None:
+def test_a_peer_that_does_not_reply_in_time_is_a_timeout_and_the_others_count(peers: Peers) -> None:
     go = threading.Event()
 
     def hang(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
@@ -199,22 +200,22 @@ def test_who_does_not_answer_in_time_is_a_timeout_and_the_others_count(peers: Pe
 
     peers.make("a").register_aux_message_handler("t", echo)
     peers.make("b").register_aux_message_handler("t", hang)
-    told = send(peers.make("server"), ["b", "a"], timeout=0.5)
+    replies = send(peers.make("server"), ["b", "a"], timeout=0.5)
     go.set()
-    assert {name: reply.get_return_code() for name, reply in told.items()} == {
+    assert {name: reply.get_return_code() for name, reply in replies.items()} == {
         "b": ReturnCode.TIMEOUT,
         "a": ReturnCode.OK,
     }
 
 
-def test_nobody_of_that_name_is_an_answer_at_once(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_name_is_answered_at_once(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
     reply = send(peers.make("site"), ["who"], timeout=100)["who"]
     assert reply.get_return_code() == ReturnCode.COMMUNICATION_ERROR
-    assert "there is no peer of the name 'who'" in reply.get_header(ReservedHeaderKey.ERROR)
+    assert "no peer is named 'who'" in reply.get_header(ReservedHeaderKey.ERROR)
     assert "'who'" in caplog.text
 
 
-def test_what_is_optional_fails_quietly(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_optional_message_fails_quietly(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
     site = peers.make("site")
     with caplog.at_level(logging.INFO):
         site.send_aux_request("who", "t", Shareable(), 1.0, site.new_context(), optional=True)
@@ -231,30 +232,30 @@ def test_an_abort_of_the_run_ends_the_wait(peers: Peers) -> None:
     peers.make("server").register_aux_message_handler("t", answer)
     site = peers.make("site")
     peers.places["silent"] = "silent.job-1"
-    told: list[Any] = []
-    asking = threading.Thread(target=lambda: told.append(send(site, ["server", "silent"], timeout=60)))
+    replies: list[Any] = []
+    asking = threading.Thread(target=lambda: replies.append(send(site, ["server", "silent"], timeout=60)))
     asking.start()
     wait_until(lambda: answered.is_set() and "1 waiting" in repr(site.cell))
     site.abort_signal.trigger("enough")
     asking.join(5)
-    codes = {name: reply.get_return_code() for name, reply in told[0].items()}
+    codes = {name: reply.get_return_code() for name, reply in replies[0].items()}
     assert codes == {"server": ReturnCode.OK, "silent": ReturnCode.TASK_ABORTED}
 
 
 @pytest.mark.parametrize("how", ["timeout 0", "fire and forget"])
-def test_what_is_fired_and_forgotten_arrives_and_nothing_comes_back(peers: Peers, how: str) -> None:
+def test_a_message_that_is_fired_and_forgotten_arrives_without_a_reply(peers: Peers, how: str) -> None:
     server, site = peers.make("server"), peers.make("site")
     seen: list[str] = []
 
     def note(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        seen.append(request["say"])
+        seen.append(request["content"])
         return make_reply(ReturnCode.OK)
 
     server.register_aux_message_handler("t", note)
     if how == "timeout 0":
         assert send(site, timeout=0) == {}
     else:
-        assert site.fire_and_forget_aux_request("t", message(say="hello"), site.new_context()) == {}
+        assert site.fire_and_forget_aux_request("t", message(content="hello"), site.new_context()) == {}
     wait_until(lambda: seen == ["hello"])
 
 
@@ -277,10 +278,10 @@ def test_wrong_arguments_are_refused(
         site.send_aux_request(targets, topic, request_, timeout, site.new_context())
 
 
-def test_what_cannot_be_sent_is_an_error_that_says_where_it_stands(peers: Peers) -> None:
+def test_a_value_that_cannot_be_sent_is_an_error_with_its_place(peers: Peers) -> None:
     peers.make("server")
-    with pytest.raises(EncodeError, match="say"):
-        send(peers.make("site"), said=object())
+    with pytest.raises(EncodeError, match="content"):
+        send(peers.make("site"), content=object())
 
 
 def test_a_cell_that_was_stopped_is_an_answer(peers: Peers) -> None:

@@ -42,7 +42,7 @@ class Arrivals:
         self.contexts.append(stream_ctx)
         return "stored"
 
-    def _chunk(self, told: Any, stream_ctx: StreamContext, fl_ctx: FLContext, tag: str) -> None:
+    def _chunk(self, result: Any, stream_ctx: StreamContext, fl_ctx: FLContext, tag: str) -> None:
         self.chunks += 1
 
     def wait(self) -> StreamContext:
@@ -70,20 +70,20 @@ def test_a_file_arrives_as_it_was(peers: Peers, tmp_path: Path, size: int) -> No
     wait_until(lambda: not peers.blobs())
 
 
-def test_a_file_goes_to_many_and_progress_is_told(peers: Peers, tmp_path: Path) -> None:
+def test_a_file_goes_to_many_and_progress_is_reported(peers: Peers, tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     arrivals = [Arrivals(peers.make(name), tmp_path / name) for name in names]
     path = tmp_path / "model.bin"
     path.write_bytes(os.urandom(5000))
-    told: list[StreamProgress] = []
-    rc, result = send(peers.make("server"), path, names, chunk_size=1500, progress_cb=told.append)
+    progress: list[StreamProgress] = []
+    rc, result = send(peers.make("server"), path, names, chunk_size=1500, progress_cb=progress.append)
     assert (rc, list(result)) == (ReturnCode.OK, names)
-    assert [each.nbytes for each in told] == [1500, 3000, 4500, 5000]
+    assert [each.nbytes for each in progress] == [1500, 3000, 4500, 5000]
     for each in arrivals:
         assert Path(FileStreamer.get_file_location(each.wait())).read_bytes() == path.read_bytes()
 
 
-def test_the_name_of_a_file_is_no_path_at_the_receiver(peers: Peers, tmp_path: Path) -> None:
+def test_the_name_of_a_file_is_not_a_path_at_the_receiver(peers: Peers, tmp_path: Path) -> None:
     arrivals = Arrivals(peers.make("server"), tmp_path / "in")
     site = peers.make("site")
     size = {"FileStreamer.file_size": 0, "Streamer.file_name": "../../evil", "FileStreamer.file_location": "/evil"}
@@ -119,7 +119,7 @@ class Chunks(ObjectProducer):
     ],
     ids=["wrong size", "too short", "too long", "too long, goes on", "no data", "text"],
 )
-def test_a_file_that_is_not_what_was_announced_is_refused_and_deleted(
+def test_a_file_that_differs_from_its_announcement_is_refused_and_deleted(
     peers: Peers, tmp_path: Path, size: int, chunks: list[tuple[Any, Any, Any]]
 ) -> None:
     arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
@@ -150,7 +150,7 @@ def test_an_abort_in_the_middle_of_a_file_deletes_it(peers: Peers, tmp_path: Pat
     arrivals, site = Arrivals(peers.make("server"), tmp_path / "in"), peers.make("site")
     path = tmp_path / "model.bin"
     path.write_bytes(os.urandom(5000))
-    rc, result = send(site, path, chunk_size=10, progress_cb=lambda told: site.abort_signal.trigger("enough"))
+    rc, result = send(site, path, chunk_size=10, progress_cb=lambda progress: site.abort_signal.trigger("enough"))
     assert (rc, result) == (ReturnCode.TASK_ABORTED, None)
     assert FileStreamer.get_rc(arrivals.wait()) == ReturnCode.TASK_ABORTED
     assert list(arrivals.folder.iterdir()) == []

@@ -40,18 +40,18 @@ def job() -> Iterator[JobRuns]:
 
 
 class Talker(FLComponent):
-    """Answers "name" with the name of its process; at the start of the run it does what it is told to."""
+    """Answers "name" with the name of its process; at the start of the run it does what it is answers to."""
 
     def __init__(self, at_start: Any = None) -> None:
         self._at_start = at_start
-        self.told: list[Any] = []
+        self.answers: list[Any] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type != EventType.START_RUN:
             return
         fl_ctx.get_engine().register_aux_message_handler("name", self._on_name)
         if self._at_start is not None:
-            self.told.append(self._at_start(fl_ctx))
+            self.answers.append(self._at_start(fl_ctx))
 
     def _on_name(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         reply = make_reply(ReturnCode.OK)
@@ -62,30 +62,30 @@ class Talker(FLComponent):
 
 
 def ask_name(fl_ctx: FLContext, targets: Any = None) -> dict[str, Any]:
-    told = fl_ctx.get_engine().send_aux_request(targets, "name", Shareable(), 10.0, fl_ctx)
-    return {name: reply.get("names") for name, reply in told.items()}
+    answers = fl_ctx.get_engine().send_aux_request(targets, "name", Shareable(), 10.0, fl_ctx)
+    return {name: reply.get("names") for name, reply in answers.items()}
 
 
 def test_the_server_asks_all_sites_and_a_site_its_server_and_other_sites(job: JobRuns) -> None:
-    told: list[Any] = []
+    answers: list[Any] = []
     asked = threading.Event()
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 2)
-        told.append(ask_name(fl_ctx))
-        told.append(ask_name(fl_ctx, ["b", "nobody"]))
+        answers.append(ask_name(fl_ctx))
+        answers.append(ask_name(fl_ctx, ["b", "nobody"]))
         asked.wait(20)
 
     job.serve(flow, components={"talker": Talker()})
     job.join("a", components={"talker": Talker()})
     site = job.join("b", components={"talker": Talker()})
-    wait_until(lambda: len(told) == 2)
+    wait_until(lambda: len(answers) == 2)
     with site.engine.new_context() as fl_ctx:
         assert ask_name(fl_ctx) == {"server": ["server", "b"]}
         assert ask_name(fl_ctx, ["a", "server"]) == {"a": ["a", "b"], "server": ["server", "b"]}
     asked.set()
     assert job.outcome().status == COMPLETED
-    assert told == [{"a": ["a", "server"], "b": ["b", "server"]}, {"b": ["b", "server"], "nobody": None}]
+    assert answers == [{"a": ["a", "server"], "b": ["b", "server"]}, {"b": ["b", "server"], "nobody": None}]
 
 
 def test_a_message_to_a_server_that_has_only_begun_is_answered_when_it_runs(job: JobRuns) -> None:
@@ -93,11 +93,11 @@ def test_a_message_to_a_server_that_has_only_begun_is_answered_when_it_runs(job:
     job.join("a", components={"talker": talker})
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        wait_until(lambda: talker.told)
+        wait_until(lambda: talker.answers)
 
     job.serve(flow, components={"talker": Talker()})
     assert job.outcome().status == COMPLETED
-    assert talker.told == [{"server": ["server", "a"]}]
+    assert talker.answers == [{"server": ["server", "a"]}]
 
 
 def test_the_component_of_the_page_on_messaging_answers(job: JobRuns) -> None:
@@ -121,24 +121,24 @@ def test_the_component_of_the_page_on_messaging_answers(job: JobRuns) -> None:
 
 
 def test_sites_of_one_process_get_their_own_messages(job: JobRuns) -> None:
-    told: list[Any] = []
+    answers: list[Any] = []
     done = threading.Event()
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 3)
-        told.append(ask_name(fl_ctx))
+        answers.append(ask_name(fl_ctx))
         done.wait(20)
 
     job.serve(flow, components={"talker": Talker()})
     with CellHost("sites", "job", settings=job.settings, client=job.place["client"]) as host:
         sites = [job.join(name, host=host, components={"talker": Talker()}) for name in ("a", "b", "c")]
-        wait_until(lambda: told)
+        wait_until(lambda: answers)
         with sites[0].engine.new_context() as fl_ctx:
             assert ask_name(fl_ctx, ["c", "server"]) == {"c": ["c", "a"], "server": ["server", "a"]}
         done.set()
         assert job.outcome().status == COMPLETED
         job.site_outcomes()
-    assert told == [{name: [name, "server"] for name in ("a", "b", "c")}]
+    assert answers == [{name: [name, "server"] for name in ("a", "b", "c")}]
 
 
 def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: 
     for folder in folders.values():
         folder.mkdir()
     arrived = threading.Event()
-    told: list[Any] = []
+    answers: list[Any] = []
 
     class Files(Talker):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -156,7 +156,7 @@ def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: 
             if event_type == EventType.START_RUN:
                 FileStreamer.register_stream_processing(fl_ctx, "files", "*", str(folders[name]), self._arrived)
                 if name == "a":
-                    told.append(FileStreamer.stream_file("files", "up", None, [], str(sent), fl_ctx)[0])
+                    answers.append(FileStreamer.stream_file("files", "up", None, [], str(sent), fl_ctx)[0])
 
         def _arrived(self, stream_ctx: dict[str, Any], fl_ctx: FLContext) -> None:
             os.rename(FileStreamer.get_file_location(stream_ctx), folders[fl_ctx.get_identity_name()] / "got")
@@ -164,13 +164,13 @@ def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: 
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         assert arrived.wait(20)
-        wait_until(lambda: told)
+        wait_until(lambda: answers)
         back = str(folders["server"] / "got")
-        told.append(FileStreamer.stream_file("files", "down", None, ["a"], back, fl_ctx)[0])
+        answers.append(FileStreamer.stream_file("files", "down", None, ["a"], back, fl_ctx)[0])
 
     job.serve(flow, components={"files": Files()})
     job.join("a", components={"files": Files()})
     assert job.outcome().status == COMPLETED
-    assert told == [ReturnCode.OK, ReturnCode.OK]
+    assert answers == [ReturnCode.OK, ReturnCode.OK]
     wait_until((folders["a"] / "got").exists)
     assert (folders["a"] / "got").read_bytes() == sent.read_bytes()

@@ -52,7 +52,7 @@ def test_objects_arrive_once_and_in_order_and_nothing_is_left(peers: Peers, wind
     assert stream(site, producer) == (ReturnCode.OK, None)
     assert sink.values == list(range(50))
     assert producer.codes() == [ReturnCode.OK] * 50
-    wait_until(lambda: sink.story == OVER)
+    wait_until(lambda: sink.calls == OVER)
     assert set(sink.peers) == {"site"}
     wait_until(lambda: not peers.blobs())
 
@@ -73,7 +73,7 @@ def test_the_context_goes_to_the_consumer(peers: Peers) -> None:
     context = {"name": "x", "__RC__": "OK", "__end_stream__": print}
     stream(site, Numbers([1]), stream_ctx=context)
     assert context["__channel__"] == "c"
-    wait_until(lambda: "return" in sink.story)
+    wait_until(lambda: "return" in sink.calls)
     got = sink.contexts[0]
     assert {key: got[key] for key in ("name", "__channel__", "__topic__", "__RC__")} == {
         "name": "x",
@@ -87,7 +87,7 @@ def test_a_consumer_may_end_the_stream_and_its_callback_answers(peers: Peers) ->
     sink = receive(peers.make("server"), Sink(lambda value: (value < 2, None)))
     producer = Numbers(range(3))
     assert stream(peers.make("site"), producer) == (ReturnCode.OK, None)
-    assert sink.story == OVER
+    assert sink.calls == OVER
     last = producer.replies[-1]["server"]
     assert last.get_header(ObjectStreamer.END_RESULT) == "the end result"
 
@@ -95,7 +95,7 @@ def test_a_consumer_may_end_the_stream_and_its_callback_answers(peers: Peers) ->
 @pytest.mark.parametrize(
     ("result", "rc"), [("x", ReturnCode.OK), (False, ReturnCode.ERROR), ({}, ReturnCode.ERROR), (0, ReturnCode.ERROR)]
 )
-def test_what_the_producer_makes_of_the_replies_ends_the_stream(peers: Peers, result: Any, rc: str) -> None:
+def test_a_result_of_the_producer_ends_the_stream(peers: Peers, result: Any, rc: str) -> None:
     class Ends(Numbers):
         def process_replies(self, *args: Any) -> Any:
             super().process_replies(*args)
@@ -104,11 +104,11 @@ def test_what_the_producer_makes_of_the_replies_ends_the_stream(peers: Peers, re
     sink = receive(peers.make("server"))
     assert stream(peers.make("site"), Ends(range(9))) == (rc, result)
     assert sink.values == [0, 1]
-    wait_until(lambda: "return" in sink.story)
-    assert sink.story[1] == ("finalize", rc if rc == ReturnCode.OK else ReturnCode.TASK_ABORTED)
+    wait_until(lambda: "return" in sink.calls)
+    assert sink.calls[1] == ("finalize", rc if rc == ReturnCode.OK else ReturnCode.TASK_ABORTED)
 
 
-def test_a_channel_and_then_everything_are_looked_up_after_the_topic(peers: Peers) -> None:
+def test_the_topic_comes_before_the_channel_and_that_before_any(peers: Peers) -> None:
     server, site = peers.make("server"), peers.make("site")
     exact, channel, rest = receive(server), receive(server, topic="*"), receive(server, channel="*", topic="*")
     for where in (("c", "t"), ("c", "other"), ("other", "t")):
@@ -120,9 +120,9 @@ def test_many_streams_at_once_have_consumers_of_their_own(peers: Peers) -> None:
     server = peers.make("server")
     sink = receive(server)
     sites = [peers.make(f"site-{number}") for number in range(4)]
-    told: list[Any] = []
+    results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda site=site: told.append(stream(site, Numbers(range(20), window=2))))
+        threading.Thread(target=lambda site=site: results.append(stream(site, Numbers(range(20), window=2))))
         for site in sites
         for _ in range(3)
     ]
@@ -130,22 +130,22 @@ def test_many_streams_at_once_have_consumers_of_their_own(peers: Peers) -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert told == [(ReturnCode.OK, None)] * 12
+    assert results == [(ReturnCode.OK, None)] * 12
     assert sorted(sink.values) == sorted(list(range(20)) * 12)
-    wait_until(lambda: sink.story.count("return") == 12)
+    wait_until(lambda: sink.calls.count("return") == 12)
 
 
-def test_progress_is_told_after_each_object(peers: Peers) -> None:
+def test_progress_is_reported_after_each_object(peers: Peers) -> None:
     receive(peers.make("server"))
-    told: list[StreamProgress] = []
-    stream(peers.make("site"), Numbers([b"12345"] * 4, window=2), progress_cb=told.append)
-    assert [(each.objects, each.nbytes) for each in told] == [(1, 5), (2, 10), (3, 15), (4, 20)]
+    progress: list[StreamProgress] = []
+    stream(peers.make("site"), Numbers([b"12345"] * 4, window=2), progress_cb=progress.append)
+    assert [(each.objects, each.nbytes) for each in progress] == [(1, 5), (2, 10), (3, 15), (4, 20)]
 
 
 def test_consumed_cb_is_called_after_each_object(peers: Peers) -> None:
     server, seen = peers.make("server"), []
     server.register_stream_processing(
-        "c", "t", Sink(), consumed_cb=lambda told, ctx, fl_ctx, **more: seen.append((told[0], more)), a=1
+        "c", "t", Sink(), consumed_cb=lambda result, ctx, fl_ctx, **more: seen.append((result[0], more)), a=1
     )
     stream(peers.make("site"), Numbers(range(2)))
     assert seen == [(True, {"a": 1})] * 2
@@ -181,7 +181,7 @@ def test_the_timeout_counts_from_the_last_answer(peers: Peers) -> None:
     assert len(sink.values) == 10
 
 
-def test_an_object_that_is_not_answered_in_time_is_a_timeout_and_the_rest_is_told(peers: Peers) -> None:
+def test_an_object_that_is_not_answered_in_time_is_a_timeout_and_the_rest_is_reported(peers: Peers) -> None:
     go = threading.Event()
     sink = receive(peers.make("server"), Sink(lambda value: go.wait(20)))
     producer = Numbers(range(5), timeout=0.3)
@@ -189,24 +189,24 @@ def test_an_object_that_is_not_answered_in_time_is_a_timeout_and_the_rest_is_tol
     assert producer.codes() == [ReturnCode.TIMEOUT]
     assert "within 0.3 s" in producer.replies[0]["server"].get_header(ReservedHeaderKey.ERROR)
     go.set()
-    wait_until(lambda: "return" in sink.story)
+    wait_until(lambda: "return" in sink.calls)
     assert sink.values == [0]
-    assert sink.story[1][0] == "finalize"
+    assert sink.calls[1][0] == "finalize"
 
 
 def test_an_abort_of_the_run_ends_a_stream_at_both_sides(peers: Peers) -> None:
     go = threading.Event()
     sink, site = receive(peers.make("server"), Sink(lambda value: value and go.wait(20))), peers.make("site")
-    told: list[Any] = []
-    sending = threading.Thread(target=lambda: told.append(stream(site, Numbers(range(100), timeout=60.0, window=3))))
+    results: list[Any] = []
+    sending = threading.Thread(target=lambda: results.append(stream(site, Numbers(range(100), timeout=60.0, window=3))))
     sending.start()
     wait_until(lambda: sink.values == [0])
     site.abort_signal.trigger("enough")
     sending.join(5)
     go.set()
-    assert told == [(ReturnCode.TASK_ABORTED, None)]
-    wait_until(lambda: "return" in sink.story)
-    assert ("finalize", ReturnCode.TASK_ABORTED) in sink.story
+    assert results == [(ReturnCode.TASK_ABORTED, None)]
+    wait_until(lambda: "return" in sink.calls)
+    assert ("finalize", ReturnCode.TASK_ABORTED) in sink.calls
     assert len(sink.values) <= 2
 
 
@@ -216,7 +216,7 @@ def test_an_abort_of_the_receivers_run_ends_the_stream(peers: Peers) -> None:
     producer = Numbers(range(9))
     assert stream(peers.make("site"), producer) == (ReturnCode.ERROR, False)
     assert producer.codes() == ["OK", "OK", "TASK_ABORTED"]
-    assert ("finalize", "TASK_ABORTED") in sink.story
+    assert ("finalize", "TASK_ABORTED") in sink.calls
 
 
 @pytest.mark.parametrize("side", ["site", "server"])
@@ -230,16 +230,16 @@ def test_a_shutdown_ends_all_streams(peers: Peers, side: str) -> None:
             go.wait(20)
 
     sink = receive(both["server"], Sink(hold))
-    producer, told = Numbers(range(1000), timeout=20.0), []
-    sending = threading.Thread(target=lambda: told.append(stream(both["site"], producer)))
+    producer, results = Numbers(range(1000), timeout=20.0), []
+    sending = threading.Thread(target=lambda: results.append(stream(both["site"], producer)))
     sending.start()
     assert reached.wait(10)
     both[side].shutdown_streamer()
     go.set()
     sending.join(10)
-    assert told[0][0] != ReturnCode.OK
-    wait_until(lambda: "return" in sink.story)
-    assert ("finalize", ReturnCode.TASK_ABORTED) in sink.story
+    assert results[0][0] != ReturnCode.OK
+    wait_until(lambda: "return" in sink.calls)
+    assert ("finalize", ReturnCode.TASK_ABORTED) in sink.calls
     assert stream(both["site"], Numbers([1]))[0] != ReturnCode.OK
 
 
@@ -248,18 +248,18 @@ def test_a_stream_whose_sender_dies_is_ended(peers: Peers) -> None:
     sink, site = receive(server), peers.make("site")
     raw(site, 0)
     site.cell.stop()
-    wait_until(lambda: "return" in sink.story, 10)
-    assert sink.story[1] == ("finalize", ReturnCode.COMMUNICATION_ERROR)
+    wait_until(lambda: "return" in sink.calls, 10)
+    assert sink.calls[1] == ("finalize", ReturnCode.COMMUNICATION_ERROR)
 
 
 def test_a_consumer_may_end_its_stream_from_any_thread(peers: Peers) -> None:
     sink, site = receive(peers.make("server")), peers.make("site")
     raw(site, 0)
     sink.contexts[0]["__end_stream__"]("ENOUGH", site.new_context())
-    wait_until(lambda: sink.story == ["get", ("finalize", "ENOUGH"), ("done", "ENOUGH", {"a": 1}), "return"])
+    wait_until(lambda: sink.calls == ["get", ("finalize", "ENOUGH"), ("done", "ENOUGH", {"a": 1}), "return"])
     sink.contexts[0]["__end_stream__"]("AGAIN", site.new_context())
     assert raw(site, 1) == ReturnCode.BAD_REQUEST_DATA
-    assert len(sink.story) == 4
+    assert len(sink.calls) == 4
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_an_exception_of_a_consumer_ends_the_stream(peers: Peers) -> None:
     assert producer.codes()[-1] == ReturnCode.EXECUTION_EXCEPTION
     assert "ZeroDivisionError" in producer.replies[-1]["server"].get_header(ReservedHeaderKey.ERROR)
     rc = ReturnCode.EXECUTION_EXCEPTION
-    assert sink.story == ["get", ("finalize", rc), ("done", rc, {"a": 1}), "return"]
+    assert sink.calls == ["get", ("finalize", rc), ("done", rc, {"a": 1}), "return"]
 
 
 def test_a_consumer_that_calls_exit_ends_the_stream_and_is_finalized(peers: Peers) -> None:
@@ -280,7 +280,7 @@ def test_a_consumer_that_calls_exit_ends_the_stream_and_is_finalized(peers: Peer
     producer = Numbers(range(9))
     assert stream(peers.make("site"), producer) == (ReturnCode.ERROR, False)
     assert producer.codes() == [ReturnCode.EXECUTION_EXCEPTION]
-    assert sink.story[1] == ("finalize", ReturnCode.EXECUTION_EXCEPTION)
+    assert sink.calls[1] == ("finalize", ReturnCode.EXECUTION_EXCEPTION)
 
 
 @pytest.mark.parametrize("made", ["raises", "no consumer"])
@@ -293,10 +293,10 @@ def test_a_factory_that_fails_ends_the_stream(peers: Peers, made: str) -> None:
     producer = Numbers(range(9))
     assert stream(peers.make("site"), producer) == (ReturnCode.ERROR, False)
     assert producer.codes() == [ReturnCode.EXECUTION_EXCEPTION]
-    assert sink.story == []
+    assert sink.calls == []
 
 
-def test_what_fails_at_the_end_does_not_keep_the_rest_from_happening(peers: Peers) -> None:
+def test_an_error_at_the_end_does_not_keep_the_other_steps_from_happening(peers: Peers) -> None:
     class Bad(Sink):
         def done(self, *args: Any, **more: Any) -> Any:
             super().done(*args, **more)
@@ -308,17 +308,17 @@ def test_what_fails_at_the_end_does_not_keep_the_rest_from_happening(peers: Peer
 
     sink = receive(peers.make("server"), Bad())
     assert stream(peers.make("site"), Numbers([1])) == (ReturnCode.OK, None)
-    wait_until(lambda: sink.story == OVER)
+    wait_until(lambda: sink.calls == OVER)
 
 
-def test_nobody_takes_such_streams(peers: Peers) -> None:
+def test_a_stream_without_a_consumer_is_refused(peers: Peers) -> None:
     peers.make("server")
     producer = Numbers(range(9))
     assert stream(peers.make("site"), producer) == (ReturnCode.ERROR, False)
     assert producer.codes() == [ReturnCode.EXECUTION_EXCEPTION]
 
 
-def test_an_exception_of_a_producer_is_raised_and_the_consumer_is_told(peers: Peers) -> None:
+def test_an_exception_of_a_producer_is_raised_and_ends_the_consumer(peers: Peers) -> None:
     def values() -> Iterator[int]:
         yield 1
         raise RuntimeError("no more")
@@ -326,7 +326,7 @@ def test_an_exception_of_a_producer_is_raised_and_the_consumer_is_told(peers: Pe
     sink = receive(peers.make("server"))
     with pytest.raises(RuntimeError, match="no more"):
         stream(peers.make("site"), Numbers(values()))
-    wait_until(lambda: ("finalize", ReturnCode.TASK_ABORTED) in sink.story)
+    wait_until(lambda: ("finalize", ReturnCode.TASK_ABORTED) in sink.calls)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_an_exception_of_a_producer_is_raised_and_the_consumer_is_told(peers: Pe
         ((Shareable({"x": object()}), 1.0), ValueError, "x"),
     ],
 )
-def test_what_a_producer_must_not_make(peers: Peers, made: Any, error: type[Exception], text: str) -> None:
+def test_a_producer_of_odd_objects_is_refused(peers: Peers, made: Any, error: type[Exception], text: str) -> None:
     class Bad(Numbers):
         def produce(self, *args: Any) -> Any:
             return made
@@ -363,7 +363,7 @@ def test_wrong_arguments_are_refused(peers: Peers) -> None:
             site.stream_objects(channel, topic, context, targets, producer, ctx)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be a ConsumerFactory"):
         server.register_stream_processing("c", "t", object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="stream_done_cb is a int"):
+    with pytest.raises(TypeError, match="stream_done_cb must be callable, but got int"):
         server.register_stream_processing("c", "t", Sink(), stream_done_cb=3)  # type: ignore[arg-type]
 
 
@@ -405,8 +405,8 @@ def test_an_object_that_is_not_due_is_refused_and_ends_the_stream(
     assert codes == [ReturnCode.OK] * len(values) + [ReturnCode.BAD_REQUEST_DATA] * (len(seqs) - len(values))
     assert sink.values == values
     if values:
-        wait_until(lambda: "return" in sink.story)
-        assert sink.story[1] == ("finalize", ReturnCode.BAD_REQUEST_DATA)
+        wait_until(lambda: "return" in sink.calls)
+        assert sink.calls[1] == ("finalize", ReturnCode.BAD_REQUEST_DATA)
         assert raw(site, len(values)) == ReturnCode.BAD_REQUEST_DATA
     # and the next stream is served
     assert stream(site, Numbers([7])) == (ReturnCode.OK, None)
@@ -425,10 +425,10 @@ def test_a_first_object_that_comes_again_while_it_is_consumed_does_not_block(pee
     first.start()
     assert reached.wait(10)
     assert raw(site, 0) == ReturnCode.BAD_REQUEST_DATA
-    assert sink.story == ["get"]
+    assert sink.calls == ["get"]
     go.set()
     first.join(10)
-    wait_until(lambda: sink.story[1:2] == [("finalize", ReturnCode.BAD_REQUEST_DATA)])
+    wait_until(lambda: sink.calls[1:2] == [("finalize", ReturnCode.BAD_REQUEST_DATA)])
 
 
 def test_objects_of_the_window_may_overtake_each_other(peers: Peers) -> None:
@@ -460,7 +460,7 @@ def test_objects_of_the_window_may_overtake_each_other(peers: Peers) -> None:
     ],
     ids=repr,
 )
-def test_an_object_that_does_not_say_what_it_is_is_bad_request_data(peers: Peers, meta: dict[str, Any]) -> None:
+def test_an_object_without_its_stream_is_bad_request_data(peers: Peers, meta: dict[str, Any]) -> None:
     receive(peers.make("server"))
     site = peers.make("site")
     seq = meta.pop("seq", 0)

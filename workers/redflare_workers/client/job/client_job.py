@@ -29,7 +29,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.panic_listener import PanicListener
-from redflare_workers.engine.peer_props import peer_context, told_props
+from redflare_workers.engine.peer_props import peer_context, sendable_props
 from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TaskReply
 from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, TAKEN_OVER, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import decoded, encoded_data, is_encoded_whole
@@ -299,7 +299,7 @@ class ClientJob:
         self.engine.fire_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
         passed_on, submitted = encoded_data(result) is not None, Submitted.GIVEN_UP
         try:
-            submitted = server.submit(task, result, told_props(fl_ctx))
+            submitted = server.submit(task, result, sendable_props(fl_ctx))
         finally:
             if passed_on:
                 self._runner.release_result(task.task_name, handed_over=submitted is Submitted.DONE)

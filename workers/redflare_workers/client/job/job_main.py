@@ -10,12 +10,10 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.cell.cell import Cell, HandlerResult
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import RedflareError, Unavailable
 
@@ -31,18 +29,13 @@ from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
+from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
-from redflare_workers.protocol.parent_messages import (
-    ABORT,
-    ABORT_TASK,
-    JOB_CONTROL,
-    JOB_STATUS,
-    OTHER_RUN,
-    PING,
-    SITE,
-)
+from redflare_workers.protocol.parent_messages import TaskAbortProof
 from redflare_workers.protocol.site_job_status import ClientStatus
-from redflare_workers.workspace.run_folder import AGENTS_FILE, OUTCOME_FILE, RunFolder
+from redflare_workers.workspace.job_args import ClientJobArgs
+from redflare_workers.workspace.job_report import ClientJobReport
+from redflare_workers.workspace.run_folder import AGENTS_FILE
 
 from .client_job import ClientJob
 
@@ -51,33 +44,6 @@ logger = logging.getLogger(__name__)
 #: Seconds after the end of the job in which threads that it has left may end; then the process exits without them.
 _EXIT_WITHIN: Final = 5.0
 _NO_RUN: Final = JobOutcome(status=STOPPED, reason="it was told to end before it began")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientJobArgs:
-    """What a CJ is to do; the content of ``args.json``."""
-
-    workspace: str
-    site: str
-    job_id: str
-    #: names this process
-    run: str
-    redis_url: str = ""
-    server_name: str = "server"
-    secure_mode: bool = False
-    allow: list[str] = field(default_factory=list)
-    allow_custom: bool = False
-    #: what the job says of itself
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: str) -> ClientJobArgs:
-        """Read the file that the client parent has written."""
-        return cls(**orjson.loads(Path(path).read_bytes()))
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.workspace, self.job_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,36 +136,21 @@ class JobProgram:
 
     def _control(self, cell: Cell, switchboard: Switchboard) -> None:
         """Let the client parent control this process."""
-        handlers = {ABORT: self._on_abort, ABORT_TASK: self._on_abort_task, PING: self._on_ping}
-        for topic, handler in handlers.items():
-            cell.register_request_cb(JOB_CONTROL, topic, handler)
+        obey(cell, self.order.run, AbortRun, self._on_abort)
+        obey(cell, self.order.run, AbortRunTask, self._on_abort_task)
+        obey(cell, self.order.run, PingRun, self._on_ping)
 
-    def _other_run(self, request: Request) -> HandlerResult:
-        if (run := request.meta.get("run")) != self.order.run:
-            return OTHER_RUN, {"error": f"this is run {self.order.run}, not {run!r:.100}"}, None
-        return None
+    def _on_abort(self, message: AbortRun) -> HandlerResult:
+        self.ending.ask(message.reason)
+        return self._on_ping(message)
 
-    def _on_abort(self, request: Request) -> HandlerResult:
-        if other := self._other_run(request):
-            return other
-        self.ending.ask(str(request.meta.get("reason") or "it was aborted"))
-        return self._on_ping(request)
-
-    def _on_abort_task(self, request: Request) -> HandlerResult:
-        job, grace = self._job, request.meta.get("grace")
-        if other := self._other_run(request):
-            return other
-        if job is None:
-            return ReturnCode.OK, {"task": "", "how": "no task"}, None
-        reason = str(request.meta.get("reason") or "it was aborted")
-        task, over = job.abort_task(reason, float(grace) if isinstance(grace, int | float) else 10.0)
+    def _on_abort_task(self, message: AbortRunTask) -> HandlerResult:
+        task, over = self._job.abort_task(message.reason, float(message.grace)) if self._job else ("", True)
         how = "no task" if not task else "cooperative" if over else "pending"
-        return ReturnCode.OK, {"task": task, "how": how}, None
+        return ReturnCode.OK, TaskAbortProof(task=task, how=how).to_meta(), None
 
-    def _on_ping(self, request: Request) -> HandlerResult:
-        if other := self._other_run(request):
-            return other
-        return ReturnCode.OK, {"run": self.order.run, "task": self._job.current_task if self._job else ""}, None
+    def _on_ping(self, message: AbortRun | PingRun) -> HandlerResult:
+        return pong(message.run, self._job.current_task if self._job else "")
 
     def _on_panic(self, reason: str) -> None:
         self._panic = self._panic or reason
@@ -214,14 +165,14 @@ class JobProgram:
 
     def note(self, outcome: JobExit) -> None:
         """Write down how it ends, for the client parent."""
-        told = {
-            "run": self.order.run,
-            "exit_code": int(outcome.code),
-            "reason": outcome.reason,
-            "parent_gone": self.ending.parent_gone.is_set(),
-        }
+        report = ClientJobReport(
+            run=self.order.run,
+            exit_code=int(outcome.code),
+            reason=outcome.reason,
+            parent_gone=self.ending.parent_gone.is_set(),
+        )
         try:
-            self.order.folder.write(OUTCOME_FILE, told)
+            report.write(self.order.folder)
         except OSError as error:
             logger.error("how this process ends cannot be written down: %s", error)
 
@@ -253,9 +204,9 @@ class StatusReporter(FLComponent):
 
     def _tell(self) -> None:
         order = self._order
-        meta = {"job": order.job_id, "run": order.run, "status": int(ClientStatus.STARTED)}
+        message = JobStatus(job=order.job_id, run=order.run, status=int(ClientStatus.STARTED))
         try:
-            self._host.cell.fire_and_forget(SITE, JOB_STATUS, order.site, meta)
+            self._host.cell.fire_and_forget(message.CHANNEL, message.TOPIC, order.site, message.to_meta())
         except RedflareError as error:
             logger.warning("%s cannot be told that job %s has started: %s", order.site, order.job_id, error)
 
@@ -263,7 +214,7 @@ class StatusReporter(FLComponent):
 def main() -> int:
     """Run the job of ``args.json`` to its end; the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    program = JobProgram(ClientJobArgs.load(sys.argv[1]))
+    program = JobProgram(ClientJobArgs.take(sys.argv[1]))
     program.ending.watch()
     try:
         outcome = program.run()

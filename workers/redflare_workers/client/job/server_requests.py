@@ -101,7 +101,7 @@ class ServerRequests:
         self._lost = ("", "")
         try:
             task = TaskReply.from_meta(reply.meta)
-            return task, from_message(task.message, reply.sealed)
+            return task, from_message(task.message, reply.encoded)
         except (TypeError, DecodeError) as error:
             reason = f"the server's reply is no task: {error!r}"
             logger.error("%s: %s", self, reason)

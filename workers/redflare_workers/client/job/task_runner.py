@@ -43,7 +43,7 @@ class TaskRunner(FLComponent):
     def passes_encoded(self, task_name: str) -> bool:
         """Whether no filter or executor reads this task's data, so that it can be forwarded undecoded."""
         executor = self._executor(task_name)
-        return executor is not None and executor.accepts_sealed and not self._task_filters and not self._result_filters
+        return executor is not None and executor.accepts_encoded and not self._task_filters and not self._result_filters
 
     def release_result(self, task_name: str, *, handed_over: bool) -> None:
         """Tell the executor whether a result that it returned undecoded was handed over."""

@@ -1,7 +1,7 @@
-"""A site's parent process (CP): deploys jobs, starts their processes, answers the server, and hears of aborts.
+"""A site's parent process (CP): deploys jobs, starts their processes, answers the server, and ends aborted ones.
 
-Way in: ``client_engine.ClientEngine``; ``request_handler`` answers the server, ``job_processes`` keeps all runs,
-``site_run`` carries one from launch to end.
+Way in: ``client_engine.ClientEngine``; ``request_handler`` answers the server, ``reporter`` reports to it,
+``job_processes`` keeps all runs, ``site_run`` carries one from launch to end.
 
 May import: ``client.shared``, protocol, workspace, processes, jobs, messaging, engine, apis, util and the broker.
 """

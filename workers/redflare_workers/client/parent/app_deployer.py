@@ -21,7 +21,7 @@ from redflare_workers.jobs.problems import JobProblems, Problem
 from redflare_workers.workspace.run_folder import APP_FILE, META_FILE, RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings
 
-#: What ``sweep`` knows unfinished folders by.
+#: Prefix of the names of unfinished folders.
 _UNFINISHED: Final = ".redflare-deploy-"
 
 
@@ -29,7 +29,7 @@ class AppDeployer:
     """Deploys apps at a site.
 
     Args:
-        settings: what the site admits.
+        settings: what the site allows.
     """
 
     def __init__(self, settings: SiteSettings | None = None) -> None:
@@ -40,10 +40,10 @@ class AppDeployer:
     ) -> str:
         """Make ``<workspace>/<job_id>`` with ``meta.json``, ``fl_app.txt`` and ``app_<site>``; "" or what is wrong.
 
-        Only when all is well is an earlier run replaced; else nothing has changed, and nothing is left behind.
+        An earlier run is replaced only when the app is accepted; else nothing changes, and nothing is left behind.
 
         Args:
-            job_meta: what the job says of itself.
+            job_meta: the job's; a dict that JSON can hold.
             app_data: a zip archive with ``config`` and perhaps ``custom``.
         """
         try:
@@ -54,7 +54,7 @@ class AppDeployer:
             if not isinstance(app_data, bytes | bytearray | memoryview):
                 raise ConfigError(f"an app must be the bytes of an archive, but got a {type(app_data).__name__}")
             if folder.is_foreign:
-                raise ConfigError(f"{folder.path} is there and is no run of a job; choose another job_id")
+                raise ConfigError(f"{folder.path} exists and is not the run of a job; choose another job_id")
             folder.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{job_id}-", dir=folder.path.parent))
             try:
@@ -70,12 +70,12 @@ class AppDeployer:
         app = run / f"app_{site}"
         safe_extract(app_data, app, max_bytes=self.settings.max_bytes, max_files=self.settings.max_files)
         if problems := self._problems(app):
-            raise JobProblems(f"app {app_name} is refused", problems)
+            raise JobProblems(f"the site rejected app {app_name}", problems)
         (run / META_FILE).write_bytes(meta)
         (run / APP_FILE).write_text(app_name)
 
     def _problems(self, app: Path) -> list[Problem]:
-        """What keeps the app from running here, found out without running any of it."""
+        """Check the app without running any of it; return what keeps it from running here."""
         paths = {f"config/{path.name}" for path in (app / "config").glob("*") if path.is_file()}
         file, problems = find_config(f"config/{CLIENT_CONFIG}", paths)
         if file is None or problems:
@@ -91,7 +91,7 @@ class AppDeployer:
 
 
 def sweep(workspace: str | Path) -> None:
-    """Remove what a process that was killed has left of deploying; call it before anything is deployed."""
+    """Remove unfinished folders of a client parent that was killed; call it before anything is deployed."""
     for path in Path(workspace).glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -100,11 +100,11 @@ def _checked_meta(job_meta: Any, job_id: str) -> bytes:
     if not isinstance(job_meta, Mapping):
         raise ConfigError(f"the meta of a job must be a dict, but got a {type(job_meta).__name__}")
     if job_meta.get("job_id", job_id) != job_id:
-        raise ConfigError(f"the meta says that it is of job {job_meta['job_id']!r}")
+        raise ConfigError(f"the meta is of job {job_meta['job_id']!r}")
     agent_id = job_meta.get("agent_id")
     if agent_id is not None:
         FQCN.check_segment(agent_id, "agent_id in the job's meta")
     try:
         return orjson.dumps(dict(job_meta), option=orjson.OPT_INDENT_2)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise ConfigError(f"the meta of a job must be what JSON can hold: {error}") from error
+        raise ConfigError(f"the meta of a job is not valid JSON: {error}") from error

@@ -1,7 +1,7 @@
 """``ClientEngine``: a site's client parent (CP). It deploys, starts, watches and aborts the jobs of its site.
 
-Each job runs in a process of its own (CJ). ``site_desk`` answers what the server's parent process asks; the methods
-here are the same for those who call them in this process. Names and messages are those of NVFlare's ClientEngine.
+Each job runs in its own process (CJ). ``request_handler`` answers the server's parent process with the methods of this
+class, which may also be called in this process. Names and messages are those of NVFlare's ClientEngine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell, Reply, ReplyCode
@@ -23,23 +23,23 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
-from redflare_workers.apis.streaming import ObjectProducer, ProgressCallback, StreamContext
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.protocol.parent_messages import ABORT, ABORT_TASK, JOB_CONTROL, PING
+from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobControl, PingRun
+from redflare_workers.protocol.parent_messages import AbortProof, TaskAbortProof
 from redflare_workers.protocol.shareable_codec import to_message
 from redflare_workers.protocol.site_job_status import ClientStatus
-from redflare_workers.protocol.site_report import CellReporter, Reporter
 from redflare_workers.workspace.site_settings import SiteSettings
 from redflare_workers.workspace.workspace_lock import WorkspaceLock
 
-from .agent_goodbye import say_goodbye
+from .agent_abort import notify_agents
 from .app_deployer import AppDeployer
 from .job_processes import JobProcesses, RunsAlready
+from .reporter import CellReporter, Reporter
 from .request_handler import SiteRequestHandler
-from .site_run import AbortProof, RunRecord, aborted_with
+from .run_record import ClientRunInfo, RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -51,28 +51,6 @@ APP_DEPLOYER: Final = "app_deployer"
 _ASK_WITHIN: Final = 5.0
 #: Seconds that processes of jobs have to end when the client parent is stopped.
 _STOP_WITHIN: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientRunInfo:
-    """How a job stands at a site."""
-
-    job_id: str
-    current_task_name: str = ""
-    #: when its process was launched, in seconds since 1970; None: it was not
-    start_time: float | None = None
-    status: ClientStatus = ClientStatus.NOT_STARTED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskAbortProof:
-    """What became of an abort of a task."""
-
-    message: str
-    #: name of the task; "": there was none in hand, or nobody answered
-    task: str = ""
-    #: cooperative: its work is over; pending: it goes on still; no task; not running; no answer
-    how: str = "not running"
 
 
 class ClientEngine(RunEngine):
@@ -102,24 +80,24 @@ class ClientEngine(RunEngine):
         self.settings = getattr(args, "settings", None) or load_settings(args.workspace, self._secure)
         self.cell: Cell | None = None
         site = getattr(client, "settings", None) or SiteSettings()
-        order = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
+        connection = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
         self.processes = JobProcesses(
             self.client_name,
             args.workspace,
             site,
-            order,
-            self._ask_to_end,
+            connection,
+            self._request_end,
             self._on_run_ended,
-            self._say_goodbye,
+            self._notify_agents,
         )
         components = getattr(client, "components", None) or {}
         super().__init__(self.client_name, "", {}, ProcessType.CLIENT_PARENT, components)
         with self.new_context() as fl_ctx:
             fl_ctx.set_prop(FLContextKey.WORKSPACE_ROOT, str(args.workspace), private=True, sticky=True)
         self._deployer = AppDeployer(site)
-        self._desk = SiteRequestHandler(self, workers)
+        self._requests = SiteRequestHandler(self, workers)
         self._resources: dict[str, tuple[Any, Any, Any]] = {}
-        #: why ``run`` ends; put by stop, also from a signal handler
+        #: why ``run`` ends; put by ``stop``, also from a signal handler
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = ""
         self._ended = threading.Event()
@@ -137,7 +115,7 @@ class ClientEngine(RunEngine):
     def run(self) -> str:
         """Serve until ``stop``, or until another process of this site takes over; returns why it has ended.
 
-        Jobs that ran when the last client parent of this workspace ended go on.
+        Jobs that ran when the last client parent of this workspace ended are resumed.
 
         Raises:
             ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
@@ -153,8 +131,8 @@ class ClientEngine(RunEngine):
                 client=client,
                 prepare=lambda cell, switchboard: self.initialize_comm(cell, switchboard=switchboard),
             )
-            self.processes.find_again()
-            ender = threading.Thread(target=self._hear_end, args=(host,), name="redflare-site-end", daemon=True)
+            self.processes.recover()
+            ender = threading.Thread(target=self._await_stop, args=(host,), name="redflare-site-end", daemon=True)
             ender.start()
             try:
                 host.start()
@@ -170,8 +148,8 @@ class ClientEngine(RunEngine):
                 ender.join()
         return self._stopping
 
-    def _hear_end(self, host: CellHost) -> None:
-        """The thread in which ``run`` is told to end: a signal handler must not do more than put a word down."""
+    def _await_stop(self, host: CellHost) -> None:
+        """Wait for ``stop``, in a thread, and end ``run``: a signal handler must do no more than fill the queue."""
         self._stopping = self._ends.get()
         host.give_up()
         self._ended.set()
@@ -181,7 +159,7 @@ class ClientEngine(RunEngine):
         props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)
-        self.processes.go_on()
+        self.processes.resume()
         try:
             membership.join(lambda: self._stopping)
             logger.info("site %s serves %s", self.client_name, self.server_name)
@@ -192,12 +170,12 @@ class ClientEngine(RunEngine):
             membership.leave()
 
     def stop(self, reason: str = "it was stopped") -> None:
-        """Let ``run`` end, from any thread or a signal handler; running jobs go on when the site is started again."""
+        """Let ``run`` end, from any thread or a signal handler; running jobs resume when the site is started again."""
         self._ends.put(reason or "it was stopped")
 
     def close(self) -> None:
         """End the processes of jobs, and what ``initialize_comm`` has begun. Again is allowed."""
-        self._desk.close()
+        self._requests.close()
         self.processes.stop(_STOP_WITHIN)
         self.messenger.close()
 
@@ -212,12 +190,12 @@ class ClientEngine(RunEngine):
 
         Args:
             switchboard: that of the cell; None: one is made.
-            reporter: who hears of the jobs; None: the server's parent process.
+            reporter: takes the reports of jobs; None: one that sends them to the server's parent process.
         """
         self.cell = cell
         self.processes.reporter = reporter or CellReporter(cell, self.client_name, self.server_name)
         self.messenger.open(cell, switchboard)
-        self._desk.open(cell)
+        self._requests.open(cell)
 
     def get_cell(self) -> Cell | None:
         """The cell that was given to ``initialize_comm``."""
@@ -226,12 +204,12 @@ class ClientEngine(RunEngine):
     def get_client_name(self) -> str:
         return self.client_name
 
-    def usual_targets(self) -> list[str]:
-        """The server."""
+    def targets_of(self, targets: str | Sequence[str] | None) -> list[str]:
+        """The server, whatever the targets are."""
         return [self.server_name]
 
     def find_peer(self, name: str) -> str | None:
-        """FQCN of the server's cell; a client parent talks to nobody else."""
+        """The FQCN of the server's cell; a client parent talks to no other peer."""
         return self.server_name if name in ("server", self.server_name) else None
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
@@ -239,7 +217,7 @@ class ClientEngine(RunEngine):
     def deploy_app(
         self, app_name: str, job_id: str, job_meta: Mapping[str, Any], client_name: str, app_data: bytes
     ) -> str:
-        """Unpack an app into ``<workspace>/<job_id>``; "" or what is wrong, and then nothing is left behind."""
+        """Unpack an app into ``<workspace>/<job_id>``; return "" or what is wrong, and then nothing is left behind."""
         if client_name != self.client_name:
             return f"{ERROR_PREFIX}: this is site {self.client_name}, not {client_name!r}"
         deployer = self.get_component(APP_DEPLOYER) or self._deployer
@@ -257,7 +235,7 @@ class ClientEngine(RunEngine):
         token: str | None = None,
         resource_manager: Any = None,
     ) -> str:
-        """Launch the process of a deployed job; what became of it, as a text that begins with ERROR when it failed.
+        """Launch the process of a deployed job; return what became of it, a text that begins with ERROR when it failed.
 
         Args:
             job_meta: without effect; what counts was deployed.
@@ -281,20 +259,22 @@ class ClientEngine(RunEngine):
         return "Start the client app..."
 
     def abort_app(self, job_id: str) -> str:
-        """End a job's process, and wait until it is gone; ``abort`` says how that came about."""
+        """End a job's process, and wait until it is gone; ``abort`` returns how it ended."""
         return self.abort(job_id).message
 
     def abort(self, job_id: str, reason: str = "abort_app was called") -> AbortProof:
-        """As ``abort_app``, with the proof. It takes as long as the site's ``abort_grace`` and ``stop_grace`` at most,
-        and is over at once when the job ends in order."""
-        message, asked = self.begin_abort(job_id, reason)
-        return aborted_with(asked.result(), message)
+        """End a job's process, wait until it is gone, and return the proof.
+
+        It takes as long as the site's ``abort_grace`` and ``stop_grace`` at most; less when the job ends in order.
+        """
+        message, proof = self.begin_abort(job_id, reason)
+        return replace(proof.result(), message=message)
 
     def begin_abort(self, job_id: str, reason: str, *, bar: bool = False) -> tuple[str, Future[AbortProof]]:
-        """As ``abort``, but nothing is waited for.
+        """Begin to end a job's process, without waiting; return NVFlare's message and the future proof.
 
         Args:
-            bar: a job that is not started must not be, until it is deployed again.
+            bar: refuse to start the job, if it is not started yet, until it is deployed again.
         """
         run = self.processes.find(job_id)
         if run is None:
@@ -306,27 +286,24 @@ class ClientEngine(RunEngine):
         return message, self.processes.abort(job_id, reason, bar=bar)
 
     def abort_task(self, job_id: str) -> str:
-        """Break off the task that a job has in hand; ``abort_current_task`` says what became of it."""
+        """Break off the task that a job has in hand; ``abort_current_task`` returns what became of it."""
         return self.abort_current_task(job_id).message
 
     def abort_current_task(self, job_id: str, reason: str = "abort_task was called") -> TaskAbortProof:
-        """As ``abort_task``, with the proof: waits ``abort_grace`` seconds for the work to be over."""
-        status = self.processes.status(job_id)
-        if not status.live:
+        """Break off the task that a job has in hand, wait ``abort_grace`` seconds for it, and return the proof."""
+        record = self.processes.records().get(job_id)
+        if record is None or not record.status.live:
             return TaskAbortProof(message="Client app has not started.")
-        if status is ClientStatus.STARTING:
+        if record.status is ClientStatus.STARTING:
             message = "Client app is starting, please wait for started before abort_task."
             return TaskAbortProof(message=message, how="starting")
         grace = self.processes.settings.abort_grace
-        reply = self._ask_job(job_id, ABORT_TASK, {"reason": reason, "grace": grace}, grace + _ASK_WITHIN)
-        return TaskAbortProof(
-            message="Abort signal has been sent to the current task.",
-            task=str(reply.meta.get("task", "")) if reply.ok else "",
-            how=str(reply.meta.get("how", "")) if reply.ok else "no answer",
-        )
+        reply = self._ask_job(job_id, AbortRunTask(run=record.run, reason=reason, grace=grace), grace + _ASK_WITHIN)
+        proof = TaskAbortProof.from_meta(reply.meta) if reply.ok else TaskAbortProof(how="no answer")
+        return replace(proof, message="Abort signal has been sent to the current task.")
 
     def delete_run(self, job_id: str) -> str:
-        """Remove the folder of a job's run; again is allowed."""
+        """Remove the folder of a job's run; return what became of it. Again is allowed."""
         try:
             path = self.processes.folder(job_id).path
             error = self.processes.delete(job_id)
@@ -335,24 +312,28 @@ class ClientEngine(RunEngine):
         return f"{ERROR_PREFIX}: {error}" if error else f"Delete run folder: {path}."
 
     def get_current_run_info(self, job_id: str) -> ClientRunInfo:
-        """How a job stands; a running one is asked."""
+        """How a job stands; the process of a running one is asked for its task."""
         run = self.processes.find(job_id)
         if run is None:
             return ClientRunInfo(job_id=job_id)
         task = ""
         if run.status is ClientStatus.STARTED:
-            task = str(self._ask_job(job_id, PING, {}, _ASK_WITHIN).meta.get("task", ""))
+            task = str(self._ask_job(job_id, PingRun(run=run.record.run), _ASK_WITHIN).meta.get("task", ""))
         return ClientRunInfo(
             job_id=job_id, current_task_name=task, start_time=run.record.launched or None, status=run.status
         )
 
+    def run_records(self) -> dict[str, RunRecord]:
+        """How all jobs stand, by id."""
+        return self.processes.records()
+
     def get_all_job_ids(self) -> list[str]:
-        """Jobs whose processes are there."""
+        """The jobs whose processes run."""
         return [job_id for job_id, record in self.processes.records().items() if record.status.live]
 
-    def notify_job_status(self, job_id: str, job_status: int) -> None:
-        """A job's process tells how far it is."""
-        self.processes.note_status(job_id, job_status)
+    def notify_job_status(self, job_id: str, job_status: int, run: str | None = None) -> None:
+        """Handle a status event from a job's process; ignored unless its run is ``run`` (None: any)."""
+        self.processes.note_status(job_id, job_status, run)
 
     def send_to_job(
         self, job_id: str, channel: str, topic: str, msg: Any, timeout: float, optional: bool = False
@@ -364,7 +345,7 @@ class ClientEngine(RunEngine):
             optional: a failure is logged at DEBUG only.
 
         Returns:
-            its reply; the rc is TIMEOUT, ABORTED or COMM_ERROR when none came.
+            the reply; its rc is TIMEOUT, ABORTED or COMM_ERROR when none came.
         """
         meta, data = to_message(msg) if isinstance(msg, Shareable) else (dict(msg or {}), None)
         return self.pass_to_job(job_id, channel, topic, meta, data, timeout, optional=optional)
@@ -380,7 +361,7 @@ class ClientEngine(RunEngine):
         *,
         optional: bool = False,
     ) -> Reply:
-        """As ``send_to_job``, with meta and data as they are."""
+        """Ask the cell of a job's process; as ``send_to_job``, with meta and data as they are."""
         try:
             if self.cell is None:
                 raise ConfigError("the client parent has no cell: initialize_comm was not called")
@@ -404,52 +385,33 @@ class ClientEngine(RunEngine):
         optional: bool = False,
         secure: bool = False,
     ) -> Shareable:
-        """Ask the server's parent process; its reply, an empty Shareable when nothing was waited for (timeout 0)."""
+        """Ask the server's parent process, and return its reply; an empty Shareable when the timeout is 0."""
         replies = super().send_aux_request(None, topic, request, timeout, fl_ctx, optional, secure)
         return next(iter(replies.values()), Shareable())
 
     def fire_and_forget_aux_request(  # type: ignore[override]
         self, topic: str, request: Shareable, fl_ctx: FLContext, optional: bool = False, secure: bool = False
     ) -> Shareable:
-        """Tell the server's parent process; returns an empty Shareable."""
+        """Send to the server's parent process without a reply; return an empty Shareable."""
         return self.send_aux_request(topic, request, 0.0, fl_ctx, optional, secure)
-
-    def stream_objects(
-        self,
-        channel: str,
-        topic: str,
-        stream_ctx: StreamContext | None,
-        targets: str | Sequence[str] | None,
-        producer: ObjectProducer,
-        fl_ctx: FLContext,
-        optional: bool = False,
-        secure: bool = False,
-        *,
-        progress_cb: ProgressCallback | None = None,
-    ) -> tuple[str, Any]:
-        """As ``ObjectStreamer.stream_objects``, to the server whatever the targets are."""
-        return super().stream_objects(
-            channel, topic, stream_ctx, None, producer, fl_ctx, optional, secure, progress_cb=progress_cb
-        )
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _ask_job(self, job_id: str, topic: str, meta: dict[str, Any], timeout: float) -> Reply:
-        run = self.processes.find(job_id)
-        told = {"run": run.record.run if run else "", **meta}
-        return self.pass_to_job(job_id, JOB_CONTROL, topic, told, None, timeout, optional=True)
+    def _ask_job(self, job_id: str, message: JobControl, timeout: float) -> Reply:
+        return self.pass_to_job(job_id, message.CHANNEL, message.TOPIC, message.to_meta(), None, timeout, optional=True)
 
-    def _ask_to_end(self, job_id: str, run: str, reason: str) -> None:
+    def _request_end(self, job_id: str, run: str, reason: str) -> None:
         if self.cell is None:
             return
+        message = AbortRun(run=run, reason=reason)
         target = FQCN.join([self.client_name, job_id])
         try:
-            self.cell.fire_and_forget(JOB_CONTROL, ABORT, target, {"run": run, "reason": reason})
+            self.cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
         except RedflareError as error:
-            logger.warning("job %s cannot be told to end: %s", job_id, error)
+            logger.warning("job %s: cannot ask its process to end: %s", job_id, error)
 
-    def _say_goodbye(self, agents: list[str], pid: int, reason: str) -> dict[str, str]:
-        return {} if self.cell is None else say_goodbye(self.cell.server, self.settings, agents, pid, reason)
+    def _notify_agents(self, agents: list[str], pid: int, reason: str) -> dict[str, str]:
+        return {} if self.cell is None else notify_agents(self.cell.server, self.settings, agents, pid, reason)
 
     def _on_run_ended(self, record: RunRecord) -> None:
         self._free(record.job)
@@ -461,7 +423,7 @@ class ClientEngine(RunEngine):
             try:
                 manager.free_resources(resources=resources, token=token, fl_ctx=self.new_context())
             except Exception:
-                logger.exception("what job %s had of the site's resources could not be freed", job_id)
+                logger.exception("cannot free the resources of job %s", job_id)
 
     def _fire(self, event_type: str, job_id: str = "") -> None:
         with self.new_context() as fl_ctx:

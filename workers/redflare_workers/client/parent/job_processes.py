@@ -1,10 +1,9 @@
-"""``JobProcesses``: all jobs of a site, those that run and those that have."""
+"""``JobProcesses``: the runs of all jobs at a site, live and over."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -17,40 +16,36 @@ from typing import Any
 from redflare_broker.errors import ConfigError
 
 from redflare_workers.processes.how_ended import NOT_RUNNING
+from redflare_workers.protocol.parent_messages import AbortProof, SiteReport
 from redflare_workers.protocol.site_job_status import ClientStatus
-from redflare_workers.protocol.site_report import Reporter, SiteReport
-from redflare_workers.workspace.run_folder import (
-    AGENTS_FILE,
-    ARGS_FILE,
-    META_FILE,
-    OUTCOME_FILE,
-    PROCESS_FILE,
-    RunFolder,
-)
+from redflare_workers.workspace.job_args import ClientJobArgs
+from redflare_workers.workspace.run_folder import AGENTS_FILE, META_FILE, OUTCOME_FILE, PROCESS_FILE, RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings
 
 from .app_deployer import AppDeployer, sweep
-from .site_run import AbortProof, RunRecord, SiteRun
+from .reporter import Reporter
+from .run_record import RunRecord
+from .site_run import SiteRun
 
 logger = logging.getLogger(__name__)
 
 
 class RunsAlready(Exception):
-    """The job's process is there, or about to be."""
+    """The job's process runs, or is about to."""
 
 
 class JobProcesses:
-    """Thread-safe; what is done to one job is done in order.
+    """Thread-safe; operations on one job run one after the other.
 
     Args:
         site: the site's name.
         workspace: in which each job has its folder.
-        settings: what the site admits, and how long an abort waits.
-        order: for ``args.json`` of every process: where Redis is, and so on.
-        ask_to_end: called with job, run and reason: tells a process to end in order; does not wait.
+        settings: what the site allows, and how long an abort waits.
+        connection: where Redis is: fields of every ``ClientJobArgs``.
+        request_end: called with job, run and reason: asks a process to end in order; does not wait.
         on_end: called when a run is over.
-        say_goodbye: called with FQCNs of agents, the number of the process that is gone, and why: tells them, and what
-            became of them.
+        notify_agents: called with FQCNs of agents, the number of the process that is gone, and the reason; returns what
+            became of them, see ``agent_abort``.
     """
 
     def __init__(
@@ -58,34 +53,35 @@ class JobProcesses:
         site: str,
         workspace: str | Path,
         settings: SiteSettings,
-        order: Mapping[str, Any],
-        ask_to_end: Callable[[str, str, str], object],
+        connection: Mapping[str, Any],
+        request_end: Callable[[str, str, str], object],
         on_end: Callable[[RunRecord], object] = lambda record: None,
-        say_goodbye: Callable[[list[str], int, str], dict[str, str]] = lambda agents, pid, reason: {},
+        notify_agents: Callable[[list[str], int, str], dict[str, str]] = lambda agents, pid, reason: {},
     ) -> None:
         self.site = site
         self.workspace = Path(workspace).resolve()
         self.settings = settings
-        #: Hears of the jobs; None: nobody does yet.
+        #: Takes reports of the jobs; None: nobody does yet.
         self.reporter: Reporter | None = None
-        self._order = dict(order)
-        self._ask_to_end = ask_to_end
-        self._ended = on_end
-        self._say_goodbye = say_goodbye
+        self._connection = dict(connection)
+        self._request_end = request_end
+        self._on_end = on_end
+        self._notify_agents = notify_agents
         self._guard = threading.Lock()
         self._runs: dict[str, SiteRun] = {}
-        self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        #: by job: held during an operation on it
+        self._job_locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         #: runs that a predecessor has begun
         self._found: list[SiteRun] = []
-        #: aborted before they were started
+        #: by job that was aborted before it was started: why
         self._barred: dict[str, str] = {}
         self._stopped = False
 
-    # -- what is asked -------------------------------------------------------------------------------------------------
+    # -- operations ----------------------------------------------------------------------------------------------------
 
     def deploy(self, deployer: AppDeployer, job_id: str, job_meta: Mapping[str, Any], app: str, data: Any) -> str:
-        """As ``AppDeployer.deploy``; not while the job runs."""
-        with self._turn(job_id):
+        """Deploy an app, unless the job runs; as ``AppDeployer.deploy``."""
+        with self._job_lock(job_id):
             run = self._runs.get(job_id)
             if run is not None and run.live:
                 return f"job {job_id!r} is {run.status.label}; abort it before it is deployed again"
@@ -105,7 +101,7 @@ class JobProcesses:
             RuntimeError: it was aborted before it was started.
             OSError: the process cannot be started.
         """
-        with self._turn(job_id):
+        with self._job_lock(job_id):
             folder = self.folder(job_id)
             if (there := self._runs.get(job_id)) is not None and there.live:
                 raise RunsAlready(f"job {job_id!r} is {there.status.label}")
@@ -123,34 +119,37 @@ class JobProcesses:
             return run
 
     def abort(self, job_id: str, reason: str, *, bar: bool) -> Future[AbortProof]:
-        """End a job's process; the result comes when it is gone.
+        """End a job's process.
 
         Args:
-            bar: one that is not started must not be, until it is deployed again.
+            bar: refuse to start the job, if it is not started yet, until it is deployed again.
+
+        Returns:
+            a future whose result comes when the process is gone.
         """
         run = self._runs.get(job_id)
         if run is None or not run.live:
             # it may be starting just now
-            with self._turn(job_id):
+            with self._job_lock(job_id):
                 run = self._runs.get(job_id)
                 if run is None and bar:
                     with self._guard:
                         self._barred[job_id] = reason or "abort"
         if run is not None:
             return run.abort(reason)
-        nothing: Future[AbortProof] = Future()
-        nothing.set_result(AbortProof(message="", how=NOT_RUNNING, at=time.time()))
-        return nothing
+        proof: Future[AbortProof] = Future()
+        proof.set_result(AbortProof(how=NOT_RUNNING, at=time.time()))
+        return proof
 
     def delete(self, job_id: str) -> str:
-        """Remove the folder of a job's run; "" or why not. Again is allowed."""
-        with self._turn(job_id):
+        """Remove the folder of a job's run; return "" or why not. Again is allowed."""
+        with self._job_lock(job_id):
             folder = self.folder(job_id)
             run = self._runs.get(job_id)
             if run is not None and run.live:
                 return f"job {job_id!r} is {run.status.label}; abort it before its run folder is deleted"
             if folder.is_foreign:
-                return f"{folder.path} is no run of a job, and is left alone"
+                return f"{folder.path} is not the run of a job, and is left alone"
             if folder.is_run:
                 shutil.rmtree(folder.path)
             with self._guard:
@@ -159,7 +158,7 @@ class JobProcesses:
             return ""
 
     def note_status(self, job_id: str, status: int, run: str | None = None) -> None:
-        """What is told of a job's process; ``run``: only if it is that one."""
+        """Record a status that a job's process reports; ignored unless its run is ``run`` (None: any)."""
         found = self._runs.get(job_id)
         if found is not None and run in (None, found.record.run) and status in ClientStatus._value2member_map_:
             found.on_status(ClientStatus(status))
@@ -180,14 +179,14 @@ class JobProcesses:
         return self._runs.get(job_id)
 
     def records(self) -> dict[str, RunRecord]:
-        """Of all runs, by job."""
+        """The records of all runs, by job."""
         with self._guard:
             return {job_id: run.record for job_id, run in self._runs.items()}
 
     # -- the client parent's life --------------------------------------------------------------------------------------
 
-    def find_again(self) -> None:
-        """Read what ran when the last client parent ended; call it once, before anything is asked."""
+    def recover(self) -> None:
+        """Read which runs the last client parent left; call it once, before any operation."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         sweep(self.workspace)
         for path in sorted(self.workspace.glob(f"*/{PROCESS_FILE}")):
@@ -202,8 +201,8 @@ class JobProcesses:
                     self._runs[record.job] = run
                 self._found.append(run)
 
-    def go_on(self) -> None:
-        """Launch again what ran then, and tell what was not told; call it once, when the reporter can be reached."""
+    def resume(self) -> None:
+        """Launch again what ran then, and report what was not reported; call it once, when there is a reporter."""
         for run in self._found:
             if run.live:
                 run.relaunch()
@@ -211,7 +210,7 @@ class JobProcesses:
                 self._report(run.record)
 
     def stop(self, timeout: float) -> None:
-        """Let all processes end themselves; those that do not are killed. The next client parent goes on with them."""
+        """Let all processes end themselves, and kill those that do not. The next client parent resumes them."""
         with self._guard:
             self._stopped = True
             runs = list(self._runs.values())
@@ -226,27 +225,26 @@ class JobProcesses:
     # -- for the runs --------------------------------------------------------------------------------------------------
 
     def command(self, record: RunRecord) -> list[str]:
-        """The command that starts a job's process."""
-        folder = self.folder(record.job)
-        args = {
-            **self._order,
-            "workspace": str(self.workspace),
-            "site": self.site,
-            "job_id": record.job,
-            "run": record.run,
-            "allow": list(self.settings.allow),
-            "allow_custom": self.settings.allow_custom,
-            "meta": folder.read(META_FILE) or {},
-        }
-        # -P: no module is taken from the folder of the run
-        return [sys.executable, "-P", "-m", "redflare_workers.client.job.job_main", str(folder.write(ARGS_FILE, args))]
+        """Write the arguments of a job's process, and return the command that starts it."""
+        args = ClientJobArgs(
+            **self._connection,
+            workspace=str(self.workspace),
+            site=self.site,
+            job_id=record.job,
+            run=record.run,
+            allow=list(self.settings.allow),
+            allow_custom=self.settings.allow_custom,
+            meta=self.folder(record.job).read(META_FILE) or {},
+        )
+        args.write()
+        return args.command
 
-    def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
-        self._ask_to_end(job_id, run, reason)
+    def request_end(self, job_id: str, run: str, reason: str) -> None:
+        self._request_end(job_id, run, reason)
 
-    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+    def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
         agents = (self.folder(record.job).read(AGENTS_FILE) or {}).get("agents")
-        return self._say_goodbye(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
+        return self._notify_agents(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
 
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
         if self.reporter is not None:
@@ -257,7 +255,7 @@ class JobProcesses:
 
     def on_end(self, record: RunRecord) -> None:
         self._report(record)
-        self._ended(record)
+        self._on_end(record)
 
     def _report(self, record: RunRecord) -> None:
         reporter, run = self.reporter, self._runs.get(record.job)
@@ -287,10 +285,10 @@ class JobProcesses:
         reporter.report(report, taken)
 
     @contextmanager
-    def _turn(self, job_id: str) -> Iterator[None]:
+    def _job_lock(self, job_id: str) -> Iterator[None]:
         with self._guard:
-            turn = self._turns[job_id]
-        with turn:
+            lock = self._job_locks[job_id]
+        with lock:
             yield
 
     def __repr__(self) -> str:

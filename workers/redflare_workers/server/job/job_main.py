@@ -12,22 +12,22 @@ import sys
 from dataclasses import replace
 from typing import Final
 
-from redflare_broker.cell.cell import Cell, HandlerResult, Request
+from redflare_broker.cell.cell import Cell, HandlerResult
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError
 
-from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.jobs.app import ServerApp, build_server_app
 from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.jobs.problems import JobProblems
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
+from redflare_workers.protocol.job_control import AbortRun, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
-from redflare_workers.protocol.parent_messages import ABORT, JOB_CONTROL, OTHER_RUN, PING
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.workflows import Workflows
-from redflare_workers.workspace.server_job_args import SERVER_APP, ServerJobArgs, ServerJobReport
+from redflare_workers.workspace.job_args import SERVER_APP, ServerJobArgs
+from redflare_workers.workspace.job_report import ServerJobReport
 
 from .server_job import ServerJob
 
@@ -98,23 +98,13 @@ class ServerProgram:
 
     def _control(self, cell: Cell) -> None:
         """Let the server's parent control this process."""
-        cell.register_request_cb(JOB_CONTROL, ABORT, self._on_abort)
-        cell.register_request_cb(JOB_CONTROL, PING, self._on_ping)
+        obey(cell, self.order.run, AbortRun, self._on_abort)
+        obey(cell, self.order.run, PingRun, lambda message: pong(message.run))
 
-    def _on_abort(self, request: Request) -> HandlerResult:
-        if other := self._other_run(request):
-            return other
+    def _on_abort(self, message: AbortRun) -> HandlerResult:
         if self._job is not None:
-            self._job.abort(str(request.meta.get("reason") or "it was aborted"))
-        return self._on_ping(request)
-
-    def _on_ping(self, request: Request) -> HandlerResult:
-        return self._other_run(request) or (ReturnCode.OK, {"run": self.order.run}, None)
-
-    def _other_run(self, request: Request) -> HandlerResult:
-        if (run := request.meta.get("run")) != self.order.run:
-            return OTHER_RUN, {"error": f"this is run {self.order.run}, not {run!r:.100}"}, None
-        return None
+            self._job.abort(message.reason)
+        return pong(message.run)
 
     def _stop(self, reason: str) -> None:
         """From the ending's thread."""

@@ -121,11 +121,11 @@ class ResultHandler:
             client, _ = self._clients.client_of(message.credentials, Submit.TOPIC)
         except Refused as refused:
             # it, or the process of its site that has taken over, submits the same payload again
-            request.sealed  # noqa: B018 - taken out of the request, it is not deleted with it
+            request.encoded  # noqa: B018 - taken out of the request, it is not deleted with it
             return refused.answer(request)
         if self._over is not None:
             return RC_JOB_ENDED, Refusal(reason=self._over).to_meta(), None
-        submission = _Submission(request=request, client=client, message=message, payload=request.sealed)
+        submission = _Submission(request=request, client=client, message=message, payload=request.encoded)
         retry = partial(self._take, submission)
         if not self._journal.recovery.hold(message.task_id, retry):
             retry()

@@ -26,7 +26,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import Task
 from redflare_workers.communicator.wf_comm_server import WFCommServer
-from redflare_workers.engine.peer_props import told_props
+from redflare_workers.engine.peer_props import sendable_props
 from redflare_workers.protocol.job_messages import (
     RC_FENCED,
     RC_JOB_ENDED,
@@ -257,7 +257,7 @@ class TaskHandler:
         if not self._parked.remove(parked):
             # its client has asked again, and gets this client task then
             return _Attempt.DONE
-        reply = TaskReply(task_name=name, task_id=task_id, message=message, props=told_props(fl_ctx)).to_meta()
+        reply = TaskReply(task_name=name, task_id=task_id, message=message, props=sendable_props(fl_ctx)).to_meta()
         self._journal.hand_out(
             client_task,
             lambda noted: parked.request.reply(ReturnCode.OK, reply, payload, keep=True, with_commands=noted),

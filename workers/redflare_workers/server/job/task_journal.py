@@ -209,11 +209,11 @@ class TaskJournal:
         # meanwhile makes it unwritten again
         if entry is not None and not entry.written and not entry.closed:
             entry.written = True
-            commands = self._store.scheduled_commands(entry.record)
+            commands = self._store.schedule_commands(entry.record)
             self._new.pop(root_id, None)
         # its result may be in already; only the note of the result notes that
         record = replace(_record(client_task), received=0.0)
-        return [*commands, self._store.sent_command(root_id, record)]
+        return [*commands, self._store.note_command(root_id, record)]
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
         """Forget a payload that a client did not find, so that it is stored again."""
@@ -256,7 +256,7 @@ class TaskJournal:
                 self._payloads.release([stored[1]])
         if self.left:
             raise Fenced(f"another server has taken over {task}")
-        return [] if store.resume else [store.received_command(task.msg_root_id, record)]
+        return [] if store.resume else [store.note_command(task.msg_root_id, record)]
 
     def retains(self, result: EncodedPayload) -> bool:
         """Whether the payload of a result must not be deleted yet."""
@@ -285,7 +285,7 @@ class TaskJournal:
         tasks, submissions = self.recovery.give_up()
         for record in tasks:
             logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
-            ended = partial(self._store.ended, record.root_id, "cancelled", time.time())
+            ended = partial(self._store.finish, record.root_id, "cancelled", time.time())
             self._log_errors(partial(self._registration.retry_after_loss, ended))
         self.retry(submissions)
 
@@ -349,7 +349,7 @@ class TaskJournal:
         with entry.guard:
             while not entry.closed and not (entry.written and entry.generation == self._registration.generation):
                 self._renew_if_lost(entry)
-                self._registration.retry_after_loss(lambda: self._store.scheduled(entry.record))
+                self._registration.retry_after_loss(lambda: self._store.schedule(entry.record))
                 entry.written = entry.confirmed = entry.posted = True
 
     def _renew_if_lost(self, entry: OpenTask) -> None:
@@ -379,7 +379,7 @@ class TaskJournal:
                 entry.closed = True
             # the reply that writes it may still be on its way
             unwritten = None if entry.confirmed else entry.record
-            ended = partial(self._store.ended, root_id, status, time.time(), unwritten=unwritten)
+            ended = partial(self._store.finish, root_id, status, time.time(), unwritten=unwritten)
             self._registration.retry_after_loss(ended)
         except Fenced:
             # this server does not know it yet, but another one has the task now

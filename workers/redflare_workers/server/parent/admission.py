@@ -1,4 +1,4 @@
-"""Whether the server takes a job: it is read and checked as a whole before any site hears of it."""
+"""Whether the server accepts a job: it is read and checked as a whole before any site hears of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .job_files import fetch_job
 
 
 def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteSettings) -> str:
-    """Why the server does not take a job; "": it does.
+    """Read and check a job; return why the server rejects it, or "".
 
     Raises:
         JobUnknown: it was deleted meanwhile.
@@ -30,7 +30,7 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
     try:
         folder = RunFolder(workspace, record.id)
         if folder.is_foreign:
-            return f"the server has a folder {folder.path} that is no run of a job; submit it under another id"
+            return f"{folder.path} exists and is not the run of a job; submit the job under another id"
         definition = fetch_job(store, record.id, workspace, settings)
     except (ConfigError, BlobMissing, DecodeError, OSError) as error:
         return str(error)
@@ -38,13 +38,13 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
     if mistakes:
         return "\n".join(map(str, mistakes))
     if replace(meta, extra={}) != replace(definition.meta, extra={}):
-        return "the meta that it was submitted with is not that of its archive"
-    problems = _unfit(definition, settings, folder)
-    return "\n".join(["the server does not take it:", *(f"  {problem}" for problem in problems)]) if problems else ""
+        return "the meta that it was submitted with differs from that in its archive"
+    problems = _server_problems(definition, settings, folder)
+    return "\n".join(["the server rejected the job:", *(f"  {problem}" for problem in problems)]) if problems else ""
 
 
-def _unfit(definition: JobDefinition, settings: SiteSettings, folder: RunFolder) -> list[Problem]:
-    """What keeps its app from running at the server."""
+def _server_problems(definition: JobDefinition, settings: SiteSettings, folder: RunFolder) -> list[Problem]:
+    """What keeps the job's app from running at the server."""
     app = definition.apps[definition.meta.app_for(SERVER) or ""]
     if app.server is None:
         return []

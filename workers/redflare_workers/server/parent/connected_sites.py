@@ -1,4 +1,4 @@
-"""``ConnectedSites``: which sites are connected to the server: their client parents, as the roll in Redis tells."""
+"""``ConnectedSites``: the sites whose client parents are connected to the server, from the member list in Redis."""
 
 from __future__ import annotations
 
@@ -28,116 +28,118 @@ class ConnectedSites:
     """Open it when the cell has started, and close it; the heartbeat thread keeps it up to date.
 
     Args:
-        hub: the server's connection and heartbeats.
-        cell: the parent's; holds the roll.
+        connection: the server's connection and heartbeats.
+        cell: the parent's; the sites are its members.
         pool: for what may block.
-        on_change: a site has come, or is gone.
-        on_beat: the roll was called.
+        on_change: called when a site has connected, or disconnected.
+        on_beat: called after each poll of the member list.
         over: whether the server is being stopped.
     """
 
     def __init__(
         self,
-        hub: SharedConnection,
+        connection: SharedConnection,
         cell: Cell,
         pool: ElasticThreadPool,
         on_change: Callable[[], object],
         on_beat: Callable[[], object],
         over: Callable[[], bool],
     ) -> None:
-        self._hub = hub
+        self._connection = connection
         self._cell = cell
         self._pool = pool
         self._on_change = on_change
         self._on_beat = on_beat
         self._guard = threading.Lock()
-        self._entries: dict[str, Member] = {}
+        self._members: dict[str, Member] = {}
         self._keys = Keys(cell.settings.namespace).job(cell.fqcn)
         self._over = over
-        self._life: JobRegistration | None = None
-        self._caller: MembershipPoller | None = None
+        self._registration: JobRegistration | None = None
+        self._poller: MembershipPoller | None = None
 
     def open(self) -> None:
-        """Take the roll over, and read it.
+        """Take the member list over from an earlier server, read it, and begin to poll it.
 
         Raises:
             Fenced: another server has.
             Unavailable, JobLost: the server was stopped before Redis was there.
         """
-        beats, cell = self._hub.heartbeats, self._cell
-        roll = Members(self._keys, cell.settings.policy)
+        beats, cell = self._connection.heartbeats, self._cell
+        members = Members(self._keys, cell.settings.policy)
         run = uuid.uuid4().hex
-        life = self._life = JobRegistration(self._hub.server, roll, cell, run, lambda: beats.beat_now(cell), self._over)
-        life.begin(resume=True)
-        self._take_in(life.list_members().members)
-        self._caller = MembershipPoller(self._keys, roll, life.lease, cell.settings.heartbeat_interval, self._on_roll)
-        beats.add(self._caller)
+        registration = self._registration = JobRegistration(
+            self._connection.server, members, cell, run, lambda: beats.beat_now(cell), self._over
+        )
+        registration.begin(resume=True)
+        self._update(registration.list_members().members)
+        interval = cell.settings.heartbeat_interval
+        self._poller = MembershipPoller(self._keys, members, registration.lease, interval, self._on_members)
+        beats.add(self._poller)
 
     def close(self) -> None:
-        """Read it no more. It stands: sites wait for the next server."""
-        if self._caller is not None:
-            self._hub.heartbeats.remove(self._caller)
+        """Stop polling. The member list stays in Redis: sites wait for the next server."""
+        if self._poller is not None:
+            self._connection.heartbeats.remove(self._poller)
 
-    def places(self) -> list[SchedulableSite]:
+    def schedulable(self) -> list[SchedulableSite]:
         """All sites that are known."""
         with self._guard:
-            entries = list(self._entries.values())
-        return [
-            SchedulableSite(name=entry.name, capacity=_capacity(entry.props), alive=entry.alive) for entry in entries
-        ]
+            members = list(self._members.values())
+        return [SchedulableSite(name=each.name, capacity=_capacity(each.props), alive=each.alive) for each in members]
 
     def is_alive(self, site: str) -> bool:
-        """Whether a site's client parent is there."""
-        entry = self._entries.get(site)
-        return entry is not None and entry.alive
+        """Whether a site's client parent is connected."""
+        member = self._members.get(site)
+        return member is not None and member.alive
 
     def cell_of(self, site: str) -> str:
-        """FQCN of a site's cell, whether it is there or not."""
-        entry = self._entries.get(site)
-        return entry.cell if entry is not None else site
+        """The FQCN of a site's cell, whether it is connected or not."""
+        member = self._members.get(site)
+        return member.cell if member is not None else site
 
-    def _on_roll(self, call: MemberList) -> None:
-        if call.status == OK:
-            self._take_in(call.members)
+    def _on_members(self, members: MemberList) -> None:
+        if members.status == OK:
+            self._update(members.members)
             self._on_beat()
-        elif call.status == "LOST":
+        elif members.status == "LOST":
             self._pool.submit(self._begin_again)
 
     def _begin_again(self) -> None:
         try:
-            if self._life is not None:
-                self._life.begin_again()
+            if self._registration is not None:
+                self._registration.begin_again()
         except RedflareError as error:
-            logger.debug("the roll of sites is not begun again: %s", error)
+            logger.debug("cannot register the server again: %s", error)
 
-    def _take_in(self, entries: tuple[Member, ...]) -> None:
+    def _update(self, members: tuple[Member, ...]) -> None:
+        """Apply the current member list."""
         with self._guard:
-            before = {name: _sign(entry) for name, entry in self._entries.items()}
-            self._entries = {entry.name: entry for entry in entries}
-            after = {entry.name: _sign(entry) for entry in entries}
+            before = {name: _connection_of(member) for name, member in self._members.items()}
+            self._members = {member.name: member for member in members}
+            after = {member.name: _connection_of(member) for member in members}
         if before == after:
             return
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was != now:
-                logger.info("site %s %s", name, "is connected" if now and now[0] else "is not connected any more")
+                logger.info("site %s %s", name, "connected" if now and now[0] else "disconnected")
         self._on_change()
 
     def __repr__(self) -> str:
-        return f"<ConnectedSites of {len(self._entries)} sites>"
+        return f"<ConnectedSites of {len(self._members)} sites>"
 
 
-def _sign(entry: Member) -> tuple[bool, str]:
-    return entry.alive, entry.instance
+def _connection_of(member: Member) -> tuple[bool, str]:
+    return member.alive, member.instance
 
 
 def _capacity(props: Mapping[str, Any]) -> dict[str, float] | None:
-    """What a site says that it has; None: nothing, and it takes whatever comes."""
-    told = props.get("resources")
-    if not isinstance(told, Mapping) or not told:
+    """The resources that a site declares; None: it declares none, and takes any job."""
+    resources = props.get("resources")
+    if not isinstance(resources, Mapping) or not resources:
         return None
     return {
         str(name): amount
-        for name, amount in told.items()
+        for name, amount in resources.items()
         if isinstance(amount, int | float) and not isinstance(amount, bool)
     }

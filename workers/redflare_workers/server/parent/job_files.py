@@ -1,4 +1,4 @@
-"""A job's files at the server: read from the store, unpacked in the folder of its run, and packed again in the end."""
+"""A job's files at the server: fetched from the store, unpacked in the folder of its run, packed again at the end."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from redflare_workers.jobs.archive import pack_folder, safe_extract
 from redflare_workers.jobs.job_folder import JobDefinition, read_job
 from redflare_workers.jobs.job_meta import SERVER
 from redflare_workers.jobs.problems import JobProblems
+from redflare_workers.workspace.job_args import SERVER_APP
 from redflare_workers.workspace.run_folder import APP_FILE, ARGS_FILE, META_FILE, RunFolder
-from redflare_workers.workspace.server_job_args import SERVER_APP
 from redflare_workers.workspace.site_settings import SiteSettings
 
 from .run_state import RunState
 
-#: What folders are called that hold archives for a moment.
+#: Prefix of the names of folders that hold archives for a moment.
 _FETCHING: Final = ".redflare-fetch-"
 
 
 def fetch_job(store: JobStore, job_id: str, workspace: Path, settings: SiteSettings) -> JobDefinition:
-    """A job from the store.
+    """Fetch a job's archive from the store, and read it.
 
     Raises:
-        JobUnknown, BlobMissing, DecodeError: it, or its archive, is not there.
-        JobProblems: its mistakes.
-        ArchiveError: its archive is refused.
+        JobUnknown, BlobMissing, DecodeError: the job, or its archive, is not there.
+        JobProblems: the job has errors; all are listed.
+        ArchiveError: the archive is rejected.
         OSError: there is no room for it.
     """
     try:
@@ -39,19 +39,19 @@ def fetch_job(store: JobStore, job_id: str, workspace: Path, settings: SiteSetti
             archive = store.fetch_archive(job_id, Path(folder) / "job.zip")
             return read_job(archive, max_bytes=settings.max_bytes, max_files=settings.max_files)
     except JobProblems as error:
-        # where it was looked at is nobody's business
+        # without the path of the temporary folder
         raise JobProblems("the job cannot be used", error.problems) from error
 
 
 def prepare(folder: RunFolder, app: str, sites: tuple[str, ...]) -> None:
-    """Make the folder of a run, an earlier one is replaced, and note where the job goes.
+    """Make the folder of a run, in place of an earlier one, and record to which sites the job goes.
 
     Raises:
-        ConfigError: there is something else.
+        ConfigError: something else is there.
         OSError: it cannot be made.
     """
     if folder.is_foreign:
-        raise ConfigError(f"{folder.path} is there and is no run of a job")
+        raise ConfigError(f"{folder.path} exists and is not the run of a job")
     if folder.is_run:
         shutil.rmtree(folder.path)
     folder.path.mkdir(parents=True)
@@ -63,7 +63,7 @@ def deploy_here(folder: RunFolder, definition: JobDefinition, meta: Mapping[str,
     """Unpack the server's app of a job into a folder that was prepared.
 
     Raises:
-        ConfigError: the app is refused.
+        ConfigError: the app is rejected.
         OSError: it cannot be written.
     """
     folder.write(META_FILE, dict(meta))
@@ -76,14 +76,14 @@ def deploy_here(folder: RunFolder, definition: JobDefinition, meta: Mapping[str,
 
 
 def keep_result(store: JobStore, folder: RunFolder) -> None:
-    """Store what a run's folder holds.
+    """Store the content of a run's folder as the job's result.
 
     Raises:
         ConfigError: it is too large.
         JobUnknown: the job is gone.
         OSError: it cannot be packed.
     """
-    # it may hold a password; a process takes it away that has come so far as to read it
+    # it may hold a password, and is left by a process that ended before it read it
     (folder.path / ARGS_FILE).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=_FETCHING, dir=folder.path.parent) as temporary:
         target = Path(temporary) / "result.zip"
@@ -92,6 +92,6 @@ def keep_result(store: JobStore, folder: RunFolder) -> None:
 
 
 def sweep(workspace: Path) -> None:
-    """Remove what a server that was killed has left of fetching and packing."""
+    """Remove the temporary folders of a server that was killed."""
     for path in workspace.glob(f"{_FETCHING}*"):
         shutil.rmtree(path, ignore_errors=True)

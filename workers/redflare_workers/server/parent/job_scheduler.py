@@ -1,8 +1,8 @@
-"""Which job can run on which sites now, and why another cannot. Decisions only: nothing is asked, sent or waited for.
+"""Which job can run on which sites now, and why another cannot. A pure function: nothing is sent or waited for.
 
-Jobs are looked at in the order in which they were submitted. One that waits for sites that are not there holds nobody
-up; one whose sites are there and busy keeps its claim to what becomes free, so that smaller jobs cannot starve it.
-An agent has one job at a time: a second one would take its link over, and break off what it does for the first.
+Jobs are considered in the order in which they were submitted. One that waits for sites that are not connected holds up
+no other; one whose sites are busy keeps its claim to what becomes free, so that smaller jobs cannot starve it.
+An agent has one job at a time: a second one would take its link over, and break off its task for the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from redflare_workers.jobs.job_meta import JobMeta
 
-#: Names of sites in a reason, before it says how many more there are.
+#: Names of sites in a reason, before it counts the rest.
 _NAMED: Final = 5
 
 
@@ -22,9 +22,9 @@ class SchedulableSite:
     """A site that jobs can run on."""
 
     name: str
-    #: What it has, by the word for it; None: it has not said, and takes whatever comes.
+    #: Its resources, by name; None: it declares none, and takes any job.
     capacity: Mapping[str, float] | None = None
-    #: Whether its client parent is there now.
+    #: Whether its client parent is connected.
     alive: bool = True
 
 
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedJob:
-    """A job that runs, and where."""
+    """A job that runs, and its sites."""
 
     id: str
     meta: JobMeta
@@ -47,7 +47,7 @@ class PlacedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePlan:
-    """What to do now."""
+    """The jobs to begin now, and those that wait."""
 
     #: sites of each job that begins, by its id, in their order
     begin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -57,20 +57,20 @@ class SchedulePlan:
 
 def plan(
     candidates: Sequence[Candidate],
-    places: Iterable[SchedulableSite],
+    sites: Iterable[SchedulableSite],
     running: Iterable[PlacedJob] = (),
     *,
     max_jobs: int = 0,
 ) -> SchedulePlan:
-    """Decide.
+    """Decide which jobs begin, and why the others wait.
 
     Args:
         candidates: the jobs that wait, oldest first.
-        places: the sites that are known.
+        sites: all that are known.
         running: jobs that have begun.
         max_jobs: how many may run at once; 0: any number.
     """
-    table = _Table(places)
+    table = _Table(sites)
     ongoing = 0
     for placed in running:
         ongoing += 1
@@ -79,30 +79,30 @@ def plan(
     waiting: dict[str, str] = {}
     for candidate in candidates:
         if max_jobs and ongoing >= max_jobs:
-            waiting[candidate.id] = f"{ongoing} jobs run, and the server runs {max_jobs} at most"
+            waiting[candidate.id] = f"waiting for a slot: {ongoing} of at most {max_jobs} jobs are running"
             continue
-        sites, reason = table.choose(candidate.meta)
+        chosen, reason = table.choose(candidate.meta)
         if reason:
             waiting[candidate.id] = reason
         else:
-            begin[candidate.id] = sites
+            begin[candidate.id] = chosen
             ongoing += 1
         # for one that waits: a claim to what becomes free
-        table.take(candidate.id, candidate.meta, sites)
+        table.take(candidate.id, candidate.meta, chosen)
     return SchedulePlan(begin=begin, waiting=waiting)
 
 
 class _Table:
     """The sites, and what is free at each."""
 
-    def __init__(self, places: Iterable[SchedulableSite]) -> None:
-        self._places = {place.name: place for place in places}
-        self._free = {place.name: dict(place.capacity or {}) for place in self._places.values()}
-        #: whose an agent is, by site and ``agent_id``
+    def __init__(self, sites: Iterable[SchedulableSite]) -> None:
+        self._sites = {site.name: site for site in sites}
+        self._free = {site.name: dict(site.capacity or {}) for site in self._sites.values()}
+        #: the job that has an agent, by site and ``agent_id``
         self._agents: dict[tuple[str, str], str] = {}
 
     def take(self, job: str, meta: JobMeta, sites: Iterable[str]) -> None:
-        """A job has, or claims, its share of these sites."""
+        """Reserve a job's share of these sites."""
         for site in sites:
             if meta.agent_id is not None:
                 self._agents.setdefault((site, meta.agent_id), job)
@@ -112,10 +112,10 @@ class _Table:
                     free[what] -= amount
 
     def choose(self, meta: JobMeta) -> tuple[tuple[str, ...], str]:
-        """The sites that a job begins on and ""; or those that it lays a claim to, and why it waits."""
+        """Choose sites for a job: those that it begins on and ""; or those that it claims, and why it waits."""
         named = meta.named_clients
-        wanted = sorted(self._places) if named is None else list(named)
-        here = [site for site in wanted if site in self._places and self._places[site].alive]
+        wanted = sorted(self._sites) if named is None else list(named)
+        here = [site for site in wanted if site in self._sites and self._sites[site].alive]
         lacks = {site: text for site in here if (text := self._lack(meta, site))}
         fit = [site for site in here if site not in lacks]
         missing = [site for site in meta.mandatory_clients if site not in fit]
@@ -124,7 +124,7 @@ class _Table:
         able = [site for site in here if site not in lacks or not self._too_small(meta, site)]
         claims = tuple(able) if self._suffices(meta, able) else ()
         if missing:
-            return claims, f"waits for {self._of_mandatory(missing, lacks)}"
+            return claims, f"waiting for {self._of_mandatory(missing, lacks)}"
         absent = [site for site in wanted if site not in here]
         return claims, _too_few(meta.min_clients, fit, absent, lacks)
 
@@ -132,40 +132,40 @@ class _Table:
         return len(sites) >= meta.min_clients and set(meta.mandatory_clients) <= set(sites)
 
     def _lack(self, meta: JobMeta, site: str) -> str:
-        """What a site has too little of, in words; "": it has enough."""
+        """Why a site cannot take a job (agent busy, resource short); "" if it can."""
         if meta.agent_id is not None and (other := self._agents.get((site, meta.agent_id))):
-            return f"agent {meta.agent_id} of {site} is taken by job {other}"
-        capacity = self._places[site].capacity
+            return f"agent {meta.agent_id} of {site} is busy with job {other}"
+        capacity = self._sites[site].capacity
         if capacity is None:
             return ""
         for what, amount in sorted(meta.resources_for(site).items()):
             free = max(self._free[site].get(what, 0), 0)
             if amount > capacity.get(what, 0):
-                return f"{site} has {capacity.get(what, 0):g} {what} in all, and the job takes {amount:g}"
+                return f"{site} has {capacity.get(what, 0):g} {what} in total, the job needs {amount:g}"
             if amount > free:
-                return f"{site} has {free:g} {what} free of {capacity[what]:g}, and the job takes {amount:g}"
+                return f"{site} has {free:g} of {capacity[what]:g} {what} free, the job needs {amount:g}"
         return ""
 
     def _too_small(self, meta: JobMeta, site: str) -> bool:
-        capacity = self._places[site].capacity
+        capacity = self._sites[site].capacity
         return capacity is not None and any(
             amount > capacity.get(what, 0) for what, amount in meta.resources_for(site).items()
         )
 
     def _of_mandatory(self, missing: Sequence[str], lacks: Mapping[str, str]) -> str:
-        told = []
+        reasons = []
         for site in missing:
             if site in lacks:
-                told.append(f"{site}, which is mandatory: {lacks[site]}")
-            elif site in self._places:
-                told.append(f"{site}, which is mandatory and not connected any more")
+                reasons.append(f"{site} (mandatory: {lacks[site]})")
+            elif site in self._sites:
+                reasons.append(f"{site} (mandatory, disconnected)")
             else:
-                told.append(f"{site}, which is mandatory and has not joined")
-        return "; ".join(told)
+                reasons.append(f"{site} (mandatory, never connected)")
+        return ", ".join(reasons)
 
 
 def _too_few(wanted: int, fit: Sequence[str], absent: Sequence[str], lacks: Mapping[str, str]) -> str:
-    text = f"waits for sites: {len(fit)} of at least {wanted} can take it"
+    text = f"waiting for sites: {len(fit)} of at least {wanted} can take the job"
     if fit:
         text += f" ({_some(fit)})"
     if absent:

@@ -1,4 +1,4 @@
-"""``JobSites``: the sites of one job: what they are asked, and how the job stands at each of them."""
+"""``JobSites``: the sites of one job: the requests to them, and how the job stands at each."""
 
 from __future__ import annotations
 
@@ -9,39 +9,46 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Reply, ReplyCode
+from redflare_broker.errors import DecodeError
 from redflare_broker.job_store.record import SiteState
 
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.how_ended import NOT_RUNNING
-from redflare_workers.protocol.parent_messages import ABORT, DEPLOY, SITE, START
+from redflare_workers.protocol.parent_messages import (
+    AbortProof,
+    AbortRequest,
+    DeployRequest,
+    SiteReport,
+    SiteRequest,
+    StartRequest,
+)
 from redflare_workers.protocol.site_job_status import ClientStatus
-from redflare_workers.protocol.site_report import SiteReport
 
 from .job_verdict import shortage
 from .runner_context import RunnerContext
-from .site_states import CHOSEN, DEPLOYED, FAILED, LIVE, SiteStatusTable
+from .site_status import CHOSEN, DEPLOYED, FAILED, LIVE, SiteStatusTable
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a site has to unpack an app, and to launch its process.
 DEPLOY_WITHIN: Final = 120.0
 START_WITHIN: Final = 60.0
-#: Seconds beyond the server's own patience that sites have to confirm an abort: theirs may be longer.
+#: Seconds beyond the server's own grace that sites have to confirm an abort: theirs may be longer.
 _CONFIRM_WITHIN: Final = 20.0
 
 
 class JobSites:
-    """Used by the job's runner, and told things by other threads.
+    """Used by the job's runner; other threads hand in the sites' reports.
 
     Args:
-        job: its id.
-        meta: that was checked.
-        sites: it is given to.
-        told: what sites are told of it.
-        setting: what is around it.
-        changed: notified whenever something is heard; held while the states are read or written.
-        interrupted: the job is to end, or to be left: waiting for sites is of no use any more.
+        job: the job's id.
+        meta: the job's, checked.
+        sites: that the job is given to.
+        job_meta: the job's, as it is sent to sites.
+        context: what is around the runner.
+        changed: notified after each report and reply; held while the statuses are read or written.
+        interrupted: whether the job must end, or is left to the next server: then waiting for sites is of no use.
     """
 
     def __init__(
@@ -49,141 +56,145 @@ class JobSites:
         job: str,
         meta: JobMeta,
         sites: tuple[str, ...],
-        told: Mapping[str, Any],
-        setting: RunnerContext,
+        job_meta: Mapping[str, Any],
+        context: RunnerContext,
         changed: threading.Condition,
         interrupted: Callable[[], bool],
     ) -> None:
         self.sites = sites
         self._job = job
         self._meta = meta
-        self._told = dict(told)
-        self._setting = setting
+        self._job_meta = dict(job_meta)
+        self._context = context
         self._changed = changed
         self._interrupted = interrupted
-        self._states = SiteStatusTable(sites)
+        self._statuses = SiteStatusTable(sites)
 
     # -- how it stands -------------------------------------------------------------------------------------------------
 
-    def hear(self, report: SiteReport) -> None:
-        """A site tells how the job stands there; from any thread."""
+    def record(self, report: SiteReport) -> None:
+        """Record a site's report; from any thread."""
         with self._changed:
-            if report.site not in self._states or not self._states.hear(report):
+            if report.site not in self._statuses or not self._statuses.record(report):
                 return
             self._changed.notify_all()
-        self._setting.store.set_site(
+        self._context.store.set_site(
             self._job, report.site, report.status, exit_code=report.exit_code, reason=report.reason, how=report.how
         )
 
-    def recall(self, noted: Mapping[str, SiteState]) -> None:
-        """What the last server has heard; what was heard since then counts more."""
+    def restore(self, recorded: Mapping[str, SiteState]) -> None:
+        """Take over what the last server recorded, for sites that have not reported since."""
         with self._changed:
-            for site, state in noted.items():
-                if site in self._states and self._states[site].status == CHOSEN:
-                    self._states.change(site, state.status, state.reason, exit_code=state.exit_code, how=state.how)
+            for site, state in recorded.items():
+                if site in self._statuses and self._statuses[site].status == CHOSEN:
+                    self._statuses.change(site, state.status, state.reason, exit_code=state.exit_code, how=state.how)
 
     def begin_anew(self) -> None:
-        """Whatever was begun at the sites is ended, and forgotten."""
+        """End whatever was begun at the sites, and forget it."""
         self.abort("the server was started again", self.sites)
         with self._changed:
-            self._states = SiteStatusTable(self.sites)
+            self._statuses = SiteStatusTable(self.sites)
 
     @property
-    def lack(self) -> str:
-        """Why the job cannot go on with the sites that are left; "": it can."""
-        return shortage(self._meta, self.sites, self._states.failed)
+    def shortage(self) -> str:
+        """Why the job cannot continue with the sites that are left; "" if it can."""
+        return shortage(self._meta, self.sites, self._statuses.failed)
 
     @property
     def size(self) -> int:
         """How many sites take part."""
-        return len(self.sites) - len(self._states.failed)
+        return len(self.sites) - len(self._statuses.failed)
 
     @property
     def expected(self) -> list[str]:
-        """Sites that are there, and will tell that their processes have ended."""
-        return [site for site in self._states.live if self._setting.is_alive(site)]
+        """The sites that are connected and run a process, whose end they will report."""
+        return [site for site in self._statuses.live if self._context.is_alive(site)]
 
     @property
     def unfinished(self) -> list[str]:
-        """Sites where a process runs, or could be started."""
-        return self._states.with_status(DEPLOYED, *LIVE)
+        """The sites where a process runs, or could be started."""
+        return self._statuses.with_status(DEPLOYED, *LIVE)
 
-    # -- what they are asked -------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------------
 
     def deploy(self, definition: JobDefinition) -> None:
-        """Give each its app; an app is stored once for all its sites."""
+        """Send each site its app; an app is stored once for all its sites."""
         for app in definition.apps:
             sites = [site for site in self.sites if self._meta.app_for(site) == app]
-            asked = {site: {"job": self._job, "app": app, "meta": self._told} for site in sites}
-            for site, reply in self._ask(DEPLOY, asked, definition.app_archive(app), DEPLOY_WITHIN).items():
+            request = DeployRequest(job=self._job, app=app, meta=self._job_meta)
+            for site, reply in self._ask(request, sites, definition.app_archive(app), DEPLOY_WITHIN).items():
                 self._note(site, DEPLOYED, reply)
 
     def start(self) -> None:
-        """Have their processes launched."""
-        asked = {site: {"job": self._job, "meta": self._told} for site in self._states.with_status(DEPLOYED)}
-        for site, reply in self._ask(START, asked, None, START_WITHIN).items():
+        """Let the sites launch their processes."""
+        request = StartRequest(job=self._job)
+        for site, reply in self._ask(request, self._statuses.with_status(DEPLOYED), None, START_WITHIN).items():
             # its own reports may have come first
-            if not reply.ok or self._states[site].status == DEPLOYED:
+            if not reply.ok or self._statuses[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
 
     def _note(self, site: str, status: str, reply: Reply) -> None:
         if not reply.ok and self._interrupted():
             return
-        reason = "" if reply.ok else reply.error.removeprefix("ERROR: ") or f"it gave no answer ({reply.rc})"
+        reason = "" if reply.ok else reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})"
         with self._changed:
-            self._states.change(site, status if reply.ok else FAILED, reason)
+            self._statuses.change(site, status if reply.ok else FAILED, reason)
         if not reply.ok:
-            logger.error("job %s: site %s fails: %s", self._job, site, reason)
-        self._setting.store.set_site(self._job, site, status if reply.ok else FAILED, reason=reason)
+            logger.error("job %s: site %s failed: %s", self._job, site, reason)
+        self._context.store.set_site(self._job, site, status if reply.ok else FAILED, reason=reason)
 
     def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
-        """Have the job's processes at sites ended; how that came about, of those that have answered."""
-        settings = self._setting.settings
-        asked = {site: {"job": self._job, "reason": reason} for site in sites}
-        within = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
-        replies = self._ask(ABORT, asked, None, within, awaited=self._setting.is_alive, surely=True)
-        proofs: dict[str, str] = {}
+        """End the job's processes at sites; return how each of those ended that have confirmed it."""
+        settings = self._context.settings
+        timeout = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
+        request = AbortRequest(job=self._job, reason=reason)
+        replies = self._ask(request, sites, None, timeout, is_alive=self._context.is_alive, uninterruptible=True)
+        confirmed: dict[str, str] = {}
         for site, reply in replies.items():
-            if not reply.ok:
-                logger.warning(
-                    "job %s: site %s has not confirmed its end: %s", self._job, site, reply.error or reply.rc
-                )
+            try:
+                if not reply.ok:
+                    raise DecodeError(reply.error or reply.rc)
+                proof = AbortProof.from_meta(reply.meta)
+            except DecodeError as error:
+                logger.warning("job %s: site %s has not confirmed the abort: %s", self._job, site, error)
                 continue
-            proofs[site] = how = str(reply.meta.get("how", ""))
-            code = reply.meta.get("exit_code")
+            confirmed[site] = proof.how
             with self._changed:
-                was = self._states[site]
-                # one that had ended before keeps what it said
-                if how == NOT_RUNNING and not was.live and was.status not in (DEPLOYED, CHOSEN):
+                was = self._statuses[site]
+                # one that had ended before keeps its reason
+                if proof.how == NOT_RUNNING and not was.live and was.status not in (DEPLOYED, CHOSEN):
                     continue
-                self._states.change(site, ClientStatus.STOPPED.label, was.reason, exit_code=code, how=how)
-            self._setting.store.set_site(
+                self._statuses.change(
+                    site, ClientStatus.STOPPED.label, was.reason, exit_code=proof.exit_code, how=proof.how
+                )
+            self._context.store.set_site(
                 self._job,
                 site,
                 ClientStatus.STOPPED.label,
-                exit_code=code if isinstance(code, int) else None,
+                exit_code=proof.exit_code,
                 reason=f"aborted: {reason}",
-                how=how,
+                how=proof.how,
             )
-        return proofs
+        return confirmed
 
     def _ask(
         self,
-        topic: str,
-        metas: Mapping[str, dict[str, Any]],
+        request: SiteRequest,
+        sites: Iterable[str],
         data: object,
         timeout: float,
         *,
-        awaited: Callable[[str], bool] = lambda site: True,
-        surely: bool = False,
+        is_alive: Callable[[str], bool] = lambda site: True,
+        uninterruptible: bool = False,
     ) -> dict[str, Reply]:
-        """Ask sites at once, and wait.
+        """Ask sites at once, and wait for their replies.
 
         Args:
-            awaited: sites whose answers are waited for; the others have got the request when they are back.
-            surely: wait also when the job is to end.
+            is_alive: whether to wait for a site; others find the request when they connect again.
+            uninterruptible: wait also when the job must end.
         """
-        if not metas:
+        targets = {site: (self._context.cell_of(site), request.to_meta()) for site in sites}
+        if not targets:
             return {}
         replies: dict[str, Reply] = {}
 
@@ -193,22 +204,21 @@ class JobSites:
                 self._changed.notify_all()
 
         def enough() -> bool:
-            if self._interrupted() and not surely:
+            if self._interrupted() and not uninterruptible:
                 return True
-            return all(site in replies or not awaited(site) for site in metas)
+            return all(site in replies or not is_alive(site) for site in targets)
 
-        targets = {site: (self._setting.cell_of(site), meta) for site, meta in metas.items()}
-        asked = self._setting.cell.ask_many(SITE, topic, targets, data, on_reply=on_reply)
+        asked = self._context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
         began = time.monotonic()
         deadline = began + timeout
-        # a site may vanish without a word
-        while not self._wait(enough, min(self._setting.cell.interval, max(deadline - time.monotonic(), 0))):
+        # a site may vanish without a reply
+        while not self._wait(enough, min(self._context.cell.interval, max(deadline - time.monotonic(), 0))):
             if time.monotonic() >= deadline:
                 break
         asked.cancel()
         with self._changed:
-            nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no answer within {time.monotonic() - began:.1f} s"})
-            return {site: replies.get(site, nothing) for site in metas}
+            nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {time.monotonic() - began:.1f} s"})
+            return {site: replies.get(site, nothing) for site in targets}
 
     def _wait(self, until: Callable[[], bool], timeout: float) -> bool:
         with self._changed:

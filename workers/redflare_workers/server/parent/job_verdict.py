@@ -1,4 +1,4 @@
-"""How a job ends, by what its processes have said and how many sites are left. Decisions only."""
+"""How a job ends, by the reports of its processes and the number of sites left. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECU
 
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.exit_code import describe_exit
-from redflare_workers.workspace.server_job_args import ServerJobReport
+from redflare_workers.protocol import job_outcome
+from redflare_workers.workspace.job_report import ServerJobReport
 
 from .run_state import RunState
 
-#: How often a job's server is started again because it has died.
+#: How often a job's server that died is started again.
 MAX_RESTARTS: Final = 3
 
 _NAMED: Final = 5
@@ -31,68 +32,77 @@ class JobVerdict:
 
 
 def shortage(meta: JobMeta, sites: Iterable[str], failed: Mapping[str, str]) -> str:
-    """Why a job cannot go on with the sites that are left; "": it can.
+    """Why a job cannot continue with the sites that are left; "" if it can.
 
     Args:
-        sites: it was given to.
-        failed: those it has failed at, and why.
+        sites: that the job was given to.
+        failed: those at which it has failed, and why.
     """
     left = [site for site in sites if site not in failed]
     if lost := [site for site in meta.mandatory_clients if site in failed]:
-        return f"it cannot go on without {', '.join(lost)}, mandatory: {_told(lost, failed)}"
+        return f"mandatory site failed: {_reasons(lost, failed)}"
     if len(left) >= meta.min_clients:
         return ""
-    return f"it cannot go on, {len(left)} of at least {meta.min_clients} sites are left: {_told(failed, failed)}"
+    return f"too few sites left, {len(left)} of at least {meta.min_clients}: {_reasons(failed, failed)}"
 
 
 def verdict_of(
-    said: ServerJobReport, state: RunState, code: int = 0, tail: Sequence[str] = (), *, parent_restarted: bool = False
+    report: ServerJobReport,
+    state: RunState,
+    code: int = 0,
+    tail: Sequence[str] = (),
+    *,
+    parent_restarted: bool = False,
 ) -> JobVerdict | None:
-    """How a job ends whose server is gone; None: it is started again, and goes on.
+    """How a job ends whose server is gone; None: its server is started again, and the job resumes.
 
     Args:
-        said: by its process.
-        state: of the job, which has heard that.
-        code: of its exit.
-        tail: the end of its log.
-        parent_restarted: it ended because its parent was started again.
+        report: the last of its server's process.
+        state: of the job, with that report.
+        code: exit code of its server's process.
+        tail: the end of its server's log.
+        parent_restarted: its server ended because the parent was started again.
     """
-    if said.status == COMPLETED:
-        return JobVerdict(status=COMPLETED, reason=said.reason)
-    if said.status == EXECUTION_EXCEPTION:
-        return JobVerdict(status=EXECUTION_EXCEPTION, reason=_with_tail(said.reason, tail))
-    if said.status == ABORTED and not said.parent_gone:
-        return JobVerdict(status=ABORTED, reason=said.reason)
-    # one that has not got so far has not begun, either
-    goes_on = state.resumes is not False
+    if report.status == job_outcome.COMPLETED:
+        return JobVerdict(status=COMPLETED, reason=report.reason)
+    if report.status == job_outcome.FAILED:
+        return JobVerdict(status=EXECUTION_EXCEPTION, reason=_with_tail(report.reason, tail))
+    if report.status == job_outcome.ABORTED and not report.parent_gone:
+        return JobVerdict(status=ABORTED, reason=report.reason)
+    # None: its app was not built, so the workflow has not begun either
+    can_resume = state.resumes is not False
     if parent_restarted:
-        return None if goes_on else JobVerdict(status=ABNORMAL, reason=_CANNOT_GO_ON)
-    died = f"its server has died, {describe_exit(code)}"
-    if goes_on and state.restarts < MAX_RESTARTS:
+        return None if can_resume else JobVerdict(status=ABNORMAL, reason=_CANNOT_RESUME)
+    died = f"the job's server died ({describe_exit(code)})"
+    if can_resume and state.restarts < MAX_RESTARTS:
         return None
-    if goes_on:
-        died += f", after {state.restarts} restarts"
+    if can_resume:
+        died += f"; giving up after {state.restarts} restarts"
     return JobVerdict(status=EXECUTION_EXCEPTION, reason=_with_tail(died, tail))
 
 
-_CANNOT_GO_ON: Final = "the server was stopped while the job ran, and its workflow cannot resume"
+_CANNOT_RESUME: Final = "the server was stopped while the job ran, and its workflow cannot resume"
 
 
 def confirmations(server: str, sites: Mapping[str, str], silent: Collection[str]) -> str:
-    """Who has confirmed that a job's process is gone, and how it ended."""
+    """A text that names, for a job that was aborted, how its process ended at the server and at each site.
+
+    Args:
+        silent: sites that have not confirmed it.
+    """
     by_how: dict[str, list[str]] = {}
     for name, how in {"server": server, **sites}.items():
         by_how.setdefault(how or "not running", []).append(name)
-    told = [f"{how} at {', '.join(names)}" for how, names in by_how.items()]
+    parts = [f"{how} at {', '.join(names)}" for how, names in by_how.items()]
     if silent:
-        told.append(f"no answer from {', '.join(sorted(silent))}, told to end when connected again")
-    return "confirmed: " + "; ".join(told)
+        parts.append(f"no reply from {', '.join(sorted(silent))}, aborted there on reconnect")
+    return "confirmed: " + "; ".join(parts)
 
 
-def _told(names: Iterable[str], failed: Mapping[str, str]) -> str:
+def _reasons(names: Iterable[str], failed: Mapping[str, str]) -> str:
     known = list(names)
-    told = "; ".join(f"{name}: {failed[name]}" for name in known[:_NAMED])
-    return told + (f"; and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
+    text = "; ".join(f"{name}: {failed[name]}" for name in known[:_NAMED])
+    return text + (f"; and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
 
 
 def _with_tail(reason: str, tail: Sequence[str]) -> str:

@@ -13,12 +13,12 @@ from redflare_broker.job_store.store import JobStore
 
 logger = logging.getLogger(__name__)
 
-#: Lines that may wait for a Redis that is away; more are left out, they stand in the log files.
+#: Lines that may wait while Redis is unreachable; more are left out, and are only in the log files.
 _MOST: Final = 20_000
 
 
 class LogWriter:
-    """Start and stop it; ``keep`` never blocks.
+    """Start it, ``write`` without blocking, and stop it.
 
     Args:
         store: of the jobs; a step of it ends when ``stop`` has been called.
@@ -38,29 +38,29 @@ class LogWriter:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Write what waits, as far as there is time."""
+        """Write what waits, for at most ``timeout`` seconds, and end the thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def keep(self, job_id: str, site: str, lines: Sequence[str]) -> None:
-        """These lines were written by a job's process at a site, or the server."""
+    def write(self, job_id: str, site: str, lines: Sequence[str]) -> None:
+        """Queue lines that a job's process has written at a site, or at the server."""
         if not lines:
             return
         with self._changed:
             if self._lines + len(lines) > _MOST:
                 self._left_out += len(lines)
                 return
-            told = [f"({self._left_out} lines are left out here)"] * bool(self._left_out) + list(lines)
+            queued = [f"({self._left_out} lines are left out here)"] * bool(self._left_out) + list(lines)
             self._left_out = 0
-            self._lines += len(told)
-            self._waiting.append((job_id, site, told))
+            self._lines += len(queued)
+            self._waiting.append((job_id, site, queued))
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is written that was kept before; False: it is not, Redis is away."""
+        """Wait until all lines that were queued are written; False: Redis is unreachable."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout)
 
@@ -78,9 +78,9 @@ class LogWriter:
             try:
                 self._store.append_log(job_id, site, lines)
             except RedflareError as error:
-                logger.warning("%d lines of the log of job %s are not kept: %s", len(lines), job_id, error)
+                logger.warning("cannot store %d log lines of job %s: %s", len(lines), job_id, error)
             except Exception:
-                logger.exception("%d lines of the log of job %s are not kept", len(lines), job_id)
+                logger.exception("cannot store %d log lines of job %s", len(lines), job_id)
 
     def __repr__(self) -> str:
         return f"<LogWriter, {self._lines} lines wait>"

@@ -1,6 +1,6 @@
-"""What a server that has ended, or was killed, left behind: processes of jobs, unfinished folders, open records.
+"""Ends or resumes what a server that stopped, or was killed, left behind: processes and open records of jobs.
 
-It is called once, before anything else happens: nothing may stay RUNNING because a process died.
+Called once, before anything else: no job may stay RUNNING because a process died.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 _WITHIN: Final = 5.0
 
 
-def reap(workspace: Path, going_on: Iterable[str]) -> list[str]:
-    """End the processes of jobs that do not go on; the ids of those that had one.
+def reap(workspace: Path, resumed: Iterable[str]) -> list[str]:
+    """End the processes of jobs that are over; return the ids of those that had one.
 
     Args:
-        going_on: jobs whose runners see to that themselves.
+        resumed: jobs whose runners see to that themselves.
     """
-    left = set(going_on)
+    left = set(resumed)
     reaped: list[str] = []
     for path in sorted(workspace.glob(f"*/{PROCESS_FILE}")):
         try:
@@ -43,13 +43,13 @@ def reap(workspace: Path, going_on: Iterable[str]) -> list[str]:
         if state is None or state.job in left or not state.run:
             continue
         if killed := state.mark.reap(_WITHIN if state.pid else 0.0):
-            logger.warning("job %s was over, and had left processes %s, which were killed", state.job, killed)
+            logger.warning("job %s is over: killed processes %s that it had left", state.job, killed)
             reaped.append(state.job)
     return reaped
 
 
-def find_again(records: Iterable[JobRecord], setting: RunnerContext) -> list[JobRunner]:
-    """A runner for each job that was dispatched or ran; what could not be found again ends, too."""
+def recover(records: Iterable[JobRecord], context: RunnerContext) -> list[JobRunner]:
+    """Make a runner for each job that was dispatched or running; one that cannot resume is ended by its runner."""
     runners = []
     for record in records:
         if record.status not in (DISPATCHED, RUNNING):
@@ -57,7 +57,7 @@ def find_again(records: Iterable[JobRecord], setting: RunnerContext) -> list[Job
         meta, problems, _ = parse_meta(record.meta)
         if problems:
             logger.warning("the meta of job %s has changed in the store: %s", record.id, problems[0])
-        state = RunState.read(RunFolder(setting.workspace, record.id))
+        state = RunState.read(RunFolder(context.workspace, record.id))
         sites = tuple(state.sites) if state is not None and state.sites else tuple(record.sites)
-        runners.append(JobRunner(record, meta, sites, setting, found=True))
+        runners.append(JobRunner(record, meta, sites, context, recovered=True))
     return runners

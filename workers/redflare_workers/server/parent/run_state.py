@@ -1,17 +1,17 @@
-"""``RunState``: what the server's parent must find again of a job that runs, in ``process.json`` of its folder."""
+"""``RunState``: what a successor of the server must know of a job that runs, in ``process.json`` of its folder."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
 from redflare_workers.processes import ProcessMark
+from redflare_workers.workspace.job_report import ServerJobReport
 from redflare_workers.workspace.run_folder import PROCESS_FILE, RunFolder
-from redflare_workers.workspace.server_job_args import ServerJobReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """One job."""
+    """The state of one job; the content of ``process.json``."""
 
     job: str
     #: names its process (SJ); "": none was started
@@ -23,19 +23,19 @@ class RunState:
     sites: tuple[str, ...] = ()
     #: how often its process was started again because it had died
     restarts: int = 0
-    #: A process of it has said whether a successor goes on where it was; None: none has got so far.
+    #: Whether a successor resumes the workflow, as a process of it has reported; None: none has reported yet.
     resumes: bool | None = None
 
     @property
     def mark(self) -> ProcessMark:
         return ProcessMark(pid=self.pid, started=self.pid_started, mark=self.run)
 
-    def heard(self, said: ServerJobReport) -> RunState:
-        """With what its last process has said."""
-        return self if said.resumes is None else replace(self, resumes=said.resumes)
+    def with_report(self, report: ServerJobReport) -> RunState:
+        """The state after a report of its process."""
+        return self if report.resumes is None else replace(self, resumes=report.resumes)
 
     def write(self, folder: RunFolder) -> None:
-        """Write it down.
+        """Write the file.
 
         Raises:
             OSError: it cannot be written.
@@ -44,10 +44,10 @@ class RunState:
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunState | None:
-        """None: there is none, or it is not one of ours."""
-        told = folder.read(PROCESS_FILE)
+        """Read the file; None: there is none, or it is not that of a server."""
+        data = folder.read(PROCESS_FILE) or {}
         try:
-            state = cls(**{**(told or {}), "sites": tuple((told or {}).get("sites", ()))})
+            state = cls(**{**data, "sites": tuple(data.get("sites", ()))})
         except TypeError:
             return None
         return state if state.job == folder.job_id else None

@@ -1,4 +1,4 @@
-"""``RunnerContext``: what the runners of a server's jobs share."""
+"""``RunnerContext``: the surroundings that the runners of a server's jobs share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .log_writer import LogWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerContext:
-    """One server's."""
+    """The surroundings of one server's runners."""
 
     workspace: Path
     settings: SiteSettings
@@ -26,9 +26,9 @@ class RunnerContext:
     redis_url: str
     server_name: str
     secure_mode: bool
-    #: FQCN of a site's cell
+    #: returns the FQCN of a site's cell
     cell_of: Callable[[str], str]
-    #: whether a site's client parent is there
+    #: returns whether a site's client parent is connected
     is_alive: Callable[[str], bool]
-    #: a runner has come to its end; False: it could not record how
+    #: called at the end of a runner; False: it could not record how the job ended
     on_done: Callable[[str, bool], object]

@@ -1,8 +1,8 @@
 """``ServerParent`` (SP): takes jobs from the store, and sees each to its end.
 
 A job's life: it is checked (``admission``), waits for its sites (``job_scheduler``), and is dispatched, watched and
-ended by its ``JobRunner``. Operators write into the store; an event wakes the server, which looks at what there is.
-If this process dies, the next one goes on (``reaper``).
+ended by its ``JobRunner``. Operators write into the store; an event wakes the server, which reads the open jobs.
+If this process dies, the next one resumes (``reaper``).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.ipc.shared_connection import SharedConnection, close_hub, open_hub
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta, parse_meta
-from redflare_workers.protocol.parent_messages import DELETE_RUN, SERVER, SITE, SITE_LOG, SITE_REPORT
-from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.protocol.message import refuse, register
+from redflare_workers.protocol.parent_messages import DeleteRunRequest, SiteLog, SiteReport, SiteReportReply
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
 from redflare_workers.workspace.workspace_lock import WorkspaceLock
@@ -51,12 +51,12 @@ from .job_files import prepare, sweep
 from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
 from .log_writer import LogWriter
-from .reaper import find_again, reap
+from .reaper import reap, recover
 from .runner_context import RunnerContext
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two renewals of the jobs that are not over, at the longest.
+#: Seconds between two renewals of the jobs that are not over, at most.
 _RENEW_EVERY: Final = 60.0
 #: Seconds that runners have to leave their jobs.
 _LEAVE_WITHIN: Final = 20.0
@@ -71,7 +71,7 @@ class ServerParent:
         redis_url: any form of ``redflare_broker.transport.url``.
         settings: of this process's connection, instead of those in the workspace, which processes of jobs read.
         server_name: FQCN of its cell.
-        admits: what jobs may do here; None: what ``local/site.json`` says.
+        admits: what jobs may do at the server; None: as in ``local/site.json``.
         policy: how long jobs are kept.
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
@@ -106,7 +106,7 @@ class ServerParent:
         self._runners: dict[str, JobRunner] = {}
         self._admitting: set[str] = set()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        #: What the last server left is found again, and reports of sites can be dealt with.
+        #: The jobs of the last server are recovered, and reports of sites can be handled.
         self._ready = threading.Event()
         self._stopping = ""
         self._fenced = False
@@ -138,8 +138,10 @@ class ServerParent:
         return self._stopping
 
     def stop(self, reason: str = "it was stopped") -> None:
-        """Let ``run`` end, from any thread or a signal handler. Jobs whose workflows can resume go on when a server is
-        started again; others end."""
+        """Let ``run`` end, from any thread or a signal handler.
+
+        Jobs whose workflows can resume do so when a server is started again; others end.
+        """
         self._stopping = self._stopping or reason
         self._wake()
         if (starting := self._starting) is not None:
@@ -147,7 +149,7 @@ class ServerParent:
 
     @property
     def running(self) -> list[str]:
-        """Ids of the jobs that run."""
+        """The ids of the jobs that run."""
         with self._guard:
             return sorted(self._runners)
 
@@ -157,33 +159,33 @@ class ServerParent:
         store = self._store = JobStore(hub.server, keys, self._policy, stop=self._gives_up)
         logs = LogWriter(store)
         pool = self._pool = ElasticThreadPool(f"redflare-server-{self.server_name}")
-        roll = self._roll = ConnectedSites(hub, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping))
+        sites = self._sites = ConnectedSites(hub, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping))
         self._logs, self._cell = logs, cell
-        self._setting = self._make_setting()
+        self._context = self._make_context()
         cell.preflight = lambda: hub.preflight_cell(self.settings, self.server_name)
         cell.on_fenced = self._on_fenced
         self._register(cell)
         try:
             self._start(cell)
             logs.start()
-            roll.open()
+            sites.open()
             self._recover()
             self._ready.set()
-            logger.info("server %s serves; %d jobs go on", self.server_name, len(self._runners))
+            logger.info("server %s is ready; %d jobs resumed", self.server_name, len(self._runners))
             self.on_ready()
             self._loop()
         finally:
             self._ready.set()
             self._leave_jobs()
             self._over = True
-            roll.close()
+            sites.close()
             logs.stop(_FLUSH_WITHIN)
             pool.close(_FLUSH_WITHIN)
             cell.stop()
             logger.info("server %s ends: %s", self.server_name, self._stopping)
 
     def _gives_up(self) -> bool:
-        """Whether steps are not tried any more: this server ends, and Redis is away."""
+        """Whether to stop retrying: this server is stopping, and Redis is unreachable."""
         return self._over or (bool(self._stopping) and not self._cell.in_touch)
 
     def _start(self, cell: Cell) -> None:
@@ -195,7 +197,7 @@ class ServerParent:
         finally:
             self._starting = None
 
-    def _make_setting(self) -> RunnerContext:
+    def _make_context(self) -> RunnerContext:
         return RunnerContext(
             workspace=self.workspace,
             settings=self.admits,
@@ -205,15 +207,15 @@ class ServerParent:
             redis_url=self._redis_url,
             server_name=self.server_name,
             secure_mode=self._secure,
-            cell_of=self._roll.cell_of,
-            is_alive=self._roll.is_alive,
+            cell_of=self._sites.cell_of,
+            is_alive=self._sites.is_alive,
             on_done=self._on_done,
         )
 
     def _recover(self) -> None:
-        """Go on with what the last server left, and end what cannot go on."""
+        """Resume the jobs of the last server, and end those that cannot resume."""
         sweep(self.workspace)
-        runners = find_again(self._store.list(UNFINISHED), self._setting)
+        runners = recover(self._store.list(UNFINISHED), self._context)
         reap(self.workspace, [runner.id for runner in runners])
         with self._guard:
             self._runners = {runner.id: runner for runner in runners}
@@ -228,7 +230,9 @@ class ServerParent:
         deadline = time.monotonic() + _LEAVE_WITHIN
         for runner in runners:
             if not runner.join(max(deadline - time.monotonic(), 0.0)):
-                logger.warning("job %s is not left in time; its process ends with this one", runner.id)
+                logger.warning(
+                    "job %s did not stop within %g s; its process ends with this one", runner.id, _LEAVE_WITHIN
+                )
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -239,22 +243,22 @@ class ServerParent:
     def _loop(self) -> None:
         while not self._stopping:
             try:
-                self._look()
+                self._reconcile()
             except Unavailable:
                 if self._stopping:
                     return
                 raise
             except RedflareError as error:
-                logger.error("the jobs cannot be looked at: %s", error)
+                logger.error("cannot process the open jobs: %s", error)
             except Exception:
                 # no job may end the server, and with it the others
-                logger.exception("the jobs cannot be looked at")
+                logger.exception("cannot process the open jobs")
             self._wakes.get()
             while not self._wakes.empty():
                 self._wakes.get()
 
-    def _look(self) -> None:
-        """Do what can be done now for the jobs that are not over."""
+    def _reconcile(self) -> None:
+        """Read the open jobs, and do for each what can be done now."""
         records = self._store.list(UNFINISHED)
         candidates: list[Candidate] = []
         for record in records:
@@ -269,7 +273,7 @@ class ServerParent:
                 candidates.append(Candidate(id=record.id, meta=meta))
             elif record.status not in (SUBMITTED, APPROVED):
                 # its runner has failed to record its end
-                self._find(record)
+                self._resume(record)
         self._schedule(candidates, {record.id: record for record in records})
 
     def _schedule(self, candidates: list[Candidate], records: dict[str, JobRecord]) -> None:
@@ -277,19 +281,19 @@ class ServerParent:
             return
         with self._guard:
             running = [PlacedJob(id=each.id, meta=each.meta, sites=each.sites) for each in self._runners.values()]
-        decided = plan(candidates, self._roll.places(), running, max_jobs=self.max_jobs)
-        for job_id, reason in decided.waiting.items():
+        schedule = plan(candidates, self._sites.schedulable(), running, max_jobs=self.max_jobs)
+        for job_id, reason in schedule.waiting.items():
             waiting = records[job_id].waiting
             if waiting is None or waiting.reason != reason:
-                logger.info("job %s %s", job_id, reason)
+                logger.info("job %s: %s", job_id, reason)
                 self._store.set_waiting(job_id, reason)
         metas = {candidate.id: candidate.meta for candidate in candidates}
-        for job_id, sites in decided.begin.items():
+        for job_id, sites in schedule.begin.items():
             self._dispatch(job_id, metas[job_id], sites)
 
     def _dispatch(self, job_id: str, meta: JobMeta, sites: tuple[str, ...]) -> None:
         try:
-            # before the record says so: whoever comes after this server must know where the job has gone
+            # before the record is DISPATCHED: the next server must find out where the job has gone
             prepare(RunFolder(self.workspace, job_id), meta.app_for(SERVER_SIDE) or "", sites)
         except (OSError, ConfigError) as error:
             self._store.advance(job_id, APPROVED, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
@@ -297,16 +301,16 @@ class ServerParent:
         record = self._store.advance(job_id, APPROVED, DISPATCHED, f"to {len(sites)} sites: {', '.join(sites)}")
         if record is None:
             return
-        logger.info("job %s (%s) is dispatched to %s", job_id, meta.name, ", ".join(sites))
-        runner = JobRunner(record, meta, sites, self._setting)
+        logger.info("job %s (%s): dispatched to %s", job_id, meta.name, ", ".join(sites))
+        runner = JobRunner(record, meta, sites, self._context)
         with self._guard:
             self._runners[job_id] = runner
         runner.start()
 
-    def _find(self, listed: JobRecord) -> None:
+    def _resume(self, listed: JobRecord) -> None:
         # it may have ended since the jobs were listed
         record = self._store.get(listed.id)
-        for runner in find_again([record] if record else [], self._setting):
+        for runner in recover([record] if record else [], self._context):
             with self._guard:
                 self._runners[runner.id] = runner
             runner.start()
@@ -331,15 +335,15 @@ class ServerParent:
         self._pool.submit(admit)
 
     def _check(self, record: JobRecord) -> bool:
-        """Let a job wait for its sites, or refuse it; False: Redis does not take that, the next beat tries again."""
+        """Approve or reject a job; False: Redis cannot record that, and the next heartbeat tries again."""
         try:
             reason = self._refusal(record)
             if reason:
-                logger.error("job %s is refused: %s", record.id, reason)
+                logger.error("job %s: rejected: %s", record.id, reason)
             self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
         except RedflareError as error:
             level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
-            logger.log(level, "job %s is not checked: %s", record.id, error)
+            logger.log(level, "job %s: not checked: %s", record.id, error)
             return False
         return True
 
@@ -350,7 +354,7 @@ class ServerParent:
             raise
         except Exception as error:
             # else it would be checked again and again, and stay SUBMITTED
-            logger.exception("job %s cannot be checked", record.id)
+            logger.exception("job %s: the check failed", record.id)
             return f"the server could not check it: {type(error).__name__}: {error}"
 
     def _meta_of(self, record: JobRecord) -> JobMeta | None:
@@ -360,15 +364,15 @@ class ServerParent:
             return None
         return meta
 
-    # -- what others tell ----------------------------------------------------------------------------------------------
+    # -- messages and events -------------------------------------------------------------------------------------------
 
     def _register(self, cell: Cell) -> None:
         cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, self._on_change)
-        cell.register_request_cb(SERVER, SITE_REPORT, self._on_report)
-        cell.register_request_cb(SERVER, SITE_LOG, self._on_log)
+        register(cell, SiteReport, self._on_report)
+        register(cell, SiteLog, self._on_log)
 
     def _on_change(self, request: Request) -> HandlerResult:
-        """An operator has changed something."""
+        """Handle an operator's change of the store."""
         if request.meta.get("change") == "deleted":
             self._ready.wait()
             self._forget(request.meta.get("job_id"))
@@ -376,30 +380,30 @@ class ServerParent:
         return None
 
     def _forget(self, job_id: object) -> None:
-        """A job was deleted: its folders go too, here and at the sites that are there."""
+        """Delete the folders of a job that was deleted, here and at the sites that are connected."""
         try:
             folder = RunFolder(self.workspace, check_job_id(job_id))
         except ConfigError as error:
-            logger.warning("no job was deleted: %s", error)
+            logger.warning("cannot delete the folders of a job: %s", error)
             return
         if self._store.get(folder.job_id) is not None:
             # another has been submitted under this id
             return
         if folder.is_run:
             shutil.rmtree(folder.path, ignore_errors=True)
-        # a site that is away finds it when it is back; nobody waits for its answer
-        cells = [self._roll.cell_of(place.name) for place in self._roll.places()]
+        # a site that is disconnected reads it when it is back; no reply is awaited
+        cells = [self._sites.cell_of(site.name) for site in self._sites.schedulable()]
         if cells:
-            self._cell.fire_and_forget(SITE, DELETE_RUN, cells, {"job": folder.job_id})
+            message = DeleteRunRequest(job=folder.job_id)
+            self._cell.fire_and_forget(message.CHANNEL, message.TOPIC, cells, message.to_meta())
 
-    def _on_report(self, request: Request) -> HandlerResult:
-        """A site tells how a job stands there."""
+    def _on_report(self, report: SiteReport, request: Request) -> HandlerResult:
+        """Handle a site's report of how a job stands there."""
         self._ready.wait()
         try:
-            report = SiteReport.from_meta(request.meta)
             check_job_id(report.job)
-        except (TypeError, ConfigError) as error:
-            return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
+        except ConfigError as error:
+            return refuse(request, error)
         with self._guard:
             runner = self._runners.get(report.job)
         if runner is not None:
@@ -415,31 +419,29 @@ class ServerParent:
                 reason=report.reason,
                 how=report.how,
             )
-        # a runner that could not record something is about to be made again: that job goes on
+        # a runner that could not record something is about to be made again: that job continues
         if report.final or (record is not None and record.status in (DISPATCHED, RUNNING)):
             return None
         state = "unknown to the server" if record is None else record.status
-        return ReturnCode.OK, {"abort": f"the job is {state}"}, None
+        return ReturnCode.OK, SiteReportReply(abort=f"the job is {state}").to_meta(), None
 
-    def _on_log(self, request: Request) -> HandlerResult:
-        site, job, lines = (request.meta.get(key) for key in ("site", "job", "lines"))
-        if not isinstance(site, str) or not isinstance(job, str) or not isinstance(lines, list):
-            return ReturnCode.BAD_REQUEST_DATA, {"error": "site, job and lines are needed"}, None
+    def _on_log(self, log: SiteLog, request: Request) -> HandlerResult:
+        """Store lines that a job's process has written at a site."""
         try:
-            self._logs.keep(check_job_id(job), site, [str(line) for line in lines])
+            self._logs.write(check_job_id(log.job), log.site, log.lines)
         except ConfigError as error:
-            return ReturnCode.BAD_REQUEST_DATA, {"error": str(error)}, None
+            return refuse(request, error)
         return None
 
     def _on_done(self, job_id: str, ended: bool) -> None:
         with self._guard:
             self._runners.pop(job_id, None)
         if ended:
-            # otherwise it is found again later; what has kept it from ending may be there still
+            # otherwise it is resumed later; what has kept it from ending may last
             self._wake()
 
     def _on_beat(self) -> None:
-        """From the heartbeat thread: let jobs that are not over live on."""
+        """Renew the jobs that are not over, from the heartbeat thread."""
         every = min(_RENEW_EVERY, self._policy.job_retention / 4)
         if time.monotonic() - self._renewed >= every:
             self._renewed = time.monotonic()
@@ -450,7 +452,7 @@ class ServerParent:
         try:
             self._store.renew([record.id for record in self._store.list(UNFINISHED)])
         except RedflareError as error:
-            logger.debug("jobs are not renewed: %s", error)
+            logger.debug("cannot renew the open jobs: %s", error)
 
     def _on_fenced(self) -> None:
         self._fenced = True

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
 from redflare_broker.cell.cell import Cell
@@ -14,15 +12,16 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.fqcn import FQCN
 
 from redflare_workers.processes import JobProcess, ProcessMark
-from redflare_workers.processes.how_ended import COOPERATIVE, KILLED, NOT_RUNNING, TERMINATED
-from redflare_workers.protocol.parent_messages import ABORT, JOB_CONTROL
-from redflare_workers.workspace.run_folder import ARGS_FILE, OUTCOME_FILE
-from redflare_workers.workspace.server_job_args import ServerJobArgs, ServerJobReport
+from redflare_workers.processes.how_ended import NOT_RUNNING
+from redflare_workers.protocol.job_control import AbortRun
+from redflare_workers.workspace.job_args import ServerJobArgs
+from redflare_workers.workspace.job_report import ServerJobReport
+from redflare_workers.workspace.run_folder import OUTCOME_FILE
 from redflare_workers.workspace.site_settings import SiteSettings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a process has to go when its lifeline was closed, before it is killed.
+#: Seconds that a process has to end itself once its lifeline is closed, before it is killed.
 _RELEASED_WITHIN: Final = 8.0
 
 
@@ -30,46 +29,45 @@ class ServerProcess:
     """One run; ``start`` it once.
 
     Args:
-        order: for it; its folder is there.
+        args: for the process; its folder exists.
         cell: the parent's, which asks it to end.
         settings: how long an abort waits.
         on_lines: called with lines of its output.
-        on_exit: called with the exit code when it is gone, with all that it has started.
+        on_exit: called with the exit code when the process, and all that it has started, is gone.
     """
 
     def __init__(
         self,
-        order: ServerJobArgs,
+        args: ServerJobArgs,
         cell: Cell,
         settings: SiteSettings,
         on_lines: Callable[[list[str]], object],
         on_exit: Callable[[int], object],
     ) -> None:
-        self.order = order
+        self.args = args
         self._cell = cell
         self._settings = settings
         self._on_exit = on_exit
         self._gone = threading.Event()
         self._code: int | None = None
         self._process = JobProcess(
-            f"server of job {order.job_id}",
-            [sys.executable, "-P", "-m", "redflare_workers.server.job.job_main", str(order.folder.path / ARGS_FILE)],
-            mark=order.run,
-            log=order.folder.log,
+            f"server of job {args.job_id}",
+            args.command,
+            mark=args.run,
+            log=args.folder.log,
             on_lines=on_lines,
             on_exit=self._exited,
-            cwd=order.folder.path,
+            cwd=args.folder.path,
         )
 
     def start(self) -> ProcessMark:
-        """Launch it.
+        """Launch the process.
 
         Raises:
             OSError: it cannot be launched.
         """
-        folder = self.order.folder
-        (folder.path / OUTCOME_FILE).unlink(missing_ok=True)
-        folder.write(ARGS_FILE, asdict(self.order))
+        (self.args.folder.path / OUTCOME_FILE).unlink(missing_ok=True)
+        self.args.write()
         try:
             return self._process.start()
         except BaseException:
@@ -78,39 +76,40 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None: it runs."""
+        """The exit code; None: the process runs."""
         return self._code
 
-    def said(self) -> ServerJobReport:
-        """What it has said of itself."""
-        return ServerJobReport.read(self.order.folder, self.order.run)
+    def report(self) -> ServerJobReport:
+        """The last report of the process."""
+        return ServerJobReport.read(self.args.folder, self.args.run)
 
     def tail(self) -> list[str]:
-        """The last lines of its output."""
+        """The last lines of the process's output."""
         return self._process.tail()
 
     def end(self, reason: str) -> str:
-        """End it: in order, by SIGTERM after a while, by SIGKILL after another; waits, and says which it was."""
+        """End the process and wait, as ``JobProcess.end``; return how it ended."""
         if self._gone.is_set():
             return NOT_RUNNING
+        settings = self._settings
+        return self._process.end(
+            self._gone,
+            lambda: self._request_end(reason),
+            reason,
+            abort_grace=settings.abort_grace,
+            stop_grace=settings.stop_grace,
+        )
+
+    def _request_end(self, reason: str) -> None:
+        message = AbortRun(run=self.args.run, reason=reason)
         try:
-            target = FQCN.join([self.order.server_name, self.order.job_id])
-            self._cell.fire_and_forget(JOB_CONTROL, ABORT, target, {"run": self.order.run, "reason": reason})
+            target = FQCN.join([self.args.server_name, self.args.job_id])
+            self._cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
         except RedflareError as error:
-            logger.warning("job %s: its server cannot be told to end: %s", self.order.job_id, error)
-        if self._gone.wait(self._settings.abort_grace):
-            return COOPERATIVE
-        logger.warning("job %s: SIGTERM to its server: %s", self.order.job_id, reason)
-        self._process.terminate()
-        if self._gone.wait(self._settings.stop_grace):
-            return TERMINATED
-        logger.warning("job %s: SIGKILL to its server: %s", self.order.job_id, reason)
-        self._process.kill()
-        self._gone.wait()
-        return KILLED
+            logger.warning("job %s: cannot ask its server to end: %s", self.args.job_id, error)
 
     def release(self) -> None:
-        """Let it end itself, leaving the job to a successor if it can; waits."""
+        """Let the process end itself, leaving the job to a successor if it can resume, and wait."""
         self._process.release()
         if not self._gone.wait(_RELEASED_WITHIN):
             self._process.kill()

@@ -127,7 +127,7 @@ def test_a_filter_that_fails_lets_nothing_through(job: JobRuns, where: str, bad:
 class PassesOn(Executor):
     """Looks at nothing, like an IPCExchanger."""
 
-    accepts_sealed = True
+    accepts_encoded = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
     lost = threading.Event()
 
     class Forgetful(Executor):
-        accepts_sealed = True
+        accepts_encoded = True
 
         def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
             sealed: Any = from_shareable(shareable).data
@@ -195,7 +195,7 @@ def test_stop_ends_a_task_in_hand_and_events_tell_of_the_end(job: JobRuns) -> No
 
 def test_stop_ends_a_site_that_waits_for_its_server(job: JobRuns) -> None:
     site = job.join("a")
-    wait_until(lambda: site._host._cell is not None and len(site._host._cell._questions))
+    wait_until(lambda: site._host._cell is not None and len(site._host._cell._outgoing))
     site.stop()
     assert job.site_outcomes()[0].status == STOPPED
 
@@ -376,7 +376,7 @@ def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(j
         server.cell.fire_and_forget("job", "task_ended", "a.job", {"clients": ["a"], "task_ids": ["t0", "t1"]})
         wait_until(lambda: "t1" in site._ended_early)
         server._answers.extend([TASK, ENDED])
-        for request in list(server.cell._handlers._in_hand.values()):
+        for request in list(server.cell._incoming._in_hand.values()):
             request.reply(*server._answers.pop(0))
         assert job.site_outcomes()[0].status == COMPLETED
     assert aborted.is_set()

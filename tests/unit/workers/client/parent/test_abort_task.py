@@ -1,4 +1,4 @@
-"""A site breaks off its task: the server is told, and the job goes on."""
+"""A site breaks off its task: the server learns of it, and the job continues."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_aborted_task_is_answered_and_the_next_one_is_carried_out() -> None:
     assert len(executor.done) == 2, "the aborted task was not handed out again"
 
 
-def test_work_that_does_not_end_is_told_and_there_may_be_none() -> None:
+def test_work_that_does_not_end_is_reported_and_there_may_be_none() -> None:
     ended: list[bool] = []
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:

@@ -126,7 +126,7 @@ def test_an_archive_is_refused_that(tmp_path: Path, data: Any, reason: str, earl
         assert "does not exist" in engine.start_app(JOB, META)
 
 
-def test_all_mistakes_of_an_app_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_an_app_are_reported_together(tmp_path: Path) -> None:
     config = {"format_version": 1, "executors": [{"tasks": ["a"], "executor": {"path": "os.system"}}]}
     error = engine_in(tmp_path).deploy_app("app", JOB, META, SITE_1, pack_files({CONFIG: json.dumps(config).encode()}))
     assert "format_version: must be 2" in error
@@ -147,7 +147,7 @@ def test_all_mistakes_of_an_app_are_told_at_once(tmp_path: Path) -> None:
         ({"job_meta": "text"}, "must be a dict"),
         ({"job_meta": {"agent_id": "a b"}}, "agent_id"),
         ({"job_meta": {"job_id": "other"}}, "is of job 'other'"),
-        ({"job_meta": {"x": {1, 2}}}, "what JSON can hold"),
+        ({"job_meta": {"x": {1, 2}}}, "is not valid JSON"),
         ({"client_name": "site-2"}, "this is site site-1"),
     ],
 )
@@ -159,12 +159,12 @@ def test_names_and_metas_that_make_no_sense_are_refused(tmp_path: Path, changed:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "patients.csv").write_text("secret")
     engine = engine_in(tmp_path)
-    assert "is no run of a job" in engine.deploy_app("app", "data", META, SITE_1, PLAIN)
-    assert "is no run of a job" in engine.delete_run("data")
+    assert "is not the run of a job" in engine.deploy_app("app", "data", META, SITE_1, PLAIN)
+    assert "is not the run of a job" in engine.delete_run("data")
     assert (tmp_path / "data" / "patients.csv").read_text() == "secret"
 
 
@@ -174,8 +174,8 @@ def test_a_link_in_place_of_a_run_is_not_followed(tmp_path: Path) -> None:
     workspace.mkdir()
     (workspace / JOB).symlink_to(other / JOB)
     engine = engine_in(workspace)
-    assert "is no run of a job" in engine.deploy_app("app", JOB, META, SITE_1, PLAIN)
-    assert "is no run of a job" in engine.delete_run(JOB)
+    assert "is not the run of a job" in engine.deploy_app("app", JOB, META, SITE_1, PLAIN)
+    assert "is not the run of a job" in engine.delete_run(JOB)
     assert (other / JOB / "meta.json").is_file()
 
 
@@ -189,8 +189,8 @@ def test_a_run_is_deleted_and_again_without_effect(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
-def test_what_a_killed_client_parent_has_left_of_deploying_is_swept(tmp_path: Path) -> None:
+def test_unfinished_folders_of_a_killed_client_parent_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".redflare-deploy-job-1-abc" / "new"
     left.mkdir(parents=True)
-    engine_in(tmp_path).processes.find_again()
+    engine_in(tmp_path).processes.recover()
     assert list(tmp_path.iterdir()) == []

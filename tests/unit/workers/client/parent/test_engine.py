@@ -9,30 +9,31 @@ from typing import Any
 
 import pytest
 from redflare_broker.cell.cell import Cell
-from redflare_broker.errors import ConfigError
+from redflare_broker.errors import ConfigError, DecodeError
 from redflare_workers.apis import FLContext, Shareable
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey, ReturnCode
 from redflare_workers.apis.shareable import make_reply
 from redflare_workers.apis.streaming import ConsumerFactory, ObjectConsumer, ObjectProducer, StreamContext
-from redflare_workers.client.parent.client_engine import ClientEngine, ClientRunInfo
+from redflare_workers.client.parent.client_engine import ClientEngine
+from redflare_workers.client.parent.run_record import ClientRunInfo
 from redflare_workers.protocol.parent_messages import (
-    ABORT,
-    ABORT_TASK,
-    DELETE_RUN,
-    DEPLOY,
-    RUN_INFO,
-    SITE,
-    START,
-    TO_JOB,
+    AbortRequest,
+    AbortTaskRequest,
+    DeleteRunRequest,
+    DeployRequest,
+    RunInfoRequest,
+    SiteReport,
+    SiteRequest,
+    StartRequest,
+    ToJobRequest,
 )
 from redflare_workers.protocol.site_job_status import ClientStatus, get_status_message
-from redflare_workers.protocol.site_report import SiteReport
 from redflare_workers.workspace.site_settings import Site, SiteArgs
 
 from tests.support.cell.cells import Cells, cells_on_fakeredis
 from tests.support.cell.messengers import Peer, Peers
-from tests.support.federation.client_parents import JOB, META, SITE_1, Told
+from tests.support.federation.client_parents import JOB, META, SITE_1, RecordingReporter
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def served(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
     """An engine with a cell that runs."""
     cell = Cell(cells.server, SITE_1, cells.settings)
     cells._made.append(cell)
-    engine.initialize_comm(cell, reporter=Told())
+    engine.initialize_comm(cell, reporter=RecordingReporter())
     cell.start()
     yield engine
     engine.close()
@@ -77,7 +78,7 @@ def test_a_client_and_args_as_others_make_them_will_do(tmp_path: Path) -> None:
     assert (engine.get_client_name(), engine.workers, engine.get_cell()) == ("site-9", 5, None)
 
 
-def test_a_name_that_is_no_segment_is_refused() -> None:
+def test_an_illegal_name_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"site\.1"):
         Site(name="site.1")
 
@@ -104,7 +105,7 @@ def test_components_are_added_once_found_and_hear_events(engine: ClientEngine) -
     assert component.heard == ["_my_event"]
     with pytest.raises(TypeError, match="component_id must be a str"):
         engine.add_component(1, component)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'one' already"):
+    with pytest.raises(ValueError, match="component 'one' exists already"):
         engine.add_component("one", Hearing())
 
 
@@ -128,7 +129,7 @@ def test_another_deployer_may_be_put_in(engine: ClientEngine) -> None:
 # -- jobs that are not there -------------------------------------------------------------------------------------------
 
 
-def test_what_is_said_of_a_job_that_is_not_there(engine: ClientEngine) -> None:
+def test_calls_for_an_unknown_job_are_answered(engine: ClientEngine) -> None:
     assert engine.start_app(JOB, META) == ("ERROR: Client app does not exist. Please deploy it before starting client.")
     assert engine.abort_app(JOB) == "Client app has not started."
     assert engine.abort(JOB).how == "not running"
@@ -139,7 +140,7 @@ def test_what_is_said_of_a_job_that_is_not_there(engine: ClientEngine) -> None:
     assert engine.send_to_job(JOB, "c", "t", {}, 1.0).rc == "COMM_ERROR"
 
 
-def test_what_a_job_was_given_is_given_back_when_it_does_not_start(engine: ClientEngine) -> None:
+def test_resources_of_a_job_are_freed_when_it_does_not_start(engine: ClientEngine) -> None:
     freed: list[Any] = []
     manager = SimpleNamespace(free_resources=lambda resources, token, fl_ctx: freed.append((resources, token)))
     engine.start_app(JOB, META, {"gpus": 1}, "token", manager)
@@ -154,38 +155,48 @@ def test_statuses_have_the_words_and_numbers_that_users_know() -> None:
 def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngine, cells: Cells) -> None:
     asker = cells.make("asker")
 
-    def ask(topic: str, **meta: Any) -> tuple[str, str]:
-        reply = asker.send_request(SITE, topic, SITE_1, meta, b"no zip", timeout=10)
+    def ask(request: type[SiteRequest], **meta: Any) -> tuple[str, str]:
+        reply = asker.send_request(request.CHANNEL, request.TOPIC, SITE_1, meta, b"no zip", timeout=10)
         return reply.rc, reply.error or str(reply.meta.get("message") or reply.meta)
 
-    assert ask(START, job=JOB)[0] == "ERROR"
-    assert ask(ABORT, job=JOB) == ("OK", "Client app has not started.")
-    assert ask(ABORT_TASK, job=JOB) == ("OK", "Client app has not started.")
-    assert ask(DELETE_RUN, job=JOB)[0] == "OK"
-    assert ask(RUN_INFO) == ("OK", "{'jobs': {}}")
-    assert ask(RUN_INFO, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
-    rc, error = ask(DEPLOY, job=JOB, app="app", meta=META)
+    assert ask(StartRequest, job=JOB)[0] == "ERROR"
+    assert ask(AbortRequest, job=JOB) == ("OK", "Client app has not started.")
+    assert ask(AbortTaskRequest, job=JOB) == ("OK", "Client app has not started.")
+    assert ask(DeleteRunRequest, job=JOB)[0] == "OK"
+    assert ask(RunInfoRequest) == ("OK", "{'jobs': {}}")
+    assert ask(RunInfoRequest, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
+    rc, error = ask(DeployRequest, job=JOB, app="app", meta=META)
     assert (rc, "is not a zip archive" in error) == ("ERROR", True)
 
 
 @pytest.mark.parametrize(
-    ("topic", "meta"),
+    ("request_type", "meta", "error"),
     [
-        (START, {}),
-        (START, {"job": 1}),
-        (ABORT, {}),
-        (ABORT, {"job": "../up"}),
-        (DEPLOY, {"job": JOB}),
-        (TO_JOB, {"job": JOB, "channel": "c"}),
-        (TO_JOB, {"job": JOB, "channel": "c", "topic": "t", "timeout": "soon"}),
-        (TO_JOB, {"job": JOB, "channel": "c", "topic": "t", "meta": []}),
+        (StartRequest, {}, "message site/start: job is missing"),
+        (StartRequest, {"job": 1}, "message site/start: job must be of type str, but is 1"),
+        (StartRequest, {"job": ""}, "message site/start: job must not be empty"),
+        (AbortRequest, {}, "message site/abort: job is missing"),
+        (AbortRequest, {"job": "../up"}, "job_id '../up' "),
+        (DeployRequest, {"job": JOB}, "message site/deploy: app is missing"),
+        (ToJobRequest, {"job": JOB, "channel": "c"}, "message site/to_job: topic is missing"),
+        (
+            ToJobRequest,
+            {"job": JOB, "channel": "c", "topic": "t", "timeout": "soon"},
+            "message site/to_job: timeout must be of type float, but is 'soon'",
+        ),
+        (
+            ToJobRequest,
+            {"job": JOB, "channel": "c", "topic": "t", "meta": []},
+            "message site/to_job: meta must be ",
+        ),
     ],
 )
-def test_requests_that_make_no_sense_are_refused(
-    served: ClientEngine, cells: Cells, topic: str, meta: dict[str, Any]
+def test_requests_with_bad_fields_are_refused(
+    served: ClientEngine, cells: Cells, request_type: type[SiteRequest], meta: dict[str, Any], error: str
 ) -> None:
-    reply = cells.make("asker").send_request(SITE, topic, SITE_1, meta, timeout=10)
+    reply = cells.make("asker").send_request(request_type.CHANNEL, request_type.TOPIC, SITE_1, meta, timeout=10)
     assert reply.rc == "BAD_REQUEST_DATA"
+    assert reply.error.startswith(error)
 
 
 def test_a_report_survives_the_way() -> None:
@@ -193,7 +204,7 @@ def test_a_report_survives_the_way() -> None:
     assert SiteReport.from_meta({**report.to_meta(), "of a later version": 1}) == report
     assert report.final
     for bad in ({}, {**report.to_meta(), "site": 1}, {**report.to_meta(), "exit_code": "0"}):
-        with pytest.raises(TypeError):
+        with pytest.raises(DecodeError, match="message server/site_report: "):
             SiteReport.from_meta(bad)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Request
-from redflare_workers.protocol.parent_messages import SERVER, SITE_LOG, SITE_REPORT
-from redflare_workers.protocol.site_report import CellReporter, SiteReport
+from redflare_workers.client.parent.reporter import CellReporter
+from redflare_workers.protocol.message import Message
+from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
 
 from tests.support.cell.cells import Cells, cells_on_fakeredis
 from tests.support.waiting import wait_until
@@ -25,10 +26,10 @@ def reporter(cells: Cells) -> CellReporter:
     return CellReporter(cells.make("site-1"), "site-1", "server")
 
 
-def server(cells: Cells, topic: str, handler: object) -> Cell:
+def server(cells: Cells, message: type[Message], handler: object) -> Cell:
     cell = Cell(cells.server, "server", cells.settings)
     cells._made.append(cell)
-    cell.register_request_cb(SERVER, topic, handler)  # type: ignore[arg-type]
+    cell.register_request_cb(message.CHANNEL, message.TOPIC, handler)  # type: ignore[arg-type]
     cell.start()
     return cell
 
@@ -50,7 +51,7 @@ def test_reports_of_a_job_are_heard_in_order_though_the_server_is_slow(cells: Ce
         heard.append(request.meta["status"])
         return "OK", {"abort": "no" if request.meta["status"] == "started" else ""}, None
 
-    server(cells, SITE_REPORT, slow)
+    server(cells, SiteReport, slow)
     other: list[str] = []
     reporter.report(report("starting", "job-2"), other.append)
     go.set()
@@ -70,7 +71,7 @@ def test_a_report_that_the_server_does_not_understand_does_not_hold_up_the_next(
             raise ValueError("what?")
         return None
 
-    server(cells, SITE_REPORT, picky)
+    server(cells, SiteReport, picky)
     reporter.report(report("starting"), lambda _: taken.append("starting"))
     reporter.report(report("started"), lambda _: taken.append("started"))
     wait_until(lambda: taken)
@@ -94,7 +95,7 @@ def test_lines_that_the_server_does_not_take_in_do_not_pile_up(cells: Cells, rep
         parked.append(request)
         return LATER
 
-    server(cells, SITE_LOG, park)
+    server(cells, SiteLog, park)
     for number in range(40):
         reporter.log("job-1", [f"line {number}"])
     wait_until(lambda: len(parked) == 16)

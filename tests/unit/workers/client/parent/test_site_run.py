@@ -1,4 +1,4 @@
-"""One run of a job at a site, with processes that are not those of jobs: what becomes of it is never left open."""
+"""One run of a job at a site, with processes that are not those of jobs: it always ends in a definite status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from redflare_workers.client.parent.client_engine import ClientEngine
-from redflare_workers.client.parent.site_run import RunRecord, SiteRun
+from redflare_workers.client.parent.run_record import RunRecord
+from redflare_workers.client.parent.site_run import SiteRun
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.run_folder import APP_FILE, ARGS_FILE, OUTCOME_FILE, RunFolder
 from redflare_workers.workspace.site_settings import Site, SiteArgs, SiteSettings
@@ -24,21 +25,21 @@ class Around:
     def __init__(self, program: str) -> None:
         self.settings = SiteSettings(abort_grace=0.1, stop_grace=5.0)
         self.ended: list[RunRecord] = []
-        self.telling, self.told = threading.Event(), threading.Event()
+        self.notifying, self.notified = threading.Event(), threading.Event()
         self._program = program
 
     def command(self, record: RunRecord) -> list[str]:
         return [sys.executable, "-c", self._program]
 
-    def ask_to_end(self, job_id: str, run: str, reason: str) -> None:
+    def request_end(self, job_id: str, run: str, reason: str) -> None:
         pass
 
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
         pass
 
-    def tell_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
-        self.telling.set()
-        assert self.told.wait(20)
+    def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
+        self.notifying.set()
+        assert self.notified.wait(20)
         return {}
 
     def on_change(self, record: RunRecord) -> None:
@@ -57,22 +58,22 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     wait_until(lambda: not [each for each in threading.enumerate() if JOB in each.name])
 
 
-def test_a_process_that_ends_without_a_word_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
+def test_a_process_that_ends_without_a_report_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
     around = Around("pass")
     SiteRun(folder, around).launch()
     wait_until(lambda: around.ended)
     record = around.ended[0]
     assert record.status is ClientStatus.EXCEPTION
     assert record.exit_code == 0
-    assert "has not said" in record.reason
+    assert "without reporting how" in record.reason
 
 
-def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) -> None:
+def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) -> None:
     around = Around("import signal; signal.pause()")
     run = SiteRun(folder, around)
     run.launch()
     proof = run.abort("enough")
-    assert around.telling.wait(20)
+    assert around.notifying.wait(20)
 
     def others_ask() -> None:
         run.on_status(ClientStatus.STARTED)
@@ -82,7 +83,7 @@ def test_nobody_waits_for_agents_that_are_told_of_an_abort(folder: RunFolder) ->
     others.start()
     others.join(5)
     assert not others.is_alive()
-    around.told.set()
+    around.notified.set()
     assert proof.result(20).how == "terminated"
 
 

@@ -1,4 +1,4 @@
-"""``local/site.json``: what a site admits."""
+"""``local/site.json``: what a site allows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def write(workspace: Path, content: str) -> None:
     (workspace / "local" / "site.json").write_text(content)
 
 
-def test_without_a_file_only_what_is_shipped_is_admitted(tmp_path: Path) -> None:
+def test_without_a_file_only_shipped_components_are_allowed(tmp_path: Path) -> None:
     settings = load_site_settings(tmp_path)
     assert settings == SiteSettings()
     assert not settings.allow_custom
     assert all(pattern.startswith("redflare_workers.") for pattern in settings.allow)
 
 
-def test_a_file_says_what_is_admitted(tmp_path: Path) -> None:
+def test_the_file_extends_what_the_site_allows(tmp_path: Path) -> None:
     write(tmp_path, json.dumps({"allow": ["mylib.*"], "allow_custom": True, "resources": {"gpus": 2}}))
     settings = load_site_settings(tmp_path)
     assert settings.allow == (*SiteSettings().allow, "mylib.*"), "on top of what ships"
@@ -44,7 +44,7 @@ def test_a_file_says_what_is_admitted(tmp_path: Path) -> None:
         ('{"max_bytes": true}', "max_bytes"),
     ],
 )
-def test_a_mistake_is_told_with_the_file(tmp_path: Path, content: str, match: str) -> None:
+def test_an_error_names_the_file(tmp_path: Path, content: str, match: str) -> None:
     write(tmp_path, content)
     with pytest.raises(ConfigError, match=match) as caught:
         load_site_settings(tmp_path)

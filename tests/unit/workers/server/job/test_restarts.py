@@ -332,7 +332,7 @@ def test_a_server_that_was_replaced_leaves_the_payloads_and_the_work_of_its_task
         assert site.events == []
         go.set()
         again = other.get_task()
-        assert (again.sealed.blob is not None, again.keep) == (True, True)
+        assert (again.encoded.blob is not None, again.keep) == (True, True)
         assert site.get_task().meta["task_id"] == task_id
         for each, their in ((site, task_id), (other, again.meta["task_id"])):
             assert each.submit("train", their, model(1.0, BIG)).meta["verdict"] == "ACCEPT"
@@ -415,7 +415,7 @@ def test_the_data_of_a_broadcast_that_redis_lost_is_stored_again_for_those_who_c
         registration = serving(server).registration
         wait_until(lambda: registration.generation == 1)
         reply = late.get_task()
-        blob = reply.sealed.blob
+        blob = reply.encoded.blob
         assert blob is not None
         assert redis.exists(f"{blob.prefix}:0")
         for each, their in ((site, task_id), (late, reply.meta["task_id"])):
@@ -431,14 +431,14 @@ def test_a_payload_that_vanished_is_stored_once_however_many_sites_miss_it(
     job.serve(controller)
     with RawSite(job, "a") as a, RawSite(job, "b") as b, RawSite(job, "c") as c:
         replies = [site.get_task() for site in (a, b, c)]
-        [prefix] = {reply.sealed.blob.prefix for reply in replies if reply.sealed.blob}
+        [prefix] = {reply.encoded.blob.prefix for reply in replies if reply.encoded.blob}
         redis.delete(*redis.scan_iter(f"{prefix}:*"))
         again = [
             site.get_task(lost=reply.meta["task_id"], payload=prefix)
             for site, reply in zip((a, b, c), replies, strict=True)
         ]
         assert [reply.meta["task_id"] for reply in again] == [reply.meta["task_id"] for reply in replies]
-        [anew] = {reply.sealed.blob.prefix for reply in again if reply.sealed.blob}
+        [anew] = {reply.encoded.blob.prefix for reply in again if reply.encoded.blob}
         assert anew != prefix
         assert redis.exists(f"{anew}:0")
         for site, reply in zip((a, b, c), again, strict=True):

@@ -17,61 +17,59 @@ def job(name: str, *sites: str, **more: Any) -> Candidate:
     return Candidate(id=name, meta=meta(*sites, **more))
 
 
-def places(*names: str, **capacities: Mapping[str, float]) -> list[SchedulableSite]:
+def sites(*names: str, **capacities: Mapping[str, float]) -> list[SchedulableSite]:
     found = [SchedulableSite(name=name) for name in names]
     return found + [SchedulableSite(name=name, capacity=capacity) for name, capacity in capacities.items()]
 
 
 def test_a_job_for_all_begins_on_all_sites_that_are_there() -> None:
-    decided = plan([job("one", min_clients=2)], [*places("b", "a"), SchedulableSite(name="c", alive=False)])
+    decided = plan([job("one", min_clients=2)], [*sites("b", "a"), SchedulableSite(name="c", alive=False)])
     assert decided.begin == {"one": ("a", "b")}
     assert decided.waiting == {}
 
 
 def test_a_job_for_some_begins_on_those_as_soon_as_there_are_enough() -> None:
-    decided = plan([job("one", "a", "b", "x", min_clients=2)], places("a", "b", "c"))
+    decided = plan([job("one", "a", "b", "x", min_clients=2)], sites("a", "b", "c"))
     assert decided.begin == {"one": ("a", "b")}
 
 
 def test_too_few_sites_and_the_reason_says_which_are_missing() -> None:
-    decided = plan([job("one", "a", "b", "x", min_clients=2)], [*places("a"), SchedulableSite(name="b", alive=False)])
+    decided = plan([job("one", "a", "b", "x", min_clients=2)], [*sites("a"), SchedulableSite(name="b", alive=False)])
     assert decided.begin == {}
     assert decided.waiting == {
-        "one": "waits for sites: 1 of at least 2 can take it (a); not connected: b, x",
+        "one": "waiting for sites: 1 of at least 2 can take the job (a); not connected: b, x",
     }
 
 
-def test_nobody_is_there() -> None:
-    assert plan([job("one")], []).waiting == {"one": "waits for sites: 0 of at least 1 can take it"}
+def test_without_sites_a_job_waits() -> None:
+    assert plan([job("one")], []).waiting == {"one": "waiting for sites: 0 of at least 1 can take the job"}
 
 
 def test_a_mandatory_site_is_waited_for() -> None:
     one = job("one", min_clients=1, mandatory_clients=("m", "n"))
-    decided = plan([one], [*places("a", "b"), SchedulableSite(name="n", alive=False)])
-    assert decided.waiting == {
-        "one": "waits for m, which is mandatory and has not joined; n, which is mandatory and not connected any more"
-    }
-    assert plan([one], places("a", "m", "n")).begin == {"one": ("a", "m", "n")}
+    decided = plan([one], [*sites("a", "b"), SchedulableSite(name="n", alive=False)])
+    assert decided.waiting == {"one": "waiting for m (mandatory, never connected), n (mandatory, disconnected)"}
+    assert plan([one], sites("a", "m", "n")).begin == {"one": ("a", "m", "n")}
 
 
-def test_a_job_that_waits_for_sites_holds_nobody_up() -> None:
-    decided = plan([job("first", "x"), job("second")], places("a"))
+def test_a_job_that_waits_for_sites_does_not_hold_up_another() -> None:
+    decided = plan([job("first", "x"), job("second")], sites("a"))
     assert decided.begin == {"second": ("a",)}
     assert set(decided.waiting) == {"first"}
 
 
-def test_several_jobs_share_a_site_that_says_nothing_of_its_capacity() -> None:
+def test_several_jobs_share_a_site_that_declares_no_capacity() -> None:
     gpu = {"@ALL": {"gpu": 1}}
-    decided = plan([job("first", resource_spec=gpu), job("second", resource_spec=gpu)], places("a"))
+    decided = plan([job("first", resource_spec=gpu), job("second", resource_spec=gpu)], sites("a"))
     assert decided.begin == {"first": ("a",), "second": ("a",)}
 
 
-def test_what_a_running_job_has_is_not_free() -> None:
+def test_resources_of_a_running_job_are_not_free() -> None:
     spec = {"@ALL": {"gpu": 1}, "a": {"gpu": 2}}
     running = PlacedJob(id="old", meta=meta(resource_spec=spec), sites=("a",))
-    decided = plan([job("new", resource_spec=spec, min_clients=1)], places(a={"gpu": 3}), [running])
+    decided = plan([job("new", resource_spec=spec, min_clients=1)], sites(a={"gpu": 3}), [running])
     assert decided.waiting == {
-        "new": "waits for sites: 0 of at least 1 can take it; a has 1 gpu free of 3, and the job takes 2"
+        "new": "waiting for sites: 0 of at least 1 can take the job; a has 1 of 3 gpu free, the job needs 2"
     }
 
 
@@ -83,43 +81,43 @@ def test_an_agent_has_one_job_at_a_time() -> None:
         job("other", agent_id="gpu-2"),
         job("none"),
     ]
-    decided = plan(waiting, places("a", "b"), [running])
+    decided = plan(waiting, sites("a", "b"), [running])
     assert decided.begin == {"other": ("a", "b"), "none": ("a", "b")}
     assert decided.waiting == {
-        "second": "waits for sites: 1 of at least 2 can take it (b); agent trainer of a is taken by job old",
-        "third": "waits for sites: 0 of at least 1 can take it; agent trainer of b is taken by job second",
+        "second": "waiting for sites: 1 of at least 2 can take the job (b); agent trainer of a is busy with job old",
+        "third": "waiting for sites: 0 of at least 1 can take the job; agent trainer of b is busy with job second",
     }
-    assert plan(waiting[:2], places("a", "b")).begin == {"second": ("a", "b")}
+    assert plan(waiting[:2], sites("a", "b")).begin == {"second": ("a", "b")}
 
 
 def test_a_job_goes_to_the_sites_that_have_enough() -> None:
-    decided = plan([job("one", resource_spec={"@ALL": {"gpu": 2}})], places("c", a={"gpu": 1}, b={"gpu": 2}))
+    decided = plan([job("one", resource_spec={"@ALL": {"gpu": 2}})], sites("c", a={"gpu": 1}, b={"gpu": 2}))
     assert decided.begin == {"one": ("b", "c")}
 
 
-def test_a_site_without_what_is_asked_for_never_will_do() -> None:
-    decided = plan([job("one", resource_spec={"a": {"gpu": 1}})], places(a={"memory": 8}))
-    assert decided.waiting["one"].endswith("a has 0 gpu in all, and the job takes 1")
+def test_a_site_without_a_resource_never_gets_the_job() -> None:
+    decided = plan([job("one", resource_spec={"a": {"gpu": 1}})], sites(a={"memory": 8}))
+    assert decided.waiting["one"].endswith("a has 0 gpu in total, the job needs 1")
 
 
 def test_a_large_job_is_not_starved_by_small_ones() -> None:
     running = PlacedJob(id="small-1", meta=meta(resource_spec={"@ALL": {"gpu": 1}}), sites=("a",))
     waiting = [job("large", resource_spec={"@ALL": {"gpu": 2}}), job("small-2", resource_spec={"@ALL": {"gpu": 1}})]
-    decided = plan(waiting, places(a={"gpu": 2}), [running])
+    decided = plan(waiting, sites(a={"gpu": 2}), [running])
     assert decided.begin == {}
-    assert "0 gpu free" in decided.waiting["small-2"]
+    assert "0 of 2 gpu free" in decided.waiting["small-2"]
 
 
 def test_a_job_that_can_never_run_there_claims_nothing() -> None:
     waiting = [job("huge", resource_spec={"@ALL": {"gpu": 8}}), job("small", resource_spec={"@ALL": {"gpu": 1}})]
-    assert plan(waiting, places(a={"gpu": 2})).begin == {"small": ("a",)}
+    assert plan(waiting, sites(a={"gpu": 2})).begin == {"small": ("a",)}
 
 
-def test_no_more_jobs_run_than_the_server_admits() -> None:
+def test_no_more_jobs_run_than_the_server_allows() -> None:
     running = PlacedJob(id="old", meta=meta(), sites=("a",))
-    decided = plan([job("one"), job("two")], places("a"), [running], max_jobs=2)
+    decided = plan([job("one"), job("two")], sites("a"), [running], max_jobs=2)
     assert decided.begin == {"one": ("a",)}
-    assert decided.waiting == {"two": "2 jobs run, and the server runs 2 at most"}
+    assert decided.waiting == {"two": "waiting for a slot: 2 of at most 2 jobs are running"}
 
 
 def test_many_missing_sites_are_not_all_named() -> None:

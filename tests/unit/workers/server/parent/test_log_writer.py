@@ -24,47 +24,47 @@ def lines_of(store: JobStore) -> list[tuple[str, str]]:
     return [(line.site, line.text) for line in store.read_log("job-1") if line.site]
 
 
-def test_lines_are_kept_in_their_order(store: JobStore) -> None:
-    keeper = LogWriter(store)
-    keeper.keep("job-1", "site-1", ["one", "two"])
-    keeper.start()
-    keeper.keep("job-1", "server", ["three"])
-    keeper.keep("job-1", "server", [])
-    assert keeper.flush(5)
+def test_lines_are_stored_in_their_order(store: JobStore) -> None:
+    writer = LogWriter(store)
+    writer.write("job-1", "site-1", ["one", "two"])
+    writer.start()
+    writer.write("job-1", "server", ["three"])
+    writer.write("job-1", "server", [])
+    assert writer.flush(5)
     assert lines_of(store) == [("site-1", "one"), ("site-1", "two"), ("server", "three")]
-    keeper.stop(5)
+    writer.stop(5)
 
 
-def test_what_waits_is_written_before_it_stops(store: JobStore) -> None:
-    keeper = LogWriter(store)
-    keeper.keep("job-1", "site-1", ["one"])
-    keeper.start()
-    keeper.stop(5)
+def test_queued_lines_are_written_before_it_stops(store: JobStore) -> None:
+    writer = LogWriter(store)
+    writer.write("job-1", "site-1", ["one"])
+    writer.start()
+    writer.stop(5)
     assert lines_of(store) == [("site-1", "one")]
 
 
-def test_lines_of_a_job_that_is_gone_disturb_nobody(store: JobStore) -> None:
-    keeper = LogWriter(store)
-    keeper.start()
-    keeper.keep("job-2", "site-1", ["one"])
-    keeper.keep("job-1", "site-1", ["two"])
-    keeper.stop(5)
+def test_lines_of_a_job_that_is_gone_do_not_hold_up_others(store: JobStore) -> None:
+    writer = LogWriter(store)
+    writer.start()
+    writer.write("job-2", "site-1", ["one"])
+    writer.write("job-1", "site-1", ["two"])
+    writer.stop(5)
     assert lines_of(store) == [("site-1", "two")]
 
 
-def test_a_redis_that_is_away_costs_no_memory_without_end(store: JobStore) -> None:
-    keeper = LogWriter(store)
+def test_an_unreachable_redis_does_not_cost_endless_memory(store: JobStore) -> None:
+    writer = LogWriter(store)
     for _ in range(30):
-        keeper.keep("job-1", "site-1", ["line"] * 1000)
-    keeper.start()
-    assert keeper.flush(20)
-    keeper.keep("job-1", "site-1", ["after"])
-    keeper.stop(5)
+        writer.write("job-1", "site-1", ["line"] * 1000)
+    writer.start()
+    assert writer.flush(20)
+    writer.write("job-1", "site-1", ["after"])
+    writer.stop(5)
     assert lines_of(store)[-2:] == [("site-1", "(10000 lines are left out here)"), ("site-1", "after")]
 
 
 class Odd(str):
-    """A line that makes whoever writes it fail, in a way that nobody has thought of."""
+    """A line that makes the writer fail in an unforeseen way."""
 
     __slots__ = ()
 
@@ -72,11 +72,11 @@ class Odd(str):
         raise LookupError("odd")
 
 
-def test_a_line_that_cannot_be_kept_does_not_end_the_keeping(store: JobStore) -> None:
-    keeper = LogWriter(store)
-    keeper.start()
-    keeper.keep("job-1", "site-1", [Odd("one")])
-    keeper.keep("job-1", "site-1", ["two"])
-    assert keeper.flush(5)
+def test_a_line_that_cannot_be_stored_does_not_end_the_writing(store: JobStore) -> None:
+    writer = LogWriter(store)
+    writer.start()
+    writer.write("job-1", "site-1", [Odd("one")])
+    writer.write("job-1", "site-1", ["two"])
+    assert writer.flush(5)
     assert lines_of(store) == [("site-1", "two")]
-    keeper.stop(5)
+    writer.stop(5)

@@ -1,4 +1,4 @@
-"""The last sign of life of a cell, as its heartbeat key tells it."""
+"""``CellHeartbeat``: the content of a cell's heartbeat key, by which others see whether it is alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redflare_broker.transport.connection import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellHeartbeat:
-    """What the heartbeat of a cell says."""
+    """The last heartbeat of a cell."""
 
     #: ``<host>:<pid>:<8 hex digits>``
     instance: str
@@ -23,9 +23,9 @@ class CellHeartbeat:
     interval: float
 
 
-def pack_sign(*, instance: str, epoch: int, host: str, pid: int, interval: float, ttl_ms: int) -> bytes:
-    """What a heartbeat says."""
-    sign = {
+def pack_heartbeat(*, instance: str, epoch: int, host: str, pid: int, interval: float, ttl_ms: int) -> bytes:
+    """Encode the value of the heartbeat key."""
+    fields = {
         "instance": instance,
         "epoch": epoch,
         "host": host,
@@ -34,11 +34,11 @@ def pack_sign(*, instance: str, epoch: int, host: str, pid: int, interval: float
         "ttl_ms": ttl_ms,
         "version": PROTOCOL_VERSION,
     }
-    return orjson.dumps(sign)
+    return orjson.dumps(fields)
 
 
-def read_sign(connection: Connection, keys: CellKeys) -> CellHeartbeat | None:
-    """The last sign of a cell; None: it was stopped, or is silent for so long that it counts as dead.
+def read_heartbeat(connection: Connection, keys: CellKeys) -> CellHeartbeat | None:
+    """Read the last heartbeat of a cell; None: the cell was stopped, or its heartbeat has expired.
 
     Raises:
         Unavailable: the server is away.
@@ -47,8 +47,8 @@ def read_sign(connection: Connection, keys: CellKeys) -> CellHeartbeat | None:
     if not isinstance(beat, bytes) or not isinstance(left, int):
         return None
     try:
-        facts = orjson.loads(beat)
-        ttl, interval, instance = float(facts["ttl_ms"]), float(facts["interval"]), str(facts["instance"])
+        fields = orjson.loads(beat)
+        ttl, interval, instance = float(fields["ttl_ms"]), float(fields["interval"]), str(fields["instance"])
     except (ValueError, TypeError, KeyError):
         return None
     return CellHeartbeat(instance=instance, age=max(ttl - left, 0.0) / 1000, interval=interval)

@@ -1,4 +1,4 @@
-"""``Post``: what an engine sends to its peers, by their names, and what they answer."""
+"""``PeerSender``: sends an engine's messages to its peers, by their names; ``Replies`` collects the replies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .wire import MESSAGE, TO
 
 logger = logging.getLogger(__name__)
 
-#: What a cell answers by itself, in the words of a Shareable.
+#: Return codes that a cell gives by itself, as those of a Shareable.
 _CODES: Final = {
     ReplyCode.TIMEOUT: ReturnCode.TIMEOUT,
     ReplyCode.ABORTED: ReturnCode.TASK_ABORTED,
@@ -36,52 +36,52 @@ _CODES: Final = {
 
 
 class Replies:
-    """The replies to one message, by the name of who answers; thread-safe.
+    """The replies to one message, by the peer's name; thread-safe.
 
     Args:
-        changed: shared by those who wait for several messages at once.
+        changed: notified after each reply; one condition may serve several messages.
     """
 
     def __init__(self, names: Iterable[str], changed: threading.Condition | None = None) -> None:
         self.names = list(names)
         self.changed = changed or threading.Condition()
-        self._told: dict[str, Reply | Shareable] = {}
+        self._replies: dict[str, Reply | Shareable] = {}
 
     def put(self, name: str, reply: Reply | Shareable) -> None:
-        """Note what a peer answered; the first answer counts."""
+        """Record a peer's reply; the first one counts."""
         with self.changed:
-            self._told.setdefault(name, reply)
+            self._replies.setdefault(name, reply)
             self.changed.notify_all()
 
     def missing(self) -> list[str]:
-        """Who has not answered."""
-        return [name for name in self.names if name not in self._told]
+        """The peers that have not replied."""
+        return [name for name in self.names if name not in self._replies]
 
     def wait(self, timeout: float, abort_signal: Signal | None) -> None:
-        """Wait until all have answered; those who do not in time get TIMEOUT or, after an abort, TASK_ABORTED."""
+        """Wait for all replies; those that do not come in time become TIMEOUT or, after an abort, TASK_ABORTED."""
         deadline = time.monotonic() + timeout
         with watching(abort_signal, self.changed), self.changed:
             while self.missing() and not is_triggered(abort_signal):
                 if (left := deadline - time.monotonic()) <= 0:
                     break
                 self.changed.wait(left)
-            rc, why = ReturnCode.TIMEOUT, f"no answer within {timeout:g} s"
+            rc, why = ReturnCode.TIMEOUT, f"no reply within {timeout:g} s"
             if is_triggered(abort_signal):
-                rc, why = ReturnCode.TASK_ABORTED, "the run was aborted before it answered"
+                rc, why = ReturnCode.TASK_ABORTED, "the run was aborted before it replied"
             for name in self.missing():
-                self._told[name] = make_reply(rc, {ReservedHeaderKey.ERROR: why})
+                self._replies[name] = make_reply(rc, {ReservedHeaderKey.ERROR: why})
 
     def read(self) -> dict[str, Shareable]:
-        """The replies as Shareables, decoded now, in the order of the names."""
-        return {name: _read(name, self._told[name]) for name in self.names if name in self._told}
+        """Decode the replies to Shareables, in the order of the names."""
+        return {name: _read(name, self._replies[name]) for name in self.names if name in self._replies}
 
 
-class Post:
-    """Sends what one engine has to say. Without a cell, nobody can be reached.
+class PeerSender:
+    """Sends the messages of one engine. Without a cell, no peer can be reached.
 
     Args:
         name: the name under which this engine's peers know it.
-        resolve: FQCN of a peer's cell by the peer's name; None: there is no such peer.
+        resolve: returns the FQCN of a peer's cell by the peer's name; None: no peer has that name.
     """
 
     def __init__(self, name: str, resolve: Callable[[str], str | None]) -> None:
@@ -90,7 +90,7 @@ class Post:
         self._resolve = resolve
 
     def fqcns(self, names: Iterable[str]) -> dict[str, str]:
-        """FQCNs of the peers' cells by name; names of nobody are left out."""
+        """The FQCNs of the peers' cells by name, without names that no peer has."""
         found = ((name, self._resolve(name)) for name in dict.fromkeys(names))
         return {name: fqcn for name, fqcn in found if fqcn is not None}
 
@@ -103,14 +103,14 @@ class Post:
         message: Shareable,
         replies: Replies,
     ) -> Multicast | None:
-        """Send a request to each; what cannot be sent is answered at once, and None returned.
+        """Send a request to each peer; if it cannot be sent, fail all replies at once and return None.
 
         Raises:
             EncodeError: the message holds what cannot be sent.
         """
         cell = self.cell
         if cell is None:
-            _answer_all(fqcns, replies, f"{self.name} has no cell: the messenger is not open")
+            _fail_all(fqcns, replies, f"{self.name} has no cell: the messenger is not open")
             return None
         carried, data = to_message(message)
         targets = {name: (fqcn, {**meta, TO: name, MESSAGE: carried}) for name, fqcn in fqcns.items()}
@@ -119,13 +119,13 @@ class Post:
         except EncodeError:
             raise
         except RedflareError as error:
-            _answer_all(fqcns, replies, str(error))
+            _fail_all(fqcns, replies, str(error))
             return None
 
     def tell(
         self, channel: str, topic: str, fqcns: dict[str, str], meta: dict[str, Any], message: Shareable | None = None
     ) -> None:
-        """Send an event to each; nobody answers. What cannot be sent, because the cell was stopped, is logged.
+        """Send an event to each peer, without a reply; log it if it cannot be sent because the cell was stopped.
 
         Raises:
             EncodeError: the message holds what cannot be sent.
@@ -144,20 +144,20 @@ class Post:
                 logger.warning("%s cannot send %s/%s to %s: %s", self.name, channel, topic, name, error)
 
 
-def _answer_all(names: Iterable[str], replies: Replies, why: str) -> None:
+def _fail_all(names: Iterable[str], replies: Replies, why: str) -> None:
     for name in names:
         replies.put(name, make_reply(ReturnCode.COMMUNICATION_ERROR, {ReservedHeaderKey.ERROR: why}))
 
 
 def outgoing(message: Shareable, fl_ctx: FLContext) -> Shareable:
-    """A copy of a message, content shared, that tells its receiver who sends it."""
+    """Copy a message, sharing its content, and add the sender's public props."""
     copied = make_copy(message, {ReservedHeaderKey.PEER_CTX, ReservedHeaderKey.PEER_PROPS})
     copied.set_peer_props(fl_ctx.get_all_public_props())
     return copied
 
 
 def checked_targets(targets: str | Sequence[str]) -> list[str]:
-    """Names of targets, each once.
+    """Return the names of targets, each once.
 
     Raises:
         TypeError: they are not names.
@@ -175,7 +175,7 @@ def is_triggered(signal: Signal | None) -> bool:
 
 @contextmanager
 def watching(signal: Signal | None, changed: threading.Condition) -> Iterator[None]:
-    """While it lasts, an abort signal wakes whoever waits for a condition."""
+    """Notify a condition when an abort signal is triggered, during the context."""
 
     def wake() -> None:
         with changed:
@@ -188,16 +188,16 @@ def watching(signal: Signal | None, changed: threading.Condition) -> Iterator[No
         yield
 
 
-def _read(name: str, told: Reply | Shareable) -> Shareable:
-    if isinstance(told, Shareable):
-        return told
-    if not told.ok:
-        told.release()
-        rc = _CODES.get(told.rc, ReturnCode.COMMUNICATION_ERROR)
-        return make_reply(rc, {ReservedHeaderKey.ERROR: told.error})
+def _read(name: str, reply: Reply | Shareable) -> Shareable:
+    if isinstance(reply, Shareable):
+        return reply
+    if not reply.ok:
+        reply.release()
+        rc = _CODES.get(reply.rc, ReturnCode.COMMUNICATION_ERROR)
+        return make_reply(rc, {ReservedHeaderKey.ERROR: reply.error})
     try:
-        carried = told.meta.get(MESSAGE)
-        return from_message(carried if isinstance(carried, dict) else {}, told.data)
+        carried = reply.meta.get(MESSAGE)
+        return from_message(carried if isinstance(carried, dict) else {}, reply.data)
     except RedflareError as error:
-        logger.error("the reply of %s cannot be read: %s", name, error)
+        logger.error("cannot decode the reply of %s: %s", name, error)
         return make_reply(ReturnCode.ERROR, {ReservedHeaderKey.ERROR: str(error)})

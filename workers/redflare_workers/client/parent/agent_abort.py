@@ -1,7 +1,7 @@
-"""Agents of a job that was aborted: told for a process that could not, and what became of them.
+"""Notifies the agents of a job that was aborted, in place of a process that was killed.
 
-A process that ends in order says bye to its agents. One that was killed has not; the client parent then ends their
-task and says bye in its place. Either way it looks, for a moment, whether they have left.
+A process that ends in order says bye to its agents. One that was killed has not; the client parent then aborts their
+task and says bye in its place. Either way it waits a moment for them to leave.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that agents have to leave once they are told; after that, what they do is told as it is.
+#: Seconds that agents have to leave; after that, their state is returned as it is.
 PATIENCE: Final = 2.0
-#: Redis cannot be asked now.
+#: State of an agent when Redis cannot be asked.
 UNKNOWN: Final = "unknown"
 
 
-def say_goodbye(
+def notify_agents(
     server: Server, settings: LinkSettings, agents: Iterable[str], pid: int, reason: str, *, patience: float = PATIENCE
 ) -> dict[str, str]:
-    """See to it that the agents of a process that is gone know of its end.
+    """Abort the tasks of the agents of a process that is gone, and say bye to them in its place.
 
     Args:
         agents: FQCNs.
         pid: of that process; an agent that works for another one by now is left alone.
 
     Returns:
-        by FQCN: ``left`` (it has confirmed), ``connected`` (it was told, and is there still), ``silent`` or ``gone``
-        (there is no sign of it; it learns of the end if it comes back), ``never`` (there was none), ``unknown``.
+        by FQCN: ``left`` (it has confirmed), ``connected`` (it was notified, and is still connected), ``silent`` or
+        ``gone`` (no heartbeat found; it learns of the end if it comes back), ``never`` (it never connected),
+        ``unknown`` (Redis cannot be asked).
     """
     inspector = Inspector(server, settings.namespace)
     deadline = time.monotonic() + patience
@@ -48,17 +49,16 @@ def say_goodbye(
     for fqcn in agents:
         try:
             keys = inspector.keys.link(fqcn)
-            _tell(
-                server, LinkScripts(keys=keys, publish=server.publish, policy=settings.policy), inspector, pid, reason
-            )
+            scripts = LinkScripts(keys=keys, publish=server.publish, policy=settings.policy)
+            _notify(server, scripts, inspector, pid, reason)
             states[fqcn] = _await_leave(server, keys, inspector, deadline)
         except RedflareError as error:
-            logger.warning("agent %s cannot be told that its job is over: %s", fqcn, error)
+            logger.warning("cannot notify agent %s that its job was aborted: %s", fqcn, error)
             states[fqcn] = UNKNOWN
     return states
 
 
-def _tell(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, reason: str) -> None:
+def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, reason: str) -> None:
     status = inspector.link(scripts.keys.fqcn)
     if status.cj.state in ("left", "never") or not _is_of(status, pid):
         return
@@ -66,11 +66,11 @@ def _tell(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, 
         if status.task is not None:
             scripts.abort(connection, None, status.task.task_id, reason)
         scripts.bye(connection, Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch))
-    logger.info("agent %s was told that its job is over: %s", scripts.keys.fqcn, reason)
+    logger.info("notified agent %s that its job was aborted: %s", scripts.keys.fqcn, reason)
 
 
 def _is_of(status: LinkStatus, pid: int) -> bool:
-    """Whether the side of the CJ is still held by that process."""
+    """Whether that process still holds the CJ's side of the link."""
     return status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:")
 
 

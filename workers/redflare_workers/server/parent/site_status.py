@@ -1,4 +1,4 @@
-"""``SiteStatusTable``: how one job stands at each of its sites, as the server's parent has heard."""
+"""``SiteStatusTable``: how one job stands at each of its sites, from their reports."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.protocol.site_job_status import ClientStatus
-from redflare_workers.protocol.site_report import SiteReport
 
-#: Nothing was heard of it yet.
+#: It has not reported yet.
 CHOSEN: Final = "chosen"
 DEPLOYED: Final = "deployed"
 #: The site could not take the job, or its process has failed.
 FAILED: Final = ClientStatus.EXCEPTION.label
-#: There is, or may be, a process.
+#: A process runs, or may.
 LIVE: Final = (ClientStatus.STARTING.label, ClientStatus.STARTED.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStatus:
-    """One site."""
+    """How the job stands at one site."""
 
-    #: CHOSEN, DEPLOYED, or ``ClientStatus.word``
+    #: CHOSEN, DEPLOYED, or ``ClientStatus.label``
     status: str = CHOSEN
     reason: str = ""
     exit_code: int | None = None
@@ -31,12 +31,12 @@ class SiteStatus:
 
     @property
     def live(self) -> bool:
-        """There is, or may be, a process."""
+        """Whether a process runs, or may."""
         return self.status in LIVE
 
 
 class SiteStatusTable:
-    """By name. Not thread-safe: its owner sees to that."""
+    """The sites' statuses by name. Not thread-safe: its owner sees to that."""
 
     def __init__(self, sites: Iterable[str]) -> None:
         self._sites = {site: SiteStatus() for site in sites}
@@ -49,7 +49,7 @@ class SiteStatusTable:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Sites that do not take part any more because something went wrong there, and what."""
+        """The sites that failed and take part no longer, with the reason."""
         return {site: each.reason or each.status for site, each in self._sites.items() if each.status == FAILED}
 
     def with_status(self, *statuses: str) -> list[str]:
@@ -57,16 +57,16 @@ class SiteStatusTable:
 
     @property
     def live(self) -> list[str]:
-        """Sites with a process."""
+        """The sites with a process."""
         return [site for site, each in self._sites.items() if each.live]
 
     def change(self, site: str, status: str, reason: str = "", *, exit_code: int | None = None, how: str = "") -> None:
         self._sites[site] = SiteStatus(status=status, reason=reason, exit_code=exit_code, how=how)
 
-    def hear(self, report: SiteReport) -> bool:
-        """What a site tells; False: it is known already."""
-        told = SiteStatus(status=report.status, reason=report.reason, exit_code=report.exit_code, how=report.how)
-        if self._sites[report.site] == told:
+    def record(self, report: SiteReport) -> bool:
+        """Record a site's report; False: it is known already."""
+        status = SiteStatus(status=report.status, reason=report.reason, exit_code=report.exit_code, how=report.how)
+        if self._sites[report.site] == status:
             return False
-        self._sites[report.site] = told
+        self._sites[report.site] = status
         return True

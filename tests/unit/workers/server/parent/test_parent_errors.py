@@ -1,4 +1,4 @@
-"""``ServerParent`` without processes of jobs: what it does with jobs that nobody has thought of, and with reports."""
+"""``ServerParent`` without processes of jobs: unforeseen errors of jobs, and reports of sites."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATC
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
-from redflare_workers.protocol.parent_messages import SERVER, SITE_REPORT
-from redflare_workers.protocol.site_report import SiteReport
+from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.server.parent import server_parent
 from redflare_workers.server.parent.server_parent import ServerParent
 
@@ -57,16 +56,16 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.close()
 
 
-def test_a_job_whose_check_fails_in_an_unknown_way_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_check_fails_unexpectedly_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any) -> str:
-        raise LookupError("nobody has thought of this")
+        raise LookupError("an unforeseen error")
 
     monkeypatch.setattr(server_parent, "refusal", fails)
     scene.store.submit(META, b"zip", "job-1")
     wait_until(lambda: scene.status() == CAN_NOT_SCHEDULE)
     record = scene.store.get("job-1")
     assert record is not None
-    assert "nobody has thought of this" in record.reason
+    assert "an unforeseen error" in record.reason
 
 
 def test_a_check_that_redis_refuses_is_not_tried_again_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +86,7 @@ def test_a_check_that_redis_refuses_is_not_tried_again_at_once(scene: Scene, mon
     assert scene.status() == SUBMITTED
 
 
-def test_a_site_is_told_to_end_a_job_that_is_over_but_not_one_that_runs(
+def test_a_site_is_asked_to_abort_a_job_that_is_over_but_not_one_that_runs(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runner of one that runs may have failed to record something, and another is about to be made."""
@@ -100,23 +99,24 @@ def test_a_site_is_told_to_end_a_job_that_is_over_but_not_one_that_runs(
     assert scene.store.advance("job-2", DISPATCHED, RUNNING)
     with Cell(scene.server, "site-1", SETTINGS) as cell:
 
-        def told(job: str) -> Any:
+        def abort_reason(job: str) -> Any:
             report = SiteReport(site="site-1", job=job, run="r", status="started")
-            return cell.send_request(SERVER, SITE_REPORT, "server", report.to_meta(), timeout=10).meta.get("abort")
+            reply = cell.send_request(report.CHANNEL, report.TOPIC, "server", report.to_meta(), timeout=10)
+            return reply.meta.get("abort")
 
-        assert told("job-2") is None
-        assert "CAN_NOT_SCHEDULE" in told("job-1")
-        assert "unknown" in told("job-3")
+        assert abort_reason("job-2") is None
+        assert "CAN_NOT_SCHEDULE" in abort_reason("job-1")
+        assert "unknown" in abort_reason("job-3")
 
 
-def test_what_goes_wrong_with_one_look_at_the_jobs_does_not_end_the_server(
+def test_an_error_while_processing_the_open_jobs_does_not_end_the_server(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = threading.Event()
 
     def fails(*args: Any, **more: Any) -> Any:
         failed.set()
-        raise LookupError("nobody has thought of this")
+        raise LookupError("an unforeseen error")
 
     monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
     with monkeypatch.context() as once:

@@ -1,0 +1,100 @@
+"""Messages between a parent process and the process of a job that it has started, at the server and at a site.
+
+``run`` names one process of a job: what is for an earlier one is not obeyed, but answered OTHER_RUN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Final, TypeVar
+
+from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.request import HandlerResult, ReplyCode, Request
+
+from .message import Fields, Message, register
+
+#: rc: the message was for an earlier process of that job.
+OTHER_RUN: Final = "OTHER_RUN"
+
+
+class JobControl(Message):
+    """A message of a parent to the process of a job."""
+
+    __slots__ = ()
+
+    CHANNEL: ClassVar[str] = "job_control"
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRun(JobControl):
+    """End in order. An event; a request is answered with ``PingReply``."""
+
+    TOPIC: ClassVar[str] = "abort"
+
+    run: str
+    reason: str = "it was aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRunTask(JobControl):
+    """Break off the task in hand (at a site); answered with ``TaskAbortProof``."""
+
+    TOPIC: ClassVar[str] = "abort_task"
+
+    run: str
+    reason: str = "it was aborted"
+    #: seconds to wait until its work is over
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingRun(JobControl):
+    """Ask whether the process is there, and what it does; answered with ``PingReply``."""
+
+    TOPIC: ClassVar[str] = "ping"
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingReply(Fields):
+    """A job's process is there."""
+
+    run: str
+    #: name of the task in hand; "": there is none
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus(Message):
+    """How far a job's process is; its event to the site's parent process."""
+
+    CHANNEL: ClassVar[str] = "site"
+    TOPIC: ClassVar[str] = "job_status"
+
+    job: str
+    run: str
+    #: ``ClientStatus``
+    status: int
+
+
+C = TypeVar("C", bound=JobControl)
+
+
+def obey(cell: Cell, run: str, message: type[C], handler: Callable[[C], HandlerResult]) -> None:
+    """Let a job's process obey a message of its parent, if that is for this ``run``."""
+
+    def handle(decoded: C, request: Request) -> HandlerResult:
+        if decoded.run != run:
+            return OTHER_RUN, {"error": f"this is run {run}, not {decoded.run:.100}"}, None
+        return handler(decoded)
+
+    register(cell, message, handle)
+
+
+def pong(run: str, task: str = "") -> HandlerResult:
+    """Return the answer to ``PingRun``."""
+    return ReplyCode.OK, PingReply(run=run, task=task).to_meta(), None

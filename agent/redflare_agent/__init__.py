@@ -1,4 +1,4 @@
-"""What a trainer imports: an agent that takes tasks from a federation over Redis and hands results back.
+"""The trainer's side: an agent that takes tasks from a federation over Redis and hands results back.
 
 >>> from redflare_agent import IPCAgent, TaskResult
 """

@@ -1,4 +1,4 @@
-"""``APIContext``: an agent behind ``receive`` and ``send``; what the functions of ``flare`` speak to."""
+"""``APIContext``: an agent behind ``receive`` and ``send``; the functions of ``flare`` call it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SITE_NAME: Final = "site_name"
 
 
 def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tuple[IPCAgent, LinkAddress]:
-    """The agent that arguments and the link file name; an argument that is given wins.
+    """Make the agent that arguments and the link file name; an argument wins over the file.
 
     Args:
         config_file: the link file; its folder is the workspace unless ``workspace_dir`` is given. None:
@@ -35,7 +35,7 @@ def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tup
         arguments: those of ``IPCAgent``, with ``redis_url`` and ``site_name`` for its two first; None: not given.
 
     Raises:
-        ConfigError: a ValueError; a name or the URL is missing or wrong; says where it was looked for.
+        ConfigError: a ValueError; a name or the URL is missing or wrong; the message names the file.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     file = Path(config_file) if config_file else Path(given.get("workspace_dir", ".")) / LINK_FILE
@@ -74,7 +74,7 @@ class APIContext:
     Args:
         agent: started by the context, and stopped at its end; None: this process has no link, as all ranks but 0 of a
             distributed training: ``receive`` gives None, ``send`` has no effect.
-        address: what ``get_config`` and ``system_info`` tell.
+        address: the values that ``get_config`` and ``system_info`` return.
     """
 
     def __init__(self, agent: IPCAgent | None, address: LinkAddress | None = None) -> None:
@@ -92,13 +92,13 @@ class APIContext:
     # -- models --------------------------------------------------------------------------------------------------------
 
     def receive(self, timeout: float | None = None) -> FLModel | None:
-        """The model of the current task, waited for if there is none.
+        """Return the model of the current task; wait for a task if none is in hand.
 
         Args:
             timeout: seconds; None: no limit.
 
         Returns:
-            None when the time is over, or the job has ended.
+            None on timeout, or when the job has ended.
         """
         model = self._next(timeout)
         self._received = self._received or model is not None
@@ -121,10 +121,10 @@ class APIContext:
         self._open, self._model, self._received = None, None, False
 
     def send(self, model: FLModel, clear_cache: bool = True) -> None:
-        """Answer the current task with a model, and wait until the job has it.
+        """Answer the current task with a model, and wait until the CJ has it.
 
         Args:
-            clear_cache: the params of this model and of the received one are given up, so that their memory is free.
+            clear_cache: drop the params of this model and of the received one, so that their memory is free.
 
         Raises:
             RuntimeError: nothing was received, the model is empty, or the result was refused.
@@ -139,7 +139,7 @@ class APIContext:
             if not task.aborted and not self._agent.closed:
                 self._forget()
                 raise RuntimeError(f"the result of task {task} was refused; the log says why")
-            logger.warning("task %s was aborted: nobody wants its model", task)
+            logger.warning("task %s was aborted: its model is dropped", task)
         self._forget()
         if clear_cache:
             for spent in (model, received):
@@ -147,18 +147,18 @@ class APIContext:
                     spent.params = spent.optimizer_params = None
 
     def is_running(self) -> bool:
-        """Wait for a model; False when none will come any more."""
+        """Wait for a model; False when the job has ended."""
         return self._next(None) is not None
 
     def clear(self) -> None:
         """Forget the received model; the next ``receive`` makes it anew from the task in hand."""
         self._model, self._received = None, False
 
-    # -- what it is about ----------------------------------------------------------------------------------------------
+    # -- the task and the link -----------------------------------------------------------------------------------------
 
     @property
     def task(self) -> Task | None:
-        """The task whose model was received last; its ``aborted`` says that nobody waits for the result."""
+        """The task whose model was received last; ``aborted`` is set when its result is not wanted any more."""
         return self._task
 
     def get_task_name(self) -> str:
@@ -168,11 +168,11 @@ class APIContext:
             RuntimeError: nothing was received yet, or this process has no link.
         """
         if self._task is None:
-            raise RuntimeError("no task was received yet; call receive() first, and that in the process of rank 0")
+            raise RuntimeError("no task was received yet; call receive() first, in the process of rank 0")
         return self._task.task_name
 
     def system_info(self) -> dict[str, Any]:
-        """``job_id`` and ``site_name`` as the last task told them; empty before the first."""
+        """``job_id`` and ``site_name`` from the last task's meta; empty before the first."""
         if self._task is None:
             return {}
         meta = self._task.meta
@@ -182,12 +182,12 @@ class APIContext:
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Where the link is: the keys of ``redflare.json``, without the URL, which may hold a password."""
+        """The keys of ``redflare.json``, without the URL, which may hold a password."""
         names = ("site_name", "agent_id", "job_id", "secure_mode")
         return {name: getattr(self._address, name) for name in names}
 
     def shutdown(self) -> None:
-        """Stop the agent; a second time it has no effect."""
+        """Stop the agent; a second call has no effect."""
         agent, self._agent, self._ended = self._agent, None, True
         if agent is not None:
             agent.stop()

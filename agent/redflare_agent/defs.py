@@ -1,4 +1,4 @@
-"""What a trainer works with: tasks, results, return codes, and the interface of an agent.
+"""The trainer's definitions: tasks, results, return codes, and the interface of an agent.
 
 Names and values follow NVFlare's ``IPCAgent`` and its definitions, so that a trainer moves by changing its imports.
 """
@@ -56,7 +56,7 @@ class Task:
     """A task in an agent's hands.
 
     Args:
-        task_name: what to do: "train", "validate", ...
+        task_name: "train", "validate", ...
         task_id: unique in the federation.
         meta: rounds, data kind and whatever the controller adds.
         data: a tree of dicts, lists, scalars, bytes, numpy arrays and torch tensors.
@@ -74,7 +74,7 @@ class Task:
         self.data = data
         self.attempt = attempt
         self.status: int = Task.NEW
-        #: The CJ has taken the result already, or has gone on to the next task.
+        #: The CJ has accepted the result, or has gone on to the next task.
         self.already_received = False
         #: Seconds since the epoch of the last submission of its result; None before the first.
         self.last_send_result_time: float | None = None
@@ -82,7 +82,7 @@ class Task:
 
     @property
     def aborted(self) -> bool:
-        """Nobody waits for the result any more; a training loop may stop early."""
+        """Whether the result is not wanted any more; a training loop may stop early."""
         return self._aborted.is_set()
 
     @aborted.setter
@@ -105,7 +105,7 @@ class Task:
 
 
 class FlareAgent(ABC):
-    """What a trainer needs: start, tasks in, results out, stop. Also a context manager and a source of tasks."""
+    """The interface of an agent: start, get tasks, submit results, stop. Also a context manager."""
 
     @abstractmethod
     def start(self) -> None:
@@ -117,14 +117,14 @@ class FlareAgent(ABC):
 
     @abstractmethod
     def get_task(self, timeout: float | None = None) -> Task | None:
-        """The next task; None when ``timeout`` seconds passed."""
+        """Wait for the next task; None when ``timeout`` seconds passed."""
 
     @abstractmethod
     def submit_result(self, result: TaskResult) -> bool:
         """Hand in the current task's result; True when it was accepted."""
 
     def tasks(self) -> Iterator[Task]:
-        """Tasks until the agent is closed; submit each one's result before the next is asked for."""
+        """Yield tasks until the agent is closed; submit each one's result before asking for the next."""
         while True:
             try:
                 task = self.get_task()

@@ -1,26 +1,16 @@
 """``DXO``: an object of a collection, as a trainer sees it; after NVFlare's class of this name.
 
-Only tasks and results of kind COLLECTION have such objects: their data is a dict of them, to any depth.
+Only tasks and results of kind COLLECTION have such objects: their data is a dict of them, to any depth. It is the
+small half of the executors' ``redflare_workers.DXO``, which also goes into a Shareable and may hold an encoded payload.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
+from redflare_broker.constants import DataKind
 
-class DataKind(StrEnum):
-    """What the data of a task, a result or a ``DXO`` is; in the meta it stands under ``MetaKey.DATA_KIND``."""
-
-    FL_MODEL = "FL_MODEL"
-    WEIGHTS = "WEIGHTS"
-    WEIGHT_DIFF = "WEIGHT_DIFF"
-    METRICS = "METRICS"
-    ANALYTIC = "ANALYTIC"
-    COLLECTION = "COLLECTION"
-    STATISTICS = "STATISTICS"
-    PSI = "PSI"
-    APP_DEFINED = "APP_DEFINED"
+__all__ = ["DXO", "DataKind"]
 
 
 class DXO:

@@ -1,4 +1,4 @@
-"""What the calls of an agent raise besides ``TypeError`` and ``ValueError``; names follow NVFlare's IPC agent."""
+"""Exceptions of an agent's calls, besides ``TypeError`` and ``ValueError``; names follow NVFlare's IPC agent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from redflare_broker.errors import RedflareError
 
 
 class AgentClosed(RedflareError):
-    """The agent has ended: stopped, told bye, replaced by a newer instance, or its CJ is dead. Make a new one."""
+    """The agent has ended: stopped, replaced by a newer instance, or its CJ said bye or is dead. Make a new one."""
 
 
 class CallStateError(RedflareError):

@@ -1,4 +1,4 @@
-"""``FLModel``: what ``flare.receive`` gives and ``flare.send`` takes; after NVFlare's class of this name."""
+"""``FLModel``: what ``flare.receive`` returns and ``flare.send`` takes; after NVFlare's class of this name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .dxo import DataKind
 
 
 class ParamsType(StrEnum):
-    """What the parameters of a model are."""
+    """Whether the parameters of a model are its values or a difference."""
 
     FULL = "FULL"
     DIFF = "DIFF"
@@ -30,7 +30,7 @@ class FLModel:
     """Parameters and metrics of a model, and the round they belong to.
 
     Args:
-        params_type: what ``params`` are; None: FULL if there are any.
+        params_type: of ``params``; None: FULL if they are given.
         params: the parameters, as a rule a dict of names and arrays or tensors.
         optimizer_params: not sent.
         metrics: a dict of names and values.
@@ -38,7 +38,7 @@ class FLModel:
         meta: a dict of further values, such as ``MetaKey.NUM_STEPS_CURRENT_ROUND``.
 
     Raises:
-        ValueError: ``params_type`` is no such type, or there are no params for it, or a round is negative.
+        ValueError: ``params_type`` is not a ``ParamsType``, or is given without params, or a round is negative.
         TypeError: metrics or meta is not a dict, or a round is not an int.
     """
 
@@ -76,7 +76,7 @@ class FLModel:
         self.meta = {} if meta is None else meta
 
     def summary(self) -> dict[str, Any]:
-        """What is in the model, without the values themselves: numbers of entries, types, rounds."""
+        """Describe the model without its values: numbers of entries, types, rounds."""
         return {name: _brief(value) for name, value in vars(self).items() if value}
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ def _brief(value: object) -> object:
 
 
 def model_of(task: Task) -> FLModel:
-    """The model that a task brings; data of a kind that is no model's becomes the params."""
+    """Make the model of a task; data of a kind that is not a model's becomes the params."""
     kind = task.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
     if kind == DataKind.FL_MODEL:
         return FLModel(**{name: task.data[name] for name in task.data if name in vars(FLModel())})
@@ -122,15 +122,15 @@ def model_of(task: Task) -> FLModel:
 
 
 def result_of(model: FLModel) -> TaskResult:
-    """The result that a model is sent as.
+    """Make the result that carries a model.
 
     Raises:
-        RuntimeError: there is nothing in it.
+        RuntimeError: the model is empty.
     """
     meta = dict(model.meta)
     if model.params is None:
         if model.metrics is None:
-            raise RuntimeError("the model has neither params nor metrics; there is nothing to send")
+            raise RuntimeError("the model has neither params nor metrics: nothing to send")
         meta[MetaKey.DATA_KIND] = DataKind.METRICS
         return TaskResult(meta, model.metrics, RC.OK)
     meta[MetaKey.DATA_KIND] = _KIND_OF[ParamsType(model.params_type or ParamsType.FULL)]

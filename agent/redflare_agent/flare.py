@@ -2,7 +2,7 @@
 
 >>> import redflare_agent.flare as flare
 
-``docs/nvflare.md`` says how ``init`` finds the link, and what differs.
+``docs/nvflare.md`` describes how ``init`` finds the link, and the differences.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Contexts:
-    """The contexts of this process; the one that was made last is that of calls which name none."""
+    """The contexts of this process; calls that name none use the one that was made last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -76,7 +76,7 @@ def init(
         rank: of this process in a distributed training; only 0 has a link. None: 0.
         config_file: a ``redflare.json``, in whose folder ``comm_config.json`` and ``startup/`` may be; None: the one in
             ``workspace_dir``, or in the current folder.
-        redis_url, site_name, agent_id, job_id, secure_mode: instead of what the file says.
+        redis_url, site_name, agent_id, job_id, secure_mode: instead of the file's values.
         workspace_dir, flare_site_heartbeat_timeout, settings, client: as of ``IPCAgent``.
 
     Raises:
@@ -112,19 +112,19 @@ def init(
 
 
 def get_context(ctx: APIContext | None = None) -> APIContext:
-    """``ctx``, or the context of the last ``init``.
+    """Return ``ctx``, or the context of the last ``init``.
 
     Raises:
         RuntimeError: there is none.
     """
     found = ctx or _contexts.default
     if found is None:
-        raise RuntimeError("there is no agent yet; call flare.init() first")
+        raise RuntimeError("no agent yet; call flare.init() first")
     return found
 
 
 def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLModel | None:
-    """The model of the current task, waited for; None when the time is over or the job has ended."""
+    """Wait for the model of the current task; None on timeout or when the job has ended."""
     return get_context(ctx).receive(timeout)
 
 
@@ -141,7 +141,7 @@ def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Wait for a model; False when none will come any more."""
+    """Wait for a model; False when the job has ended."""
     return get_context(ctx).is_running()
 
 
@@ -151,17 +151,17 @@ def get_task_name(ctx: APIContext | None = None) -> str:
 
 
 def is_train(ctx: APIContext | None = None) -> bool:
-    """The current task is called "train"."""
+    """Whether the current task is called "train"."""
     return get_task_name(ctx) == TRAIN_TASK
 
 
 def is_evaluate(ctx: APIContext | None = None) -> bool:
-    """The current task is called "validate"."""
+    """Whether the current task is called "validate"."""
     return get_task_name(ctx) == EVALUATE_TASK
 
 
 def is_submit_model(ctx: APIContext | None = None) -> bool:
-    """The current task is called "submit_model"."""
+    """Whether the current task is called "submit_model"."""
     return get_task_name(ctx) == SUBMIT_MODEL_TASK
 
 
@@ -171,12 +171,12 @@ def system_info(ctx: APIContext | None = None) -> dict[str, Any]:
 
 
 def get_config(ctx: APIContext | None = None) -> dict[str, Any]:
-    """Where the link is; without the URL, which may hold a password."""
+    """The settings of the link, without the URL, which may hold a password."""
     return get_context(ctx).get_config()
 
 
 def get_job_id(ctx: APIContext | None = None) -> str:
-    """Id of the job that the last model came from; "" when it did not say."""
+    """Id of the job that the last model came from; "" when its meta has none."""
     return str(system_info(ctx).get("job_id", ""))
 
 
@@ -202,7 +202,7 @@ def shutdown(ctx: APIContext | None = None) -> None:
 
 @atexit.register
 def _shutdown_all() -> None:
-    """A script that ends without ``shutdown`` says goodbye all the same."""
+    """Say bye for a script that ends without ``shutdown``."""
     for context in list(_contexts.known.values()):
         with suppress(CallStateError):  # a forked child, to which the agent does not belong
             context.shutdown()

@@ -1,7 +1,7 @@
 """``IPCAgent``: the trainer's end of the link to its client job (CJ), over Redis.
 
-Three threads meet here. The trainer's own blocks in ``get_task`` and ``submit_result`` and does all the work; the
-heartbeat thread and the listener only learn things (aborted, replaced, the CJ is gone) and wake it.
+Three threads meet here. The trainer's thread blocks in ``get_task`` and ``submit_result`` and does all the work; the
+heartbeat thread and the subscriber's only learn things (aborted, replaced, the CJ is gone) and wake it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from typing import Any
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.keys import LinkKeys
 from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
+from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.collection import from_plain, to_plain
 
 from .defs import FlareAgent, MetaKey, Task, TaskResult
@@ -45,8 +49,8 @@ class IPCAgent(FlareAgent):
         secure_mode: ``startup/rootCA.pem`` must be there.
         submit_result_timeout: seconds without an answer to a submission after which a result that Redis does not know
             counts as refused.
-        flare_site_connection_timeout: seconds without a sign of the CJ after which it counts as disconnected.
-        flare_site_heartbeat_timeout: seconds without a sign of the CJ after which this agent is closed; None: never.
+        flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as disconnected.
+        flare_site_heartbeat_timeout: seconds without a heartbeat of the CJ until the agent is closed; None: never.
         resend_result_interval: seconds after which a submission is repeated (it counts once).
         job_id: the agent belongs to one job; its FQCN is then ``<site>.<job>.<agent>``.
         settings: instead of those in the workspace.
@@ -78,18 +82,16 @@ class IPCAgent(FlareAgent):
         self._resend_result_interval = resend_result_interval
         self._server = Server.connect(flare_site_url, self._settings.connection, client=client)
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
-        self._link = AgentLink(self._server, self.fqcn, self._settings, liveness, self._on_news, self._on_abort)
-        self._link.look_now = self._look_now
-        self._link.preflight = self._preflight
-        self._link.interval = liveness.look_every(self._settings.heartbeat_interval)
-        keys = self._link.keys
+        self._session = Session(self._server, self.fqcn, "agent", self._settings, self._preflight)
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
-        self._listener = Subscriber(
+        self._link = AgentLink(self._session, liveness, self._heartbeats, self._on_news, self._on_abort)
+        keys = self._session.keys
+        self._subscriber = Subscriber(
             self._server,
             [keys.abort, keys.notice],
             self._link.on_message,
-            self._look_now,
-            name=f"redflare-listener-{self.fqcn}",
+            self._link.beat_now,
+            name=f"redflare-subscriber-{self.fqcn}",
         )
         self._pid = os.getpid()
         #: serialises the trainer's calls
@@ -108,11 +110,11 @@ class IPCAgent(FlareAgent):
     def start(self) -> None:
         """Connect and take this agent's place; an older instance of the same FQCN is closed from now on.
 
-        A server that cannot be reached yet is waited for by the calls that need it. A second start warns.
+        If the server cannot be reached yet, the calls that need it wait for it. A second start warns.
 
         Raises:
             CallStateError: the agent was stopped; make a new one.
-            PreflightError: the server is not fit to hold tasks; says what to change.
+            PreflightError: the server is not fit to hold tasks; the message says what to change.
             ServerError: the server refuses this user.
         """
         self._check_process()
@@ -124,21 +126,21 @@ class IPCAgent(FlareAgent):
                 return
             self._started = True
         try:
-            self._link.open_connection()
+            self._session.open_connection()
         except Unavailable as exc:
             logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
-            self._link.drop_connection()
+            self._session.drop_connection()
             self._server.close()
             raise
         self._heartbeats.start()
         self._heartbeats.add(self._link)
-        self._listener.start()
+        self._subscriber.start()
         logger.info("agent %s started at %s", self.fqcn, self._server.url)
 
     def stop(self) -> None:
-        """End this agent: blocked calls return at once, the CJ is told, the current task is left to a successor.
+        """End this agent: blocked calls return at once, the CJ gets a bye, the current task is left to a successor.
 
         Stop before start warns, and so does a second stop.
         """
@@ -152,7 +154,7 @@ class IPCAgent(FlareAgent):
             logger.warning("agent %s is stopped, but was never started", self.fqcn)
         self._close("stop was called")
         # first the threads that could wake anything, then the goodbye, and the connections at last
-        self._listener.stop()
+        self._subscriber.stop()
         self._heartbeats.stop()
         self._link.close(bye=self._started)
         self._drop_connection()
@@ -160,60 +162,60 @@ class IPCAgent(FlareAgent):
         logger.info("agent %s stopped", self.fqcn)
 
     def _drop_connection(self) -> None:
-        """Close the trainer's connection, unless its thread is in a call: that call then does it on its way out."""
+        """Close the trainer's connection, unless its thread is in a call: that call then closes it at its end."""
         if self._calls.acquire(blocking=False):
             try:
-                self._link.drop_connection()
+                self._session.drop_connection()
             finally:
                 self._calls.release()
 
     def _close(self, reason: str) -> bool:
-        """Mark as closed and wake every call; False when it was before."""
+        """Mark this agent as closed and wake every call; False when it was closed before."""
         with self._state:
             if self._closed:
                 return False
             self._closed = reason
-        self._link.nudge()
+        self._session.nudge()
         self._link.wake_submit()
         return True
 
     @property
     def closed(self) -> bool:
-        """No task will come any more."""
+        """Whether this agent gets no more tasks."""
         return bool(self._closed)
 
     @property
     def fenced(self) -> bool:
-        """It was closed because a newer instance has taken over."""
-        return self._link.fenced
+        """Whether this agent was closed because a newer instance has taken over."""
+        return self._session.fenced
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise CallStateError(
                 f"agent {self.fqcn} belongs to process {self._pid}, but is called in its child {os.getpid()}; "
-                "make an agent of its own there, or leave these calls to the parent"
+                "make another agent there, or leave these calls to the parent"
             )
 
     # -- tasks and results ---------------------------------------------------------------------------------------------
 
     def get_task(self, timeout: float | None = None) -> Task | None:
-        """The next task of this agent, as soon as there is one.
+        """Wait for the next task of this agent.
 
         Args:
-            timeout: seconds to wait; None: until there is a task or the agent is closed.
+            timeout: seconds to wait; None: until a task comes or the agent is closed.
 
         Returns:
-            the task, now FETCHED; None when the time is over.
+            the task, now FETCHED; None on timeout.
 
         Raises:
             TypeError, ValueError: ``timeout`` is not a number, or not positive.
             CallStateError: the current task's result has not been submitted.
-            AgentClosed: the agent is closed; says why.
+            AgentClosed: the agent is closed; the message says why.
         """
         self._check_process()
         deadline = _deadline(timeout)
         with self._calls:
-            failures = 0
+            backoff = Backoff(first=0.1)
             while True:
                 self._check_may_fetch()
                 left = deadline - time.monotonic()
@@ -221,7 +223,7 @@ class IPCAgent(FlareAgent):
                     return None
                 try:
                     received = self._link.next_task(left)
-                    failures = 0
+                    backoff.reset()
                 except Fenced as exc:
                     self._close(str(exc))
                     continue
@@ -231,10 +233,9 @@ class IPCAgent(FlareAgent):
                     # stop() in another thread has closed the server under this call
                     continue
                 except Unavailable as exc:
-                    failures += 1
-                    level = logging.WARNING if failures == 1 else logging.DEBUG
+                    level = logging.DEBUG if backoff.failures else logging.WARNING
                     logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
-                    self._link.pause(failures, deadline - time.monotonic())
+                    self._session.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
                 if received is not None:
                     return self._fetched(received)
@@ -242,7 +243,7 @@ class IPCAgent(FlareAgent):
     def _check_may_fetch(self) -> None:
         with self._state:
             if self._closed:
-                self._link.drop_connection()
+                self._session.drop_connection()
                 raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
             if not self._started:
                 raise CallStateError(f"agent {self.fqcn} is not started; call start() first")
@@ -263,13 +264,13 @@ class IPCAgent(FlareAgent):
             self._current = task
             self._fetched_any = True
         logger.info("agent %s has task %s, attempt %s", self.fqcn, task, task.attempt)
-        # an abort that came while the task was being read found no current task; the next beat would tell, but late
+        # an abort that came while the task was being read found no current task; the next beat reports it, but late
         if self._link.was_aborted(task.task_id):
             task.aborted = True
         return task
 
     def submit_result(self, result: TaskResult) -> bool:
-        """Hand in the result of the current task and wait until the CJ has it.
+        """Hand in the result of the current task, and wait until the CJ has it.
 
         An agent that was restarted and has fetched nothing may once submit the result of the task that its predecessor
         had in hand.
@@ -289,48 +290,55 @@ class IPCAgent(FlareAgent):
         data = to_plain(result.meta.get(MetaKey.DATA_KIND), result.data, DXO)
         encoded = encode_result(result.meta, data, self._settings)
         with self._calls:
-            if self._closed and not self._link.fenced:
-                logger.warning("agent %s is closed (%s): its result goes nowhere", self.fqcn, self._closed)
-                self._link.drop_connection()
+            if self._closed and not self._session.fenced:
+                logger.warning("agent %s is closed (%s): its result is dropped", self.fqcn, self._closed)
+                self._session.drop_connection()
                 return False
             task = self._to_submit()
             if task is not None and task.aborted:
                 self._done(task)
                 return False
-            try:
-                verdict = self._link.submit(
-                    task.task_id if task else "",
-                    task.task_name if task else "",
-                    result.return_code,
-                    encoded,
-                    resend_interval=self._resend_result_interval,
-                    answer_timeout=self._submit_result_timeout,
-                    give_up=lambda: bool(self._closed),
-                    on_send=lambda: _mark_sent(task),
-                )
-                if not verdict and self._link.fenced:
-                    raise Fenced(self._closed)  # the heartbeat has found it out first
-            except Fenced as exc:
-                self._close(str(exc))
-                raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
-            except BaseException as exc:
-                self._not_sent(task)
-                if isinstance(exc, ConfigError) and self._closed:
-                    return False  # stop() in another thread has closed the server under this call
-                raise
-            finally:
-                if self._closed:
-                    self._link.drop_connection()
-            accepted = verdict == ACCEPTED
+            status = self._submit(task, result.return_code, encoded)
+            if status is None:
+                return False
+            accepted = status == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
-            logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", verdict)
+            logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", status)
             if task is not None:
                 task.already_received = task.already_received or accepted
             self._done(task)
             return accepted
 
+    def _submit(self, task: Task | None, rc: str, encoded: Encoded) -> str | None:
+        """Hand in an encoded result and return its status; None when ``stop`` in another thread ended the call."""
+        try:
+            status = self._link.submit(
+                task.task_id if task else "",
+                task.task_name if task else "",
+                rc,
+                encoded,
+                resend_interval=self._resend_result_interval,
+                answer_timeout=self._submit_result_timeout,
+                give_up=lambda: bool(self._closed),
+                on_send=lambda: _mark_sent(task),
+            )
+            if not status and self._session.fenced:
+                raise Fenced(self._closed)  # the heartbeat thread learned it first
+            return status
+        except Fenced as exc:
+            self._close(str(exc))
+            raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
+        except BaseException as exc:
+            self._not_sent(task)
+            if isinstance(exc, ConfigError) and self._closed:
+                return None  # it has closed the server under this call
+            raise
+        finally:
+            if self._closed:
+                self._session.drop_connection()
+
     def _to_submit(self) -> Task | None:
-        """The task to answer; None: the one of this agent's predecessor."""
+        """Return the task to answer; None: the one of this agent's predecessor."""
         with self._state:
             if self._closed:
                 raise AgentClosed(f"agent {self.fqcn} is closed: {self._closed}")
@@ -358,11 +366,8 @@ class IPCAgent(FlareAgent):
 
     # -- what the other threads learn ----------------------------------------------------------------------------------
 
-    def _preflight(self) -> None:
-        check(self._server, allow_eviction=self._settings.allow_eviction, keys=self._link.keys)
-
-    def _look_now(self) -> None:
-        self._heartbeats.beat_now(self._link)
+    def _preflight(self, keys: LinkKeys) -> None:
+        check(self._server, allow_eviction=self._settings.allow_eviction, keys=keys)
 
     def _on_abort(self, task_id: str) -> None:
         with self._state:
@@ -373,16 +378,16 @@ class IPCAgent(FlareAgent):
         logger.warning("agent %s: task %s is aborted", self.fqcn, task)
 
     def _on_news(self) -> None:
-        if self._link.fenced:
+        if self._session.fenced:
             self._heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
         elif self._link.peer is Peer.CLOSED:
             self._abandon("the CJ said bye")
         elif self._link.peer is Peer.DEAD:
-            self._abandon(f"no sign of the CJ for {self._link.liveness.silence:.0f} s")
+            self._abandon(f"no heartbeat of the CJ for {self._link.liveness.silence:.0f} s")
 
     def _abandon(self, reason: str) -> None:
-        """The CJ is gone for good: nobody waits for the current task's result."""
+        """Close this agent, and abort its task: the CJ is gone for good."""
         if self._close(reason):
             with self._state:
                 if self._current is not None:

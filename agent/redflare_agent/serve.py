@@ -30,7 +30,7 @@ def serve(train: Train, agent: FlareAgent) -> int:
     next task is taken. The result of a task that was aborted meanwhile is dropped.
 
     Returns:
-        how many results were accepted.
+        the number of accepted results.
     """
     accepted = 0
     for task in agent.tasks():
@@ -48,7 +48,7 @@ def serve(train: Train, agent: FlareAgent) -> int:
 
 
 def answer(train: Train, task: Task) -> TaskResult:
-    """What ``train`` makes of a task; its exceptions become a result with EXECUTION_EXCEPTION."""
+    """Call ``train`` with a task; its exceptions become a result with EXECUTION_EXCEPTION."""
     try:
         result = train(task)
         if not isinstance(result, TaskResult):
@@ -62,14 +62,14 @@ def answer(train: Train, task: Task) -> TaskResult:
 
 def _failure(exc: Exception) -> TaskResult:
     text = "".join(traceback.format_exception(exc))
-    # text of foreign exceptions may hold what cannot be sent
+    # text of foreign exceptions may hold characters that cannot be sent
     clean = text.encode("utf-8", "replace").decode("utf-8")
     name = f"{type(exc).__name__}: {exc}".encode("utf-8", "replace").decode("utf-8")
     return TaskResult({META_EXCEPTION: name, META_TRACEBACK: clean}, None, RC.EXECUTION_EXCEPTION)
 
 
 def trainer(**agent_args: Any) -> Callable[[Train], Trainer]:
-    """Decorator: makes an agent of a function. The arguments are those of ``IPCAgent``.
+    """Decorate a function so that it can run as an agent. The arguments are those of ``IPCAgent``.
 
     The function stays callable, for tests; ``.run()`` serves tasks until the agent is closed::
 
@@ -94,7 +94,7 @@ class Trainer:
         return self._train(task)
 
     def run(self) -> int:
-        """Start an agent and serve tasks until it is closed; returns how many results were accepted."""
+        """Start an agent and serve tasks until it is closed; return the number of accepted results."""
         with IPCAgent(**self._agent_args) as agent:
             return serve(self._train, agent)
 

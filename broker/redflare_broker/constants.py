@@ -5,6 +5,7 @@ Names and values are those of NVFlare's IPC agent, so that code written for it m
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Final
 
 #: Version of the wire protocol; every stream entry carries it in its field ``v``.
@@ -58,6 +59,22 @@ class MetaKey:
     PROCESSED_KEYS: Final = "PROCESSED_KEYS"
     INITIAL_METRICS: Final = "initial_metrics"
     FILTER_HISTORY: Final = "filter_history"
+
+
+class DataKind(StrEnum):
+    """What the data of a task, a result or a ``DXO`` is; its key in the meta is ``MetaKey.DATA_KIND``."""
+
+    FL_MODEL = "FL_MODEL"
+    WEIGHTS = "WEIGHTS"
+    WEIGHT_DIFF = "WEIGHT_DIFF"
+    METRICS = "METRICS"
+    ANALYTIC = "ANALYTIC"
+    #: A dict of DXOs.
+    COLLECTION = "COLLECTION"
+    STATISTICS = "STATISTICS"
+    PSI = "PSI"
+    #: Anything the application likes; the only kind whose data need not be a dict.
+    APP_DEFINED = "APP_DEFINED"
 
 
 class TaskResult:

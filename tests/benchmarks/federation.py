@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from redflare_broker.cell.cell import Reply
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import seal, store
+from redflare_broker.payload.encoded_payload import encode_payload, store_payload
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.dxo import CONTENT, DXO, DataKind
 from redflare_workers.apis.fl_context import FLContext
@@ -232,7 +232,7 @@ class LightClients(MeasuredProcess):
         if not self._is_good(reply):
             return
         sealed = reply.encoded
-        from_message(reply.meta["message"], sealed.open(self._host.server) if sealed.blob is None else sealed)
+        from_message(reply.meta["message"], sealed.decode(self._host.server) if sealed.blob is None else sealed)
         self._stamps.append(time.monotonic())
         if len(self._stamps) >= self._wanted:
             self._enough.set()
@@ -256,7 +256,9 @@ class LightClients(MeasuredProcess):
         settings = self._host.settings
         prefix = Keys(settings.namespace).cell(self._host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
-        sealed = store(self._host.server, seal(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms)
+        sealed = store_payload(
+            self._host.server, encode_payload(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms
+        )
         self._ask(Submit.TOPIC, member, {**named, "message": message}, sealed, self._on_stored)
 
     def _on_stored(self, reply: Reply) -> None:

@@ -360,7 +360,7 @@ def test_a_restarted_client_job_gets_the_result_of_its_predecessors_task(redflar
         wait_until(lambda: had)
         with running(redflare_link) as second:  # as after a crash: the first one says no bye
             other, more = second.in_thread(a_task(task_id="t"))
-            wait_until(lambda: first.exchanger._link is not None and first.exchanger._link.fenced)
+            wait_until(lambda: first.exchanger._link is not None and first.exchanger._link.session.fenced)
             going_on.set()
             other.join(10)
         thread.join(10)

@@ -101,9 +101,9 @@ def test_a_bad_task_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, da
     replace_entry(scene, scene.keys.tasks, "entry", damage)
     before = forget_peak(agent)
     agent.say("get")
-    task_id, kind, said = cj.hear("failed")
+    task_id, kind, message = cj.hear("failed")
     assert (task_id, kind) == ("t", "TaskRejected")
-    assert re.search(word, said), said
+    assert re.search(word, message), message
     assert peak_of(agent) - before < BOUND
     [reason] = dead_reasons(scene)
     assert re.search(word, reason), reason
@@ -127,9 +127,9 @@ def test_a_bad_result_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, 
     cj = scene.cj()
     before = forget_peak(cj)
     cj.say("run", "t", {"w": np.arange(3.0)})
-    task_id, kind, said = cj.hear("failed")
+    task_id, kind, message = cj.hear("failed")
     assert (task_id, kind) == ("t", "TaskRejected")
-    assert re.search(word, said), said
+    assert re.search(word, message), message
     agent.hear("submitted")  # True, when it was accepted in the round trip that brought it, and taken back
     assert peak_of(cj) - before < BOUND
     [reason] = dead_reasons(scene)
@@ -245,9 +245,9 @@ UNSENDABLE: list[tuple[str, Any, str]] = [
 def test_what_cannot_be_sent_is_refused_where_it_is_sent(scene: Scene, data: Any, word: str) -> None:
     cj, agent = scene.cj(), scene.agent()
     cj.say("run", "bad", data)
-    task_id, kind, said = cj.hear("failed")
+    task_id, kind, message = cj.hear("failed")
     assert (task_id, kind in ("EncodeError", "MessageTooLarge")) == ("bad", True)
-    assert re.search(word, said), said
+    assert re.search(word, message), message
     assert scene.client.xlen(scene.keys.tasks) == 0
     cj.say("run", "t", 1)
     agent.say("get")

@@ -197,7 +197,7 @@ PARENT = """
     import json, os, signal, sys
     from redflare_broker.embedded import EmbeddedServer
     server = EmbeddedServer(**json.loads(sys.argv[1])).start()
-    watching = server._watcher._process.pid
+    watching = server._watchdog._process.pid
     if sys.argv[2] == "forks" and not os.fork():
         signal.pause()
         os._exit(0)
@@ -282,7 +282,7 @@ def test_a_stopped_server_is_ended_all_the_same() -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_watcher_that_is_told_to_end_ends_the_server() -> None:
+def test_a_watchdog_that_is_told_to_end_ends_the_server() -> None:
     with Parent() as parent:
         parent.children[1].terminate()
         wait_until(lambda: not parent.children[0].is_running())

@@ -16,6 +16,6 @@ def test_an_agent_that_forks_in_the_middle_of_its_tasks_works_on(scene: Scene) -
         cj.say("run", f"t{number}", {"x": number})
         _, loaders = cj.hear("result")
         assert [code for _, code in loaders] == [0, -SIGKILL, 1]
-        assert all("called in its child" in said for said, _ in loaders)
+        assert all("called in its child" in message for message, _ in loaders)
         assert agent.hear("submitted") == (True,)
     assert agent.heard("task") == [("t0", 1), ("t1", 1), ("t2", 1)]

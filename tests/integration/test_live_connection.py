@@ -200,7 +200,7 @@ def test_a_server_that_is_stopped_answers_when_it_goes_on(node: Node) -> None:
         assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
 
 
-def _use_in_child(server: Server, connection: Connection, told: Pipe) -> None:
+def _use_in_child(server: Server, connection: Connection, results: Pipe) -> None:
     uses: list[Callable[[], object]] = [
         lambda: server.run(KEY, _ping, deadline=_soon()),
         lambda: server.connection(KEY),
@@ -208,11 +208,11 @@ def _use_in_child(server: Server, connection: Connection, told: Pipe) -> None:
     ]
     for use in uses:
         try:
-            told.send(repr(use()))
+            results.send(repr(use()))
         except (ConfigError, Unavailable) as error:
-            told.send(f"{type(error).__name__}: {error}")
+            results.send(f"{type(error).__name__}: {error}")
     server.close()
-    told.close()
+    results.close()
 
 
 def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -> None:

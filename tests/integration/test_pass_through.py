@@ -13,8 +13,8 @@ import redis
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.programs import passing_cj
@@ -54,24 +54,24 @@ class Passing:
         """Write a model under the name of a cell's payload."""
         settings = self.scene.settings
         prefix = f"{settings.namespace}:{{server.job-1}}:blob:model-{len(self._stored)}"
-        sealed = store(self.server, seal({"w": array}), prefix, ttl_ms=settings.policy.retention_ms)
-        assert sealed.blob is not None
-        self._stored.append(sealed)
-        return sealed
+        payload = store_payload(self.server, encode_payload({"w": array}), prefix, ttl_ms=settings.policy.retention_ms)
+        assert payload.blob is not None
+        self._stored.append(payload)
+        return payload
 
-    def array(self, sealed: EncodedPayload) -> Any:
-        return sealed.open(self.server)["w"]
+    def array(self, payload: EncodedPayload) -> Any:
+        return payload.decode(self.server)["w"]
 
-    def life(self, sealed: EncodedPayload) -> float:
+    def life(self, payload: EncodedPayload) -> float:
         """Seconds that its chunks live at least; below 0: a chunk is gone."""
-        assert sealed.blob is not None
-        keys = [f"{sealed.blob.prefix}:{number}" for number in range(sealed.blob.chunks)]
+        assert payload.blob is not None
+        keys = [f"{payload.blob.prefix}:{number}" for number in range(payload.blob.chunks)]
         return min(float(self.scene.client.pttl(key)) for key in keys) / 1000
 
     def remove(self, *unwanted: EncodedPayload) -> None:
-        for sealed in unwanted or self._stored:
-            assert sealed.blob is not None
-            redis_store.remove(self.server, sealed.blob)
+        for payload in unwanted or self._stored:
+            assert payload.blob is not None
+            RedisPayloadStore(self.server).remove(payload.blob)
 
 
 @pytest.fixture
@@ -122,19 +122,19 @@ def impatient(options: ConnectionOptions) -> ConnectionOptions:
 
 
 def test_a_cj_killed_before_it_hands_the_result_over_gives_the_same_one_when_it_restarts(passing: Passing) -> None:
-    sealed = passing.store(BIG)
+    payload = passing.store(BIG)
     passing.scene.agent().say("serve")
     doomed = passing.cj(wait_at="after:settle")
-    doomed.say("pass_on", "t", sealed)
+    doomed.say("pass_on", "t", payload)
     doomed.hear("at")
     doomed.kill()
     successor = passing.cj()
-    successor.say("pass_on", "t", sealed)
+    successor.say("pass_on", "t", payload)
     _, result, _ = successor.hear("result")
     assert np.array_equal(passing.array(result), BIG)
     successor.say("release", True)
     successor.hear("released")
-    successor.say("pass_on", "t2", sealed)
+    successor.say("pass_on", "t2", payload)
     successor.hear("result")
     assert passing.life(result) > 0
     assert passing.scene.works() == [("t", 1), ("t2", 1)]

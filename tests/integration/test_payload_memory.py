@@ -19,7 +19,7 @@ ALLOWED = 2 * MB
 CHILD = r"""
     import pathlib, re, sys
     import numpy as np
-    from redflare_broker.payload import redis_store
+    from redflare_broker.payload.redis_store import RedisPayloadStore
     from redflare_broker.transport.server import Server
     from redflare_broker.wire.task_entry import BlobRef
 
@@ -32,9 +32,9 @@ CHILD = r"""
     def move(server, prefix, array):
         view = memoryview(array).cast("B")
         if step == "store":
-            redis_store.put(server, prefix, [view], chunk=1 << 20, ttl_ms=60_000)
+            RedisPayloadStore(server).put(prefix, [view], chunk=1 << 20, ttl_ms=60_000)
         else:
-            redis_store.fetch(server, BlobRef(prefix=prefix, chunk=1 << 20, sizes=(len(view),)), [view])
+            RedisPayloadStore(server).fetch(BlobRef(prefix=prefix, chunk=1 << 20, sizes=(len(view),)), [view])
 
     with Server.connect(url) as server:
         move(server, "small", np.full(1 << 21, 7, "u1"))  # warm: imports, buffers, pages

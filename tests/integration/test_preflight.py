@@ -110,14 +110,14 @@ def test_the_check_does_not_touch_the_link_it_is_given(server: Server, admin: re
 def test_missing_commands_are_named_with_their_remedy(running: EmbeddedServer, admin: redis.Redis) -> None:
     complaint = _complaint_of(admin, running.url, *RIGHTS, "-xadd", "-evalsha", "-subscribe")
     assert "user bob may not use EVALSHA, SUBSCRIBE, XADD." in complaint
-    assert complaint.endswith("Mend it with: ACL SETUSER bob +xadd +subscribe +evalsha")
+    assert complaint.endswith("Fix it with: ACL SETUSER bob +xadd +subscribe +evalsha")
     assert "bob:***@" in complaint
 
 
 def test_the_command_that_is_named_mends_it(running: EmbeddedServer, admin: redis.Redis) -> None:
     complaint = _complaint_of(admin, running.url, "+@connection")
     for _ in range(3):  # commands first, then what they may touch
-        admin.execute_command(*complaint.rpartition("Mend it with: ")[2].split())
+        admin.execute_command(*complaint.rpartition("Fix it with: ")[2].split())
         with Server.connect(running.url.replace("//", "//bob:pw@")) as server:
             try:
                 check(server)
@@ -170,12 +170,12 @@ def test_a_policy_that_nobody_tells_is_a_warning(
         facts = check(server)
     assert (facts.software, facts.eviction) == ("", "")
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "does not tell its maxmemory-policy" in caplog.text
+    assert "does not report its maxmemory-policy" in caplog.text
 
 
 def test_a_full_server_is_refused(server: Server, admin: redis.Redis) -> None:
     admin.config_set("maxmemory", "1")
-    complaint = _refused(server, "Its memory is full. Mend it with: CONFIG SET maxmemory <bytes>")
+    complaint = _refused(server, "Its memory is full. Fix it with: CONFIG SET maxmemory <bytes>")
     assert complaint.count("OOM") == 1
 
 

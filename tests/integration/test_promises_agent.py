@@ -31,7 +31,7 @@ def test_an_agent_killed_while_it_works_is_followed_by_another(scene: Scene) -> 
 def test_an_agent_killed_between_fetch_and_receipt_of_a_large_task_is_followed(scene: Scene) -> None:
     cj = scene.cj()
     cj.say("run", "t", {"w": np.arange(400_000.0)})
-    doomed = scene.agent(wait_at="before:decode")
+    doomed = scene.agent(wait_at="before:receive")
     doomed.say("get")
     doomed.hear("at")
     assert scene.status("t") == "FETCHED"

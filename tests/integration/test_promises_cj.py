@@ -11,7 +11,7 @@ BIG = {"w": np.arange(400_000.0)}
 
 def test_a_cj_killed_before_it_assigns_leaves_nothing_behind(scene: Scene) -> None:
     agent = scene.agent()
-    doomed = scene.cj(wait_at="before:payload")
+    doomed = scene.cj(wait_at="before:write")
     doomed.say("run", "t", {"x": 1})
     doomed.hear("at")
     doomed.kill()
@@ -25,7 +25,7 @@ def test_a_cj_killed_before_it_assigns_leaves_nothing_behind(scene: Scene) -> No
 
 def test_a_cj_killed_after_it_wrote_a_large_payload_and_before_it_assigns_leaks_nothing(scene: Scene) -> None:
     scene.agent().say("serve")
-    doomed = scene.cj(wait_at="after:payload")
+    doomed = scene.cj(wait_at="after:write")
     doomed.say("run", "t", BIG)
     doomed.hear("at")
     doomed.kill()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from redflare_broker.link.base_link import LinkEndpoint
+from redflare_broker.link.payloads import LinkPayloads
 from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.transport.socket_connection import SocketConnection
 
@@ -71,7 +71,7 @@ class ParentPipe:
         if not point:
             return
         when, step = point.split(":")
-        owner = LinkScripts if hasattr(LinkScripts, step) else LinkEndpoint
+        owner = LinkScripts if hasattr(LinkScripts, step) else LinkPayloads
         original = getattr(owner, step)
 
         @functools.wraps(original)

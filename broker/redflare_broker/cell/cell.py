@@ -18,7 +18,7 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.scripts.cell_scripts import CellScripts
 from redflare_broker.scripts.lease import Lease
@@ -480,7 +480,7 @@ class Cell:
         """Encode data; buffers of small data are copied, so that their owner may change them at once."""
         if data is None:
             return EMPTY
-        payload = seal(data, self.settings.limits)
+        payload = encode_payload(data, self.settings.limits)
         if payload.buffers and payload.fits_entry(self.settings.limits):
             return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)))
         return payload

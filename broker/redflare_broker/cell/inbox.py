@@ -7,7 +7,6 @@ an error it reads from the beginning; entries that are in hand, or were answered
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from typing import Final, Protocol
 
@@ -16,6 +15,7 @@ from redflare_broker.scripts.cell_scripts import CellScripts
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.wakeup import WakeupEvent
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 _READ_COUNT: Final = 128
 #: Seconds beyond BLOCK after which a silent server counts as away.
 _MARGIN: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 class InboxOwner(Protocol):
@@ -87,11 +85,11 @@ class Inbox:
                 self._connection.interrupt()
 
     def _run(self) -> None:
-        failures = 0
+        backoff = Backoff(first=0.1)
         while not self._stopped:
             try:
                 self._read()
-                failures = 0
+                backoff.reset()
                 continue
             except Unavailable as exc:
                 logger.debug("%s: %s", self._key, exc)
@@ -108,9 +106,7 @@ class Inbox:
             self._drop_connection()
             if self._was_restarted():
                 continue
-            failures += 1
-            longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
-            self._wakeup.wait(longest * random.uniform(0.5, 1.0))
+            self._wakeup.wait(backoff.next_delay())
         self._drop_connection()
 
     def _read(self) -> None:

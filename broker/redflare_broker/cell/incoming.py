@@ -17,7 +17,7 @@ from typing import Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.scripts.cell_scripts import CellScripts
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
@@ -185,12 +185,12 @@ class IncomingRequests:
         if data is None:
             return EMPTY, False
         limits = self._settings.limits
-        payload = seal(data, limits)
+        payload = encode_payload(data, limits)
         if payload.fits_entry(limits):
             return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)), payload.blob), False
         prefix = self._scripts.keys.blob(os.urandom(16).hex())
         ttl_ms = self._settings.policy.retention_ms
-        return store(self._server, payload, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
+        return store_payload(self._server, payload, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
 
     def _finish(self, request: Request, message: OutboundMessage) -> None:
         """Take a request out of hand: send its reply, and delete its entry once that is written."""

@@ -8,7 +8,6 @@ pool keeps trying. A pipeline that broke is written again: a message may arrive 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from redflare_broker.scripts.script import eval_command, run_pipeline
 from redflare_broker.transport.cluster_slots import Address
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 _MOST: Final = 256
 #: Round trips that a thread makes for others before a thread of the pool takes over.
 _ROUNDS: Final = 8
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -106,7 +104,7 @@ class Outbox:
 
     def _work(self, rounds: int = 0) -> None:
         """Write until the queue is empty; a thread of the pool takes over after ``rounds`` round trips (0: never)."""
-        failures = done = 0
+        backoff, done = Backoff(first=0.1), 0
         while batch := self._take():
             try:
                 undelivered = self._deliver(batch)
@@ -121,13 +119,14 @@ class Outbox:
                     self._stop_writing()
                 raise
             done += 1
-            failures = failures + 1 if undelivered else 0
+            if not undelivered:
+                backoff.reset()
             if undelivered and not self._put_back(undelivered):
                 return
             if (undelivered or done == rounds) and rounds and self._pool.submit(self._work):
                 return
             if undelivered:
-                self._pause(failures)
+                self._pause(backoff.next_delay())
 
     def _take(self) -> list[OutboundMessage]:
         """Take the next messages from the queue; none: this thread has stopped writing."""
@@ -153,9 +152,8 @@ class Outbox:
                 return False
             return True
 
-    def _pause(self, failures: int) -> None:
-        longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
-        until = time.monotonic() + longest * random.uniform(0.5, 1.0)
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         with self._changed:
             if self._deadline is not None:
                 until = min(until, self._deadline)

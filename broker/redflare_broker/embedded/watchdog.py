@@ -1,4 +1,4 @@
-"""The process that runs an embedded server, seen from here; ``watchdog_main`` is the other side."""
+"""``Watchdog``: the process that runs an embedded server, seen from here; ``watchdog_main`` is its program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCK_TIMEOUT: Final = 12.0
 
 
 class Watchdog:
-    """A pipe that keeps the server alive, and one that says how it is; to be used by one thread."""
+    """A pipe that keeps the server alive, and one that reports on it; to be used by one thread."""
 
     def __init__(self, directory: Path, temporary: bool, command: list[str]) -> None:
         program = str(Path(__file__).with_name("watchdog_main.py"))
@@ -41,31 +41,31 @@ class Watchdog:
         assert self._process.stdout is not None
         self._lifeline = self._process.stdin
         self._reports = self._process.stdout
-        _watchers.add(self)
+        _watchdogs.add(self)
 
     def await_start(self, deadline: float) -> int:
-        """The server's process id, as soon as it runs."""
-        if self.hear(min(LOCK_TIMEOUT, deadline - time.monotonic())) != "locked":
+        """Wait until the server runs, and return its process id."""
+        if self.read_report(min(LOCK_TIMEOUT, deadline - time.monotonic())) != "locked":
             raise ConfigError(f"directory {str(self._directory)!r} is in use by another server: stop that one first")
-        word, _, rest = self.hear(deadline - time.monotonic()).partition(" ")
-        if word != "started":
+        status, _, rest = self.read_report(deadline - time.monotonic()).partition(" ")
+        if status != "started":
             raise ServerError(f"the embedded server in {str(self._directory)!r} cannot be run: {rest or 'no answer'}")
         return int(rest)
 
-    def has_news(self) -> bool:
-        """Whether something was reported: that the server has ended, or the end of file of a watcher that is gone."""
-        return self.await_news(0.0)
+    def has_report(self) -> bool:
+        """Whether a report waits: that the server has ended, or the end of file of a watchdog that is gone."""
+        return self.await_report(0.0)
 
-    def await_news(self, timeout: float) -> bool:
-        """Wait until something is reported, and leave it to be heard."""
+    def await_report(self, timeout: float) -> bool:
+        """Wait for a report, without reading it."""
         return bool(select.select([self._reports], [], [], max(timeout, 0.0))[0])
 
-    def hear(self, timeout: float) -> str:
-        """The next report; empty when none comes in time, or when the watcher is gone."""
-        return self._reports.readline().decode().strip() if self.await_news(timeout) else ""
+    def read_report(self, timeout: float) -> str:
+        """Read the next report; empty when none comes in time, or when the watchdog is gone."""
+        return self._reports.readline().decode().strip() if self.await_report(timeout) else ""
 
     def end(self) -> None:
-        """End the server and wait until all is cleaned up; nothing in a forked child, whose server it is not."""
+        """End the server and wait until all is cleaned up; do nothing in a forked child, whose server it is not."""
         if self.mine:
             self._lifeline.close()
             self._process.wait()
@@ -77,12 +77,12 @@ class Watchdog:
         self._lifeline.close()
 
 
-_watchers: Final[weakref.WeakSet[Watchdog]] = weakref.WeakSet()
+_watchdogs: Final[weakref.WeakSet[Watchdog]] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    for watcher in list(_watchers):
-        watcher.abandon()
+    for watchdog in list(_watchdogs):
+        watchdog.abandon()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

@@ -1,9 +1,9 @@
-"""Runs a server as its child and ends it when the parent is gone. A program of its own; imports nothing of ours.
+"""The program of the watchdog: runs a server as its child and ends it when the parent is gone. Imports nothing of ours.
 
-    embedded_watcher.py <directory> <keep|remove> <command of the server ...>
+    watchdog_main.py <directory> <keep|remove> <command of the server ...>
 
-It tells its parent ``locked`` once the directory is its own, ``started <pid>`` (or ``failed <why>``), and ``ended
-<exit code>`` when the server ends by itself. It lives in a session of its own, where no Ctrl-C reaches it: the parent
+It reports to its parent ``locked`` once it has the directory, ``started <pid>`` (or ``failed <why>``), and ``ended
+<exit code>`` when the server ends by itself. It runs in a new session, where no Ctrl-C reaches it: the parent
 decides. The parent holds the other end of the standard input; when that closes, on purpose or because the parent was
 killed, the server is ended and reaped, a temporary directory removed, and the lock released.
 """
@@ -29,18 +29,18 @@ _GRACE = 10.0
 def main(directory: str, fate: str, *command: str) -> None:
     """Run ``command`` until the standard input ends."""
     signal.signal(signal.SIGTERM, _leave)
-    keeper = Keeper(Path(directory), command)
-    threading.Thread(target=keeper.run, name="keeper", daemon=True).start()
+    runner = ServerRunner(Path(directory), command)
+    threading.Thread(target=runner.run, name="server-runner", daemon=True).start()
     try:
         sys.stdin.buffer.read()
     finally:
-        keeper.end()
+        runner.end()
         if fate == "remove":
             shutil.rmtree(directory, ignore_errors=True)
 
 
-class Keeper:
-    """Has the server in a thread of its own, so that the main thread sees at once that the parent is gone."""
+class ServerRunner:
+    """Runs the server from a second thread, so that the main thread notices at once that the parent is gone."""
 
     def __init__(self, directory: Path, command: Sequence[str]) -> None:
         self._directory = directory
@@ -54,7 +54,7 @@ class Keeper:
         lock = (self._directory / "server.lock").open("ab")
         # A server that was ended a moment ago may still be writing its last lines into the same directory.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _tell("locked")
+        _report("locked")
         with self._gate, (self._directory / "server.log").open("ab") as log:
             if self._ending:
                 return
@@ -63,14 +63,14 @@ class Keeper:
                     self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory
                 )
             except OSError as error:
-                _tell(f"failed {error}")
+                _report(f"failed {error}")
                 return
-        _tell(f"started {self._server.pid}")
-        _tell(f"ended {self._server.wait()}")
+        _report(f"started {self._server.pid}")
+        _report(f"ended {self._server.wait()}")
         threading.Event().wait()  # holding the lock
 
     def end(self) -> None:
-        """End the server if it was started, and let none be started any more."""
+        """End the server if it was started, and start none from now on."""
         with self._gate:
             self._ending = True
         if self._server is None or self._server.poll() is not None:
@@ -84,9 +84,9 @@ class Keeper:
             self._server.wait()
 
 
-def _tell(line: str) -> None:
-    with contextlib.suppress(OSError):  # the parent may be gone, which is what we are here for
-        os.write(1, f"{line}\n".encode())  # not through a buffer, whose rest would be complained of at the end
+def _report(line: str) -> None:
+    with contextlib.suppress(OSError):  # the parent may be gone, which this program is made for
+        os.write(1, f"{line}\n".encode())  # not through a buffer, whose rest would raise an error at exit
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,6 @@ were or are open: of what came and went while the connection was down, nothing i
 from __future__ import annotations
 
 import queue
-import random
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -20,14 +19,13 @@ from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed, Message
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 from .federation import Inspector
 from .tail_event import TailEvent, ledger_events, lost_event, presence_event, stream_event
 
 _BLOCK_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.05
-_LAST_PAUSE: Final = 1.0
 #: Entries and ledgers that are remembered as reported.
 _REMEMBERED: Final = 1000
 
@@ -91,13 +89,14 @@ class Tail:
 
     def _supervise(self, follow: _Follower) -> None:
         """Hand on what a follower yields; start it again, with growing pauses, while the server is away."""
-        pause, away = _FIRST_PAUSE, False
+        backoff, away = Backoff(), False
         while not self._stopped.is_set():
             try:
                 for event in follow():
                     if away:
                         self._say("connected again")
-                    pause, away = _FIRST_PAUSE, False
+                    backoff.reset()
+                    away = False
                     if event:
                         self._events.put(event)
             except Unavailable as error:
@@ -106,8 +105,7 @@ class Tail:
                 if not away and follow == self._follow_streams:  # one of the two tells it
                     self._say(f"connection lost, trying again: {error}")
                     away = True
-                self._stopped.wait(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LAST_PAUSE)
+                self._stopped.wait(backoff.next_delay())
             except RedflareError as error:
                 self._events.put(error)
                 return

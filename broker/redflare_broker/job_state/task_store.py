@@ -20,8 +20,8 @@ import orjson
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import RedflareError
 from redflare_broker.keys import JobKeys
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.scripts.job_scripts import JobScripts
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ScriptReply, run_scripts
@@ -275,7 +275,7 @@ class JobTaskStore:
         """
         gone = []
         for payload in payloads:
-            redis_store.remove(self._server, payload if isinstance(payload, BlobRef) else payload.ref, stop=self._stop)
+            payloads_of(self._server).remove(payload if isinstance(payload, BlobRef) else payload.ref, stop=self._stop)
             gone.append(payload.prefix)
         self.disown(*gone)
 
@@ -290,7 +290,7 @@ class JobTaskStore:
         """Renew every payload of the server; call it a few times in each retention time."""
         for blob in self.owned():
             if not blob.free:
-                redis_store.renew(self._server, blob.ref, self._retention_ms, stop=self._stop)
+                payloads_of(self._server).renew(blob.ref, self._retention_ms, stop=self._stop)
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge, RedflareError
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.redis_store import MAX_CHUNKS
+from redflare_broker.payload.redis_store import MAX_CHUNKS, RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -62,10 +61,10 @@ def upload(
             sha256.update(part)
             if time.monotonic() - renewed > ttl_ms / 4000:
                 renewed = time.monotonic()
-                redis_store.renew(server, _ref(prefix, chunk, written), ttl_ms, stop=stop)
+                RedisPayloadStore(server).renew(_ref(prefix, chunk, written), ttl_ms, stop=stop)
     except BaseException as error:
         with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
-            redis_store.remove(server, _ref(prefix, chunk, written), deadline=time.monotonic())
+            RedisPayloadStore(server).remove(_ref(prefix, chunk, written), deadline=time.monotonic())
         if isinstance(error, OSError):
             raise _unreadable(source, error) from error
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -13,14 +12,13 @@ from redflare_broker.errors import DecodeError, Unavailable
 from redflare_broker.keys import StoreKeys
 from redflare_broker.transport.connection import Arg, Connection
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 from .record import LogLine, is_finished, read_line
 
 __all__ = ["JobLogFollower", "parse_lines"]
 
 _MARGIN_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.05
-_LAST_PAUSE: Final = 1.0
 #: Lines that are read in one go.
 _PAGE: Final = 500
 
@@ -59,7 +57,7 @@ class JobLogFollower:
 
     def __iter__(self) -> Iterator[LogLine]:
         """The next lines; again from where an earlier iterator was left."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff()
         while not self._stopped.is_set():
             try:
                 yield from self._connected()
@@ -68,8 +66,7 @@ class JobLogFollower:
                 if self._stopped.is_set():
                     return
                 _log.debug("log of %s: %s; trying again", self._key, error)
-                self._stopped.wait(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LAST_PAUSE)
+                self._stopped.wait(backoff.next_delay())
 
     def _connected(self) -> Iterator[LogLine]:
         connection = self._server.connection(self._key)

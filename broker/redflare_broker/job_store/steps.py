@@ -16,7 +16,7 @@ import orjson
 from redflare_broker.config.job_retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
 from redflare_broker.keys import StoreKeys
-from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.cell_scripts import POST
 from redflare_broker.scripts.script import (
     BLOB_MISSING,
@@ -178,7 +178,7 @@ class StoreSteps:
 
     def remove(self, file: StoredFile) -> None:
         with suppress(RedflareError):  # one attempt; chunks that stay behind have a TTL
-            redis_store.remove(self._server, file.blob, stop=lambda: True)
+            RedisPayloadStore(self._server).remove(file.blob, stop=lambda: True)
 
 
 def _is_unknown_script(reply: RedisReply) -> bool:

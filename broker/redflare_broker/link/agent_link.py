@@ -1,6 +1,6 @@
-"""The agent's side of a link: waits for tasks, hands in results, learns of aborts.
+"""``AgentLink``: the agent's end of a link: waits for tasks, hands in results, learns of aborts.
 
-``next_task`` and ``submit`` block in the caller's thread. ``Listener`` and ``Heartbeats`` call ``on_message`` and
+``next_task`` and ``submit`` block in the caller's thread. ``Subscriber`` and ``Heartbeats`` call ``on_message`` and
 ``on_beat`` from theirs; both only set flags and wake the blocked caller.
 """
 
@@ -15,22 +15,25 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import names_payload
+from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.scripts.script import BLOB_MISSING, FENCED, LOST, RESEND, UNKNOWN, ScriptReply, parse_reply
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 from redflare_broker.transport.replies import RedisReply, ReplyError
-from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.wakeup import WakeupEvent
 from redflare_broker.wire.codec import Encoded, encode
 from redflare_broker.wire.task_entry import Entry
 
-from .base_link import LinkEndpoint
+from .endpoint import LinkEndpoint
 from .liveness import Liveness, Peer
+from .session import Session
 from .submission import ResultSubmission
 
 logger = logging.getLogger(__name__)
 
 #: rc of a task that the agent could not read.
 BAD_REQUEST_DATA: Final = "BAD_REQUEST_DATA"
+_REGISTER_EVERY: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,79 +49,96 @@ class ReceivedTask:
 
 
 class AgentLink(LinkEndpoint):
-    """The agent's side of the link of ``fqcn``.
+    """The agent's end of a link.
 
     Args:
-        on_abort: called from the listener's or the heartbeat thread with the id of an aborted task.
+        session: of the role "agent".
+        liveness, on_news: as of ``LinkEndpoint``.
+        heartbeats: beats at once when a message may have been missed; adding this link to it is the owner's part.
+        on_abort: called from the subscriber's or the heartbeat thread with the id of an aborted task.
     """
-
-    role = "agent"
 
     def __init__(
         self,
-        server: Server,
-        fqcn: str,
-        settings: LinkSettings,
+        session: Session,
         liveness: Liveness,
+        heartbeats: Heartbeats,
         on_news: Callable[[], None],
         on_abort: Callable[[str], None],
     ) -> None:
-        super().__init__(server, fqcn, settings, liveness, on_news)
-        # the payload of a task may be the server's, which the CJ passes on; what else is named is refused by ``parse``
-        self._blob_prefixes = (f"{self.federation.namespace}:",)
+        super().__init__(session, liveness, on_news)
+        self._heartbeats = heartbeats
         self._on_abort = on_abort
-        self._told = WakeupEvent()
-        self._verdicts: dict[str, str] = {}
-        #: a result that is in Redis, or may be, whose verdict was not waited for
+        self._submit_wakeup = WakeupEvent()
+        #: Statuses of tasks that the other threads have learned: a result is ACCEPTED, a task ABORTED, ...
+        self._learned: dict[str, str] = {}
+        #: a result that is in Redis, or may be, whose acceptance was not waited for
         self._interrupted: ResultSubmission | None = None
-        #: asks for a beat at once; set by the owner of the heartbeat thread
-        self.look_now: Callable[[], None] = lambda: None
+        self._registered = -_REGISTER_EVERY
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def next_task(self, timeout: float) -> ReceivedTask | None:
-        """The open task, as soon as there is one; None on timeout (seconds) or after a nudge.
+        """Return the open task, as soon as there is one; None on timeout (seconds) or after a nudge.
 
         Raises:
             Unavailable: the server is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
-        entries, reply = self.read(self.keys.tasks, "0", timeout, then=lambda: self.scripts.take_command(self.lease))
-        if reply is None:
+        session = self.session
+        entries, raw = session.read(
+            session.keys.tasks, "0", timeout, then=lambda: session.scripts.take_command(session.lease)
+        )
+        if raw is None:
             return None
-        said = self._taken(reply)
+        taken = self._taken(raw)
         for entry_id, fields in entries:
             try:
-                entry = self.parse(self.keys.tasks, entry_id, fields)
+                entry = self._parse(entry_id, fields)
             except DecodeError as exc:
-                self._unreadable(said, entry_id, str(exc))
+                self._on_unreadable(taken, entry_id, str(exc))
                 continue
-            if said.status == FETCHED and said.text() == entry.task_id:
-                return self._received(entry, said.number(1))
-            if said.status != LOST:
-                self.bury(self.keys.tasks, entry_id, f"task {entry.task_id!r} is not open on this link")
+            if taken.status == FETCHED and taken.text() == entry.task_id:
+                return self._received(entry, taken.number(1))
+            if taken.status != LOST:
+                self.bury(session.keys.tasks, entry_id, f"task {entry.task_id!r} is not open on this link")
         return None
 
-    def _taken(self, reply: RedisReply) -> ScriptReply:
-        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            return self.step(self.scripts.take)
-        said = parse_reply("link/take", reply)
-        if said.status in (FENCED, LOST):
+    def _taken(self, raw: RedisReply) -> ScriptReply:
+        """Decode the reply of the take script, and take again where it could not."""
+        if isinstance(raw, ReplyError) and raw.code == "NOSCRIPT":
+            return self.session.step(self.session.scripts.take)
+        reply = parse_reply("link/take", raw)
+        if reply.status in (FENCED, LOST):
             # resumes, or raises Fenced; what was lost is read and taken anew by the next call
-            self.step(self.scripts.take)
-        return said
+            self.session.step(self.session.scripts.take)
+        return reply
 
-    def _unreadable(self, said: ScriptReply, entry_id: str, reason: str) -> None:
-        """What is none of ours is moved away; where the task that was taken should be, it ends the task."""
-        if said.status == FETCHED and self.stands_for(said.text(), "entry", entry_id):
-            self._refuse(said.text(), BAD_REQUEST_DATA, reason)
+    def _parse(self, entry_id: str, fields: list[bytes]) -> Entry:
+        """Read an entry of the tasks stream. It may name the server's payloads, which the CJ passes on.
+
+        Raises:
+            DecodeError: it is not one of ours.
+        """
+        stream, namespace = self.session.keys.tasks, self.session.federation.namespace
+        entry = Entry.parse(stream, entry_id, fields, allowed_prefixes=(f"{namespace}:",))
+        if entry.blob is not None and not names_payload(namespace, entry.blob.prefix):
+            raise DecodeError(
+                f"{stream} entry {entry_id}: field blobs: prefix {entry.blob.prefix!r} is that of no payload"
+            )
+        return entry
+
+    def _on_unreadable(self, taken: ScriptReply, entry_id: str, reason: str) -> None:
+        """Bury an entry that is not one of ours; where the task that was taken should be, refuse it, which ends it."""
+        if taken.status == FETCHED and self.is_current(taken.text(), "entry", entry_id):
+            self._refuse(taken.text(), BAD_REQUEST_DATA, reason)
         else:
-            self.bury(self.keys.tasks, entry_id, reason)
+            self.bury(self.session.keys.tasks, entry_id, reason)
 
     def _received(self, entry: Entry, attempt: int) -> ReceivedTask | None:
+        """Receive the payload of a task and work on it from now on; None: it cannot be read and was refused."""
         try:
-            received = self.decode(entry)
-            meta, data = received.finish()
+            meta, data = self.payloads.receive(entry).finish()
         except BlobMissing as exc:
             self._refuse(entry.task_id, BLOB_MISSING, str(exc))
             return None
@@ -126,20 +146,14 @@ class AgentLink(LinkEndpoint):
             self._refuse(entry.task_id, BAD_REQUEST_DATA, str(exc))
             return None
         self.work_on(entry.task_id)
-        logger.debug("%s: task %s %r fetched, attempt %s", self.label, entry.task_id, entry.task_name, attempt)
+        label = self.session.label
+        logger.debug("%s: task %s %r fetched, attempt %s", label, entry.task_id, entry.task_name, attempt)
         return ReceivedTask(task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=attempt)
 
-    def parse(self, stream: str, entry_id: str, fields: list[bytes]) -> Entry:
-        entry = super().parse(stream, entry_id, fields)
-        if entry.blob is not None and not names_payload(self.federation.namespace, entry.blob.prefix):
-            raise DecodeError(
-                f"{stream} entry {entry_id}: field blobs: prefix {entry.blob.prefix!r} is that of no payload"
-            )
-        return entry
-
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
-        logger.error("%s: task %s is refused, %s: %s", self.label, task_id, rc, reason)
-        self.step(lambda connection, lease: self.scripts.refuse(connection, lease, task_id, rc, reason))
+        logger.error("%s: task %s is refused, %s: %s", self.session.label, task_id, rc, reason)
+        scripts = self.session.scripts
+        self.session.step(lambda connection, lease: scripts.refuse(connection, lease, task_id, rc, reason))
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -155,7 +169,7 @@ class AgentLink(LinkEndpoint):
         give_up: Callable[[], bool],
         on_send: Callable[[], None] = lambda: None,
     ) -> str:
-        """Hand a result in and wait for the verdict: ACCEPTED, REJECTED, ABORTED, DUPLICATE, UNKNOWN, or "" given up.
+        """Hand a result in and wait for its end: ACCEPTED, REJECTED, ABORTED, DUPLICATE, UNKNOWN, or "" given up.
 
         Args:
             task_id: "" for the open task (a restarted agent does not know its id).
@@ -173,38 +187,36 @@ class AgentLink(LinkEndpoint):
         """
         sending = self._interrupted
         if sending is None or task_id not in ("", sending.task_id):
-            sending = ResultSubmission(self, task_id, task_name, rc, encoded)
+            sending = ResultSubmission(self.session, self.payloads, task_id, task_name, rc, encoded)
         self._interrupted = None
         known_until = time.monotonic() + answer_timeout
-        failures = 0
+        backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2), jitter=0.0)
         try:
             while True:
-                # an old wake-up would end every wait below at once; the flags are looked at after it is forgotten
-                self._told.clear()
+                # an old wake-up would end every wait below at once; the flags are checked after it is cleared
+                self._submit_wakeup.clear()
                 if give_up():
                     break
-                if self._verdicts.get(sending.task_id) == ABORTED:
+                if self._learned.get(sending.task_id) == ABORTED:
                     return sending.end(ABORTED)
                 try:
                     on_send()
-                    word = sending.once()
+                    status = sending.once()
                 except Unavailable as exc:
-                    failures += 1
-                    logger.log(
-                        logging.INFO if failures == 1 else logging.DEBUG, "%s: submit waits: %s", self.label, exc
-                    )
-                    self._told.wait(min(resend_interval, 0.05 * 2 ** min(failures, 6)))
+                    level = logging.DEBUG if backoff.failures else logging.INFO
+                    logger.log(level, "%s: submit waits: %s", self.session.label, exc)
+                    self._submit_wakeup.wait(backoff.next_delay())
                     continue
-                failures = 0
-                if word == UNKNOWN and time.monotonic() < known_until:
-                    self._told.wait(resend_interval)
-                elif word == SUBMITTED:
+                backoff.reset()
+                if status == UNKNOWN and time.monotonic() < known_until:
+                    self._submit_wakeup.wait(resend_interval)
+                elif status == SUBMITTED:
                     known_until = time.monotonic() + answer_timeout
-                    if verdict := self._verdict(sending.task_id, resend_interval, give_up):
-                        return sending.end(verdict)
-                elif word != RESEND:
-                    return sending.end(word)
-            return self._last_look(sending)
+                    if end := self._wait_for_end(sending.task_id, resend_interval, give_up):
+                        return sending.end(end)
+                elif status != RESEND:
+                    return sending.end(status)
+            return self._end_in_ledger(sending)
         except ServerError:
             sending.refused()
             raise
@@ -212,25 +224,26 @@ class AgentLink(LinkEndpoint):
             self._interrupted = sending if sending.sent else None
             raise
         finally:
-            self._verdicts.clear()
+            self._learned.clear()
 
-    def _verdict(self, task_id: str, patience: float, give_up: Callable[[], bool]) -> str:
-        """What the listener hears of a task within ``patience`` seconds; "" when it is time to ask again."""
+    def _wait_for_end(self, task_id: str, patience: float, give_up: Callable[[], bool]) -> str:
+        """Wait up to ``patience`` seconds until another thread learns how a task ended; "": ask Redis again."""
         deadline = time.monotonic() + patience
         while True:
-            self._told.clear()
-            # the verdict first: a CJ that accepts and then says bye has accepted
-            if verdict := self._verdicts.pop(task_id, ""):
-                return verdict if verdict != RESEND else ""
+            self._submit_wakeup.clear()
+            # first what was learned: a CJ that accepts and then says bye has accepted
+            if status := self._learned.pop(task_id, ""):
+                return status if status != RESEND else ""
             left = deadline - time.monotonic()
-            if left <= 0 or give_up() or not self._told.wait(left):
+            if left <= 0 or give_up() or not self._submit_wakeup.wait(left):
                 return ""
 
-    def _last_look(self, sending: ResultSubmission) -> str:
-        """The verdict of a CJ that has left, should its message have been lost; "" when there is none."""
+    def _end_in_ledger(self, sending: ResultSubmission) -> str:
+        """How the task ended if the CJ has left and its message may have been lost; "" when it has not ended."""
         if self.peer is Peer.CLOSED and sending.task_id:
+            session = self.session
             try:
-                status = self.open_connection().call("HGET", self.keys.task(sending.task_id), "status")
+                status = session.open_connection().call("HGET", session.keys.task(sending.task_id), "status")
             except Unavailable:
                 return ""
             if status in (b"ACCEPTED", b"REJECTED", b"ABORTED"):
@@ -238,24 +251,28 @@ class AgentLink(LinkEndpoint):
         return ""
 
     def wake_submit(self) -> None:
-        """From any thread: ``submit`` asks ``give_up`` again at once."""
-        self._told.set()
+        """From any thread: make ``submit`` ask ``give_up`` again at once."""
+        self._submit_wakeup.set()
 
-    # -- what the other threads hear -----------------------------------------------------------------------------------
+    # -- what the other threads learn ----------------------------------------------------------------------------------
+
+    def beat_now(self) -> None:
+        """Ask Redis at once how things stand: messages may have been missed."""
+        self._heartbeats.beat_now(self)
 
     def on_message(self, words: list[str]) -> None:
-        """A message of the abort or notice channel; the scripts change the ledger before they publish."""
+        """Handle a message of the abort or notice channel; the scripts change the ledger before they publish."""
         match words:
             case ["abort", task_id]:
                 self._aborted(task_id)
-            case ["accepted" | "rejected" | "resend" as word, task_id]:
-                self._verdicts[task_id] = word.upper()
-                self._told.set()
-            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.lease.epoch:
+            case ["accepted" | "rejected" | "resend" as status, task_id]:
+                self._learned[task_id] = status.upper()
+                self._submit_wakeup.set()
+            case ["hello", "agent", epoch] if epoch.isdecimal() and int(epoch) <= self.session.lease.epoch:
                 pass
             case _:
-                self.look_now()
-                self._told.set()
+                self.beat_now()
+                self._submit_wakeup.set()
 
     def on_beat(self, reply: RedisReply) -> None:
         super().on_beat(reply)
@@ -267,27 +284,43 @@ class AgentLink(LinkEndpoint):
         elif status == NEW:
             self._retake(task_id)
         elif status in (ACCEPTED, REJECTED):
-            self._verdicts[task_id] = status
-            self._told.set()
+            self._learned[task_id] = status
+            self._submit_wakeup.set()
+
+    def _update_peer(self, reply: ScriptReply) -> None:
+        super()._update_peer(reply)
+        # A CJ that said bye ends its agent; an agent that did may be followed by another. An agent's epoch is its
+        # start by Redis's clock: a bye before that was meant for its predecessors.
+        self.liveness.closed(reply.number(5) >= self.session.lease.epoch)
+
+    def _maintain(self) -> None:
+        now = time.monotonic()
+        if now - self._registered >= _REGISTER_EVERY:
+            self._registered = now
+            session = self.session
+            with session.server.borrow(session.federation.agents) as connection:
+                session.scripts.register(connection, session.federation.agents)
+        super()._maintain()
 
     def _aborted(self, task_id: str) -> None:
-        self._verdicts[task_id] = ABORTED
+        self._learned[task_id] = ABORTED
         self._on_abort(task_id)
-        self._told.set()
+        self._submit_wakeup.set()
 
     def _retake(self, task_id: str) -> None:
-        """Redis lost who has the task, or its payload was sent again: it is still in this agent's hands."""
-        with self.server.borrow(self.keys.link) as connection:
-            self.scripts.take(connection, self.lease, task_id)
+        """Take the task in hand again: Redis lost who has it, or its payload was sent again."""
+        session = self.session
+        with session.server.borrow(session.keys.link) as connection:
+            session.scripts.take(connection, session.lease, task_id)
 
     def was_aborted(self, task_id: str) -> bool:
-        """An abort of this task was heard."""
-        return self._verdicts.get(task_id) == ABORTED
+        """Whether an abort of this task was learned."""
+        return self._learned.get(task_id) == ABORTED
 
     def forget_task(self) -> None:
-        """The current task is no longer this agent's."""
+        """Work on the current task no longer."""
         self.work_on(None)
-        self._verdicts.clear()
+        self._learned.clear()
         if self._interrupted is not None:
             # its task was aborted before the submission was taken up again: nobody reads its payload
             self._interrupted.end(ABORTED)
@@ -295,5 +328,5 @@ class AgentLink(LinkEndpoint):
 
 
 def encode_result(meta: dict[str, Any], data: object, settings: LinkSettings) -> Encoded:
-    """Bytes of a result; raises EncodeError, which names what cannot be sent, before anything is written."""
+    """Encode a result; raise EncodeError, which names what cannot be sent, before anything is written."""
     return encode(meta, data, settings.limits)

@@ -1,8 +1,8 @@
-"""The dead letters of a link: entries that a reader could not use, kept with the reason, for people to look at.
+"""The dead letters of a link: entries that a reader could not use, kept with the reason, for operators to inspect.
 
-A replayed letter goes back into the stream it came from and is read again. That helps when the reader was at fault (an
-older version that did not know the format) and the letter's task is still open. The reader asks the ledger before it
-works: an entry whose task is settled or unknown is buried again, as is one that is still not readable.
+A replayed dead letter goes back into the stream it came from and is read again. That helps when the reader was at
+fault (an older version that did not know the format) and its task is still open. The reader checks the ledger before
+it works: an entry whose task is settled or unknown is buried again, as is one that is still not readable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from redflare_broker.util import humanize
 _RAW: Final = b"raw."
 _ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
-#: What came of a replay; the letter stays where it is with all but the first.
+#: How a replay ended; the dead letter stays where it is with all but the first.
 ReplayOutcome = Literal["REPLAYED", "TRUNCATED", "FOREIGN", "GONE"]
 
 
@@ -39,7 +39,7 @@ class DeadLetter:
     #: key of the stream it came from, and its id there
     stream: str
     entry: str
-    #: some of it was cut when it was buried; such a letter cannot be replayed
+    #: some of it was cut when it was buried; such a one cannot be replayed
     truncated: bool
     #: the entry's own fields in their order
     fields: tuple[tuple[bytes, bytes], ...]
@@ -54,7 +54,7 @@ class DeadLetter:
         return sum(len(name) + len(value) for name, value in self.fields)
 
     def to_json(self) -> dict[str, object]:
-        """Bytes that are not UTF-8 stand as ``\\xNN``."""
+        """The dead letter as JSON; bytes that are not UTF-8 become ``\\xNN``."""
         return {
             "fqcn": self.fqcn,
             "id": self.id,
@@ -72,7 +72,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What came of a replay."""
+    """How a replay ended."""
 
     outcome: ReplayOutcome
     stream: str = ""
@@ -85,17 +85,17 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetters:
-    """Reading, replaying and dropping the dead letters of one link. Nothing is retried: look again."""
+    """Reads, replays and drops the dead letters of one link. Nothing is retried: call again."""
 
     server: Server
     keys: LinkKeys
 
     def all(self) -> list[DeadLetter]:
-        """The letters, the oldest first."""
+        """Read all dead letters, the oldest first."""
         return self._read("-", "+")
 
     def get(self, letter_id: str) -> DeadLetter | None:
-        """One letter; None when it is not there.
+        """Read one dead letter; None when it is not there.
 
         Raises:
             ConfigError: the id is not a stream id; so do ``replay`` and ``drop``.
@@ -104,7 +104,7 @@ class DeadLetters:
         return found[0] if found else None
 
     def replay(self, letter_id: str, policy: RetentionPolicy | None = None) -> Replay:
-        """Put a letter back into its stream, in one step with its removal here."""
+        """Move a dead letter back into its stream, in one step."""
         k, retention_ms = self.keys, (policy or RetentionPolicy()).retention_ms
         with self.server.borrow(k.dead) as connection:
             reply = REPLAY.run(
@@ -119,14 +119,14 @@ class DeadLetters:
         return Replay(outcome=cast("ReplayOutcome", reply.status), stream=reply.text(0), entry=reply.text(1))
 
     def drop(self, letter_ids: Sequence[str]) -> int:
-        """Delete letters for good; how many there were."""
+        """Delete dead letters for good; return how many were found."""
         if not letter_ids:
             return 0
         with self.server.borrow(self.keys.dead) as connection:
             return cast("int", connection.call("XDEL", self.keys.dead, *map(_check_id, letter_ids)))
 
     def drop_all(self) -> int:
-        """Delete all letters that stand there now; how many there were."""
+        """Delete all dead letters; return how many were found."""
         return self.drop([letter.id for letter in self.all()])
 
     def _read(self, first: str, last: str) -> list[DeadLetter]:
@@ -136,7 +136,7 @@ class DeadLetters:
 
 
 def text(value: bytes) -> str:
-    """Bytes for people: UTF-8, what is none of it as ``\\xNN``."""
+    """Decode for display; bytes that are not UTF-8 become ``\\xNN``."""
     return value.decode("utf-8", "backslashreplace")
 
 

@@ -17,31 +17,31 @@ class ExchangeOutcome:
     """How an exchange ended."""
 
     #: ACCEPTED: a result is here. REJECTED: the agent could not read the task, or its result could not be read.
-    #: ABORTED: nobody will answer any more.
+    #: ABORTED: no answer will come.
     status: str
     rc: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
-    #: A tree, or the result as a ``EncodedPayload``.
+    #: A tree, or the result as an ``EncodedPayload``.
     data: Any = None
     reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
-class Outgoing:
-    """A task on its way to the agent."""
+class OutgoingTask:
+    """A task that is being sent to the agent."""
 
     task_id: str
     name: str
     encoded: Encoded
     blob_prefix: str
-    #: Chunks that others made and delete: a sealed payload that is passed on.
+    #: Chunks that others made and delete: those of an ``EncodedPayload`` that is passed on.
     foreign: BlobRef | None = None
-    #: The result is wanted sealed.
-    seal_result: bool = False
+    #: The result is wanted as an ``EncodedPayload``.
+    encoded_result: bool = False
     #: Chunks that were made for this task.
     blob: BlobRef | None = None
     entry: Entry | None = None
-    #: The open task that this one replaces, as Redis told.
+    #: The open task that this one replaces, as Redis reported it.
     expected: str = ""
     #: The entry in results that has, or that reports, a missing payload: why the task is sent once more.
     lost: str = ""
@@ -52,7 +52,7 @@ class Outgoing:
     def make(
         cls, task_id: str, name: str, meta: dict[str, Any], data: object, blob_prefix: str, limits: CodecLimits
     ) -> Self:
-        """Encode a task; a ``EncodedPayload`` is taken as it is.
+        """Encode a task; an ``EncodedPayload`` is taken as it is.
 
         Raises:
             EncodeError: the task cannot be sent.
@@ -60,7 +60,7 @@ class Outgoing:
         foreign = None
         if isinstance(data, EncodedPayload):
             foreign = data.blob
-            encoded = _beside(meta, data, limits)
+            encoded = _encode_beside(meta, data, limits)
         else:
             encoded = encode(meta, data, limits)
         return cls(task_id=task_id, name=name, encoded=encoded, blob_prefix=blob_prefix, foreign=foreign)
@@ -73,20 +73,18 @@ class Outgoing:
 
     @property
     def is_hopeless(self) -> bool:
-        """Chunks that are missing are not this side's to write anew.
+        """Whether missing chunks are not this side's to write anew.
 
         The first refusal may be that of an entry which a predecessor wrote, naming other chunks.
         """
         return self.foreign is not None and self.repeated > 0
 
 
-def _beside(meta: dict[str, Any], sealed: EncodedPayload, limits: CodecLimits) -> Encoded:
+def _encode_beside(meta: dict[str, Any], payload: EncodedPayload, limits: CodecLimits) -> Encoded:
     encoded = encode(meta, None, limits)
     if encoded.buffers:
-        raise EncodeError(
-            "meta: arrays, tensors and bytes cannot stand beside a sealed payload; put them into the data"
-        )
-    nbytes = len(encoded.meta) + sealed.nbytes
+        raise EncodeError("meta: arrays, tensors and bytes cannot go beside an encoded payload; put them into the data")
+    nbytes = len(encoded.meta) + payload.nbytes
     if nbytes > limits.max_bytes:
         raise MessageTooLarge(f"data: the message has {nbytes} bytes, over max_bytes = {limits.max_bytes}")
-    return Encoded(encoded.meta, sealed.data, [memoryview(buffer) for buffer in sealed.buffers], nbytes)
+    return Encoded(encoded.meta, payload.data, [memoryview(buffer) for buffer in payload.buffers], nbytes)

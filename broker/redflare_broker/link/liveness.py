@@ -1,7 +1,7 @@
 """Whether the other side of a link is there: pure decisions over the ages of its heartbeats.
 
-The age comes from Redis's own clock (ttl minus PTTL); between two looks, and once the key is gone, it grows by this
-process's monotonic clock. No clocks of two hosts are compared.
+The age comes from Redis's own clock (ttl minus PTTL); between two heartbeats, and once the key is gone, it grows by
+this process's monotonic clock. No clocks of two hosts are compared.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-#: Nothing is looked at more often, in seconds.
-_SHORTEST_LOOK: Final = 0.05
+#: No heartbeats are more frequent, in seconds.
+_SHORTEST_INTERVAL: Final = 0.05
 
 
 class Peer(Enum):
-    """What is known of the other side."""
+    """The state of the other side, as far as is known."""
 
     #: Not heard of since this side started.
     AWAITED = "awaited"
@@ -30,7 +30,7 @@ class Peer(Enum):
 
 
 class Liveness:
-    """Turns what each heartbeat says of the peer into its state.
+    """Turns what each heartbeat reports of the peer into its state.
 
     Args:
         connection_timeout: seconds of silence after which the peer counts as disconnected.
@@ -52,23 +52,23 @@ class Liveness:
         self._closed = False
         self.state = Peer.AWAITED
 
-    def look_every(self, interval: float) -> float:
-        """Seconds between two looks at the peer: ``interval``, or less so that a short timeout is noticed in time."""
+    def beat_interval(self, interval: float) -> float:
+        """Seconds between two heartbeats: ``interval``, or less so that a short timeout is noticed in time."""
         timeouts = [timeout for timeout in (self._connection_timeout, self._heartbeat_timeout) if timeout is not None]
-        return min(interval, max(_SHORTEST_LOOK, min(timeouts) / 2))
+        return min(interval, max(_SHORTEST_INTERVAL, min(timeouts) / 2))
 
     @property
     def silence(self) -> float:
-        """Seconds since the peer's last sign of life, or since this side began to listen."""
+        """Seconds since the peer's last heartbeat, or since this side began to listen."""
         return self._clock() - self._heard
 
     def heard(self, age: float) -> None:
-        """A heartbeat of the peer stands in Redis, ``age`` seconds old."""
+        """Note a heartbeat of the peer that is ``age`` seconds old."""
         self._heard = max(self._heard, self._clock() - max(0.0, age))
         self._heard_once = True
 
     def closed(self, closed: bool) -> None:
-        """The peer has said bye; False when a new instance of it is there."""
+        """Note whether the peer has said bye; False: it has not, or a new instance of it came."""
         self._closed = closed
 
     def judge(self) -> bool:

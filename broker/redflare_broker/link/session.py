@@ -1,21 +1,20 @@
-"""One side's line to its link: who it is, steps that survive a lost connection, and reads that can be interrupted.
+"""``Session``: one side of a link: who it is, steps that survive a lost connection, reads that can be interrupted.
 
-One thread at a time works on a line's connection (the caller that is blocked in ``get_task`` or ``execute``). Other
+One thread at a time works on a session's connection (the caller that is blocked in ``get_task`` or ``execute``). Other
 threads only set flags and call ``nudge``: a read therefore ends by an entry, by its timeout, or by a nudge, after which
-the caller looks at the flags again.
+the caller checks the flags again.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import Fenced, ServerError, Unavailable
+from redflare_broker.errors import Fenced, RedflareError, ServerError, Unavailable
 from redflare_broker.keys import Keys, LinkKeys
 from redflare_broker.scripts.lease import Lease, Role
 from redflare_broker.scripts.link_scripts import LinkScripts
@@ -31,29 +30,38 @@ logger = logging.getLogger(__name__)
 _READ_COUNT: Final = 64
 #: Seconds beyond BLOCK after which a silent server counts as away.
 _MARGIN: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 class Session:
-    """One side's line to the link of the agent ``fqcn``."""
+    """One side's session on the link of the agent ``fqcn``.
 
-    role: Role
+    Args:
+        preflight: run before the first hello, however late the server is reached for it; what it raises is raised.
+    """
 
-    def __init__(self, server: Server, fqcn: str, settings: LinkSettings) -> None:
+    def __init__(
+        self,
+        server: Server,
+        fqcn: str,
+        role: Role,
+        settings: LinkSettings,
+        preflight: Callable[[LinkKeys], object] = lambda keys: None,
+    ) -> None:
         self.server = server
         self.settings = settings
         self.federation = Keys(settings.namespace)
         self.keys: LinkKeys = self.federation.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
-        self.lease = Lease.of_this_process(self.role)
-        #: Who this is, for the log.
-        self.label = f"{self.role} of {fqcn}"
+        self.lease = Lease.of_this_process(role)
+        #: Names this side in the log.
+        self.label = f"{role} of {fqcn}"
         self.fenced = False
-        #: Run before the first hello, however late the server is there for it; what it raises is raised. For the owner.
-        self.preflight: Callable[[], object] = lambda: None
-        #: how often Redis had lost this link, and it was resumed
+        #: How often Redis had lost this link, and it was resumed.
         self.losses = 0
+        #: Id of the entry that was read last on this connection; "0" on a new one, which may be to a server that lost
+        #: its streams, whose ids then begin anew. For the caller of ``read`` to set.
+        self.cursor = "0"
+        self._preflight = preflight
         self._connection: Connection | None = None
         self._blocked: Connection | None = None
         #: Seconds the server may be silent about a read that was begun; None: none was, the connection is in step.
@@ -67,24 +75,43 @@ class Session:
     # -- identity ------------------------------------------------------------------------------------------------------
 
     def hello(self, connection: Connection, seen: int) -> None:
-        """Take this side over, or resume after Redis lost it. ``seen``: the epoch that was found wanting.
+        """Take this side over, or resume after Redis lost it. ``seen``: the epoch that Redis did not know.
 
         Raises:
-            Fenced: a newer instance is there.
+            Fenced: a newer instance has taken over.
             PreflightError: the server is not fit.
         """
         with self._resuming:
             if self.lease.epoch != seen:
                 return
             if not seen:
-                self.preflight()
-            said = self.scripts.hello(connection, self.lease)
-            if said.status == FENCED:
+                self._preflight(self.keys)
+            reply = self.scripts.hello(connection, self.lease)
+            if reply.status == FENCED:
                 self._fence()
             if seen:
                 self.losses += 1
-                logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, said.number())
-            self.lease = replace(self.lease, epoch=said.number())
+                logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, reply.number())
+            self.lease = replace(self.lease, epoch=reply.number())
+
+    def bye(self) -> None:
+        """Tell the other side that this one leaves, if Redis can be reached now."""
+        if self.fenced or not self.lease.epoch:
+            return
+        try:
+            with self.server.borrow(self.keys.link) as connection:
+                self.fenced = self.scripts.bye(connection, self.lease).status == FENCED
+        except RedflareError as exc:
+            logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)
+
+    def resume(self) -> None:
+        """Say hello again after Redis lost this link, from any thread, and wake the working one."""
+        try:
+            with self.server.borrow(self.keys.link) as connection:
+                self.hello(connection, self.lease.epoch)
+        except RedflareError as exc:
+            logger.debug("%s: not resumed: %s", self.label, exc)
+        self.nudge()
 
     def _fence(self) -> None:
         self.fenced = True
@@ -94,7 +121,7 @@ class Session:
     # -- steps and reads -----------------------------------------------------------------------------------------------
 
     def step(self, take: Callable[[Connection, Lease], ScriptReply]) -> ScriptReply:
-        """Run one script on this link's connection; resumes once when Redis has lost the link.
+        """Run one script on this link's connection; resume once when Redis has lost the link.
 
         Raises:
             Unavailable: the server is away; the connection is dropped. The step is safe to repeat.
@@ -104,11 +131,11 @@ class Session:
         try:
             for _ in range(3):
                 lease = self.lease
-                said = take(connection, lease)
-                if said.status == FENCED:
+                reply = take(connection, lease)
+                if reply.status == FENCED:
                     self._fence()
-                if said.status != LOST:
-                    return said
+                if reply.status != LOST:
+                    return reply
                 self.hello(connection, lease.epoch)
         except Unavailable:
             self.drop_connection()
@@ -118,7 +145,7 @@ class Session:
     def read(
         self, stream: str, after: str, timeout: float, then: Callable[[], list[Arg]]
     ) -> tuple[list[tuple[str, list[bytes]]], RedisReply]:
-        """Entries after an id, as soon as there are any; none on timeout (seconds) and after a nudge.
+        """Return the entries after an id, as soon as one is there; none on timeout (seconds) and after a nudge.
 
         Args:
             then: makes a command to run right after the read, in the same round trip; its reply comes second, None when
@@ -154,7 +181,7 @@ class Session:
                 self._blocked = None
 
     def step_and_read(self, command: list[Arg], stream: str, after: str, timeout: float, then: list[Arg]) -> RedisReply:
-        """Run a command and begin a read, which the next ``read`` finishes, in one round trip; the command's reply.
+        """Run a command and begin a read, which the next ``read`` finishes, in one round trip; return its reply.
 
         A caller that does not go on to read drops the connection.
 
@@ -170,38 +197,38 @@ class Session:
             raise
 
     def _begin(self, stream: str, after: str, timeout: float, then: list[Arg]) -> list[list[Arg]]:
-        """The commands of a read, which counts as begun from now on."""
+        """Make the commands of a read, which counts as begun from now on."""
         block = max(1, round(min(timeout, self.settings.block) * 1000))
         self._begun = block / 1000 + _MARGIN
         return [["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after], then]
 
-    def _was_nudged(self) -> bool:
-        """Take a nudge, if there is one; the caller holds the guard."""
-        nudged, self._nudged = self._nudged, False
-        if nudged:
-            self._wakeup.clear()
-        return nudged
+    # -- waiting and waking --------------------------------------------------------------------------------------------
 
     def nudge(self) -> None:
-        """From any thread: the current read, or else the next, ends at once and empty."""
+        """From any thread: end the current read, or else the next, at once and empty."""
         with self._guard:
             self._nudged = True
             self._wakeup.set()
             if self._blocked is not None:
                 self._blocked.interrupt()
 
-    def pause(self, failures: int, at_most: float = _LONGEST_BACKOFF) -> None:
-        """Wait after the given number of failures in a row, ``at_most`` so many seconds.
-
-        A nudge ends it, and is used up by it: the caller looks at the flags next.
-        """
-        longest = min(_FIRST_BACKOFF * 2 ** min(failures, 10), _LONGEST_BACKOFF)
-        self._wakeup.wait(min(longest * random.uniform(0.5, 1.0), at_most))
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt; a nudge ends it, and is used up by it: the caller checks its flags next."""
+        self._wakeup.wait(seconds)
         with self._guard:
             self._was_nudged()
 
+    def _was_nudged(self) -> bool:
+        """Take a nudge, if one came; the caller holds the guard."""
+        nudged, self._nudged = self._nudged, False
+        if nudged:
+            self._wakeup.clear()
+        return nudged
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
     def open_connection(self) -> Connection:
-        """The connection of the working thread; says hello on first use.
+        """Return the connection of the working thread; say hello on first use.
 
         Raises:
             Unavailable: no connection can be made now.
@@ -221,17 +248,21 @@ class Session:
         return self._connection
 
     def _connection_in_step(self) -> Connection:
-        """The connection, or another one when a read that was begun on it was not finished."""
+        """Return the connection, or another one when a read that was begun on it was not finished."""
         if self._begun is not None:
             self.drop_connection()
         return self.open_connection()
 
     def drop_connection(self) -> None:
-        """Forget the connection; the next step opens another."""
+        """Close and forget the connection; the next step opens another."""
         self._begun = None
+        self.cursor = "0"
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def __repr__(self) -> str:
+        return f"<Session {self.label}, epoch {self.lease.epoch}{', fenced' if self.fenced else ''}>"
 
 
 def _entries(reply: RedisReply) -> list[tuple[str, list[bytes]]]:

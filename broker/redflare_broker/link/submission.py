@@ -1,4 +1,4 @@
-"""One result on its way from an agent to its CJ."""
+"""``ResultSubmission``: one result that an agent hands in to its CJ."""
 
 from __future__ import annotations
 
@@ -12,49 +12,53 @@ from redflare_broker.scripts.task_states import ACCEPTED, SUBMITTED
 from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
-from .base_link import LinkEndpoint
+from .payloads import LinkPayloads
+from .session import Session
 
 logger = logging.getLogger(__name__)
 
 
 class ResultSubmission:
-    """One result on its way: keeps its submit id, so that it is handed in once however often it is sent."""
+    """One result that is being handed in: keeps its submit id, so that it counts once however often it is sent."""
 
-    def __init__(self, link: LinkEndpoint, task_id: str, task_name: str, rc: str, encoded: Encoded) -> None:
+    def __init__(
+        self, session: Session, payloads: LinkPayloads, task_id: str, task_name: str, rc: str, encoded: Encoded
+    ) -> None:
         self.task_id = task_id
-        self._link = link
+        self._session = session
+        self._payloads = payloads
         self._encoded = encoded
         self._task_name = task_name
         self._rc = rc
         self._submit_id = ""
         self._buffers: tuple[memoryview, ...] = ()
         self._blob: BlobRef | None = None
-        #: It may stand in Redis.
+        #: It may be stored in Redis.
         self.sent = False
-        #: It stands in Redis.
+        #: It is stored in Redis.
         self.handed_in = False
 
     def once(self) -> str:
-        """Send, and return the word of the answer."""
+        """Send the result, and return the status of the reply."""
         if not self._submit_id:
             submit_id = token_hex(16)
-            self._buffers, self._blob = self._link.payload(self._encoded, self._link.keys.result_blob(submit_id))
+            self._buffers, self._blob = self._payloads.write(self._encoded, self._session.keys.result_blob(submit_id))
             self._submit_id = submit_id
         while True:
-            said = self._step()
-            if said.status != OPEN:
+            reply = self._step()
+            if reply.status != OPEN:
                 break
-            self.task_id = said.text()
-        if said.status == RESEND:
-            self._link.release_blob(self._blob)
+            self.task_id = reply.text()
+        if reply.status == RESEND:
+            self._payloads.delete(self._blob)
             self._submit_id = ""
-        self.handed_in = said.status == SUBMITTED
-        return said.status
+        self.handed_in = reply.status == SUBMITTED
+        return reply.status
 
     def _step(self) -> ScriptReply:
         self.sent = True
-        size, scripts = self._encoded.nbytes, self._link.scripts
-        return self._link.step(
+        size, scripts = self._encoded.nbytes, self._session.scripts
+        return self._session.step(
             lambda connection, lease: scripts.submit(
                 connection, lease, self._entry(lease), submit_id=self._submit_id, size=size
             )
@@ -75,16 +79,16 @@ class ResultSubmission:
         )
 
     def refused(self) -> None:
-        """The server refused for good: unless the result is in nevertheless, its payload is deleted."""
+        """Delete the payload after the server refused for good, unless the result is in nevertheless."""
         if not self.handed_in:
-            self._link.release_blob(self._blob)
+            self._payloads.delete(self._blob)
 
-    def end(self, word: str) -> str:
-        """A payload that the CJ will not read is deleted; an accepted one is the CJ's to delete."""
-        if word != ACCEPTED:
-            self._link.release_blob(self._blob)
+    def end(self, status: str) -> str:
+        """Delete a payload that the CJ will not read, or leave an accepted one to the CJ; return the status."""
+        if status != ACCEPTED:
+            self._payloads.delete(self._blob)
         elif self._blob is not None:
-            self._link.hand_over_blob(self._blob)
-        if word == DUPLICATE:
-            logger.warning("%s: task %s has another result already", self._link.label, self.task_id)
-        return word
+            self._payloads.hand_over(self._blob)
+        if status == DUPLICATE:
+            logger.warning("%s: task %s has another result already", self._session.label, self.task_id)
+        return status

@@ -1,8 +1,8 @@
-"""A payload that is passed on without being looked at.
+"""``EncodedPayload``: a payload that is passed on without being decoded.
 
-``EncodedPayload`` is one tree of user data as it stands on the wire: JSON with marks, and its buffers, or where they
-stand. Who only carries it neither decodes it nor fetches its chunks: the server writes a model once, and each client
-job hands its agent the reference. The buffers are numbered from 0, so meta beside a sealed payload has none of its own.
+It is one tree of user data as it is on the wire: JSON with marks, and its buffers, or a reference to them. A process
+that only carries it neither decodes it nor fetches its chunks: the server writes a model once, and each client job
+hands its agent the reference. The buffers are numbered from 0, so meta beside an encoded payload can have none.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import CodecLimits, decode, encode, plan
 from redflare_broker.wire.task_entry import BlobRef
 
-from . import redis_store
+from .payload_store import payloads_of
+from .redis_store import check_ref
 
-__all__ = ["EncodedPayload", "seal", "store"]
+__all__ = ["EncodedPayload", "encode_payload", "store_payload"]
 
-#: Buffers that may stand in one entry; Lua passes at most some thousand arguments on.
+#: Buffers that may be in one entry; Lua passes at most some thousand arguments on.
 INLINE_BUFFERS: Final = 256
 _LIMITS: Final = CodecLimits()
 _NO_META: Final = b"{}"
@@ -28,13 +29,13 @@ _NO_META: Final = b"{}"
 
 @dataclass(frozen=True, slots=True)
 class EncodedPayload:
-    """A tree of user data, encoded; ``open`` decodes it, as often as one likes."""
+    """A tree of user data, encoded; ``decode`` may be called any number of times."""
 
     #: JSON with marks, whose buffers are numbered from 0.
     data: bytes = field(repr=False)
     #: The buffers of a small payload, or of one that was not stored yet: then the values' own memory.
     buffers: tuple[bytes | memoryview, ...] = field(default=(), repr=False)
-    #: Where the buffers of a large one stand. Who made the chunks, or was handed them, deletes them.
+    #: Where the buffers of a large one are stored. The process that made the chunks, or was handed them, deletes them.
     blob: BlobRef | None = None
 
     def __post_init__(self) -> None:
@@ -43,10 +44,10 @@ class EncodedPayload:
 
     @property
     def nbytes(self) -> int:
-        """All of it: JSON and buffers."""
+        """Bytes of JSON and buffers."""
         return len(self.data) + (self.blob.nbytes if self.blob else sum(map(len, self.buffers)))
 
-    def open(
+    def decode(
         self,
         server: Server | None = None,
         limits: CodecLimits = _LIMITS,
@@ -54,7 +55,7 @@ class EncodedPayload:
         stop: Callable[[], bool] | None = None,
         deadline: float | None = None,
     ) -> Any:
-        """The tree: new, and the caller's to change.
+        """Decode the tree, which is new and the caller's to change.
 
         Args:
             server: holds the chunks; not needed when there are none.
@@ -70,30 +71,30 @@ class EncodedPayload:
             return decode(_NO_META, self.data, self.buffers, limits)[1]
         if server is None:
             raise DecodeError(f"blob {self.blob.prefix!r} cannot be read without the server that holds it")
-        redis_store.check_ref(self.blob, limits)
+        check_ref(self.blob, limits)
         received = plan(_NO_META, self.data, self.blob.sizes, limits)
-        redis_store.fetch(server, self.blob, received.targets, stop=stop, deadline=deadline)
+        payloads_of(server).fetch(self.blob, received.targets, stop=stop, deadline=deadline)
         return received.finish()[1]
 
     def fits_entry(self, limits: CodecLimits) -> bool:
-        """Whether it may stand in a stream entry as it is."""
+        """Whether it may go into a stream entry as it is."""
         return not self.buffers or (self.nbytes <= limits.inline_bytes and len(self.buffers) <= INLINE_BUFFERS)
 
     def __copy__(self) -> EncodedPayload:
         return self
 
     def __deepcopy__(self, memo: dict[int, object]) -> EncodedPayload:
-        """Itself, unless its buffers are memory of values that may still change."""
+        """Return itself, unless its buffers are memory of values that may still change."""
         if all(type(buffer) is bytes for buffer in self.buffers):
             return self
         return EncodedPayload(self.data, tuple(map(bytes, self.buffers)))
 
 
-def seal(data: object, limits: CodecLimits = _LIMITS) -> EncodedPayload:
+def encode_payload(data: object, limits: CodecLimits = _LIMITS) -> EncodedPayload:
     """Encode a tree without copying its arrays: do not change them before it is sent or stored.
 
     Raises:
-        EncodeError: a value in it cannot be sent; the text names where it stands, and what is accepted.
+        EncodeError: a value in it cannot be sent; the text names where it is, and what is accepted.
         MessageTooLarge: it is over a limit.
     """
     if isinstance(data, EncodedPayload):
@@ -102,9 +103,9 @@ def seal(data: object, limits: CodecLimits = _LIMITS) -> EncodedPayload:
     return EncodedPayload(encoded.data, tuple(encoded.buffers))
 
 
-def store(
+def store_payload(
     server: Server,
-    sealed: EncodedPayload,
+    payload: EncodedPayload,
     prefix: str,
     limits: CodecLimits = _LIMITS,
     *,
@@ -112,16 +113,16 @@ def store(
     stop: Callable[[], bool] | None = None,
     deadline: float | None = None,
 ) -> EncodedPayload:
-    """Write the buffers of a large payload to chunks under ``prefix``; a small or stored one comes back as it is.
+    """Write the buffers of a large payload to chunks under ``prefix``; return a small or stored one as it is.
 
-    The caller owns the chunks: ``blobs.renew`` and ``blobs.remove`` them by the ``blob`` of what is returned.
+    The caller owns the chunks: renew and remove them, in ``payloads_of(server)``, by the ``blob`` of what is returned.
 
     Raises:
-        Unavailable: ``stop`` or ``deadline`` ended the attempts; nothing is left standing.
+        Unavailable: ``stop`` or ``deadline`` ended the attempts; nothing is left behind.
         ServerError: the server refused (no memory, no permission).
     """
-    if sealed.fits_entry(limits):
-        return sealed
-    views = [memoryview(buffer) for buffer in sealed.buffers]
-    ref = redis_store.put(server, prefix, views, chunk=limits.chunk_bytes, ttl_ms=ttl_ms, stop=stop, deadline=deadline)
-    return EncodedPayload(sealed.data, blob=ref)
+    if payload.fits_entry(limits):
+        return payload
+    views = [memoryview(buffer) for buffer in payload.buffers]
+    ref = payloads_of(server).put(prefix, views, chunk=limits.chunk_bytes, ttl_ms=ttl_ms, stop=stop, deadline=deadline)
+    return EncodedPayload(payload.data, blob=ref)

@@ -1,6 +1,6 @@
-"""The payload of a large message: its buffers as one stream of bytes, cut into keys of a chunk each.
+"""``RedisPayloadStore``: the buffers of a payload as one stream of bytes, cut into keys of a chunk each.
 
-Chunk ``n`` stands at ``<prefix>:<n>`` and holds bytes ``n*chunk`` to ``(n+1)*chunk`` of the buffers' concatenation,
+Chunk ``n`` is stored at ``<prefix>:<n>`` and holds bytes ``n*chunk`` to ``(n+1)*chunk`` of the buffers' concatenation,
 which is never built: bytes go from the sender's arrays to the socket, and from the socket into the receiver's. All
 chunks of a payload share the hash tag of their prefix, so one connection reaches them all. Every step may be run twice.
 """
@@ -20,6 +20,8 @@ from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
 
 T = TypeVar("T")
+#: Asked after each failed attempt; True ends them, as in ``Server.run``.
+Stop: TypeAlias = Callable[[], bool] | None
 Chunk: TypeAlias = tuple[str, Sequence[memoryview]]
 
 #: Most keys of one payload: a sender makes its chunks larger rather than more, a reader refuses a reference to more.
@@ -28,93 +30,75 @@ MAX_CHUNKS: Final = 1 << 16
 _SLICE: Final = 512
 
 
-def put(
-    server: Server,
-    prefix: str,
-    buffers: Sequence[memoryview],
-    *,
-    chunk: int,
-    ttl_ms: int,
-    stop: Callable[[], bool] | None = None,
-    deadline: float | None = None,
-) -> BlobRef:
-    """Write buffers (flat byte views) under ``prefix``; what it wrote is removed when it fails.
+class RedisPayloadStore:
+    """The payloads in the chunks of one Redis; a ``PayloadStore``, which documents its methods."""
 
-    Args:
-        chunk: bytes per key; more where that would make too many keys.
-        ttl_ms: life of the keys; ``renew`` prolongs it.
-        stop: as in ``Server.run``.
-        deadline: as in ``Server.run``.
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
-    Raises:
-        Unavailable: ``stop`` or ``deadline`` ended the attempts.
-        ServerError: the server refused (no memory, no permission).
-    """
-    sizes = tuple(map(len, buffers))
-    ref = BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
-    try:
+    def put(
+        self,
+        prefix: str,
+        buffers: Sequence[memoryview],
+        *,
+        chunk: int,
+        ttl_ms: int,
+        stop: Stop = None,
+        deadline: float | None = None,
+    ) -> BlobRef:
+        """Set each chunk with its TTL, straight from the buffers."""
+        sizes = tuple(map(len, buffers))
+        ref = BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
+        try:
+            if ref.chunks:
+                self._server.run(
+                    _key(prefix, 0),
+                    lambda connection: connection.store(_cut(ref, buffers), ttl_ms),
+                    stop=stop,
+                    deadline=deadline,
+                )
+        except BaseException:
+            with contextlib.suppress(RedflareError):  # one attempt; what is left has its TTL
+                self.remove(ref, deadline=time.monotonic())
+            raise
+        return ref
+
+    def fetch(
+        self, ref: BlobRef, targets: Sequence[memoryview], *, stop: Stop = None, deadline: float | None = None
+    ) -> None:
+        """Read the chunks straight into ``targets``."""
+        sizes = tuple(map(len, targets))
+        if sizes != ref.sizes:
+            raise DecodeError(f"blob {ref.prefix!r} has buffers of {ref.sizes} bytes, but there is room for {sizes}")
         if ref.chunks:
-            server.run(
-                _key(prefix, 0),
-                lambda connection: connection.store(_cut(ref, buffers), ttl_ms),
-                stop=stop,
-                deadline=deadline,
+            chunks = list(_cut(ref, targets))
+            self._server.run(
+                _key(ref.prefix, 0), lambda connection: connection.load(chunks), stop=stop, deadline=deadline
             )
-    except BaseException:
-        with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
-            remove(server, ref, deadline=time.monotonic())
-        raise
-    return ref
 
+    def renew(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> bool:
+        """Set the TTL of every chunk; False if one is gone."""
+        replies = self._pipelined(ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
+        return all(reply == 1 for reply in replies)
 
-def fetch(
-    server: Server,
-    ref: BlobRef,
-    targets: Sequence[memoryview],
-    *,
-    stop: Callable[[], bool] | None = None,
-    deadline: float | None = None,
-) -> None:
-    """Fill ``targets`` (writable flat byte views of the sizes that ``ref`` names) with the payload.
+    def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
+        """Unlink the chunks."""
+        self._pipelined(ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
 
-    Raises:
-        BlobMissing: a chunk is gone; its sender must send the payload again.
-        DecodeError: a chunk is not as long as ``ref`` says.
-        Unavailable: as in ``put``. The targets' content is undefined after any error.
-    """
-    sizes = tuple(map(len, targets))
-    if sizes != ref.sizes:
-        raise DecodeError(f"blob {ref.prefix!r} has buffers of {ref.sizes} bytes, but there is room for {sizes}")
-    if ref.chunks:
-        chunks = list(_cut(ref, targets))
-        server.run(_key(ref.prefix, 0), lambda connection: connection.load(chunks), stop=stop, deadline=deadline)
+    def _pipelined(self, ref: BlobRef, commands: list[Command], stop: Stop, deadline: float | None) -> list[RedisReply]:
+        def run(connection: Connection) -> list[RedisReply]:
+            return [
+                require(reply, connection.node) for part in _sliced(commands) for reply in connection.pipeline(part)
+            ]
 
+        return self._server.run(_key(ref.prefix, 0), run, stop=stop, deadline=deadline) if commands else []
 
-def remove(
-    server: Server, ref: BlobRef, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
-) -> None:
-    """Delete the payload; what is gone already is no error.
-
-    Raises:
-        Unavailable: as in ``put``.
-    """
-    _pipelined(server, ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
-
-
-def renew(
-    server: Server, ref: BlobRef, ttl_ms: int, *, stop: Callable[[], bool] | None = None, deadline: float | None = None
-) -> bool:
-    """Let the payload live for ``ttl_ms`` from now; False if a chunk of it is gone.
-
-    Raises:
-        Unavailable: as in ``put``.
-    """
-    replies = _pipelined(server, ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
-    return all(reply == 1 for reply in replies)
+    def __repr__(self) -> str:
+        return f"<RedisPayloadStore at {self._server.url}>"
 
 
 def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
-    """Refuse a reference whose claims are not sane, before anything is allocated for it.
+    """Refuse a reference with impossible sizes, before anything is allocated for it.
 
     Raises:
         DecodeError: negative sizes, more bytes than the cap, or more keys than any sender makes.
@@ -130,17 +114,8 @@ def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
         raise DecodeError(f"{where} claims {ref.chunks} chunks; at most {MAX_CHUNKS} are read")
 
 
-def _pipelined(
-    server: Server, ref: BlobRef, commands: list[Command], stop: Callable[[], bool] | None, deadline: float | None
-) -> list[RedisReply]:
-    def run(connection: Connection) -> list[RedisReply]:
-        return [require(reply, connection.node) for part in _sliced(commands) for reply in connection.pipeline(part)]
-
-    return server.run(_key(ref.prefix, 0), run, stop=stop, deadline=deadline) if commands else []
-
-
 def _cut(ref: BlobRef, buffers: Sequence[memoryview]) -> Iterator[Chunk]:
-    """The chunks' keys, and the views of the buffers that make each of them up."""
+    """Yield each chunk's key, and the views of the buffers that make it up."""
     number, room, parts = 0, ref.chunk, list[memoryview]()
     for buffer in buffers:
         rest = buffer

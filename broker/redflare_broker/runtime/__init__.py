@@ -1,7 +1,8 @@
 """What runs beside a link, a cell or a job: heartbeats, subscriptions, and the check of a server before its first use.
 
-Way in: ``heartbeat.HeartbeatThread`` beats for all endpoints of a process in one pipeline; ``subscriber.Subscriber``
-hears wake-ups by pub/sub; ``keyspace_feed`` streams changes of keys; ``preflight.check`` asks whether a server is fit.
+Way in: ``heartbeat.Heartbeats`` beats for all endpoints of a process in one pipeline; ``subscriber.Subscriber``
+receives wake-ups by pub/sub; ``keyspace_feed`` streams changes of keys; ``preflight.check`` tries whether a server is
+fit.
 
 May import: payload, config, scripts, transport, wire, util and the root.
 """

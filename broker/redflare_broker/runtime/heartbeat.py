@@ -1,9 +1,8 @@
-"""The heartbeat thread: one for all links of a process that share a server.
+"""``Heartbeats``: one thread for all links of a process that share a server.
 
-Every link is beaten for at its own interval; those that are due together go in one pipeline. A beat renews what the
-link has in Redis, and its answer tells the link what it must know: what a lost pub/sub message would have said is
-learned here at the latest. The thread survives everything it meets: an unreachable server is reported to the links,
-whose own clocks then decide, and an exception of a link's callback is logged.
+Each link has its interval; those that are due together go in one pipeline. A beat renews the link's keys in Redis, and
+its reply reports what a lost pub/sub message would have reported. The thread survives every failure: an unreachable
+server is reported to the links, whose own clocks then decide, and an exception of a link's callback is logged.
 """
 
 from __future__ import annotations
@@ -27,27 +26,27 @@ _RETRY_AFTER: Final = 1.0
 
 
 class HeartbeatSource(Protocol):
-    """What the heartbeat thread needs of a link."""
+    """The part of a link that the heartbeat thread needs."""
 
     @property
     def route(self) -> str:
-        """A key that names the node to beat at."""
+        """A key on the node that the heartbeat goes to."""
 
     #: Seconds between two beats.
     interval: float
 
     def beat(self) -> list[Arg]:
-        """The command to send."""
+        """Make the command to send."""
 
     def on_beat(self, reply: RedisReply) -> None:
-        """The reply to it."""
+        """Handle the reply to it."""
 
     def on_silence(self, error: RedflareError) -> None:
-        """No reply came; time passes all the same."""
+        """Note that no reply came; time passes all the same."""
 
 
 class Heartbeats:
-    """Beats for any number of links from one thread. Start and stop it, add and remove links at any time."""
+    """Sends the heartbeats of any number of links from one thread. Links may be added and removed at any time."""
 
     def __init__(self, server: Server, name: str = "redflare-heartbeat") -> None:
         self._server = server
@@ -77,7 +76,7 @@ class Heartbeats:
             self._due.pop(link, None)
 
     def beat_now(self, link: HeartbeatSource, *, add: bool = False) -> None:
-        """Beat at once: something may have been missed and the answer will tell."""
+        """Beat at once: a message may have been missed, and the reply tells."""
         with self._changed:
             if add or link in self._due:
                 self._due[link] = 0.0
@@ -89,11 +88,11 @@ class Heartbeats:
                 self._beat(group)
 
     def _wait(self) -> list[HeartbeatSource] | None:
-        """The links that are due, as soon as there are any; None when stopped."""
+        """Wait until links are due, and return them; None when stopped."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
-                # links that are due almost together are beaten for together
+                # links that are due almost together share a pipeline
                 soon = now + 0.05
                 if any(due <= now for due in self._due.values()):
                     return [link for link, due in self._due.items() if due <= soon]
@@ -113,13 +112,13 @@ class Heartbeats:
                 logger.exception("heartbeats cannot be sent")
             for link in links:
                 self._schedule(link, min(_RETRY_AFTER, link.interval))
-                self._tell(link, exc)
+                self._pass_on(link, exc)
             return
         except Exception:
             logger.exception("heartbeats failed; they go on")
             return
         for link, reply in zip(links, replies, strict=True):
-            self._tell(link, reply)
+            self._pass_on(link, reply)
 
     def _exchange(self, links: list[HeartbeatSource]) -> list[RedisReply]:
         with self._server.borrow(links[0].route) as connection:
@@ -131,14 +130,14 @@ class Heartbeats:
             if link in self._due:
                 self._due[link] = time.monotonic() + after
 
-    def _tell(self, link: HeartbeatSource, what: RedisReply | RedflareError) -> None:
-        if isinstance(what, ReplyError):
-            logger.error("the heartbeat of %r is refused: %s", link, what)
+    def _pass_on(self, link: HeartbeatSource, reply: RedisReply | RedflareError) -> None:
+        if isinstance(reply, ReplyError):
+            logger.error("the heartbeat of %r is refused: %s", link, reply)
         try:
-            if isinstance(what, RedflareError):
-                link.on_silence(what)
+            if isinstance(reply, RedflareError):
+                link.on_silence(reply)
             else:
-                link.on_beat(what)
+                link.on_beat(reply)
         except Exception:
             logger.exception("%r failed to handle its heartbeat; beats go on", link)
 

@@ -1,9 +1,9 @@
-"""A feed of what changes in Redis, pushed by the server: keys by their prefix, and messages of channels.
+"""``KeyspaceFeed``: changes in Redis, pushed by the server: keys by their prefix, and messages of channels.
 
 Keys come by client tracking in broadcast mode (Redis 6), redirected to this very connection, which RESP2 allows: the
 server then names each key that is written, deleted or expired. Where the server has no such command, or the user may
-not use it, only the channels are heard and ``tracked`` is False. What happens while the feed is not connected is lost
-to it, so each opening of it means: look at everything again.
+not use it, only the channels are received and ``tracked`` is False. Changes while the feed is not connected are lost,
+so each opening of it means: read everything again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KeysChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Something was published on a channel."""
+    """A message was published on a channel."""
 
     channel: str
     text: str
@@ -43,10 +43,10 @@ class KeyspaceFeed:
     """One subscribed connection; ``wait`` and ``open`` belong to one thread, ``close`` may come from any.
 
     Args:
-        server: where to listen.
-        route: a key whose node to listen at; channels and tracked keys must be served by it.
-        prefixes: of the keys to hear about; none of them may be the start of another.
-        channels: to hear as well.
+        server: where to subscribe.
+        route: a key on the node to subscribe at; channels and tracked keys must be served by it.
+        prefixes: of the keys to watch; none of them may be the start of another.
+        channels: to receive as well.
     """
 
     def __init__(self, server: Server, route: str, prefixes: Sequence[str], channels: Sequence[str] = ()) -> None:
@@ -57,11 +57,11 @@ class KeyspaceFeed:
         self._guard = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
-        #: whether changes of keys are heard
+        #: whether changes of keys are received
         self.tracked = False
 
     def open(self) -> None:
-        """Connect and subscribe, for the first time or again; returns when everything that follows will be heard.
+        """Connect and subscribe, for the first time or again; return when everything that follows will be received.
 
         Raises:
             Unavailable: the server is away, or the feed is closed.
@@ -80,7 +80,7 @@ class KeyspaceFeed:
             _subscribe(connection, self._server.subscribe, self._channels)
 
     def wait(self, timeout: float | None = None) -> KeysChanged | Message | None:
-        """The next thing that happens; None after ``timeout`` seconds without one (None: wait for as long as it takes).
+        """Wait for the next event; None after ``timeout`` seconds without one (None: wait for as long as it takes).
 
         Raises:
             Unavailable: the connection is lost, or the feed is closed.
@@ -89,14 +89,14 @@ class KeyspaceFeed:
         if connection is None:
             raise Unavailable(f"{self._server.url}: the feed is not open")
         if timeout is not None:
-            return _heard(connection.listen(timeout))
+            return _event_in(connection.listen(timeout))
         while True:
             reply = connection.listen(_PATIENCE)
             if reply is None:
                 connection.send([("PING",)])
                 if (reply := connection.listen(_PONG_WITHIN)) is None:
                     raise Unavailable(f"{connection.node} did not answer a PING")
-            if event := _heard(reply):
+            if event := _event_in(reply):
                 return event
 
     def close(self) -> None:
@@ -148,8 +148,8 @@ def _subscribe(connection: Connection, verb: str, channels: Sequence[str]) -> No
             confirmed += 1
 
 
-def _heard(reply: RedisReply) -> KeysChanged | Message | None:
-    """What a reply on a subscribed connection says; None for confirmations and PONGs."""
+def _event_in(reply: RedisReply) -> KeysChanged | Message | None:
+    """Decode a reply on a subscribed connection; None for confirmations and PONGs."""
     if not isinstance(reply, list) or len(reply) < 3 or reply[0] not in (b"message", b"smessage"):
         return None
     channel, content = cast("bytes", reply[1]).decode(), reply[2]

@@ -1,7 +1,7 @@
-"""Is this server fit to hold tasks? Every command that is needed is tried; versions are shown and never believed.
+"""Check whether a server is fit to hold tasks: try every command that is needed; versions are shown, never trusted.
 
-All complaints come in one error, with the commands that mend them. The check writes a few keys of its own beside those
-of a link, for which the same permissions hold, and removes them; cut short, they expire.
+All complaints come in one error, with the commands that fix them. The check writes a few temporary keys beside those
+of a link, for which the same permissions hold, and removes them; if it is cut short, they expire.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from redflare_broker.transport.server import Server
 _TTL_MS: Final = 10_000
 _POLICY: Final = "maxmemory-policy"
 
-#: By the first word of a refusal: how it is mended.
-_MENDS: Final = {
+#: By the first word of a refusal: how to fix it.
+_FIXES: Final = {
     "NOAUTH": "Give user and password, in the URL or in the options",
-    "OOM": "Its memory is full. Mend it with: CONFIG SET maxmemory <bytes>",
+    "OOM": "Its memory is full. Fix it with: CONFIG SET maxmemory <bytes>",
     "MISCONF": "Free space on its disk, or accept losses with: CONFIG SET stop-writes-on-bgsave-error no",
 }
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What the check has learnt; "" where the server would not tell."""
+    """Facts about a server that is fit; "" where the server would not tell."""
 
     url: str
     #: "valkey 9.1.2", for people: nothing depends on it
@@ -54,12 +54,12 @@ def check(
 
     Args:
         server: what to check.
-        allow_eviction: accept a server that may throw keys away when its memory is full.
-        keys: the link that will be used, when permissions differ from one to the other; None: a link of its own.
+        allow_eviction: accept a server that may evict keys when its memory is full.
+        keys: the link that will be used, when permissions differ between links; None: any.
         jobs: also try what cells and jobs need beyond links.
 
     Raises:
-        PreflightError: it is not fit; says what is wrong and the commands that mend it.
+        PreflightError: it is not fit; the message says what is wrong and the commands that fix it.
         Unavailable: it cannot be reached now.
         ServerError: it refuses the login.
     """
@@ -77,7 +77,7 @@ def check(
 
 
 def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
-    """Run every command that the protocol needs; yield the names of those refused, with the server's words."""
+    """Run every command that the protocol needs; yield the names of those refused, with the server's replies."""
     name = f"preflight-{uuid.uuid4().hex}"
     stream, table, ranking = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset"))
     commands = _commands(stream, table, ranking, jobs)
@@ -138,7 +138,7 @@ def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command
 def _complaints(
     url: str, connection: Connection, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]
 ) -> list[str]:
-    """What is wrong, a sentence each, with the remedy; all that one ACL command mends in one sentence."""
+    """Write one sentence per problem, with its fix; all that one ACL command fixes share a sentence."""
     complaints: list[str] = []
     first_of_kind: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
@@ -148,20 +148,20 @@ def _complaints(
         elif "unknown command" in str(reply):
             complaints.append(f"it does not know {name}. Use Redis 7.0 or Valkey 7.2, or newer")
         else:
-            mend = _MENDS.get(reply.code, "See its log and documentation")
-            first_of_kind.setdefault(reply.code, f"it refuses {name}: {str(reply).rstrip('.')}. {mend}")
+            fix = _FIXES.get(reply.code, "See its log and documentation")
+            first_of_kind.setdefault(reply.code, f"it refuses {name}: {str(reply).rstrip('.')}. {fix}")
     complaints += first_of_kind.values()
     if missing:
         user = connection.pipeline([["ACL", "WHOAMI"]])[0]
         who = user.decode() if isinstance(user, bytes) else urlsplit(url).username or "<user>"
         names = sorted({name for names in missing.values() for name in names})
         command = f"ACL SETUSER {who} {' '.join(missing)}"
-        complaints.append(f"user {who} may not use {', '.join(names)}. Mend it with: {command}")
+        complaints.append(f"user {who} may not use {', '.join(names)}. Fix it with: {command}")
     return complaints
 
 
 def _grant(name: str, reply: ReplyError, link: LinkKeys) -> str:
-    """The rule that an ACL user lacks, by the server's words."""
+    """Return the rule that an ACL user lacks, by the server's reply."""
     if "access a key" in str(reply) or "keys" in str(reply):
         return f"~{link.namespace}:*"
     return f"&{link.namespace}:*" if "channel" in str(reply) else f"+{name.lower()}"
@@ -175,7 +175,7 @@ def _info(connection: Connection, section: str) -> dict[str, str]:
 
 
 def _eviction(connection: Connection) -> str:
-    """The eviction policy; CONFIG is often forbidden, then INFO may tell it."""
+    """Read the eviction policy; CONFIG is often forbidden, then INFO may have it."""
     reply = connection.pipeline([["CONFIG", "GET", _POLICY]])[0]
     if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes):
         return reply[1].decode()
@@ -184,18 +184,18 @@ def _eviction(connection: Connection) -> str:
 
 def _check_eviction(where: str, eviction: str, allowed: bool) -> None:
     if not eviction:
-        _log.warning("%s does not tell its %s: make sure that it is noeviction, or tasks may vanish", where, _POLICY)
+        _log.warning("%s does not report its %s: make sure that it is noeviction, or tasks may be lost", where, _POLICY)
     elif eviction != "noeviction":
-        what = f"its {_POLICY} is {eviction}: when its memory is full it throws tasks away"
+        what = f"its {_POLICY} is {eviction}: when its memory is full it evicts tasks"
         if not allowed:
-            mend = f"CONFIG SET {_POLICY} noeviction (and the same in its configuration file)"
-            raise _unfit(where, [f"{what}. Mend it with: {mend}, or accept the loss with allow_eviction"])
+            fix = f"CONFIG SET {_POLICY} noeviction (and the same in its configuration file)"
+            raise _unfit(where, [f"{what}. Fix it with: {fix}, or accept the loss with allow_eviction"])
         _log.warning("%s: %s (accepted by allow_eviction)", where, what)
 
 
 @contextmanager
 def _misplaced(server: Server) -> Iterator[None]:
-    """A replica and a node of a cluster say "not now" for ever: whoever named one by its own URL must be told."""
+    """Report a replica, or a node of a cluster, that was named by its own URL: it would be "not now" for ever."""
     try:
         yield
     except Unavailable as error:

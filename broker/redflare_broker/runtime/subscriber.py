@@ -1,13 +1,12 @@
-"""The listener: a thread that hears the abort and notice channels of one agent's link.
+"""``Subscriber``: a thread that receives the abort and notice channels of one agent's link.
 
-What it hears is a wake-up and no more. Every confirmation of a subscription, the first and each after a reconnect,
-means that messages may have been missed, so it asks the link to look at the truth in Redis.
+A message is a wake-up and no more. Every confirmation of a subscription, the first and each after a reconnect, means
+that messages may have been missed, so the link then asks Redis how things stand.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Generator
 from typing import Final
@@ -15,18 +14,17 @@ from typing import Final
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
 #: Seconds one wait for a message lasts, after which the connection is proved by a PING.
 _PATIENCE: Final = 30.0
 _PONG_WITHIN: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 1.0
 
 
 class Subscriber:
-    """Hears channels on a connection of its own and hands each message on, from its thread.
+    """Receives channels on a dedicated connection and passes each message on, from its thread.
 
     Args:
         server: where to subscribe.
@@ -41,7 +39,7 @@ class Subscriber:
         channels: list[str],
         on_message: Callable[[list[str]], None],
         on_resync: Callable[[], None],
-        name: str = "redflare-listener",
+        name: str = "redflare-subscriber",
     ) -> None:
         self._server = server
         self._channels = channels
@@ -65,23 +63,23 @@ class Subscriber:
             self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
-        backoff = _FIRST_BACKOFF
+        backoff = Backoff()
         while not self._stopped.is_set():
             try:
-                for words in self._heard():
-                    backoff = _FIRST_BACKOFF
-                    self._hand_on(words)
+                for words in self._messages():
+                    backoff.reset()
+                    self._dispatch(words)
             except RedflareError as exc:
                 if self._stopped.is_set():
                     return
                 level = logging.INFO if isinstance(exc, Unavailable) else logging.ERROR
-                logger.log(level, "listener of %s lost its connection, tries again: %s", self._channels[0], exc)
+                logger.log(level, "subscriber of %s lost its connection, tries again: %s", self._channels[0], exc)
             except Exception:
-                logger.exception("listener of %s failed; it goes on", self._channels[0])
-            self._stopped.wait(backoff * random.uniform(0.5, 1.0))
-            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+                logger.exception("subscriber of %s failed; it goes on", self._channels[0])
+            self._stopped.wait(backoff.next_delay())
 
-    def _heard(self) -> Generator[list[str]]:
+    def _messages(self) -> Generator[list[str]]:
+        """Yield the words of each message; an empty list for each confirmation of a subscription."""
         connection = self._open()
         try:
             connection.send([[self._server.subscribe, *self._channels]])
@@ -111,14 +109,14 @@ class Subscriber:
                 connection.interrupt()
         return connection
 
-    def _hand_on(self, words: list[str]) -> None:
+    def _dispatch(self, words: list[str]) -> None:
         try:
             if words:
                 self._on_message(words)
             else:
                 self._on_resync()
         except Exception:
-            logger.exception("listener of %s: a handler failed on %s", self._channels[0], words)
+            logger.exception("subscriber of %s: a handler failed on %s", self._channels[0], words)
 
     def __repr__(self) -> str:
-        return f"<Listener {self._channels}>"
+        return f"<Subscriber {self._channels}>"

@@ -37,8 +37,10 @@ from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.scripts.lease import Role
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FakeAgent", "FakeCJ", "LinkUnderTest", "TaskNotDone", "redflare_link"]
 
-#: The fakes wait for each other no longer than this, in seconds: a test that hangs says so.
+#: The fakes wait for each other no longer than this, in seconds, so that a test fails instead of hanging.
 _PATIENCE: Final = 30.0
 
 
@@ -59,7 +61,7 @@ class _Client(Protocol):
 
 
 class LinkUnderTest:
-    """A link of its own on a server inside this process.
+    """A private link on a server inside this process.
 
     Args:
         client: a fakeredis client (or any redis-py client).
@@ -96,16 +98,20 @@ class LinkUnderTest:
         }
 
     def cj(self) -> FakeCJ:
-        """A CJ that feeds the agent under test with tasks; a context manager."""
+        """Make a CJ that feeds the agent under test with tasks; a context manager."""
         return FakeCJ(self)
 
     def agent(self, answer: Callable[[ReceivedTask], TaskResult]) -> FakeAgent:
-        """An agent that feeds the CJ under test with results; a context manager."""
+        """Make an agent that feeds the CJ under test with results; a context manager."""
         return FakeAgent(self, answer)
 
     def server(self) -> Server:
-        """A connection of its own to the link's server."""
+        """Connect to the link's server once more."""
         return Server.connect("redis://fake", client=self.client)  # type: ignore[arg-type]
+
+    def session(self, server: Server, role: Role) -> Session:
+        """Make a session of one side of the link, for a test that plays it."""
+        return Session(server, self.fqcn, role, self.settings)
 
     def __repr__(self) -> str:
         return f"<LinkUnderTest {self.fqcn}>"
@@ -117,8 +123,9 @@ class FakeCJ:
     def __init__(self, under_test: LinkUnderTest) -> None:
         self._server = under_test.server()
         self._heartbeats = Heartbeats(self._server)
-        self._link = CJLink(self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None)
-        self._turn = threading.Lock()
+        self._session = under_test.session(self._server, "cj")
+        self._link = CJLink(self._session, Liveness(_PATIENCE), lambda: None)
+        self._one_at_a_time = threading.Lock()
         self._reason = ""
 
     def send(
@@ -132,7 +139,7 @@ class FakeCJ:
 
     def _exchange(self, future: Future[TaskResult], args: tuple[str, str, dict[str, Any], Any]) -> None:
         try:
-            with self._turn:
+            with self._one_at_a_time:
                 outcome = self._link.exchange(*args, give_up=lambda: self._reason)
             if outcome.status == ACCEPTED:
                 future.set_result(TaskResult(outcome.meta, outcome.data, outcome.rc))
@@ -147,7 +154,7 @@ class FakeCJ:
             self._link.abort(task_id, reason)
 
     def __enter__(self) -> Self:
-        self._link.open_connection()
+        self._session.open_connection()
         self._heartbeats.start()
         self._heartbeats.add(self._link)
         return self
@@ -156,19 +163,19 @@ class FakeCJ:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reason = "the test has ended"
-        self._link.nudge()
-        with self._turn:
+        self._session.nudge()
+        with self._one_at_a_time:
             self._heartbeats.stop()
             self._link.close(bye=True)
-            self._link.drop_connection()
+            self._session.drop_connection()
         self._server.close()
 
     def __repr__(self) -> str:
-        return f"<FakeCJ of {self._link.keys.fqcn}>"
+        return f"<FakeCJ of {self._session.keys.fqcn}>"
 
 
 class FakeAgent:
-    """Answers every task of the CJ under test with what ``answer(task)`` returns; ``received`` lists the tasks."""
+    """Answers every task of the CJ under test by calling ``answer(task)``; ``received`` lists the tasks."""
 
     def __init__(self, under_test: LinkUnderTest, answer: Callable[[ReceivedTask], TaskResult]) -> None:
         self.received: list[ReceivedTask] = []
@@ -178,17 +185,12 @@ class FakeAgent:
         self._settings = under_test.settings
         self._server = under_test.server()
         self._heartbeats = Heartbeats(self._server)
-        self._link = AgentLink(
-            self._server, under_test.fqcn, under_test.settings, Liveness(_PATIENCE), lambda: None, self.aborted.append
-        )
-        self._link.look_now = self._look_now
-        channels = [self._link.keys.abort, self._link.keys.notice]
-        self._listener = Subscriber(self._server, channels, self._link.on_message, self._look_now)
+        self._session = under_test.session(self._server, "agent")
+        self._link = AgentLink(self._session, Liveness(_PATIENCE), self._heartbeats, lambda: None, self.aborted.append)
+        channels = [self._session.keys.abort, self._session.keys.notice]
+        self._subscriber = Subscriber(self._server, channels, self._link.on_message, self._link.beat_now)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
-
-    def _look_now(self) -> None:
-        self._heartbeats.beat_now(self._link)
 
     def _run(self) -> None:
         while not self._stopped.is_set() and self._link.peer is not Peer.CLOSED:
@@ -198,7 +200,7 @@ class FakeAgent:
             except Fenced:
                 return
             except Unavailable:
-                self._link.pause(1)
+                self._session.pause(0.1)
 
     def _submit(self, task: ReceivedTask) -> None:
         self.received.append(task)
@@ -219,10 +221,10 @@ class FakeAgent:
         self._link.forget_task()
 
     def __enter__(self) -> Self:
-        self._link.open_connection()
+        self._session.open_connection()
         self._heartbeats.start()
         self._heartbeats.add(self._link)
-        self._listener.start()
+        self._subscriber.start()
         self._thread.start()
         return self
 
@@ -230,22 +232,22 @@ class FakeAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._link.nudge()
+        self._session.nudge()
         self._link.wake_submit()
         self._thread.join(_PATIENCE)
-        self._listener.stop()
+        self._subscriber.stop()
         self._heartbeats.stop()
         self._link.close(bye=True)
-        self._link.drop_connection()
+        self._session.drop_connection()
         self._server.close()
 
     def __repr__(self) -> str:
-        return f"<FakeAgent of {self._link.keys.fqcn}, {len(self.received)} tasks>"
+        return f"<FakeAgent of {self._session.keys.fqcn}, {len(self.received)} tasks>"
 
 
 @pytest.fixture
 def redflare_link() -> Iterator[LinkUnderTest]:
-    """A link on a fakeredis server of its own."""
+    """A link on a new fakeredis server."""
     import fakeredis
 
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())

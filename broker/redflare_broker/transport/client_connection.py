@@ -1,7 +1,7 @@
-"""A connection over a connection that is not a socket: fakeredis, in the process of the test.
+"""``ClientConnection``: a connection without a socket: to fakeredis, in the process of the test.
 
 fakeredis runs a command inside ``send_command``, in the caller's thread, and blocks there. So a blocking read runs when
-its reply is asked for, and in short slices, which is how ``interrupt`` gets a word in; a write wakes it at once.
+its reply is asked for, and in short slices, between which ``interrupt`` is noticed; a write wakes it at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLICE: Final = 0.02
 
 
 class ForeignConnection(Protocol):
-    """What a connection needs of a redis-py connection that is none of a socket's."""
+    """The part of a redis-py connection without a socket that ``ClientConnection`` needs."""
 
     def send_command(self, *args: Arg) -> None: ...
 
@@ -145,7 +145,7 @@ class ClientConnection(Connection):
 
 
 def _block_index(command: Command) -> int | None:
-    """Where the milliseconds of a stream read's BLOCK stand."""
+    """The index of the milliseconds of a stream read's BLOCK; None if it does not block."""
     words = [arg.upper() if isinstance(arg, str) else arg for arg in command]
     if words[0] not in ("XREAD", "XREADGROUP") or "STREAMS" not in words:
         return None

@@ -22,7 +22,7 @@ _SLOTS: Final = 16384
 
 
 def key_slot(key: str) -> int:
-    """The hash slot of a key: CRC16 (XMODEM) of what stands in its first ``{}``, or of the whole key."""
+    """The hash slot of a key: CRC16 (XMODEM) of the text in its first ``{}``, or of the whole key."""
     raw = key.encode()
     start = raw.find(b"{")
     if start >= 0:
@@ -49,7 +49,7 @@ class Topology:
         self._asked: tuple[Address, Connection] | None = None
 
     def node(self, key: str) -> Address:
-        """The primary that serves ``key``, by the map at hand; raises Unavailable when no node serves it now."""
+        """Return the primary that serves ``key``, by the map at hand; raise Unavailable when no node serves it now."""
         with self._lock:
             if self._stale:
                 self._fetch()
@@ -61,18 +61,18 @@ class Topology:
         raise Unavailable(f"no node of the cluster {self._names()} serves slot {slot} (of key {key!r}) now")
 
     def primaries(self) -> list[Address]:
-        """All primaries, by a fresh map."""
+        """Fetch the map and return all primaries."""
         with self._lock:
             self._fetch()
             return list(dict.fromkeys(address for _, _, address in self._ranges))
 
     def refresh(self) -> None:
-        """Fetch the map now; raises Unavailable when no node answers."""
+        """Fetch the map now; raise Unavailable when no node answers."""
         with self._lock:
             self._fetch()
 
     def invalidate(self) -> None:
-        """Something failed: fetch the map before it is used again, from another node."""
+        """Fetch the map before it is used again, from another node: something failed."""
         self._stale = True
 
     def close(self) -> None:
@@ -96,14 +96,14 @@ class Topology:
             except Unavailable as error:
                 self._forget()
                 failures.append(str(error))
-        raise Unavailable(f"no node of the cluster {self._names()} tells its slots: {'; '.join(failures)}")
+        raise Unavailable(f"no node of the cluster {self._names()} reports its slots: {'; '.join(failures)}")
 
     def _candidates(self) -> list[Address]:
-        """Every node known, the one that was asked last at the end."""
+        """Every known node, the one that was asked last at the end."""
         known = list(dict.fromkeys([*(address for _, _, address in self._ranges), *self._seeds]))
         if self._asked and self._asked[0] in known:
-            turn = known.index(self._asked[0]) + 1
-            known = known[turn:] + known[:turn]
+            start = known.index(self._asked[0]) + 1
+            known = known[start:] + known[:start]
         return known
 
     def _ask(self, address: Address, connection: Connection) -> None:

@@ -1,8 +1,8 @@
-"""A connection: one connection to one Redis node, used by one thread at a time.
+"""``Connection``: one connection to one Redis node, used by one thread at a time.
 
 A connection is either in step (every command sent has had its reply read) or closed: whatever breaks in between, a
 timeout, an error of the network, a KeyboardInterrupt, closes it, so that a late reply is never taken for the next
-command's. ``raw_connection`` is the one for servers, ``client_connection`` the one for fakeredis.
+command's. ``socket_connection`` has the one to servers, ``client_connection`` the one to fakeredis.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Connection(ABC):
         return require(self.pipeline((args,), timeout)[0], self.node)
 
     def pipeline(self, commands: Sequence[Command], timeout: float | None = None) -> list[RedisReply]:
-        """Run commands in one round trip; an error reply stands in the list as a ``ReplyError``.
+        """Run commands in one round trip; an error reply is in the list as a ``ReplyError``.
 
         Raises:
             Unavailable: as in ``call``.

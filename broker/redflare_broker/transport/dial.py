@@ -1,4 +1,4 @@
-"""Opening connections: redis-py's classes and settings, and its errors turned into ours.
+"""``Dialer``: opens connections with redis-py's classes and settings, and turns its errors into ours.
 
 A ``Dialer`` is one recipe. What it opens speaks RESP2, returns bytes, and never retries by itself; everything after the
 login belongs to the connection around it.
@@ -52,7 +52,7 @@ class Dialer(ABC):
     """Opens connections by one recipe.
 
     Args:
-        name: how the server is called in messages; never holds a password.
+        name: of the server in messages; never holds a password.
         seeds: nodes to ask for a cluster's slot map; empty when it is no cluster.
     """
 
@@ -62,17 +62,17 @@ class Dialer(ABC):
 
     @abstractmethod
     def dial(self, address: Address | None) -> RawConnection:
-        """A new connection, logged in; to ``address`` in a cluster, None elsewhere.
+        """Open a connection and log in; to ``address`` in a cluster, None elsewhere.
 
         Raises:
-            Unavailable: nobody answers there now.
+            Unavailable: no server answers there now.
             ServerError: the server does not let us in.
             ConfigError: a certificate or a named file is not usable.
         """
 
 
 class PlainDialer(Dialer):
-    """One server, a node of a cluster, or whatever the settings of somebody's client lead to."""
+    """Dials one server, a node of a cluster, or the server of a redis-py client."""
 
     def __init__(
         self, name: str, kind: type[RawConnection], settings: Settings, seeds: tuple[Address, ...] = ()
@@ -90,7 +90,7 @@ class PlainDialer(Dialer):
 
 
 class SentinelDialer(Dialer):
-    """The primary of a service; the Sentinels are asked each time, so a failover is followed by the next connection."""
+    """Dials the primary of a service; asks the Sentinels each time, so that the next connection follows a failover."""
 
     def __init__(
         self, url: ServerUrl, kind: type[RawConnection], settings: Settings, options: ConnectionOptions
@@ -130,12 +130,12 @@ class SentinelDialer(Dialer):
         return str(host), int(port)
 
     def _check_role(self, raw: RawConnection) -> None:
-        """A Sentinel may be behind: a server that is a replica by now would let us read, and read, and never write."""
+        """Refuse a server that is a replica by now: a Sentinel may be behind, and a replica cannot be written to."""
         raw.send_command("ROLE")
         try:
             role = cast("list[bytes]", raw.read_response())
         except redis.exceptions.NoPermissionError:
-            return  # then the first write tells
+            return  # then the first write fails
         if role[0] != b"master":
             raw.disconnect()
             raise Unavailable(f"{node_name(raw)} is a replica, though {self.name} called it the primary")
@@ -154,7 +154,7 @@ class _Login(CredentialProvider):
 
 
 def url_dialer(url: ServerUrl, options: ConnectionOptions) -> Dialer:
-    """The recipe for a URL and its options; no I/O but a look at the named files."""
+    """Make the dialer for a URL and its options; no I/O except that the named files must exist."""
     options.check_files()
     settings = _settings(url, options)
     if url.mode == "unix":
@@ -172,7 +172,7 @@ def url_dialer(url: ServerUrl, options: ConnectionOptions) -> Dialer:
 
 
 def client_dialer(client: Client) -> Dialer:
-    """The recipe behind a redis-py client; connections are made by its pool's class and settings, but are our own."""
+    """Make the dialer for a redis-py client; connections are made by its pool's class and settings, but are our own."""
     seeds: tuple[Address, ...] = ()
     if isinstance(client, redis.RedisCluster):
         nodes = client.get_nodes()
@@ -186,20 +186,20 @@ def client_dialer(client: Client) -> Dialer:
 
 
 def node_name(raw: RawConnection) -> str:
-    """Where a connection leads to, for logs: ``127.0.0.1:6379`` or the path of a Unix socket."""
+    """The peer of a connection, for logs: ``127.0.0.1:6379`` or the path of a Unix socket."""
     path = getattr(raw, "path", None)
     return str(path) if path else f"{raw.host}:{raw.port}"
 
 
 class Dialled(NamedTuple):
-    """A connection with the connection below it."""
+    """A ``Connection`` with the redis-py connection below it."""
 
     connection: Connection
     raw: RawConnection
 
     @classmethod
     def wrap(cls, raw: RawConnection, timeout: float) -> Dialled:
-        """Put the connection on a connection that fits it: a socket of ours, or a fake server's connection."""
+        """Wrap a redis-py connection in the ``Connection`` that fits it: a socket's, or a fake server's."""
         make = SocketConnection if isinstance(raw._sock, socket.socket) else ClientConnection
         return cls(make(cast("Any", raw), node_name(raw), timeout), raw)
 
@@ -257,7 +257,7 @@ def _settings(url: ServerUrl, options: ConnectionOptions) -> dict[str, object]:
 
 @contextmanager
 def _errors_of(where: str) -> Iterator[None]:
-    """Turn what redis-py raises while it connects into our errors."""
+    """Turn the errors of redis-py while it connects into ours."""
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:

@@ -26,7 +26,7 @@ class IdleConnections:
             return sum(map(len, self._connections.values()))
 
     def take(self, node: Address | None) -> Dialled | None:
-        """An idle connection to ``node`` that can be used at once, or None."""
+        """Take an idle connection to ``node`` that can be used at once, or None."""
         while True:
             with self._lock:
                 try:
@@ -38,7 +38,7 @@ class IdleConnections:
             dialled.connection.close()
 
     def put(self, node: Address | None, dialled: Dialled) -> None:
-        """Keep a connection that is in step; a closed one, or one too many, is dropped."""
+        """Keep a connection that is in step; drop a closed one, or one too many."""
         if dialled.connection.closed:
             return
         with self._lock:
@@ -48,7 +48,7 @@ class IdleConnections:
         dialled.connection.close()
 
     def drop(self, node: Address | None) -> None:
-        """Close all idle connections to ``node``: one failed, so the others are likely to lead into the same hole."""
+        """Close all idle connections to ``node``: one failed, so the others are likely to be broken too."""
         with self._lock:
             connections = self._connections.pop(node, [])
         for dialled in connections:

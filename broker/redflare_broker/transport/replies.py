@@ -1,8 +1,8 @@
-"""What a server answers, and which of its errors mean "away" and which mean "no".
+"""Replies of a server: which of its errors mean "away" and which mean "no".
 
 An error reply is a value inside a pipeline, so that one refused command does not hide the answers of the others. Some
 errors are about the server's state and pass by (a failover, a restart): they become ``Unavailable``. All others are
-final: ``require`` raises them as ``ServerError`` with what to do. NOSCRIPT stays a ``ReplyError``: whoever sent the
+final: ``require`` raises them as ``ServerError`` with what to do. NOSCRIPT stays a ``ReplyError``: the sender of the
 EVALSHA knows the script and loads it.
 """
 
@@ -27,7 +27,7 @@ _REMEDIES: Final = {
     "NOAUTH": "Set the user and password of this server.",
     "WRONGPASS": "Correct the user and password of this server.",
     "OOM": "Raise maxmemory (CONFIG SET maxmemory), or free space on the server.",
-    "MISCONF": "The server cannot save to its disk; look into its log, free disk space or correct its permissions.",
+    "MISCONF": "The server cannot save to its disk; read its log, free disk space or correct its permissions.",
     "WRONGTYPE": "Another program uses this key; give redflare a namespace or a database of its own.",
     "CROSSSLOT": "The keys of one command must share a hash tag; this is a bug in the caller.",
 }
@@ -43,7 +43,7 @@ class ReplyError(ServerError):
 
 
 def check_transient(reply: ReplyError, node: str) -> None:
-    """Raise ``Unavailable`` if an error reply is about a state of the server that passes by."""
+    """Raise ``Unavailable`` if an error reply is about a passing state of the server."""
     if reply.code in TRANSIENT:
         raise Unavailable(f"{node} cannot serve now: {reply}")
 
@@ -64,17 +64,17 @@ def require(reply: RedisReply, node: str) -> RedisReply:
 
 
 def missing(node: str, key: str) -> BlobMissing:
-    """A chunk of a payload is not there."""
+    """Make the error for a chunk of a payload that is not there."""
     return BlobMissing(f"{node} has no {key!r} (expired, or lost in a failover); its sender must send it again")
 
 
 def wrong_size(key: str, held: str, expected: int) -> DecodeError:
-    """A chunk of a payload is not what was announced."""
+    """Make the error for a chunk of a payload that has not the announced size."""
     return DecodeError(f"{key!r} holds {held} bytes where {expected} were announced")
 
 
 def entries_in(items: list[RedisReply]) -> list[tuple[str, list[bytes]]]:
-    """The entries of a stream as XREAD and XRANGE list them: id, and fields and values in turn."""
+    """Return the entries of a stream as XREAD and XRANGE list them: id, and fields and values in turn."""
     found: list[tuple[str, list[bytes]]] = []
     for item in items:
         if isinstance(item, list) and isinstance(item[0], bytes) and isinstance(item[1], list):

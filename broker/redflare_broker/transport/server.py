@@ -1,16 +1,15 @@
-"""One federation's Redis in any mode (single, Unix socket, TLS, Sentinel, Cluster), and the connections to it.
+"""``Server``: one federation's Redis in any mode (single, Unix, TLS, Sentinel, Cluster), and the connections to it.
 
 ``Server`` knows how to open a connection to the node that serves a key. Dedicated connections (``connection``) belong
 to their callers and are meant for blocking reads; borrowed ones (``borrow``, ``run``) come from a pool of idle
 connections per node. redis-py only opens and authenticates the connections, its own retries off: a command is sent
-once, and who repeats it knows.
+once, and repeated only by a caller that knows that it may be.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 import warnings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from redis.connection import Connection as RawConnection
 
 from redflare_broker.errors import ConfigError, Unavailable
+from redflare_broker.util.backoff import Backoff
 
 from .cluster_slots import Address, Topology
 from .connection import Connection
@@ -35,9 +35,6 @@ __all__ = ["ConnectionOptions", "Server"]
 
 T = TypeVar("T")
 
-#: Seconds between two attempts of ``Server.run``: doubled from the first to the last, with jitter.
-_FIRST_PAUSE: Final = 0.05
-_LAST_PAUSE: Final = 1.0
 _SCAN_COUNT: Final = 500
 
 _log = logging.getLogger(__name__)
@@ -70,11 +67,11 @@ class Server:
     def connect(
         cls, url: str | None = None, options: ConnectionOptions | None = None, *, client: Client | None = None
     ) -> Server:
-        """A server by its URL, or by the settings of a redis-py (or fakeredis) client. No I/O happens yet.
+        """Make a server from its URL, or from the settings of a redis-py (or fakeredis) client. No I/O happens yet.
 
         Args:
             url: any form of ``redflare_broker.transport.url``; not needed with ``client``.
-            options: what the URL does not say; of these only the timeouts matter with ``client``.
+            options: what the URL does not give; of these only the timeouts matter with ``client``.
             client: connections are made as its pool makes them, but are never taken from it.
 
         Raises:
@@ -88,7 +85,7 @@ class Server:
         return cls(url_dialer(ServerUrl.parse(url), options), options)
 
     def connection(self, key: str) -> Connection:
-        """A new connection to the node that serves ``key``, for the caller alone, who closes it.
+        """Open a connection to the node that serves ``key``, for the caller alone, who closes it.
 
         Raises:
             Unavailable: it cannot be reached now.
@@ -105,7 +102,7 @@ class Server:
             raise
 
     def node(self, key: str) -> Address | None:
-        """The node that serves ``key`` as far as is known, for grouping; None unless this is a cluster.
+        """Return the node that serves ``key`` as far as is known, for grouping; None unless this is a cluster.
 
         Raises:
             Unavailable: no node serves it now.
@@ -114,10 +111,9 @@ class Server:
 
     @contextmanager
     def borrow(self, key: str) -> Iterator[Connection]:
-        """A connection to the node that serves ``key``, for the length of a ``with`` block; leave it in step.
+        """Lend a connection to the node that serves ``key``, for the length of a ``with`` block; leave it in step.
 
-        When the block ends with an exception the connection is closed: nobody can tell whether a reply is still to
-        come.
+        When the block ends with an exception the connection is closed: a reply may be still to come.
         """
         self._check_usable()
         node = self.node(key)
@@ -154,22 +150,21 @@ class Server:
         Raises:
             Unavailable: the last failure, when ``stop`` or ``deadline`` or ``close`` ended the attempts.
         """
-        pause = _FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 with self.borrow(key) as connection:
                     return fn(connection)
             except Unavailable as error:
-                wait = pause * random.uniform(0.5, 1.0)
-                if (stop and stop()) or (deadline is not None and time.monotonic() + wait > deadline):
+                delay = backoff.next_delay()
+                if (stop and stop()) or (deadline is not None and time.monotonic() + delay > deadline):
                     raise
-                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, wait)
-                if self._closing.wait(wait):
+                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, delay)
+                if self._closing.wait(delay):
                     raise
-                pause = min(pause * 2, _LAST_PAUSE)
 
     def primaries(self) -> Iterator[Connection]:
-        """A new connection to each node that is written to, one after the other; closed when the next is taken."""
+        """Open a connection to each primary, one after the other; each is closed when the next is taken."""
         self._check_usable()
         for node in self._topology.primaries() if self._topology else [None]:
             connection = self._open(node).connection
@@ -179,7 +174,7 @@ class Server:
                 connection.close()
 
     def scan(self, pattern: str) -> Iterator[str]:
-        """Keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat what changes."""
+        """Yield the keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat some."""
         for connection in self.primaries():
             cursor = b"0"
             while True:
@@ -235,7 +230,7 @@ class Server:
             raise ConfigError(f"the connection to {self.url} is closed: make a new Server")
 
     def _abandon(self) -> None:
-        """In a forked child: let go of all that was inherited. Locks may be held by threads that are not here."""
+        """In a forked child: let go of all inherited sockets. Locks may be held by threads that are not here."""
         self._closing.set()
         for raw in list(self._opened):
             abandon(raw)

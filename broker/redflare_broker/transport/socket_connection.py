@@ -1,4 +1,4 @@
-"""A connection that speaks RESP2 on a server's socket itself.
+"""``SocketConnection``: a connection that speaks RESP2 on a server's socket itself.
 
 redis-py opens, authenticates and wraps the connection (TLS, Unix, Sentinel, Cluster); from then on its socket is ours.
 That halves the CPU per command, nothing is ever resent behind the caller's back, payload moves between the socket and
@@ -33,7 +33,7 @@ _MISSING: Final = object()
 
 
 class Connected(Protocol):
-    """What a connection needs of a connected redis-py connection."""
+    """The part of a connected redis-py connection that ``SocketConnection`` needs."""
 
     _sock: socket.socket
 
@@ -138,7 +138,7 @@ class SocketConnection(Connection):
                 self._connection.disconnect()
 
     def _allow(self, timeout: float) -> None:
-        """How long the socket may be silent from now on; a system call only when it changes."""
+        """Set how long the socket may be silent from now on; a system call only when it changes."""
         if timeout != self._timeout:
             self._sock.settimeout(timeout)
             self._timeout = timeout
@@ -206,7 +206,7 @@ class SocketConnection(Connection):
         return line
 
     def _read_exactly(self, view: memoryview) -> None:
-        """Fill a view; what is small is read together with the header that follows it."""
+        """Fill a view; read a small one together with the header that follows it."""
         while view:
             if self._rest:
                 count = min(len(self._rest), len(view))

@@ -89,7 +89,7 @@ class ConnectionOptions:
                 raise ConfigError(f"{name} {str(path)!r} does not exist: give the path of a readable file")
 
     def read_password(self) -> str | None:
-        """The password, from the file when one is named (without the line end)."""
+        """Return the password, from the file when one is named (without the line end)."""
         if self.password_file is None:
             return self.password
         try:

@@ -1,4 +1,4 @@
-"""How ages, sizes and moments are said to people, in the CLI and in the reasons that the views give."""
+"""Write ages, sizes and times for people, in the CLI and in the reasons that the views give."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def moment(ms: int) -> datetime:
 
 
 def iso(ms: int) -> str:
-    """``1763806515432`` is "2025-11-22T10:15:15.432Z"; "" for 0, which stands for never."""
+    """``1763806515432`` is "2025-11-22T10:15:15.432Z"; "" for 0, which means never."""
     return moment(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z" if ms else ""

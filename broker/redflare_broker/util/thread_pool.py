@@ -1,4 +1,4 @@
-"""A pool of daemon threads: few while work flows, more as soon as all of them are stuck.
+"""``ElasticThreadPool``: daemon threads, few while work flows, more as soon as all of them are stuck.
 
 Work here may block for as long as a user's callback likes, and what it waits for may be the next piece of work: a pool
 of a fixed size would deadlock. A thread for each piece would make hundreds for one broadcast, which slow each other
@@ -94,7 +94,7 @@ class ElasticThreadPool:
                 self._busy -= 1
 
     def _next(self) -> Callable[[], object] | None:
-        """The next piece of work; None: end."""
+        """Wait for the next piece of work; None: end."""
         with self._changed:
             idle_since = time.monotonic()
             while True:
@@ -115,9 +115,10 @@ class ElasticThreadPool:
         self._taken = now
         work = self._work.popleft()
         if self._work and len(self._threads) == self._busy:
-            # somebody must watch over what is left
+            # another thread must watch over what is left
             self._add_thread()
         return work
 
     def __repr__(self) -> str:
-        return f"<Pool {self.name} of {len(self._threads)} threads, {self._busy} busy, {len(self._work)} to do>"
+        threads, waiting = len(self._threads), len(self._work)
+        return f"<ElasticThreadPool {self.name} of {threads} threads, {self._busy} busy, {waiting} to do>"

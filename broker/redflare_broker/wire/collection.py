@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-COLLECTION: Final = "COLLECTION"
-_APP_DEFINED: Final = "APP_DEFINED"
+from redflare_broker.constants import DataKind
+
 _KIND: Final = "kind"
 _DATA: Final = "data"
 _META: Final = "meta"
@@ -24,7 +24,7 @@ class _DXO(Protocol):
 
 def to_plain(kind: object, data: Any, dxo: type[_DXO]) -> Any:
     """Return ``data`` without objects of class ``dxo``, to any depth; data of another kind as it is."""
-    if kind != COLLECTION or not isinstance(data, dict):
+    if kind != DataKind.COLLECTION or not isinstance(data, dict):
         return data
     return {name: _parts(item, dxo) if isinstance(item, dxo) else item for name, item in data.items()}
 
@@ -35,7 +35,7 @@ def _parts(item: _DXO, dxo: type[_DXO]) -> dict[str, Any]:
 
 def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]], Any]) -> Any:
     """Reverse ``to_plain``: what are the parts of an object becomes what ``make(kind, data, meta)`` gives."""
-    if kind != COLLECTION or not isinstance(data, dict):
+    if kind != DataKind.COLLECTION or not isinstance(data, dict):
         return data
     return {
         name: make(item[_KIND], from_plain(item[_KIND], item[_DATA], make), item[_META]) if _is_parts(item) else item
@@ -49,5 +49,5 @@ def _is_parts(item: object) -> bool:
         and item.keys() == {_KIND, _DATA, _META}
         and isinstance(item[_KIND], str)
         and isinstance(item[_META], dict)
-        and (isinstance(item[_DATA], dict) or item[_KIND] == _APP_DEFINED)
+        and (isinstance(item[_DATA], dict) or item[_KIND] == DataKind.APP_DEFINED)
     )

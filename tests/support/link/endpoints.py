@@ -14,6 +14,7 @@ from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_resu
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness
+from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.scripts.script import eval_command
 from redflare_broker.testing.plugin import LinkUnderTest
 
@@ -35,19 +36,19 @@ def nothing() -> None:
 def agent_link(link: LinkUnderTest, on_abort: Callable[[str], None] = lambda _: None) -> Iterator[AgentLink]:
     """The agent's side without threads of its own."""
     with link.server() as server:
-        side = AgentLink(server, link.fqcn, link.settings, Liveness(60.0), nothing, on_abort)
-        yield side
-        side.drop_connection()
+        session = link.session(server, "agent")
+        yield AgentLink(session, Liveness(60.0), Heartbeats(server), nothing, on_abort)
+        session.drop_connection()
 
 
 @contextmanager
 def job_link(link: LinkUnderTest, kind: type[CJLink] = CJLink) -> Iterator[CJLink]:
     """The CJ's side without threads of its own."""
     with link.server() as server:
-        side = kind(server, link.fqcn, link.settings, Liveness(60.0), nothing)
-        side.open_connection()
-        yield side
-        side.drop_connection()
+        session = link.session(server, "cj")
+        session.open_connection()
+        yield kind(session, Liveness(60.0), nothing)
+        session.drop_connection()
 
 
 @contextmanager
@@ -59,17 +60,17 @@ def exchanging(side: CJLink, task_id: str) -> Iterator[list[ExchangeOutcome]]:
         target=lambda: outcomes.append(side.exchange(task_id, "train", {}, {}, give_up=lambda: reasons[0]))
     )
     working.start()
-    wait_until(lambda: side._blocked is not None or outcomes)
+    wait_until(lambda: side.session._blocked is not None or outcomes)
     yield outcomes
     reasons[0] = "the test has ended"
-    side.nudge()
+    side.session.nudge()
     working.join(10)
     assert not working.is_alive()
 
 
 def beat(side: AgentLink | CJLink) -> Any:
     """The reply to a heartbeat that the side does not hear of yet."""
-    with side.server.borrow(side.keys.link) as connection:
+    with side.session.server.borrow(side.session.keys.link) as connection:
         command = side.beat()
         reply = connection.pipeline([command])[0]
         if isinstance(reply, ServerError):
@@ -84,5 +85,5 @@ def fake_server(link: LinkUnderTest) -> Any:
 
 def submit(side: AgentLink, task_id: str, data: object) -> None:
     """Hand a result in, with little patience."""
-    encoded = encode_result({}, data, side.settings)
+    encoded = encode_result({}, data, side.session.settings)
     side.submit(task_id, "train", "OK", encoded, resend_interval=0.1, answer_timeout=0.2, give_up=lambda: False)

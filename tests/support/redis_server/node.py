@@ -78,7 +78,7 @@ class Node:
         """SIGKILL the process."""
         assert self._watchdog
         os.kill(self.pid, signal.SIGKILL)
-        assert self._watchdog.await_news(10)
+        assert self._watchdog.await_report(10)
 
     def restart(self) -> None:
         """Start it again, on the same port and directory; a killed one as well as one that runs."""
@@ -105,7 +105,7 @@ class Node:
 
     def _answers(self) -> bool:
         assert self._watchdog
-        if self._watchdog.has_news():
+        if self._watchdog.has_report():
             raise AssertionError(f"the server ended: {(self.directory / 'server.log').read_text()[-2000:]}")
         try:
             with self.client() as client:

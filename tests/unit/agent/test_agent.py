@@ -164,18 +164,18 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
     with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
         cj.send("train", task_id="t")
         assert agent.get_task(timeout=5)
-        verdicts: list[bool] = []
-        keys = agent._link.keys
+        accepted: list[bool] = []
+        keys = agent._link.session.keys
         # a submission that no CJ reads: the CJ is kept from its connection while an operator aborts
         with server.borrow(keys.link) as connection:
             connection.call("HSET", keys.link, "cj_epoch", 1 << 52)
-        submitting = threading.Thread(target=lambda: verdicts.append(agent.submit_result(TaskResult({}, {}))))
+        submitting = threading.Thread(target=lambda: accepted.append(agent.submit_result(TaskResult({}, {}))))
         submitting.start()
         wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
         with server.borrow(keys.link) as connection:
-            agent._link.scripts.abort(connection, None, "t", "an operator")
+            agent._link.session.scripts.abort(connection, None, "t", "an operator")
         submitting.join(5)
-        assert verdicts == [False]
+        assert accepted == [False]
     server.close()
 
 
@@ -221,7 +221,7 @@ def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    wait_until(lambda: agent._link._blocked is not None)
+    wait_until(lambda: agent._link.session._blocked is not None)
     began = time.monotonic()
     agent.stop()
     waiting.join(5)
@@ -315,7 +315,7 @@ def test_a_restarted_agent_may_submit_its_predecessors_result_once(redflare_link
 
 def test_a_silent_cj_closes_the_agent_after_the_heartbeat_timeout(redflare_link: LinkUnderTest) -> None:
     agent = IPCAgent(**redflare_link.agent_args, flare_site_connection_timeout=0.1, flare_site_heartbeat_timeout=0.2)
-    with agent, pytest.raises(AgentClosed, match="no sign of the CJ"):
+    with agent, pytest.raises(AgentClosed, match="no heartbeat of the CJ"):
         agent.get_task(timeout=20)
 
 

@@ -254,7 +254,7 @@ def test_an_argument_wins_over_the_file(redflare_link: LinkUnderTest, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "redis_url, site_name, agent_id: neither an argument of init nor in"),
         ('{"agent_id": "a"}', "redis_url, site_name: neither"),
@@ -263,10 +263,10 @@ def test_an_argument_wins_over_the_file(redflare_link: LinkUnderTest, tmp_path: 
         ("[]", "must hold a JSON object"),
     ],
 )
-def test_a_file_that_does_not_do_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_file_that_does_not_do_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "redflare.json").write_text(content)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         flare.init(workspace_dir=tmp_path)
     assert "redflare.json" in str(caught.value)
 

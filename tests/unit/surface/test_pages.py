@@ -33,7 +33,7 @@ NO_IMPORTS: Final = {
     # the argument of a command
     "docs/simulate.md": r"redflare_workers\.demo\.digits",
     # loggers
-    "docs/trainers.md": r"redflare_agent\.ipc_agent|redflare_broker\.link\.base_link",
+    "docs/trainers.md": r"redflare_agent\.ipc_agent|redflare_broker\.link\.endpoint",
 }
 #: About the code itself.
 INSIDE: Final = ("docs/internals.md", "docs/protocol.md", "docs/glossary.md")

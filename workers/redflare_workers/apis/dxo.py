@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from redflare_broker.constants import DataKind
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.wire.collection import from_plain, to_plain
 
@@ -19,27 +19,22 @@ from .dxo_bytes import pack, unpack
 from .fl_constant import FLMetaKey
 from .shareable import ReservedHeaderKey, Shareable
 
+__all__ = [
+    "DXO",
+    "DataKind",
+    "MetaKey",
+    "from_bytes",
+    "from_dict",
+    "from_file",
+    "from_shareable",
+    "get_leaf_dxos",
+]
+
 CONTENT_TYPE: Final = "DXO"
 CONTENT: Final = "DXO"
 _KIND: Final = "kind"
 _DATA: Final = "data"
 _META: Final = "meta"
-
-
-class DataKind(StrEnum):
-    """Kinds of data."""
-
-    FL_MODEL = "FL_MODEL"
-    WEIGHTS = "WEIGHTS"
-    WEIGHT_DIFF = "WEIGHT_DIFF"
-    METRICS = "METRICS"
-    ANALYTIC = "ANALYTIC"
-    #: A dict of DXOs.
-    COLLECTION = "COLLECTION"
-    STATISTICS = "STATISTICS"
-    PSI = "PSI"
-    #: Anything the application likes; the only kind whose data need not be a dict.
-    APP_DEFINED = "APP_DEFINED"
 
 
 class MetaKey(FLMetaKey):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 from redflare_broker.errors import DecodeError
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.wire.limits import CodecLimits
 
 _MAGIC: Final = "redflare-tree-1"
@@ -18,7 +18,7 @@ def pack(tree: object) -> bytes:
     Raises:
         EncodeError: a ValueError; a value in it is neither plain nor an array.
     """
-    sealed = seal(tree, CodecLimits())
+    sealed = encode_payload(tree, CodecLimits())
     parts = [sealed.data, *sealed.buffers]
     head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
     return b"".join([head, b"\n", *parts])
@@ -46,4 +46,4 @@ def unpack(data: bytes) -> Any:
     for size in sizes:
         parts.append(body[start : start + size])
         start += size
-    return EncodedPayload(parts[0], tuple(parts[1:])).open()
+    return EncodedPayload(parts[0], tuple(parts[1:])).decode()

@@ -268,7 +268,7 @@ def _rights(server: Server, namespace: str) -> Finding:
         preflight.check(server, allow_eviction=True, keys=keys, jobs=True)
     except PreflightError as error:
         _, _, complaints = str(error).partition("is not fit to hold tasks: ")
-        text, mend, remedy = (complaints or str(error)).rpartition("Mend it with: ")
+        text, mend, remedy = (complaints or str(error)).rpartition("Fix it with: ")
         if not mend:
             return Finding(topic=topic, verdict=CheckResult.BAD, text=remedy)
         return Finding(topic=topic, verdict=CheckResult.BAD, text=text.rstrip(" ."), remedy=remedy)

@@ -1,7 +1,7 @@
-"""A client job's side of the link to its agent: what hands tasks to the process that trains.
+"""A client job's side of the link to its agent: the executors that hand tasks to the process that trains.
 
-Way in: ``exchanger.IPCExchanger``, as a plain object or as an executor. ``agent_executor`` is the executor below it and
-below NVFlare's; ``shared_connection`` is what the exchangers of a process have in common; ``translation`` turns a
+Way in: ``exchanger.IPCExchanger``, as a plain object or as an executor. ``agent_executor`` is the base of it and of
+NVFlare's; ``shared_connection`` is the server and heartbeat thread that all of a process share; ``translation`` turns a
 Shareable into a task and a result into a Shareable.
 
 May import: engine, apis, util and the broker.

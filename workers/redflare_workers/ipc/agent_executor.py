@@ -1,7 +1,7 @@
-"""``AgentExecutor``: what holds the client job's (CJ's) end of the link to one agent, whoever's executor it is.
+"""``AgentExecutor``: the client job's (CJ's) end of the link to one agent, under our executor and under NVFlare's.
 
 It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is dead or
-another CJ has taken over. What many holders of a process have in common, they share (``hub``).
+another CJ has taken over. All of a process share one connection and one heartbeat thread (``SharedConnection``).
 """
 
 from __future__ import annotations
@@ -9,36 +9,61 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import ConfigError, Unavailable
+from redflare_broker.errors import ConfigError, EncodeError, RedflareError, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
+from redflare_broker.link.session import Session
+from redflare_broker.scripts.task_states import ACCEPTED
 
-from .shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.apis.fl_constant import ReturnCode
+
+from .shared_connection import SharedConnection
+from .translation import problem_of
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at an abort signal that cannot call back (one of NVFlare's own).
-_LOOK_AT_SIGNAL: Final = 0.5
+#: Seconds between two polls of an abort signal that cannot call back (one of NVFlare's own).
+_SIGNAL_POLL_SECONDS: Final = 0.5
 
 
-class AgentExecutor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentTask:
+    """What the agent gets of a task."""
+
+    task_id: str
+    meta: dict[str, Any]
+    data: Any
+    #: The result's data is wanted as an ``EncodedPayload``.
+    encoded_result: bool = False
+
+
+class AgentExecutor(ABC):
     """Holds the link to one agent; base of the executors that exchange tasks with it.
+
+    A subclass is an executor as well, ours or NVFlare's, and knows that one's Shareables and DXOs.
 
     Args:
         agent_id, site_name: None: to be set before the start.
         job_id: the agent belongs to this one job.
-        redis_url: "" when there is a client.
+        redis_url: "" when a client is given.
         agent_connection_timeout, agent_heartbeat_timeout, agent_heartbeat_interval: as ``IPCExchanger``'s.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
+    #: Of the executor's kind of Shareable: its DXO, or an exception that says why it has none; the reply of an outcome,
+    #: given the task's DXO (ValueError: the result is no DXO); and a reply of a return code alone.
+    _dxo_of: Callable[[Any], Any]
+    _reply_of: Callable[[ExchangeOutcome, Any], Any]
+    _make_reply: Callable[[str], Any]
     agent_id: str | None
 
     def __init__(
@@ -63,7 +88,9 @@ class AgentExecutor:
         self._redis_url = redis_url
         self._settings = settings or LinkSettings()
         self._client = client
-        self._hub: SharedConnection | None = None
+        #: The engine of the run, which makes contexts; None outside of one.
+        self._engine: Any = None
+        self._shared: SharedConnection | None = None
         self._link: CJLink | None = None
         self._busy = threading.Lock()
         #: Why no task can be run any more; "" while it can.
@@ -90,23 +117,28 @@ class AgentExecutor:
         if not self.agent_id or not self._site_name:
             raise ConfigError(f"site_name and agent_id are needed, but are {self._site_name!r} and {self.agent_id!r}")
         fqcn = agent_site_fqcn(self._site_name, self.agent_id, self._job_id)
-        hub = open_hub(self._redis_url, self._settings.connection, self._client)
+        shared = SharedConnection.acquire(self._redis_url, self._settings.connection, self._client)
+        session = Session(
+            shared.server,
+            fqcn,
+            "cj",
+            self._settings,
+            lambda keys: shared.preflight(self._settings.allow_eviction, keys),
+        )
         liveness = Liveness(self.agent_connection_timeout, self.agent_heartbeat_timeout)
-        link = CJLink(hub.server, fqcn, self._settings, liveness, self._on_news)
-        link.preflight = lambda: hub.preflight(self._settings.allow_eviction, link.keys)
-        link.interval = liveness.look_every(self.agent_heartbeat_interval)
+        link = CJLink(session, liveness, self._on_news, interval=self.agent_heartbeat_interval)
         self._done = ""
         try:
-            link.open_connection()
+            session.open_connection()
         except Unavailable as exc:
-            logger.warning("%s waits for its server: %s", link.label, exc)
+            logger.warning("%s waits for its server: %s", session.label, exc)
         except BaseException:
-            link.drop_connection()
-            close_hub(hub)
+            session.drop_connection()
+            shared.release()
             raise
-        self._hub, self._link = hub, link
-        hub.heartbeats.add(link)
-        logger.info("%s started at %s", link.label, hub.server.url)
+        self._shared, self._link = shared, link
+        shared.heartbeats.add(link)
+        logger.info("%s started at %s", session.label, shared.server.url)
 
     def stop(self) -> None:
         """Abort the task in progress, say bye to the agent, and close. A stop without a start has no effect.
@@ -114,14 +146,14 @@ class AgentExecutor:
         A signal handler that breaks into ``run`` or ``execute`` may call it: they then close at their end. In a forked
         child it only forgets what belongs to the parent.
         """
-        hub, link = self._hub, self._link
-        if hub is None or link is None:
+        shared, link = self._shared, self._link
+        if shared is None or link is None:
             return
-        if hub.pid != os.getpid():
-            self._hub = self._link = None
+        if shared.pid != os.getpid():
+            self._shared = self._link = None
             return
         self._done = self._done or "the client job was stopped"
-        link.nudge()
+        link.session.nudge()
         if self._worker == threading.get_ident():
             self._stop_owed = True
             return
@@ -129,21 +161,21 @@ class AgentExecutor:
             if self._link is not link:
                 return
             self._stop_owed = False
-            hub.heartbeats.remove(link)
+            shared.heartbeats.remove(link)
             link.close(bye=True)
-            link.drop_connection()
-            self._hub = self._link = None
-        close_hub(hub)
-        logger.info("%s stopped", link.label)
+            link.session.drop_connection()
+            self._shared = self._link = None
+        shared.release()
+        logger.info("%s stopped", link.session.label)
 
     @property
     def fqcn(self) -> str:
         """Name of the agent this exchanger works with; "" before the start."""
-        return self._link.keys.fqcn if self._link else ""
+        return self._link.session.keys.fqcn if self._link else ""
 
     @property
     def agent_connected(self) -> bool:
-        """The agent gave a sign of life within the connection timeout."""
+        """Whether a heartbeat of the agent came within the connection timeout."""
         return self._link is not None and self._link.peer is Peer.CONNECTED
 
     # -- one task at a time --------------------------------------------------------------------------------------------
@@ -153,10 +185,10 @@ class AgentExecutor:
         aborts, link = self._aborts, self._link
         if aborts is not None and link is not None:
             aborts.append(reason)
-            link.nudge()
+            link.session.nudge()
 
     def _begin(self) -> bool:
-        """Be busy from now on; False when there is a task in progress."""
+        """Be busy from now on; False when a task is in progress."""
         if not self._busy.acquire(blocking=False):
             return False
         self._worker = threading.get_ident()
@@ -172,51 +204,88 @@ class AgentExecutor:
 
     def _exchange(
         self,
-        task_id: str,
         task_name: str,
-        meta: dict[str, Any],
-        data: Any,
+        task: AgentTask,
         aborted: Callable[[], str],
-        deadline: float | None,
-        look_every: float | None = None,
-        seal_result: bool = False,
+        deadline: float | None = None,
+        poll_interval: float | None = None,
     ) -> ExchangeOutcome:
+        """Hand a task to the agent and wait for its end; the caller has begun."""
         link = self._link
         if link is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
         aborts = self._aborts
         return link.exchange(
-            task_id,
+            task.task_id,
             task_name,
-            meta,
-            data,
+            task.meta,
+            task.data,
             give_up=lambda: self._done or (aborts[0] if aborts else aborted()),
             deadline=deadline,
-            look_every=look_every,
-            seal_result=seal_result,
+            poll_interval=poll_interval,
+            encoded_result=task.encoded_result,
         )
 
-    def _carry_out(
-        self, task_id: str, task_name: str, meta: dict[str, Any], data: Any, abort_signal: Any, seal_result: bool
-    ) -> ExchangeOutcome:
-        """``_exchange`` for an executor: without a deadline, given up when the signal is triggered.
+    # -- the executor --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _task_of(self, dxo: Any, shareable: Any) -> AgentTask:
+        """Make the agent's task of a Shareable and its DXO."""
+
+    def _run_task(self, task_name: str, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
+        """Carry out an executor's ``execute``; the reply has a return code where there is no result."""
+        component: Any = self
+        if not self._begin():
+            component.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
+            return self._make_reply(ReturnCode.BAD_REQUEST_DATA)
+        try:
+            if self._link is None or self._done or abort_signal.triggered:
+                return self._make_reply(ReturnCode.TASK_ABORTED)
+            try:
+                dxo = self._dxo_of(shareable)
+            except Exception as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
+                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+            task = self._task_of(dxo, shareable)
+            try:
+                outcome = self._exchange_until_aborted(task_name, task, abort_signal)
+            except EncodeError as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} cannot be sent: {exc}")
+                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+            except RedflareError as exc:
+                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} failed: {exc}")
+                return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            return self._reply(outcome, dxo, task_name, fl_ctx)
+        finally:
+            self._end()
+
+    def _exchange_until_aborted(self, task_name: str, task: AgentTask, abort_signal: Any) -> ExchangeOutcome:
+        """``_exchange`` without a deadline, given up when the signal is triggered.
 
         Args:
-            abort_signal: ours wakes at once; one of NVFlare's own, which cannot, is looked at twice a second.
+            abort_signal: ours wakes at once; one of NVFlare's own, which cannot, is polled twice a second.
         """
         link = self._link
         can_wake = link is not None and hasattr(abort_signal, "add_callback")
-        with abort_signal.add_callback(link.nudge) if link is not None and can_wake else nullcontext():
+        with abort_signal.add_callback(link.session.nudge) if link is not None and can_wake else nullcontext():
             return self._exchange(
-                task_id,
                 task_name,
-                meta,
-                data,
+                task,
                 lambda: "the job was aborted" if abort_signal.triggered else "",
-                None,
-                None if can_wake else _LOOK_AT_SIGNAL,
-                seal_result,
+                poll_interval=None if can_wake else _SIGNAL_POLL_SECONDS,
             )
+
+    def _reply(self, outcome: ExchangeOutcome, dxo: Any, task_name: str, fl_ctx: Any) -> Any:
+        component: Any = self
+        if problem := problem_of(outcome):
+            component.log_error(fl_ctx, f"task {task_name!r}: {problem}")
+        elif outcome.status != ACCEPTED:
+            component.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
+        try:
+            return self._reply_of(outcome, dxo)
+        except ValueError as exc:
+            component.log_error(fl_ctx, f"task {task_name!r}: the agent's result is no DXO: {exc}")
+            return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
 
@@ -224,19 +293,19 @@ class AgentExecutor:
         link = self._link
         if link is None or self._done:
             return
-        if link.fenced:
+        session = link.session
+        if session.fenced:
             self._done = "another client job has taken over this agent"
         elif link.peer is Peer.DEAD:
-            self._done = f"agent {link.keys.fqcn} is dead: no sign of it for {link.liveness.silence:.0f} s"
+            self._done = f"agent {session.keys.fqcn} is dead: no heartbeat for {link.liveness.silence:.0f} s"
         if self._done:
-            logger.error("%s: %s", link.label, self._done)
-            link.nudge()
+            logger.error("%s: %s", session.label, self._done)
+            session.nudge()
         # last: whoever hears of it may wait for the task in progress to end, or fail
-        if self._done and not link.fenced:
-            self._panic(self._done)
-
-    def _panic(self, reason: str) -> None:
-        """The agent is dead for good; called from the heartbeat thread."""
+        if self._done and not session.fenced and self._engine is not None:
+            component: Any = self
+            with self._engine.new_context() as fl_ctx:
+                component.system_panic(reason=self._done, fl_ctx=fl_ctx)
 
     def __repr__(self) -> str:
         state = f"done ({self._done})" if self._done else "running" if self._link else "new"

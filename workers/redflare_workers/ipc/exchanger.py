@@ -1,4 +1,4 @@
-"""``IPCExchanger``: the client job's (CJ's) end of the link to the agent of its site.
+"""``IPCExchanger``: the executor of a client job (CJ) whose tasks are carried out by the agent of its site.
 
 ``execute`` is NVFlare's executor interface; ``run`` is the plain form for scripts and notebooks. Both block in the
 caller's thread.
@@ -14,8 +14,7 @@ from typing import Any, Self
 
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.constants import TaskResult
-from redflare_broker.errors import EncodeError, RedflareError
-from redflare_broker.link.exchange import ExchangeOutcome
+from redflare_broker.errors import RedflareError
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 from redflare_broker.wire.collection import to_plain
@@ -23,14 +22,14 @@ from redflare_broker.wire.collection import to_plain
 from redflare_workers.apis.dxo import DXO, from_shareable
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor
-from redflare_workers.apis.fl_constant import FLContextKey, ReturnCode
+from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.apis.signal import Signal
 from redflare_workers.errors import TaskAborted, TaskFailed, TaskRejected, TaskTimeout
 
-from .agent_executor import AgentExecutor
-from .translation import agent_id_of, problem_of, reply_of, task_meta
+from .agent_executor import AgentExecutor, AgentTask
+from .translation import agent_id_of, reply_of, task_meta
 
 __all__ = ["IPCExchanger", "TaskAborted", "TaskFailed", "TaskRejected", "TaskTimeout"]
 
@@ -43,15 +42,15 @@ class IPCExchanger(AgentExecutor, Executor):
         with IPCExchanger(redis_url="redis://localhost", site_name="site-1", agent_id="trainer") as exchanger:
             result = exchanger.run("train", {"weights": weights})
 
-    It passes data on as it is: a task whose DXO holds a ``EncodedPayload`` goes to the agent without being decoded
-    here, and is answered with a DXO that holds a ``EncodedPayload``; then say ``release_result``.
+    It passes data on as it is: a task whose DXO holds an ``EncodedPayload`` goes to the agent without being decoded
+    here, and is answered with a DXO that holds an ``EncodedPayload``; then call ``release_result``.
 
     Args:
-        send_task_timeout: kept for NVFlare's signature; a task stands in Redis until it is fetched or aborted.
+        send_task_timeout: kept for NVFlare's signature; a task stays in Redis until it is fetched or aborted.
         resend_task_interval: kept for NVFlare's signature; see ``send_task_timeout``.
-        agent_connection_timeout: seconds without a sign of the agent after which it counts as disconnected.
-        agent_heartbeat_timeout: seconds without a sign of the agent after which it is dead: the task in progress is
-            aborted and the job panics; None: never.
+        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
+        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
+            is aborted and the job panics; None: never.
         agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
         agent_ack_timeout: kept for NVFlare's signature; the goodbye needs no answer here.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta.
@@ -60,12 +59,16 @@ class IPCExchanger(AgentExecutor, Executor):
         job_id: the agent belongs to this one job.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``.
         secure_mode: ``startup/rootCA.pem`` must be there.
-        seal_results: results come back sealed whether or not their task did.
+        encoded_results: results come back as ``EncodedPayload`` whether or not their task came as one.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
     accepts_encoded = True
+
+    _dxo_of = staticmethod(from_shareable)
+    _reply_of = staticmethod(reply_of)
+    _make_reply = staticmethod(make_reply)
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class IPCExchanger(AgentExecutor, Executor):
         job_id: str | None = None,
         workspace_dir: str | Path = ".",
         secure_mode: bool = False,
-        seal_results: bool = False,
+        encoded_results: bool = False,
         settings: LinkSettings | None = None,
         client: Any = None,
     ) -> None:
@@ -102,8 +105,7 @@ class IPCExchanger(AgentExecutor, Executor):
         self.send_task_timeout = send_task_timeout
         self.resend_task_interval = resend_task_interval
         self.agent_ack_timeout = agent_ack_timeout
-        self.seal_results = seal_results
-        self._engine: Any = None
+        self.encoded_results = encoded_results
 
     def __enter__(self) -> Self:
         self.start()
@@ -131,14 +133,14 @@ class IPCExchanger(AgentExecutor, Executor):
             data: tree of dicts, lists, scalars, bytes, numpy arrays, torch tensors.
             meta: small values beside it.
             timeout: seconds, from now to the result; None: no limit. It covers the wait for an agent to connect.
-            task_id: asked for again, also by another process after a crash, it gives the same result; None: a new one.
+            task_id: the same id again, also from another process after a crash, gives the same result; None: a new one.
 
         Returns:
             the agent's result, whatever its return code.
 
         Raises:
             TaskTimeout: no result in time; it is a TimeoutError.
-            TaskAborted, TaskRejected: no result will come; says why.
+            TaskAborted, TaskRejected: no result will come; the message says why.
             EncodeError: the task holds something that cannot be sent.
             RuntimeError: not started, or another task is in progress.
         """
@@ -149,22 +151,23 @@ class IPCExchanger(AgentExecutor, Executor):
         if not self._begin():
             raise RuntimeError(f"{self!r} has a task in progress; use one exchanger per agent and one task at a time")
         try:
-            outcome = self._exchange(task_id or token_hex(16), task_name, meta or {}, data, lambda: "", deadline)
+            task = AgentTask(task_id=task_id or token_hex(16), meta=meta or {}, data=data)
+            outcome = self._exchange(task_name, task, lambda: "", deadline)
         finally:
             self._end()
         if outcome.status == ACCEPTED:
             return TaskResult(outcome.meta, outcome.data, outcome.rc)
-        said = f"task {task_name!r} of agent {fqcn}: {outcome.reason}"
+        message = f"task {task_name!r} of agent {fqcn}: {outcome.reason}"
         if outcome.status == REJECTED:
-            raise TaskRejected(said)
+            raise TaskRejected(message)
         if deadline is not None and time.monotonic() >= deadline:
-            raise TaskTimeout(f"{said} ({timeout} s)")
-        raise TaskAborted(said)
+            raise TaskTimeout(f"{message} ({timeout} s)")
+        raise TaskAborted(message)
 
     # -- the executor --------------------------------------------------------------------------------------------------
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """START_RUN begins, END_RUN says bye; what is missing for a start makes the job panic."""
+        """Begin at START_RUN, and say bye at END_RUN; a start that fails makes the job panic."""
         if event_type == EventType.START_RUN:
             self._start_run(fl_ctx)
         elif event_type == EventType.END_RUN:
@@ -185,62 +188,26 @@ class IPCExchanger(AgentExecutor, Executor):
         Returns:
             the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
             or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it, TASK_ABORTED, or the agent's.
-            BLOB_MISSING: the task came sealed and its chunks are gone; it stands until it is sent again with others.
+            BLOB_MISSING: the task came encoded and its chunks are gone; it stays open until it is sent with others.
         """
-        if not self._begin():
-            self.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
-            return make_reply(ReturnCode.BAD_REQUEST_DATA)
-        try:
-            return self._execute(task_name, shareable, fl_ctx, abort_signal)
-        finally:
-            self._end()
+        reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
+        return reply
 
-    def _execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        if self._link is None or self._done or abort_signal.triggered:
-            return make_reply(ReturnCode.TASK_ABORTED)
-        try:
-            dxo = from_shareable(shareable)
-        except Exception as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
-            return make_reply(ReturnCode.BAD_TASK_DATA)
-        task_id = shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16)
-        try:
-            outcome = self._carry_out(
-                task_id,
-                task_name,
-                task_meta(dxo, shareable),
-                to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO),
-                abort_signal,
-                self.seal_results or isinstance(dxo.data, EncodedPayload),
-            )
-        except EncodeError as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} {task_id} cannot be sent: {exc}")
-            return make_reply(ReturnCode.BAD_TASK_DATA)
-        except RedflareError as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} {task_id} failed: {exc}")
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
-        return self._reply(outcome, dxo, task_name, fl_ctx)
-
-    def _reply(self, outcome: ExchangeOutcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
-        if problem := problem_of(outcome):
-            self.log_error(fl_ctx, f"task {task_name!r}: {problem}")
-        elif outcome.status != ACCEPTED:
-            self.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
-        return reply_of(outcome, dxo)
+    def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
+        return AgentTask(
+            task_id=shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16),
+            meta=task_meta(dxo, shareable),
+            data=to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO),
+            encoded_result=self.encoded_results or isinstance(dxo.data, EncodedPayload),
+        )
 
     def release_result(self, handed_over: bool) -> None:
-        """Say what becomes of the payload of the last result that came back sealed; without one it has no effect.
+        """Release the payload of the last result that came back encoded; without one this has no effect.
 
         Args:
-            handed_over: whoever got it, as the server that confirmed it, renews and deletes its chunks from now on.
-                Else they stay for a while, should the same task id be asked for again; so it is too when nothing was
-                said before the next task.
+            handed_over: its receiver, such as the server that confirmed it, renews and deletes its chunks from now on.
+                Else they stay for a while, should the same task id be asked for again. The next task does the latter if
+                this was not called.
         """
         if self._link is not None:
             self._link.release_result(handed_over)
-
-    def _panic(self, reason: str) -> None:
-        if self._engine is None:
-            return
-        with self._engine.new_context() as fl_ctx:
-            self.system_panic(reason, fl_ctx)

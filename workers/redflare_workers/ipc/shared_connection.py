@@ -1,7 +1,7 @@
-"""What the exchangers and cells of one process share: the connection to a server and the heartbeat thread.
+"""``SharedConnection``: what the exchangers and cells of one process share: the server and the heartbeat thread.
 
-Two hundred exchangers in a process make one heartbeat thread and one pool of connections per server, whoever made them
-and in whatever order they come and go.
+Two hundred exchangers in a process make one heartbeat thread and one pool of connections per server, whichever of them
+starts first or ends last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from redflare_broker.transport.server import ConnectionOptions, Server
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SharedConnection:
-    """A server and the heartbeats of the links to it; open and close count their users."""
+    """A server and the heartbeats of the links to it; ``acquire`` and ``release`` count their users."""
 
     server: Server
     heartbeats: Heartbeats
@@ -29,8 +29,32 @@ class SharedConnection:
     #: what was checked: True, also what jobs need
     checked: set[bool] = field(default_factory=set)
     checking: threading.Lock = field(default_factory=threading.Lock)
-    #: the process that made it; a forked child makes its own
+    #: the process that made it; a forked child makes another
     pid: int = field(default_factory=os.getpid)
+
+    @staticmethod
+    def acquire(url: str, options: ConnectionOptions, client: Any = None) -> SharedConnection:
+        """Return the connection to this server, made on first use; ``release`` it when it is needed no more."""
+        key = (url, options, None if client is None else id(client))
+        with _guard:
+            shared = _connections.get(key)
+            if shared is None:
+                server = Server.connect(url, options, client=client)
+                heartbeats = Heartbeats(server, name="redflare-heartbeat-cj")
+                shared = _connections[key] = SharedConnection(server=server, heartbeats=heartbeats, key=key)
+                heartbeats.start()
+            shared.users += 1
+            return shared
+
+    def release(self) -> None:
+        """End one use; the last one closes the thread and the connections."""
+        with _guard:
+            self.users -= 1
+            if self.users:
+                return
+            del _connections[self.key]
+        self.heartbeats.stop()
+        self.server.close()
 
     def preflight(self, allow_eviction: bool, keys: LinkKeys, *, jobs: bool = False) -> None:
         """Check the server once for all users, with the rights that the first one needs.
@@ -48,39 +72,14 @@ class SharedConnection:
         self.preflight(settings.allow_eviction, Keys(settings.namespace).link(fqcn), jobs=True)
 
 
-_hubs: Final[dict[object, SharedConnection]] = {}
+_connections: Final[dict[object, SharedConnection]] = {}
 _guard: Final = threading.RLock()
 
 
 def _forget_in_child() -> None:
-    _hubs.clear()
+    _connections.clear()
     _guard.release()
 
 
 # held during a fork, so that it is in no other thread's hands in the child
 os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_forget_in_child)
-
-
-def open_hub(url: str, options: ConnectionOptions, client: Any = None) -> SharedConnection:
-    """The hub for this server, made on first use. Every ``open_hub`` needs a ``close_hub``."""
-    key = (url, options, None if client is None else id(client))
-    with _guard:
-        hub = _hubs.get(key)
-        if hub is None:
-            server = Server.connect(url, options, client=client)
-            hub = SharedConnection(server=server, heartbeats=Heartbeats(server, name="redflare-heartbeat-cj"), key=key)
-            hub.heartbeats.start()
-            _hubs[key] = hub
-        hub.users += 1
-        return hub
-
-
-def close_hub(hub: SharedConnection) -> None:
-    """End the use of a hub; the last one closes its thread and connections."""
-    with _guard:
-        hub.users -= 1
-        if hub.users:
-            return
-        del _hubs[hub.key]
-    hub.heartbeats.stop()
-    hub.server.close()

@@ -18,14 +18,14 @@ from redflare_workers.apis.shareable import Shareable, make_reply
 
 
 def agent_id_of(job_meta: object) -> str:
-    """The agent that a job's meta names.
+    """Return the agent that a job's meta names.
 
     Raises:
-        ConfigError: there is none, or it is not a str.
+        ConfigError: it names none, or not a str.
     """
     agent_id = job_meta.get(JOB_META_KEY_AGENT_ID) if isinstance(job_meta, dict) else None
     if agent_id is None or agent_id == "":
-        raise ConfigError(f"no agent_id was given, and there is no {JOB_META_KEY_AGENT_ID!r} in the job's meta")
+        raise ConfigError(f"no agent_id was given, and the job's meta has no {JOB_META_KEY_AGENT_ID!r}")
     if not isinstance(agent_id, str):
         kind = type(agent_id).__name__
         raise ConfigError(f"{JOB_META_KEY_AGENT_ID!r} in the job's meta must be a str, but is {agent_id!r} ({kind})")
@@ -33,7 +33,7 @@ def agent_id_of(job_meta: object) -> str:
 
 
 def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
-    """The meta an agent gets with a task: the DXO's, its kind, and the rounds of the Shareable's headers."""
+    """Make the meta of the agent's task: the DXO's, its kind, and the rounds of the Shareable's headers."""
     meta = dict(dxo.meta or {})
     meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
     for key, header in (
@@ -47,7 +47,7 @@ def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
 
 
 def code_of(outcome: ExchangeOutcome) -> str:
-    """The return code of a reply that says why there is no result; "" when there is one."""
+    """The return code of an outcome without a result; "" when it has one."""
     if outcome.status == REJECTED:
         if outcome.rc == BLOB_MISSING:
             return BLOB_MISSING
@@ -59,7 +59,7 @@ def code_of(outcome: ExchangeOutcome) -> str:
 
 
 def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
-    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none."""
+    """Make the executor's reply: the result as a DXO, or a reply with the return code that says why there is none."""
     if code := code_of(outcome):
         return make_reply(code)
     app_defined = dxo.data_kind == DataKind.APP_DEFINED
@@ -70,7 +70,7 @@ def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
 
 
 def problem_of(outcome: ExchangeOutcome) -> str:
-    """What went wrong at the agent, for the log; "" when nothing did, or the task was aborted."""
+    """The failure at the agent, for the log; "" without one, or when the task was aborted."""
     if outcome.status == REJECTED:
         return f"it was rejected: {outcome.reason}"
     if outcome.status == ACCEPTED and outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):

@@ -15,16 +15,14 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import ReturnCode, Shareable, make_reply
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
 from redflare_broker.config.settings import LinkSettings, load_settings
-from redflare_broker.errors import EncodeError, RedflareError
-from redflare_broker.link.exchange import ExchangeOutcome
-from redflare_broker.scripts.task_states import ACCEPTED
+from redflare_broker.errors import RedflareError
 
-from redflare_workers.ipc.agent_executor import AgentExecutor
-from redflare_workers.ipc.translation import agent_id_of, problem_of
+from redflare_workers.ipc.agent_executor import AgentExecutor, AgentTask
+from redflare_workers.ipc.translation import agent_id_of
 
 from .translation import plain_data, reply_of, task_meta
 
@@ -38,11 +36,11 @@ class RedisExchanger(AgentExecutor, Executor):
     It begins at START_RUN and says bye at END_RUN. The arguments up to ``agent_id`` are those of NVFlare's class.
 
     Args:
-        send_task_timeout: without effect; a task stands in Redis until it is fetched or aborted.
+        send_task_timeout: without effect; a task stays in Redis until it is fetched or aborted.
         resend_task_interval: without effect; see ``send_task_timeout``.
-        agent_connection_timeout: seconds without a sign of the agent after which it counts as disconnected.
-        agent_heartbeat_timeout: seconds without a sign of the agent after which it is dead: the task in progress is
-            aborted and the job panics; None: never.
+        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
+        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
+            is aborted and the job panics; None: never.
         agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
         agent_ack_timeout: without effect; the goodbye needs no answer here.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta, or else in ``redflare.json``.
@@ -53,6 +51,10 @@ class RedisExchanger(AgentExecutor, Executor):
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
     """
+
+    _dxo_of = staticmethod(from_shareable)
+    _reply_of = staticmethod(reply_of)
+    _make_reply = staticmethod(make_reply)
 
     def __init__(
         self,
@@ -91,17 +93,16 @@ class RedisExchanger(AgentExecutor, Executor):
         self.workspace_dir = workspace_dir
         self.secure_mode = secure_mode
         self.settings = settings
-        self._engine: Any = None
         self._run_job_id = ""
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """START_RUN begins, END_RUN says bye; what is missing for a start makes the job panic."""
+        """Begin at START_RUN, and say bye at END_RUN; a start that fails makes the job panic."""
         if event_type == EventType.START_RUN:
             self._start_run(fl_ctx)
         elif event_type == EventType.ABORT_TASK:
-            self._look_at_signal()
+            self._check_signal()
         elif event_type == EventType.END_RUN:
             self.stop()
 
@@ -119,7 +120,7 @@ class RedisExchanger(AgentExecutor, Executor):
             self.system_panic(reason=str(exc), fl_ctx=fl_ctx)
 
     def _folder(self, fl_ctx: FLContext) -> Path | None:
-        """The workspace; None when there is none, as in a context without a site."""
+        """Return the workspace; None if the context has none, as one without a site."""
         if self.workspace_dir:
             return Path(self.workspace_dir)
         workspace = fl_ctx.get_prop(ReservedKey.WORKSPACE_OBJECT)
@@ -139,16 +140,10 @@ class RedisExchanger(AgentExecutor, Executor):
                 raise
             return address.agent_id
 
-    def _look_at_signal(self) -> None:
-        """NVFlare's abort signal wakes nobody, but the event that follows it does."""
+    def _check_signal(self) -> None:
+        """Wake the task in progress: NVFlare's abort signal wakes nobody, but the event that follows it does."""
         if self._link is not None:
-            self._link.nudge()
-
-    def _panic(self, reason: str) -> None:
-        if self._engine is None:
-            return
-        with self._engine.new_context() as fl_ctx:
-            self.system_panic(reason=reason, fl_ctx=fl_ctx)
+            self._link.session.nudge()
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -158,43 +153,14 @@ class RedisExchanger(AgentExecutor, Executor):
         Returns:
             the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
             or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it or it cannot be sent,
-            EXECUTION_EXCEPTION when the result is none, TASK_ABORTED, or the agent's own.
+            EXECUTION_EXCEPTION when the result is not one, TASK_ABORTED, or the agent's own.
         """
-        if not self._begin():
-            self.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
-            return make_reply(ReturnCode.BAD_REQUEST_DATA)
-        try:
-            return self._execute(task_name, shareable, fl_ctx, abort_signal)
-        finally:
-            self._end()
+        reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
+        return reply
 
-    def _execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        if self._link is None or self._done or abort_signal.triggered:
-            return make_reply(ReturnCode.TASK_ABORTED)
-        try:
-            dxo = from_shareable(shareable)
-        except Exception as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
-            return make_reply(ReturnCode.BAD_TASK_DATA)
-        task_id = shareable.get_header(ReservedKey.TASK_ID) or token_hex(16)
-        meta = task_meta(dxo, shareable, self._site_name or "", self._run_job_id)
-        try:
-            outcome = self._carry_out(task_id, task_name, meta, plain_data(dxo), abort_signal, False)
-        except EncodeError as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} {task_id} cannot be sent: {exc}")
-            return make_reply(ReturnCode.BAD_TASK_DATA)
-        except RedflareError as exc:
-            self.log_error(fl_ctx, f"task {task_name!r} {task_id} failed: {exc}")
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
-        return self._reply(outcome, dxo, task_name, fl_ctx)
-
-    def _reply(self, outcome: ExchangeOutcome, dxo: DXO, task_name: str, fl_ctx: FLContext) -> Shareable:
-        if problem := problem_of(outcome):
-            self.log_error(fl_ctx, f"task {task_name!r}: {problem}")
-        elif outcome.status != ACCEPTED:
-            self.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
-        try:
-            return reply_of(outcome, dxo)
-        except ValueError as exc:
-            self.log_error(fl_ctx, f"task {task_name!r}: the agent's result is no DXO: {exc}")
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
+        return AgentTask(
+            task_id=shareable.get_header(ReservedKey.TASK_ID) or token_hex(16),
+            meta=task_meta(dxo, shareable, self._site_name or "", self._run_job_id),
+            data=plain_data(dxo),
+        )

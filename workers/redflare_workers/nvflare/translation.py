@@ -14,7 +14,7 @@ from redflare_broker.wire.collection import from_plain, to_plain
 
 from redflare_workers.ipc.translation import code_of
 
-#: What an agent finds in the meta of a task, and the header of the Shareable it is from.
+#: Keys of the meta of the agent's task, and the header of the Shareable that each is from.
 _HEADERS: Final = (
     (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
     (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
@@ -24,7 +24,7 @@ _HEADERS: Final = (
 
 
 def task_meta(dxo: DXO, shareable: Shareable, site_name: str, job_id: str) -> dict[str, Any]:
-    """The meta an agent gets: the DXO's, its kind, the rounds of the Shareable's headers, and where it comes from."""
+    """Make the meta of the agent's task: the DXO's, its kind, the rounds of the Shareable's headers, site and job."""
     meta = {FLMetaKey.SITE_NAME: site_name, FLMetaKey.JOB_ID: job_id, **(dxo.meta or {})}
     meta[MetaKey.DATA_KIND] = dxo.data_kind
     for key, header in _HEADERS:
@@ -35,12 +35,12 @@ def task_meta(dxo: DXO, shareable: Shareable, site_name: str, job_id: str) -> di
 
 
 def plain_data(dxo: DXO) -> Any:
-    """The data of a task as it travels."""
+    """Make the data of the agent's task, without DXO objects."""
     return to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO)
 
 
 def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
-    """What ``execute`` returns: the result as a DXO, or a reply with the return code that says why there is none.
+    """Make the executor's reply: the result as a DXO, or a reply with the return code that says why there is none.
 
     Raises:
         ValueError: kind and data of the result do not fit each other.

@@ -114,7 +114,7 @@ def decoded(
     if payload is None:
         return shareable
     meta, _ = to_message(shareable)
-    return from_message(meta, payload.open(server, limits, stop=stop))
+    return from_message(meta, payload.decode(server, limits, stop=stop))
 
 
 def _dxo(content: object) -> DXO | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from redflare_broker.cell.cell import Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.errors import BlobMissing, ConfigError, EncodeError
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.transport.replies import Arg
 
 from tests.support.cell.cells import Cells, Parking, Replies, cells_on_fakeredis, threads_of
@@ -345,10 +345,10 @@ def test_an_encoded_payload_is_passed_on_verbatim(cells: Cells) -> None:
         return "OK", None, request.encoded
 
     cells.make("server", {"take": take})
-    reply = cells.make("site").send_request("c", "take", "server", None, seal({"w": BIG}), timeout=5)
+    reply = cells.make("site").send_request("c", "take", "server", None, encode_payload({"w": BIG}), timeout=5)
     assert taken[0].blob is not None
     assert reply.encoded == taken[0]
-    np.testing.assert_equal(reply.encoded.open(cells.server)["w"], BIG)
+    np.testing.assert_equal(reply.encoded.decode(cells.server)["w"], BIG)
     assert cells.blobs(), "the code that took it deletes it"
 
 

@@ -15,8 +15,8 @@ from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.job_view import JobView, SiteView
 from redflare_broker.inspection.jobs import MOST_ENDED, JobInspector
 from redflare_broker.keys import Keys
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 
 from tests.support.job.scene import JobScene, scheduled
@@ -199,7 +199,7 @@ def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobS
 
 def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
     store = scene.run_server()
-    chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
+    chunks = RedisPayloadStore(scene.server).put("flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
     store.schedule(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
     store.schedule(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
     store.schedule(scheduled("t3", order=3))

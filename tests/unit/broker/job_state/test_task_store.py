@@ -10,8 +10,8 @@ import orjson
 import pytest
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, RedflareError
 from redflare_broker.job_state.task_store import JobTaskStore, OwnedBlob
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -295,7 +295,7 @@ def test_without_resume_a_task_that_is_sent_for_ever_does_not_grow(bench: JobBen
 def stored(bench: JobBench, number: int) -> BlobRef:
     """A payload of three chunks that stands in Redis."""
     view = memoryview(b"x" * 30)
-    return redis_store.put(bench.server, f"flare:blob:{{b{number}}}", [view], chunk=10, ttl_ms=60_000)
+    return RedisPayloadStore(bench.server).put(f"flare:blob:{{b{number}}}", [view], chunk=10, ttl_ms=60_000)
 
 
 def test_what_a_dead_server_left_and_no_record_needs_is_found_and_deleted(bench: JobBench) -> None:

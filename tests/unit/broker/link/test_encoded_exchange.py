@@ -1,4 +1,4 @@
-"""A CJ that passes sealed tasks and results on: what the agent sees, and whose the chunks are, on fakeredis."""
+"""A CJ that passes encoded tasks and results on: what the agent sees, and whose the chunks are, on fakeredis."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from redflare_broker.errors import EncodeError, Fenced, MessageTooLarge
 from redflare_broker.keys import names_payload
 from redflare_broker.link.agent_link import ReceivedTask
 from redflare_broker.link.cj_link import CJLink
-from redflare_broker.link.exchange import ExchangeOutcome, Outgoing
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, REJECTED
 from redflare_broker.testing.plugin import LinkUnderTest
@@ -37,25 +37,25 @@ SMALL = np.arange(3.0)
 def stored(link: LinkUnderTest, data: object = BIG, prefix: str = PREFIX) -> EncodedPayload:
     """A payload as a server stores it."""
     with link.server() as server:
-        return store(server, seal({"w": data}), prefix, ttl_ms=60_000)
+        return store_payload(server, encode_payload({"w": data}), prefix, ttl_ms=60_000)
 
 
-def lose(link: LinkUnderTest, sealed: EncodedPayload) -> None:
-    assert sealed.blob is not None
+def lose(link: LinkUnderTest, payload: EncodedPayload) -> None:
+    assert payload.blob is not None
     with link.server() as server:
-        redis_store.remove(server, sealed.blob)
+        RedisPayloadStore(server).remove(payload.blob)
 
 
-def chunks(link: LinkUnderTest, sealed: EncodedPayload) -> int:
+def chunks(link: LinkUnderTest, payload: EncodedPayload) -> int:
     """How many of its chunks stand."""
-    assert sealed.blob is not None
-    return len(link.client.keys(f"{sealed.blob.prefix}:*"))  # type: ignore[attr-defined]
+    assert payload.blob is not None
+    return len(link.client.keys(f"{payload.blob.prefix}:*"))  # type: ignore[attr-defined]
 
 
-def ttl(link: LinkUnderTest, sealed: EncodedPayload) -> float:
+def ttl(link: LinkUnderTest, payload: EncodedPayload) -> float:
     """Seconds its first chunk has to live."""
-    assert sealed.blob is not None
-    return float(link.client.pttl(f"{sealed.blob.prefix}:0")) / 1000  # type: ignore[attr-defined]
+    assert payload.blob is not None
+    return float(link.client.pttl(f"{payload.blob.prefix}:0")) / 1000  # type: ignore[attr-defined]
 
 
 def exchange(side: CJLink, data: object, task_id: str = "t", **options: Any) -> ExchangeOutcome:
@@ -63,16 +63,16 @@ def exchange(side: CJLink, data: object, task_id: str = "t", **options: Any) -> 
 
 
 def given_out(side: CJLink, task_id: str, data: object = None) -> EncodedPayload:
-    """The sealed result of a task."""
-    outcome = exchange(side, seal({"w": BIG} if data is None else data), task_id, seal_result=True)
+    """The encoded result of a task."""
+    outcome = exchange(side, encode_payload({"w": BIG} if data is None else data), task_id, encoded_result=True)
     assert outcome.status == ACCEPTED
     assert isinstance(outcome.data, EncodedPayload)
     return outcome.data
 
 
-def opened(link: LinkUnderTest, sealed: EncodedPayload) -> Any:
+def decoded(link: LinkUnderTest, payload: EncodedPayload) -> Any:
     with link.server() as server:
-        return sealed.open(server)
+        return payload.decode(server)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def echoed(link: LinkUnderTest, kind: type[CJLink] = CJLink) -> Iterator[CJLink]
 
 
 @pytest.mark.parametrize("data", [BIG, SMALL], ids=["chunks", "in the entry"])
-def test_the_agent_sees_a_sealed_task_as_any_other(redflare_link: LinkUnderTest, data: Any) -> None:
+def test_the_agent_sees_an_encoded_task_as_any_other(redflare_link: LinkUnderTest, data: Any) -> None:
     with redflare_link.agent(echo) as agent, job_link(redflare_link) as side:
         outcome = exchange(side, stored(redflare_link, data))
     assert agent.received[0].meta == {"round": 1}
@@ -93,33 +93,33 @@ def test_the_agent_sees_a_sealed_task_as_any_other(redflare_link: LinkUnderTest,
     np.testing.assert_array_equal(outcome.data["w"], data)
 
 
-def test_the_chunks_of_a_sealed_task_are_named_and_never_deleted(redflare_link: LinkUnderTest) -> None:
-    sealed = stored(redflare_link)
+def test_the_chunks_of_an_encoded_task_are_named_and_never_deleted(redflare_link: LinkUnderTest) -> None:
+    payload = stored(redflare_link)
     with echoed(redflare_link) as side:
-        exchange(side, sealed, "a")
-        exchange(side, sealed, "b")
+        exchange(side, payload, "a")
+        exchange(side, payload, "b")
         exchange(side, {}, "c")
-        assert chunks(redflare_link, sealed) == 1
+        assert chunks(redflare_link, payload) == 1
         assert not redflare_link.client.keys("flare:blob:*")  # type: ignore[attr-defined]
 
 
 def test_a_large_payload_that_nobody_stored_goes_as_the_links_own(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
-        outcome = exchange(side, seal({"w": BIG}))
+        outcome = exchange(side, encode_payload({"w": BIG}))
         np.testing.assert_array_equal(outcome.data["w"], BIG)
         assert not redflare_link.client.keys("flare:blob:*")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("meta", [{"scale": SMALL}, {"key": b"x"}])
-def test_arrays_cannot_stand_in_the_meta_beside_a_sealed_payload(
+def test_arrays_cannot_stand_in_the_meta_beside_an_encoded_payload(
     redflare_link: LinkUnderTest, meta: dict[str, Any]
 ) -> None:
     with job_link(redflare_link) as side, pytest.raises(EncodeError, match="put them into the data"):
-        side.exchange("t", "train", meta, seal({}), give_up=lambda: "")
+        side.exchange("t", "train", meta, encode_payload({}), give_up=lambda: "")
     assert not redflare_link.client.keys("*:task:t")  # type: ignore[attr-defined]
 
 
-def test_a_sealed_payload_over_the_limit_is_refused(redflare_link: LinkUnderTest) -> None:
+def test_an_encoded_payload_over_the_limit_is_refused(redflare_link: LinkUnderTest) -> None:
     huge = EncodedPayload(b"{}", blob=BlobRef(prefix=PREFIX, chunk=1 << 30, sizes=(8 << 40,)))
     with job_link(redflare_link) as side, pytest.raises(MessageTooLarge, match="max_bytes"):
         exchange(side, huge)
@@ -159,13 +159,13 @@ def test_what_chunks_are_called(prefix: str, legal: bool) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_sealed_task_whose_chunks_are_gone_is_sent_again_by_whoever_has_them(
+def test_an_encoded_task_whose_chunks_are_gone_is_sent_again_by_the_one_who_has_them(
     redflare_link: LinkUnderTest, restarted: bool
 ) -> None:
-    sealed = stored(redflare_link)
-    lose(redflare_link, sealed)
+    payload = stored(redflare_link)
+    lose(redflare_link, payload)
     with redflare_link.agent(echo) as agent, job_link(redflare_link) as side:
-        outcome = exchange(side, sealed)
+        outcome = exchange(side, payload)
         assert (outcome.status, outcome.rc) == (REJECTED, BLOB_MISSING)
         assert "model" in outcome.reason
         again = stored(redflare_link, prefix=PREFIX + "-2")
@@ -179,12 +179,12 @@ def test_a_sealed_task_whose_chunks_are_gone_is_sent_again_by_whoever_has_them(
 
 
 def test_another_task_replaces_one_whose_chunks_are_gone(redflare_link: LinkUnderTest) -> None:
-    sealed = stored(redflare_link)
-    lose(redflare_link, sealed)
+    payload = stored(redflare_link)
+    lose(redflare_link, payload)
     with redflare_link.agent(echo) as agent, job_link(redflare_link) as side:
-        exchange(side, sealed, "a")
+        exchange(side, payload, "a")
         assert exchange(side, {"x": 1}, "b").data == {"x": 1}
-        assert exchange(side, sealed, "a").status == ABORTED
+        assert exchange(side, payload, "a").status == ABORTED
     assert [task.task_id for task in agent.received] == ["b"]
 
 
@@ -192,7 +192,7 @@ def test_an_entry_that_names_a_predecessors_chunks_is_replaced(redflare_link: Li
     old = stored(redflare_link)
     with job_link(redflare_link) as side:
         entry = Entry(topic="get_task", task_id="t", task_name="train", sender="x", data=old.data, blob=old.blob)
-        side.step(lambda connection, me: side.scripts.assign(connection, me, entry, size=1))
+        side.session.step(lambda connection, me: side.session.scripts.assign(connection, me, entry, size=1))
     lose(redflare_link, old)
     with echoed(redflare_link) as side:
         outcome = exchange(side, stored(redflare_link, prefix=PREFIX + "-2"))
@@ -202,30 +202,32 @@ def test_an_entry_that_names_a_predecessors_chunks_is_replaced(redflare_link: Li
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_comes_back_sealed_on_request(redflare_link: LinkUnderTest) -> None:
+def test_a_result_comes_back_encoded_on_request(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
         large = given_out(side, "a")
         assert large.blob is not None
         assert large.blob.prefix.startswith("flare:{site-1--agent}:blob:")
-        np.testing.assert_array_equal(opened(redflare_link, large)["w"], BIG)
+        np.testing.assert_array_equal(decoded(redflare_link, large)["w"], BIG)
         small = given_out(side, "b", {"w": SMALL})
         assert small.blob is None
-        np.testing.assert_array_equal(small.open()["w"], SMALL)
+        np.testing.assert_array_equal(small.decode()["w"], SMALL)
 
 
 def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: LinkUnderTest) -> None:
     answer = TaskResult({"scale": SMALL}, {"w": BIG})
     with redflare_link.agent(lambda task: answer), job_link(redflare_link) as side:
-        outcome = exchange(side, seal({}), seal_result=True)
+        outcome = exchange(side, encode_payload({}), encoded_result=True)
         np.testing.assert_array_equal(outcome.meta["scale"], SMALL)
         np.testing.assert_array_equal(outcome.data["w"], BIG)
 
 
 @pytest.mark.parametrize("data", [b"{", b'{"$bytes":[0,5]}', b'{"$what":1}'])
-def test_a_sealed_result_that_is_none_is_rejected(redflare_link: LinkUnderTest, data: bytes) -> None:
+def test_an_encoded_result_that_is_not_one_is_rejected(redflare_link: LinkUnderTest, data: bytes) -> None:
     outcomes: list[ExchangeOutcome] = []
     with agent_link(redflare_link) as agent, job_link(redflare_link) as side:
-        asking = threading.Thread(target=lambda: outcomes.append(exchange(side, seal({}), seal_result=True)))
+        asking = threading.Thread(
+            target=lambda: outcomes.append(exchange(side, encode_payload({}), encoded_result=True))
+        )
         asking.start()
         assert agent.next_task(10) is not None
         damaged = Encoded(b"{}", data, [], len(data))
@@ -246,14 +248,16 @@ def test_a_result_that_was_handed_over_is_left_alone(redflare_link: LinkUnderTes
         assert chunks(redflare_link, result) == 1
 
 
-@pytest.mark.parametrize("said", [False, True])
-def test_a_result_that_was_not_handed_over_goes_with_the_next_task(redflare_link: LinkUnderTest, said: bool) -> None:
+@pytest.mark.parametrize("released", [False, True])
+def test_a_result_that_was_not_handed_over_goes_with_the_next_task(
+    redflare_link: LinkUnderTest, released: bool
+) -> None:
     with echoed(redflare_link) as side:
         result = given_out(side, "a")
-        assert ttl(redflare_link, result) > side.settings.policy.result_keep
-        if said:
+        assert ttl(redflare_link, result) > side.session.settings.policy.result_keep
+        if released:
             side.release_result(handed_over=False)
-            assert 0 < ttl(redflare_link, result) <= side.settings.policy.result_keep
+            assert 0 < ttl(redflare_link, result) <= side.session.settings.policy.result_keep
         exchange(side, {}, "b")
         assert chunks(redflare_link, result) == 0
 
@@ -261,9 +265,9 @@ def test_a_result_that_was_not_handed_over_goes_with_the_next_task(redflare_link
 def test_a_result_is_renewed_until_it_is_released(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
         result = given_out(side, "a")
-        assert result.blob in side._held_blobs.values()
+        assert result.blob in side.payloads.kept
         side.release_result(handed_over=True)
-        assert not side._held_blobs
+        assert not side.payloads.kept
 
 
 def test_a_result_that_was_not_handed_over_is_given_again(redflare_link: LinkUnderTest) -> None:
@@ -271,14 +275,14 @@ def test_a_result_that_was_not_handed_over_is_given_again(redflare_link: LinkUnd
         first = given_out(side, "a")
         side.release_result(handed_over=False)
         assert given_out(side, "a") == first
-        assert ttl(redflare_link, first) > side.settings.policy.result_keep
+        assert ttl(redflare_link, first) > side.session.settings.policy.result_keep
         side.release_result(handed_over=True)
         exchange(side, {}, "b")
         assert chunks(redflare_link, first) == 1
     assert [task.task_id for task in agent.received] == ["a", "b"]
 
 
-def test_a_cj_that_restarts_gets_the_same_sealed_result(redflare_link: LinkUnderTest) -> None:
+def test_a_cj_that_restarts_gets_the_same_encoded_result(redflare_link: LinkUnderTest) -> None:
     with redflare_link.agent(echo) as agent:
         with job_link(redflare_link) as side:
             first = given_out(side, "a")
@@ -295,10 +299,10 @@ def test_a_cj_that_was_replaced_leaves_its_successors_result_alone(redflare_link
         with job_link(redflare_link) as successor:
             given_out(successor, "a")
             with pytest.raises(Fenced):
-                side.step(lambda connection, me: side.scripts.settle(connection, me, "a", ACCEPTED))
+                side.session.step(lambda connection, me: side.session.scripts.settle(connection, me, "a", ACCEPTED))
             side.release_result(handed_over=False)
             side.close(bye=True)
-            assert ttl(redflare_link, result) > side.settings.policy.result_keep
+            assert ttl(redflare_link, result) > side.session.settings.policy.result_keep
 
 
 class Loses(CJLink):
@@ -306,10 +310,10 @@ class Loses(CJLink):
 
     lost = 0
 
-    def _content(self, task: Outgoing, entry: Entry) -> tuple[dict[str, Any], Any]:
+    def _content(self, task: OutgoingTask, entry: Entry) -> tuple[dict[str, Any], Any]:
         if not self.lost and entry.blob is not None:
             self.lost += 1
-            redis_store.remove(self.server, entry.blob)
+            RedisPayloadStore(self.session.server).remove(entry.blob)
         return super()._content(task, entry)
 
 
@@ -318,7 +322,7 @@ def test_a_result_whose_chunks_are_lost_before_it_is_accepted_is_asked_for_again
         result = given_out(side, "a")
         assert isinstance(side, Loses)
         assert side.lost == 1
-        np.testing.assert_array_equal(opened(redflare_link, result)["w"], BIG)
+        np.testing.assert_array_equal(decoded(redflare_link, result)["w"], BIG)
 
 
 # -- the executor ------------------------------------------------------------------------------------------------------
@@ -332,7 +336,7 @@ def executed(exchanger: IPCExchanger, data: Any, kind: str = DataKind.WEIGHTS) -
     return exchanger.execute("train", DXO(kind, data).to_shareable(), context(), Signal())
 
 
-def test_an_executor_answers_a_sealed_task_with_a_sealed_result(redflare_link: LinkUnderTest) -> None:
+def test_an_executor_answers_an_encoded_task_with_an_encoded_result(redflare_link: LinkUnderTest) -> None:
     def diff(task: ReceivedTask) -> TaskResult:
         return TaskResult({"data_kind": DataKind.WEIGHT_DIFF, "steps": 7}, task.data)
 
@@ -343,27 +347,27 @@ def test_an_executor_answers_a_sealed_task_with_a_sealed_result(redflare_link: L
         dxo = from_shareable(reply)
         assert (dxo.data_kind, dxo.meta["steps"]) == (DataKind.WEIGHT_DIFF, 7)
         result: Any = dxo.data
-        np.testing.assert_array_equal(opened(redflare_link, result)["w"], BIG)
+        np.testing.assert_array_equal(decoded(redflare_link, result)["w"], BIG)
         exchanger.release_result(handed_over=True)
         executed(exchanger, {})
         assert chunks(redflare_link, result) == 1
 
 
-@pytest.mark.parametrize("seal_results", [False, True])
-def test_an_executor_seals_the_result_of_a_plain_task_when_told_to(
-    redflare_link: LinkUnderTest, seal_results: bool
+@pytest.mark.parametrize("encoded_results", [False, True])
+def test_an_executor_returns_the_encoded_result_of_a_plain_task_when_told_to(
+    redflare_link: LinkUnderTest, encoded_results: bool
 ) -> None:
-    args = {**redflare_link.exchanger_args, "seal_results": seal_results}
+    args = {**redflare_link.exchanger_args, "encoded_results": encoded_results}
     with redflare_link.agent(echo), IPCExchanger(**args) as exchanger:
         data = from_shareable(executed(exchanger, {"w": BIG}, DataKind.APP_DEFINED)).data
-        assert isinstance(data, EncodedPayload) is seal_results
+        assert isinstance(data, EncodedPayload) is encoded_results
 
 
 def test_an_executor_says_that_the_chunks_of_its_task_are_gone(redflare_link: LinkUnderTest) -> None:
-    sealed = stored(redflare_link)
-    lose(redflare_link, sealed)
+    payload = stored(redflare_link)
+    lose(redflare_link, payload)
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:
-        assert executed(exchanger, sealed) == make_reply("BLOB_MISSING")
+        assert executed(exchanger, payload) == make_reply("BLOB_MISSING")
 
 
 def test_there_may_be_nothing_to_release(redflare_link: LinkUnderTest) -> None:
@@ -373,16 +377,16 @@ def test_there_may_be_nothing_to_release(redflare_link: LinkUnderTest) -> None:
         exchanger.release_result(handed_over=False)
 
 
-def test_a_sealed_task_that_is_aborted_keeps_its_chunks(redflare_link: LinkUnderTest) -> None:
-    sealed = stored(redflare_link)
+def test_an_encoded_task_that_is_aborted_keeps_its_chunks(redflare_link: LinkUnderTest) -> None:
+    payload = stored(redflare_link)
     signal = Signal()
     with IPCExchanger(**redflare_link.exchanger_args) as exchanger:
         replies: list[Any] = []
-        task = DXO(DataKind.WEIGHTS, sealed).to_shareable()
+        task = DXO(DataKind.WEIGHTS, payload).to_shareable()
         asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", task, context(), signal)))
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
+        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
         signal.trigger(True)
         asking.join(10)
     assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED
-    assert chunks(redflare_link, sealed) == 1
+    assert chunks(redflare_link, payload) == 1

@@ -147,4 +147,4 @@ def test_only_a_change_is_news() -> None:
 def test_a_short_timeout_is_noticed_in_time(
     connection_timeout: float, heartbeat_timeout: float | None, interval: float, looked: float
 ) -> None:
-    assert Liveness(connection_timeout, heartbeat_timeout).look_every(interval) == looked
+    assert Liveness(connection_timeout, heartbeat_timeout).beat_interval(interval) == looked

@@ -14,10 +14,10 @@ from redflare_agent import AgentClosed, IPCAgent, Task, TaskResult, serve
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ServerError
 from redflare_broker.link.cj_link import CJLink
+from redflare_broker.link.exchange import OutgoingTask
 from redflare_broker.link.liveness import Peer
-from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.testing.plugin import LinkUnderTest
-from redflare_broker.wire.codec import ReceivePlan
 from redflare_broker.wire.task_entry import Entry
 from redflare_workers.ipc import shared_connection
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted, TaskTimeout
@@ -36,7 +36,7 @@ def test_a_signal_handler_may_stop_an_exchanger_that_runs_a_task(redflare_link: 
     assert link is not None
 
     def interrupt() -> None:
-        wait_until(lambda: link._blocked is not None)
+        wait_until(lambda: link.session._blocked is not None)
         os.kill(os.getpid(), signal.SIGUSR1)
         if not done.wait(5):
             exchanger._busy.release()  # or the test would hang
@@ -51,14 +51,14 @@ def test_a_signal_handler_may_stop_an_exchanger_that_runs_a_task(redflare_link: 
         done.set()
         assert time.monotonic() - began < 3
         assert exchanger._link is None
-        assert not shared_connection._hubs
+        assert not shared_connection._connections
     finally:
         signal.signal(signal.SIGUSR1, before)
         done.set()
         interrupting.join(10)
 
 
-def test_two_stops_at_once_end_the_use_of_the_hub_once(redflare_link: LinkUnderTest) -> None:
+def test_two_stops_at_once_release_the_shared_connection_once(redflare_link: LinkUnderTest) -> None:
     with IPCExchanger(**{**redflare_link.exchanger_args, "agent_id": "other"}):
         exchanger = IPCExchanger(**redflare_link.exchanger_args)
         exchanger.start()
@@ -69,9 +69,9 @@ def test_two_stops_at_once_end_the_use_of_the_hub_once(redflare_link: LinkUnderT
             wait_until(lambda: exchanger._done)
         for thread in stopping:
             thread.join(10)
-        (only,) = shared_connection._hubs.values()
+        (only,) = shared_connection._connections.values()
         assert only.users == 1
-    assert not shared_connection._hubs
+    assert not shared_connection._connections
 
 
 def test_an_abort_that_comes_as_the_task_begins_is_heeded(redflare_link: LinkUnderTest) -> None:
@@ -106,15 +106,15 @@ def test_stop_while_a_large_result_is_on_its_way_gives_false(redflare_link: Link
         assert task is not None
         task.__class__ = Stopping
         assert agent.submit_result(TaskResult({}, BIG)) is False
-    assert agent._link._connection is None
+    assert agent._link.session._connection is None
 
 
 def test_a_failed_start_leaves_no_connection(redflare_link: LinkUnderTest) -> None:
     agent = IPCAgent(**redflare_link.agent_args)
-    redflare_link.client.set(agent._link.keys.link, "in the way")  # type: ignore[attr-defined]
+    redflare_link.client.set(agent._link.session.keys.link, "in the way")  # type: ignore[attr-defined]
     with pytest.raises(ServerError, match="WRONGTYPE"):
         agent.start()
-    assert agent._link._connection is None
+    assert agent._link.session._connection is None
     assert len(agent._server._idle) == 0
 
 
@@ -162,7 +162,7 @@ def test_an_exchanger_can_be_made_in_a_forked_child(server_url: str, namespace: 
         if pid == 0:
             try:
                 with IPCExchanger(**args, site_name="s", agent_id="b") as childs:
-                    os._exit(42 if childs._link and childs._link.lease.epoch else 1)
+                    os._exit(42 if childs._link and childs._link.session.lease.epoch else 1)
             finally:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
@@ -183,7 +183,7 @@ def test_every_abort_that_redis_was_not_told_of_is_told_later(redflare_link: Lin
                 exchanger.run("train", 1, timeout=0.2, task_id=task_id)
         fake_server(redflare_link).connected = True
         for task_id in ("a", "b"):
-            wait_until(partial(_is_aborted, redflare_link.client, link.keys.task(task_id)))
+            wait_until(partial(_is_aborted, redflare_link.client, link.session.keys.task(task_id)))
 
 
 def test_a_fenced_cj_leaves_the_kept_result_to_its_successor(redflare_link: LinkUnderTest) -> None:
@@ -202,11 +202,11 @@ class LosingJobLink(CJLink):
 
     lost = False
 
-    def decode(self, entry: Entry) -> ReceivePlan:
+    def _content(self, task: OutgoingTask, entry: Entry) -> tuple[dict[str, Any], Any]:
         if not self.lost and entry.blob is not None:
             self.lost = True
-            redis_store.remove(self.server, entry.blob)
-        return super().decode(entry)
+            RedisPayloadStore(self.session.server).remove(entry.blob)
+        return super()._content(task, entry)
 
 
 def test_a_payload_that_had_to_be_sent_twice_is_not_held_for_ever(redflare_link: LinkUnderTest) -> None:
@@ -216,21 +216,21 @@ def test_a_payload_that_had_to_be_sent_twice_is_not_held_for_ever(redflare_link:
             assert agent.submit_result(TaskResult({}, BIG))
             wait_until(lambda: outcomes)
         assert outcomes[0].status == "ACCEPTED"
-        assert agent._link._held_blobs == {}
+        assert not agent._link.payloads.kept
 
 
 def test_a_refused_result_leaves_no_payload(redflare_link: LinkUnderTest) -> None:
     client: Any = redflare_link.client
     with job_link(redflare_link) as cj, agent_link(redflare_link) as side:
         entry = Entry(topic="get_task", task_id="t", task_name="train")
-        cj.step(lambda connection, me: cj.scripts.assign(connection, me, entry, size=0))
+        cj.session.step(lambda connection, me: cj.session.scripts.assign(connection, me, entry, size=0))
         assert side.next_task(5)
-        client.delete(side.keys.results)
-        client.set(side.keys.results, "in the way")
+        client.delete(side.session.keys.results)
+        client.set(side.session.keys.results, "in the way")
         with pytest.raises(ServerError, match="WRONGTYPE"):
             submit(side, "t", BIG)
-        assert side._held_blobs == {}
-        assert not client.keys(f"{side.keys.result_blob('')}*")
+        assert not side.payloads.kept
+        assert not client.keys(f"{side.session.keys.result_blob('')}*")
 
 
 def test_a_refused_registration_does_not_deafen_the_agent(redflare_link: LinkUnderTest) -> None:
@@ -246,8 +246,8 @@ def test_heartbeats_that_are_refused_do_not_stop_the_clock(redflare_link: LinkUn
     args = redflare_link.agent_args | {"flare_site_heartbeat_timeout": 0.3}
     with IPCAgent(**args) as agent:
         client: Any = redflare_link.client
-        client.delete(agent._link.keys.tasks, agent._link.keys.link)
-        client.set(agent._link.keys.link, "in the way")
+        client.delete(agent._link.session.keys.tasks, agent._link.session.keys.link)
+        client.set(agent._link.session.keys.link, "in the way")
         wait_until(lambda: agent.closed)
 
 

@@ -1,4 +1,4 @@
-"""A sealed payload: what goes in comes out, and whoever carries it does not look inside."""
+"""An encoded payload: what goes in comes out, and a process that carries it does not decode it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, MessageTooLarge
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
@@ -49,69 +49,69 @@ def assert_is_model(tree: Any) -> None:
 
 @given(trees)
 def test_any_tree_comes_out_as_it_went_in(tree: object) -> None:
-    assert seal(tree).open() == tree
+    assert encode_payload(tree).decode() == tree
 
 
-def test_sealing_copies_no_array() -> None:
+def test_encoding_copies_no_array() -> None:
     array = np.zeros(10)
-    sealed = seal({"w": array})
+    payload = encode_payload({"w": array})
     array[3] = 7.0
-    assert sealed.open()["w"][3] == 7.0
+    assert payload.decode()["w"][3] == 7.0
 
 
 def test_each_opening_gives_a_tree_of_its_own() -> None:
-    sealed = seal(model())
-    first = sealed.open()
+    payload = encode_payload(model())
+    first = payload.decode()
     first["w"][:] = 0
     first["layers"][0]["b"][:] = 0
-    assert_is_model(sealed.open())
+    assert_is_model(payload.decode())
 
 
-def test_what_is_sealed_stays_as_it_is() -> None:
-    sealed = seal({"w": 1})
-    assert seal(sealed) is sealed
+def test_an_encoded_payload_stays_as_it_is() -> None:
+    payload = encode_payload({"w": 1})
+    assert encode_payload(payload) is payload
 
 
 def test_a_small_payload_is_not_stored(server: Server) -> None:
-    sealed = seal({"w": np.ones(2)})
-    assert store(server, sealed, PREFIX, ttl_ms=TTL) is sealed
+    payload = encode_payload({"w": np.ones(2)})
+    assert store_payload(server, payload, PREFIX, ttl_ms=TTL) is payload
 
 
 def test_a_payload_without_buffers_is_not_stored_however_long_its_text(server: Server) -> None:
-    sealed = seal(["x" * 100] * 1000)
-    assert store(server, sealed, PREFIX, TINY, ttl_ms=TTL) is sealed
+    payload = encode_payload(["x" * 100] * 1000)
+    assert store_payload(server, payload, PREFIX, TINY, ttl_ms=TTL) is payload
 
 
 def test_a_large_payload_stands_in_chunks(server: Server) -> None:
-    sealed = seal(model())
-    stored = store(server, sealed, PREFIX, TINY, ttl_ms=TTL)
+    payload = encode_payload(model())
+    stored = store_payload(server, payload, PREFIX, TINY, ttl_ms=TTL)
     assert stored.blob is not None
-    assert (stored.buffers, stored.blob.prefix, stored.nbytes) == ((), PREFIX, sealed.nbytes)
-    assert_is_model(stored.open(server))
-    assert store(server, stored, "flare:blob:{other}", TINY, ttl_ms=TTL) is stored
+    assert (stored.buffers, stored.blob.prefix, stored.nbytes) == ((), PREFIX, payload.nbytes)
+    assert_is_model(stored.decode(server))
+    assert store_payload(server, stored, "flare:blob:{other}", TINY, ttl_ms=TTL) is stored
 
 
 def test_many_small_buffers_stand_in_chunks_too(server: Server) -> None:
-    stored = store(server, seal([b"x"] * 300), PREFIX, ttl_ms=TTL)
+    stored = store_payload(server, encode_payload([b"x"] * 300), PREFIX, ttl_ms=TTL)
     assert stored.blob is not None
-    assert stored.open(server) == [b"x"] * 300
+    assert stored.decode(server) == [b"x"] * 300
 
 
 def test_missing_chunks_are_told(server: Server) -> None:
-    stored = store(server, seal(model()), PREFIX, TINY, ttl_ms=TTL)
+    stored = store_payload(server, encode_payload(model()), PREFIX, TINY, ttl_ms=TTL)
     assert stored.blob is not None
-    redis_store.remove(server, stored.blob)
+    RedisPayloadStore(server).remove(stored.blob)
     with pytest.raises(BlobMissing, match="model"):
-        stored.open(server)
+        stored.decode(server)
 
 
 def test_chunks_need_a_server_to_be_read() -> None:
     with pytest.raises(DecodeError, match="without the server"):
-        EncodedPayload(b"{}", blob=BlobRef(prefix=PREFIX, chunk=1, sizes=(1,))).open()
+        EncodedPayload(b"{}", blob=BlobRef(prefix=PREFIX, chunk=1, sizes=(1,))).decode()
 
 
 @pytest.mark.parametrize(
-    "sealed",
+    "payload",
     [
         pytest.param(EncodedPayload(b"{"), id="no JSON"),
         pytest.param(EncodedPayload(b'{"$nd":[0,"float64",[2]]}'), id="a buffer that is not there"),
@@ -120,22 +120,22 @@ def test_chunks_need_a_server_to_be_read() -> None:
         pytest.param(EncodedPayload(b'{"$what":1}'), id="an unknown mark"),
     ],
 )
-def test_what_is_none_is_refused(sealed: EncodedPayload) -> None:
+def test_malformed_payloads_are_refused(payload: EncodedPayload) -> None:
     with pytest.raises(DecodeError):
-        sealed.open()
+        payload.decode()
 
 
 def test_a_reference_over_the_limit_is_refused_before_it_is_fetched(server: Server) -> None:
     huge = BlobRef(prefix=PREFIX, chunk=1 << 30, sizes=(8 << 40,))
     with pytest.raises(DecodeError, match="max_bytes"):
-        EncodedPayload(b'{"$bytes":[0,%d]}' % (8 << 40), blob=huge).open(server)
+        EncodedPayload(b'{"$bytes":[0,%d]}' % (8 << 40), blob=huge).decode(server)
 
 
-def test_what_cannot_be_sent_is_told_at_the_sealing() -> None:
+def test_what_cannot_be_sent_is_refused_by_the_encoding() -> None:
     with pytest.raises(EncodeError, match=r"data.*x"):
-        seal({"x": object()})
+        encode_payload({"x": object()})
     with pytest.raises(MessageTooLarge):
-        seal(np.zeros(1000), CodecLimits(max_bytes=100))
+        encode_payload(np.zeros(1000), CodecLimits(max_bytes=100))
 
 
 def test_buffers_in_two_places_are_refused() -> None:
@@ -145,14 +145,14 @@ def test_buffers_in_two_places_are_refused() -> None:
 
 def test_a_deep_copy_does_not_share_memory_that_may_change(server: Server) -> None:
     array = np.zeros(1000)
-    sealed = seal({"w": array})
-    stored = store(server, sealed, PREFIX, ttl_ms=TTL, limits=TINY)
-    copied = copy.deepcopy(sealed)
+    payload = encode_payload({"w": array})
+    stored = store_payload(server, payload, PREFIX, ttl_ms=TTL, limits=TINY)
+    copied = copy.deepcopy(payload)
     array[0] = 1.0
-    assert copied.open()["w"][0] == 0.0
+    assert copied.decode()["w"][0] == 0.0
     assert copy.deepcopy(copied) is copied
     assert copy.deepcopy({"data": stored})["data"] is stored
 
 
 def test_its_repr_is_short() -> None:
-    assert len(repr(seal(model()))) < 100
+    assert len(repr(encode_payload(model()))) < 100

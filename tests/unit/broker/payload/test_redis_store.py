@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.payload import redis_store
+from redflare_broker.payload.redis_store import RedisPayloadStore, check_ref
 from redflare_broker.transport.connection import RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
@@ -57,12 +58,12 @@ def room(sizes: Sequence[int]) -> list[memoryview]:
 
 
 def put(server: Server, sizes: Sequence[int], chunk: int) -> BlobRef:
-    return redis_store.put(server, next(_ids), views(sizes), chunk=chunk, ttl_ms=TTL)
+    return RedisPayloadStore(server).put(next(_ids), views(sizes), chunk=chunk, ttl_ms=TTL)
 
 
 def fetch(server: Server, ref: BlobRef) -> list[memoryview]:
     targets = room(ref.sizes)
-    redis_store.fetch(server, ref, targets)
+    RedisPayloadStore(server).fetch(ref, targets)
     return targets
 
 
@@ -91,7 +92,7 @@ class TestRoundTrip:
 
     def test_megabytes_come_back(self, server: Server) -> None:
         big = memoryview(bytes(range(256)) * 20_000)
-        ref = redis_store.put(server, next(_ids), [big[:3], big[3:], big[:0]], chunk=1 << 20, ttl_ms=TTL)
+        ref = RedisPayloadStore(server).put(next(_ids), [big[:3], big[3:], big[:0]], chunk=1 << 20, ttl_ms=TTL)
 
         assert b"".join(fetch(server, ref)) == big
 
@@ -100,12 +101,12 @@ class TestRoundTrip:
 
         assert call(server, "DBSIZE") == 0
         assert fetch(server, ref) == room([0, 0])
-        assert redis_store.renew(server, ref, TTL)
-        redis_store.remove(server, ref)
+        assert RedisPayloadStore(server).renew(ref, TTL)
+        RedisPayloadStore(server).remove(ref)
 
     def test_writing_twice_changes_nothing(self, server: Server) -> None:
         prefix = next(_ids)
-        first, second = (redis_store.put(server, prefix, views([7, 8]), chunk=4, ttl_ms=TTL) for _ in range(2))
+        first, second = (RedisPayloadStore(server).put(prefix, views([7, 8]), chunk=4, ttl_ms=TTL) for _ in range(2))
 
         assert first == second
         assert fetch(server, second) == views([7, 8])
@@ -128,7 +129,7 @@ class TestLife:
     def test_renewing_prolongs_the_life_of_many_chunks(self, server: Server) -> None:
         ref = put(server, [1200], chunk=1)
 
-        assert redis_store.renew(server, ref, 10 * TTL)
+        assert RedisPayloadStore(server).renew(ref, 10 * TTL)
         for number in (0, 511, 512, 1199):
             assert isinstance(age := call(server, "PTTL", f"{ref.prefix}:{number}"), int)
             assert age > TTL
@@ -137,12 +138,12 @@ class TestLife:
         ref = put(server, [10], chunk=4)
         call(server, "DEL", f"{ref.prefix}:1")
 
-        assert not redis_store.renew(server, ref, TTL)
+        assert not RedisPayloadStore(server).renew(ref, TTL)
 
     def test_removing_leaves_nothing_and_may_be_repeated(self, server: Server) -> None:
         ref = put(server, [1200], chunk=1)
-        redis_store.remove(server, ref)
-        redis_store.remove(server, ref)
+        RedisPayloadStore(server).remove(ref)
+        RedisPayloadStore(server).remove(ref)
 
         assert call(server, "DBSIZE") == 0
 
@@ -152,7 +153,7 @@ class TestLife:
         call(embedded, "CONFIG", "SET", "maxmemory", 8 << 20)
         try:
             with pytest.raises(ServerError, match="Raise maxmemory"):
-                redis_store.put(embedded, next(_ids), [big], chunk=1 << 20, ttl_ms=TTL)
+                RedisPayloadStore(embedded).put(next(_ids), [big], chunk=1 << 20, ttl_ms=TTL)
         finally:
             call(embedded, "CONFIG", "SET", "maxmemory", 0)
         assert call(embedded, "DBSIZE") == 0
@@ -165,7 +166,7 @@ class TestLife:
             return asked[-1]
 
         with Server.connect("unix:///nowhere/redis.sock") as server, pytest.raises(Unavailable, match="nowhere"):
-            redis_store.put(server, "p", views([10]), chunk=4, ttl_ms=TTL, stop=stop)
+            RedisPayloadStore(server).put("p", views([10]), chunk=4, ttl_ms=TTL, stop=stop)
         assert asked == [False, True]
 
 
@@ -188,11 +189,11 @@ class TestDamage:
         ref = put(server, [10], chunk=4)
 
         with pytest.raises(DecodeError, match="there is room for"):
-            redis_store.fetch(server, ref, room([9]))
+            RedisPayloadStore(server).fetch(ref, room([9]))
 
     def test_the_next_payload_works_after_a_damaged_one(self, server: Server) -> None:
         bad, good = put(server, [10], chunk=4), put(server, [11], chunk=4)
-        redis_store.remove(server, bad)
+        RedisPayloadStore(server).remove(bad)
 
         with pytest.raises(BlobMissing):
             fetch(server, bad)
@@ -209,7 +210,7 @@ class TestDamage:
     )
     def test_a_reference_with_mad_claims_is_refused(self, chunk: int, sizes: tuple[int, ...], words: str) -> None:
         with pytest.raises(DecodeError, match=words):
-            redis_store.check_ref(BlobRef(prefix="p", chunk=chunk, sizes=sizes), CodecLimits())
+            check_ref(BlobRef(prefix="p", chunk=chunk, sizes=sizes), CodecLimits())
 
     def test_a_sane_reference_passes(self) -> None:
-        redis_store.check_ref(BlobRef(prefix="p", chunk=1 << 20, sizes=(4 << 30, 0)), CodecLimits())
+        check_ref(BlobRef(prefix="p", chunk=1 << 20, sizes=(4 << 30, 0)), CodecLimits())

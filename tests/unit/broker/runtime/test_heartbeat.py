@@ -14,6 +14,7 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.link.agent_link import AgentLink
 from redflare_broker.link.liveness import Liveness
+from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 from redflare_broker.transport.server import Server
@@ -25,7 +26,7 @@ LONG = 3600.0
 
 
 class Beater:
-    """A link whose beat is one command; notes what it is told, and in which thread."""
+    """A link whose beat is one command; notes the replies it gets, and in which thread."""
 
     def __init__(self, name: str, interval: float = LONG, command: list[Arg] | None = None) -> None:
         self.name = name
@@ -222,17 +223,11 @@ def test_after_a_silence_a_slow_link_is_tried_again_soon(
 
 
 def test_a_server_that_does_not_know_the_script_learns_it(server: Server, heartbeats: Heartbeats) -> None:
-    link = AgentLink(
-        server,
-        "site-1--a",
-        LinkSettings(heartbeat_interval=0.02, heartbeat_ttl=10),
-        Liveness(60),
-        lambda: None,
-        _ignore,
-    )
-    link.open_connection()
+    session = Session(server, "site-1--a", "agent", LinkSettings(heartbeat_interval=0.02, heartbeat_ttl=10))
+    link = AgentLink(session, Liveness(60), heartbeats, lambda: None, _ignore)
+    session.open_connection()
     borrowed(server, "", "SCRIPT", "FLUSH")
-    key = link.keys.heartbeat("agent")
+    key = session.keys.heartbeat("agent")
     heartbeats.add(link)
     heartbeats.start()
     wait_until(lambda: borrowed(server, key, "EXISTS", key))
@@ -240,7 +235,7 @@ def test_a_server_that_does_not_know_the_script_learns_it(server: Server, heartb
     borrowed(server, key, "DEL", key)
     wait_until(lambda: borrowed(server, key, "EXISTS", key))
     heartbeats.stop()
-    link.drop_connection()
+    session.drop_connection()
 
 
 def _ignore(task_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The listener thread: what it hands on, and what it survives, on fakeredis and on a server that goes away."""
+"""The subscriber thread: what it passes on, and what it survives, on fakeredis and on a server that goes away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 from tests.support.waiting import wait_until
 
@@ -20,7 +21,7 @@ NOTICE = "ns:{F}:notice"
 
 
 class Heard:
-    """A listener, and what it has handed on."""
+    """A subscriber, and what it has passed on."""
 
     def __init__(self, server: Server, fails: bool = False) -> None:
         self.messages: list[list[str]] = []
@@ -28,13 +29,13 @@ class Heard:
         self.threads: set[str] = set()
         self.server = server
         self.fails = fails
-        self.listener = Subscriber(
+        self.subscriber = Subscriber(
             server, [ABORT, NOTICE], self._on_message, self._on_resync, name="listens-in-this-test"
         )
 
     def start(self) -> Heard:
         """Listen, from when both channels are subscribed to."""
-        self.listener.start()
+        self.subscriber.start()
         wait_until(lambda: self.resyncs >= 2)
         return self
 
@@ -54,7 +55,7 @@ class Heard:
     def _on_resync(self) -> None:
         self.resyncs += 1
         if self.fails:
-            raise ValueError("cannot look")
+            raise ValueError("cannot read")
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def server() -> Iterator[Server]:
 def heard(server: Server) -> Iterator[Heard]:
     made = Heard(server)
     yield made
-    made.listener.stop()
+    made.subscriber.stop()
 
 
 @pytest.fixture
@@ -107,10 +108,10 @@ def test_a_handler_that_fails_is_logged_and_the_next_message_comes(
     heard.publish(ABORT, "abort one")
     heard.publish(ABORT, "abort two")
     wait_until(lambda: len(heard.messages) == 2)
-    heard.listener.stop()
+    heard.subscriber.stop()
     assert heard.messages == [["abort", "one"], ["abort", "two"]]
     assert "a handler failed on ['abort', 'one']" in caplog.text
-    assert "cannot look" in caplog.text
+    assert "cannot read" in caplog.text
 
 
 def test_after_a_lost_connection_it_subscribes_again_and_looks(embedded: EmbeddedServer) -> None:
@@ -121,7 +122,7 @@ def test_after_a_lost_connection_it_subscribes_again_and_looks(embedded: Embedde
         wait_until(lambda: heard.resyncs == 4)
         heard.publish(ABORT, "abort again")
         wait_until(lambda: heard.messages)
-        heard.listener.stop()
+        heard.subscriber.stop()
 
 
 def test_a_server_that_is_away_is_tried_until_it_is_back(embedded: EmbeddedServer) -> None:
@@ -130,7 +131,7 @@ def test_a_server_that_is_away_is_tried_until_it_is_back(embedded: EmbeddedServe
         embedded.stop()
         embedded.start()
         wait_until(lambda: heard.resyncs == 4)
-        heard.listener.stop()
+        heard.subscriber.stop()
 
 
 def test_a_silent_connection_is_proved_by_a_ping(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ def test_a_silent_connection_is_proved_by_a_ping(embedded: EmbeddedServer, monke
         assert heard.resyncs == 2  # the connection is the first one
         heard.publish(ABORT, "abort task-1")
         wait_until(lambda: heard.messages == [["abort", "task-1"]])
-        heard.listener.stop()
+        heard.subscriber.stop()
 
 
 def test_a_connection_that_leaves_a_ping_unanswered_is_given_up(
@@ -160,7 +161,7 @@ def test_a_connection_that_leaves_a_ping_unanswered_is_given_up(
         # the server holds its breath for longer than an answer may take
         heard.call("CLIENT", "PAUSE", 300, "ALL")
         wait_until(lambda: heard.resyncs >= 4)
-        heard.listener.stop()
+        heard.subscriber.stop()
 
 
 @pytest.mark.parametrize("kind", ["fake", "embedded"])
@@ -171,28 +172,28 @@ def test_stop_wakes_it_at_once(kind: str, request: pytest.FixtureRequest) -> Non
         server = Server.connect(request.getfixturevalue("embedded").url)
     heard = Heard(server).start()
     began = time.monotonic()
-    heard.listener.stop()
+    heard.subscriber.stop()
     assert time.monotonic() - began < 2.0  # its wait for a message lasts 30 s
-    assert not heard.listener._thread.is_alive()
-    heard.listener.stop()  # again is allowed
+    assert not heard.subscriber._thread.is_alive()
+    heard.subscriber.stop()  # again is allowed
     server.close()
 
 
 def test_stop_ends_the_wait_before_the_next_attempt(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redflare_broker.runtime.subscriber._FIRST_BACKOFF", 60.0)
+    monkeypatch.setattr("redflare_broker.runtime.subscriber.Backoff", lambda: Backoff(first=60.0, longest=60.0))
     server = Server.connect(embedded.url)
     embedded.stop()
-    listener = Subscriber(server, [ABORT], lambda words: None, lambda: None)
-    listener.start()
-    listener.stop()
-    assert not listener._thread.is_alive()
+    subscriber = Subscriber(server, [ABORT], lambda words: None, lambda: None)
+    subscriber.start()
+    subscriber.stop()
+    assert not subscriber._thread.is_alive()
     server.close()
 
 
 def test_a_handler_may_stop_it(server: Server) -> None:
     def stop() -> None:
-        listener.stop()
+        subscriber.stop()
 
-    listener = Subscriber(server, [ABORT], lambda words: None, stop)
-    listener.start()
-    wait_until(lambda: not listener._thread.is_alive())
+    subscriber = Subscriber(server, [ABORT], lambda words: None, stop)
+    subscriber.start()
+    wait_until(lambda: not subscriber._thread.is_alive())

@@ -20,7 +20,7 @@ from redflare_broker.transport.socket_connection import SocketConnection
 #: A wait that an interrupt must end; the tests fail by its length when it does not.
 LONG = 30.0
 
-OpenLane = Callable[[], Connection]
+OpenConnection = Callable[[], Connection]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def fake() -> Iterator[Server]:
 
 
 @pytest.fixture(params=[("embedded", SocketConnection), ("fake", ClientConnection)], ids=["raw", "client"])
-def open_connection(request: pytest.FixtureRequest) -> Iterator[OpenLane]:
+def open_connection(request: pytest.FixtureRequest) -> Iterator[OpenConnection]:
     """Opens connections to one empty server, and closes them after the test."""
     name, kind = request.param
     server: Server = request.getfixturevalue(name)
@@ -51,13 +51,13 @@ def open_connection(request: pytest.FixtureRequest) -> Iterator[OpenLane]:
         yield open_one
 
 
-class TestEveryLane:
-    def test_replies_come_in_the_order_of_the_commands(self, open_connection: OpenLane) -> None:
+class TestEveryConnection:
+    def test_replies_come_in_the_order_of_the_commands(self, open_connection: OpenConnection) -> None:
         replies = open_connection().pipeline([("SET", "k", b"\x00\xff"), ("GET", "k"), ("INCR", "n"), ("GET", "none")])
 
         assert replies == [b"OK", b"\x00\xff", 1, None]
 
-    def test_a_refused_command_does_not_hide_the_replies_of_the_others(self, open_connection: OpenLane) -> None:
+    def test_a_refused_command_does_not_hide_the_replies_of_the_others(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         first, refusal, last = connection.pipeline([("SET", "k", "v"), ("LLEN", "k"), ("GET", "k")])
 
@@ -66,7 +66,9 @@ class TestEveryLane:
         assert refusal.code == "WRONGTYPE"
         assert connection.call("GET", "k") == b"v"
 
-    def test_a_refused_call_says_what_to_do_and_leaves_the_connection_open(self, open_connection: OpenLane) -> None:
+    def test_a_refused_call_says_what_to_do_and_leaves_the_connection_open(
+        self, open_connection: OpenConnection
+    ) -> None:
         connection = open_connection()
         connection.call("SET", "k", "v")
 
@@ -76,14 +78,14 @@ class TestEveryLane:
             connection.call("LLEN", "k")
         assert connection.call("GET", "k") == b"v"
 
-    def test_a_missing_script_is_left_to_its_caller(self, open_connection: OpenLane) -> None:
+    def test_a_missing_script_is_left_to_its_caller(self, open_connection: OpenConnection) -> None:
         with pytest.raises(ReplyError) as caught:
             open_connection().call("EVALSHA", "0" * 40, 0)
 
         assert caught.value.code == "NOSCRIPT"
 
     def test_a_blocked_read_ends_with_a_write_and_the_next_command_follows_in_the_same_trip(
-        self, open_connection: OpenLane
+        self, open_connection: OpenConnection
     ) -> None:
         reader, writer = open_connection(), open_connection()
         reader.send(
@@ -94,7 +96,7 @@ class TestEveryLane:
             assert reader.receive(LONG) == [[b"s", [[b"1-1", [b"f", b"v"]]]]]
         assert reader.receive() == 1
 
-    def test_a_read_that_finds_nothing_while_it_blocks_is_none(self, open_connection: OpenLane) -> None:
+    def test_a_read_that_finds_nothing_while_it_blocks_is_none(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         started = time.monotonic()
 
@@ -102,7 +104,7 @@ class TestEveryLane:
         assert time.monotonic() - started >= 0.055
         assert connection.call("PING") == b"PONG"
 
-    def test_a_timeout_closes_the_connection(self, open_connection: OpenLane) -> None:
+    def test_a_timeout_closes_the_connection(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         started = time.monotonic()
 
@@ -115,7 +117,7 @@ class TestEveryLane:
 
     @pytest.mark.parametrize("command", [("XREAD", "BLOCK", 0, "STREAMS", "s", "0"), ("SUBSCRIBE", "c")])
     def test_an_interrupt_wakes_a_blocked_connection_at_once(
-        self, open_connection: OpenLane, command: tuple[str, ...]
+        self, open_connection: OpenConnection, command: tuple[str, ...]
     ) -> None:
         connection = open_connection()
         connection.send([command])
@@ -131,7 +133,7 @@ class TestEveryLane:
         alarm.join()
         assert connection.closed
 
-    def test_an_interrupt_that_comes_before_the_wait_is_not_lost(self, open_connection: OpenLane) -> None:
+    def test_an_interrupt_that_comes_before_the_wait_is_not_lost(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         connection.interrupt()
         started = time.monotonic()
@@ -140,7 +142,7 @@ class TestEveryLane:
             connection.call("XREAD", "BLOCK", 0, "STREAMS", "s", "0", timeout=LONG)
         assert time.monotonic() - started < 1
 
-    def test_an_interrupt_of_a_closed_connection_does_nothing(self, open_connection: OpenLane) -> None:
+    def test_an_interrupt_of_a_closed_connection_does_nothing(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         connection.close()
         connection.close()
@@ -153,20 +155,20 @@ class TestEveryLane:
         [("SUBSCRIBE", "PUBLISH", b"message"), ("SSUBSCRIBE", "SPUBLISH", b"smessage")],
     )
     def test_a_subscribed_connection_hears_messages_and_survives_silence(
-        self, open_connection: OpenLane, subscribe: str, publish: str, kind: bytes
+        self, open_connection: OpenConnection, subscribe: str, publish: str, kind: bytes
     ) -> None:
-        listener, speaker = open_connection(), open_connection()
-        assert listener.call(subscribe, "c") == [subscribe.lower().encode(), b"c", 1]
+        subscriber, publisher = open_connection(), open_connection()
+        assert subscriber.call(subscribe, "c") == [subscribe.lower().encode(), b"c", 1]
 
-        assert listener.listen(0.01) is None
-        assert speaker.call(publish, "c", "one") == 1
-        assert speaker.call(publish, "c", "two") == 1
-        assert listener.listen(5) == [kind, b"c", b"one"]
-        assert listener.listen(5) == [kind, b"c", b"two"]
-        assert listener.listen(0) is None
-        assert not listener.closed
+        assert subscriber.listen(0.01) is None
+        assert publisher.call(publish, "c", "one") == 1
+        assert publisher.call(publish, "c", "two") == 1
+        assert subscriber.listen(5) == [kind, b"c", b"one"]
+        assert subscriber.listen(5) == [kind, b"c", b"two"]
+        assert subscriber.listen(0) is None
+        assert not subscriber.closed
 
-    def test_chunks_come_back_as_they_were_stored_and_expire(self, open_connection: OpenLane) -> None:
+    def test_chunks_come_back_as_they_were_stored_and_expire(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         data = bytes(range(256)) * 1000
         source, target = memoryview(data), memoryview(bytearray(len(data)))
@@ -177,18 +179,18 @@ class TestEveryLane:
         assert isinstance(ttl := connection.call("PTTL", "b"), int)
         assert 0 < ttl <= 60_000
 
-    def test_a_missing_chunk_is_named(self, open_connection: OpenLane) -> None:
+    def test_a_missing_chunk_is_named(self, open_connection: OpenConnection) -> None:
         with pytest.raises(BlobMissing, match="has no 'gone'"):
             open_connection().load([("gone", [memoryview(bytearray(3))])])
 
-    def test_a_chunk_of_another_length_is_refused(self, open_connection: OpenLane) -> None:
+    def test_a_chunk_of_another_length_is_refused(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         connection.store([("k", [memoryview(b"four")])], 60_000)
 
         with pytest.raises(DecodeError, match="'k' holds 4 bytes where 3 were announced"):
             connection.load([("k", [memoryview(bytearray(3))])])
 
-    def test_a_refused_load_raises(self, open_connection: OpenLane) -> None:
+    def test_a_refused_load_raises(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         connection.call("RPUSH", "list", "x")
 

@@ -25,12 +25,12 @@ from tests.support.waiting import wait_until
 @pytest.mark.serial
 def test_a_nudge_ends_one_pause_and_not_every_later_one(redflare_link: LinkUnderTest) -> None:
     with job_link(redflare_link) as side:
-        side.nudge()
+        side.session.nudge()
         began = time.monotonic()
-        side.pause(10)
+        side.session.pause(1.0)
         assert time.monotonic() - began < 0.3
         began = time.monotonic()
-        side.pause(1)
+        side.session.pause(0.1)
         assert time.monotonic() - began > 0.04
 
 
@@ -38,7 +38,7 @@ def test_an_old_wake_up_does_not_make_a_submission_spin(redflare_link: LinkUnder
     sent: list[float] = []
     with agent_link(redflare_link) as side:
         side.wake_submit()
-        said = side.submit(
+        status = side.submit(
             "unknown",
             "train",
             "OK",
@@ -48,7 +48,7 @@ def test_an_old_wake_up_does_not_make_a_submission_spin(redflare_link: LinkUnder
             give_up=lambda: False,
             on_send=lambda: sent.append(time.monotonic()),
         )
-    assert said == "UNKNOWN"
+    assert status == "UNKNOWN"
     assert len(sent) <= 6
 
 
@@ -56,7 +56,7 @@ def test_an_old_wake_up_does_not_make_a_submission_spin(redflare_link: LinkUnder
 def test_a_signal_handler_may_wake_a_thread_at_any_line_of_its_wait(redflare_link: LinkUnderTest, step: int) -> None:
     with agent_link(redflare_link) as side:
         for wait, wake in (
-            (lambda: side.pause(3), side.nudge),
+            (lambda: side.session.pause(0.4), side.session.nudge),
             (lambda: submit(side, "unknown", 1), side.wake_submit),
         ):
             waiting = threading.Thread(target=_interrupted_at, args=(step, wait, wake, wakeup.__name__), daemon=True)
@@ -130,8 +130,8 @@ def test_a_late_heartbeat_does_not_end_the_cjs_next_task(redflare_link: LinkUnde
             late = beat(side)
         with exchanging(side, "second") as outcomes:
             side.on_beat(late)
-            side.nudge()
-            wait_until(lambda: outcomes or (not side._nudged and side._blocked is not None))
+            side.session.nudge()
+            wait_until(lambda: outcomes or (not side.session._nudged and side.session._blocked is not None))
             assert outcomes == []
 
 
@@ -174,7 +174,7 @@ def test_a_heartbeat_outlives_a_long_interval(redflare_link: LinkUnderTest) -> N
     with IPCExchanger(
         **redflare_link.exchanger_args, agent_heartbeat_interval=60.0, agent_connection_timeout=600.0
     ) as exchanger:
-        key = exchanger._link.keys.heartbeat("cj")  # type: ignore[union-attr]
+        key = exchanger._link.session.keys.heartbeat("cj")  # type: ignore[union-attr]
         left = wait_until(lambda: max(0, redflare_link.client.pttl(key)))  # type: ignore[attr-defined]
         assert left > 100_000
 
@@ -184,6 +184,6 @@ def test_a_death_is_noticed_in_time_although_heartbeats_are_rare(redflare_link: 
     args = redflare_link.agent_args | {"flare_site_heartbeat_timeout": 0.3}
     with IPCAgent(**args) as agent:
         began = time.monotonic()
-        with pytest.raises(AgentClosed, match="no sign"):
+        with pytest.raises(AgentClosed, match="no heartbeat"):
             agent.get_task(timeout=5)
         assert time.monotonic() - began < 0.8

@@ -69,12 +69,12 @@ class TestOddPeers:
         with in_thread(drip):
             assert connection.call("X") == [b"hel\r\n", [-7]]
 
-    @pytest.mark.parametrize("said", [b"", b"+O", b"$10\r\nhalf", b"*2\r\n:1\r\n"])
+    @pytest.mark.parametrize("sent", [b"", b"+O", b"$10\r\nhalf", b"*2\r\n:1\r\n"])
     def test_an_end_in_the_midst_of_a_reply_closes_the_connection(
-        self, pair: tuple[SocketConnection, socket.socket], said: bytes
+        self, pair: tuple[SocketConnection, socket.socket], sent: bytes
     ) -> None:
         connection, peer = pair
-        peer.sendall(said)
+        peer.sendall(sent)
         peer.shutdown(socket.SHUT_WR)
 
         with pytest.raises(Unavailable, match="peer: it closed the connection"):
@@ -241,7 +241,7 @@ class TestPayload:
             assert not connection.closed
 
     @pytest.mark.parametrize(
-        ("said", "error", "words"),
+        ("sent", "error", "words"),
         [
             (b"$-1\r\n$1\r\nx\r\n", BlobMissing, "'a'"),
             (b"$1\r\nx\r\n$2\r\nxx\r\n", DecodeError, "'b' holds 2 bytes where 1 were announced"),
@@ -253,10 +253,10 @@ class TestPayload:
         ],
     )
     def test_a_load_that_goes_wrong_closes_the_connection(
-        self, pair: tuple[SocketConnection, socket.socket], said: bytes, error: type[Exception], words: str
+        self, pair: tuple[SocketConnection, socket.socket], sent: bytes, error: type[Exception], words: str
     ) -> None:
         connection, peer = pair
-        peer.sendall(said)
+        peer.sendall(sent)
         peer.shutdown(socket.SHUT_WR)
 
         with pytest.raises(error, match=words):

@@ -7,7 +7,7 @@ from redflare_broker.util import humanize
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "written"),
     [
         (-1, "0 s"),
         (0.04, "0 s"),
@@ -22,12 +22,12 @@ from redflare_broker.util import humanize
         (200_000, "2 d"),
     ],
 )
-def test_ages_are_short(seconds: float, said: str) -> None:
-    assert humanize.age(seconds) == said
+def test_ages_are_short(seconds: float, written: str) -> None:
+    assert humanize.age(seconds) == written
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "written"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -39,8 +39,8 @@ def test_ages_are_short(seconds: float, said: str) -> None:
         (10**15, "1000.0 TB"),
     ],
 )
-def test_sizes_have_three_digits(count: int, said: str) -> None:
-    assert humanize.size(count) == said
+def test_sizes_have_three_digits(count: int, written: str) -> None:
+    assert humanize.size(count) == written
 
 
 def test_moments_are_in_utc() -> None:

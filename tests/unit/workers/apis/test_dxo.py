@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redflare_broker.payload.encoded_payload import seal
+from redflare_broker.payload.encoded_payload import encode_payload
 from redflare_workers.apis import DXO, DataKind, MetaKey, Shareable, from_dict, from_shareable
 
 
@@ -114,7 +114,7 @@ def test_repr_names_the_keys_of_the_data_and_not_the_data() -> None:
 
 @pytest.mark.parametrize("kind", [DataKind.WEIGHTS, DataKind.APP_DEFINED])
 def test_sealed_data_stands_for_any_kind_and_stays_sealed(kind: DataKind) -> None:
-    sealed = seal({"w": [1.0]})
+    sealed = encode_payload({"w": [1.0]})
     dxo = from_shareable(DXO(kind, sealed).to_shareable())
     assert dxo.data is sealed
     assert "EncodedPayload" in repr(dxo)

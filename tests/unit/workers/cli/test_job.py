@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner
@@ -35,7 +35,9 @@ def busy(scene: JobScene) -> JobScene:
     """A job with a task that one site has answered, one works on, and one has not asked for."""
     store = scene.run_server()
     one, two, three = (scene.site(f"site-{number}") for number in (1, 2, 3))
-    chunks = redis_store.put(scene.server, "flare:blob:{b1}", [memoryview(bytes(2500))], chunk=1000, ttl_ms=60_000)
+    chunks = RedisPayloadStore(scene.server).put(
+        "flare:blob:{b1}", [memoryview(bytes(2500))], chunk=1000, ttl_ms=60_000
+    )
     standing = scheduled(
         targets=("site-1", "site-2", "site-3"),
         timeout=600,

@@ -84,7 +84,7 @@ def test_an_agent_that_starts_later_finds_the_task(redflare_link: LinkUnderTest)
         results: list[TaskResult] = []
         asking = threading.Thread(target=lambda: results.append(exchanger.run("train", 5, timeout=10)))
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
+        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
         with redflare_link.agent(echo):
             asking.join(10)
     assert results[0].data == 5
@@ -134,7 +134,7 @@ def test_stop_ends_a_task_in_progress(redflare_link: LinkUnderTest) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
+    wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
     began = time.monotonic()
     exchanger.stop()
     asking.join(5)
@@ -248,7 +248,7 @@ def test_a_signal_that_cannot_call_back_is_seen_too(redflare_link: LinkUnderTest
         replies: list[Shareable] = []
         asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", a_task(), ctx, signal)))  # type: ignore[arg-type]
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link._blocked is not None)
+        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
         signal.triggered = True
         asking.join(5)
         assert not asking.is_alive()
@@ -270,16 +270,16 @@ def test_the_agents_name_comes_from_the_jobs_meta(redflare_link: LinkUnderTest) 
 
 
 @pytest.mark.parametrize(
-    ("meta", "said"), [({}, "no agent_id"), ({"agent_id": 5}, "must be a str"), (None, "no agent")]
+    ("meta", "message"), [({}, "no agent_id"), ({"agent_id": 5}, "must be a str"), (None, "no agent")]
 )
 def test_a_missing_or_wrong_agent_id_makes_the_job_panic(
-    redflare_link: LinkUnderTest, meta: dict[str, Any] | None, said: str
+    redflare_link: LinkUnderTest, meta: dict[str, Any] | None, message: str
 ) -> None:
     exchanger = IPCExchanger(**{**redflare_link.exchanger_args, "agent_id": None})
     engine = Engine(meta)
     exchanger.handle_event(EventType.START_RUN, engine.new_context())
     assert [event for event, _ in engine.events] == [EventType.FATAL_SYSTEM_ERROR]
-    assert said in engine.events[0][1]
+    assert message in engine.events[0][1]
     assert exchanger.execute("t", a_task(), engine.new_context(), Signal()).get_return_code() == "TASK_ABORTED"
 
 
@@ -313,7 +313,7 @@ def test_a_newer_cj_ends_the_older_ones_task(redflare_link: LinkUnderTest) -> No
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: older._link is not None and older._link._blocked is not None)
+    wait_until(lambda: older._link is not None and older._link.session._blocked is not None)
     with IPCExchanger(**redflare_link.exchanger_args) as newer:
         results: list[TaskResult] = []
         with redflare_link.agent(echo) as agent:

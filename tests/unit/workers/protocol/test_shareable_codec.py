@@ -8,7 +8,7 @@ import fakeredis
 import numpy as np
 import pytest
 from redflare_broker.errors import BlobMissing, DecodeError, EncodeError
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
@@ -28,7 +28,7 @@ def server() -> Any:
 
 def carried(shareable: Shareable, server: Server) -> Shareable:
     meta, data = to_message(shareable)
-    return decoded(from_message(meta, seal(data)), server, LIMITS)
+    return decoded(from_message(meta, encode_payload(data)), server, LIMITS)
 
 
 def weights(**meta: Any) -> Shareable:
@@ -58,7 +58,7 @@ def test_a_dxo_with_arrays_elsewhere_is_data_as_a_whole_and_comes_back_all_the_s
         shareable["extra"] = np.ones(2)
     meta, data = to_message(shareable)
     assert "kind" not in meta
-    assert is_encoded_whole(from_message(meta, seal(data)))
+    assert is_encoded_whole(from_message(meta, encode_payload(data)))
     again = carried(shareable, server)
     dxo = from_shareable(again)
     assert list(dxo.data["w"]) == [0, 1, 2]
@@ -94,7 +94,7 @@ def test_the_context_of_a_peer_is_not_sent(server: Server) -> None:
 
 
 def test_what_is_sealed_is_passed_on_as_it_is() -> None:
-    sealed = seal({"w": np.ones(3)})
+    sealed = encode_payload({"w": np.ones(3)})
     passed = DXO(DataKind.WEIGHTS, sealed).to_shareable()
     assert encoded_data(passed) is sealed
     assert to_message(passed)[1] is sealed
@@ -111,7 +111,7 @@ def test_opening_what_is_not_sealed_changes_nothing(server: Server) -> None:
 
 def test_chunks_that_are_gone_are_missing(server: Server) -> None:
     meta, data = to_message(DXO(DataKind.WEIGHTS, {"w": np.ones(100_000)}).to_shareable())
-    sealed = store(server, seal(data), "flare:{x}:blob:1", ttl_ms=1000)
+    sealed = store_payload(server, encode_payload(data), "flare:{x}:blob:1", ttl_ms=1000)
     with server.borrow("x") as connection:
         connection.call("DEL", "flare:{x}:blob:1:0")
     with pytest.raises(BlobMissing):
@@ -121,7 +121,7 @@ def test_chunks_that_are_gone_are_missing(server: Server) -> None:
 def test_what_cannot_be_encoded_says_where() -> None:
     _, data = to_message(Shareable({"deep": {"thing": object()}}))
     with pytest.raises(EncodeError, match="thing"):
-        seal(data)
+        encode_payload(data)
 
 
 @pytest.mark.parametrize("no", [None, {}, [], "text", DXO(DataKind.WEIGHTS, {})], ids=repr)

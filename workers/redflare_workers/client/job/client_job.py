@@ -33,7 +33,6 @@ from redflare_workers.engine.peer_props import peer_context, sendable_props
 from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TaskReply
 from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, TAKEN_OVER, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import decoded, encoded_data, is_encoded_whole
-from redflare_workers.util.backoff import Backoff
 
 from .job_engine import ClientJobEngine
 from .server_requests import ServerRequests, Submitted
@@ -116,7 +115,8 @@ class ClientJob:
         self._server_name = server_name
         self._props = dict(props or {})
         self._runner = TaskRunner(by_name, task_filters, result_filters)
-        self._backoff = Backoff()
+        #: Set at the end, so that no pause between attempts goes on.
+        self._over = threading.Event()
         self._guard = threading.Lock()
         #: How the job has ended for this site; None while it runs.
         self._outcome: JobOutcome | None = None
@@ -154,7 +154,7 @@ class ClientJob:
     def _run(self) -> None:
         host, server_cell = self._host, FQCN.join([self._server_name, self.job_id])
         membership = Membership(host, server_cell, self.site_name, self._props, self._on_news)
-        server = ServerRequests(host, server_cell, membership, self._backoff, self._give_up, self._end)
+        server = ServerRequests(host, server_cell, membership, self._over, self._give_up, self._end)
         host.add_site(self.site_name, self._on_event, lambda: self._end(TAKEN_OVER))
         messenger = self.engine.messenger
         try:
@@ -232,7 +232,7 @@ class ClientJob:
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
             task.ended.trigger(outcome.reason)
-        self._backoff.end()
+        self._over.set()
         if self._own_host:
             self._host.give_up()
         self._host.nudge()

@@ -7,6 +7,7 @@ answered, or not wanted any more.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from enum import Enum
 from secrets import token_hex
@@ -15,9 +16,10 @@ from typing import Any, Final
 from redflare_broker.cell.request import Reply
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError, ServerError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.payload import redis_store
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -37,7 +39,6 @@ from redflare_workers.protocol.job_messages import (
 )
 from redflare_workers.protocol.job_outcome import FAILED, TAKEN_OVER, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import encoded_data, from_message, to_message
-from redflare_workers.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class ServerRequests:
         host: this process's connection and cell.
         server_cell: FQCN of the cell of the job's server.
         membership: of this site.
-        backoff: pauses between attempts.
+        over: set when this site's part ends, which ends pauses between attempts.
         give_up: why the request that waits now is not wanted any more; "": it is.
         end: called with the outcome when a reply tells that the job is over for this site.
     """
@@ -73,14 +74,15 @@ class ServerRequests:
         host: CellHost,
         server_cell: str,
         membership: Membership,
-        backoff: Backoff,
+        over: threading.Event,
         give_up: Callable[[], str],
         end: Callable[[JobOutcome], None],
     ) -> None:
         self._host = host
         self._server_cell = server_cell
         self._membership = membership
-        self._backoff = backoff
+        self._over = over
+        self._backoff = Backoff(longest=5.0)
         self._give_up = give_up
         self._end = end
         #: The task whose payload was not found, and the prefix of that payload.
@@ -171,7 +173,7 @@ class ServerRequests:
             else:
                 logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, reply.error or reason)
             # the cause may last for a while
-            self._backoff.wait()
+            self._over.wait(self._backoff.next_delay())
         return None
 
     def _stored(self, task: TaskReply, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
@@ -196,7 +198,7 @@ class ServerRequests:
                 )
                 if self._give_up():
                     raise Unavailable(str(error)) from error
-                self._backoff.wait()
+                self._over.wait(self._backoff.next_delay())
 
     def _store(self, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
         """Return the message that carries a result; a large payload is stored, and is the server's once it answers."""
@@ -205,13 +207,13 @@ class ServerRequests:
         pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
-        payload = seal(data, settings.limits)
-        return meta, store(
+        payload = encode_payload(data, settings.limits)
+        return meta, store_payload(
             host.server, payload, prefix, settings.limits, ttl_ms=ttl_ms, stop=lambda: bool(self._give_up())
         )
 
     def _delete(self, blob: BlobRef) -> None:
         try:
-            redis_store.remove(self._host.server, blob, stop=lambda: True)
+            payloads_of(self._host.server).remove(blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("%s: payload %s cannot be deleted and expires: %s", self, blob.prefix, error)

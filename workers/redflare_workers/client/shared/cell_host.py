@@ -21,7 +21,7 @@ from redflare_broker.fqcn import FQCN
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.transport.server import Server
 
-from redflare_workers.ipc.shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TasksEnded
 
@@ -81,7 +81,7 @@ class CellHost:
         if self._hub is not None:
             logger.warning("%r was started before; this start has no effect", self)
             return
-        hub = self._hub = open_hub(self._redis_url, self.settings.connection, self._client)
+        hub = self._hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
             cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
             cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
@@ -97,7 +97,7 @@ class CellHost:
             cell.start()
         except BaseException:
             self._hub = self._cell = None
-            close_hub(hub)
+            hub.release()
             raise
 
     def give_up(self) -> None:
@@ -114,7 +114,7 @@ class CellHost:
         if cell is not None:
             cell.stop()
         if hub is not None:
-            close_hub(hub)
+            hub.release()
 
     @property
     def cell(self) -> Cell:

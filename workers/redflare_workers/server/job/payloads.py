@@ -18,7 +18,7 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import JobLost, RedflareError
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, OwnedBlob
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -65,13 +65,13 @@ class Payloads:
             Unavailable: ``stop`` ended the attempts.
         """
         limits = self._settings.limits
-        sealed = seal(data, limits)
+        sealed = encode_payload(data, limits)
         if sealed.fits_entry(limits):
             return sealed
         prefix = self._federation.task_blob(token_hex(16))
         self._registration.retry_after_loss(lambda: self._store.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes))
         ttl_ms = self._settings.policy.retention_ms
-        return store(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
+        return store_payload(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
 
     def release(self, payloads: Iterable[EncodedPayload | BlobRef | None]) -> None:
         """Delete payloads; those that cannot be reached now expire."""

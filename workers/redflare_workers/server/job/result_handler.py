@@ -19,8 +19,8 @@ from redflare_broker.cell.request import Request
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
-from redflare_broker.payload import redis_store
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
@@ -273,7 +273,7 @@ class ResultHandler:
         if payload.blob is None or self._journal.retains(payload):
             return
         try:
-            redis_store.remove(self._server, payload.blob, stop=lambda: True)
+            payloads_of(self._server).remove(payload.blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("payload %s cannot be deleted and expires: %s", payload.blob.prefix, error)
 

@@ -42,7 +42,7 @@ from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.engine.panic_listener import PanicListener
-from redflare_workers.ipc.shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import GetTask, Submit
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
@@ -133,7 +133,7 @@ class ServerJob:
             PreflightError: the server is not fit.
             ServerError: the server refuses this user.
         """
-        hub = open_hub(self._redis_url, self.settings.connection, self._client)
+        hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
             cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
             cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
@@ -151,7 +151,7 @@ class ServerJob:
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
-            close_hub(hub)
+            hub.release()
         logger.info("%s: %s", self, outcome)
         return outcome
 
@@ -256,7 +256,7 @@ class ServerJob:
         if recovered.state is None:
             return False
         try:
-            state = recovered.state[1].open(hub.server, self.settings.limits)
+            state = recovered.state[1].decode(hub.server, self.settings.limits)
         except (BlobMissing, DecodeError) as error:
             logger.error("%s: checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False

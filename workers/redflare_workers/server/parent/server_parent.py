@@ -36,7 +36,7 @@ from redflare_broker.keys import Keys
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.fl_constant import ReturnCode
-from redflare_workers.ipc.shared_connection import SharedConnection, close_hub, open_hub
+from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta, parse_meta
 from redflare_workers.protocol.message import refuse, register
@@ -125,7 +125,7 @@ class ServerParent:
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
         with WorkspaceLock(self.workspace):
-            hub = open_hub(self._redis_url, self.settings.connection, self._client)
+            hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
                 self._serve(hub)
             except (Unavailable, JobLost):
@@ -134,7 +134,7 @@ class ServerParent:
             except Fenced:
                 self._on_fenced()
             finally:
-                close_hub(hub)
+                hub.release()
         return self._stopping
 
     def stop(self, reason: str = "it was stopped") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import fakeredis
 import numpy as np
 import pytest
-from redflare_broker.payload.encoded_payload import EncodedPayload, seal, store
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_workers.apis.dxo import DXO, DataKind
 from redflare_workers.apis.fl_context import FLContext
@@ -240,7 +240,7 @@ def test_a_result_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: 
         message: dict[str, Any] = {"headers": {}}
         data = {"w": np.ones(BIG)}
         prefix = site.host.cell.keys.blob("x")
-        sealed = store(site.host.server, seal(data), prefix, ttl_ms=10_000)
+        sealed = store_payload(site.host.server, encode_payload(data), prefix, ttl_ms=10_000)
         for key in redis.scan_iter(f"{prefix}*"):
             redis.delete(key)
         reply = site.ask(Submit.TOPIC, sealed, task_name="train", task_id=task_id, message=message)
@@ -261,7 +261,9 @@ def test_who_has_not_joined_is_told_so_and_keeps_its_payload(job: JobRuns, who: 
     with RawSite(job, "a") as site:
         assert site.get_task(**who).rc == RC_NOT_JOINED
         task_id = site.get_task().meta["task_id"]
-        sealed = store(site.host.server, seal(model(BIG)["DXO"]["data"]), site.host.cell.keys.blob("x"), ttl_ms=9_000)
+        sealed = store_payload(
+            site.host.server, encode_payload(model(BIG)["DXO"]["data"]), site.host.cell.keys.blob("x"), ttl_ms=9_000
+        )
         message = {"headers": {}, "kind": "WEIGHTS"}
         given = {"task_name": "train", "task_id": task_id, "message": message}
         assert site.ask(Submit.TOPIC, sealed, **given, **who).rc == RC_NOT_JOINED

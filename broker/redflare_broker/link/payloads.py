@@ -1,0 +1,110 @@
+"""``LinkPayloads``: the payloads that one side of a link writes, reads, keeps alive and deletes."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.payload.encoded_payload import INLINE_BUFFERS
+from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.redis_store import check_ref
+from redflare_broker.wire.codec import Encoded, ReceivePlan, plan
+from redflare_broker.wire.task_entry import BlobRef, Entry
+
+from .session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class LinkPayloads:
+    """The payloads of one side of a link. Each call makes one attempt: the caller's loop repeats it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._limits = session.settings.limits
+        self._ttl_ms = session.settings.policy.retention_ms
+        self._store = payloads_of(session.server)
+        self._kept: dict[str, BlobRef] = {}
+        self._renewed = time.monotonic()
+
+    @property
+    def kept(self) -> tuple[BlobRef, ...]:
+        """The payloads that this side keeps alive."""
+        return tuple(self._kept.values())
+
+    def write(self, encoded: Encoded, prefix: str) -> tuple[tuple[memoryview, ...], BlobRef | None]:
+        """Return the buffers of a small message, for its entry; store those of a large one, and keep them alive."""
+        if encoded.nbytes <= self._limits.inline_bytes and len(encoded.buffers) <= INLINE_BUFFERS:
+            return tuple(encoded.buffers), None
+        ref = self._store.put(
+            prefix, encoded.buffers, chunk=self._limits.chunk_bytes, ttl_ms=self._ttl_ms, deadline=time.monotonic()
+        )
+        self.keep(ref)
+        return (), ref
+
+    def receive(self, entry: Entry) -> ReceivePlan:
+        """Receive an entry's buffers.
+
+        Raises:
+            DecodeError: the entry is not what it claims to be.
+            BlobMissing: its payload is gone.
+            Unavailable: try again.
+        """
+        if entry.blob is not None:
+            check_ref(entry.blob, self._limits)
+            received = plan(entry.meta, entry.data, entry.blob.sizes, self._limits)
+            self._store.fetch(entry.blob, received.targets, deadline=time.monotonic())
+            return received
+        received = plan(entry.meta, entry.data, [len(buffer) for buffer in entry.buffers], self._limits)
+        for target, buffer in zip(received.targets, entry.buffers, strict=True):
+            target[:] = buffer
+        return received
+
+    def secure(self, ref: BlobRef) -> None:
+        """Make sure that a payload is complete, and renew it, without fetching it.
+
+        Raises:
+            DecodeError, BlobMissing, Unavailable: as ``receive``.
+        """
+        check_ref(ref, self._limits)
+        if not self._store.renew(ref, self._ttl_ms, deadline=time.monotonic()):
+            raise BlobMissing(f"payload {ref.prefix!r} is gone, or a part of it")
+
+    def keep(self, ref: BlobRef) -> None:
+        """Keep a payload alive from now on."""
+        self._kept[ref.prefix] = ref
+
+    def hand_over(self, ref: BlobRef) -> None:
+        """Keep a payload alive no longer: somebody else renews and deletes it from now on."""
+        self._kept.pop(ref.prefix, None)
+
+    def expire(self, ref: BlobRef, seconds: float) -> None:
+        """Let a payload live for so long and no longer; one that cannot be reached now expires later."""
+        try:
+            self._store.renew(ref, round(seconds * 1000), deadline=time.monotonic())
+        except RedflareError as exc:
+            logger.warning("%s: payload %s expires late: %s", self._session.label, ref.prefix, exc)
+
+    def delete(self, ref: BlobRef | None) -> None:
+        """Delete a payload that nobody needs any more; one that cannot be reached now expires."""
+        if ref is None:
+            return
+        self.hand_over(ref)
+        try:
+            self._store.remove(ref, deadline=time.monotonic())
+        except RedflareError as exc:
+            logger.warning("%s: payload %s is left to expire: %s", self._session.label, ref.prefix, exc)
+
+    def renew(self) -> None:
+        """Renew all payloads that are kept alive; nothing happens when that is not due.
+
+        Raises:
+            Unavailable: the store is away.
+        """
+        now = time.monotonic()
+        if not self._kept or now - self._renewed < self._session.settings.policy.retention / 4:
+            return
+        for ref in self.kept:
+            self._store.renew(ref, self._ttl_ms, deadline=now)
+        self._renewed = now

@@ -30,9 +30,9 @@ from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.job_view import JobView
 from redflare_broker.transport.server import Server
 from redflare_workers import DXO, DataKind, Executor, FLContext, Shareable, Signal, from_shareable
-from redflare_workers.client import ClientJob
+from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskFailed
-from redflare_workers.server import ServerJob
+from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow import FedAvg
 
 PAGE: Final = Path(__file__).with_name("inspect.md")
@@ -46,7 +46,7 @@ _REDIS_CLI: Final = '#!/bin/sh\ncase "$1" in --scan) ;; *) set -- --no-raw "$@" 
 _PATIENCE_SECONDS: Final = 20
 #: A tail that has told of the CJ hears whatever happens from then on.
 _FOLLOWING: Final = ("  cj  ",)
-_FOLLOWED: Final = ("round-4.site-1 ACCEPTED", "accepted round-4.site-1", "bye agent", "it said bye")
+_FOLLOWED: Final = ("round-4.site-1 ACCEPTED", "accepted round-4.site-1", "bye agent", "it disconnected")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ class Job:
     @staticmethod
     def waits_for_one(job: JobView) -> bool:
         """Two sites have answered and ask for more, the third works."""
-        return len(job.ended_tasks) == 1 and sum(site.asks_since > 0 for site in job.sites) == 2
+        return len(job.ended_tasks) == 1 and sum(site.requested > 0 for site in job.sites) == 2
 
 
 class Federation:
@@ -186,7 +186,7 @@ class Federation:
         self._running[-1].start()
 
     def _await(self, task_id: str, status: str) -> None:
-        while not any(view.story.status == status for view in self._inspector.task(task_id)):
+        while not any(view.task.status == status for view in self._inspector.task(task_id)):
             threading.Event().wait(0.05)
 
 

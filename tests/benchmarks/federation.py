@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 from redflare_broker.cell.cell import Reply
-from redflare_broker.cell.request import Request
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import encode_payload, store_payload
 from redflare_workers.apis.client import Client
@@ -25,7 +24,7 @@ from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.ipc.exchanger import IPCExchanger
-from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, SUBMIT
+from redflare_workers.protocol.job_messages import GetTask, ServerEvent, Submit
 from redflare_workers.protocol.shareable_codec import from_message, to_message
 from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.controller import Controller
@@ -195,7 +194,7 @@ class LightClients(MeasuredProcess):
         self._array = array(nbytes) if nbytes else None
         self._storing = threading.Semaphore(_STORING)
         for member in self._members:
-            self._host.add_site(member.credentials["client"], self._on_event, self._on_fenced)
+            self._host.add_site(member.credentials.client, self._on_event, self._on_fenced)
             member.join(lambda: "")
 
     def ask(self) -> None:
@@ -222,12 +221,12 @@ class LightClients(MeasuredProcess):
         self._closing = True
         self._host.stop()
 
-    def _on_event(self, request: Request) -> None: ...
+    def _on_event(self, event: ServerEvent) -> None: ...
 
     def _on_fenced(self) -> None: ...
 
     def _get_task(self, member: Membership) -> None:
-        self._ask(GET_TASK, member, {}, None, lambda reply: self._on_task(member, reply))
+        self._ask(GetTask.TOPIC, member, {}, None, lambda reply: self._on_task(member, reply))
 
     def _on_task(self, member: Membership, reply: Reply) -> None:
         if not self._is_good(reply):
@@ -249,7 +248,7 @@ class LightClients(MeasuredProcess):
         named = {"task_name": reply.meta["task_name"], "task_id": reply.meta["task_id"]}
         if self._array is None:
             meta = {**named, "message": self._message}
-            self._ask(SUBMIT, member, meta, self._tiny, lambda reply: self._on_submitted(member, reply))
+            self._ask(Submit.TOPIC, member, meta, self._tiny, lambda reply: self._on_submitted(member, reply))
             return
         dxo = DXO(DataKind.WEIGHTS, {"w": self._array}, {"NUM_STEPS_CURRENT_ROUND": 1})
         message, data = to_message(dxo.to_shareable())
@@ -260,7 +259,7 @@ class LightClients(MeasuredProcess):
         sealed = store_payload(
             self._host.server, encode_payload(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms
         )
-        self._ask(SUBMIT, member, {**named, "message": message}, sealed, self._on_stored)
+        self._ask(Submit.TOPIC, member, {**named, "message": message}, sealed, self._on_stored)
 
     def _on_stored(self, reply: Reply) -> None:
         self._storing.release()
@@ -274,7 +273,14 @@ class LightClients(MeasuredProcess):
         self, topic: str, member: Membership, meta: dict[str, Any], data: object, then: Callable[[Reply], None]
     ) -> None:
         if not self._closing:
-            self._host.cell.ask(CHANNEL, topic, self._server_cell, {**member.credentials, **meta}, data, on_reply=then)
+            self._host.cell.ask(
+                GetTask.CHANNEL,
+                topic,
+                self._server_cell,
+                {**member.credentials.to_meta(), **meta},
+                data,
+                on_reply=then,
+            )
 
     def _is_good(self, reply: Reply) -> bool:
         """Whether the reply is OK; otherwise ask no more: the job is over, or the benchmark will fail."""

@@ -39,7 +39,7 @@ def test_a_job_is_submitted_run_downloaded_and_deleted(operated: OperatedFederat
     assert operated("job", "download", "monday", "--archive", "--to", "again") == "again\n"
     assert json.loads((operated.folder / "again" / "meta.json").read_text())["name"] == "means"
 
-    assert operated("job", "delete", "monday") == "monday is deleted\n"
+    assert operated("job", "delete", "monday") == "deleted monday\n"
     assert operated.json("job", "list", code=1) == []
     wait_until(lambda: not operated.folders_of("monday"))
     operated.assert_nothing_is_left("monday")
@@ -52,7 +52,7 @@ def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(
     operated.job(rounds=100)
     operated("job", "submit", "means", "--id", "stuck")
     wait_until((operated.trainer(1) / "began-0").exists, 40)
-    wait_until(lambda: "site-1 has it for" in operated("job", "show", "stuck"), 20)
+    wait_until(lambda: "sent to site-1" in operated("job", "show", "stuck"), 20)
 
     aborted = operated("job", "abort", "stuck", "--reason", "enough")
 
@@ -76,7 +76,7 @@ def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_on
 ) -> None:
     operated.job()
     operated("job", "submit", "means", "--id", "early")
-    assert "no server is there" in operated("job", "show", "early")
+    assert "no server is running" in operated("job", "show", "early")
     operated("job", "submit", "means", "--id", "unwanted")
     assert operated("job", "abort", "unwanted").startswith(f"unwanted {ABORTED}")
 

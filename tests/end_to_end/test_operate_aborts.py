@@ -49,7 +49,7 @@ def test_a_job_is_aborted_before_it_runs(operated: OperatedFederation) -> None:
     operated.site(3, allow_custom=True)
     wait_until(lambda: "site-3" in operated("status"), 20)
     with paused(operated.processes_of("redflare", " site site-3 ")):
-        faulty.submit("dispatched")
+        faulty.submit_at_once("dispatched")
         operated.await_status("dispatched", "DISPATCHED")
         record = abort(operated, "dispatched")
         assert states(record) == ["SUBMITTED", "APPROVED", "DISPATCHED", ABORTED]

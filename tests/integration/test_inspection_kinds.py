@@ -1,4 +1,4 @@
-"""Looking in works alike on every kind of server, on a cluster over all of its shards."""
+"""Views and tails work alike on every kind of Redis, on a cluster over all of its shards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_link_is_seen_with_its_task_payload_and_dead_letters(server: Serve
     assert [link.fqcn for link in status.links] == FQCNS
     assert {link.task.status for link in status.links if link.task} == {"FETCHED"}
     assert [link.blob_bytes for link in status.links] == [100 * number for number in range(9)]
-    assert [view.story.fqcn for view in inspector.task("t1")] == FQCNS
+    assert [view.task.fqcn for view in inspector.task("t1")] == FQCNS
     assert [letter.reason for letter in inspector.all_dead_letters()] == [f"letter {number}" for number in range(9)]
     for fqcn in FQCNS:
         letters = inspector.dead_letters(fqcn)

@@ -1,4 +1,4 @@
-"""Looking in at a real server: what only it can do is push changes, block, expire, restart and fall silent."""
+"""Views and tails of a real Redis, which pushes changes, blocks, expires keys, restarts and falls silent."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def server(embedded: EmbeddedServer) -> Iterator[Server]:
         yield server
 
 
-def test_a_tail_tells_every_step_of_a_task_as_it_happens(server: Server) -> None:
+def test_a_tail_reports_every_step_of_a_task_as_it_happens(server: Server) -> None:
     link = LinkSteps(server)
     with Followed(Tail(server, link.fqcn)) as events:
         follow_one_task(link, events)
 
 
-def test_a_tail_tells_the_states_that_went_by_before_it_could_look(server: Server) -> None:
+def test_a_tail_reports_the_states_that_passed_before_it_read_the_ledger(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     with Followed(Tail(server, link.fqcn)) as events:
@@ -61,7 +61,7 @@ def test_a_tail_tells_the_states_that_went_by_before_it_could_look(server: Serve
         assert not [text for text in events.seen if "ledger: " in text][4:]
 
 
-def test_a_tail_hears_aborts_greetings_and_goodbyes(server: Server) -> None:
+def test_a_tail_reports_aborts_connects_and_disconnects(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t1")
@@ -73,13 +73,13 @@ def test_a_tail_hears_aborts_greetings_and_goodbyes(server: Server) -> None:
         link.abort("t2", "again")
         assert events.expect("abort", "^abort t2$").task_id == "t2"
         link.bye("agent")
-        events.expect("agent", r"no agent is connected \(it said bye\)")
+        events.expect("agent", r"no agent is connected \(it disconnected\)")
         link.hello("agent", "agent-host:201:d")
         assert events.expect("notice", f"^hello agent {link.agent.epoch}$").task_id == ""
         assert "notice: bye agent" in events.seen
 
 
-def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
+def test_a_tail_reports_a_heartbeat_that_expires(server: Server) -> None:
     link = LinkSteps(server)
     link.hello("agent", "agent-host:200:b")
     with server.borrow(link.keys.link) as connection:
@@ -87,10 +87,10 @@ def test_a_tail_notices_a_heartbeat_that_expires(server: Server) -> None:
     link.beat("agent", left_ms=200)
     with Followed(Tail(server, link.fqcn)) as events:
         events.expect("agent", "agent agent-host:200 connected")
-        events.expect("agent", r"no agent is connected \(last beat 1 min ago\)")
+        events.expect("agent", r"no agent is connected \(last heartbeat 1 min ago\)")
 
 
-def test_a_tail_tells_only_of_its_own_link(server: Server) -> None:
+def test_a_tail_reports_only_its_own_link(server: Server) -> None:
     link, other = LinkSteps(server), LinkSteps(server, "site-1--trainer2")
     with Followed(Tail(server, link.fqcn)) as events:
         other.both()
@@ -102,7 +102,7 @@ def test_a_tail_tells_only_of_its_own_link(server: Server) -> None:
     assert "t2" not in str(events.seen)
 
 
-def test_a_tail_goes_on_after_a_restart_of_the_server() -> None:
+def test_a_tail_continues_after_a_restart_of_redis() -> None:
     with (
         EmbeddedServer() as embedded,
         Server.connect(embedded.url) as watching,
@@ -122,7 +122,7 @@ def test_a_tail_goes_on_after_a_restart_of_the_server() -> None:
             follow_one_task(LinkSteps(server), events)
 
 
-def test_what_became_of_an_open_task_during_an_interruption_is_told(server: Server) -> None:
+def test_a_tail_reports_how_an_open_task_ended_during_an_interruption(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t1")
@@ -134,7 +134,7 @@ def test_what_became_of_an_open_task_during_an_interruption_is_told(server: Serv
         events.expect("ledger", "^ABORTED: the round is over$")
 
 
-def test_a_tail_notices_that_all_data_was_deleted(server: Server) -> None:
+def test_a_tail_reports_that_all_data_was_deleted(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t0")
@@ -176,19 +176,19 @@ def test_a_user_who_may_not_subscribe_gets_an_error(embedded: EmbeddedServer, se
         list(tail)
 
 
-def test_a_feed_hears_keys_that_are_written_deleted_and_expired(server: Server) -> None:
+def test_a_feed_reports_keys_that_are_written_deleted_and_expired(server: Server) -> None:
     with KeyspaceFeed(server, "a:", ["a:", "b:"], ["news"]) as feed, server.borrow("a:") as connection:
         connection.call("SET", "a:1", 1, "PX", 1)
-        heard = [feed.wait(), feed.wait()]
+        changes = [feed.wait(), feed.wait()]
         connection.call("PUBLISH", "news", "hello")
-        heard.append(feed.wait())
+        changes.append(feed.wait())
         connection.call("SET", "c:1", 1)
         connection.call("DEL", "c:1")
         connection.call("FLUSHALL")
-        heard.append(feed.wait())
+        changes.append(feed.wait())
 
         assert feed.tracked
-        assert heard == [
+        assert changes == [
             KeysChanged(keys=("a:1",)),
             KeysChanged(keys=("a:1",)),
             Message(channel="news", text="hello"),
@@ -219,7 +219,7 @@ def test_payload_of_many_chunks_is_counted(server: Server) -> None:
 
 
 class Command:
-    """``redflare`` as a process of its own."""
+    """``redflare`` as a process."""
 
     def __init__(self, url: str, *args: str) -> None:
         self.process = subprocess.Popen(
@@ -235,10 +235,10 @@ class Command:
         return json.loads(self.process.stdout.readline())
 
     def interrupt(self) -> tuple[int, str]:
-        """Ctrl-C; the exit code and what it said about it."""
+        """Send Ctrl-C; return the exit code and standard error."""
         self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=10)
-        return self.process.returncode, said
+        _, errors = self.process.communicate(timeout=10)
+        return self.process.returncode, errors
 
 
 def test_tail_follows_until_ctrl_c(embedded: EmbeddedServer, server: Server) -> None:

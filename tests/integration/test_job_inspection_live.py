@@ -1,4 +1,4 @@
-"""Looking into a job that runs: a server and sites that are real, on every kind of server, seen from start to end."""
+"""The view of a running job with a real server and real sites, on every kind of Redis, from start to end."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def site(job: JobView, name: str) -> SiteView:
 
 
 class Watcher:
-    """Looks at the job until it sees what is awaited."""
+    """Reads the job until it is in the expected state."""
 
     def __init__(self, server: Server) -> None:
         self.inspector = Inspector(server)
 
     def sees(self, what: Callable[[JobView], object]) -> JobView:
-        def look() -> JobView | None:
+        def find() -> JobView | None:
             return next((job for job in self.inspector.jobs.find("job-7") if what(job)), None)
 
-        job = wait_until(look, what="what is awaited of the job")
+        job = wait_until(find, what="the expected state of the job")
         assert job is not None
         return job
 
@@ -106,29 +106,32 @@ def test_a_job_is_seen_from_its_first_site_to_its_end(running: tuple[Server, Fed
     watcher = Watcher(server)
 
     federation.start(federation.sites[0])
-    watcher.sees(lambda job: site(job, "site-1").asks_since)
-    job = watcher.reads("waits for a server: there has never been one")
+    watcher.sees(lambda job: site(job, "site-1").requested)
+    job = watcher.reads("waiting for a server (none seen yet)")
     assert (job.status, job.server.state) == ("", "never")
 
     federation.start(federation.server, *federation.sites[1:])
-    job = watcher.sees(lambda job: job.tasks and len(job.tasks[0].holders) == 3)
-    assert "waits for 3 more of at least 3 results: site-" in job.waiting
+    job = watcher.sees(lambda job: job.tasks and len(job.tasks[0].pending) == 3)
+    assert "waiting for 3 more of at least 3 results: site-" in job.waiting
     assert job.server.connected
-    assert [each.attendance.state for each in job.sites] == ["connected"] * 3
+    assert [each.presence.state for each in job.sites] == ["connected"] * 3
     [task] = job.tasks
-    assert (task.name, task.kind, task.targets) == ("train", "broadcast", None)
+    assert (task.record.name, task.record.kind, task.record.targets) == ("train", "broadcast", None)
     assert (task.size > 200_000, task.stored) == (True, 200_000)
 
     federation.executors["site-1"].may_answer.set()
     federation.executors["site-3"].may_answer.set()
-    job = watcher.reads("waits for 1 more of at least 3 results: site-2 has had it for ")
-    assert [held.site for held in job.tasks[0].holders] == ["site-2"]
-    assert sorted(share.site for share in job.tasks[0].answers) == ["site-1", "site-3"]
-    watcher.sees(lambda job: site(job, "site-3").asks_since)
+    job = watcher.reads("waiting for 1 more of at least 3 results: site-2 (sent ")
+    assert [each.site for each in job.tasks[0].pending] == ["site-2"]
+    assert sorted(each.site for each in job.tasks[0].answered) == ["site-1", "site-3"]
+    watcher.sees(lambda job: site(job, "site-3").requested)
 
     federation.executors["site-2"].may_answer.set()
     job = watcher.reads(COMPLETED)
-    assert (job.tasks, [(ended.name, ended.status) for ended in job.ended_tasks]) == ((), [("train", "ok")])
-    assert [len(ended.answers) for ended in job.ended_tasks] == [3]
-    watcher.sees(lambda job: {each.attendance.state for each in job.sites} == {"left"})
+    assert (job.tasks, [(ended.record.name, ended.record.status) for ended in job.ended_tasks]) == (
+        (),
+        [("train", "ok")],
+    )
+    assert [len(ended.answered) for ended in job.ended_tasks] == [3]
+    watcher.sees(lambda job: {each.presence.state for each in job.sites} == {"left"})
     assert watcher.inspector.status().jobs[0].fqcn == "server.job-7"

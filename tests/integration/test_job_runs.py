@@ -19,7 +19,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.protocol.job_outcome import COMPLETED, FENCED
 from redflare_workers.workflow.fedavg import FedAvg
 
-from tests.support.job.runs import Doing, JobRuns, RawSite, Script, task
+from tests.support.job.runs import Doing, JobRuns, RawSite, Script, parked_requests, task
 from tests.support.redis_server.kinds import embedded
 from tests.support.redis_server.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -79,7 +79,7 @@ def test_a_job_whose_sites_wait_costs_heartbeats_and_nothing_else() -> None:
         for number in range(sites):
             job.join(f"site-{number}")
         with redis.Redis.from_url(server.url) as client:
-            wait_until(lambda: served._desk is not None and len(served._desk._room) == sites)
+            wait_until(lambda: len(parked_requests(served)) == sites)
             counted = commands(client, seconds)
         go.set()
         assert job.outcome().status == COMPLETED
@@ -214,7 +214,7 @@ def test_a_task_is_handed_out_within_milliseconds_of_its_scheduling(runs: JobRun
 
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         for _ in range(30):
-            wait_until(lambda: server._desk is not None and len(server._desk._room) == 1)
+            wait_until(lambda: len(parked_requests(server)) == 1)
             data = Shareable()
             data.set_header("when", time.time())
             me.send_and_wait(task(data), fl_ctx, targets=["a"], abort_signal=abort)

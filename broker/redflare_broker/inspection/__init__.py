@@ -1,7 +1,10 @@
 """Read-only views of everything in Redis, for operators: agents, tasks, jobs, sites, and why something waits.
 
-Way in: ``federation`` for agents and their links, ``jobs`` for jobs, ``tail`` to follow a link's events,
-``explain_wait`` for the reasons. Nothing here changes state.
+Way in: ``federation`` reads links and the whole namespace, ``jobs`` reads jobs, ``tail`` follows one link live. They
+return the dataclasses of ``task_view``, ``job_view``, ``presence`` and ``tail_event``; ``explain_wait`` says why a
+job's task is not done. A field that is added to a task's record appears in its view, and in ``--json``, by itself.
+
+Nothing here changes state.
 
 May import: every other folder of the broker but ``embedded`` and ``testing``.
 """

@@ -1,7 +1,7 @@
-"""Looking in: what stands in Redis for a federation, read and never changed.
+"""``Inspector``: reads all links and jobs of a namespace from Redis.
 
-Links are found by SCAN over all primaries and by ``ns:agents``; each is then read in one round trip on its own shard.
-The parts of one view are of about the same moment, not of exactly the same.
+Links are found by SCAN over all primaries and in ``ns:agents``; each is then read from its own shard in a few round
+trips, so its parts are of about the same moment, not of exactly the same.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from redflare_broker.wire.task_entry import check_task_id
 
 from .job_view import JobView
 from .jobs import JobInspector
-from .presence import LinkPresence, read_presence
-from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, stored, text_hash
+from .presence import LinkPresence, side_of_link
+from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, stored_bytes, text_hash
 from .task_view import TaskView, waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkStatus:
-    """One agent's link."""
+    """One agent's link: both sides, the open task, and the length of its streams."""
 
     fqcn: str
     agent: LinkPresence
     cj: LinkPresence
     #: the open task
     task: TaskView | None
-    #: where the open task stands and whose turn it is, in words; "" without one
+    #: status of the open task and who has to act, in words; "" without one
     waiting: str
     #: entries in the streams
     tasks: int
     results: int
     dead: int
-    #: payload of the open task (it may be shared with other links), and of this link's results
+    #: payload of the open task (other links may share it), and of this link's results
     task_blob_bytes: int = 0
     result_blob_bytes: int = 0
-    #: the time of this look in ms of Redis's clock
+    #: when this was read, in ms of Redis's clock
     now: int
 
     @property
@@ -64,7 +64,7 @@ class FederationStatus:
     links: tuple[LinkStatus, ...]
     #: without their ended tasks
     jobs: tuple[JobView, ...]
-    #: all payload chunks that stand in Redis, shared ones counted once
+    #: all payload chunks in Redis, shared ones counted once
     blob_chunks: int
     blob_bytes: int
 
@@ -75,9 +75,9 @@ class FederationStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTaskView:
-    """One task on one link: its story, both sides, and what is left of its payloads."""
+    """One task on one link: its ledger, both sides, and the bytes of its payloads that are still in Redis."""
 
-    story: TaskView
+    task: TaskView
     agent: LinkPresence
     cj: LinkPresence
     waiting: str
@@ -86,7 +86,7 @@ class LinkTaskView:
 
     def to_json(self) -> dict[str, object]:
         return {
-            **self.story.to_json(),
+            **self.task.to_json(),
             "waiting": self.waiting,
             "agent_side": self.agent.to_json(),
             "cj_side": self.cj.to_json(),
@@ -96,7 +96,7 @@ class LinkTaskView:
 
 
 class Inspector:
-    """Read-only views of one namespace; every method raises Unavailable at once when the server is away."""
+    """Read-only views of one namespace; every method raises Unavailable at once if the server is away."""
 
     def __init__(self, server: Server, namespace: str = DEFAULT_NAMESPACE) -> None:
         self.server = server
@@ -107,7 +107,7 @@ class Inspector:
         return JobInspector(self.server, self.keys)
 
     def status(self) -> FederationStatus:
-        """Every link and job, with the payload that stands in Redis."""
+        """Read every link and job, and measure all payload in Redis."""
         names = set(self.server.scan(f"{self.keys.namespace}:*"))
         seen = self._seen()
         chunks = self._chunk_sizes(names)
@@ -123,30 +123,30 @@ class Inspector:
         )
 
     def link(self, fqcn: str) -> LinkStatus:
-        """One link; its payload is not measured. Both sides are "never" where nobody was, or all is forgotten."""
+        """Read one link without measuring its payload; both sides of an unknown one are "never"."""
         keys = self.keys.link(fqcn)
         with self.server.borrow(self.keys.agents) as connection:
             score = cast("bytes | None", connection.call("ZSCORE", self.keys.agents, keys.fqcn))
         return self._link(fqcn, _milliseconds(score) if score else 0, {})
 
     def task(self, task_id: str, fqcn: str | None = None) -> list[LinkTaskView]:
-        """A task by its id, on every link that knows it, or on one.
+        """Find a task by its id on all links, or on one.
 
         Raises:
             ConfigError: the id or the FQCN is not legal.
         """
         suffix = f"task:{check_task_id(task_id)}"
         found = [fqcn] if fqcn else self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:{suffix}"), suffix)
-        return [view for name in found if (view := self._view(name, task_id))]
+        return [view for name in found if (view := self._link_task(name, task_id))]
 
-    def story(self, fqcn: str, task_id: str) -> TaskView | None:
-        """One task's ledger; None when there is none."""
+    def ledger(self, fqcn: str, task_id: str) -> TaskView | None:
+        """Read one task's ledger; None if there is none."""
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            return _story(connection, keys, task_id)
+            return _read_task(connection, keys, task_id)
 
     def now(self, fqcn: str) -> int:
-        """The clock of the Redis that holds a link, in ms."""
+        """Read the clock of the Redis that holds a link, in ms."""
         route = self.keys.link(fqcn).link
         with self.server.borrow(route) as connection:
             return now_of(connection.call("TIME"))
@@ -155,7 +155,7 @@ class Inspector:
         return DeadLetters(server=self.server, keys=self.keys.link(fqcn))
 
     def all_dead_letters(self) -> list[DeadLetter]:
-        """The dead letters of all links, by FQCN, the oldest first."""
+        """Read the dead letters of all links, by FQCN, the oldest first."""
         fqcns = self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:dead"), "dead")
         return [letter for fqcn in fqcns for letter in self.dead_letters(fqcn).all()]
 
@@ -191,7 +191,7 @@ class Inspector:
         with self.server.borrow(keys.link) as connection:
             sides = _read_sides(connection, keys, seen_ms)
             lengths = pipeline(connection, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
-            task = _story(connection, keys, sides.open_task) if sides.open_task else None
+            task = _read_task(connection, keys, sides.open_task) if sides.open_task else None
         tasks, results, dead = cast("list[int]", lengths)
         own = sum(count for chunk, count in chunks.items() if chunk.startswith(keys.result_blob("")))
         shared = task.blob + ":" if task and task.blob else None
@@ -209,21 +209,21 @@ class Inspector:
             now=sides.now,
         )
 
-    def _view(self, fqcn: str, task_id: str) -> LinkTaskView | None:
+    def _link_task(self, fqcn: str, task_id: str) -> LinkTaskView | None:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            story = _story(connection, keys, task_id)
+            task = _read_task(connection, keys, task_id)
             sides = _read_sides(connection, keys, 0)
-        if story is None or not story.assigned:
-            # there is none, or it is a task of a job, which stands under a key of this form too
+        if task is None or not task.assigned:
+            # unknown, or a task of a job: its key has the same form
             return None
         return LinkTaskView(
-            story=story,
+            task=task,
             agent=sides.agent,
             cj=sides.cj,
-            waiting=waiting(story, sides.agent, sides.cj),
-            task_blob_bytes=stored(self.server, story.blob),
-            result_blob_bytes=stored(self.server, story.result_blob),
+            waiting=waiting(task, sides.agent, sides.cj),
+            task_blob_bytes=stored_bytes(self.server, task.blob),
+            result_blob_bytes=stored_bytes(self.server, task.result_blob),
         )
 
 
@@ -236,23 +236,23 @@ class _Sides:
 
 
 def _read_sides(connection: Connection, keys: LinkKeys, seen_ms: int) -> _Sides:
-    beats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
-    time, link, *found = pipeline(connection, [("TIME",), ("HGETALL", keys.link), *beats])
-    agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", found)
-    now, held = now_of(time), text_hash(link)
+    heartbeats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
+    time, link, *beats = pipeline(connection, [("TIME",), ("HGETALL", keys.link), *heartbeats])
+    agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", beats)
+    now, fields = now_of(time), text_hash(link)
     return _Sides(
-        agent=read_presence("agent", held, agent_beat, agent_pttl, now, seen_ms),
-        cj=read_presence("cj", held, cj_beat, cj_pttl, now),
-        open_task=held.get("task", ""),
+        agent=side_of_link("agent", fields, agent_beat, agent_pttl, now, seen_ms),
+        cj=side_of_link("cj", fields, cj_beat, cj_pttl, now),
+        open_task=fields.get("task", ""),
         now=now,
     )
 
 
-def _story(connection: Connection, keys: LinkKeys, task_id: str) -> TaskView | None:
-    ledger = keys.task(task_id)
-    time, fields, ttl_ms = pipeline(connection, [("TIME",), ("HGETALL", ledger), ("PTTL", ledger)])
-    held = text_hash(fields)
-    return TaskView.read(keys.fqcn, task_id, held, now_of(time), cast("int", ttl_ms)) if held else None
+def _read_task(connection: Connection, keys: LinkKeys, task_id: str) -> TaskView | None:
+    key = keys.task(task_id)
+    time, ledger, ttl_ms = pipeline(connection, [("TIME",), ("HGETALL", key), ("PTTL", key)])
+    fields = text_hash(ledger)
+    return TaskView.read(keys.fqcn, task_id, fields, now_of(time), cast("int", ttl_ms)) if fields else None
 
 
 def _milliseconds(score: bytes) -> int:

@@ -1,106 +1,86 @@
-"""A job as people want to see it: who serves it, who takes part, which tasks stand, and what each of them waits for.
+"""``JobView``: a job with its server, its sites and its tasks, and what each of them is waiting for.
 
-Plain data, made by ``JobInspector``. Times are in ms; those of Redis's clock and those of the server's clock (of its
-tasks) are compared as if they were one.
+Plain data, made by ``JobInspector``. Times are in ms. Those of tasks are of the server's clock, all others of Redis's;
+they are compared as if both clocks were one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
 
 from redflare_broker.job_state.task_record import STANDING, ClientTaskRecord, TaskRecord
 
-from .job_presence import JobPresence
+from .presence import JobPresence
 
-#: Status of a job that goes on.
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+#: Status of a job that has not ended.
 RUNNING: Final = "RUNNING"
+#: Fields of records that hold payload and headers; they are not shown.
+_NOT_SHOWN: Final = ("data", "meta", "result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTaskView:
-    """One site's share of a task."""
+    """One site's share of a task: its record at the time ``now``."""
 
-    id: str
-    site: str
-    #: When it was sent last, and how often it was sent.
-    sent: int
-    count: int
-    #: When its result was taken; 0: it has none yet.
-    received: int
-    #: Return code of the result.
-    rc: str
+    record: ClientTaskRecord
     now: int
 
-    @classmethod
-    def read(cls, record: ClientTaskRecord, now: int) -> ClientTaskView:
-        return cls(
-            id=record.id,
-            site=record.client,
-            sent=round(record.sent * 1000),
-            count=record.count,
-            received=round(record.received * 1000),
-            rc=record.rc,
-            now=now,
-        )
+    @property
+    def site(self) -> str:
+        return self.record.client
+
+    @property
+    def sent(self) -> int:
+        """When it was sent last; 0: not yet."""
+        return round(self.record.sent * 1000)
+
+    @property
+    def received(self) -> int:
+        """When its result was accepted; 0: it has none yet."""
+        return round(self.record.received * 1000)
 
     @property
     def age(self) -> float:
         """Seconds since it was sent last."""
         return max(0, self.now - self.sent) / 1000
 
+    def to_json(self) -> dict[str, object]:
+        times = {"sent": self.sent, "received": self.received, "age": self.age, "now": self.now}
+        return {**_fields(self.record, *_NOT_SHOWN, "client"), "site": self.site, **times}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobTask:
-    """One task and what became of it."""
+class JobTaskView:
+    """One task of a job: its record at the time ``now``, and its payload in Redis."""
 
-    root_id: str
-    name: str
-    #: broadcast, broadcast_forever, send or relay
-    kind: str
-    order: int
-    #: STANDING, or how it ended: ok, timeout, error, cancelled, aborted, ignored, client_dead
-    status: str
-    scheduled: int
-    ended: int
-    #: in seconds; 0: none
-    timeout: int
-    #: None: whoever joins
-    targets: tuple[str, ...] | None
-    options: Mapping[str, Any]
-    #: in the order in which they were sent
-    client_tasks: tuple[ClientTaskView, ...]
-    #: Bytes of its data, and those that are in chunks: under which prefix, how many, and how many of them are there.
-    #: All 0 and "" when the ledger does not hold the data: the controller cannot resume, or the task has ended.
+    record: TaskRecord
+    now: int
+    #: bytes of its data; 0 when the ledger does not hold it: the controller cannot resume, or the task has ended
     size: int = 0
+    #: of data in chunks: their prefix, their bytes, and how many of these bytes are still in Redis
     blob: str = ""
     blob_bytes: int = 0
     stored: int = 0
     #: why it is not done, in words; "" when it is
     waiting: str = ""
-    now: int = 0
-
-    @classmethod
-    def read(cls, record: TaskRecord, now: int) -> JobTask:
-        return cls(
-            root_id=record.root_id,
-            name=record.name,
-            kind=record.kind,
-            order=record.order,
-            status=record.status,
-            scheduled=round(record.scheduled * 1000),
-            ended=round(record.ended * 1000),
-            timeout=record.timeout,
-            targets=record.targets,
-            options=record.options,
-            client_tasks=tuple(ClientTaskView.read(each, now) for each in record.client_tasks),
-            now=now,
-        )
 
     @property
-    def stands(self) -> bool:
-        return self.status == STANDING
+    def is_open(self) -> bool:
+        return self.record.status == STANDING
+
+    @property
+    def scheduled(self) -> int:
+        return round(self.record.scheduled * 1000)
+
+    @property
+    def ended(self) -> int:
+        """When it ended; 0: it is open."""
+        return round(self.record.ended * 1000)
 
     @property
     def age(self) -> float:
@@ -110,51 +90,56 @@ class JobTask:
     @property
     def timeout_left(self) -> float | None:
         """Seconds until it times out; None: it does not."""
-        return max(0.0, self.timeout - self.age) if self.timeout and self.stands else None
+        return max(0.0, self.record.timeout - self.age) if self.record.timeout and self.is_open else None
 
     @property
-    def holders(self) -> tuple[ClientTaskView, ...]:
-        """Who has it and has not answered."""
+    def client_tasks(self) -> tuple[ClientTaskView, ...]:
+        """Every site's share, in the order in which they were sent."""
+        return tuple(ClientTaskView(record=record, now=self.now) for record in self.record.client_tasks)
+
+    @property
+    def pending(self) -> tuple[ClientTaskView, ...]:
+        """Shares without a result."""
         return tuple(each for each in self.client_tasks if not each.received)
 
     @property
-    def answers(self) -> tuple[ClientTaskView, ...]:
-        """Who has answered."""
+    def answered(self) -> tuple[ClientTaskView, ...]:
+        """Shares with a result."""
         return tuple(each for each in self.client_tasks if each.received)
 
     @property
-    def not_asked(self) -> tuple[str, ...]:
-        """Targets that have never got it."""
+    def not_sent(self) -> tuple[str, ...]:
+        """Targets that it has not been sent to."""
         sent = {each.site for each in self.client_tasks}
-        return tuple(dict.fromkeys(name for name in self.targets or () if name not in sent))
+        return tuple(dict.fromkeys(name for name in self.record.targets or () if name not in sent))
 
     def to_json(self) -> dict[str, object]:
-        shares = [{**asdict(each), "age": each.age} for each in self.client_tasks]
-        left = {"age": self.age, "timeout_left": self.timeout_left, "not_asked": self.not_asked}
-        return {**asdict(self), "client_tasks": shares, **left}
+        times = {"scheduled": self.scheduled, "ended": self.ended, "age": self.age, "timeout_left": self.timeout_left}
+        sites = {"client_tasks": [each.to_json() for each in self.client_tasks], "not_sent": self.not_sent}
+        return {**_fields(self.record, *_NOT_SHOWN), **_fields(self, "record"), **times, **sites}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteView:
-    """One site on the roll of a job."""
+    """One site that has joined a job."""
 
     name: str
     #: FQCN of its cell
     cell: str
-    attendance: JobPresence
+    presence: JobPresence
     props: Mapping[str, Any] = field(default_factory=dict)
-    #: It has asked for a task and waits since then; 0: it does not.
-    asks_since: int = 0
-    #: Client tasks whose results stand in the server's inbox, and since when.
-    brings: Mapping[str, int] = field(default_factory=dict)
-    #: What it has, as root id and name of the task and its share of it.
-    has: tuple[tuple[str, str, ClientTaskView], ...] = ()
-    #: How many client tasks it has answered, of tasks that are not forgotten.
+    #: since when its request for a task has been waiting in the server's inbox; 0: there is none
+    requested: int = 0
+    #: results waiting in the server's inbox: since when, by client task id
+    submitted: Mapping[str, int] = field(default_factory=dict)
+    #: the open tasks it is working on: root id, name, and its share
+    working_on: tuple[tuple[str, str, ClientTaskView], ...] = ()
+    #: how many of the job's remembered tasks it has answered
     answered: int = 0
 
     def to_json(self) -> dict[str, object]:
-        has = [{"root_id": root, "task": name, **asdict(share), "age": share.age} for root, name, share in self.has]
-        return {**asdict(self), "attendance": self.attendance.to_json(), "has": has}
+        working_on = [{**each.to_json(), "root_id": root, "task": name} for root, name, each in self.working_on]
+        return {**_fields(self), "presence": self.presence.to_json(), "working_on": working_on}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +148,7 @@ class JobView:
 
     #: FQCN of its server's cell
     fqcn: str
-    #: RUNNING, or how it ended; "" when sites have joined and no server has begun it
+    #: RUNNING, or how it ended; "" when sites have joined and no server has started it
     status: str
     reason: str
     #: the server's run, and the run before it
@@ -174,18 +159,18 @@ class JobView:
     begun: int
     started: int
     ended: int
-    #: how many checkpoints there were
+    #: number of the last checkpoint
     checkpoint: int
     server: JobPresence
     sites: tuple[SiteView, ...]
-    #: tasks that stand, in the order in which they were scheduled
-    tasks: tuple[JobTask, ...]
-    #: the last that ended and are not forgotten, the newest first
-    ended_tasks: tuple[JobTask, ...] = ()
+    #: open tasks, in the order in which they were scheduled
+    tasks: tuple[JobTaskView, ...]
+    #: the last tasks that ended and are remembered, the newest first
+    ended_tasks: tuple[JobTaskView, ...] = ()
     #: entries in the server's inbox, and payloads that it owns
     inbox: int = 0
     payloads: int = 0
-    #: what the whole job waits for, in words
+    #: what the whole job is waiting for, in words
     waiting: str = ""
     now: int = 0
 
@@ -205,13 +190,13 @@ class JobView:
     @property
     def connected(self) -> int:
         """How many sites are connected."""
-        return sum(site.attendance.connected for site in self.sites)
+        return sum(site.presence.connected for site in self.sites)
 
     def to_json(self) -> dict[str, object]:
-        nested = {
-            "server": self.server.to_json(),
-            "sites": [site.to_json() for site in self.sites],
-            "tasks": [task.to_json() for task in self.tasks],
-            "ended_tasks": [task.to_json() for task in self.ended_tasks],
-        }
-        return {**asdict(self), "job_id": self.job_id, "age": self.age, **nested}
+        lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("sites", "tasks", "ended_tasks")}
+        own = {"job_id": self.job_id, "age": self.age, "server": self.server.to_json()}
+        return {**_fields(self), **own, **lists}
+
+
+def _fields(instance: DataclassInstance, *without: str) -> dict[str, Any]:
+    return {each.name: getattr(instance, each.name) for each in fields(instance) if each.name not in without}

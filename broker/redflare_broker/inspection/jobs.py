@@ -1,6 +1,6 @@
-"""Looking into jobs: reads what stands in Redis for each, payloads excepted, and changes nothing.
+"""``JobInspector``: reads jobs from Redis, without their payloads.
 
-A job is read on its server's shard in a few round trips; its parts are of about the same moment.
+A job is read from its server's shard in a few round trips, so its parts are of about the same moment.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_task_id
 
-from . import job_presence
 from .explain_wait import why_job_waits, why_not_done
-from .job_presence import JobPresence
-from .job_view import ClientTaskView, JobTask, JobView, SiteView
-from .redis_read import fqcns, now_of, pipeline, stored, text_hash
+from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
+from .presence import JobPresence, server_of_job, site_of_job
+from .redis_read import fqcns, now_of, pipeline, stored_bytes, text_hash
 
-#: Tasks that have ended and are shown.
+#: Ended tasks that are shown.
 MOST_ENDED: Final = 10
-#: Entries of an inbox that are read in one go, and at most.
+#: Entries of an inbox that are read in one round trip, and at most.
 _PAGE: Final = 500
 _MOST_ENTRIES: Final = 20_000
 _JOB_FIELDS: Final = (*("status", "reason", "run", "previous", "began", "begun", "started", "ended", "checkpoint"),)
-#: Begin the names of fields that hold payloads; their lengths are read and not they.
+#: Prefixes of the fields that hold payloads; only the lengths of these are read.
 _PAYLOADS: Final = (b"data", b"result:")
-_BRIEF: Final = ("status", "ended", "kind")
+_ENDING: Final = ("status", "ended", "kind")
 
 
 class JobInspector:
-    """Read-only views of the jobs of one namespace; every method raises Unavailable at once when Redis is away."""
+    """Read-only views of the jobs of one namespace; every method raises Unavailable at once if Redis is away."""
 
     def __init__(self, server: Server, keys: Keys) -> None:
         self._server = server
         self._keys = keys
 
     def names(self, names: Iterable[str] | None = None) -> list[str]:
-        """FQCNs of all jobs; those that sites have joined and no server has begun yet are among them.
+        """FQCNs of all jobs, including those that sites have joined and no server has started yet.
 
         Args:
-            names: keys to look among, instead of a scan.
+            names: keys to search instead of scanning Redis.
         """
         found = list(self._server.scan(f"{self._keys.namespace}:{{*}}:[cj]*") if names is None else names)
         return sorted({name for suffix in ("job", "clients") for name in fqcns(self._keys.namespace, found, suffix)})
@@ -57,14 +56,14 @@ class JobInspector:
         return [job for fqcn in self.names(names) if (job := self._read(fqcn, with_ended=False))]
 
     def find(self, job: str) -> list[JobView]:
-        """A job by the FQCN of its server's cell, or by its id: then the jobs of all servers that have that id.
+        """Find a job by the FQCN of its server's cell, or all jobs of an id, each of another server.
 
         Raises:
-            ConfigError: it is no legal FQCN.
+            ConfigError: it is not a legal FQCN.
         """
         fqcn = self._keys.job(job).fqcn
         matching = [name for name in self.names() if name == fqcn or name.rpartition(".")[2] == fqcn]
-        return [story for name in matching if (story := self._read(name, with_ended=True))]
+        return [view for name in matching if (view := self._read(name, with_ended=True))]
 
     def with_task(self, root_id: str) -> list[str]:
         """FQCNs of the jobs that have, or had, a task of this root id."""
@@ -82,48 +81,38 @@ class JobInspector:
         ledgers = list(self._server.scan(f"{keys.task('')}*")) if with_ended else []
         with self._server.borrow(keys.job) as connection:
             raw = _Raw.read(connection, keys)
-            if not raw.job["status"] and not raw.entries:
+            if not raw.job["status"] and not raw.members:
                 return None
-            tasks = self._tasks(connection, keys, raw.standing, raw.now)
-            ended = self._tasks(connection, keys, _last_ended(connection, keys, ledgers), raw.now)
-            asked = _asked(connection, self._keys.cell(fqcn))
-        tasks = [self._with_stored(task) for task in tasks if task.stands]
-        ended = sorted((task for task in ended if not task.stands), key=lambda task: (-task.ended, -task.order))
-        job = raw.story(keys.fqcn, _sites(raw.entries, raw.now, [*tasks, *ended], asked), tasks, ended)
-        # what a task waits for may be another one
-        told = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
-        return replace(told, waiting=why_job_waits(told))
+            tasks = _read_tasks(connection, keys, raw.open_tasks, raw.now)
+            ended = _read_tasks(connection, keys, _last_ended(connection, keys, ledgers), raw.now)
+            requests = _requests(connection, self._keys.cell(fqcn))
+        tasks = [self._with_stored(task) for task in tasks if task.is_open]
+        ended = [task for task in ended if not task.is_open]
+        ended.sort(key=lambda task: (-task.ended, -task.record.order))
+        job = raw.view(keys.fqcn, _sites(raw, [*tasks, *ended], requests), tasks, ended)
+        # a task may be waiting for a site that works on another one
+        explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
+        return replace(explained, waiting=why_job_waits(explained))
 
-    def _with_stored(self, task: JobTask) -> JobTask:
-        return replace(task, stored=stored(self._server, task.blob)) if task.blob else task
-
-    @staticmethod
-    def _tasks(connection: Connection, keys: JobKeys, roots: Sequence[str], now: int) -> list[JobTask]:
-        """The ledgers of some tasks; those that are gone meanwhile are left out."""
-        names = pipeline(connection, [("HKEYS", keys.task(root)) for root in roots])
-        found = []
-        for root, fields in zip(roots, names, strict=True):
-            task = _task(connection, keys.task(root), root, cast("list[bytes]", fields), now)
-            if task is not None:
-                found.append(task)
-        return found
+    def _with_stored(self, task: JobTaskView) -> JobTaskView:
+        return replace(task, stored=stored_bytes(self._server, task.blob)) if task.blob else task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Raw:
-    """What stands in Redis for a job, its tasks excepted."""
+    """The keys of a job as they were read; of its open tasks the root ids."""
 
     now: int
     job: Mapping[str, str]
     server: JobPresence
-    entries: Sequence[Member]
-    standing: Sequence[str]
+    members: Sequence[Member]
+    open_tasks: Sequence[str]
     inbox: int
     payloads: int
 
     @classmethod
     def read(cls, connection: Connection, keys: JobKeys) -> _Raw:
-        time, job, cell, beat, pttl, clients, standing, inbox, payloads = pipeline(
+        time, job, cell, beat, pttl, clients, open_tasks, inbox, payloads = pipeline(
             connection,
             [
                 ("TIME",),
@@ -143,21 +132,21 @@ class _Raw:
         beats = pipeline(
             connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]]
         )
-        entries = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
+        members = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
         return cls(
             now=now,
             job={
                 name: (value or b"").decode("utf-8", "replace") for name, value in zip(_JOB_FIELDS, values, strict=True)
             },
-            server=job_presence.of_server(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
-            entries=sorted(entries, key=lambda entry: entry.name),
-            standing=[root.decode("utf-8", "replace") for root in cast("list[bytes]", standing)],
+            server=server_of_job(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
+            members=sorted(members, key=lambda member: member.name),
+            open_tasks=[root.decode("utf-8", "replace") for root in cast("list[bytes]", open_tasks)],
             inbox=cast("int", inbox),
             payloads=cast("int", payloads),
         )
 
-    def story(
-        self, fqcn: str, sites: Sequence[SiteView], tasks: Sequence[JobTask], ended: Sequence[JobTask]
+    def view(
+        self, fqcn: str, sites: Sequence[SiteView], tasks: Sequence[JobTaskView], ended: Sequence[JobTaskView]
     ) -> JobView:
         job = self.job
         return JobView(
@@ -182,8 +171,8 @@ class _Raw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A request of a site that stands in the server's inbox."""
+class _Request:
+    """A site's request in the server's inbox."""
 
     site: str
     instance: str
@@ -193,26 +182,26 @@ class _Asked:
     since: int
 
 
-def _asked(connection: Connection, keys: CellKeys) -> list[_Asked]:
-    """The requests in the server's inbox, the oldest first; what is none is left to the server's judgement."""
-    found, start, count = list[_Asked](), "-", 0
+def _requests(connection: Connection, keys: CellKeys) -> list[_Request]:
+    """Read the requests in the server's inbox, the oldest first; skip other entries."""
+    found, start, count = list[_Request](), "-", 0
     while count < _MOST_ENTRIES:
         [reply] = pipeline(connection, [("XRANGE", keys.inbox, start, "+", "COUNT", _PAGE)])
         page = cast("list[tuple[bytes, list[bytes]]]", reply)
-        found += [asked for entry, fields in page if (asked := _request(entry, fields))]
+        found += [request for entry, fields in page if (request := _request(entry, fields))]
         if len(page) < _PAGE:
             break
         start, count = f"({page[-1][0].decode()}", count + len(page)
     return found
 
 
-def _request(entry: bytes, flat: Sequence[bytes]) -> _Asked | None:
+def _request(entry: bytes, flat: Sequence[bytes]) -> _Request | None:
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     try:
         if fields[b"kind"] != b"request":
             return None
         meta = orjson.loads(fields[b"meta"])
-        return _Asked(
+        return _Request(
             site=str(meta["client"]),
             instance=str(meta["instance"]),
             topic=fields[b"topic"].decode(),
@@ -223,42 +212,53 @@ def _request(entry: bytes, flat: Sequence[bytes]) -> _Asked | None:
         return None
 
 
-def _sites(entries: Sequence[Member], now: int, tasks: Sequence[JobTask], asked: Sequence[_Asked]) -> list[SiteView]:
-    has: dict[str, list[tuple[str, str, ClientTaskView]]] = {}
+def _sites(raw: _Raw, tasks: Sequence[JobTaskView], requests: Sequence[_Request]) -> list[SiteView]:
+    working_on: dict[str, list[tuple[str, str, ClientTaskView]]] = {}
     answered: dict[str, int] = {}
     for task in tasks:
-        for share in task.client_tasks:
-            if share.received:
-                answered[share.site] = answered.get(share.site, 0) + 1
-            elif task.stands:
-                has.setdefault(share.site, []).append((task.root_id, task.name, share))
-    inbox: dict[tuple[str, str], list[_Asked]] = {}
-    for each in asked:
+        for client_task in task.client_tasks:
+            if client_task.received:
+                answered[client_task.site] = answered.get(client_task.site, 0) + 1
+            elif task.is_open:
+                share = (task.record.root_id, task.record.name, client_task)
+                working_on.setdefault(client_task.site, []).append(share)
+    inbox: dict[tuple[str, str], list[_Request]] = {}
+    for each in requests:
         inbox.setdefault((each.site, each.instance), []).append(each)
-    made = []
-    for entry in entries:
-        mine = inbox.get((entry.name, entry.instance), [])
-        asks = [each.since for each in mine if each.topic == "get_task"]
-        made.append(
+    sites = []
+    for member in raw.members:
+        mine = inbox.get((member.name, member.instance), [])
+        requested = [each.since for each in mine if each.topic == "get_task"]
+        sites.append(
             SiteView(
-                name=entry.name,
-                cell=entry.cell,
-                attendance=job_presence.of_site(entry, now),
-                props=entry.props,
+                name=member.name,
+                cell=member.cell,
+                presence=site_of_job(member, raw.now),
+                props=member.props,
                 # of several only the last is answered with a task
-                asks_since=asks[-1] if asks else 0,
-                brings={each.task_id: each.since for each in reversed(mine) if each.topic == "submit"},
-                has=tuple(has.get(entry.name, ())),
-                answered=answered.get(entry.name, 0),
+                requested=requested[-1] if requested else 0,
+                submitted={each.task_id: each.since for each in reversed(mine) if each.topic == "submit"},
+                working_on=tuple(working_on.get(member.name, ())),
+                answered=answered.get(member.name, 0),
             )
         )
-    return made
+    return sites
+
+
+def _read_tasks(connection: Connection, keys: JobKeys, roots: Sequence[str], now: int) -> list[JobTaskView]:
+    """Read the ledgers of some tasks; skip those that have expired meanwhile."""
+    names = pipeline(connection, [("HKEYS", keys.task(root)) for root in roots])
+    read = [
+        _read_task(connection, keys.task(root), root, cast("list[bytes]", fields), now)
+        for root, fields in zip(roots, names, strict=True)
+    ]
+    return [task for task in read if task]
 
 
 def _last_ended(connection: Connection, keys: JobKeys, ledgers: Iterable[str]) -> list[str]:
-    """Root ids of the tasks that ended last, by the keys of all ledgers."""
+    """Root ids of the tasks that ended last, the newest first."""
     names = sorted(set(ledgers))
-    replies = cast("list[list[bytes | None]]", pipeline(connection, [("HMGET", name, *_BRIEF) for name in names]))
+    replies = cast("list[list[bytes | None]]", pipeline(connection, [("HMGET", name, *_ENDING) for name in names]))
     ended = []
     for name, (status, at, kind) in zip(names, replies, strict=True):
         if status and kind and status != STANDING.encode() and at and at.isdigit():
@@ -266,8 +266,8 @@ def _last_ended(connection: Connection, keys: JobKeys, ledgers: Iterable[str]) -
     return [root for _, root in sorted(ended, reverse=True)[:MOST_ENDED]]
 
 
-def _task(connection: Connection, key: str, root: str, names: Sequence[bytes], now: int) -> JobTask | None:
-    """One ledger, without what its payloads hold; None: it is gone."""
+def _read_task(connection: Connection, key: str, root: str, names: Sequence[bytes], now: int) -> JobTaskView | None:
+    """Read one ledger without the bytes of its payloads; None if it has expired."""
     plain = [name for name in names if not name.startswith(_PAYLOADS)]
     data = [name for name in names if name.startswith(b"data") and name != b"data:blobs"]
     if not plain:
@@ -281,16 +281,17 @@ def _task(connection: Connection, key: str, root: str, names: Sequence[bytes], n
         return None
     prefix, nbytes = _blob(cast("bytes | None", ref))
     size = sum(cast("list[int]", lengths)) + nbytes
-    return replace(JobTask.read(read_task(key, root, ledger), now), size=size, blob=prefix, blob_bytes=nbytes)
+    record = read_task(key, root, ledger)
+    return JobTaskView(record=record, now=now, size=size, blob=prefix, blob_bytes=nbytes)
 
 
 def _blob(ref: bytes | None) -> tuple[str, int]:
-    """Prefix and bytes of the chunks that a ledger names; ("", 0) for none."""
+    """Prefix and bytes of the chunks that a ledger names; ("", 0) without any."""
     try:
-        told = orjson.loads(ref or b"{}")
-        return str(told.get("prefix", "")), sum(map(int, told.get("sizes", ())))
+        decoded = orjson.loads(ref or b"{}")
+        return str(decoded.get("prefix", "")), sum(map(int, decoded.get("sizes", ())))
     except (ValueError, TypeError, AttributeError) as error:
-        raise RedflareError(f"data:blobs of a task is {ref!r:.200}: {error!r}") from None
+        raise RedflareError(f"data:blobs of a task cannot be read: {ref!r:.200}: {error!r}") from None
 
 
 def _number(text: str) -> int:

@@ -1,9 +1,9 @@
-"""Following one link live: its streams, its ledgers, who comes and goes, and its wake-up messages.
+"""``Tail``: follows one link live: its streams, the ledgers of its tasks, both sides, and its wake-up messages.
 
-Two threads feed one queue, both blocked in Redis: one reads the streams (XREAD BLOCK), the other hears a
-``KeyspaceFeed`` and reads the ledger or the sides whose keys have changed. Both connect again for as long as it takes.
-After that the streams are read from their start, minus what was reported already, and so are the ledgers of tasks that
-were or are open: of what came and went while the connection was down, nothing is told.
+Two threads feed one queue, both blocked in Redis: one reads the streams (XREAD BLOCK), the other waits on a
+``KeyspaceFeed`` and reads the ledger or the sides whose keys have changed. Both reconnect for as long as it takes.
+After that the streams are read from their start, without the entries reported already, and so are the ledgers of tasks
+that were or are open. An entry that was added and deleted while the connection was down is not reported.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .tail_event import TailEvent, ledger_events, lost_event, presence_event, st
 
 _BLOCK_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 5.0
-#: Entries and ledgers that are remembered as reported.
+#: How many reported entries and ledgers are remembered.
 _REMEMBERED: Final = 1000
 
-#: What a follower yields: an event, or None to say that its connection stands.
+#: Yields events, and None when its connection is open.
 _Follower = Callable[[], Iterator[TailEvent | None]]
 
 
 class Tail:
-    """Events of one link: first what stands there, then what happens; a context manager and an iterator.
+    """The events of one link, first its present state, then every change; a context manager and an iterator.
 
-    The iterator ends when the tail is closed; it raises ServerError or ConfigError when going on is of no use.
+    The iterator ends when the tail is closed; it raises ServerError or ConfigError when reconnecting cannot help.
     """
 
     def __init__(self, server: Server, fqcn: str, namespace: str = DEFAULT_NAMESPACE) -> None:
@@ -48,12 +48,12 @@ class Tail:
         self._stopped = threading.Event()
         self._guard = threading.Lock()
         self._connection: Connection | None = None
-        self._entries = _Memory()
-        self._ledgers = _Memory()
+        self._entries = _Reported()
+        self._ledgers = _Reported()
         self._unsettled: set[str] = set()
-        #: the server does not push changes of keys; not known, and not needed, before the feed is open
+        #: whether the server does not push changes of keys; known once the feed is open
         self._untracked = False
-        self._sides = _Memory()
+        self._sides = _Reported()
         self._threads = [
             threading.Thread(target=self._supervise, args=(follow,), name=f"redflare-tail-{name}", daemon=True)
             for name, follow in (("streams", self._follow_streams), ("changes", self._follow_changes))
@@ -70,7 +70,7 @@ class Tail:
         self.close()
 
     def close(self) -> None:
-        """End both threads, then the iterator; from any thread, and again."""
+        """End both threads, then the iterator; may be called from any thread, and repeatedly."""
         self._stopped.set()
         with self._guard:
             if self._connection is not None:
@@ -111,7 +111,7 @@ class Tail:
                 return
 
     def _say(self, text: str) -> None:
-        """Something about the connection, which has no time of Redis's."""
+        """Report a change of the connection; it has no time of Redis's clock."""
         self._events.put(TailEvent(time_ms=0, kind="server", fqcn=self._keys.fqcn, text=text))
 
     def _follow_streams(self) -> Iterator[TailEvent | None]:
@@ -134,10 +134,10 @@ class Tail:
                     for raw_id, flat in entries:
                         name, entry_id = stream.decode(), raw_id.decode()
                         last[name] = entry_id
-                        if self._entries.news(f"{name} {entry_id}", True):
+                        if self._entries.is_new(f"{name} {entry_id}", True):
                             event = stream_event(self._keys.fqcn, kinds[name], entry_id, flat)
                             yield event
-                            yield from self._unpushed(event.task_id)
+                            yield from self._poll_untracked(event.task_id)
         finally:
             with self._guard:
                 self._connection = None
@@ -147,26 +147,26 @@ class Tail:
         self._feed.open()
         self._untracked = not self._feed.tracked
         yield None
-        yield from self._everything()
+        yield from self._current_state()
         while True:
             event = self._feed.wait()
             if isinstance(event, Message):
-                told = self._message(event)
-                yield told
-                yield from self._unpushed(told.task_id)
+                message = self._message(event)
+                yield message
+                yield from self._poll_untracked(message.task_id)
             elif event and event.keys is None:
-                yield from self._everything()
+                yield from self._current_state()
             elif event and event.keys:
-                yield from self._look(event.keys)
+                yield from self._read_changed(event.keys)
 
     def _message(self, message: Message) -> TailEvent:
         kind: Literal["abort", "notice"] = "abort" if message.channel == self._keys.abort else "notice"
-        word, _, rest = message.text.partition(" ")
-        task_id = rest if word in _ABOUT_A_TASK else ""
+        verb, _, rest = message.text.partition(" ")
+        task_id = rest if verb in _ABOUT_A_TASK else ""
         now = self._inspector.now(self._keys.fqcn)
         return TailEvent(time_ms=now, kind=kind, fqcn=self._keys.fqcn, text=message.text, task_id=task_id)
 
-    def _look(self, changed: tuple[str, ...]) -> Iterator[TailEvent]:
+    def _read_changed(self, changed: tuple[str, ...]) -> Iterator[TailEvent]:
         ledgers = self._keys.task("")
         for key in changed:
             if key.startswith(ledgers):
@@ -174,55 +174,55 @@ class Tail:
             else:
                 yield from self._presence()
 
-    def _everything(self) -> Iterator[TailEvent]:
+    def _current_state(self) -> Iterator[TailEvent]:
         yield from self._presence()
         status = self._inspector.link(self._keys.fqcn)
         opened = {status.task.task_id} if status.task else set()
         for task_id in sorted(opened | self._unsettled):
             yield from self._ledger(task_id)
 
-    def _unpushed(self, task_id: str) -> Iterator[TailEvent]:
-        """Where the server does not push changes of keys, an entry or a message is the occasion to look."""
+    def _poll_untracked(self, task_id: str) -> Iterator[TailEvent]:
+        """Read ledger and sides after an entry or a message, if the server does not push changes of keys."""
         if self._untracked:
             if task_id:
                 yield from self._ledger(task_id)
-            yield from self._everything()
+            yield from self._current_state()
 
     def _ledger(self, task_id: str) -> Iterator[TailEvent]:
-        """What a task has come to, and what became of one that was open when the connection was lost."""
-        story = self._inspector.story(self._keys.fqcn, task_id)
-        if story is None:
+        """Yield the new states of a task; LOST if it was open and its ledger is gone."""
+        task = self._inspector.ledger(self._keys.fqcn, task_id)
+        if task is None:
             if task_id in self._unsettled:
                 self._unsettled.discard(task_id)
                 yield lost_event(self._keys.fqcn, task_id, self._inspector.now(self._keys.fqcn))
             return
-        if story.is_settled:
+        if task.is_settled:
             self._unsettled.discard(task_id)
         else:
             self._unsettled.add(task_id)
-        for event in ledger_events(story):
-            if self._ledgers.news(f"{task_id} {event.facts['status']}", event.time_ms):
+        for event in ledger_events(task):
+            if self._ledgers.is_new(f"{task_id} {event.facts['status']}", event.time_ms):
                 yield event
 
     def _presence(self) -> Iterator[TailEvent]:
         status = self._inspector.link(self._keys.fqcn)
         for side in (status.agent, status.cj):
-            if self._sides.news(side.role, (side.state, side.instance)):
+            if self._sides.is_new(side.role, (side.state, side.instance)):
                 yield presence_event(self._keys.fqcn, side, status.now)
 
 
 _ABOUT_A_TASK: Final = ("abort", "accepted", "rejected", "resend")
 
 
-class _Memory:
-    """What was reported last about each of the newest names; shared by both threads."""
+class _Reported:
+    """The state reported last of each of the newest names; shared by both threads."""
 
     def __init__(self) -> None:
         self._known: dict[str, object] = {}
         self._guard = threading.Lock()
 
-    def news(self, name: str, state: object) -> bool:
-        """Whether this is not what was known; from now on it is."""
+    def is_new(self, name: str, state: object) -> bool:
+        """Remember a state; whether it differs from the one before."""
         with self._guard:
             before = self._known.pop(name, None)
             self._known[name] = state

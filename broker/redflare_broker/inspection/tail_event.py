@@ -1,4 +1,4 @@
-"""What a tail tells: events made from stream entries, ledgers, sides and messages. No I/O."""
+"""``TailEvent``: made from a stream entry, a task's ledger, the state of a side, or a wake-up message. No I/O."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from redflare_broker.util import humanize
 from .presence import LinkPresence
 from .task_view import TaskView
 
-#: task, result: a stream entry; ledger: a task's state; agent, cj: a side came or went; abort, notice: a wake-up
-#: message; server: the tail's own connection.
+#: task, result: a stream entry; ledger: a task's state; agent, cj: the state of a side; abort, notice: a wake-up
+#: message; server: the tail's connection.
 Kind = Literal["task", "result", "ledger", "agent", "cj", "abort", "notice", "server"]
 
 
@@ -28,7 +28,7 @@ class TailEvent:
     fqcn: str
     text: str
     task_id: str = ""
-    #: the fields it was read from, payload left out
+    #: the fields it was made from, without payload
     facts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -44,7 +44,7 @@ class TailEvent:
 
 
 def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat: Sequence[bytes]) -> TailEvent:
-    """An entry as it stands in a stream, ours or not."""
+    """Describe a stream's entry, also one that is not of redflare."""
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     facts = {name.decode(): value.decode("utf-8", "backslashreplace") for name in _SHOWN if (value := fields.get(name))}
     nbytes = sum(map(len, flat))
@@ -56,49 +56,49 @@ def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat
     elif topic == TOPIC_GET_TASK:
         text = f"the agent refused the task, rc {rc}: {facts.get('reason', '')}"
     else:
-        text = f"an entry that is not ours: {len(fields)} fields, {humanize.size(nbytes)}"
+        text = f"unknown entry: {len(fields)} fields, {humanize.size(nbytes)}"
     time_ms = int(entry_id.partition("-")[0])
     facts["entry"] = entry_id
     return TailEvent(time_ms=time_ms, kind=kind, fqcn=fqcn, text=text, task_id=facts.get("task_id", ""), facts=facts)
 
 
-def ledger_events(story: TaskView) -> list[TailEvent]:
-    """The states that a task has been in since it was assigned, the one it is in last.
+def ledger_events(task: TaskView) -> list[TailEvent]:
+    """The states of a task since it was assigned, the present one last.
 
-    A ledger is read after it has changed, and may have changed again since: its times tell what was in between.
+    A ledger is read some time after it has changed, and may have changed again: its times show the states in between.
     """
-    tries = f", attempt {story.attempt}" if story.attempt > 1 else ""
+    tries = f", attempt {task.attempt}" if task.attempt > 1 else ""
     course = [
-        (NEW, story.assigned, f"assigned by CJ {story.session}"),
-        (FETCHED, story.fetched, f"fetched by agent {story.agent}{tries}"),
-        (SUBMITTED, story.submitted, f"submitted by agent {story.agent}, rc {story.rc}"),
+        (NEW, task.assigned, f"assigned by CJ {task.session}"),
+        (FETCHED, task.fetched, f"fetched by agent {task.agent}{tries}"),
+        (SUBMITTED, task.submitted, f"submitted by agent {task.agent}, rc {task.rc}"),
     ]
-    passed = next((place for place, (status, _, _) in enumerate(course) if status == story.status), len(course))
-    steps = [step for step in course[:passed] if step[1] >= max(story.assigned, 1)]
+    passed = next((place for place, (status, _, _) in enumerate(course) if status == task.status), len(course))
+    steps = [step for step in course[:passed] if step[1] >= max(task.assigned, 1)]
     if passed == len(course):
-        steps.append((story.status, story.settled, story.reason))
+        steps.append((task.status, task.settled, task.reason))
     else:
         status, _, what = course[passed]
-        steps.append((status, story.since, f"{what}, again: {story.reason}" if story.reason else what))
-    return [_ledger_event(story, status, time_ms, what) for status, time_ms, what in steps]
+        steps.append((status, task.since, f"{what}, again: {task.reason}" if task.reason else what))
+    return [_ledger_event(task, status, time_ms, what) for status, time_ms, what in steps]
 
 
-def _ledger_event(story: TaskView, status: str, time_ms: int, what: str) -> TailEvent:
-    facts = {"status": status, "attempt": str(story.attempt)}
-    if status == story.status:
-        facts |= {"rc": story.rc, "reason": story.reason}
+def _ledger_event(task: TaskView, status: str, time_ms: int, what: str) -> TailEvent:
+    facts = {"status": status, "attempt": str(task.attempt)}
+    if status == task.status:
+        facts |= {"rc": task.rc, "reason": task.reason}
     text = f"{status}: {what}" if what else status
-    return TailEvent(time_ms=time_ms, kind="ledger", fqcn=story.fqcn, text=text, task_id=story.task_id, facts=facts)
+    return TailEvent(time_ms=time_ms, kind="ledger", fqcn=task.fqcn, text=text, task_id=task.task_id, facts=facts)
 
 
 def lost_event(fqcn: str, task_id: str, now_ms: int) -> TailEvent:
-    """The ledger of an open task is not there any more."""
-    text = "LOST: its ledger is gone, Redis has lost its data or somebody has deleted it"
+    """Report that the ledger of an open task is gone."""
+    text = "LOST: its ledger is gone, Redis has lost its data or it was deleted"
     return TailEvent(time_ms=now_ms, kind="ledger", fqcn=fqcn, text=text, task_id=task_id, facts={"status": "LOST"})
 
 
 def presence_event(fqcn: str, side: LinkPresence, now_ms: int) -> TailEvent:
-    """The state that a side has come to."""
+    """Report the new state of a side."""
     text = f"{side.label} {side.place} connected" if side.connected else side.absence
     facts = {"state": side.state, "instance": side.instance, "epoch": str(side.epoch)}
     return TailEvent(time_ms=now_ms, kind=side.role, fqcn=fqcn, text=text, facts=facts)

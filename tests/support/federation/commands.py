@@ -67,7 +67,7 @@ class OperatedFederation:
         self.folder = folder
         self.client = client
         self._redis = Server.connect(url)
-        self._store = JobStore(self._redis, Keys("flare"))
+        self.store = JobStore(self._redis, Keys("flare"))
         self._mark = uuid.uuid4().hex
         self._env = {
             **os.environ,
@@ -84,7 +84,7 @@ class OperatedFederation:
     def server(self) -> None:
         """Start the server, and wait until it is there."""
         self.start("server", "server", "--workspace", str(self._workspace("server")))
-        wait_until(lambda: "takes jobs" in self.log("server"), PATIENCE, "the server is ready")
+        wait_until(lambda: "accepting jobs" in self.log("server"), PATIENCE, "the server is ready")
 
     def site(self, number: int, **settings: Any) -> None:
         """Start a site."""
@@ -202,7 +202,7 @@ class OperatedFederation:
         """Wait until a job has one of these statuses."""
 
         def status() -> str:
-            record = self._store.get(job)
+            record = self.store.get(job)
             return record.status if record else "(not there)"
 
         wait_until(lambda: status() in statuses, PATIENCE, f"{job} is {' or '.join(statuses)}")
@@ -211,7 +211,7 @@ class OperatedFederation:
         """Wait until the job's log has a text."""
 
         def logged() -> int:
-            return sum(line.text.count(text) for line in self._store.read_log(job))
+            return sum(line.text.count(text) for line in self.store.read_log(job))
 
         wait_until(lambda: logged() >= count, PATIENCE, f"{text!r} in the log of {job}")
 

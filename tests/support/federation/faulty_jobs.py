@@ -142,6 +142,11 @@ class FaultyJobs:
         (self.operated.folder / f"{name}.zip").write_bytes(pack_files(files_of(name, **options)))
         return self.operated("job", "submit", f"{name}.zip", "--id", name, *flags, code=code)
 
+    def submit_at_once(self, name: str) -> None:
+        """Submit a job without a command, which takes longer than a heartbeat lives."""
+        files = files_of(name)
+        self.operated.store.submit(json.loads(files["meta.json"]), pack_files(files), name)
+
     def assert_clean(self, *jobs: str) -> None:
         """Delete these jobs: their files, processes and keys are gone, and nothing else was written anywhere."""
         operated = self.operated

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from redflare_broker.cell.request import Reply, Request
+from redflare_broker.cell.request import Reply
 from redflare_broker.config.settings import LinkSettings
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.executor import Executor
@@ -19,10 +19,12 @@ from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.communicator.wf_comm_server import WFCommServer
-from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, SUBMIT
+from redflare_workers.protocol.job_messages import GetTask, ServerEvent, Submit
 from redflare_workers.protocol.job_outcome import JobOutcome
 from redflare_workers.protocol.shareable_codec import to_message
 from redflare_workers.server.job.server_job import ServerJob
+from redflare_workers.server.job.serving_job import ServingJob
+from redflare_workers.server.job.task_handler import ParkedRequests
 from redflare_workers.workflow.controller import Controller
 
 from tests.support.waiting import wait_until
@@ -179,6 +181,18 @@ class JobRuns:
         assert error or not left, f"still running: {left}"
 
 
+def serving(server: ServerJob) -> ServingJob:
+    """The job of a server, as soon as it answers requests."""
+    found = wait_until(lambda: server._serving)
+    assert found is not None
+    return found
+
+
+def parked_requests(server: ServerJob) -> ParkedRequests:
+    """The requests for tasks that wait at a server."""
+    return serving(server).tasks._parked
+
+
 def task(data: Shareable | None = None, name: str = "train", **more: Any) -> Task:
     """A task for a test."""
     return Task(name, Shareable() if data is None else data, **more)
@@ -191,21 +205,21 @@ class RawSite:
         self.host = CellHost(
             name, job_id, client=runs.place["client"], redis_url=runs.place["redis_url"], settings=runs.settings
         )
-        self.events: list[Request] = []
+        self.events: list[ServerEvent] = []
         self._name = name
         self._server = f"server.{job_id}"
 
     def ask(self, topic: str, data: object = None, *, timeout: float = 10.0, **meta: Any) -> Reply:
         """A request with this site's credentials, unless ``meta`` has others."""
-        given = {**self.membership.credentials, **meta}
-        return self.host.cell.send_request(CHANNEL, topic, self._server, given, data, timeout=timeout)
+        given = {**self.membership.credentials.to_meta(), **meta}
+        return self.host.cell.send_request(GetTask.CHANNEL, topic, self._server, given, data, timeout=timeout)
 
     def get_task(self, **meta: Any) -> Reply:
-        return self.ask(GET_TASK, **meta)
+        return self.ask(GetTask.TOPIC, **meta)
 
     def submit(self, name: object, task_id: object, result: Shareable, **meta: Any) -> Reply:
         message, data = to_message(result)
-        return self.ask(SUBMIT, data, **{"task_name": name, "task_id": task_id, "message": message, **meta})
+        return self.ask(Submit.TOPIC, data, **{"task_name": name, "task_id": task_id, "message": message, **meta})
 
     def __enter__(self) -> Self:
         self.host.start()

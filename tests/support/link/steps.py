@@ -48,7 +48,7 @@ class LinkSteps:
         self.beat("agent")
 
     def assign(self, task_id: str, name: str = "train", blob: BlobRef | None = None) -> ScriptReply:
-        entry = Entry(topic="get_task", task_id=task_id, task_name=name, session=self.cj.name, blob=blob)
+        entry = Entry(topic="get_task", task_id=task_id, task_name=name, session=self.cj.instance, blob=blob)
         with self.server.borrow(self.keys.link) as connection:
             return self.scripts.assign(connection, self.cj, entry, size=blob.nbytes if blob else 10)
 

@@ -16,12 +16,14 @@ class Cli:
 
     def __init__(self) -> None:
         self.client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self.connections: list[tuple[str, ConnectionOptions]] = []
 
     def connect(self, url: str, options: ConnectionOptions) -> Server:
+        self.connections.append((url, options))
         return Server.connect(client=self.client)
 
-    def __call__(self, *args: str, columns: int = 80) -> Result:
-        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1"})
+    def __call__(self, *args: str, columns: int = 80, **env: str) -> Result:
+        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1", **env})
         return runner.invoke(app, list(args), obj=self.connect)
 
     def json(self, *args: str) -> Any:

@@ -1,4 +1,11 @@
-"""The ``redflare`` command."""
+"""The ``redflare`` command.
+
+Way in: ``main``; ``app`` lists the commands, each in the module of its name (those of ``job`` in ``job_*``). Shared by
+all: ``connection`` (options and errors), ``exit_codes``, ``display`` (terminal and JSON); by server, site and agent:
+``service``.
+
+May import: everything; nothing imports it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +13,13 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the command; it says what to install where only the library is there."""
+    """Run the command; where typer or rich is missing, say what to install."""
     try:
         from .app import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
         sys.exit("redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'")
-    except KeyboardInterrupt:  # nothing has begun
+    except KeyboardInterrupt:  # before any command
         sys.exit(130)
     app()

@@ -17,24 +17,23 @@ from redflare_broker.transport.url import ServerUrl
 from redflare_workers.agent_run import AgentProcessArgs, AgentSupervisor, ProcessEvent
 from redflare_workers.processes import ExitCode
 
-from . import showing
-from .connecting import UNAVAILABLE, USAGE, fail
-from .running import Secure, Url, Workspace
-from .serving import Check, check
+from . import display
+from .connection import DEFAULT_URL
+from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
+from .service import Check, Secure, Url, Workspace, check
 
-_DIED: Final = 1
-_ENDS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
+_OF_PROCESS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
 EXIT_CODES: Final = (
-    "Exit codes: 0 it ended as it was told to, or with its job, 1 the trainer dies again and again or another agent "
-    "has taken its place, 2 wrong usage, 3 the server cannot be used, 130 Ctrl-C."
+    "Exit codes: 0 stopped as requested, or its job is over, 1 the trainer crashed repeatedly or another agent has "
+    "taken its place, 2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."
 )
 
-app = typer.Typer(help="Agents: your training code, next to a site.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(help="Run your training code at a site.", no_args_is_help=True, rich_markup_mode="rich")
 
 
 @app.callback()
 def options() -> None:
-    """Agents: your training code, next to a site."""
+    """Run your training code at a site."""
 
 
 @app.command("run", epilog=EXIT_CODES)
@@ -42,22 +41,24 @@ def run(
     function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Function train(task) -> TaskResult.")],
     site: Annotated[str, typer.Option("--site", "-s", envvar="REDFLARE_SITE", help="Name of the site.")],
     agent_id: Annotated[
-        str, typer.Option("--id", "-i", envvar="REDFLARE_AGENT_ID", help="Name of the agent at its site.")
+        str, typer.Option("--id", "-i", envvar="REDFLARE_AGENT_ID", help="Name of the agent at this site.")
     ] = "trainer",
     job: Annotated[
-        str | None, typer.Option("--job", help="Serve this job only, and end with it; without it: all jobs.")
+        str | None, typer.Option("--job", help="Serve only this job, and end with it; default: all jobs.")
     ] = None,
-    url: Url = "redis://127.0.0.1:6379/0",
+    url: Url = DEFAULT_URL,
     workspace: Workspace = Path("."),
     secure: Secure = False,
     abort_grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that train has to return when its task is aborted.")
+        float, typer.Option(min=0, help="Seconds in which train must return when its task is aborted.")
     ] = 10.0,
-    stop_grace: Annotated[float, typer.Option(min=0, help="Seconds that it has when the agent is to stop.")] = 5.0,
+    stop_grace: Annotated[
+        float, typer.Option(min=0, help="Seconds in which train must return when the agent stops.")
+    ] = 5.0,
     check_only: Check = False,
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Make a function of yours the agent of a site, in a process that is watched.
+    """Run your training function as the agent of a site, in a supervised process.
 
     [dim]# trainer.py[/dim]
     [dim]from redflare_agent import TaskResult[/dim]
@@ -66,14 +67,14 @@ def run(
     [dim]    weights = {"w": task.data["w"] + 1}[/dim]
     [dim]    return TaskResult({"NUM_STEPS_CURRENT_ROUND": 100}, weights)[/dim]
 
-    It serves one job after the other until Ctrl-C or SIGTERM. A process that
-    dies is started again, and gets the task that it had in hand.
+    The agent serves one job after the other until Ctrl-C or SIGTERM. A process
+    that dies is restarted, and gets its task again.
 
-    When a job is aborted, task.aborted becomes true; a function that does not
-    return within --abort-grace seconds ends with its process and all that it
-    started, and a new one waits for the next task. The output of train goes
-    where this command's goes. Settings come from the workspace's
-    comm_config.json.
+    When a job is aborted, task.aborted becomes true. If the function does not
+    return within --abort-grace seconds, its process and all that it started
+    are killed, and a new process waits for the next task. The output of train
+    goes to the output of this command. Settings are read from comm_config.json
+    in the workspace.
 
     [bold]Examples[/bold]
     redflare agent run trainer:train --site site-1
@@ -89,7 +90,7 @@ def run(
     if check_only:
         keys = Keys(settings.namespace).link(fqcn)
         check(url, settings, fqcn, keys.heartbeat("agent"), closed=(keys.link, "agent_closed"), as_json=as_json)
-    order = AgentProcessArgs(
+    args = AgentProcessArgs(
         train=function,
         url=url,
         site=site,
@@ -101,17 +102,17 @@ def run(
         stop_grace=stop_grace,
     )
 
-    def tell(told: ProcessEvent) -> None:
+    def print_event(event: ProcessEvent) -> None:
         if as_json:
-            showing.print_json(asdict(told), lines=True)
+            display.print_json(asdict(event), lines=True)
         else:
-            typer.echo(f"redflare: process {told.pid} {told.event}: {told.text}", err=True)
+            typer.echo(f"redflare: process {event.pid} {event.event}: {event.text}", err=True)
 
-    supervisor = AgentSupervisor(order, tell)
+    supervisor = AgentSupervisor(args, print_event)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _frame: supervisor.stop(got))
+        signal.signal(number, lambda received, _frame: supervisor.stop(received))
     code, stopped_by = supervisor.run()
     if stopped_by == signal.SIGINT:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if not stopped_by and code:
-        raise typer.Exit(_ENDS.get(code, _DIED))
+        raise typer.Exit(_OF_PROCESS.get(code, FAILED))

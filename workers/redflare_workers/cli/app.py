@@ -1,4 +1,4 @@
-"""All commands of ``redflare`` under one app."""
+"""The app with all commands of ``redflare``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 
 from redflare_workers.demo.command import demo
 
-from . import agent, dead, doctor, job, server, serving, simulate, site, status, tail, task
-from .connecting import EXIT_CODES
+from . import agent, dead, doctor, job, server, service, simulate, site, status, tail, task
+from .exit_codes import EXIT_CODES
 
 app = typer.Typer(
     name="redflare",
@@ -35,35 +35,35 @@ def options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Run a federation over Redis, and look into it.
+    """Run federated learning over Redis, and inspect it.
 
     [bold]Run[/bold]
-    redflare doctor                 [dim]is Redis fit for it?[/dim]
-    redflare server                 [dim]the server; takes jobs and gives them to sites[/dim]
-    redflare site site-1            [dim]a site; takes part in them[/dim]
+    redflare doctor                 [dim]check that Redis is ready[/dim]
+    redflare server                 [dim]accept jobs and run them on sites[/dim]
+    redflare site site-1            [dim]run jobs at a site[/dim]
     redflare agent run trainer:train --site site-1
-                                    [dim]your training code, next to a site[/dim]
+                                    [dim]run your training code at a site[/dim]
     redflare job submit my-job      [dim]then job show, log, abort, download, delete[/dim]
 
-    [bold]Look in[/bold]
-    redflare status --watch         [dim]who is there and what each agent does[/dim]
-    redflare job show job-7         [dim]one job: its sites, its tasks, why they wait[/dim]
-    redflare task 7c1e              [dim]one task's whole story[/dim]
+    [bold]Inspect[/bold]
+    redflare status --watch         [dim]who is connected, what each agent is doing[/dim]
+    redflare job show job-7         [dim]a job's sites and tasks, and why they wait[/dim]
+    redflare task 7c1e              [dim]the history of one task[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
-    redflare dead list              [dim]entries that nobody could read[/dim]
+    redflare dead list              [dim]messages that could not be read[/dim]
 
     [bold]Try[/bold]
     redflare simulate trainer:train [dim]a workflow with all its sites on this machine[/dim]
-    redflare demo                   [dim]a federated training to watch[/dim]
+    redflare demo                   [dim]watch a federated training[/dim]
 
-    All find Redis by --url or REDFLARE_URL, but for the last two, which start
-    one of their own. All but the demo print JSON for programs with --json.
-    --install-completion teaches your shell to complete them, and ids of jobs.
+    Redis is found by --url or REDFLARE_URL; simulate and demo start their own.
+    All commands but demo print JSON with --json. --install-completion sets up
+    completion of commands and job ids in your shell.
     """
 
 
-app.command("server", epilog=serving.EXIT_CODES)(server.server)
-app.command("site", epilog=serving.EXIT_CODES)(site.site)
+app.command("server", epilog=service.EXIT_CODES)(server.server)
+app.command("site", epilog=service.EXIT_CODES)(site.site)
 app.add_typer(agent.app, name="agent")
 app.add_typer(job.app, name="job")
 app.command("doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)

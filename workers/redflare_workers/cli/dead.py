@@ -10,11 +10,12 @@ from redflare_broker.util import humanize
 from rich.table import Table
 from rich.text import Text
 
-from . import showing
-from .connecting import EXIT_CODES, NOT_FOUND, USAGE, Target, connected, fail
+from . import display
+from .connection import Target, connected
+from .exit_codes import EXIT_CODES, NOT_FOUND, USAGE, fail
 
 app = typer.Typer(
-    help="Dead letters: entries of a stream that its reader could not use, kept with the reason.",
+    help="Dead letters: messages that could not be read, kept with the reason.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -23,7 +24,7 @@ app = typer.Typer(
 Agent = Annotated[str, typer.Argument(help="The agent's FQCN.", show_default=False)]
 LetterId = Annotated[str, typer.Argument(help="The letter's id, as `redflare dead list` shows it.", show_default=False)]
 
-#: Characters of a field's value that `show` prints.
+#: Bytes of a field's value that `show` prints.
 _LONGEST = 400
 
 
@@ -31,10 +32,10 @@ _LONGEST = 400
 @connected
 def list_letters(
     target: Target,
-    agent: Annotated[str | None, typer.Option("--agent", "-a", help="FQCN; without it all agents.")] = None,
-    as_json: showing.Json = False,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="FQCN; default: all agents.")] = None,
+    as_json: display.Json = False,
 ) -> None:
-    """All dead letters, the oldest first; exit code 1 when there is none.
+    """List all dead letters, the oldest first; exit code 1 if there are none.
 
     [bold]Examples[/bold]
     redflare dead list
@@ -43,15 +44,15 @@ def list_letters(
     inspector = target.inspector
     letters = inspector.dead_letters(agent).all() if agent else inspector.all_dead_letters()
     if as_json:
-        showing.print_json([letter.to_json() for letter in letters])
+        display.print_json([letter.to_json() for letter in letters])
     elif letters:
         now = {fqcn: inspector.now(fqcn) for fqcn in {letter.fqcn for letter in letters}}
-        table = showing.table("Agent and letter", "Buried", "From", "Reason")
+        table = display.table("Agent and letter", "Buried", "From", "Reason")
         for letter in letters:
             name = Text.assemble((letter.fqcn, "bold"), "\n", letter.id)
             age = f"{humanize.age((now[letter.fqcn] - letter.time_ms) / 1000)} ago"
-            table.add_row(name, age, _origin(letter), Text(letter.reason))
-        showing.console().print(table)
+            table.add_row(name, age, letter.stream.rpartition(":")[2] or "?", Text(letter.reason))
+        display.console().print(table)
     else:
         typer.echo("no dead letters")
     if not letters:
@@ -60,24 +61,24 @@ def list_letters(
 
 @app.command("show", epilog=EXIT_CODES)
 @connected
-def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
-    """One dead letter with all its fields; long values are cut here, but not with --json.
+def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: display.Json = False) -> None:
+    """Show one dead letter with all its fields; long values are cut, except with --json.
 
     [bold]Example[/bold]
     redflare dead show site-1--trainer 1763806515432-0
     """
     letter = target.inspector.dead_letters(fqcn).get(letter_id)
     if letter is None:
-        _not_there(fqcn, letter_id)
+        _not_found(fqcn, letter_id)
     if as_json:
-        showing.print_json(letter.to_json())
+        display.print_json(letter.to_json())
         return
-    console = showing.console()
+    console = display.console()
     console.print(
-        Text.assemble((letter.fqcn, "bold"), f"  {letter.id}  buried {showing.clock(letter.time_ms, day=True)}")
+        Text.assemble((letter.fqcn, "bold"), f"  {letter.id}  buried {display.clock(letter.time_ms, day=True)}")
     )
     console.print(Text(letter.reason, style="red"))
-    cut = ", some of it was cut" if letter.truncated else ""
+    cut = ", truncated" if letter.truncated else ""
     console.print(
         Text(f"from {letter.stream}, entry {letter.entry}, {humanize.size(letter.nbytes)}{cut}\n", style="dim")
     )
@@ -92,31 +93,30 @@ def show(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json
 
 @app.command("replay", epilog=EXIT_CODES)
 @connected
-def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: showing.Json = False) -> None:
-    """Put a dead letter back into the stream it came from, to be read again.
+def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: display.Json = False) -> None:
+    """Put a dead letter back into its stream, to be read again.
 
-    That helps when its reader was at fault (an older version, say) and has
-    been replaced since, and the task is still open. A letter that is still
-    not readable is buried again, and so is one whose task is settled or
-    unknown: the ledger decides, not the entry. A letter that was cut when it
-    was buried cannot be replayed.
+    Useful if its reader was at fault (an older version, for example), has been
+    replaced since, and the task is still open. A letter that still cannot be
+    read is buried again, and so is one whose task is settled or unknown. A
+    letter that was truncated when it was buried cannot be replayed.
 
     [bold]Example[/bold]
     redflare dead replay site-1--trainer 1763806515432-0
     """
     letters = target.inspector.dead_letters(fqcn)
     letter = letters.get(letter_id)
-    done = letters.replay(letter_id)
+    replay = letters.replay(letter_id)
     if as_json:
-        showing.print_json(done.to_json())
-    if letter is None or done.outcome == "GONE":
-        _not_there(fqcn, letter_id)
-    if done.outcome == "TRUNCATED":
-        fail(f"dead letter {letter_id} was cut when it was buried and stays where it is: send the task anew", NOT_FOUND)
-    if done.outcome == "FOREIGN":
-        fail(f"dead letter {letter_id} does not come from a stream of {fqcn} and stays where it is", NOT_FOUND)
+        display.print_json(replay.to_json())
+    if letter is None or replay.outcome == "GONE":
+        _not_found(fqcn, letter_id)
+    if replay.outcome == "TRUNCATED":
+        fail(f"dead letter {letter_id} was truncated and cannot be replayed: send the task again", NOT_FOUND)
+    if replay.outcome == "FOREIGN":
+        fail(f"dead letter {letter_id} does not come from a stream of {fqcn} and cannot be replayed", NOT_FOUND)
     if not as_json:
-        typer.echo(f"{letter_id} is back in {done.stream} as {done.entry}")
+        typer.echo(f"{letter_id} is back in {replay.stream} as {replay.entry}")
         typer.echo(_prospect(target, letter))
 
 
@@ -126,42 +126,38 @@ def drop(
     target: Target,
     fqcn: Agent,
     letter_ids: Annotated[list[str] | None, typer.Argument(help="The letters' ids.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters of this agent.")] = False,
-    as_json: showing.Json = False,
+    everything: Annotated[bool, typer.Option("--all", help="Drop all dead letters of this agent.")] = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Delete dead letters for good.
+    """Delete dead letters.
 
     [bold]Examples[/bold]
     redflare dead drop site-1--trainer 1763806515432-0
     redflare dead drop site-1--trainer --all
     """
     if bool(letter_ids) == everything:
-        fail("dead drop needs either the ids of letters or --all", USAGE)
+        fail("give either the ids of letters or --all", USAGE)
     letters = target.inspector.dead_letters(fqcn)
     count = letters.drop_all() if everything else letters.drop(letter_ids or [])
     if as_json:
-        showing.print_json({"dropped": count})
+        display.print_json({"dropped": count})
     else:
         typer.echo(f"{count} dropped")
     if not count:
         raise typer.Exit(NOT_FOUND)
 
 
-def _origin(letter: DeadLetter) -> str:
-    return letter.stream.rpartition(":")[2] or "?"
-
-
-def _not_there(fqcn: str, letter_id: str) -> NoReturn:
-    fail(f"no dead letter {letter_id} of {fqcn}: `redflare dead list` shows those that are there", NOT_FOUND)
+def _not_found(fqcn: str, letter_id: str) -> NoReturn:
+    fail(f"no dead letter {letter_id} of {fqcn}: `redflare dead list` shows all dead letters", NOT_FOUND)
 
 
 def _prospect(target: Target, letter: DeadLetter) -> str:
-    """What will become of a replayed letter, by its task's ledger."""
+    """Predict what the reader does with a replayed letter, from the ledger of its task."""
     if not letter.task_id:
-        return "it names no task, so its reader will most likely bury it again"
-    story = target.inspector.story(letter.fqcn, letter.task_id)
-    if story is None:
-        return f"but nobody knows its task {letter.task_id} any more: its reader will bury it again"
-    if story.is_settled:
-        return f"but its task {letter.task_id} is {story.status}: its reader will bury it again"
-    return f"its task {letter.task_id} is {story.status}; `redflare tail {letter.fqcn}` shows what comes of it"
+        return "it names no task: its reader will probably bury it again"
+    task = target.inspector.ledger(letter.fqcn, letter.task_id)
+    if task is None:
+        return f"but its task {letter.task_id} is unknown: its reader will bury it again"
+    if task.is_settled:
+        return f"but its task {letter.task_id} is {task.status}: its reader will bury it again"
+    return f"its task {letter.task_id} is {task.status}; follow it with `redflare tail {letter.fqcn}`"

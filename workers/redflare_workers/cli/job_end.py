@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from redflare_broker.errors import JobUnfinished
@@ -10,32 +10,32 @@ from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import whoami
 from rich.text import Text
 
-from . import showing
-from .connecting import NOT_FOUND, Target, connected, fail
-from .job_watch import ending, watch
-from .stored_jobs import ServerName, StoredJob, complete_job, find, need, server_there, store_of
-
-#: Exit code of an abort that is not over, and of a deletion that is refused.
-_NOT_DONE: Final = 1
+from . import display
+from .connection import Target, connected
+from .exit_codes import FAILED, NOT_FOUND, fail
+from .job_display import ending
+from .job_log import follow_log
+from .job_lookup import ServerName, StoredJob, complete_job, find, is_server_running, need, store_of
 
 
 @connected
 def abort(
     target: Target,
     job: StoredJob,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="For the job's history.")] = "",
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Reason for the job's history.")] = "",
     wait: Annotated[
-        float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the proof that all has ended; 0: none.")
+        float, typer.Option("--wait", "-w", min=0, help="Seconds to wait until all of it has ended; 0: do not wait.")
     ] = 60.0,
     server: ServerName = "server",
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """End a job, in whatever state it is, and say how each site has ended it.
+    """Abort a job in any state, and show how each site ended it.
 
-    Its processes are asked first (cooperative), get SIGTERM after a while
-    (terminated), and SIGKILL at last (killed). A job that was not sent to its
-    sites yet is over at once, and one that is over stays as it is. Exit code 1
-    when it was not over within --wait seconds; the abort stands all the same.
+    Its processes are asked to end (cooperative); those that do not end get
+    SIGTERM (terminated), and at last SIGKILL (killed). A job that was not sent
+    to its sites yet is over at once; a job that is over stays as it is. Exit
+    code 1 if it is not over within --wait seconds: the abort remains
+    requested.
 
     [bold]Examples[/bold]
     redflare job abort job-7 --reason "wrong data"
@@ -44,24 +44,24 @@ def abort(
     store = store_of(target, server)
     found = need(store, job)
     if found.finished:
-        _told(found, as_json, "is over already: ")
+        _print_status(found, "is over already: ", as_json=as_json)
         return
     record = store.request_abort(found.id, whoami(), reason)
     if not record.finished and wait:
-        if not server_there(target, server):
-            typer.echo(f"redflare: note: no server {server!r} is there to end it; the abort waits for it", err=True)
-        watch(store, found.id, quiet=True, timeout=wait)
+        if not is_server_running(target, server):
+            typer.echo(f"redflare: note: server {server!r} is not running; it aborts the job when it starts", err=True)
+        follow_log(store, found.id, quiet=True, timeout=wait)
         record = store.get(found.id) or record
-    _told(record, as_json, "" if record.finished else "its abort was asked for; it is still ")
+    _print_status(record, "" if record.finished else "abort requested, still ", as_json=as_json)
     if not record.finished and wait:
-        raise typer.Exit(_NOT_DONE)
+        raise typer.Exit(FAILED)
 
 
-def _told(record: JobRecord, as_json: bool, before: str) -> None:
+def _print_status(record: JobRecord, before: str, *, as_json: bool) -> None:
     if as_json:
-        showing.print_json(record.to_json())
+        display.print_json(record.to_json())
         return
-    showing.console().print(Text.assemble(f"{record.id} {before}", ending(record)), soft_wrap=True)
+    display.console().print(Text.assemble(f"{record.id} {before}", ending(record)), soft_wrap=True)
 
 
 @connected
@@ -71,13 +71,13 @@ def delete(
         list[str], typer.Argument(metavar="JOB...", help="Ids.", show_default=False, autocompletion=complete_job)
     ],
     server: ServerName = "server",
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Delete jobs that are over, with archive, log and result; their folders at server and sites go too.
+    """Delete jobs that are over, with archive, log and result, and with their folders at server and sites.
 
-    One that is not over must be aborted first: exit code 1. A job that is not
-    there is no error for others that are. What nobody deletes goes by itself,
-    a week after its end.
+    A job that is not over must be aborted first: exit code 1. An unknown id is
+    ignored if another job is deleted. Jobs that nobody deletes expire a week
+    after their end.
 
     [bold]Examples[/bold]
     redflare job delete job-7
@@ -85,22 +85,22 @@ def delete(
       xargs redflare job delete
     """
     store = store_of(target, server)
-    deleted, kept = [], []
-    for said in jobs:
-        record = find(store, said)
+    deleted, refused = [], []
+    for job in jobs:
+        record = find(store, job)
         if record is None:
             continue
         try:
             store.delete(record.id)
         except JobUnfinished as error:
-            kept.append(str(error))
+            refused.append(str(error))
         else:
             deleted.append(record.id)
     if as_json:
-        showing.print_json({"deleted": deleted, "refused": kept})
+        display.print_json({"deleted": deleted, "refused": refused})
     for job_id in deleted if not as_json else ():
-        typer.echo(f"{job_id} is deleted")
-    if kept:
-        fail("; ".join(kept), _NOT_DONE)
+        typer.echo(f"deleted {job_id}")
+    if refused:
+        fail("; ".join(refused), FAILED)
     if not deleted:
-        fail(f"no such job: {', '.join(jobs)}; `redflare job list` shows those that are there", NOT_FOUND)
+        fail(f"no such job: {', '.join(jobs)}; `redflare job list` shows all jobs", NOT_FOUND)

@@ -1,37 +1,40 @@
-"""``redflare job log``."""
+"""``redflare job log``, and following a job's log until the job is over."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from redflare_broker.job_store.record import LogLine
+from redflare_broker.job_store.store import JobStore
+from rich.text import Text
 
-from . import showing
-from .connecting import NOT_FOUND, Target, connected
-from .job_watch import tell, wanted, watch
-from .stored_jobs import ServerName, StoredJob, need, store_of
+from . import display
+from .connection import Target, connected
+from .exit_codes import NOT_FOUND
+from .job_lookup import ServerName, StoredJob, need, store_of
 
 
 @connected
 def log(
     target: Target,
     job: StoredJob,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job is over.")] = False,
     sites: Annotated[
-        list[str] | None, typer.Option("--site", "-s", help="Only this site's lines (or `server`); may be repeated.")
+        list[str] | None, typer.Option("--site", "-s", help="Only lines of this site (or `server`); may be repeated.")
     ] = None,
-    last: Annotated[
-        int | None, typer.Option("--lines", "-l", min=0, help="Only the last so many; without it, all.")
-    ] = None,
+    last: Annotated[int | None, typer.Option("--lines", "-l", min=0, help="Only the last N lines.")] = None,
     server: ServerName = "server",
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """What a job's processes have written, at the server and at all sites, in one stream.
+    """Show the log of a job: the lines of its processes at the server and at all sites, in one stream.
 
-    Changes of the job's status stand among the lines. The last 10,000 lines
-    are kept; each process has its whole log in its workspace, as
+    Changes of the job's status appear between the lines. The last 10,000
+    lines are kept; each process writes its whole log to its workspace, to
     <workspace>/<job>/log.txt. With --json each line is a document. Exit code 1
-    when there is none.
+    if there are no lines.
 
     [bold]Examples[/bold]
     redflare job log job-7 --follow
@@ -41,10 +44,58 @@ def log(
     store = store_of(target, server)
     record = need(store, job)
     lines = store.read_log(record.id)
-    chosen = [line for line in lines if wanted(line, sites or ())]
+    chosen = [line for line in lines if _is_of(line, sites or ())]
     for line in chosen if last is None else chosen[len(chosen) - min(last, len(chosen)) :]:
-        tell(line, as_json=as_json)
+        _print_line(line, as_json=as_json)
     if follow:
-        watch(store, record.id, after=lines[-1].id if lines else "0-0", sites=sites or (), as_json=as_json)
+        follow_log(store, record.id, after=lines[-1].id if lines else "0-0", sites=sites or (), as_json=as_json)
     elif not chosen:
         raise typer.Exit(NOT_FOUND)
+
+
+def follow_log(
+    store: JobStore,
+    job_id: str,
+    *,
+    after: str = "0-0",
+    sites: Sequence[str] = (),
+    quiet: bool = False,
+    timeout: float | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print the lines of a job's log as they are written, until the job is over.
+
+    Args:
+        after: id of the last line that was printed.
+        sites: only theirs; empty: all.
+        quiet: print nothing, only wait.
+        timeout: seconds after which to give up.
+    """
+    with store.follow(job_id, after) as lines:
+        timer = threading.Timer(timeout, lines.close) if timeout is not None else None
+        if timer:
+            timer.daemon = True
+            timer.start()
+        try:
+            for line in lines:
+                if not quiet and _is_of(line, sites):
+                    _print_line(line, as_json=as_json)
+        finally:
+            if timer:
+                timer.cancel()
+
+
+def _is_of(line: LogLine, sites: Sequence[str]) -> bool:
+    """Whether a line is of one of these sites, or a change of the status."""
+    return not sites or bool(line.status) or line.site in sites
+
+
+def _print_line(line: LogLine, *, as_json: bool) -> None:
+    if as_json:
+        display.print_json(line.to_json(), lines=True)
+        return
+    # the reason of a failure ends with the last lines of a log, which are printed anyway
+    reason = line.text.partition("\n")[0]
+    text = display.status(f"{line.status} {reason}".rstrip()) if line.status else Text(line.text)
+    time, site = (display.clock(line.at), "dim"), (f"{line.site or '-':<10}", "cyan")
+    display.console().print(Text.assemble(time, "  ", site, "  ", text), soft_wrap=True)

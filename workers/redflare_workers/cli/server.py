@@ -9,33 +9,33 @@ import typer
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import Keys
 
-from . import showing
-from .connecting import USAGE, fail
-from .running import Secure, Url, Workspace
-from .serving import Check, Level, LogLevel, check, serve, settings_of, tell
+from . import display
+from .connection import DEFAULT_URL
+from .exit_codes import USAGE, fail
+from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve, settings_of
 
 
 def server(
     name: Annotated[
-        str, typer.Option("--name", envvar="REDFLARE_SERVER", help="Sites and jobs name it by --server.")
+        str, typer.Option("--name", envvar="REDFLARE_SERVER", help="The server's name, for --server of sites and jobs.")
     ] = "server",
-    url: Url = "redis://127.0.0.1:6379/0",
+    url: Url = DEFAULT_URL,
     workspace: Workspace = Path("."),
     secure: Secure = False,
-    max_jobs: Annotated[int, typer.Option(min=0, help="How many jobs may run at once; 0: any number.")] = 0,
+    max_jobs: Annotated[int, typer.Option(min=0, help="How many jobs may run at once; 0: no limit.")] = 0,
     log_level: LogLevel = Level.INFO,
     check_only: Check = False,
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Run the server of a federation: it takes submitted jobs, gives them to the sites, and sees each to its end.
+    """Run the server of a federation: accept submitted jobs, run them on the sites, and record how each ends.
 
-    A job waits until its sites are there (`redflare job show` says for what),
-    then its workflow runs in a process of its own under this one. Each job has
-    its folder in the workspace; one process serves a workspace at a time.
+    A job waits until its sites are connected (`redflare job show` shows for
+    which); then its workflow runs in a child process of this one. Each job has
+    a folder in the workspace; a workspace is used by one process at a time.
 
     Stop it with Ctrl-C or SIGTERM, and start it again: jobs whose workflows
-    can resume go on, others end and say so. The workspace's
-    local/site.json says what jobs may do here (docs/operate.md).
+    can resume continue, others end with the reason. What jobs may do here is
+    set in local/site.json of the workspace (docs/operate.md).
 
     [bold]Examples[/bold]
     redflare server --workspace /srv/redflare
@@ -46,7 +46,7 @@ def server(
     if check_only:
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
-    # what follows imports numpy
+    # imports numpy, which the help does not need
     from redflare_workers.server.parent.server_parent import ServerParent
 
     try:
@@ -55,5 +55,5 @@ def server(
         )
     except ConfigError as error:
         fail(str(error), USAGE)
-    parent.on_ready = lambda: tell(as_json, "ready", f"server {name} takes jobs")
+    parent.on_ready = lambda: print_event("ready", f"server {name} is accepting jobs", as_json=as_json)
     serve(f"server {name}", url, settings, parent.run, parent.stop, log_level, as_json=as_json)

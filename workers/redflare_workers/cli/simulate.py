@@ -11,42 +11,36 @@ from redflare_broker.errors import ConfigError, RedflareError
 
 from redflare_workers.util.object_reference import beside, named
 
-from . import showing
-from .connecting import USAGE, fail
-from .workflow_names import Workflow
+from . import display
+from .connection import URL_HELP
+from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
+from .workflows import Workflow
 
 if TYPE_CHECKING:
     from redflare_workers.simulator import SimulationOutcome
     from redflare_workers.workflow import Controller
 
-_FAILED: Final = 1
-_UNAVAILABLE: Final = 3
-_INTERRUPTED: Final = 130
 EXIT_CODES: Final = (
-    "Exit codes: 0 the workflow came to its end, 1 it failed or a site died, 2 wrong usage, 3 the server cannot be "
-    "used, 130 Ctrl-C."
+    "Exit codes: 0 the workflow completed, 1 it failed or a site died, 2 wrong usage, 3 Redis cannot be used, "
+    "130 Ctrl-C."
 )
 
 
 def simulate(
     train: Annotated[str, typer.Argument(metavar="MODULE:TRAIN", help="Function train(task, site) -> TaskResult.")],
-    sites: Annotated[
-        int, typer.Option("--sites", "-s", min=1, help="How many; they are called site-1, site-2 ...")
-    ] = 4,
-    rounds: Annotated[int, typer.Option("--rounds", "-r", min=1, help="Rounds; of fedbuff, versions.")] = 5,
-    workflow: Annotated[Workflow, typer.Option("--workflow", "-w", help="Who trains when.")] = Workflow.FEDAVG,
+    sites: Annotated[int, typer.Option("--sites", "-s", min=1, help="How many sites: site-1, site-2 ...")] = 4,
+    rounds: Annotated[int, typer.Option("--rounds", "-r", min=1, help="Rounds; for fedbuff, model versions.")] = 5,
+    workflow: Annotated[Workflow, typer.Option("--workflow", "-w", help="The workflow to run.")] = Workflow.FEDAVG,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:NAME",
-            help="Model to begin with, or a function that makes it. Without it: initial_model in train's module.",
+            help="Initial model, or a function that makes it; default: initial_model in the module of train.",
         ),
     ] = None,
     controller: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODULE:NAME", help="Function that makes a controller of your own, instead of --workflow."
-        ),
+        typer.Option(metavar="MODULE:NAME", help="Function that makes your own controller, instead of --workflow."),
     ] = None,
     processes: Annotated[
         int | None,
@@ -54,19 +48,17 @@ def simulate(
             "--processes",
             "-p",
             min=0,
-            help="Processes for the sites; 0: threads of this one. Without it: one per core.",
+            help="Processes for the sites; 0: threads of this process; default: one per core.",
         ),
     ] = None,
-    url: Annotated[
-        str | None, typer.Option("--url", "-u", help="Server to use; without it an embedded one is started.")
-    ] = None,
-    save: Annotated[Path | None, typer.Option("--save", help="Folder for the model, or for the matrix.")] = None,
-    as_json: showing.Json = False,
+    url: Annotated[str | None, typer.Option("--url", "-u", help=f"{URL_HELP[:-1]}; default: an embedded one.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Folder for the model or the results matrix.")] = None,
+    as_json: display.Json = False,
 ) -> None:
-    """Run a workflow with all its sites on this machine, by the code that runs distributed.
+    """Run a workflow with all its sites on this machine, with the same code as in a distributed run.
 
-    Your module holds a function that is called for each task of each site,
-    and the model to begin with:
+    Your module has a function that is called for each task of each site, and
+    the initial model:
 
     [dim]# trainer.py[/dim]
     [dim]import numpy as np[/dim]
@@ -77,8 +69,8 @@ def simulate(
     [dim]def train(task, site):[/dim]
     [dim]    return TaskResult({}, {"w": task.data["w"] + 1})[/dim]
 
-    task.data is the model, task.meta holds current_round, and the weights that
-    you return count by NUM_STEPS_CURRENT_ROUND in your result's meta.
+    task.data is the model, task.meta has current_round. Results are weighted
+    by NUM_STEPS_CURRENT_ROUND in their meta.
 
     [bold]Examples[/bold]
     redflare simulate trainer:train --sites 4 --rounds 3
@@ -88,25 +80,25 @@ def simulate(
     """
     try:
         function = _train(train)
-        made = _controller(train, controller, workflow, model, sites=sites, rounds=rounds, save=save)
-        outcome = _run(made, function, sites, processes, url, quiet=as_json)
+        chosen = _controller(train, controller, workflow, model, sites=sites, rounds=rounds, save=save)
+        outcome = _run(chosen, function, sites, processes, url, quiet=as_json)
     except ConfigError as error:
         fail(str(error), USAGE)
     except KeyboardInterrupt:
         typer.echo("stopped; every process has ended", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     except RedflareError as error:
         from redflare_workers.simulator import SimulationError
 
-        fail(str(error), _FAILED if isinstance(error, SimulationError) else _UNAVAILABLE)
-    from .simulation_report import as_numbers, report
+        fail(str(error), FAILED if isinstance(error, SimulationError) else UNAVAILABLE)
+    from .simulation_report import report, to_json
 
     if as_json:
-        showing.print_json(as_numbers(outcome))
+        display.print_json(to_json(outcome))
     else:
-        report(outcome, showing.console())
+        report(outcome, display.console())
     if not outcome.ok:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _train(reference: str) -> Any:
@@ -118,7 +110,7 @@ def _train(reference: str) -> Any:
     except TypeError as error:
         raise ConfigError(f"{reference} must take a task and the name of a site: train(task, site); {error}") from error
     except ValueError:
-        pass  # it has no signature that could be looked at
+        pass  # its signature is unknown
     return function
 
 
@@ -140,12 +132,12 @@ def _controller(
         start = named(model, "--model") if model else beside(train, "initial_model")
         return make_workflow(workflow, start, sites=sites, rounds=rounds, save=save)
     if model is not None:
-        raise ConfigError("--model belongs to --workflow; a --controller makes its model itself: leave one of them out")
+        raise ConfigError("--model belongs to --workflow, a --controller makes its own model: leave one of them out")
     factory = named(reference, "--controller")
-    made = factory if isinstance(factory, Controller) else _call(factory, reference)
-    if not isinstance(made, Controller):
-        raise ConfigError(f"--controller {reference} must make a Controller, but made a {type(made).__name__}")
-    return made
+    controller = factory if isinstance(factory, Controller) else _call(factory, reference)
+    if not isinstance(controller, Controller):
+        raise ConfigError(f"--controller {reference} must make a Controller, but made a {type(controller).__name__}")
+    return controller
 
 
 def _call(factory: Any, reference: str) -> Any:

@@ -1,4 +1,4 @@
-"""A simulation on the screen while it runs: one live line on a terminal, a plain line per round anywhere else."""
+"""The progress of a simulation: one live line on a terminal, one line per round anywhere else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from redflare_workers.simulator.progress import Progress as Snapshot
 
 
 class SimulationDisplay:
-    """Shows progress on the standard error; a context manager, because a live line holds the terminal.
+    """Shows progress on standard error; a context manager, because a live line occupies the terminal.
 
     Args:
-        sites: how many there will be.
-        quiet: nothing is shown.
+        sites: how many are expected.
+        quiet: show nothing.
     """
 
     def __init__(self, sites: int, *, quiet: bool, console: Console | None = None) -> None:
@@ -24,7 +24,7 @@ class SimulationDisplay:
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._sites = sites
-        self._rounds_told = 0
+        self._rounds_shown = 0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -34,7 +34,7 @@ class SimulationDisplay:
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("sites are starting", total=None, results="")
+        self._task = self._bar.add_task("starting sites", total=None, results="")
 
     def __enter__(self) -> SimulationDisplay:
         if self._live:
@@ -48,29 +48,29 @@ class SimulationDisplay:
             self._bar.stop()
 
     def show(self, now: Snapshot) -> None:
-        """Take in how far it is."""
+        """Show the progress so far."""
         if self._live:
             self._bar.update(self._task, **self._fields(now))
-        elif not self._quiet and now.rounds_done > self._rounds_told:
-            self._rounds_told = now.rounds_done
+        elif not self._quiet and now.rounds_done > self._rounds_shown:
+            self._rounds_shown = now.rounds_done
             self._console.print(
                 f"round {now.rounds_done} of {now.rounds}: {now.results} results, {now.seconds:.1f} s", soft_wrap=True
             )
 
     def refresh(self) -> None:
-        """Draw the live line now."""
+        """Redraw the live line."""
         self._bar.refresh()
 
     def _fields(self, now: Snapshot) -> dict[str, Any]:
         if now.joined < self._sites and not now.rounds_done:
-            what = f"{now.joined} of {self._sites} sites have joined"
+            description = f"{now.joined} of {self._sites} sites have joined"
         elif now.rounds:
-            what = f"round {min(now.rounds_done + 1, now.rounds)} of {now.rounds}"
+            description = f"round {min(now.rounds_done + 1, now.rounds)} of {now.rounds}"
         else:
-            what = f"{now.joined} sites"
+            description = f"{now.joined} sites"
         part = min(now.results_in_round / self._sites, 1.0)
         return {
-            "description": what,
+            "description": description,
             "results": f"{now.results} results",
             "total": now.rounds or None,
             "completed": min(now.rounds_done + part, now.rounds),

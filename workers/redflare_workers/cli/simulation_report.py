@@ -1,4 +1,4 @@
-"""What a simulation has come to, for people and for programs."""
+"""The result of a simulation, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from rich.text import Text
 from redflare_workers.simulator.progress import rounds_of
 from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
 
-from . import showing
+from . import display
 
 if TYPE_CHECKING:
     from redflare_workers.simulator import SimulationOutcome
 
-#: A matrix of more sites than this fits no terminal; its means are shown.
+#: A matrix of more sites is too wide for a terminal: its means are shown.
 _WIDEST: Final = 6
-#: Rows of a table; of more, the first and last ones are shown.
+#: Longest table; of a longer one the first and the last rows are shown.
 _LONGEST: Final = 20
 
 
 def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
-    """Print it."""
+    """Print status, rounds and results."""
     style = "green" if outcome.ok else "red"
     rounds, planned = rounds_of(outcome.controller)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
+    facts = display.facts()
     facts.add_row("status", Text(outcome.status, style=style))
     if outcome.reason:
         facts.add_row("reason", Text(outcome.reason))
@@ -47,8 +45,8 @@ def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
     console.print(Group(table, Text(), facts) if table is not None and table.row_count else facts)
 
 
-def as_numbers(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
-    """All of it as JSON values."""
+def to_json(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
+    """The same as JSON, with the controller's history."""
     controller = outcome.controller
     rounds, planned = rounds_of(controller)
     numbers: dict[str, Any] = {
@@ -71,28 +69,28 @@ def as_numbers(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
 
 def _table(controller: Controller) -> Table | None:
     if isinstance(controller, FedAvg):
-        when = "before" if controller.evaluate is None else "after"
-        table = showing.table("round", "sites", f"{controller.metric or 'metric'} {when} it")
+        which = "received" if controller.evaluate is None else "new"
+        table = display.table("round", "sites", f"{controller.metric or 'metric'} of the {which} model")
         rows = [
             (str(number), str(len(done["clients"])), _figure(done["metric"]))
             for number, done in enumerate(controller.history, start=1)
         ]
         return _filled(table, rows)
     if isinstance(controller, Cyclic):
-        table = showing.table("round", "order in which sites trained")
+        table = display.table("round", "order in which sites trained")
         return _filled(table, [(str(n), ", ".join(names)) for n, names in enumerate(controller.history, start=1)])
     if isinstance(controller, FedBuff):
-        table = showing.table("site", "results that counted")
+        table = display.table("site", "accepted results")
         return _filled(table, [(site, str(count)) for site, count in sorted(controller.contributions.items())])
     return _matrix(controller) if isinstance(controller, CrossSiteEval) else None
 
 
 def _matrix(controller: CrossSiteEval) -> Table:
-    """One row for each model; one column for each site, or their mean."""
+    """One row for each model; one column for each site, or mean, lowest and highest of all sites."""
     sites = sorted(controller.results)
     owners = sorted({owner for measured in controller.results.values() for owner in measured})
     wide = len(sites) <= _WIDEST
-    table = showing.table("model of", *(sites if wide else ["mean of the sites", "lowest", "highest"]))
+    table = display.table("model of", *(sites if wide else ["mean of the sites", "lowest", "highest"]))
     rows = []
     for owner in owners:
         figures = [_first(controller.results[site].get(owner)) for site in sites]

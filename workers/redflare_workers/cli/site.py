@@ -9,29 +9,27 @@ import typer
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import Keys
 
-from . import showing
-from .connecting import USAGE, fail
-from .running import Secure, Url, Workspace
-from .serving import Check, Level, LogLevel, check, serve, settings_of
+from . import display
+from .connection import DEFAULT_URL
+from .exit_codes import USAGE, fail
+from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, serve, settings_of
 
 
 def site(
     name: Annotated[str, typer.Argument(envvar="REDFLARE_SITE", help="The site's name.", show_default=False)],
-    server: Annotated[
-        str, typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server that it serves.")
-    ] = "server",
-    url: Url = "redis://127.0.0.1:6379/0",
+    server: Annotated[str, typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server.")] = "server",
+    url: Url = DEFAULT_URL,
     workspace: Workspace = Path("."),
     secure: Secure = False,
-    workers: Annotated[int, typer.Option(min=1, help="Requests of the server that are worked on at once.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="How many requests of the server are handled at once.")] = 5,
     log_level: LogLevel = Level.INFO,
     check_only: Check = False,
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Run a site: it takes part in the server's jobs, each in a process of its own under this one.
+    """Run a site: take part in the server's jobs, each in a child process of this one.
 
-    The training is done by agents next to it (`redflare agent run`). What jobs
-    may do here, the site says in local/site.json of its workspace:
+    The training is done by agents (`redflare agent run`). What jobs may do
+    here is set in local/site.json of the workspace:
 
     [dim]{[/dim]
     [dim]  "allow": ["mylib.executors.*"],[/dim]
@@ -39,9 +37,9 @@ def site(
     [dim]  "resources": {"num_of_gpus": 2}[/dim]
     [dim]}[/dim]
 
-    Without the file only redflare's own components run, and no code that a job
-    brings. Stop it with Ctrl-C or SIGTERM; jobs that run go on when it is
-    started again.
+    Without this file only redflare's own components run, and no code from
+    jobs. Stop the site with Ctrl-C or SIGTERM; its running jobs continue when
+    it is started again.
 
     [bold]Examples[/bold]
     redflare site site-1 --workspace /srv/site-1
@@ -52,7 +50,7 @@ def site(
     if check_only:
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
-    # what follows imports numpy
+    # imports numpy, which the help does not need
     from redflare_workers.client.parent.client_engine import ClientEngine
     from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
 

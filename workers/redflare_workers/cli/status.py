@@ -19,36 +19,38 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from . import showing
-from .connecting import NOT_FOUND, Target, connected
+from . import display
+from .connection import Target, connected
+from .exit_codes import NOT_FOUND
+from .job_display import job_line
 
-#: Seconds between two looks when nothing is heard, and at least between two when much is.
-_AT_LEAST_EVERY: Final = 2.0
-_AT_MOST_EVERY: Final = 0.25
+#: Longest and shortest pause between two readings, in seconds.
+_LONGEST_PAUSE: Final = 2.0
+_SHORTEST_PAUSE: Final = 0.25
 
 
 @connected
 def status(
     target: Target,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Stay and draw again when something changes, at least every 2 s.")
+        bool, typer.Option("--watch", "-w", help="Redraw after every change, at least every 2 s.")
     ] = False,
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Every job and agent: who is connected, the open tasks and what they wait for, queues, payload.
+    """Show all jobs and agents: who is connected, the open tasks and what they wait for, queues, payload.
 
-    An agent, and the CJ that hands it tasks, is one of these; the time behind
-    it is the age of its last sign of life:
+    For an agent, and for the CJ that assigns tasks to it, the state is shown
+    with the age of the last heartbeat:
     [green]● connected[/green]
     [yellow]◐ silent[/yellow]     more than three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired
-    [dim]○ left[/dim]       it said bye
-    [dim]· never[/dim]      nobody has been there
+    [dim]○ left[/dim]       it disconnected
+    [dim]· never[/dim]      none has connected yet
 
-    T/R/D counts the entries in the streams: tasks, results, dead letters.
+    T/R/D is the length of the streams: tasks, results, dead letters.
 
-    Jobs, if there are any, come first, with what each of their tasks waits
-    for; `redflare job show` tells more of one.
+    Jobs come first, with what each of their open tasks waits for;
+    `redflare job show` shows more of one.
 
     [bold]Examples[/bold]
     redflare status
@@ -60,30 +62,30 @@ def status(
         return
     found = target.inspector.status()
     if as_json:
-        showing.print_json(found.to_json())
+        display.print_json(found.to_json())
     else:
-        showing.console().print(_picture(found))
+        display.console().print(_show(found))
     if not found.links and not found.jobs:
         raise typer.Exit(NOT_FOUND)
 
 
 def _watch(target: Target, as_json: bool) -> None:
-    looks = _looks(target)
+    readings = _readings(target)
     if as_json:
-        for found in looks:
+        for found in readings:
             document = {"unavailable": str(found)} if isinstance(found, Unavailable) else found.to_json()
-            showing.print_json(document, lines=True)
-    console = showing.console()
+            display.print_json(document, lines=True)
+    console = display.console()
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-        for found in looks:
-            picture = (
-                Text(f"no answer, trying again: {found}", style="red") if isinstance(found, Unavailable) else found
-            )
-            live.update(picture if isinstance(picture, Text) else _picture(picture), refresh=True)
+        for found in readings:
+            if isinstance(found, Unavailable):
+                live.update(Text(f"Redis does not answer, trying again: {found}", style="red"), refresh=True)
+            else:
+                live.update(_show(found), refresh=True)
 
 
-def _looks(target: Target) -> Iterator[FederationStatus | Unavailable]:
-    """Look at once, and again whenever something has changed, for ever."""
+def _readings(target: Target) -> Iterator[FederationStatus | Unavailable]:
+    """Read the status now, and again after every change, without end."""
     keys = target.inspector.keys
     feed, is_open = KeyspaceFeed(target.server, keys.agents, [f"{target.namespace}:"]), False
     try:
@@ -93,74 +95,74 @@ def _looks(target: Target) -> Iterator[FederationStatus | Unavailable]:
                     feed.open()
                     is_open = True
                 yield target.inspector.status()
-                _pause(feed)
+                _wait_for_change(feed)
             except Unavailable as error:
                 is_open = False
                 yield error
-                time.sleep(_AT_MOST_EVERY)
+                time.sleep(_SHORTEST_PAUSE)
     finally:
         with contextlib.suppress(Unavailable):
             feed.close()
 
 
-def _pause(feed: KeyspaceFeed) -> None:
-    """Until something changes, or it is time anyway; many changes at once are one."""
+def _wait_for_change(feed: KeyspaceFeed) -> None:
+    """Wait for a change, or for the longest pause; changes within the shortest pause count as one."""
     started = time.monotonic()
-    heard = feed.wait(_AT_LEAST_EVERY)
-    while heard and (left := started + _AT_MOST_EVERY - time.monotonic()) > 0:
-        heard = feed.wait(left)
+    changed = feed.wait(_LONGEST_PAUSE)
+    while changed and (left := started + _SHORTEST_PAUSE - time.monotonic()) > 0:
+        changed = feed.wait(left)
 
 
-def _picture(found: FederationStatus) -> Group:
+def _show(found: FederationStatus) -> Group:
     where = f"{found.url}, namespace {found.namespace}"
     if not found.links and not found.jobs:
-        return Group(Text(f"no agent, no CJ and no job has been seen at {where}"))
+        return Group(Text(f"no agents, CJs or jobs found at {where}"))
     parts: list[RenderableType] = [*_jobs(found.jobs)]
     payload = f"{humanize.size(found.blob_bytes)} of payload in chunks"
     if found.links:
-        parts += [_sides(found.links), Text(), _tasks(found.links), Text()]
+        parts += [_links(found.links), Text(), _open_tasks(found.links), Text()]
         agents = sum(link.agent.connected for link in found.links)
         payload = f"{agents} of {len(found.links)} agents connected, {payload}"
     return Group(*parts, Text(f"{payload}\n{where}", style="dim"))
 
 
 def _jobs(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
-    """A line for each server and its sites; for each job, and under it one for each task that stands."""
+    """Show each server with its sites, and each job with its open tasks."""
     for job in jobs:
         if "." not in job.fqcn:
             yield _server(job)
             continue
-        head = showing.job_line(job)
-        yield head
+        yield job_line(job)
         for task in job.tasks if job.runs else ():
+            record = task.record
             yield Padding(
-                Text.assemble(task.name, " ", (task.root_id, "dim"), f"  {humanize.age(task.age)}"), (0, 0, 0, 2)
+                Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}"), (0, 0, 0, 2)
             )
             yield Padding(Text(task.waiting), (0, 0, 0, 4))
         yield Text()
 
 
 def _server(server: JobView) -> Group:
-    """A server, which has a roll of its sites, as a job has."""
-    lines = [Text.assemble("server ", (server.fqcn, "bold"), "  ", showing.side(server.server))]
-    lines += [Text.assemble("  site ", site.name, "  ", showing.side(site.attendance)) for site in server.sites]
+    """Show a server, which has members as a job has: the connected sites."""
+    lines = [Text.assemble("server ", (server.fqcn, "bold"), "  ", display.presence(server.server))]
+    lines += [Text.assemble("  site ", site.name, "  ", display.presence(site.presence)) for site in server.sites]
     return Group(*lines, Text())
 
 
-def _sides(links: Sequence[LinkStatus]) -> Table:
-    table = showing.table("Agent", "", "CJ", "T/R/D", "Payload")
+def _links(links: Sequence[LinkStatus]) -> Table:
+    table = display.table("Agent", "State", "CJ", "T/R/D", "Payload")
     for link in links:
         queues = Text.assemble(f"{link.tasks}/{link.results}/", (str(link.dead), "red" if link.dead else ""))
         payload = humanize.size(link.blob_bytes) if link.blob_bytes else "-"
-        table.add_row(Text(link.fqcn), showing.side(link.agent), showing.side(link.cj), queues, payload)
+        table.add_row(Text(link.fqcn), display.presence(link.agent), display.presence(link.cj), queues, payload)
     return table
 
 
-def _tasks(links: Sequence[LinkStatus]) -> Group:
-    """Two lines for each open task: what it is, and what it waits for."""
+def _open_tasks(links: Sequence[LinkStatus]) -> Group:
+    """Two lines for each open task: its names, and what it waits for."""
     lines: list[RenderableType] = [Text("Open tasks", style="bold")]
     for link in links:
         if task := link.task:
             lines.append(Text.assemble(link.fqcn, "  ", task.name, " ", (task.task_id, "dim")))
-            lines.append(Padding(showing.status(link.waiting), (0, 0, 0, 2)))
-    return Group(*lines) if len(lines) > 1 else Group(Text("no open task", style="dim"))
+            lines.append(Padding(display.status(link.waiting), (0, 0, 0, 2)))
+    return Group(*lines) if len(lines) > 1 else Group(Text("no open tasks", style="dim"))

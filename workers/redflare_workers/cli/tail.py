@@ -9,8 +9,8 @@ from redflare_broker.inspection.tail import Tail
 from redflare_broker.inspection.tail_event import Kind, TailEvent
 from rich.text import Text
 
-from . import showing
-from .connecting import Target, connected
+from . import display
+from .connection import Target, connected
 
 _STYLES: Final[dict[Kind, str]] = {
     "task": "yellow",
@@ -28,30 +28,30 @@ _STYLES: Final[dict[Kind, str]] = {
 def tail(
     target: Target,
     fqcn: Annotated[str, typer.Argument(help="The agent's FQCN, as `redflare status` shows it.", show_default=False)],
-    as_json: showing.Json = False,
+    as_json: display.Json = False,
 ) -> None:
-    """Follow one agent live: its tasks and results, their states, aborts, notices, who comes and goes.
+    """Follow one agent live: its tasks and results, their states, aborts, notices, connects and disconnects.
 
-    It starts with what stands there and goes on until Ctrl-C, also over
-    restarts of the server. Nothing is polled and nothing is changed. With
-    --json each event is one line.
+    Starts with the present state and continues until Ctrl-C, also across
+    restarts of Redis. Changes nothing, and does not poll. With --json each
+    event is one line.
 
     [bold]Examples[/bold]
     redflare tail site-1--trainer
     redflare tail site-1.job-7.trainer --json | jq -r .text
     """
-    target.inspector.now(fqcn)  # a server that is away at the start is an error, later it is waited for
-    console = showing.console()
+    target.inspector.now(fqcn)  # fails if Redis is away at the start; later the tail waits for it
+    console = display.console()
     with Tail(target.server, fqcn, target.namespace) as events:
         for event in events:
             if as_json:
-                showing.print_json(event.to_json(), lines=True)
+                display.print_json(event.to_json(), lines=True)
             else:
                 console.print(_line(event), soft_wrap=True)
 
 
 def _line(event: TailEvent) -> Text:
-    time = showing.clock(event.time_ms) if event.time_ms else " " * 12
-    said = showing.status(event.text) if event.kind == "ledger" else Text(event.text)
+    time = display.clock(event.time_ms) if event.time_ms else " " * 12
+    text = display.status(event.text) if event.kind == "ledger" else Text(event.text)
     task = (f"{event.task_id} ", "dim") if event.task_id else ("", "")
-    return Text.assemble((time, "dim"), "  ", (f"{event.kind:<6}", _STYLES[event.kind]), "  ", task, said)
+    return Text.assemble((time, "dim"), "  ", (f"{event.kind:<6}", _STYLES[event.kind]), "  ", task, text)

@@ -1,33 +1,46 @@
-"""The workflows that ``redflare simulate`` knows by name, made with what the command was given."""
+"""The workflows that ``redflare simulate`` knows by name."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redflare_broker.errors import ConfigError
 
-from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
-from redflare_workers.workflow.model_store import InitialModel
+if TYPE_CHECKING:
+    from redflare_workers.workflow import Controller
+    from redflare_workers.workflow.model_store import InitialModel
 
-from .workflow_names import Workflow
+
+class Workflow(StrEnum):
+    """The values of ``--workflow``."""
+
+    FEDAVG = "fedavg"
+    CYCLIC = "cyclic"
+    CROSS_SITE_EVAL = "cross-site-eval"
+    FEDBUFF = "fedbuff"
 
 
 def make_workflow(
     workflow: Workflow, model: InitialModel | None, *, sites: int, rounds: int, save: Path | None
 ) -> Controller:
-    """The controller.
+    """Make the controller of a workflow.
 
     Raises:
-        ConfigError: it needs a model, and there is none.
+        ConfigError: it needs an initial model, and there is none.
     """
+    # these import numpy, which the help of the command does not need
+    from redflare_workers.workflow import CrossSiteEval, Cyclic, FedAvg, FedBuff
+
     if workflow is Workflow.CROSS_SITE_EVAL:
         models = {} if model is None else {"model": model}
         file = None if save is None else save / "cross_site_eval.json"
         return CrossSiteEval(server_models=models, min_clients=sites, result_file=file)
     if model is None:
         raise ConfigError(
-            f"{workflow} needs a model to begin with: give --model module:name, or call it initial_model in train's "
-            "module (a dict of arrays, or a function that makes one)"
+            f"{workflow} needs an initial model: give --model module:name, or name it initial_model in train's module "
+            "(a dict of arrays, or a function that makes one)"
         )
     match workflow:
         case Workflow.FEDAVG:

@@ -1,33 +1,234 @@
-"""What a job's server and its sites say to each other: topics of their cells and return codes of replies."""
+"""Messages between the job process of the server and those of the sites: a dataclass for each, and return codes.
+
+All travel on the channel ``job``. A request of a site begins with its ``Credentials``; the data of a task or a result
+is the data of the cell's message, and ``message`` the rest of its Shareable (see ``shareable_codec``).
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
-#: Channel of the cells' messages about a job.
-CHANNEL: Final = "job"
-
-#: Request of a site: the next task for it, answered as soon as there is one.
-#: Reply: meta ``task_name``, ``task_id`` (of the client task), ``message`` (see ``shareable_message``), ``props`` (the
-#: public props of the server's context, if there are any), and data.
-GET_TASK: Final = "get_task"
-#: Request of a site: the result of a client task. Meta as in the reply above. Reply: meta ``verdict``.
-SUBMIT: Final = "submit"
-#: Event of the server: meta ``clients``, by whom the tasks of ``task_ids`` need not be finished any more.
-TASK_ENDED: Final = "task_ended"
-#: Event of the server: meta ``reason``, for which the job has ended.
-JOB_ENDED: Final = "job_ended"
-
-#: Meta of every request: the site, and the hold on its name by which the server knows it.
-CLIENT: Final = "client"
-INSTANCE: Final = "instance"
-EPOCH: Final = "epoch"
-
-#: rc: the job has ended; meta ``reason``.
-TOLD_ENDED: Final = "JOB_ENDED"
+#: rc: the job has ended; see ``Refusal``.
+RC_JOB_ENDED: Final = "JOB_ENDED"
 #: rc: a newer process of this site has taken over.
-TOLD_FENCED: Final = "FENCED"
-#: rc: the roll does not know this site, or Redis has lost it: join, and ask again.
-NOT_JOINED: Final = "NOT_JOINED"
+RC_FENCED: Final = "FENCED"
+#: rc: this site is not a member of the job, or Redis has lost it: join, and ask again.
+RC_NOT_JOINED: Final = "NOT_JOINED"
 #: rc: the same site has asked again, and this request will not be answered.
-SUPERSEDED: Final = "SUPERSEDED"
+RC_SUPERSEDED: Final = "SUPERSEDED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """How the server knows the process of a site: its name, and instance and epoch of its membership."""
+
+    client: str
+    instance: str
+    epoch: int
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta with which each request of the site begins."""
+        return {"client": self.client, "instance": self.instance, "epoch": self.epoch}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> Credentials:
+        """Read them from the meta of a request; values of a wrong type become those of no member."""
+        client, instance, epoch = meta.get("client"), meta.get("instance"), meta.get("epoch")
+        return cls(
+            client=client if isinstance(client, str) else "",
+            instance=instance if isinstance(instance, str) else "",
+            epoch=epoch if isinstance(epoch, int) else -1,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetTask:
+    """Request of a site for its next task; answered with ``TaskReply`` as soon as there is one."""
+
+    CHANNEL: ClassVar[str] = "job"
+    TOPIC: ClassVar[str] = "get_task"
+
+    credentials: Credentials
+    #: Id of a client task whose payload was not found; "": none is missing.
+    lost: str = ""
+    #: Prefix of that payload.
+    payload: str = ""
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the request."""
+        meta = self.credentials.to_meta()
+        if self.lost:
+            meta |= {"lost": self.lost, "payload": self.payload}
+        return meta
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> GetTask:
+        """Read the meta of a request; a ``lost`` of a wrong type counts as none."""
+        lost = meta.get("lost", "")
+        return cls(
+            credentials=Credentials.from_meta(meta),
+            lost=lost if isinstance(lost, str) else "",
+            payload=str(meta.get("payload", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReply:
+    """Reply to ``GetTask``: a task for the site; its data is the data of the reply."""
+
+    task_name: str
+    #: Id of the ClientTask.
+    task_id: str
+    message: object
+    #: Public props of the server's context.
+    props: object = None
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the reply."""
+        meta = {"task_name": self.task_name, "task_id": self.task_id, "message": self.message}
+        if self.props:
+            meta["props"] = self.props
+        return meta
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> TaskReply:
+        """Read the meta of a reply.
+
+        Raises:
+            TypeError: it names no task.
+        """
+        name, task_id = _task(meta)
+        return cls(task_name=name, task_id=task_id, message=meta.get("message"), props=meta.get("props"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Request of a site: the result of a ClientTask, whose data is the data of the request; answered ``SubmitReply``.
+
+    The server deletes the chunks of the result once it has answered.
+    """
+
+    CHANNEL: ClassVar[str] = "job"
+    TOPIC: ClassVar[str] = "submit"
+
+    credentials: Credentials
+    task_name: str
+    task_id: str
+    message: object
+    #: Public props of the site's context.
+    props: object = None
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the request."""
+        meta = self.credentials.to_meta()
+        meta |= {"task_name": self.task_name, "task_id": self.task_id, "message": self.message}
+        if self.props:
+            meta["props"] = self.props
+        return meta
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> Submit:
+        """Read the meta of a request.
+
+        Raises:
+            TypeError: it names no task.
+        """
+        name, task_id = _task(meta)
+        return cls(
+            credentials=Credentials.from_meta(meta),
+            task_name=name,
+            task_id=task_id,
+            message=meta.get("message"),
+            props=meta.get("props"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitReply:
+    """Reply to ``Submit``: the name of a ``SubmissionCheck``."""
+
+    verdict: str
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the reply."""
+        return {"verdict": self.verdict}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> SubmitReply:
+        """Read the meta of a reply."""
+        return cls(verdict=str(meta.get("verdict", "")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Reply to a request that is not done, beside the return code that tells why."""
+
+    reason: str
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the reply."""
+        return {"reason": self.reason}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> Refusal:
+        """Read the meta of a reply."""
+        return cls(reason=str(meta.get("reason") or ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksEnded:
+    """Event of the server: these clients may stop working on these ClientTasks."""
+
+    CHANNEL: ClassVar[str] = "job"
+    TOPIC: ClassVar[str] = "task_ended"
+
+    clients: tuple[str, ...]
+    task_ids: tuple[str, ...]
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the event."""
+        return {"clients": list(self.clients), "task_ids": list(self.task_ids)}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> TasksEnded:
+        """Read the meta of an event; lists that are missing are empty."""
+        return cls(clients=_names(meta, "clients"), task_ids=_names(meta, "task_ids"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded:
+    """Event of the server to clients that do not wait for a task: the job has ended."""
+
+    CHANNEL: ClassVar[str] = "job"
+    TOPIC: ClassVar[str] = "job_ended"
+
+    clients: tuple[str, ...]
+    #: As ``job_outcome.ended_with`` reads it.
+    reason: str
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the meta of the event."""
+        return {"clients": list(self.clients), "reason": self.reason}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> JobEnded:
+        """Read the meta of an event."""
+        return cls(clients=_names(meta, "clients"), reason=Refusal.from_meta(meta).reason)
+
+
+#: Events of the server to its sites.
+ServerEvent = TasksEnded | JobEnded
+
+
+def _task(meta: Mapping[str, Any]) -> tuple[str, str]:
+    name, task_id = meta.get("task_name"), meta.get("task_id")
+    if not isinstance(name, str) or not isinstance(task_id, str):
+        raise TypeError(f"task_name and task_id must be str, but are {name!r:.200} and {task_id!r:.200}")
+    return name, task_id
+
+
+def _names(meta: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = meta.get(key)
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()

@@ -1,4 +1,4 @@
-"""How a job ended, for the server and for each site."""
+"""``JobOutcome``: how a job ended, for the server and for each site."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMPLETED: Final = record.COMPLETED
 ABORTED: Final = record.ABORTED
 #: A component panicked, or the controller raised.
 FAILED: Final = record.EXECUTION_EXCEPTION
-#: Another process has taken over; the job goes on there.
+#: Another process has taken over, and runs the job.
 FENCED: Final = "FENCED"
 #: A site was stopped; the job goes on without it.
 STOPPED: Final = "STOPPED"
@@ -23,21 +23,25 @@ STOPPED: Final = "STOPPED"
 class JobOutcome:
     """How a job ended."""
 
-    #: One of this module's words.
+    #: One of the constants above.
     status: str
     #: Why, where the status does not say it all.
     reason: str = ""
 
     @property
     def ok(self) -> bool:
-        """The controller came to its end."""
+        """Whether the controller came to its end."""
         return self.status == COMPLETED
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}" if self.reason else self.status
 
 
-def ended_with(told: object) -> JobOutcome:
-    """The outcome that a server has told its sites as text."""
-    status, _, reason = str(told or COMPLETED).partition(": ")
+#: Of a site whose name a newer process has taken.
+TAKEN_OVER: Final = JobOutcome(status=FENCED, reason="a newer process of this site has taken over")
+
+
+def ended_with(reason: str) -> JobOutcome:
+    """Parse the outcome that a server has sent to its sites as ``str(outcome)``."""
+    status, _, reason = (reason or COMPLETED).partition(": ")
     return JobOutcome(status=status, reason=reason)

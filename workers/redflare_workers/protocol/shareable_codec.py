@@ -1,6 +1,6 @@
-"""Between a ``Shareable`` and the message that carries it: meta without arrays, and data that may stay sealed.
+"""Converts a ``Shareable`` into a message and back: meta without arrays, and data that may stay encoded.
 
-The meta of a message is read by everybody on its way; its data, the model, only by whoever works on it. So the data of
+The meta of a message is read at each station; its data, the model, only where it is processed. So the data of
 a DXO is the message's data, and all around it is its meta. A Shareable without a DXO, or with arrays outside of the
 DXO's data, is data as a whole.
 """
@@ -24,13 +24,13 @@ _HEADERS: Final = "headers"
 _KIND: Final = "kind"
 _DXO_META: Final = "dxo_meta"
 _OTHERS: Final = "others"
-#: Where a Shareable that is data as a whole keeps it while it is sealed.
+#: Key of the data of a Shareable that is data as a whole, while it is encoded.
 _WHOLE: Final = "__sealed__"
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def to_message(shareable: Shareable) -> tuple[dict[str, Any], object]:
-    """Meta and data of the message that carries a Shareable; the data is shared with it, not copied.
+    """Return meta and data of the message for a Shareable; the data is shared with it, not copied.
 
     Raises:
         TypeError: it is not a Shareable.
@@ -55,10 +55,10 @@ def to_message(shareable: Shareable) -> tuple[dict[str, Any], object]:
 
 
 def from_message(meta: object, data: object) -> Shareable:
-    """The Shareable that a message carries; its data may be ``EncodedPayload``, see ``opened``.
+    """Return the Shareable that a message carries; its data may be an ``EncodedPayload``, see ``decoded``.
 
     Raises:
-        DecodeError: the message carries none.
+        DecodeError: the message carries no Shareable.
     """
     shareable = Shareable()
     if not isinstance(meta, dict):
@@ -88,37 +88,37 @@ def from_message(meta: object, data: object) -> Shareable:
     return shareable
 
 
-def sealed_in(shareable: Shareable) -> EncodedPayload | None:
-    """What of a Shareable is still sealed, if anything."""
+def encoded_data(shareable: Shareable) -> EncodedPayload | None:
+    """The data of a Shareable if it is still encoded, else None."""
     content = shareable.get(CONTENT)
     data = content.get("data") if isinstance(content, dict) else shareable.get(_WHOLE)
     return data if isinstance(data, EncodedPayload) else None
 
 
-def sealed_whole(shareable: Shareable) -> bool:
-    """Whether nothing can be seen of a Shareable before it is ``opened``, not even that it holds a DXO."""
+def is_encoded_whole(shareable: Shareable) -> bool:
+    """Whether all of a Shareable but its headers is still encoded, so that not even its DXO shows."""
     return _WHOLE in shareable
 
 
-def opened(
+def decoded(
     shareable: Shareable, server: Server, limits: CodecLimits, *, stop: Callable[[], bool] | None = None
 ) -> Shareable:
-    """The Shareable with its data read; itself when nothing of it is sealed.
+    """Return the Shareable with its data decoded; itself if nothing of it is encoded.
 
     Raises:
-        DecodeError: the data is not what it claims to be.
+        DecodeError: the data is corrupt.
         BlobMissing: its chunks are gone.
         Unavailable: the server is away, and ``stop`` ended the attempts.
     """
-    sealed = sealed_in(shareable)
-    if sealed is None:
+    payload = encoded_data(shareable)
+    if payload is None:
         return shareable
     meta, _ = to_message(shareable)
-    return from_message(meta, sealed.decode(server, limits, stop=stop))
+    return from_message(meta, payload.decode(server, limits, stop=stop))
 
 
 def _dxo(content: object) -> DXO | None:
-    """The DXO that a Shareable says it holds; None when it is no valid one, which is for its reader to find."""
+    """The DXO in a Shareable; None if it is not a valid one, which its reader will report."""
     try:
         return from_dict(content) if isinstance(content, dict) else None
     except ValueError:
@@ -126,7 +126,7 @@ def _dxo(content: object) -> DXO | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a tree holds nothing that would need a buffer."""
+    """Whether a tree holds no arrays."""
     kind = type(value)
     if kind in _PLAIN:
         return True

@@ -1,4 +1,4 @@
-"""Workflows: what a controller is written on, and those that ship."""
+"""Workflows: the base of controllers, and the workflows that ship."""
 
 from __future__ import annotations
 

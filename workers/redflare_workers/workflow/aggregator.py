@@ -78,12 +78,12 @@ class Aggregator:
 
     @property
     def count(self) -> int:
-        """How many updates were added."""
+        """The number of updates that were added."""
         return len(self._weights)
 
     @property
     def total_weight(self) -> float:
-        """What the mean is divided by: the sum of the updates' weights."""
+        """The sum of the updates' weights, by which the mean is divided."""
         return math.fsum(self._weights)
 
     def add(

@@ -1,4 +1,4 @@
-"""Which model of a run was the best, by a metric that the sites measure of the model they are given."""
+"""``BestModel``: the best model of a run, by a metric that the sites measure of the model they receive."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class RoundMetric:
         self._parts: list[tuple[float, float]] = []
 
     def add(self, meta: dict[str, Any], steps: float) -> None:
-        """Take one site's measure; a site that has none does not count."""
+        """Add one site's metric; a site without one does not count."""
         value = self._find(meta, self.name) if self.name else None
         if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
             self._parts.append((float(value), float(steps)))
 
     @property
     def value(self) -> float | None:
-        """The mean; None when no site had one."""
+        """The mean; None if no site had the metric."""
         if not self._parts:
             return None
         return math.fsum(value * steps for value, steps in self._parts) / math.fsum(steps for _, steps in self._parts)
@@ -68,7 +68,7 @@ class BestModel:
         return f"<BestModel after {self.rounds} rounds: {self._metric}={self.value}>"
 
     def offer(self, model: Model, value: float | None, rounds: int) -> bool:
-        """Keep a model if it is better than the best so far; equal ones are not. Without a value it is not.
+        """Keep a model if it is better than the best so far; an equal one, or one without a value, is not.
 
         Raises:
             OSError: it cannot be saved.
@@ -84,17 +84,17 @@ class BestModel:
 
     @property
     def model(self) -> Model | None:
-        """The best model, read from its file if there is a store; None: there is none yet."""
+        """The best model, read from its file if there is a store; None if there is none yet."""
         if self.value is None or self._store is None:
             return self._model
         return self._store.load(best=True)[0]
 
     def state(self) -> dict[str, Any]:
-        """What ``restore`` needs; the model is part of it only if it is in memory."""
+        """Return all that ``restore`` needs; the model is part of it only if it is in memory."""
         return {"value": self.value, "rounds": self.rounds, "model": self._model}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be as when ``state`` was asked."""
+        """Restore what ``state`` returned."""
         self.value, self.rounds, self._model = state["value"], state["rounds"], state["model"]
 
     def _beats(self, value: float) -> bool:

@@ -1,10 +1,10 @@
-"""Checks of what a workflow is constructed with."""
+"""Checks of the arguments of workflows."""
 
 from __future__ import annotations
 
 
 def check_count(name: str, value: int, least: int = 0) -> int:
-    """A whole number of at least ``least``.
+    """Return a whole number of at least ``least``.
 
     Raises:
         TypeError: it is no int.

@@ -33,7 +33,7 @@ class CrossSiteEval(Controller):
     """Evaluation across sites, after NVFlare's ``CrossSiteModelEval``.
 
     Each site gets the task ``submit_model`` and answers with its weights. As soon as they are there, all sites get the
-    task ``validate`` with them, and answer with a dict of numbers. The owner of the model stands in the header
+    task ``validate`` with them, and answer with a dict of numbers. The owner of the model is in the header
     MODEL_OWNER and in the meta, as ``model_owner``. What a site cannot do is logged, and leaves a gap.
 
     Args:
@@ -75,13 +75,13 @@ class CrossSiteEval(Controller):
         self._changed = threading.Condition()
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing is to be prepared."""
+        """Do nothing."""
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Ask for the models, hand them round, and wait for all that comes back."""
+        """Get the models of all sites, send them to all, and wait for the metrics."""
         named = self.participating_clients or []
         joined = wait_for_clients(fl_ctx.get_engine(), self.min_clients, abort_signal, names=named)
         if abort_signal.triggered:
@@ -101,7 +101,7 @@ class CrossSiteEval(Controller):
                 file.write(json.dumps(self.results, indent=2).encode())
 
     def _schedule(self, task: Task, fl_ctx: FLContext) -> None:
-        """Broadcast a task and count it until it is done."""
+        """Broadcast a task, and count it until it is done."""
         task.task_done_cb = self._count_down
         with self._changed:
             self._open += 1
@@ -115,7 +115,7 @@ class CrossSiteEval(Controller):
             self._changed.notify_all()
 
     def _all_done(self, abort_signal: Signal) -> bool:
-        """Wait until no task is left; False: aborted."""
+        """Wait until no task is open; return False if the run was aborted."""
 
         def wake() -> None:
             with self._changed:
@@ -126,7 +126,7 @@ class CrossSiteEval(Controller):
         return not abort_signal.triggered
 
     def _take_model(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Hand a site's model to all."""
+        """Send a site's model to all."""
         site, result = client_task.client.name, client_task.result
         client_task.result = None
         try:

@@ -1,4 +1,4 @@
-"""``Cyclic``: the model goes from site to site, each trains what the one before it made of it."""
+"""``Cyclic``: the model goes from site to site, and each trains the model of the one before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .model_workflow import ModelWorkflow
 
 
 class RelayOrder(StrEnum):
-    """In which order the sites of a round get the model."""
+    """The order in which the sites of a round get the model."""
 
     #: As they joined.
     FIXED = "FIXED"
@@ -78,7 +78,7 @@ class Cyclic(ModelWorkflow):
         self._trained: list[str] = []
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Wait for the sites, then have the rounds."""
+        """Wait for the sites, then run the rounds."""
         named = self.order if isinstance(self.order, list) else []
         wait_for_clients(fl_ctx.get_engine(), 1 if named else self.min_clients, abort_signal, names=named)
         while self.current_round < self.num_rounds and not abort_signal.triggered:

@@ -1,4 +1,4 @@
-"""``FedAvg``: federated averaging. Every site trains the model, the mean of what they made of it is the next one."""
+"""``FedAvg``: federated averaging. Every site trains the model, and the mean of their models is the next one."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class FedAvg(ModelWorkflow):
     """Federated averaging, after NVFlare's ``FedAvg``.
 
     A site gets the weights, with the headers ``current_round`` (from 0) and ``num_rounds``, and answers with weights or
-    with what is to be added to them. Each counts by its NUM_STEPS_CURRENT_ROUND (1 if it has none). A result that
+    weight differences. Each counts by its NUM_STEPS_CURRENT_ROUND (1 if it has none). A result that
     cannot be used is logged with its site, and does not count.
 
     Args:
         initial_model: nested dicts and lists of arrays; or a function that makes them, or a file that was saved.
-        min_clients: a round ends when so many results are there; with fewer good ones the run panics.
+        min_clients: a round ends when so many results are in; with fewer valid ones the run panics.
         num_rounds: how many rounds.
         wait_time_after_min_received: seconds in which further sites may still answer.
-        task_name: what the sites' executors know the task by.
+        task_name: name of the task, by which sites choose the executor.
         save_dir: folder for the newest and the best model, see ``ModelStore``.
-        metric: what the sites' measure of the model they are given is called, see ``RoundMetric``.
+        metric: name of the metric that sites measure of the received model, see ``RoundMetric``.
         smaller_is_better: the metric is a loss.
-        evaluate: measures each new model here; the sites' metrics are then left alone.
-        timeout: seconds a round may take; 0: no limit. Enough good results by then will do.
-        resume: a server that is started again goes on in the round it was in.
+        evaluate: measures each new model here; the sites' metrics are then ignored.
+        timeout: seconds a round may take; 0: no limit. Enough valid results by then will do.
+        resume: a restarted server resumes the round.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class FedAvg(ModelWorkflow):
         self.metric = metric
         self.evaluate = evaluate
         self.best = BestModel(self.store, metric, smaller_is_better)
-        #: The round in progress, from 0; at the end, how many there were.
+        #: The current round, from 0; at the end, the number of rounds.
         self.current_round = 0
-        #: For each round that is over: the sites that took part with their steps, and the metric.
+        #: For each finished round: the sites that took part with their steps, and the metric.
         self.history: list[dict[str, Any]] = []
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Run the rounds that are left."""
+        """Run the remaining rounds."""
         self.checkpoint(fl_ctx)
         while self.current_round < self.num_rounds and self._run_round(abort_signal, fl_ctx):
             self.checkpoint(fl_ctx)
@@ -91,10 +91,11 @@ class FedAvg(ModelWorkflow):
         if abort_signal.triggered:
             return False
         if len(self._steps) < self.min_clients:
-            good = ", ".join(sorted(self._steps)) or "none"
+            sites = sorted(self._steps)
+            valid = f"{len(sites)} valid result{'s' * (len(sites) != 1)}" + f" ({', '.join(sites)})" * bool(sites)
             self.system_panic(
-                f"round {self.current_round} ended ({task.completion_status}) with good results of {good}, "
-                f"but min_clients is {self.min_clients}; the log says what was wrong with the others",
+                f"round {self.current_round} ended ({task.completion_status}) with {valid}, but min_clients is "
+                f"{self.min_clients}; the log shows why the others were invalid",
                 fl_ctx,
             )
             return False
@@ -102,7 +103,7 @@ class FedAvg(ModelWorkflow):
         return True
 
     def _take_result(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Add one site's result to the sums, and let go of it."""
+        """Add one site's result to the sums, and free it."""
         site, result = client_task.client.name, client_task.result
         client_task.result = None
         try:
@@ -117,7 +118,7 @@ class FedAvg(ModelWorkflow):
 
     def _end_round(self, fl_ctx: FLContext) -> None:
         if self.evaluate is None:
-            # the sites measured the model that they were given
+            # the sites measured the model that they received
             value = self._round_metric.value
             self.best.offer(self.model, value, self.current_round)
         self.model = self._aggregator.result()
@@ -128,13 +129,13 @@ class FedAvg(ModelWorkflow):
         self.history.append({"clients": self._steps, "metric": value})
         if self.store is not None:
             self.store.save(self.model, {"rounds": self.current_round, "history": self.history})
-        self.log_info(fl_ctx, f"round {self.current_round} of {self.num_rounds} is done: {self.history[-1]}")
+        self.log_info(fl_ctx, f"round {self.current_round} of {self.num_rounds} finished: {self.history[-1]}")
 
     def state(self) -> dict[str, Any]:
-        """The round, its model, and the best one."""
+        """Return the round, its model, and the best one."""
         return {"round": self.current_round, "model": self.model, "best": self.best.state(), "history": self.history}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was asked."""
+        """Resume where ``state`` was called."""
         self.current_round, self.model, self.history = state["round"], state["model"], state["history"]
         self.best.restore(state["best"])

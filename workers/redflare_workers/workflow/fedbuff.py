@@ -66,17 +66,17 @@ class FedBuff(ModelWorkflow):
         self.metric = metric
         self.evaluate = evaluate
         self.best = BestModel(self.store, metric, smaller_is_better)
-        #: How many buffers made the newest model.
+        #: Number of buffers that were aggregated into the newest model.
         self.version = 0
-        #: How many results of each site counted.
+        #: Number of results of each site that counted.
         self.contributions: dict[str, int] = {}
-        #: Versions that sites may have, and which site has which.
+        #: Versions that sites may have, and the sites that have them.
         self._versions: dict[int, Model] = {}
         self._given: dict[str, set[int]] = {}
         self._finished = threading.Event()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """One task that stands until the last version is made."""
+        """Keep one task open until the last version is made."""
         self._begin_version(self.model)
         task = Task(
             self.task_name,

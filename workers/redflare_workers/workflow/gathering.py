@@ -18,7 +18,7 @@ def wait_for_clients(
     names: Collection[str] = (),
     timeout: float = 0,
 ) -> list[str]:
-    """Names of the sites that have joined, as soon as there are enough.
+    """Wait until enough sites have joined; return the names of all that have.
 
     Args:
         engine: who knows them.

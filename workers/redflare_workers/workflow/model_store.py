@@ -1,6 +1,6 @@
-"""Models in files: one ``.npz`` each, readable by ``numpy.load``, with its structure and what is said of it inside.
+"""Models in files: one ``.npz`` each, readable by ``numpy.load``, with its structure and notes inside.
 
-A member ``about.json`` describes the tree (which array stands where, numbers that are no arrays, dtypes that numpy has
+A member ``about.json`` describes the tree (which array is where, numbers that are no arrays, dtypes that numpy has
 no letter for), and holds the caller's notes. Files are written under another name and renamed, so a reader finds the
 old one or the new one, whole.
 """
@@ -57,13 +57,13 @@ class ModelStore:
         return f"ModelStore({str(self.folder)!r})"
 
     def save(self, model: Model, notes: dict[str, Any], *, best: bool = False) -> Path:
-        """Save a model as the newest one, or the best; returns its file. Errors as ``save_model``'s."""
+        """Save a model as the newest one, or the best; return its file. Errors as ``save_model``'s."""
         path = self.folder / (self.BEST if best else self.NEWEST)
         save_model(path, model, notes)
         return path
 
     def load(self, *, best: bool = False) -> tuple[Model, dict[str, Any]]:
-        """The newest or best model with its notes. Errors as ``load_model``'s."""
+        """Load the newest or best model with its notes. Errors as ``load_model``'s."""
         return load_model(self.folder / (self.BEST if best else self.NEWEST))
 
 
@@ -77,7 +77,7 @@ def save_model(path: str | os.PathLike[str], model: Model, notes: dict[str, Any]
 
     Raises:
         ValueError: the model holds something else; the text says where.
-        OSError: the file cannot be written; the old one stands.
+        OSError: the file cannot be written; the old one is kept.
     """
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         about = {"model": _described(model, (), archive), "notes": notes or {}}
@@ -85,7 +85,7 @@ def save_model(path: str | os.PathLike[str], model: Model, notes: dict[str, Any]
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
-    """A model that ``save_model`` wrote, and its notes. Nothing in the file is run.
+    """Load a model that ``save_model`` wrote, and its notes. No code in the file is run.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -100,7 +100,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
 
 
 def initial(model: InitialModel) -> Model:
-    """The model to begin with: as it is, made by the function, or read from the file.
+    """Return the initial model: as it is, made by the function, or read from the file.
 
     Raises:
         TypeError: it is none of these.
@@ -114,7 +114,7 @@ def initial(model: InitialModel) -> Model:
 
 
 def _described(value: Any, path: TreePath, archive: zipfile.ZipFile) -> Any:
-    """What JSON says of a value; its arrays are written on the way."""
+    """Describe a value for JSON, and write its arrays."""
     if isinstance(value, dict):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise ValueError(at(path, f"keys must be str, but one is {wrong[0]!r}"))
@@ -130,7 +130,7 @@ def _described(value: Any, path: TreePath, archive: zipfile.ZipFile) -> Any:
 
 
 def _written(value: Any, path: TreePath, archive: zipfile.ZipFile) -> list[Any]:
-    """Write one array under a name that tells where it stands; returns how to read it."""
+    """Write one array under the name of its place; return how to read it."""
     if tensors.is_tensor(value):
         kind, name = "torch", tensors.name_of(value)
         array = _as_array(tensors.to_bytes(value), name, value.shape)

@@ -1,4 +1,4 @@
-"""What workflows and sites say to each other about a model: the task to train it, and what a site made of it."""
+"""The data of a training task, and the update in its result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .model_tree import Model
 
 
 def model_shareable(model: Model, current_round: int, num_rounds: int) -> Shareable:
-    """Data of a task: the model, the round (from 0) and how many there are. The round comes back as a cookie."""
+    """Make the data of a task: model, round (from 0) and number of rounds. The round comes back as a cookie."""
     shareable = DXO(DataKind.WEIGHTS, model).to_shareable()
     shareable.set_header(AppConstants.CURRENT_ROUND, current_round)
     shareable.set_header(AppConstants.NUM_ROUNDS, num_rounds)
@@ -25,7 +25,7 @@ def model_shareable(model: Model, current_round: int, num_rounds: int) -> Sharea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUpdate:
-    """What a site made of a model."""
+    """The update of a site: weights or differences, with its steps."""
 
     #: Weights, or what is to be added to those that the site was given.
     data: Model
@@ -36,7 +36,7 @@ class ModelUpdate:
 
 
 def update_of(result: object) -> ModelUpdate:
-    """The update in a result.
+    """Read the update in a result.
 
     Raises:
         ValueError: there is none; the text says why.
@@ -49,7 +49,7 @@ def update_of(result: object) -> ModelUpdate:
 
 
 def metrics_of(result: object) -> dict[str, float]:
-    """The numbers that a result holds by name, whatever else is in it.
+    """Return the numbers in a result by name; all else is ignored.
 
     Raises:
         ValueError: there are none; the text says why.

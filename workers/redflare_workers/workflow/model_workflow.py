@@ -1,4 +1,4 @@
-"""``ModelWorkflow``: what workflows that train one model have in common."""
+"""``ModelWorkflow``: the base of workflows that train one model."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ class ModelWorkflow(Controller, ABC):
         self.model = self.model or initial(self._initial_model)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing is left to do: the model was saved when it was made."""
+        """Do nothing: the model was saved when it was made."""

@@ -15,7 +15,7 @@ from .controller import Controller
 
 
 class Workflows(Controller):
-    """Runs each of them when the one before it has come to its end.
+    """Runs each controller after the one before it has ended.
 
     It can be resumed if one of them can: those that were over stay so, and one that cannot be resumed begins anew.
 
@@ -37,33 +37,33 @@ class Workflows(Controller):
 
     @property
     def current(self) -> Controller:
-        """The one that runs, or comes next; in the end the last."""
+        """The controller that runs, or comes next; in the end the last."""
         workflows = list(self._workflows.values())
         return workflows[min(self._number, len(workflows) - 1)]
 
     def set_communicator(self, communicator: WFCommSpec) -> None:
-        """All schedule through this communicator."""
+        """Make all of them schedule through this communicator."""
         super().set_communicator(communicator)
         for workflow in self._workflows.values():
             workflow.set_communicator(communicator)
         communicator.controller = self
 
     def state(self) -> dict[str, Any]:
-        """Which one runs, and its state."""
+        """Return which one runs, and its state."""
         goes_on = self._begun and self.current.resume
         return {"workflow": self._number, "begun": goes_on, "state": self.current.state() if goes_on else {}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the one that ran."""
+        """Resume the one that ran."""
         self._number = int(state["workflow"])
         if state["begun"]:
             self.current.restore(state["state"])
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing: each is started when its turn comes."""
+        """Do nothing: each is started when its turn comes."""
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """One after the other."""
+        """Run one after the other."""
         while self._number < len(self._workflows) and not abort_signal.triggered:
             name = list(self._workflows)[self._number]
             self.log_info(fl_ctx, f"workflow {name} begins, {self._number + 1} of {len(self._workflows)}")
@@ -82,10 +82,10 @@ class Workflows(Controller):
                 self.checkpoint(fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing: each was stopped when it had come to its end."""
+        """Do nothing: each was stopped at its end."""
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """Left to the one that runs."""
+        """Leave it to the one that runs."""
         self.current.process_result_of_unknown_task(client, task_name, client_task_id, result, fl_ctx)

@@ -1,4 +1,4 @@
-"""What the views say about every state a link can be in."""
+"""The views of every state that a link can be in."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def inspector(server: Server) -> Inspector:
     return Inspector(server)
 
 
-def look(inspector: Inspector, link: LinkSteps) -> LinkStatus:
+def read(inspector: Inspector, link: LinkSteps) -> LinkStatus:
     return inspector.link(link.fqcn)
 
 
-def waits(status: LinkStatus) -> str:
-    """Why the task waits, the seconds left out."""
-    return re.sub(r"(for|last beat) [0-9.]+ s", r"\1 a while", status.waiting)
+def reason(status: LinkStatus) -> str:
+    """Why the task waits, without the seconds."""
+    return re.sub(r"(for|last heartbeat) [0-9.]+ s", r"\1 a while", status.waiting)
 
 
 def test_an_empty_redis_has_no_links(inspector: Inspector) -> None:
@@ -49,11 +49,11 @@ def test_an_empty_redis_has_no_links(inspector: Inspector) -> None:
 def test_a_connected_link_without_a_task_waits_for_nothing(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
 
-    status = look(inspector, link)
+    status = read(inspector, link)
 
     assert (status.agent.state, status.cj.state) == ("connected", "connected")
     assert (status.agent.host, status.agent.pid, status.agent.place) == ("agent-host", 200, "agent-host:200")
-    assert (status.task, waits(status)) == (None, "")
+    assert (status.task, reason(status)) == (None, "")
 
 
 def test_links_are_found_by_scan_and_by_the_list_of_agents(inspector: Inspector, server: Server) -> None:
@@ -73,11 +73,11 @@ def test_keys_of_other_namespaces_and_foreign_names_are_not_links(inspector: Ins
     assert inspector.status().links == ()
 
 
-def test_a_task_waits_for_an_agent_that_never_was(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_task_waits_for_an_agent_that_was_never_seen(inspector: Inspector, link: LinkSteps) -> None:
     link.hello("cj", "cj-host:100:a")
     link.assign("t1")
 
-    assert waits(look(inspector, link)) == "NEW for a while: no agent is connected (there has never been one)"
+    assert reason(read(inspector, link)) == "NEW for a while: no agent is connected (none seen yet)"
 
 
 def test_a_task_waits_for_an_agent_that_is_gone(inspector: Inspector, link: LinkSteps, server: Server) -> None:
@@ -87,10 +87,10 @@ def test_a_task_waits_for_an_agent_that_is_gone(inspector: Inspector, link: Link
         connection.call("DEL", link.keys.heartbeat("agent"))
         connection.call("HINCRBY", link.keys.link, "agent_since", -200_000)
 
-    status = look(inspector, link)
+    status = read(inspector, link)
 
     assert status.agent.state == "gone"
-    assert waits(status) == "NEW for a while: no agent is connected (last beat 3 min ago)"
+    assert reason(status) == "NEW for a while: no agent is connected (last heartbeat 3 min ago)"
 
 
 def test_the_list_of_agents_knows_when_a_gone_agent_was_last_seen(
@@ -103,7 +103,7 @@ def test_the_list_of_agents_knows_when_a_gone_agent_was_last_seen(
         connection.call("HINCRBY", link.keys.link, "agent_since", -200_000)
         connection.call("ZINCRBY", Keys().agents, -65, link.fqcn)
 
-    assert look(inspector, link).agent.absence == "no agent is connected (last beat 1 min ago)"
+    assert read(inspector, link).agent.absence == "no agent is connected (last heartbeat 1 min ago)"
 
 
 def test_an_agent_that_misses_beats_is_silent(inspector: Inspector, link: LinkSteps, server: Server) -> None:
@@ -114,31 +114,32 @@ def test_an_agent_that_misses_beats_is_silent(inspector: Inspector, link: LinkSt
         connection.call("HINCRBY", link.keys.link, "agent_since", -200_000)
     link.beat("agent", interval=5.0, age_ms=20_000, left_ms=40_000)
 
-    status = look(inspector, link)
+    status = read(inspector, link)
 
     assert status.agent.state == "silent"
     assert status.agent.beat_age == pytest.approx(20, abs=1)
     assert (
-        waits(status) == "FETCHED for a while: the agent is silent (last beat a while ago), a new instance would get it"
+        reason(status)
+        == "FETCHED for a while: the agent is silent (last heartbeat a while ago), a new instance would get it"
     )
 
 
-def test_a_side_that_said_bye_has_left(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_side_that_disconnected_has_left(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")
     link.bye("agent")
 
-    status = look(inspector, link)
+    status = read(inspector, link)
 
     assert status.agent.state == "left"
-    assert waits(status) == "NEW for a while: no agent is connected (it said bye)"
+    assert reason(status) == "NEW for a while: no agent is connected (it disconnected)"
 
 
 def test_a_heartbeat_of_a_replaced_instance_does_not_count(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.hello("agent", "other-host:300:c")
 
-    agent = look(inspector, link).agent
+    agent = read(inspector, link).agent
 
     assert (agent.instance, agent.place, agent.host) == ("other-host:300:c", "other-host:300", "")
 
@@ -148,25 +149,25 @@ def test_a_heartbeat_that_is_not_ours_is_no_error(inspector: Inspector, link: Li
     with server.borrow(link.keys.link) as connection:
         for junk in (b"\xff", b"[]", b'{"instance": "agent-host:200:b", "pid": "many", "interval": []}'):
             connection.call("SET", link.keys.heartbeat("agent"), junk, "PX", 1000)
-            assert look(inspector, link).agent.pid == 0
+            assert read(inspector, link).agent.pid == 0
 
 
-def test_a_fetched_task_is_in_the_hands_of_its_agent(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_fetched_task_names_its_agent(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")
     link.take("t1")
 
-    assert waits(look(inspector, link)) == "FETCHED for a while by agent-host:200"
+    assert reason(read(inspector, link)) == "FETCHED for a while by agent-host:200"
 
 
-def test_a_task_fetched_by_a_replaced_instance_says_who_is_next(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_task_fetched_by_a_replaced_instance_names_the_next_one(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")
     link.take("t1")
     link.hello("agent", "other-host:300:c")
 
     assert (
-        waits(look(inspector, link))
+        reason(read(inspector, link))
         == "FETCHED for a while by an instance that has been replaced: the new one (other-host:300) gets it next"
     )
 
@@ -176,11 +177,11 @@ def test_a_submitted_task_waits_for_the_cj(inspector: Inspector, link: LinkSteps
     link.assign("t1")
     link.take("t1")
     link.submit("t1")
-    assert waits(look(inspector, link)) == "SUBMITTED for a while: the CJ (cj-host:100) has not taken the result yet"
+    assert reason(read(inspector, link)) == "SUBMITTED for a while: the CJ (cj-host:100) has not taken the result yet"
 
     link.bye("cj")
 
-    assert waits(look(inspector, link)) == "SUBMITTED for a while: the CJ is not connected (it said bye)"
+    assert reason(read(inspector, link)) == "SUBMITTED for a while: the CJ is not connected (it disconnected)"
 
 
 def test_queues_and_payload_are_counted(inspector: Inspector, link: LinkSteps, server: Server) -> None:
@@ -202,7 +203,7 @@ def test_queues_and_payload_are_counted(inspector: Inspector, link: LinkSteps, s
     assert (status.blob_chunks, status.blob_bytes) == (3, 1800)
 
 
-def test_a_task_tells_its_whole_story(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_task_is_shown_with_every_step(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1", "validate")
     link.take("t1")
@@ -211,27 +212,27 @@ def test_a_task_tells_its_whole_story(inspector: Inspector, link: LinkSteps) -> 
 
     (view,) = inspector.task("t1")
 
-    assert (view.story.fqcn, view.story.name, view.story.status) == (link.fqcn, "validate", "REJECTED")
+    assert (view.task.fqcn, view.task.name, view.task.status) == (link.fqcn, "validate", "REJECTED")
     assert view.result_blob_bytes == 320
     assert re.fullmatch(r"REJECTED [0-9.]+ s ago: cannot be read", view.waiting)
-    moments = view.story.moments()
-    assert [moment.what for moment in moments] == [
+    events = view.task.events()
+    assert [event.text for event in events] == [
         "assigned by CJ cj-host:100:a (10 B)",
         "fetched by agent agent-host:200:b",
         "result submitted, rc EXECUTION_EXCEPTION (320 B)",
         "settled REJECTED: cannot be read",
     ]
-    assert moments == sorted(moments, key=lambda moment: moment.time_ms)
+    assert events == sorted(events, key=lambda event: event.time_ms)
 
 
-def test_a_second_attempt_is_told(inspector: Inspector, link: LinkSteps) -> None:
+def test_a_second_attempt_is_shown(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")
     link.take("t1")
     link.hello("agent", "other-host:300:c")
     link.take("t1")
 
-    assert waits(look(inspector, link)) == "FETCHED for a while by other-host:300, attempt 2"
+    assert reason(read(inspector, link)) == "FETCHED for a while by other-host:300, attempt 2"
 
 
 def test_a_task_is_found_on_every_link_or_on_the_named_one(inspector: Inspector, server: Server) -> None:
@@ -241,8 +242,8 @@ def test_a_task_is_found_on_every_link_or_on_the_named_one(inspector: Inspector,
         link.assign("t1")
         link.assign("other:t1")
 
-    assert [view.story.fqcn for view in inspector.task("t1")] == ["a--x", "b--x"]
-    assert [view.story.fqcn for view in inspector.task("t1", "b--x")] == ["b--x"]
+    assert [view.task.fqcn for view in inspector.task("t1")] == ["a--x", "b--x"]
+    assert [view.task.fqcn for view in inspector.task("t1", "b--x")] == ["b--x"]
     assert inspector.task("t2") == inspector.task("t1", "c--x") == []
 
 
@@ -262,5 +263,5 @@ def test_views_become_json(inspector: Inspector, link: LinkSteps) -> None:
     assert document["namespace"] == "flare"
     assert document["links"][0]["agent"]["connected"] is True
     assert document["links"][0]["task"]["task_id"] == task["task_id"] == "t1"
-    assert task["moments"][0]["time"].endswith("Z")
+    assert task["events"][0]["time"].endswith("Z")
     assert task["waiting"].startswith("NEW for ")

@@ -1,4 +1,4 @@
-"""What people see of a job, from what its server and its sites have written into Redis."""
+"""The view of a job, read from the keys that its server and its sites have written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def jobs(scene: JobScene, namespace: str = "flare") -> JobInspector:
     return JobInspector(scene.server, Keys(namespace))
 
 
-def look(scene: JobScene) -> JobView:
+def read(scene: JobScene) -> JobView:
     [job] = jobs(scene).find("job-1")
     return job
 
@@ -43,7 +43,7 @@ def site(job: JobView, name: str) -> SiteView:
     return next(each for each in job.sites if each.name == name)
 
 
-def test_without_jobs_there_is_nothing_to_see(scene: JobScene) -> None:
+def test_without_jobs_nothing_is_found(scene: JobScene) -> None:
     assert jobs(scene).all() == jobs(scene).find("job-1") == []
 
 
@@ -61,34 +61,34 @@ def test_the_server_is_seen_with_its_run(scene: JobScene) -> None:
     scene.run_server()
     scene.run_server()
 
-    job = look(scene)
+    job = read(scene)
 
     assert (job.status, job.run, job.began, job.previous) == ("RUNNING", "r2", "RESUMED", "r1")
     assert (job.server.state, job.server.instance, job.server.place) == ("connected", "s2", "hub:42")
     assert job.server.beat_age == pytest.approx(0, abs=1)
-    assert job.waiting == "waits for sites: none has joined"
+    assert job.waiting == "waiting for sites: none has joined"
 
 
-def test_a_server_that_beats_no_more_is_silent_then_gone(scene: JobScene) -> None:
+def test_a_server_without_heartbeats_is_silent_then_gone(scene: JobScene) -> None:
     scene.run_server()
     scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
     scene.server_beats(age_ms=40_000)
-    assert look(scene).waiting == "waits for a server: the last one has been silent for 40 s"
+    assert read(scene).waiting == "waiting for a server (last one: silent for 40 s)"
 
     scene.connection.call("DEL", scene.keys.server_heartbeat)
-    assert look(scene).waiting == "waits for a server: the last one has been silent, its heartbeat has expired"
+    assert read(scene).waiting == "waiting for a server (last one: no heartbeat found)"
 
     scene.connection.call("HSET", scene.keys.cell, "closed", scene.now_ms() - 12_000)
-    assert look(scene).waiting == "waits for a server: the last one left 12 s ago"
+    assert read(scene).waiting == "waiting for a server (last one: left 12 s ago)"
 
 
 @pytest.mark.parametrize("beat", ["no JSON", "[]", "{}", '{"instance": "s0", "ttl_ms": 60000}'])
-def test_a_heartbeat_of_somebody_else_is_none_of_the_server(scene: JobScene, beat: str) -> None:
+def test_a_heartbeat_of_another_instance_is_ignored(scene: JobScene, beat: str) -> None:
     scene.run_server()
     scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
     scene.connection.call("SET", scene.keys.server_heartbeat, beat)
 
-    assert look(scene).server.state == "gone"
+    assert read(scene).server.state == "gone"
 
 
 def test_sites_that_come_before_the_server_are_seen(scene: JobScene) -> None:
@@ -99,7 +99,7 @@ def test_sites_that_come_before_the_server_are_seen(scene: JobScene) -> None:
     assert (job.status, job.server.state, job.waiting) == (
         "",
         "never",
-        "waits for a server: there has never been one",
+        "waiting for a server (none seen yet)",
     )
     assert [each.name for each in job.sites] == ["site-1"]
 
@@ -112,9 +112,9 @@ def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
     scene.membership.leave(scene.connection, scene.site("site-4"))
     scene.joined("site-5")
 
-    job = look(scene)
+    job = read(scene)
 
-    states = [(each.name, each.attendance.state) for each in job.sites]
+    states = [(each.name, each.presence.state) for each in job.sites]
     assert states == [
         ("site-1", "connected"),
         ("site-2", "silent"),
@@ -122,29 +122,29 @@ def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
         ("site-4", "left"),
         ("site-5", "connected"),  # it has joined just now
     ]
-    assert site(job, "site-2").attendance.beat_age == pytest.approx(40, abs=1)
-    assert (site(job, "site-1").cell, site(job, "site-1").attendance.place) == ("site-1.job-1", "gpu-1:7")
+    assert site(job, "site-2").presence.beat_age == pytest.approx(40, abs=1)
+    assert (site(job, "site-1").cell, site(job, "site-1").presence.place) == ("site-1.job-1", "gpu-1:7")
     assert job.connected == 2
 
 
-def test_a_site_says_what_it_does(scene: JobScene) -> None:
+def test_a_site_is_shown_with_its_work(scene: JobScene) -> None:
     store = scene.run_server()
-    asking, working, bringing = scene.site("site-1"), scene.site("site-2"), scene.site("site-3")
+    requesting, working, submitting = scene.site("site-1"), scene.site("site-2"), scene.site("site-3")
     standing = scheduled()
     store.schedule(standing)
-    scene.asks(asking)
+    scene.asks(requesting)
     scene.has(store, standing, working, count=2)
-    share = scene.has(store, standing, bringing)
-    scene.asks(bringing, "submit", task_id=share.id)
+    share = scene.has(store, standing, submitting)
+    scene.asks(submitting, "submit", task_id=share.id)
 
-    job = look(scene)
+    job = read(scene)
 
-    assert job.now - site(job, "site-1").asks_since < 2_000
-    [(root_id, name, held)] = site(job, "site-2").has
-    assert (root_id, name, held.id, held.count) == ("t1", "train", "t1-site-2", 2)
-    assert list(site(job, "site-3").brings) == [share.id]
+    assert job.now - site(job, "site-1").requested < 2_000
+    [(root_id, name, work)] = site(job, "site-2").working_on
+    assert (root_id, name, work.record.id, work.record.count) == ("t1", "train", "t1-site-2", 2)
+    assert list(site(job, "site-3").submitted) == [share.id]
     assert job.inbox == 2
-    assert "site-3 brought its result" in job.tasks[0].waiting
+    assert "site-3 (submitted its result" in job.tasks[0].waiting
 
 
 def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_count(scene: JobScene) -> None:
@@ -154,9 +154,9 @@ def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_coun
     scene.connection.call("XADD", scene.inbox, "*", "hello", "world")
     scene.connection.call("XADD", scene.inbox, "*", "kind", "request", "meta", "[1]", "topic", "get_task")
 
-    job = look(scene)
+    job = read(scene)
 
-    assert (site(job, "site-1").asks_since, job.inbox) == (0, 3)
+    assert (site(job, "site-1").requested, job.inbox) == (0, 3)
 
 
 def test_a_long_inbox_is_read_page_by_page(scene: JobScene) -> None:
@@ -165,10 +165,10 @@ def test_a_long_inbox_is_read_page_by_page(scene: JobScene) -> None:
         scene.connection.call("XADD", scene.inbox, "*", "kind", "event")
     scene.asks(scene.site("site-1"))
 
-    assert look(scene).sites[0].asks_since
+    assert read(scene).sites[0].requested
 
 
-def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobScene) -> None:
+def test_open_tasks_come_in_their_order_with_the_share_of_every_site(scene: JobScene) -> None:
     store = scene.run_server()
     one, two = scene.site("site-1"), scene.site("site-2")
     relay = scheduled(
@@ -181,19 +181,19 @@ def test_standing_tasks_come_in_their_order_with_what_became_of_them(scene: JobS
     store.note("t1", [done])
     scene.has(store, first, two)
 
-    train, test = look(scene).tasks
+    train, test = read(scene).tasks
 
-    assert [train.name, test.name] == ["train", "test"]
-    assert (train.kind, train.targets, dict(train.options)) == (
+    assert [train.record.name, test.record.name] == ["train", "test"]
+    assert (train.record.kind, train.record.targets, dict(train.record.options)) == (
         "broadcast",
         ("site-1", "site-2", "site-3"),
         {"min_responses": 3},
     )
     assert 50 < (train.timeout_left or 0) <= 60
-    assert ([each.site for each in train.answers], [each.site for each in train.holders]) == (["site-1"], ["site-2"])
-    assert train.not_asked == ("site-3",)
-    assert train.waiting.startswith("waits for 2 more of at least 3 results: site-2 has had it for ")
-    assert test.waiting.startswith("next in the relay: waits for site-2, which has 'train' to do")
+    assert ([each.site for each in train.answered], [each.site for each in train.pending]) == (["site-1"], ["site-2"])
+    assert train.not_sent == ("site-3",)
+    assert train.waiting.startswith("waiting for 2 more of at least 3 results: site-2 (sent ")
+    assert test.waiting.startswith("next in the relay: waiting for site-2 (working on 'train'")
     assert test.timeout_left is None
 
 
@@ -203,15 +203,15 @@ def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
     store.schedule(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
     store.schedule(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
     store.schedule(scheduled("t3", order=3))
-    large, inline, none = look(scene).tasks
+    large, inline, none = read(scene).tasks
     assert (large.size, large.blob, large.blob_bytes, large.stored) == (28, "flare:blob:{b1}", 25, 25)
     assert (inline.size, inline.blob) == (10, "")
     assert (none.size, none.blob) == (0, "")
 
     scene.connection.call("DEL", "flare:blob:{b1}:1")
-    [large, *_] = look(scene).tasks
+    [large, *_] = read(scene).tasks
     assert large.stored == 15
-    assert "its data is not in Redis any more" in large.waiting
+    assert "its data is no longer in Redis" in large.waiting
 
 
 def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobScene) -> None:
@@ -222,19 +222,21 @@ def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobSce
         store.schedule(scheduled(f"t{number}", order=number, scheduled=begun))
         store.finish(f"t{number}", "timeout" if number else "ok", begun + number)
 
-    job = look(scene)
+    job = read(scene)
 
     assert job.tasks == ()
-    assert [task.root_id for task in job.ended_tasks] == [f"t{number}" for number in range(MOST_ENDED + 1, 1, -1)]
-    assert {(task.status, task.waiting) for task in job.ended_tasks} == {("timeout", "")}
+    assert [task.record.root_id for task in job.ended_tasks] == [
+        f"t{number}" for number in range(MOST_ENDED + 1, 1, -1)
+    ]
+    assert {(task.record.status, task.waiting) for task in job.ended_tasks} == {("timeout", "")}
     assert jobs(scene).all()[0].ended_tasks == ()
 
 
-def test_a_job_that_has_ended_says_how(scene: JobScene) -> None:
+def test_a_job_that_has_ended_shows_how(scene: JobScene) -> None:
     scene.run_server()
     scene.membership.end(scene.connection, scene.lease, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
 
-    job = look(scene)
+    job = read(scene)
 
     assert (job.runs, job.waiting) == (False, "FINISHED:ABORTED 0 s ago: by me")
 
@@ -247,15 +249,15 @@ def test_a_task_of_a_job_is_no_task_of_an_agent(scene: JobScene) -> None:
     assert jobs(scene).with_task("t2") == []
 
 
-def test_a_record_that_is_none_of_ours_is_named(scene: JobScene) -> None:
+def test_a_record_that_cannot_be_read_is_named(scene: JobScene) -> None:
     scene.run_server()
     scene.connection.call("HSET", scene.keys.clients, "site-1", "{}")
 
     with pytest.raises(DecodeError, match="site-1"):
-        look(scene)
+        read(scene)
 
 
-def test_the_status_of_a_federation_tells_of_its_jobs(scene: JobScene) -> None:
+def test_the_status_of_a_federation_contains_its_jobs(scene: JobScene) -> None:
     scene.run_server().schedule(scheduled())
 
     status = Inspector(scene.server).status()
@@ -269,12 +271,12 @@ def test_a_job_becomes_json(scene: JobScene) -> None:
     store.schedule(standing)
     scene.has(store, standing, scene.site("site-1"))
 
-    document: dict[str, Any] = orjson.loads(orjson.dumps(look(scene).to_json()))
+    document: dict[str, Any] = orjson.loads(orjson.dumps(read(scene).to_json()))
 
     assert (document["job_id"], document["server"]["state"]) == ("job-1", "connected")
     [train] = document["tasks"]
-    assert train["not_asked"] == ["site-2"]
+    assert train["not_sent"] == ["site-2"]
     assert train["client_tasks"][0]["site"] == "site-1"
-    assert train["waiting"].startswith("waits for 2 sites: ")
+    assert train["waiting"].startswith("waiting for 2 sites: ")
     [site_1] = document["sites"]
-    assert (site_1["has"][0]["task"], site_1["attendance"]["connected"]) == ("train", True)
+    assert (site_1["working_on"][0]["task"], site_1["presence"]["connected"]) == ("train", True)

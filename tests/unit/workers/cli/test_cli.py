@@ -1,4 +1,4 @@
-"""The ``redflare`` command: what it prints, for people and programs, and how it ends."""
+"""The ``redflare`` command: its output as text and as JSON, and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,40 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 from redflare_broker.keys import Keys
-from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner, Result
 
 from tests.support.link.steps import LinkSteps
+from tests.support.process.cli import Cli
 
 TASK = "3f0c2a52-5c1d-4b1e-9d8e-0d8a1f6a7b11"
-
-
-class Cli:
-    """Runs the command in this process against a fake server."""
-
-    def __init__(self) -> None:
-        self.client = fakeredis.FakeRedis()
-        self.asked: list[tuple[str, ConnectionOptions]] = []
-
-    def connect(self, url: str, options: ConnectionOptions) -> Server:
-        self.asked.append((url, options))
-        return Server.connect(client=self.client)
-
-    def __call__(self, *args: str, columns: int = 80, **env: str) -> Result:
-        runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1", **env})
-        return runner.invoke(app, list(args), obj=self.connect)
-
-    def json(self, *args: str) -> Any:
-        return json.loads(self(*args, "--json").stdout)
-
-
-@pytest.fixture
-def cli() -> Cli:
-    return Cli()
 
 
 @pytest.fixture
@@ -70,7 +46,7 @@ def test_status_shows_agents_and_what_their_tasks_wait_for(cli: Cli, link: LinkS
     assert "site-1--trainer   ○ left" in shown.stdout
     assert "● connected" in shown.stdout
     assert f"train {TASK}" in shown.stdout
-    assert re.search(r"NEW for [0-9.]+ s: no agent is connected \(it said bye\)", shown.stdout)
+    assert re.search(r"NEW for [0-9.]+ s: no agent is connected \(it disconnected\)", shown.stdout)
     assert "0 of 1 agents connected, 1.5 kB of payload in chunks" in shown.stdout
 
 
@@ -102,11 +78,11 @@ def test_status_is_json_for_programs(cli: Cli, link: LinkSteps) -> None:
 
 def test_a_federation_without_agents_is_exit_code_1(cli: Cli) -> None:
     assert cli("status").exit_code == 1
-    assert "no agent, no CJ and no job has been seen" in cli("status").stdout
+    assert "no agents, CJs or jobs found" in cli("status").stdout
     assert cli.json("status")["links"] == []
 
 
-def test_a_task_tells_its_story(cli: Cli, link: LinkSteps) -> None:
+def test_a_task_is_shown_with_its_history(cli: Cli, link: LinkSteps) -> None:
     link.both()
     link.assign(TASK)
     link.take(TASK)
@@ -126,7 +102,7 @@ def test_an_unknown_task_is_exit_code_1(cli: Cli) -> None:
     result = cli("task", "t1")
 
     assert result.exit_code == 1
-    assert "no task 't1' on the link of any agent" in one_line(result)
+    assert "no task 't1' of any agent" in one_line(result)
     assert cli.json("task", "t1") == []
 
 
@@ -155,7 +131,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(cli: Cli, link: Link
     assert cli("dead", "list").stdout == "no dead letters\n"
 
 
-def test_a_replay_for_a_settled_task_says_that_it_is_in_vain(cli: Cli, link: LinkSteps) -> None:
+def test_a_replay_for_a_settled_task_warns_that_it_is_buried_again(cli: Cli, link: LinkSteps) -> None:
     link.both()
     link.assign(TASK)
     link.abort(TASK, "stopped")
@@ -166,15 +142,15 @@ def test_a_replay_for_a_settled_task_says_that_it_is_in_vain(cli: Cli, link: Lin
     )
 
 
-def test_a_letter_that_is_not_there_is_exit_code_1(cli: Cli, link: LinkSteps) -> None:
+def test_an_unknown_letter_is_exit_code_1(cli: Cli, link: LinkSteps) -> None:
     for command in ("show", "replay"):
         result = cli("dead", command, link.fqcn, "1-1")
 
         assert result.exit_code == 1
-        assert "`redflare dead list` shows those that are there" in one_line(result)
+        assert "`redflare dead list` shows all dead letters" in one_line(result)
 
 
-def test_drop_wants_ids_or_all_and_not_both(cli: Cli, link: LinkSteps) -> None:
+def test_drop_needs_ids_or_all_and_not_both(cli: Cli, link: LinkSteps) -> None:
     for args in ([], ["1-1", "--all"]):
         result = cli("dead", "drop", link.fqcn, *args)
 
@@ -237,17 +213,17 @@ def test_options_come_from_the_environment_too(cli: Cli, tmp_path: Path) -> None
         REDFLARE_CA_CERT=str(certificate),
     )
 
-    ((url, options),) = cli.asked
+    ((url, options),) = cli.connections
     assert (url, options.username) == ("rediss://node:7000", "reader")
     assert (options.password_file, options.ca_cert) == (password, certificate)
 
 
 def test_help_names_examples_and_exit_codes(cli: Cli) -> None:
     for command in (["status"], ["task"], ["tail"], ["dead", "list"], ["dead", "replay"], ["dead", "drop"]):
-        told = cli(*command, "--help").stdout
+        printed = cli(*command, "--help").stdout
 
-        assert f"redflare {' '.join(command)}" in told.partition("Example")[2]
-        assert "Exit codes: 0 fine, 1 not found" in told
+        assert f"redflare {' '.join(command)}" in printed.partition("Example")[2]
+        assert "Exit codes: 0 fine, 1 not found" in printed
 
 
 def test_tail_prints_one_json_object_per_event(cli: Cli, link: LinkSteps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +236,7 @@ def test_tail_prints_one_json_object_per_event(cli: Cli, link: LinkSteps, monkey
         if any(event["kind"] == "ledger" for event in printed):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("redflare_workers.cli.showing.typer.echo", take)
+    monkeypatch.setattr("redflare_workers.cli.display.typer.echo", take)
 
     result = cli("tail", link.fqcn, "--json")
 

@@ -1,4 +1,4 @@
-"""``redflare simulate``: wrong usage is one line that says what to do, and results are readable."""
+"""``redflare simulate``: wrong usage is one line that says what to do; progress and results are shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from redflare_workers.cli.app import app
 from redflare_workers.cli.simulation_display import SimulationDisplay
-from redflare_workers.cli.simulation_report import as_numbers, report
+from redflare_workers.cli.simulation_report import report, to_json
 from redflare_workers.simulator import Progress, SimulationOutcome
 from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
 from rich.console import Console
@@ -21,14 +21,14 @@ def run(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "MODULE:TRAIN must be module:name"),
         ([f"{TRAINER}:initial_model"], "is a dict, but must be a function train(task, site)"),
         (["os:getpid"], "os:getpid must take a task and the name of a site: train(task, site)"),
         ([f"{TRAINER}:train", "--model", f"{TRAINER}:modle"], "--model: module"),
-        (["redflare_agent.serve:answer"], "fedavg needs a model to begin with: give --model module:name"),
-        (["redflare_agent.serve:answer", "-w", "cyclic"], "cyclic needs a model to begin with"),
+        (["redflare_agent.serve:answer"], "fedavg needs an initial model: give --model module:name"),
+        (["redflare_agent.serve:answer", "-w", "cyclic"], "cyclic needs an initial model"),
         (
             [f"{TRAINER}:train", "--controller", f"{TRAINER}:train"],
             "--controller tests.programs.simulated:train() failed",
@@ -39,10 +39,10 @@ def run(*arguments: str) -> Result:
         ([f"{TRAINER}:train", "--url", "nonsense://nowhere"], "nonsense"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_and_one_line(arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_exit_code_2_and_one_line(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stderr.startswith("redflare: ")
     assert result.stderr.count("\n") == 1
 
@@ -86,7 +86,7 @@ def fedavg(rounds: int = 2) -> FedAvg:
 
 def test_fedavg_is_reported_round_by_round() -> None:
     shown = printed(outcome(fedavg()))
-    assert "accuracy before it" in shown
+    assert "accuracy of the received model" in shown
     assert "0.501" in shown
     assert "2 of 2" in shown
     assert "6, 3 per second" in shown
@@ -125,8 +125,8 @@ def test_a_failure_is_reported_with_its_reason() -> None:
     assert "too few [results] came" in shown
 
 
-def test_programs_get_the_same_as_numbers() -> None:
-    numbers = as_numbers(outcome(fedavg()))
+def test_the_result_becomes_json() -> None:
+    numbers = to_json(outcome(fedavg()))
     assert numbers["rounds"] == {"done": 2, "planned": 2}
     assert numbers["history"][1]["metric"] == 0.501
     assert (numbers["controller"], numbers["results"], numbers["reason"]) == ("FedAvg", 6, "")
@@ -162,5 +162,5 @@ def test_a_terminal_shows_who_has_joined_and_which_round_it_is() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_for_programs_nothing_is_shown(terminal: bool) -> None:
+def test_quiet_shows_nothing(terminal: bool) -> None:
     assert shown(progress(0), progress(1), terminal=terminal, quiet=True) == ""

@@ -1,4 +1,4 @@
-"""``redflare doctor``: what it finds at servers that are fit, and at some that are not."""
+"""``redflare doctor``: its findings at a Redis that is ready for jobs, and at some that are not."""
 
 # mypy: allow-untyped-calls
 
@@ -40,7 +40,7 @@ def findings(url: str, *more: str) -> dict[str, dict[str, str]]:
     return {finding["topic"]: finding for finding in document["findings"]}
 
 
-def test_a_server_as_it_should_be_is_fit(running: EmbeddedServer, admin: redis.Redis) -> None:
+def test_a_well_configured_redis_is_ready(running: EmbeddedServer, admin: redis.Redis) -> None:
     admin.config_set("appendonly", "yes")
     admin.config_set("maxmemory", "1gb")
 
@@ -48,11 +48,13 @@ def test_a_server_as_it_should_be_is_fit(running: EmbeddedServer, admin: redis.R
 
     assert shown.exit_code == 0
     assert "valkey 9" in shown.stdout
-    assert {finding["verdict"] for finding in findings(running.url).values()} == {"ok"}
+    assert {finding["result"] for finding in findings(running.url).values()} == {"ok"}
     assert list(admin.scan_iter("*")) == []
 
 
-def test_a_server_that_evicts_is_not_fit_and_says_how_to_mend_it(running: EmbeddedServer, admin: redis.Redis) -> None:
+def test_a_redis_that_evicts_is_not_ready_and_the_finding_has_the_fix(
+    running: EmbeddedServer, admin: redis.Redis
+) -> None:
     admin.config_set("maxmemory-policy", "allkeys-lru")
 
     shown = doctor(running.url)
@@ -61,36 +63,47 @@ def test_a_server_that_evicts_is_not_fit_and_says_how_to_mend_it(running: Embedd
     assert findings(running.url)["eviction"]["remedy"].startswith("CONFIG SET maxmemory-policy noeviction")
 
 
-def test_without_persistence_there_is_advice(running: EmbeddedServer, admin: redis.Redis) -> None:
+def test_missing_persistence_is_advice(running: EmbeddedServer, admin: redis.Redis) -> None:
     finding = findings(running.url)["persistence"]
 
-    assert (finding["verdict"], finding["remedy"][:25]) == ("advice", "CONFIG SET appendonly yes")
+    assert (finding["result"], finding["remedy"][:25]) == ("advice", "CONFIG SET appendonly yes")
 
 
-def test_a_user_who_lacks_a_right_is_told_the_rule(running: EmbeddedServer, admin: redis.Redis) -> None:
+def test_a_missing_right_is_reported_with_the_acl_rule(running: EmbeddedServer, admin: redis.Redis) -> None:
     admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", "~flare:*", "&flare:*", "+@all", "-xadd")
     url = running.url.replace("//", "//bob:pw@")
 
     finding = findings(url)["rights"]
 
-    assert finding["verdict"] == "bad"
+    assert finding["result"] == "bad"
     assert "ACL SETUSER bob +xadd" in finding["remedy"]
     assert "bob" in findings(url)["login"]["text"]
     assert doctor(url).exit_code == 1
 
 
-def test_a_wrong_password_is_exit_code_3_and_so_is_a_server_that_is_away(running: EmbeddedServer) -> None:
+def test_what_a_user_may_not_read_is_unknown_and_not_guessed(running: EmbeddedServer, admin: redis.Redis) -> None:
+    rules = ["reset", "on", ">pw", "~flare:*", "&flare:*", "+@all", "-info", "-config", "-acl"]
+    admin.execute_command("ACL", "SETUSER", "bob", *rules)
+
+    found = findings(running.url.replace("//", "//bob:pw@"))
+
+    for topic in ("version", "persistence", "eviction", "memory"):
+        assert (found[topic]["result"], found[topic]["text"]) == ("advice", "unknown: this user may not read it")
+    assert found["login"]["text"] == "user unknown (ACL WHOAMI denied)"
+
+
+def test_a_wrong_password_and_an_unavailable_redis_are_exit_code_3(running: EmbeddedServer) -> None:
     assert doctor(running.url.replace("//", "//bob:wrong@")).exit_code == 3
     assert doctor("redis://127.0.0.1:1").exit_code == 3
 
 
 def test_a_workspace_is_checked(running: EmbeddedServer, tmp_path: Path) -> None:
-    assert findings(running.url, "--workspace", str(tmp_path))["workspace"]["verdict"] == "ok"
+    assert findings(running.url, "--workspace", str(tmp_path))["workspace"]["result"] == "ok"
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "site.json").write_text('{"alow": []}')
 
     finding = findings(running.url, "--workspace", str(tmp_path))["workspace"]
 
-    assert finding["verdict"] == "bad"
+    assert finding["result"] == "bad"
     assert "alow" in finding["text"]
-    assert findings(running.url, "--workspace", str(tmp_path / "no"))["workspace"]["verdict"] == "bad"
+    assert findings(running.url, "--workspace", str(tmp_path / "no"))["workspace"]["result"] == "bad"

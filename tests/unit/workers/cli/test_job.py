@@ -1,4 +1,4 @@
-"""``redflare job``, and what the other commands say of jobs."""
+"""``redflare job``, and jobs in the output of other commands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ from typer.testing import CliRunner
 from tests.support.job.scene import JobScene, scheduled
 from tests.support.link.steps import LinkSteps
 from tests.support.process.cli import Cli
-
-
-@pytest.fixture
-def cli() -> Cli:
-    return Cli()
 
 
 @pytest.fixture
@@ -59,7 +54,7 @@ def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: JobScene) -> No
     listed = cli("job", "list", columns=200)
 
     assert listed.exit_code == 0
-    assert re.search(r"server\.job-1 +● connected .* 2/3 +1 +train waits for 2 more of at least 3 resul", listed.stdout)
+    assert re.search(r"server\.job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout)
     assert [job["fqcn"] for job in cli.json("job", "list")] == ["server.job-1"]
 
 
@@ -77,24 +72,24 @@ def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: JobScene) -> None:
     for line in (
         r"job server\.job-1  RUNNING for [0-9.]+ s$",
         r"server +● connected [0-9.]+ s  hub:42",
-        r"site-1 +● connected .* waits for a task for .* 1 *$",
-        r"site-2 +● connected .* has train for [0-9.]+ s, sent 2 times +0 *$",
+        r"site-1 +● connected .* waiting for a task for .* 1 *$",
+        r"site-2 +● connected .* working on train for [0-9.]+ s, sent 2 times +0 *$",
         r"site-3 +◐ silent 40 s +1 h ago +- +0 *$",
         r"  broadcast to site-1, site-2, site-3 \(min_responses 3\), [0-9.]+ s ago, times out in 9 min",
-        r"  site-2 has it for [0-9.]+ s, as t1-site-2",
-        r"  answered: site-1",
-        r"  has not got it: site-3",
+        r"  sent to site-2 [0-9.]+ s ago, as t1-site-2",
+        r"  results: site-1",
+        r"  not sent to: site-3",
         r"  data: 2\.5 kB in chunks flare:blob:\{b1\}",
-        r"  waits for 2 more of at least 3 results: site-2 has had it for [0-9.]+ s \(sent 2 times\); site-3 has been",
+        r"  waiting for 2 more of at least 3 results: site-2 \(sent 2 times, last [0-9.]+ s ago\), site-3 \(silent for",
         r"warm-up t0  ok [0-9.]+ s ago",
-        r"  broadcast, took 5 s, 0 of 0 answered",
+        r"  broadcast, took 5 s, 0 of 0 sites answered",
     ):
         assert re.search(line, shown.stdout, re.MULTILINE), f"{line!r} is not in\n{shown.stdout}"
     [document] = cli.json("job", "show", "server.job-1")
     assert document["tasks"][0]["client_tasks"][1]["count"] == 2
 
 
-def test_a_job_that_is_over_says_how_it_ended(cli: Cli, scene: JobScene) -> None:
+def test_a_job_that_is_over_is_shown_with_its_status(cli: Cli, scene: JobScene) -> None:
     scene.run_server()
     scene.membership.end(scene.connection, scene.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
 
@@ -110,12 +105,12 @@ def test_many_sites_are_counted_and_not_listed(cli: Cli, scene: JobScene) -> Non
 
     shown = cli("job", "show", "job-1", columns=200).stdout
 
-    assert "and 12 more have it" in shown
+    assert "sent to 12 more" in shown
     assert "site-27 and 12 more" in shown
-    assert "; and 37 more" in shown
+    assert " and 37 more" in shown
 
 
-def test_a_task_whose_chunks_are_gone_says_how_much_is_left(cli: Cli, busy: JobScene) -> None:
+def test_a_task_whose_chunks_are_gone_shows_how_much_is_left(cli: Cli, busy: JobScene) -> None:
     busy.connection.call("DEL", "flare:blob:{b1}:0")
 
     shown = cli("job", "show", "job-1", columns=200).stdout
@@ -123,7 +118,7 @@ def test_a_task_whose_chunks_are_gone_says_how_much_is_left(cli: Cli, busy: JobS
     assert "data: 2.5 kB in chunks flare:blob:{b1}, of which 1.5 kB are left" in shown
 
 
-def test_what_is_shown_fits_eighty_columns(cli: Cli, busy: JobScene) -> None:
+def test_the_output_fits_eighty_columns(cli: Cli, busy: JobScene) -> None:
     for command in (["job", "list"], ["job", "show", "job-1"], ["status"]):
         assert max(map(len, cli(*command).stdout.splitlines())) <= 80
 
@@ -132,9 +127,7 @@ def test_an_unknown_job_is_exit_code_1(cli: Cli) -> None:
     result = cli("job", "show", "job-1")
 
     assert result.exit_code == 1
-    assert result.stderr == (
-        "redflare: no job 'job-1' in namespace 'flare': `redflare job list` shows those that are there\n"
-    )
+    assert result.stderr == ("redflare: no job 'job-1' in namespace 'flare': `redflare job list` shows all jobs\n")
     assert cli.json("job", "show", "job-1") == []
 
 
@@ -145,7 +138,7 @@ def test_a_name_that_is_not_legal_is_exit_code_2(cli: Cli) -> None:
     assert "'a b' is not legal" in result.stderr
 
 
-def test_a_server_that_is_away_is_exit_code_3() -> None:
+def test_an_unavailable_redis_is_exit_code_3() -> None:
     for command in (["job", "list"], ["job", "show", "job-1", "--json"]):
         result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1"])
 
@@ -155,13 +148,13 @@ def test_a_server_that_is_away_is_exit_code_3() -> None:
 
 def test_help_names_examples_and_exit_codes(cli: Cli) -> None:
     for command in (["job", "list"], ["job", "show"]):
-        told = cli(*command, "--help").stdout
+        printed = cli(*command, "--help").stdout
 
-        assert f"redflare {' '.join(command)}" in told.partition("Example")[2]
-        assert "Exit codes: 0 fine, 1 not found" in told
+        assert f"redflare {' '.join(command)}" in printed.partition("Example")[2]
+        assert "Exit codes: 0 fine, 1 not found" in printed
 
 
-def test_status_tells_of_jobs_beside_agents(cli: Cli, busy: JobScene) -> None:
+def test_status_shows_jobs_and_agents(cli: Cli, busy: JobScene) -> None:
     link = LinkSteps(busy.server)
     link.both()
 
@@ -169,7 +162,7 @@ def test_status_tells_of_jobs_beside_agents(cli: Cli, busy: JobScene) -> None:
 
     assert shown.exit_code == 0
     assert "job server.job-1  RUNNING for" in shown.stdout
-    assert "    waits for 2 more of at least 3 results: site-2 has had it for" in shown.stdout
+    assert "    waiting for 2 more of at least 3 results: site-2 (sent 2 times, last" in shown.stdout
     assert "1 of 1 agents connected" in shown.stdout
     assert cli.json("status")["jobs"][0]["job_id"] == "job-1"
 
@@ -180,7 +173,7 @@ def test_status_of_jobs_without_agents_is_fine(cli: Cli, scene: JobScene) -> Non
     shown = cli("status")
 
     assert shown.exit_code == 0
-    assert "waits for sites: none has joined" in " ".join(shown.stdout.split())
+    assert "waiting for sites: none has joined" in " ".join(shown.stdout.split())
     assert "agents connected" not in shown.stdout
 
 
@@ -188,4 +181,4 @@ def test_the_task_of_a_job_is_not_shown_as_an_agents(cli: Cli, busy: JobScene) -
     result = cli("task", "t1")
 
     assert result.exit_code == 1
-    assert "t1 is a task of job server.job-1, and not of an agent: `redflare job show server.job-1`" in result.stderr
+    assert "t1 is a task of job server.job-1, not of an agent: `redflare job show server.job-1`" in result.stderr

@@ -13,7 +13,7 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from redflare_workers.protocol.shareable_codec import from_message, opened, sealed_in, sealed_whole, to_message
+from redflare_workers.protocol.shareable_codec import decoded, encoded_data, from_message, is_encoded_whole, to_message
 
 LIMITS = CodecLimits()
 
@@ -28,7 +28,7 @@ def server() -> Any:
 
 def carried(shareable: Shareable, server: Server) -> Shareable:
     meta, data = to_message(shareable)
-    return opened(from_message(meta, encode_payload(data)), server, LIMITS)
+    return decoded(from_message(meta, encode_payload(data)), server, LIMITS)
 
 
 def weights(**meta: Any) -> Shareable:
@@ -58,7 +58,7 @@ def test_a_dxo_with_arrays_elsewhere_is_data_as_a_whole_and_comes_back_all_the_s
         shareable["extra"] = np.ones(2)
     meta, data = to_message(shareable)
     assert "kind" not in meta
-    assert sealed_whole(from_message(meta, encode_payload(data)))
+    assert is_encoded_whole(from_message(meta, encode_payload(data)))
     again = carried(shareable, server)
     dxo = from_shareable(again)
     assert list(dxo.data["w"]) == [0, 1, 2]
@@ -96,17 +96,17 @@ def test_the_context_of_a_peer_is_not_sent(server: Server) -> None:
 def test_what_is_sealed_is_passed_on_as_it_is() -> None:
     sealed = encode_payload({"w": np.ones(3)})
     passed = DXO(DataKind.WEIGHTS, sealed).to_shareable()
-    assert sealed_in(passed) is sealed
+    assert encoded_data(passed) is sealed
     assert to_message(passed)[1] is sealed
     whole = from_message({"headers": {"a": 1}}, sealed)
-    assert sealed_in(whole) is sealed
+    assert encoded_data(whole) is sealed
     assert to_message(whole) == ({"headers": {"a": 1}}, sealed)
-    assert sealed_in(weights()) is None
+    assert encoded_data(weights()) is None
 
 
 def test_opening_what_is_not_sealed_changes_nothing(server: Server) -> None:
     shareable = weights()
-    assert opened(shareable, server, LIMITS) is shareable
+    assert decoded(shareable, server, LIMITS) is shareable
 
 
 def test_chunks_that_are_gone_are_missing(server: Server) -> None:
@@ -115,7 +115,7 @@ def test_chunks_that_are_gone_are_missing(server: Server) -> None:
     with server.borrow("x") as connection:
         connection.call("DEL", "flare:{x}:blob:1:0")
     with pytest.raises(BlobMissing):
-        opened(from_message(meta, sealed), server, LIMITS)
+        decoded(from_message(meta, sealed), server, LIMITS)
 
 
 def test_what_cannot_be_encoded_says_where() -> None:
@@ -164,4 +164,4 @@ def test_a_message_that_carries_no_shareable_is_refused(meta: Any, data: Any) ->
 @pytest.mark.parametrize("text", [b"", b"nonsense", b"[1]", b'{"$nd":[0,"float32",[3]]}', b"null"], ids=repr)
 def test_sealed_data_that_is_no_shareable_is_refused_when_it_is_opened(server: Server, text: bytes) -> None:
     with pytest.raises(DecodeError):
-        opened(from_message({}, EncodedPayload(text)), server, LIMITS)
+        decoded(from_message({}, EncodedPayload(text)), server, LIMITS)

@@ -108,7 +108,7 @@ def test_fewer_good_results_than_min_clients_make_the_run_panic() -> None:
     workflow = FedAvg(model(), min_clients=2, num_rounds=3)
     federation = run(workflow, {"a": adding(1), "b": BAD["return code"][0]})
     (reason,) = federation.engine.panics
-    assert reason.startswith("round 0 ended (ok) with good results of a, but min_clients is 2")
+    assert reason.startswith("round 0 ended (ok) with 1 valid result (a), but min_clients is 2")
     assert workflow.current_round == 0
     assert workflow.model["w"].tolist() == [0, 0, 0]
 
@@ -116,7 +116,7 @@ def test_fewer_good_results_than_min_clients_make_the_run_panic() -> None:
 def test_a_round_that_times_out_panics_unless_enough_are_there() -> None:
     workflow = FedAvg(model(), min_clients=2, num_rounds=1, timeout=1)
     federation = run(workflow, {"a": adding(1), "dead": lambda name, data: None})
-    assert "round 0 ended (timeout) with good results of a" in federation.engine.panics[0]
+    assert "round 0 ended (timeout) with 1 valid result (a)" in federation.engine.panics[0]
     workflow = FedAvg(model(), min_clients=1, num_rounds=1, timeout=1, wait_time_after_min_received=60)
     federation = run(workflow, {"a": adding(1), "dead": lambda name, data: None})
     assert federation.engine.panics == []

@@ -1,8 +1,8 @@
-"""``ClientJob``: a site's part in one job. It asks the server for tasks, has executors carry them out, and submits.
+"""``ClientJob``: a site's part in one job. It asks the server for tasks, has executors run them, and submits results.
 
-``run`` blocks until the job ends. It survives a server that restarts and a Redis that is away or lost its data: its
-requests stand in the server's inbox, and what was lost is sent again. If the process itself dies, the next one of the
-same name is handed the same client task; an agent that has worked on it meanwhile is not asked twice.
+``run`` blocks until the job ends. It survives a server that restarts and a Redis that is away or has lost its data. If
+the process itself dies, the next one of the same name gets the same client task; an agent that has worked on it
+meanwhile is not asked twice.
 """
 
 from __future__ import annotations
@@ -12,28 +12,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, Final
+from typing import Any
 
-from redflare_broker.cell.request import Reply, Request
 from redflare_broker.config.settings import LinkSettings, load_settings
-from redflare_broker.errors import (
-    BlobMissing,
-    ConfigError,
-    DecodeError,
-    EncodeError,
-    Fenced,
-    RedflareError,
-    ServerError,
-    Unavailable,
-)
-from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
-from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, Fenced, Unavailable
+from redflare_broker.fqcn import FQCN
 from redflare_broker.scripts.script import BLOB_MISSING
-from redflare_broker.util.backoff import Backoff
-from redflare_broker.wire.message_entry import pack_meta
-from redflare_broker.wire.task_entry import BlobRef
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor
@@ -46,39 +30,17 @@ from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.engine.peer_props import peer_context, sendable_props
-from redflare_workers.protocol.job_messages import (
-    CHANNEL,
-    GET_TASK,
-    JOB_ENDED,
-    NOT_JOINED,
-    SUBMIT,
-    TASK_ENDED,
-    TOLD_ENDED,
-    TOLD_FENCED,
-)
-from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, JobOutcome, ended_with
-from redflare_workers.protocol.shareable_codec import from_message, opened, sealed_in, sealed_whole, to_message
+from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TaskReply
+from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, TAKEN_OVER, JobOutcome, ended_with
+from redflare_workers.protocol.shareable_codec import decoded, encoded_data, is_encoded_whole
 
 from .job_engine import ClientJobEngine
+from .server_requests import ServerRequests, Submitted
 from .task_runner import ANY_TASK, TaskRunner
 
 __all__ = ["ClientJob"]
 
 logger = logging.getLogger(__name__)
-
-#: Answers to a submission that bringing it again would not change.
-_DROPPED: Final = frozenset({ReturnCode.EXECUTION_EXCEPTION, ReturnCode.BAD_REQUEST_DATA})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Assigned:
-    """A task that the server handed out."""
-
-    name: str
-    task_id: str
-    shareable: Shareable
-    #: Public props of the server.
-    props: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +49,11 @@ class _TaskInHand:
 
     name: str
     task_id: str
-    #: nobody wants its result any more
+    #: Its result is not wanted any more.
     ended: Signal
-    #: the work is to be broken off: then too, or because somebody here wants that
+    #: Its work must stop: because it has ended, or this site aborts it.
     abort: Signal
-    #: it is not worked on any more
+    #: Its work has stopped.
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -100,14 +62,14 @@ class ClientJob:
 
     Args:
         site_name: name of the site; a newer process of that name takes its place.
-        executors: what carries tasks out: one for all, or by task name or pattern, ``"*"`` for all others.
+        executors: run the tasks: one for all, or by task name or pattern, ``"*"`` for all others.
         redis_url: any form of ``redflare_broker.transport.url``.
         job_id: the job to take part in.
         server_name: first part of the FQCN of the server's cell.
-        task_filters: what a task goes through before it is carried out.
-        result_filters: what a result goes through before it is submitted.
+        task_filters: process a task before it is run.
+        result_filters: process a result before it is submitted.
         components: further components by id, which hear events.
-        job_meta: what the job says of itself; executors find ``agent_id`` in it.
+        job_meta: the job's meta; executors find ``agent_id`` in it.
         props: public properties of this site, which controllers see in the peer context.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``.
         secure_mode: ``startup/rootCA.pem`` must be there.
@@ -136,44 +98,31 @@ class ClientJob:
         host: CellHost | None = None,
     ) -> None:
         by_name = {ANY_TASK: executors} if isinstance(executors, Executor) else dict(executors)
-        self.site_name = site_name
-        self.job_id = job_id
-        self._own_host = host is None
-        self._host = host or CellHost(
-            site_name,
-            job_id,
-            redis_url=redis_url,
-            settings=settings or load_settings(workspace_dir, secure_mode),
-            client=client,
-        )
-        self._server_name = server_name
-        self._server_cell = f"{server_name}.{job_id}"
-        self._props = dict(props or {})
-        self._runner = TaskRunner(by_name, task_filters, result_filters)
         parts: dict[str, object] = {f"executor:{name}": executor for name, executor in by_name.items()}
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
+        parts |= dict(components or {})
+        if host is None:
+            own = settings or load_settings(workspace_dir, secure_mode)
+            self._host = CellHost(site_name, job_id, redis_url=redis_url, settings=own, client=client)
+        else:
+            self._host = host
+        self.site_name = site_name
+        self.job_id = job_id
         self.engine = ClientJobEngine(
-            site_name,
-            job_id,
-            job_meta or {},
-            {**parts, **dict(components or {})},
-            server_name,
-            self._host.cell_of,
-            workspace_dir,
+            site_name, job_id, job_meta or {}, parts, server_name, self._host.cell_of, workspace_dir
         )
-        #: how the job has ended for this site; None while it goes on
-        self._outcome: JobOutcome | None = None
+        self._own_host = host is None
+        self._server_name = server_name
+        self._props = dict(props or {})
+        self._runner = TaskRunner(by_name, task_filters, result_filters)
+        #: Set at the end, so that no pause between attempts goes on.
+        self._over = threading.Event()
         self._guard = threading.Lock()
+        #: How the job has ended for this site; None while it runs.
+        self._outcome: JobOutcome | None = None
         self._task: _TaskInHand | None = None
-        #: tasks that ended before their reply was read
+        #: Tasks that ended before their reply was read.
         self._ended_early: dict[str, None] = {}
-        #: the task whose payload was not found, and that payload
-        self._lost: dict[str, str] = {}
-        #: rc of the server's last answer
-        self._told = ""
-        self._backoff = Backoff(longest=5.0)
-        #: set at the end, so that no pause goes on
-        self._ended = threading.Event()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -190,9 +139,9 @@ class ClientJob:
                 self._host.start()
             self._run()
         except Fenced:
-            self._on_fenced()
+            self._end(TAKEN_OVER)
         except (Unavailable, ConfigError):
-            # the cell is closed under whoever waits in it when this site's part ends
+            # the cell is stopped while this thread waits in it, when this site's part ends
             if self._outcome is None:
                 raise
         finally:
@@ -203,15 +152,17 @@ class ClientJob:
         return self._outcome
 
     def _run(self) -> None:
-        membership = Membership(self._host, self._server_cell, self.site_name, self._props, self._on_news)
-        self._host.add_site(self.site_name, self._on_event, self._on_fenced)
+        host, server_cell = self._host, FQCN.join([self._server_name, self.job_id])
+        membership = Membership(host, server_cell, self.site_name, self._props, self._on_news)
+        server = ServerRequests(host, server_cell, membership, self._over, self._give_up, self._end)
+        host.add_site(self.site_name, self._on_event, lambda: self._end(TAKEN_OVER))
         messenger = self.engine.messenger
         try:
-            messenger.open(self._host.cell, self._host.switchboard, listen=False)
-            self._take_part(membership)
+            messenger.open(host.cell, host.switchboard, listen=False)
+            self._take_part(membership, server)
         finally:
             messenger.close()
-            self._host.remove_site(self.site_name)
+            host.remove_site(self.site_name)
             membership.leave()
 
     def stop(self, reason: str = "it was stopped") -> None:
@@ -220,15 +171,15 @@ class ClientJob:
 
     @property
     def current_task(self) -> str:
-        """Name of the task in hand; "": there is none."""
+        """Name of the task in hand; "" if there is none."""
         task = self._task
         return task.name if task else ""
 
     def abort_task(self, reason: str, timeout: float) -> tuple[str, bool]:
-        """Break off the task in hand, from another thread; the server is told TASK_ABORTED, and the job goes on.
+        """Abort the task in hand, from another thread: the server gets TASK_ABORTED, and the job goes on.
 
         Returns:
-            name of the task, "" when there is none; and whether its work was over within ``timeout`` seconds.
+            name of the task, "" if there is none; and whether its work has stopped within ``timeout`` seconds.
         """
         task = self._task
         if task is None:
@@ -238,23 +189,23 @@ class ClientJob:
         self._host.nudge()
         return task.name, task.over.wait(timeout)
 
-    def _take_part(self, membership: Membership) -> None:
+    def _take_part(self, membership: Membership, server: ServerRequests) -> None:
         self.engine.add_component("panics", PanicListener(self._on_panic))
         membership.join(self._given_up)
         started = False
         try:
-            # also for a job that ended while this site was away: its agent may still work for it, and must be told
+            # also for a job that ended while this site was away: its agent may still work for it, and must hear of that
             if self._outcome is None or self._outcome.status not in (FENCED, STOPPED):
                 started = True
                 self.engine.make_app_dir()
                 self._fire(EventType.ABOUT_TO_START_RUN)
                 self._fire(EventType.START_RUN)
-                # all who register handlers have done so
+                # all components have registered their handlers
                 self.engine.messenger.listen()
             while not self._given_up():
-                assigned = self._get_task(membership)
+                assigned = server.get_task()
                 if assigned is not None:
-                    self._work_on(membership, assigned)
+                    self._work_on(server, *assigned)
         finally:
             if started:
                 self._fire(EventType.ABOUT_TO_END_RUN)
@@ -268,6 +219,10 @@ class ClientJob:
         """Why this site takes part no longer; "" while it does."""
         return self._outcome.reason or self._outcome.status if self._outcome else ""
 
+    def _give_up(self) -> str:
+        """Why the request that waits now is not wanted any more; "" while it is."""
+        return self._given_up() or ("the task has ended" if self._task and self._task.ended.triggered else "")
+
     def _end(self, outcome: JobOutcome) -> None:
         with self._guard:
             if self._outcome is not None:
@@ -277,32 +232,17 @@ class ClientJob:
         self.engine.abort_signal.trigger(outcome.reason)
         if task is not None:
             task.ended.trigger(outcome.reason)
-        self._ended.set()
+        self._over.set()
         if self._own_host:
             self._host.give_up()
         self._host.nudge()
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
-    def _get_task(self, membership: Membership) -> _Assigned | None:
-        """Wait for a task; None: look at the flags and ask again."""
-        reply = self._request(GET_TASK, membership, self._lost, None)
-        if reply is None:
-            return None
-        self._lost = {}
-        try:
-            name, task_id = reply.meta["task_name"], reply.meta["task_id"]
-            shareable = from_message(reply.meta["message"], reply.encoded)
-            return _Assigned(name=name, task_id=task_id, shareable=shareable, props=reply.meta.get("props"))
-        except (KeyError, TypeError, DecodeError) as error:
-            logger.error("%s: what the server handed out is no task: %r", self, error)
-            self._end(JobOutcome(status=FAILED, reason=f"what the server handed out is no task: {error!r}"))
-            return None
-
-    def _work_on(self, membership: Membership, task: _Assigned) -> None:
-        logger.debug("%s: task %s %r begins", self, task.task_id, task.name)
+    def _work_on(self, server: ServerRequests, task: TaskReply, data: Shareable) -> None:
+        logger.debug("%s: task %s %r begins", self, task.task_id, task.task_name)
         ended = Signal(parent=self.engine.abort_signal)
-        in_hand = _TaskInHand(name=task.name, task_id=task.task_id, ended=ended, abort=Signal(parent=ended))
+        in_hand = _TaskInHand(name=task.task_name, task_id=task.task_id, ended=ended, abort=Signal(parent=ended))
         with self._guard:
             self._task = in_hand
             early = task.task_id in self._ended_early
@@ -312,178 +252,72 @@ class ClientJob:
         try:
             with self.engine.new_context() as fl_ctx:
                 fl_ctx.set_peer_context(peer_context(task.props, self._server_name, self.job_id))
-                result = self._carry_out(task, fl_ctx, in_hand.abort)
+                result = self._carry_out(task, data, fl_ctx, in_hand.abort)
                 in_hand.over.set()
                 if result is None:
+                    server.report_lost(task.task_id, data)
                     return
-                if in_hand.abort.triggered and sealed_in(result) is not None:
-                    self._runner.release_result(task.name, handed_over=False)
+                if in_hand.abort.triggered and encoded_data(result) is not None:
+                    self._runner.release_result(task.task_name, handed_over=False)
                 if in_hand.abort.triggered and not ended.triggered:
-                    # without an answer the server would hand it out again
+                    # without a result the server would hand it out again
                     result = make_reply(ReturnCode.TASK_ABORTED)
                 if not ended.triggered:
-                    self._submit(membership, task, result, fl_ctx)
+                    self._submit(server, task, result, fl_ctx)
         finally:
             in_hand.over.set()
             with self._guard:
                 self._task = None
 
-    def _carry_out(self, task: _Assigned, fl_ctx: FLContext, abort: Signal) -> Shareable | None:
-        """The result; None: the task's payload is gone, ask for it again."""
-        shareable = task.shareable
-        shareable.set_header(ReservedHeaderKey.TASK_NAME, task.name)
-        shareable.set_header(ReservedHeaderKey.TASK_ID, task.task_id)
-        if not self._runner.passes_sealed(task.name) or sealed_whole(shareable):
+    def _carry_out(self, task: TaskReply, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable | None:
+        """Run the task; return its result, None if its payload is gone."""
+        data.set_header(ReservedHeaderKey.TASK_NAME, task.task_name)
+        data.set_header(ReservedHeaderKey.TASK_ID, task.task_id)
+        if not self._runner.passes_encoded(task.task_name) or is_encoded_whole(data):
+            host = self._host
             try:
-                shareable = opened(
-                    shareable, self._host.server, self._host.settings.limits, stop=lambda: bool(self._given_up())
-                )
+                data = decoded(data, host.server, host.settings.limits, stop=lambda: bool(self._given_up()))
             except BlobMissing as error:
-                self._ask_again(task, str(error))
+                self._log_lost(task, str(error))
                 return None
             except DecodeError as error:
-                logger.error("%s: task %s %r cannot be read: %s", self, task.task_id, task.name, error)
+                logger.error("%s: task %s %r cannot be read: %s", self, task.task_id, task.task_name, error)
                 return make_reply(ReturnCode.BAD_TASK_DATA)
-        result = self._runner.run(task.name, task.task_id, shareable, fl_ctx, abort)
+        result = self._runner.run(task.task_name, task.task_id, data, fl_ctx, abort)
         if result.get_return_code() == BLOB_MISSING:
-            self._ask_again(task, "its agent did not find it")
+            self._log_lost(task, "its agent did not find it")
             return None
         return result
 
-    def _ask_again(self, task: _Assigned, why: str) -> None:
+    def _log_lost(self, task: TaskReply, why: str) -> None:
         logger.warning(
-            "%s: what task %s %r carries is gone, it is asked for again: %s", self, task.task_id, task.name, why
+            "%s: the payload of task %s %r is gone, asking for it again: %s", self, task.task_id, task.task_name, why
         )
-        sealed = sealed_in(task.shareable)
-        prefix = sealed.blob.prefix if sealed is not None and sealed.blob is not None else ""
-        self._lost = {"lost": task.task_id, "payload": prefix}
 
-    def _submit(self, membership: Membership, task: _Assigned, result: Shareable, fl_ctx: FLContext) -> None:
+    def _submit(self, server: ServerRequests, task: TaskReply, result: Shareable, fl_ctx: FLContext) -> None:
         fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
         self.engine.fire_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
-        passed_on = sealed_in(result) is not None
-        taken = False
-        sealed: EncodedPayload | None = None
+        passed_on, submitted = encoded_data(result) is not None, Submitted.GIVEN_UP
         try:
-            message, sealed = self._stored(task, result)
-            meta = {"task_name": task.name, "task_id": task.task_id, "message": message}
-            if props := sendable_props(fl_ctx):
-                meta["props"] = props
-            while not taken and not self._given_up() and not self._has_ended(task.task_id):
-                reply = self._request(SUBMIT, membership, meta, sealed)
-                taken = reply is not None or self._told in _DROPPED
-                if self._told == BLOB_MISSING:
-                    # it is worked out again, or read again from an agent that still has it
-                    return
-                if reply is not None:
-                    logger.debug(
-                        "%s: the result of task %s %r: %s", self, task.task_id, task.name, reply.meta.get("verdict")
-                    )
-        except Unavailable:
-            # it was given up while Redis was away
-            if not self._given_up() and not self._has_ended(task.task_id):
-                raise
+            submitted = server.submit(task, result, sendable_props(fl_ctx))
         finally:
             if passed_on:
-                self._runner.release_result(task.name, handed_over=taken)
-            elif not taken and sealed is not None and sealed.blob is not None:
-                self._delete(sealed.blob)
-        self.engine.fire_event(EventType.AFTER_SEND_TASK_RESULT, fl_ctx)
+                self._runner.release_result(task.task_name, handed_over=submitted is Submitted.DONE)
+        # a result whose payload is lost is worked out again, or read again from an agent that still has it
+        if submitted is not Submitted.PAYLOAD_LOST:
+            self.engine.fire_event(EventType.AFTER_SEND_TASK_RESULT, fl_ctx)
 
-    def _stored(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
-        """The message that carries a result; an answer that says so when it cannot be sent.
+    # -- news ----------------------------------------------------------------------------------------------------------
 
-        Raises:
-            Unavailable: it is not wanted any more, and Redis is away.
-        """
-        while True:
-            try:
-                return self._store(task, result)
-            except EncodeError as error:
-                # an answer too, or the workflow would wait for it for ever
-                logger.error("%s: the result of task %s %r cannot be sent: %s", self, task.task_id, task.name, error)
-                return self._store(task, make_reply(ReturnCode.EXECUTION_RESULT_ERROR))
-            except ServerError as error:
-                # it may have room later
-                logger.error("%s: the result of task %s %r is refused: %s", self, task.task_id, task.name, error)
-                if self._given_up() or self._has_ended(task.task_id):
-                    raise Unavailable(str(error)) from error
-                self._ended.wait(self._backoff.next_delay())
-
-    def _store(self, task: _Assigned, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
-        """The message that carries a result; a large one is stored now, and is the server's once that answers."""
-        host, settings = self._host, self._host.settings
-        meta, data = to_message(result)
-        pack_meta(meta)
-        prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
-        ttl_ms = settings.policy.retention_ms
-        sealed = encode_payload(data, settings.limits)
-        return meta, store_payload(
-            host.server,
-            sealed,
-            prefix,
-            settings.limits,
-            ttl_ms=ttl_ms,
-            stop=lambda: bool(self._given_up()) or self._has_ended(task.task_id),
-        )
-
-    def _delete(self, blob: BlobRef) -> None:
-        try:
-            payloads_of(self._host.server).remove(blob, stop=lambda: True)
-        except RedflareError as error:
-            logger.warning("%s: payload %s is left to expire: %s", self, blob.prefix, error)
-
-    def _has_ended(self, task_id: str) -> bool:
-        task = self._task
-        return task is not None and task.task_id == task_id and task.ended.triggered
-
-    # -- the server ----------------------------------------------------------------------------------------------------
-
-    def _request(self, topic: str, membership: Membership, meta: dict[str, Any], data: object) -> Reply | None:
-        """Ask the server; None: there was no answer to go on with, look at the flags."""
-        reply = self._host.cell.send_request(
-            CHANNEL,
-            topic,
-            self._server_cell,
-            {**membership.credentials, **meta},
-            data,
-            timeout=None,
-            give_up=lambda: (
-                self._given_up() or ("the task has ended" if self._task and self._task.ended.triggered else "")
-            ),
-        )
-        self._told = reply.rc
-        if reply.ok:
-            self._backoff.reset()
-            return reply
-        if reply.rc == TOLD_ENDED:
-            self._end(ended_with(reply.meta.get("reason")))
-        elif reply.rc == TOLD_FENCED:
-            self._on_fenced()
-        elif not self._given_up() and not (self._task and self._task.ended.triggered):
-            if reply.rc == NOT_JOINED:
-                membership.join(self._given_up)
-            else:
-                why = reply.error or reply.meta.get("reason", "")
-                logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, why)
-            # whatever keeps it from being answered may stay for a while
-            self._ended.wait(self._backoff.next_delay())
-        return None
-
-    def _on_fenced(self) -> None:
-        self._end(JobOutcome(status=FENCED, reason="a newer process of this site has taken over"))
-
-    def _on_event(self, request: Request) -> None:
-        """What the server tells this site; from a thread of the cell."""
-        if request.topic == JOB_ENDED:
-            self._end(ended_with(request.meta.get("reason")))
-        if request.topic != TASK_ENDED:
+    def _on_event(self, event: ServerEvent) -> None:
+        """Handle an event of the server, in a thread of the cell."""
+        if isinstance(event, JobEnded):
+            self._end(ended_with(event.reason))
             return
-        ended = request.meta.get("task_ids")
         with self._guard:
             task = self._task
             # the reply that hands a task out may still be on its way
-            self._ended_early.update(dict.fromkeys(ended if isinstance(ended, list) else ()))
+            self._ended_early.update(dict.fromkeys(event.task_ids))
             if task is None or task.task_id not in self._ended_early:
                 return
         logger.info("%s: task %s has ended at the server", self, task.task_id)
@@ -495,9 +329,9 @@ class ClientJob:
         self._end(JobOutcome(status=FAILED, reason=reason))
 
     def _on_news(self, membership: Membership) -> None:
-        """What the heartbeat thread learns."""
+        """Check the membership after a heartbeat."""
         if membership.fenced:
-            self._on_fenced()
+            self._end(TAKEN_OVER)
         elif membership.ended is not None:
             self._end(ended_with(membership.ended))
 

@@ -26,6 +26,7 @@ from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.jobs.app import ClientApp, build_client_app
 from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
+from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
 from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
@@ -68,7 +69,9 @@ class JobProgram:
         try:
             app = self._build()
             settings = load_settings(order.workspace, order.secure_mode)
-            host = CellHost(order.site, order.job_id, redis_url=order.redis_url, settings=settings)
+            host = CellHost(
+                order.site, order.job_id, redis_url=order.redis_url, settings=settings, prepare=self._control
+            )
             outcome = self._take_part(app, host)
         except RedflareError as error:
             return JobExit(code=exit_code_of(error), reason=str(error))
@@ -117,7 +120,6 @@ class JobProgram:
             job.stop(reason)
             host.give_up()
 
-        host.prepare = self._control
         self.ending.attach(stop)
         if self.ending.reason:
             return _NO_RUN
@@ -132,7 +134,7 @@ class JobProgram:
         finally:
             host.stop()
 
-    def _control(self, cell: Cell) -> None:
+    def _control(self, cell: Cell, switchboard: Switchboard) -> None:
         """Let the client parent control this process."""
         obey(cell, self.order.run, AbortRun, self._on_abort)
         obey(cell, self.order.run, AbortRunTask, self._on_abort_task)

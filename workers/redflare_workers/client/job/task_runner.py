@@ -1,7 +1,7 @@
-"""Carries out one task at a site: filters, the executor, filters; after NVFlare's ClientRunner.
+"""``TaskRunner``: runs one task at a site: filters, the executor, filters. After NVFlare's ClientRunner.
 
-No I/O and no threads of its own. Whatever a filter or an executor does wrong becomes a return code that the workflow
-sees, and a line in the log that names the task.
+No I/O and no threads. An error of a filter or an executor becomes a return code that the workflow sees, and a line in
+the log that names the task.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from redflare_workers.apis.fl_exception import UnsafeJobError
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.apis.signal import Signal
 
-#: The executor for every task that no other one is named for.
+#: The name of the executor for all tasks that have none.
 ANY_TASK = "*"
 
 
 class TaskRunner(FLComponent):
-    """Carries out tasks, one at a time.
+    """Runs tasks, one at a time.
 
     Args:
         executors: by task name; names with ``*``, ``?`` or ``[...]`` are patterns, for tasks that are not named.
-        task_filters: what a task's Shareable goes through first.
-        result_filters: what a result goes through last.
+        task_filters: process the task's Shareable first.
+        result_filters: process the result last.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class TaskRunner(FLComponent):
         self._task_filters = list(task_filters)
         self._result_filters = list(result_filters)
 
-    def passes_sealed(self, task_name: str) -> bool:
-        """Whether nobody at this site looks into the data of such a task, so that it need not be read here."""
+    def passes_encoded(self, task_name: str) -> bool:
+        """Whether no filter or executor reads this task's data, so that it can be forwarded undecoded."""
         executor = self._executor(task_name)
         return executor is not None and executor.accepts_encoded and not self._task_filters and not self._result_filters
 
     def release_result(self, task_name: str, *, handed_over: bool) -> None:
-        """Tell the executor what became of a result that it returned sealed."""
+        """Tell the executor whether a result that it returned undecoded was handed over."""
         release = getattr(self._executor(task_name), "release_result", None)
         if release is not None:
             release(handed_over)
 
     def run(self, task_name: str, task_id: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
-        """Carry out a task.
+        """Run a task.
 
         Returns:
             its result; or a reply with TASK_UNKNOWN, TASK_DATA_FILTER_ERROR, EXECUTION_EXCEPTION, EMPTY_RESULT,
@@ -60,7 +60,7 @@ class TaskRunner(FLComponent):
         """
         executor = self._executor(task_name)
         if executor is None:
-            self.log_error(fl_ctx, f"task {task_name!r} {task_id}: no executor is named for it here")
+            self.log_error(fl_ctx, f"task {task_name!r} {task_id}: this site has no executor for it")
             return make_reply(ReturnCode.TASK_UNKNOWN)
         for key, value in (
             (FLContextKey.TASK_NAME, task_name),
@@ -89,7 +89,7 @@ class TaskRunner(FLComponent):
             return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
         result = self._execute(executor, task_name, filtered, fl_ctx, abort)
         if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
-            # what the server wrote into the jar comes back to it
+            # the server gets its cookies back
             result.set_cookie_jar(jar)
         sent = self._filter(self._result_filters, "TASK_RESULT_FILTER", result, fl_ctx)
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
@@ -115,7 +115,7 @@ class TaskRunner(FLComponent):
             self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
             result = make_reply(ReturnCode.EXECUTION_EXCEPTION)
         finally:
-            # let go of the model
+            # free the model
             fl_ctx.set_prop(FLContextKey.TASK_DATA, None, private=True, sticky=False)
         if isinstance(result, Shareable):
             fl_ctx.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
@@ -135,7 +135,7 @@ class TaskRunner(FLComponent):
     def _filter(
         self, filters: Sequence[Filter], stage: str, shareable: Shareable, fl_ctx: FLContext
     ) -> Shareable | None:
-        """The Shareable behind a chain of filters; None when one of them failed."""
+        """Apply a chain of filters; return None if one of them failed."""
         self.fire_event(getattr(EventType, f"BEFORE_{stage}"), fl_ctx)
         for each in filters:
             try:

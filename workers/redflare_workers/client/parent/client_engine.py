@@ -123,8 +123,14 @@ class ClientEngine(RunEngine):
         """
         with WorkspaceLock(self.processes.workspace):
             client = getattr(self.args, "client", None)
-            host = CellHost(self.client_name, "", redis_url=self._redis_url, settings=self.settings, client=client)
-            host.prepare = lambda cell: self.initialize_comm(cell, switchboard=host.switchboard)
+            host = CellHost(
+                self.client_name,
+                "",
+                redis_url=self._redis_url,
+                settings=self.settings,
+                client=client,
+                prepare=lambda cell, switchboard: self.initialize_comm(cell, switchboard=switchboard),
+            )
             self.processes.recover()
             ender = threading.Thread(target=self._await_stop, args=(host,), name="redflare-site-end", daemon=True)
             ender.start()
@@ -149,7 +155,7 @@ class ClientEngine(RunEngine):
         self._ended.set()
 
     def _serve(self, host: CellHost) -> None:
-        host.add_site(self.client_name, lambda request: None, lambda: self.stop("another process has taken over"))
+        host.add_site(self.client_name, lambda event: None, lambda: self.stop("another process has taken over"))
         props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)

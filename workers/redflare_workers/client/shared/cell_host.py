@@ -1,7 +1,7 @@
-"""``CellHost``: what the sites that one process runs share: a connection, a heartbeat thread, and a cell.
+"""``CellHost``: the connection, heartbeat thread and cell that all sites of one process share.
 
-A site alone in its process has a host of its own. A hundred simulated ones share one, so that they cost one connection
-that reads and one inbox, not a hundred.
+A site alone in its process has its own host. A hundred simulated ones share one, so that they cost one reading
+connection and one inbox, not a hundred.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import Request
@@ -22,9 +23,15 @@ from redflare_broker.transport.server import Server
 
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.protocol.job_messages import CHANNEL
+from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TasksEnded
 
 logger = logging.getLogger(__name__)
+
+E = TypeVar("E", JobEnded, TasksEnded)
+
+
+def _nothing(cell: Cell, switchboard: Switchboard) -> None:
+    """Register nothing."""
 
 
 class CellHost:
@@ -36,15 +43,22 @@ class CellHost:
         redis_url: any form of ``redflare_broker.transport.url``.
         settings: of the connection, the heartbeats and the limits.
         client: a redis-py or fakeredis client to use instead of the URL.
+        prepare: called with cell and switchboard before the cell starts, to register handlers.
     """
 
     def __init__(
-        self, name: str, job_id: str, *, redis_url: str = "", settings: LinkSettings | None = None, client: Any = None
+        self,
+        name: str,
+        job_id: str,
+        *,
+        redis_url: str = "",
+        settings: LinkSettings | None = None,
+        client: Any = None,
+        prepare: Callable[[Cell, Switchboard], object] = _nothing,
     ) -> None:
         self.settings = settings or LinkSettings()
         self.fqcn = FQCN.join([name, job_id] if job_id else [name])
-        #: Called with the cell before it starts, to register what it answers.
-        self.prepare: Callable[[Cell], object] = lambda cell: None
+        self._prepare = prepare
         self._redis_url = redis_url
         self._client = client
         self._hub: SharedConnection | None = None
@@ -52,8 +66,8 @@ class CellHost:
         self._switchboard: Switchboard | None = None
         self._guard = threading.Lock()
         self._given_up = False
-        #: by name: who hears the server's events for a site, and that another process has taken the cell over
-        self._sites: dict[str, tuple[Callable[[Request], None], Callable[[], None]]] = {}
+        #: By name: the site's handler of events, and its callback for a cell that another process has taken over.
+        self._sites: dict[str, tuple[Callable[[ServerEvent], None], Callable[[], None]]] = {}
 
     def start(self) -> None:
         """Connect, and open the cell; an older process of that name is fenced from now on.
@@ -72,9 +86,10 @@ class CellHost:
             cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
             cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
-            cell.register_request_cb(CHANNEL, "*", self._on_event)
-            self._switchboard = Switchboard(cell)
-            self.prepare(cell)
+            cell.register_request_cb(JobEnded.CHANNEL, JobEnded.TOPIC, partial(self._on_event, JobEnded))
+            cell.register_request_cb(TasksEnded.CHANNEL, TasksEnded.TOPIC, partial(self._on_event, TasksEnded))
+            switchboard = self._switchboard = Switchboard(cell)
+            self._prepare(cell, switchboard)
             with self._guard:
                 self._cell = cell
                 if self._given_up:
@@ -86,14 +101,14 @@ class CellHost:
             raise
 
     def give_up(self) -> None:
-        """From any thread: do not wait for a Redis that is not there yet; ``start`` raises Unavailable then."""
+        """Stop waiting for Redis, from any thread; ``start`` then raises Unavailable."""
         with self._guard:
             self._given_up, cell = True, self._cell
         if cell is not None and not cell.epoch:
             cell.stop()
 
     def stop(self) -> None:
-        """Close the cell and the connection. Again is allowed."""
+        """Close the cell and the connection. A second call has no effect."""
         hub, cell = self._hub, self._cell
         self._hub = self._cell = None
         if cell is not None:
@@ -115,7 +130,7 @@ class CellHost:
         return self._switchboard
 
     def cell_of(self, name: str) -> str | None:
-        """FQCN of the cell of a site of this process; None: it is none."""
+        """FQCN of the cell of a site of this process; None: the site runs elsewhere."""
         return self.fqcn if name in self._sites else None
 
     @property
@@ -132,11 +147,11 @@ class CellHost:
     def heartbeats(self) -> Heartbeats:
         return self.hub.heartbeats
 
-    def add_site(self, name: str, on_event: Callable[[Request], None], on_fenced: Callable[[], None]) -> None:
-        """Hand the server's events for a site on to it, and tell it when another process has taken over the cell.
+    def add_site(self, name: str, on_event: Callable[[ServerEvent], None], on_fenced: Callable[[], None]) -> None:
+        """Pass the server's events for a site on to it, and call ``on_fenced`` when another process has taken the cell.
 
         Raises:
-            ValueError: there is a site of that name in this process.
+            ValueError: a site of that name runs in this process already.
         """
         with self._guard:
             if name in self._sites:
@@ -148,16 +163,16 @@ class CellHost:
             self._sites.pop(name, None)
 
     def nudge(self) -> None:
-        """Let every call that waits look at its flags now."""
+        """Make every waiting call check its flags now."""
         if (cell := self._cell) is not None:
             cell.nudge()
 
-    def _on_event(self, request: Request) -> None:
-        named = request.meta.get("clients")
+    def _on_event(self, message: type[E], request: Request) -> None:
+        event = message.from_meta(request.meta)
         with self._guard:
-            sites = [self._sites[name] for name in named if name in self._sites] if isinstance(named, list) else []
+            sites = [self._sites[name] for name in event.clients if name in self._sites]
         for on_event, _ in sites:
-            on_event(request)
+            on_event(event)
 
     def _on_fenced(self) -> None:
         with self._guard:

@@ -86,7 +86,7 @@ class AnyRelayTaskManager(RelayTaskManager):
         super().__init__(task_result_timeout, dynamic_targets)
 
     def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
-        """A target gets it as often as it is named, when no other has it; while one has it, the others wait."""
+        """Send it to a target as often as it is named, while no other has it; else the target waits."""
         task, name = client_task.task, client_task.client.name
         if not self._admit(client_task):
             return TaskCheckStatus.NO_BLOCK
@@ -152,7 +152,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
         self._first_target_at: float | None = None
 
     def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
-        """A target in the window gets it; all wait while a client has it, and when it is about to end."""
+        """Send it to a target in the window; all wait while a client has it, and when it is about to end."""
         task = client_task.task
         self._note_first_target(task, now)
         if not self._admit(client_task):
@@ -203,7 +203,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
         return given_up
 
     def _note_first_target(self, task: Task, now: float) -> None:
-        """A relay without any target does not age: the first that joins has its whole time."""
+        """Note when the first target joins: until then a relay does not age, so that it has its whole time."""
         if not task.targets:
             self._seen_empty = True
         elif self._seen_empty:

@@ -44,7 +44,7 @@ class BcastTaskManager(TaskManager):
         return (True, TaskCompletionStatus.OK) if done else NOT_DONE
 
     def next_change(self, task: Task, now: float) -> float | None:
-        """The end of the wait for more than enough."""
+        """When the wait for further results ends."""
         enough_at = self._enough_at(task)
         if enough_at is None or _all_answered(task) or enough_at + self._wait <= now:
             return None
@@ -67,11 +67,11 @@ class BcastForeverTaskManager(TaskManager):
         return "BcastForeverTaskManager()"
 
     def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
-        """A target gets it, again and again."""
+        """Send it to a target, each time it asks."""
         return TaskCheckStatus.SEND if is_target(client_task) else TaskCheckStatus.NO_BLOCK
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """It is not done."""
+        """Keep it open."""
         return NOT_DONE
 
 
@@ -93,7 +93,7 @@ class SendTaskManager(TaskManager):
         return f"SendTaskManager({self._order}, assignment_timeout={self._assignment_timeout})"
 
     def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
-        """A target gets it if nobody has it yet and its turn has come; before its turn it waits."""
+        """Send it to a target if no client has it yet and its turn has come; before its turn the target waits."""
         task = client_task.task
         if task.client_tasks or not is_target(client_task):
             return TaskCheckStatus.NO_BLOCK

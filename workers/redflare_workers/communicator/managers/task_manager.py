@@ -1,11 +1,11 @@
 """``TaskManager``: decides for one standing task who may have it now, and when it is done.
 
-A manager decides and does nothing else: no I/O, no lock, no clock of its own. What it needs to know stands in the task:
+A manager decides and does nothing else: no I/O, no lock, no clock. All it needs to know is in the task:
 its targets, the ClientTasks in the order in which they were sent, and the newest ClientTask of each client. One that is
 there without a ``task_sent_time`` is about to be sent, which counts as sent.
 
     asked                 answered by             the communicator then
-    a client wants work   ``check_task_send``     sends it, looks at the next task, or lets the client wait
+    a client wants work   ``check_task_send``     sends it, tries the next task, or lets the client wait
     a result has come     ``check_task_result``   delivers the result
     something changed     ``check_task_exit``     ends the task, or not
     how long to sleep     ``next_change``         asks again at that moment, and not before unless something changes

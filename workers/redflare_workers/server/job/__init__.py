@@ -1,7 +1,8 @@
-"""The server's side of one job: a controller, and what serves the sites that take part.
+"""The server's side of one job: a controller, and all that serves the sites that take part.
 
-Way in: ``server_job.ServerJob``; ``job_main`` is the program that the parent starts. ``task_handler`` hands tasks out,
-``result_handler`` takes results in, ``task_journal`` writes what has to survive, ``recovery`` reads it after a death.
+Way in: ``server_job.ServerJob``; ``job_main`` is the program that the parent starts. A job that has begun is a
+``serving_job.ServingJob``: it routes requests to ``task_handler`` (gives tasks) and ``result_handler`` (takes results),
+``task_journal`` writes all that must survive, ``recovery`` holds it after a restart.
 
 May import: communicator, workflow, messaging, protocol, engine, apis, util and the broker; nothing of ``client``.
 """

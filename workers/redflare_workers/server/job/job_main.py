@@ -90,8 +90,8 @@ class ServerProgram:
             components={**app.components, **app.controllers},
             workspace_dir=order.workspace,
             settings=load_settings(order.workspace, order.secure_mode),
+            prepare=self._control,
         )
-        job.prepare = self._control
         return job
 
     # -- what it is told -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``MemoryGate``: lets large things be in memory one after another, but never waits for one that is stuck."""
+"""``MemoryGate``: lets large payloads into memory one after another, without waiting for one that is stuck."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-#: Seconds after which whoever is inside counts as stuck.
+#: Seconds after which the holder counts as stuck.
 _PATIENCE: Final = 10.0
 
 
 class MemoryGate:
-    """A lock that is passed by when its holder does not come out: it may wait for the next one.
+    """A lock that is passed when its holder is stuck.
 
     A controller's callback that never returns, or waits for another task's results, must not keep everybody out.
 
     Args:
-        patience: seconds after which the holder is passed by.
+        patience: seconds after which the next one enters although the holder has not left.
     """
 
     def __init__(self, patience: float = _PATIENCE) -> None:
@@ -28,8 +28,8 @@ class MemoryGate:
         self._since = 0.0
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Be inside."""
+    def enter(self) -> Iterator[None]:
+        """Hold the gate, once it is free or its holder is stuck."""
         me = object()
         with self._free:
             while self._holder is not None:

@@ -1,24 +1,28 @@
-"""The payloads that a job's server stores for its clients, and those of results that it took over.
+"""``Payloads``: those that a job's server stores for its clients; ``RetainedResults``: those that a successor needs.
 
-Each is noted in the journal before its chunks are written, so whatever becomes of this process, none is left behind: a
-successor finds the note, and without one the chunks expire.
+Each is noted in the job's task store before its chunks are written, so none is left behind when this process dies: a
+successor finds the note, and without a successor the chunks expire.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from secrets import token_hex
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import JobLost, RedflareError
-from redflare_broker.job_state.task_store import JobTaskStore, OwnedBlob
+from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, OwnedBlob
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
+from redflare_workers.apis.task import ClientTask
 from redflare_workers.server.shared.job_registration import JobRegistration
 
 logger = logging.getLogger(__name__)
@@ -28,31 +32,31 @@ class Payloads:
     """Thread-safe.
 
     Args:
-        server: holds them.
-        journal: where they are noted.
-        life: of the job in Redis.
-        settings: limits, and how long they stand.
+        server: stores them.
+        store: where they are noted.
+        registration: of the job in Redis.
+        settings: limits, and how long they live.
         stop: asked while the server is away; True ends the attempts.
     """
 
     def __init__(
         self,
         server: Server,
-        journal: JobTaskStore,
-        life: JobRegistration,
+        store: JobTaskStore,
+        registration: JobRegistration,
         settings: LinkSettings,
         stop: Callable[[], bool],
     ) -> None:
         self._server = server
-        self._journal = journal
-        self._life = life
+        self._store = store
+        self._registration = registration
         self._settings = settings
         self._stop = stop
         self._federation = Keys(settings.namespace)
         self._renewed = time.monotonic()
 
     def store(self, data: object) -> EncodedPayload:
-        """Encode a tree and store it, if it is large; what is stored already comes back as it is.
+        """Encode a tree, and store it if it is large; a payload that is stored already is returned as it is.
 
         Raises:
             EncodeError: it cannot be sent; says where and why.
@@ -65,54 +69,141 @@ class Payloads:
         if sealed.fits_entry(limits):
             return sealed
         prefix = self._federation.task_blob(token_hex(16))
-        self._life.surely(lambda: self._journal.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes))
+        self._registration.retry_after_loss(lambda: self._store.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes))
         ttl_ms = self._settings.policy.retention_ms
         return store_payload(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
 
     def release(self, payloads: Iterable[EncodedPayload | BlobRef | None]) -> None:
-        """Delete payloads that nobody needs any more; those that cannot be reached now expire."""
+        """Delete payloads; those that cannot be reached now expire."""
         refs = [each.blob if isinstance(each, EncodedPayload) else each for each in payloads]
         self.discard([ref for ref in refs if ref is not None])
 
     def discard(self, payloads: Sequence[OwnedBlob | BlobRef]) -> None:
-        """``release``, of payloads as the journal names them."""
+        """``release``, of payloads as the task store names them."""
         if not payloads:
             return
         try:
-            self._journal.discard(payloads)
+            self._store.discard(payloads)
         except JobLost:
-            # with what was noted of them
+            # Redis lost them, too
             pass
         except RedflareError as error:
-            logger.warning("payloads %s are left to expire: %s", [each.prefix for each in payloads], error)
+            logger.warning("payloads %s cannot be deleted and expire: %s", [each.prefix for each in payloads], error)
 
     def release_all(self) -> None:
-        """The job is over: nobody needs any of them."""
+        """Delete all of them, because the job is over."""
         try:
-            self._journal.discard(self._journal.owned())
+            self._store.discard(self._store.owned())
         except RedflareError as error:
-            logger.warning("the payloads of %s are left to expire: %s", self._journal.keys.fqcn, error)
+            logger.warning("the payloads of %s cannot be deleted and expire: %s", self._store.keys.fqcn, error)
 
     def discard_orphans(self) -> None:
-        """Delete what runs before this one have left and nobody needs."""
+        """Delete payloads of earlier runs that are not needed any more."""
         try:
-            orphans = self._journal.orphans()
-            self._journal.discard(orphans)
+            orphans = self._store.orphans()
+            self._store.discard(orphans)
         except RedflareError as error:
-            logger.warning("payloads of previous runs are left to expire: %s", error)
+            logger.warning("payloads of previous runs cannot be deleted and expire: %s", error)
         else:
             if orphans:
-                logger.info("deleted %d payloads that previous runs have left", len(orphans))
+                logger.info("deleted %d payloads of previous runs", len(orphans))
 
     def renew(self) -> None:
-        """Let them live on, a few times in each retention time; called with each heartbeat."""
+        """Put off their expiry, a few times in each retention time; called with each heartbeat."""
         now = time.monotonic()
         if now - self._renewed >= self._settings.policy.retention / 4:
             self._renewed = now
             try:
-                self._journal.renew()
+                self._store.renew()
             except RedflareError as error:
-                logger.warning("payloads are not renewed: %s", error)
+                logger.warning(
+                    "the expiry of the payloads could not be put off, the next heartbeat tries again: %s", error
+                )
 
     def __repr__(self) -> str:
-        return f"<Payloads of {self._journal.keys.fqcn}>"
+        return f"<Payloads of {self._store.keys.fqcn}>"
+
+
+class RetainedResults:
+    """Results that were accepted after the last checkpoint: a successor would need their payloads. Thread-safe.
+
+    Args:
+        store: where results are noted.
+        registration: of the job in Redis.
+        payloads: deletes those that a checkpoint has freed.
+    """
+
+    def __init__(self, store: JobTaskStore, registration: JobRegistration, payloads: Payloads) -> None:
+        self._store = store
+        self._registration = registration
+        self._payloads = payloads
+        self._guard = threading.Lock()
+        self._retained: dict[str, BlobRef] = {}
+        #: Serializes notes of results and checkpoints: a checkpoint contains a result or it does not.
+        self._writing = threading.Lock()
+        #: When the last checkpoint was begun, and results that its thread was handling.
+        self._kept = 0.0
+        self._contained: set[str] = set()
+        self._handling = threading.local()
+        self._released = False
+
+    @contextmanager
+    def handling(self, client_task_id: str) -> Iterator[None]:
+        """Mark a result as being given to the controller: a checkpoint that this thread writes contains it."""
+        ids = self._handling.ids = [*getattr(self._handling, "ids", ()), client_task_id]
+        try:
+            yield
+        finally:
+            self._handling.ids = ids[:-1]
+
+    def checkpoint(self, state: object, began: float) -> None:
+        """Store a controller's state, and free the results that it contains.
+
+        Raises:
+            EncodeError: the state cannot be sent; says where and why.
+            Fenced, Unavailable, ServerError: it is not stored.
+        """
+        with self._writing:
+            stored = self._payloads.store
+            freed = self._registration.retry_after_loss(lambda: self._store.checkpoint({}, stored(state)))
+            self._kept = began
+            self._contained.update(getattr(self._handling, "ids", ()))
+        self._payloads.discard(freed)
+        with self._guard:
+            for blob in freed:
+                self._retained.pop(blob.prefix, None)
+
+    def note(self, client_task: ClientTask, record: ClientTaskRecord) -> None:
+        """Note a result for a successor; its payload is kept until a checkpoint contains it."""
+        with self._writing:
+            handled = client_task.result_received_time
+            if record.id in self._contained or (handled is not None and handled < self._kept):
+                # a checkpoint that was stored since it was handled contains it
+                self._contained.discard(record.id)
+                record = replace(record, meta={}, result=None)
+            else:
+                self.retain([record])
+            root_id = client_task.task.msg_root_id
+            self._registration.retry_after_loss(lambda: self._store.note(root_id, [record]))
+
+    def retain(self, records: Iterable[ClientTaskRecord]) -> None:
+        """Keep the payloads of results."""
+        with self._guard:
+            for record in records:
+                if not self._released and record.result is not None and (blob := record.result.blob) is not None:
+                    self._retained[blob.prefix] = blob
+
+    def __contains__(self, payload: EncodedPayload) -> bool:
+        """Whether the payload of a result is kept."""
+        with self._guard:
+            return payload.blob is not None and payload.blob.prefix in self._retained
+
+    def release_all(self) -> None:
+        """Delete all payloads that were kept, because no successor will need them."""
+        with self._guard:
+            self._released = True
+            retained, self._retained = list(self._retained.values()), {}
+        self._payloads.release(retained)
+
+    def __repr__(self) -> str:
+        return f"<RetainedResults, {len(self._retained)} payloads>"

@@ -1,4 +1,4 @@
-"""The engine of a server's job: what controllers and components ask for contexts, events and clients."""
+"""``ServerEngine``: gives controllers and components of a server job their contexts, events and clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class ServerEngine(RunEngine, ServerEngineSpec):
     """The engine of one job at the server.
 
     Args:
-        clients: gives the clients that take part now.
+        clients: returns the clients of the job.
+        cell_of: returns the FQCN of the cell of a client by its name; None: it has not joined.
         workspace: folder for what components write.
     """
 
@@ -29,16 +30,16 @@ class ServerEngine(RunEngine, ServerEngineSpec):
         job_meta: Mapping[str, Any],
         components: Mapping[str, object],
         clients: Callable[[], list[Client]],
+        cell_of: Callable[[str], str | None],
         workspace: str | Path,
     ) -> None:
         super().__init__(identity, job_id, job_meta, ProcessType.SERVER_JOB, components, workspace)
         self._clients = clients
-        #: gives the FQCN of the cell of a client by its name; set by the job
-        self.cell_of: Callable[[str], str | None] = lambda name: None
-        self._watch = ClientListeners()
+        self._cell_of = cell_of
+        self._listeners = ClientListeners()
 
     def get_clients(self) -> list[Client]:
-        """The clients that take part now, in the order in which they joined."""
+        """The clients of the job, in the order in which they joined."""
         return self._clients()
 
     def usual_targets(self) -> list[str]:
@@ -47,12 +48,12 @@ class ServerEngine(RunEngine, ServerEngineSpec):
 
     def find_peer(self, name: str) -> str | None:
         """FQCN of the cell of a client; None: it has not joined."""
-        return self.cell_of(name)
+        return self._cell_of(name)
 
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[None]:
         """Have ``fn`` called whenever a client joins or leaves, until the context ends."""
-        return self._watch.watching(fn)
+        return self._listeners.watching(fn)
 
     def clients_changed(self) -> None:
-        """For the job: a client has joined, or left."""
-        self._watch.changed()
+        """Call those that watch the clients, because one has joined or left."""
+        self._listeners.changed()

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from redflare_broker.cell.request import Request
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import (
     BlobMissing,
+    ConfigError,
     DecodeError,
     Fenced,
     JobEnded,
@@ -27,10 +29,11 @@ from redflare_broker.errors import (
     Unavailable,
 )
 from redflare_broker.fqcn import FQCN
-from redflare_broker.job_state.members import Member, MemberList, Members
+from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.script import OK
+from redflare_broker.scripts.script import ENDED, OK
+from redflare_broker.scripts.script import FENCED as MEMBERS_FENCED
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.client import Client
@@ -41,28 +44,26 @@ from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, JOB_ENDED, SUBMIT
+from redflare_workers.protocol.job_messages import GetTask, Submit
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from redflare_workers.server.shared.job_registration import JobRegistration
 from redflare_workers.server.shared.membership_poll import MembershipPoller
 from redflare_workers.workflow.controller import Controller
 
-from .clients import JobClients
 from .payloads import Payloads
 from .recovery import Recovery
-from .result_handler import ResultHandler
 from .server_engine import ServerEngine
-from .task_handler import TaskHandler
-from .task_journal import TaskJournal
+from .serving_job import ServingJob
 
 __all__ = ["ServerJob"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that requests in hand have to end, once the job is over, and that Redis has to be told.
+#: Seconds for requests in hand to end, once the job is over, and for Redis to be told of the end.
 _END_WITHIN: Final = 10.0
-#: Seconds that results in hand have of these.
-_HANDLED_WITHIN: Final = 5.0
+#: The outcomes that leave the job to another server.
+_LEFT: Final = (FENCED, STOPPED)
+_TAKEN_OVER: Final = JobOutcome(status=FENCED, reason="another server has taken over this job")
 
 
 class ServerJob:
@@ -71,15 +72,16 @@ class ServerJob:
     Args:
         controller: the workflow.
         redis_url: any form of ``redflare_broker.transport.url``.
-        job_id: name of the job; sites name it to take part.
+        job_id: name of the job, by which sites take part.
         server_name: the server's name, first part of its cell's FQCN.
-        job_meta: what the job says of itself: ``min_clients``, ``mandatory_clients``, and whatever components read.
+        job_meta: ``min_clients``, ``mandatory_clients``, and all that components read.
         components: further components by id, which hear events.
         communicator: instead of one with NVFlare's grace periods.
-        workspace_dir: folder with ``comm_config.json`` and ``startup/``, and for what components write.
+        workspace_dir: folder with ``comm_config.json`` and ``startup/``, and for files of components.
         secure_mode: ``startup/rootCA.pem`` must be there.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
+        prepare: called with the cell before it starts, to register further handlers.
     """
 
     def __init__(
@@ -96,31 +98,28 @@ class ServerJob:
         secure_mode: bool = False,
         settings: LinkSettings | None = None,
         client: Any = None,
+        prepare: Callable[[Cell], object] = lambda cell: None,
     ) -> None:
         self.controller = controller
         self.job_id = job_id
         self.fqcn = FQCN.join([server_name, job_id])
         self.settings = settings or load_settings(workspace_dir, secure_mode)
         self.communicator = communicator or WFCommServer()
-        self.engine = ServerEngine(server_name, job_id, job_meta or {}, components or {}, self._clients, workspace_dir)
-        #: Called with the cell before it starts, to register what it answers besides.
-        self.prepare: Callable[[Cell], object] = lambda cell: None
+        self.engine = ServerEngine(
+            server_name, job_id, job_meta or {}, components or {}, self._clients, self._cell_of, workspace_dir
+        )
         self._redis_url = redis_url
         self._client = client
+        self._prepare = prepare
         self._keys = Keys(self.settings.namespace).job(self.fqcn)
-        self._roll = Members(self._keys, self.settings.policy)
+        self._members = Members(self._keys, self.settings.policy)
         self._pool = ElasticThreadPool(f"redflare-job-{self.fqcn}")
         self._guard = threading.Lock()
         self._outcome: JobOutcome | None = None
-        self._starting: Cell | None = None
-        self._desk: TaskHandler | None = None
-        self._results: ResultHandler | None = None
-        self._roster: JobClients | None = None
-        self._ledgers: TaskJournal | None = None
-        self._payloads: Payloads | None = None
-        #: requests that came before there was a desk
+        #: The job, once it has begun and can answer requests.
+        self._serving: ServingJob | None = None
+        #: Requests that came before.
         self._early: list[Request] = []
-        self._life: JobRegistration | None = None
 
     # -- for others ----------------------------------------------------------------------------------------------------
 
@@ -139,10 +138,10 @@ class ServerJob:
             cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
             cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
-            cell.register_request_cb(CHANNEL, GET_TASK, self._on_request)
-            cell.register_request_cb(CHANNEL, SUBMIT, self._on_request)
-            cell.on_loss = self._look_for_loss
-            self.prepare(cell)
+            cell.on_loss = self._check_registration
+            for message in (GetTask, Submit):
+                cell.register_request_cb(message.CHANNEL, message.TOPIC, self._on_request)
+            self._prepare(cell)
             messenger = self.engine.messenger
             messenger.open(cell, Switchboard(cell), listen=False)
             try:
@@ -157,11 +156,11 @@ class ServerJob:
         return outcome
 
     def abort(self, reason: str = "abort was called") -> None:
-        """From any thread: end the job; its controller is told by the abort signal."""
+        """End the job, from any thread; the abort signal tells its controller."""
         self._end(JobOutcome(status=ABORTED, reason=reason))
 
     def leave(self, reason: str = "the server was stopped") -> None:
-        """From any thread: end this run and leave the job to the next ``ServerJob``; the outcome is STOPPED.
+        """End this run, from any thread, and leave the job to the next ``ServerJob``; the outcome is STOPPED.
 
         Sites wait for it. Only a controller that can resume goes on where this one was.
         """
@@ -170,29 +169,22 @@ class ServerJob:
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def _start(self, cell: Cell) -> bool:
-        """Wait for Redis; False: the job was aborted meanwhile."""
-        with self._guard:
-            if self._outcome is not None:
-                return False
-            self._starting = cell
-        try:
-            cell.start()
-        except Unavailable:
-            if self._outcome is None:
-                raise
-            return False
-        finally:
-            with self._guard:
-                self._starting = None
-        return self._outcome is None
+        """Wait for Redis; return False if the job was aborted meanwhile."""
+        with self.engine.abort_signal.add_callback(cell.stop):
+            try:
+                if not self._is_over():
+                    cell.start()
+            except (Unavailable, ConfigError):
+                # an abort has stopped the cell
+                if not self._is_over():
+                    raise
+        return not self._is_over()
 
     def _serve(self, hub: SharedConnection, cell: Cell) -> JobOutcome:
-        self._life = life = JobRegistration(
-            hub.server, self._roll, cell, uuid.uuid4().hex, lambda: hub.heartbeats.beat_now(cell), self._is_over
-        )
-        caller = MembershipPoller(self._keys, self._roll, life.lease, self.settings.heartbeat_interval, self._on_roll)
+        run, beat_now = uuid.uuid4().hex, partial(hub.heartbeats.beat_now, cell)
+        registration = JobRegistration(hub.server, self._members, cell, run, beat_now, self._is_over, self._on_loss)
         try:
-            recovered = self._begin(hub, life)
+            job = self._take_over(hub, cell, registration)
         except Fenced:
             self._on_fenced()
             return self._ended
@@ -200,14 +192,16 @@ class ServerJob:
             if self._outcome is None:
                 raise
             return self._outcome
+        interval = self.settings.heartbeat_interval
+        poller = MembershipPoller(self._keys, self._members, registration.lease, interval, self._on_members)
         try:
-            hub.heartbeats.add(caller)
-            self._open_desk(hub, cell, recovered)
-            self._run_controller()
+            self._open(job)
+            hub.heartbeats.add(poller)
+            self._run_controller(job)
         except (KeyboardInterrupt, SystemExit):
             if not self.controller.resume:
                 self._end(JobOutcome(status=ABORTED, reason="the server was interrupted"))
-            self._close(hub, cell, life)
+            self._close(hub, job)
             raise
         except Fenced:
             self._on_fenced()
@@ -217,82 +211,62 @@ class ServerJob:
             logger.exception("%s failed", self)
             self._end(JobOutcome(status=FAILED, reason=f"{type(error).__name__}: {error}"))
         finally:
-            hub.heartbeats.remove(caller)
+            hub.heartbeats.remove(poller)
         self._end(JobOutcome(status=COMPLETED))
-        return self._close(hub, cell, life)
+        return self._close(hub, job)
 
-    def _begin(self, hub: SharedConnection, life: JobRegistration) -> Recovered:
-        """Take the job over; what a predecessor has left."""
+    def _take_over(self, hub: SharedConnection, cell: Cell, registration: JobRegistration) -> ServingJob:
+        """Begin the job, and restore the controller from what a predecessor has left."""
         resume = self.controller.resume
-        began = life.begin(resume=resume)
-        journal = JobTaskStore(
-            hub.server, self._keys, life.lease, self.settings.policy, resume=resume, stop=self._is_over
+        began = registration.begin(resume=resume)
+        store = JobTaskStore(
+            hub.server, self._keys, registration.lease, self.settings.policy, resume=resume, stop=self._is_over
         )
-        self._payloads = Payloads(hub.server, journal, life, self.settings, self._is_over)
-        recovered = journal.recover() if began.resumed and resume else Recovered()
-        self._payloads.discard_orphans()
+        payloads = Payloads(hub.server, store, registration, self.settings, self._is_over)
+        recovered = store.recover() if began.resumed and resume else Recovered()
+        payloads.discard_orphans()
         restored = self._restore(hub, recovered)
         if restored:
             logger.info(
-                "%s goes on from checkpoint %d of run %s, with %d tasks",
+                "%s resumes from checkpoint %d of run %s, with %d tasks",
                 self,
                 recovered.checkpoint,
                 began.previous,
                 len(recovered.tasks),
             )
-        self._ledgers = TaskJournal(
-            journal,
-            life,
-            self._payloads,
-            Recovery(recovered.tasks, restored=restored),
-            self._pool,
-            self.communicator.schedule_of,
-            self.communicator.protect_again,
-            self._client_of,
+        job = ServingJob(
+            cell=cell,
+            server=hub.server,
+            registration=registration,
+            store=store,
+            payloads=payloads,
+            recovery=Recovery(recovered.tasks, restored=restored),
+            communicator=self.communicator,
+            engine=self.engine,
+            pool=self._pool,
+            begin_again=partial(self._begin_again, registration),
         )
-        life.on_loss = self._ledgers.write_all
         if not restored and (recovered.state is not None or _lacks_results(recovered)):
-            logger.error("%s begins anew: Redis has lost the state, or results, that its tasks belong to", self)
-            self._ledgers.abandon()
-        return recovered
+            logger.error("%s begins anew: Redis has lost the checkpoint, or results that came after it", self)
+            job.journal.abandon()
+        return job
 
     def _restore(self, hub: SharedConnection, recovered: Recovered) -> bool:
-        """Give the controller its state back; False: there is none, or none that can be read."""
+        """Restore the controller's state; return False if there is none, or it cannot be read."""
         if recovered.state is None:
             return False
         try:
             state = recovered.state[1].decode(hub.server, self.settings.limits)
         except (BlobMissing, DecodeError) as error:
-            logger.error("%s: the state of checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
+            logger.error("%s: checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False
         self.controller.restore(state)
         return True
 
-    def _open_desk(self, hub: SharedConnection, cell: Cell, recovered: Recovered) -> None:
-        assert self._ledgers is not None
-        self._roster = JobClients(
-            self.job_id,
-            self._read_roll,
-            self._on_silent,
-            self._on_alive,
-            lambda name: desk.may_ask({name}),
-            self.engine.clients_changed,
-        )
-        results = ResultHandler(
-            self.communicator, self.engine, self._roster, self._ledgers, hub.server, self.settings, self._pool
-        )
-        desk = TaskHandler(
-            self.communicator,
-            self.engine,
-            self._roster,
-            self._ledgers,
-            results,
-            self._pool,
-            lambda cells, topic, meta: cell.fire_and_forget(CHANNEL, topic, cells, meta),
-        )
-        self.engine.cell_of = self._cell_of
-        self._roster.update(self._read_roll())
-        self.communicator.observer = self._ledgers
+    def _open(self, job: ServingJob) -> None:
+        """Connect controller, communicator and clients, and answer requests from now on."""
+        job.clients.update(job.read_members())
+        self.communicator.observer = job
         self.controller.set_communicator(self.communicator)
         self.engine.add_component("controller", self.controller)
         self.engine.add_component("communicator", self.communicator)
@@ -300,13 +274,15 @@ class ServerJob:
         with self.engine.new_context() as fl_ctx:
             self.communicator.initialize_run(fl_ctx)
         with self._guard:
-            self._desk, self._results = desk, results
+            self._serving = job
             early, self._early = self._early, []
+            if self._outcome is not None and self._outcome.status in _LEFT:
+                job.journal.leave()
         for request in early:
-            self._pool.submit(lambda request=request: self._answer(request))  # type: ignore[misc]
+            self._pool.submit(partial(self._answer, request))
 
-    def _run_controller(self) -> None:
-        # a context for each step: what is not sticky does not reach the next one
+    def _run_controller(self, job: ServingJob) -> None:
+        # a context for each step: props that are not sticky do not reach the next one
         try:
             self.engine.make_app_dir()
             with self.engine.new_context() as fl_ctx:
@@ -316,15 +292,15 @@ class ServerJob:
                 with self.engine.new_context() as fl_ctx:
                     fl_ctx.set_prop(FLContextKey.WORKFLOW, self.controller.name)
                     self.controller.initialize(fl_ctx)
-                    # all who register handlers have done so
+                    # all components have registered their handlers
                     self.engine.messenger.listen()
                     self._fire(EventType.START_WORKFLOW, fl_ctx)
                 if not self.engine.abort_signal.triggered:
                     with self.engine.new_context() as fl_ctx:
                         self.controller.control_flow(self.engine.abort_signal, fl_ctx)
             except (Fenced, KeyboardInterrupt, SystemExit) as error:
-                if self._ledgers is not None and (self.controller.resume or isinstance(error, Fenced)):
-                    self._ledgers.leave()
+                if self.controller.resume or isinstance(error, Fenced):
+                    job.journal.leave()
                 raise
             finally:
                 self._stop_controller()
@@ -339,64 +315,49 @@ class ServerJob:
             try:
                 self.controller.stop_controller(fl_ctx)
             except Exception:
-                # the workflow is over, and how it ended is known
+                # the workflow is over, and its outcome is known
                 logger.exception("%s: stop_controller failed", self)
             self.communicator.finalize_run(fl_ctx)
             self._fire(EventType.END_WORKFLOW, fl_ctx)
 
-    def _close(self, hub: SharedConnection, cell: Cell, life: JobRegistration) -> JobOutcome:
-        """Tell everybody how it ended, unless a successor goes on."""
+    def _fire(self, event_type: str, fl_ctx: FLContext) -> None:
+        self.engine.fire_event(event_type, fl_ctx)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _close(self, hub: SharedConnection, job: ServingJob) -> JobOutcome:
+        """End the job in Redis and at the sites, unless a successor goes on."""
         outcome = self._outcome
         if outcome is None:
             return JobOutcome(status=ABORTED, reason="the server was interrupted; the job can be resumed")
-        if outcome.status in (FENCED, STOPPED):
+        if outcome.status in _LEFT:
             return outcome
-        reason = str(outcome)
+        reason, lease = str(outcome), job.registration.lease
         deadline = time.monotonic() + _END_WITHIN
-        # what is in hand first, or its payloads would be nobody's; then Redis, which knows whether it is ours to end
-        if self._results is not None:
-            self._results.close(reason, _HANDLED_WITHIN)
-        if self._ledgers is not None:
-            self._ledgers.abandon()
-            self._ledgers.close()
+        # Redis after the results: it knows whether the job is still ours to end
+        job.stop(reason)
         try:
             hub.server.run(
                 self._keys.job,
-                lambda connection: self._roll.end(connection, life.lease, outcome.status, reason),
+                lambda connection: self._members.end(connection, lease, outcome.status, reason),
                 deadline=deadline,
             )
         except Fenced:
-            return JobOutcome(status=FENCED, reason="another server has taken over this job")
+            return _TAKEN_OVER
         except RedflareError as error:
-            logger.warning("%s: Redis could not be told that it has ended: %s", self, error)
-        self._tell_ended(cell, reason)
-        if self._payloads is not None:
-            self._payloads.release_all()
+            logger.warning("%s: the end of the job could not be written to Redis: %s", self, error)
+        job.tell_ended(reason)
+        job.payloads.release_all()
         return outcome
-
-    def _tell_ended(self, cell: Cell, reason: str) -> None:
-        """Answer the clients that wait, and send the others word."""
-        answered = self._desk.close(reason) if self._desk is not None else set()
-        others = self._roster.by_cell(answered) if self._roster is not None else {}
-        for fqcn, names in others.items():
-            try:
-                cell.fire_and_forget(CHANNEL, JOB_ENDED, fqcn, {"clients": names, "reason": reason})
-            except RedflareError as error:
-                logger.warning("%s: cell %s is not told that it has ended: %s", self, fqcn, error)
-
-    def _fire(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.engine.fire_event(event_type, fl_ctx)
 
     def _end(self, outcome: JobOutcome) -> None:
         with self._guard:
             if self._outcome is not None:
                 return
-            self._outcome, starting = outcome, self._starting
-        if outcome.status in (FENCED, STOPPED) and self._ledgers is not None:
-            self._ledgers.leave()
+            self._outcome, serving = outcome, self._serving
+        if outcome.status in _LEFT and serving is not None:
+            serving.journal.leave()
         self.engine.abort_signal.trigger(outcome.reason or outcome.status)
-        if starting is not None:
-            starting.stop()
 
     def _is_over(self) -> bool:
         return self._outcome is not None
@@ -412,17 +373,16 @@ class ServerJob:
 
     def _on_fenced(self) -> None:
         logger.error("%s: another server has taken over this job; this one stops", self)
-        self._end(JobOutcome(status=FENCED, reason="another server has taken over this job"))
+        self._end(_TAKEN_OVER)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _on_request(self, request: Request) -> HandlerResult:
         with self._guard:
-            if self._desk is None or self._results is None:
-                # this server has just begun
+            if self._serving is None:
                 self._early.append(request)
                 return LATER
-        return self._desk.get_task(request) if request.topic == GET_TASK else self._results.submit(request)
+        return self._serving.handle(request)
 
     def _answer(self, request: Request) -> None:
         answer = self._on_request(request)
@@ -430,76 +390,52 @@ class ServerJob:
             rc, meta, data = answer
             request.reply(rc, meta, data)
 
-    # -- clients -------------------------------------------------------------------------------------------------------
+    # -- members -------------------------------------------------------------------------------------------------------
 
     def _clients(self) -> list[Client]:
-        return self._roster.clients() if self._roster else []
+        return self._serving.clients.clients() if self._serving is not None else []
 
     def _cell_of(self, name: str) -> str | None:
-        """FQCN of the cell of a client; None: it has not joined."""
-        assert self._roster is not None
-        if (found := self._roster.cell_of(name)) is None:
-            # it may have joined since the roll was read
-            self._roster.update(self._read_roll())
-            found = self._roster.cell_of(name)
-        return found
+        return self._serving.clients.find_cell(name) if self._serving is not None else None
 
-    def _client_of(self, name: str) -> Client:
-        return next((client for client in self._clients() if client.name == name), Client(name, ""))
-
-    def _read_roll(self) -> tuple[Member, ...]:
-        assert self._life is not None
-        call = self._life.call_roll()
-        if call.status == "LOST":
-            self._begin_again()
-            call = self._life.call_roll()
-        return call.members
-
-    def _on_roll(self, call: MemberList) -> None:
-        """What the heartbeat thread has read; users' code runs in other threads."""
-        if call.status == OK:
-            self._pool.submit(lambda: self._look_after(call))
-        elif call.status == "FENCED":
+    def _on_members(self, members: MemberList) -> None:
+        """Apply a member list that the heartbeat thread has read; user code runs in other threads."""
+        if members.status == OK:
+            if self._serving is not None:
+                self._pool.submit(partial(self._serving.look_after, members.members))
+        elif members.status == MEMBERS_FENCED:
             self._on_fenced()
-        elif call.status == "ENDED":
-            self.abort(call.reason or "the job was ended in Redis")
+        elif members.status == ENDED:
+            self.abort(members.reason or "the job was ended in Redis")
         else:
-            self._look_for_loss()
+            self._check_registration()
 
-    def _look_after(self, call: MemberList) -> None:
-        if self._roster is not None:
-            self._roster.update(call.members)
-        if self._payloads is not None:
-            self._payloads.renew()
+    def _check_registration(self) -> None:
+        """Register the job again if Redis has lost it, in another thread."""
+        if self._serving is not None:
+            self._pool.submit(self._serving.begin_again)
 
-    def _look_for_loss(self) -> None:
-        self._pool.submit(self._begin_again)
-
-    def _begin_again(self) -> None:
-        """Redis has lost the job, it seems: put there again what stands."""
-        if self._life is None or self._is_over():
+    def _begin_again(self, registration: JobRegistration) -> None:
+        if self._is_over():
             return
         try:
-            self._life.begin_again()
+            registration.begin_again()
         except Fenced:
             self._on_fenced()
         except JobEnded as error:
             self.abort(str(error))
         except (JobLost, Unavailable) as error:
-            logger.debug("%s: not begun again, it is over: %s", self, error)
+            logger.debug("%s is not registered again, as it is over: %s", self, error)
 
-    def _on_silent(self, name: str) -> None:
-        with self.engine.new_context() as fl_ctx:
-            self.communicator.process_dead_client_report(name, fl_ctx)
-
-    def _on_alive(self, name: str, reason: str) -> None:
-        with self.engine.new_context() as fl_ctx:
-            self.communicator.client_is_active(name, reason, fl_ctx)
+    def _on_loss(self) -> None:
+        """Write the open tasks again, as Redis had lost them."""
+        if self._serving is not None:
+            self._serving.journal.write_all()
 
     def __repr__(self) -> str:
         return f"<ServerJob {self.fqcn} {self.controller.name}>"
 
 
 def _lacks_results(recovered: Recovered) -> bool:
-    """Whether results were accepted that are neither kept nor part of a state that is."""
+    """Whether an accepted result is in neither the journal nor the checkpoint."""
     return any(each.received and each.result is None for task in recovered.tasks for each in task.client_tasks)

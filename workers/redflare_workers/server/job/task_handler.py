@@ -1,16 +1,18 @@
-"""``TaskHandler``: hands tasks out to the sites that ask.
+"""``TaskHandler``: gives tasks to the sites that ask. ``ParkedRequests``: their requests that must wait.
 
-A request for a task waits in the ``ParkedRequests`` until the communicator has something for its client, and is then
-answered by whichever thread learned of it.
+A request that waits is data, not a thread, so thousands may wait. When a client may get something, a thread claims its
+request and asks the communicator; a claim that comes meanwhile makes that thread ask once more, so that no wake-up is
+lost between the asking and the waiting.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Set
+import threading
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
 
 from redflare_broker.cell.cell import LATER, HandlerResult
 from redflare_broker.cell.request import Request
@@ -22,30 +24,112 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
-from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.apis.task import Task
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.engine.peer_props import sendable_props
-from redflare_workers.protocol.job_messages import SUPERSEDED, TASK_ENDED, TOLD_ENDED, TOLD_FENCED
+from redflare_workers.protocol.job_messages import (
+    RC_FENCED,
+    RC_JOB_ENDED,
+    RC_SUPERSEDED,
+    GetTask,
+    Refusal,
+    TaskReply,
+)
 
 from .clients import JobClients, Refused
-from .parked_requests import ParkedRequest, ParkedRequests
-from .result_handler import ResultHandler
 from .server_engine import ServerEngine
 from .task_journal import TaskJournal
 
 logger = logging.getLogger(__name__)
 
-Tell = Callable[[list[str], str, dict[str, Any]], None]
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ParkedRequest:
+    """A request that waits for a task."""
+
+    client: Client
+    request: Request
+    #: A thread is asking the communicator for it just now.
+    claimed: bool = False
+    #: Something has changed since that thread began to ask.
+    again: bool = False
 
 
-class _Try(Enum):
-    """What became of asking for a client that waits."""
+class ParkedRequests:
+    """The requests that wait, one of each client. Thread-safe."""
 
-    #: It waits no longer.
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._parked: dict[str, ParkedRequest] = {}
+
+    def park(self, client: Client, request: Request) -> ParkedRequest | None:
+        """Let a request wait; return the one of the same client that it replaces."""
+        with self._guard:
+            before = self._parked.get(client.name)
+            self._parked[client.name] = ParkedRequest(client=client, request=request)
+            return before
+
+    def claim(self, name: str) -> ParkedRequest | None:
+        """Claim the request of a client; None: it has none, or the thread that claimed it will ask again."""
+        with self._guard:
+            parked = self._parked.get(name)
+            if parked is None:
+                return None
+            if parked.claimed:
+                parked.again = True
+                return None
+            parked.claimed = True
+            return parked
+
+    def unclaim(self, parked: ParkedRequest) -> bool:
+        """Let a request wait on; return True if something has changed meanwhile: then keep it and ask again."""
+        with self._guard:
+            again, parked.again = parked.again, False
+            parked.claimed = again
+            return again
+
+    def release_stuck(self) -> list[str]:
+        """Let others claim all claimed requests, as their threads may be stuck; return the names of the clients."""
+        with self._guard:
+            stuck = [name for name, parked in self._parked.items() if parked.claimed]
+            for name in stuck:
+                self._parked[name].claimed = False
+            return stuck
+
+    def remove(self, parked: ParkedRequest) -> bool:
+        """Remove a request to answer it; return False if it was removed or replaced: then do not answer it."""
+        with self._guard:
+            if self._parked.get(parked.client.name) is not parked:
+                return False
+            del self._parked[parked.client.name]
+            return True
+
+    def parked(self, names: Iterable[str] | None) -> list[str]:
+        """Those of ``names`` (None: of all clients) that have a request here."""
+        with self._guard:
+            return list(self._parked) if names is None else [name for name in names if name in self._parked]
+
+    def drain(self) -> list[ParkedRequest]:
+        """Remove and return all requests."""
+        with self._guard:
+            parked, self._parked = list(self._parked.values()), {}
+            return parked
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def __repr__(self) -> str:
+        return f"<ParkedRequests of {sorted(self._parked)[:10]}, {len(self._parked)} in all>"
+
+
+class _Attempt(Enum):
+    """The result of asking the communicator for a client."""
+
+    #: Its request waits no longer.
     DONE = "done"
     #: There is nothing for it now.
     NOTHING = "nothing"
-    #: What there was could not be sent; there may be something else.
+    #: The task could not be sent; there may be another one.
     AGAIN = "again"
 
 
@@ -53,49 +137,41 @@ class TaskHandler:
     """Thread-safe.
 
     Args:
-        communicator: decides who gets which task.
+        communicator: decides which client gets which task.
         engine: makes contexts and fires events.
-        roster: the clients.
-        ledgers: notes what is handed out.
-        results: takes them.
+        clients: of the job.
+        journal: notes what is handed out.
         pool: its threads ask for clients that wait.
-        tell: sends cells an event: their FQCNs, topic, meta.
     """
 
     def __init__(
         self,
         communicator: WFCommServer,
         engine: ServerEngine,
-        roster: JobClients,
-        ledgers: TaskJournal,
-        results: ResultHandler,
+        clients: JobClients,
+        journal: TaskJournal,
         pool: ElasticThreadPool,
-        tell: Tell,
     ) -> None:
         self._communicator = communicator
         self._engine = engine
-        self._roster = roster
-        self._ledgers = ledgers
-        self._results = results
+        self._clients = clients
+        self._journal = journal
         self._pool = pool
-        self._tell = tell
-        self._room = ParkedRequests()
-        #: Why the job is over; None while it goes on.
+        self._parked = ParkedRequests()
+        #: Why the job is over; None while it runs.
         self._over: str | None = None
-        ledgers.on_may_ask = self.may_ask
-        ledgers.on_ended = self._on_ended
 
-    def get_task(self, request: Request) -> HandlerResult:
-        """A site asks for a task; it is answered when there is one."""
+    def get_task(self, message: GetTask, request: Request) -> HandlerResult:
+        """Park the request of a site for a task, and answer it as soon as there is one."""
         try:
-            client, _ = self._roster.client_of(request)
+            client, _ = self._clients.client_of(message.credentials, GetTask.TOPIC)
         except Refused as refused:
             return refused.answer(request)
-        if isinstance(lost := request.meta.get("lost"), str):
-            self._forget_payload(client, lost, request.meta.get("payload"))
-        before = self._room.enter(client, request)
+        if message.lost:
+            self._forget_payload(client, message)
+        before = self._parked.park(client, request)
         if before is not None and before.request is not request:
-            before.request.reply(SUPERSEDED, {"reason": f"client {client.name} has asked again"})
+            before.request.reply(RC_SUPERSEDED, Refusal(reason=f"client {client.name} has asked again").to_meta())
         if self._over is not None:
             self.close(self._over)
         else:
@@ -103,118 +179,98 @@ class TaskHandler:
         return LATER
 
     def may_ask(self, names: Set[str] | None) -> bool:
-        """These clients (None: all) may get something now; asked for in other threads. False: none of them waits."""
-        waiting = self._room.among(names)
+        """Try the requests of these clients (None: all) in other threads; return False if none of them waits."""
+        waiting = self._parked.parked(names)
         for name in waiting:
             self._pool.submit(partial(self._serve, name))
         return bool(waiting)
 
-    def close(self, reason: str) -> set[str]:
-        """The job is over: answer everybody who waits, and whoever asks from now on.
+    def release(self, task: Task) -> None:
+        """Let other threads try the requests that may be stuck in callbacks of an ended task."""
+        if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
+            for name in self._parked.release_stuck():
+                self._pool.submit(partial(self._serve, name))
 
-        Returns:
-            names of the clients that were answered.
-        """
+    def close(self, reason: str) -> set[str]:
+        """Answer all requests, and those that still come, with the end of the job; return the clients' names."""
         self._over = reason
-        waiting = self._room.empty()
-        for each in waiting:
-            each.request.reply(TOLD_ENDED, {"reason": reason})
-        return {each.client.name for each in waiting}
+        parked = self._parked.drain()
+        for each in parked:
+            each.request.reply(RC_JOB_ENDED, Refusal(reason=reason).to_meta())
+        return {each.client.name for each in parked}
 
     def _serve(self, name: str) -> None:
-        """Ask the communicator for a client that waits, until it has something or nothing changes any more."""
-        self._ask_for(self._room.call(name))
-        self._ledgers.write_new()
+        """Ask the communicator for a client that waits, until it gets something or nothing changes any more."""
+        self._ask_for(self._parked.claim(name))
+        self._journal.write_new()
 
-    def _ask_for(self, waiting: ParkedRequest | None) -> None:
-        while waiting is not None:
+    def _ask_for(self, parked: ParkedRequest | None) -> None:
+        while parked is not None:
             try:
-                result = self._try(waiting)
+                result = self._try(parked)
             except Exception:
-                name = waiting.client.name
-                logger.exception("the request of client %s for a task failed; it waits for the next one", name)
-                result = _Try.NOTHING
-            if result is _Try.DONE or (result is _Try.NOTHING and not self._room.wait_on(waiting)):
+                name = parked.client.name
+                logger.exception("the request of client %s for a task failed; it waits for the next task", name)
+                result = _Attempt.NOTHING
+            if result is _Attempt.DONE or (result is _Attempt.NOTHING and not self._parked.unclaim(parked)):
                 return
 
-    def _try(self, waiting: ParkedRequest) -> _Try:
-        client = waiting.client
-        if self._over is not None or self._ledgers.restoring or self._roster.is_silent(client.name):
-            return _Try.NOTHING
-        if not self._roster.is_current(client):
-            if self._room.leave(waiting):
-                waiting.request.reply(TOLD_FENCED, {"reason": f"a newer process of client {client.name} is there"})
-            return _Try.DONE
+    def _try(self, parked: ParkedRequest) -> _Attempt:
+        client = parked.client
+        if self._over is not None or self._journal.recovery.restoring or self._clients.is_silent(client.name):
+            return _Attempt.NOTHING
+        if not self._clients.is_current(client):
+            if self._parked.remove(parked):
+                reason = f"a newer process of client {client.name} has joined"
+                parked.request.reply(RC_FENCED, Refusal(reason=reason).to_meta())
+            return _Attempt.DONE
         with self._engine.new_context() as fl_ctx:
-            self._roster.introduce(client, fl_ctx)
+            self._clients.introduce(client, fl_ctx)
             self._engine.fire_event(EventType.BEFORE_PROCESS_TASK_REQUEST, fl_ctx)
             try:
                 name, task_id, shareable = self._communicator.process_task_request(client, fl_ctx)
                 if shareable is None or not name:
-                    return _Try.NOTHING
-                return self._hand_out(waiting, name, task_id, shareable, fl_ctx)
+                    return _Attempt.NOTHING
+                return self._hand_out(parked, name, task_id, shareable, fl_ctx)
             finally:
                 self._engine.fire_event(EventType.AFTER_PROCESS_TASK_REQUEST, fl_ctx)
 
     def _hand_out(
-        self, waiting: ParkedRequest, name: str, task_id: str, shareable: Shareable, fl_ctx: FLContext
-    ) -> _Try:
+        self, parked: ParkedRequest, name: str, task_id: str, shareable: Shareable, fl_ctx: FLContext
+    ) -> _Attempt:
         client_task = self._communicator.process_task_check(task_id, fl_ctx)
         if client_task is None:
             # it has ended meanwhile; there may be another one behind it
-            return _Try.AGAIN
+            return _Attempt.AGAIN
         try:
-            message, sealed = self._ledgers.pack(client_task, shareable)
+            message, payload = self._journal.pack(client_task, shareable)
         except KeyError:
-            return _Try.AGAIN
+            return _Attempt.AGAIN
         except (Fenced, JobEnded, Unavailable) as error:
-            # the end of this run is on its way
-            logger.debug("task %r %s is not sent to client %s: %s", name, task_id, waiting.client.name, error)
-            return _Try.NOTHING
+            # this run is about to end
+            logger.debug("task %r %s is not sent to client %s: %s", name, task_id, parked.client.name, error)
+            return _Attempt.NOTHING
         except RedflareError as error:
-            logger.error("task %r %s cannot be sent to client %s: %s", name, task_id, waiting.client.name, error)
+            logger.error("task %r %s cannot be sent to client %s: %s", name, task_id, parked.client.name, error)
             self._communicator.handle_exception(task_id, fl_ctx)
-            return _Try.AGAIN
-        if not self._room.leave(waiting):
+            return _Attempt.AGAIN
+        if not self._parked.remove(parked):
             # its client has asked again, and gets this client task then
-            return _Try.DONE
-        meta = {"task_name": name, "task_id": task_id, "message": message}
-        if props := sendable_props(fl_ctx):
-            meta["props"] = props
-        self._ledgers.hand_out(
+            return _Attempt.DONE
+        reply = TaskReply(task_name=name, task_id=task_id, message=message, props=sendable_props(fl_ctx)).to_meta()
+        self._journal.hand_out(
             client_task,
-            lambda noted: waiting.request.reply(ReturnCode.OK, meta, sealed, keep=True, with_commands=noted),
+            lambda noted: parked.request.reply(ReturnCode.OK, reply, payload, keep=True, with_commands=noted),
         )
-        logger.debug("task %r %s is handed to client %s", name, task_id, waiting.client.name)
-        return _Try.DONE
+        logger.debug("task %r %s is handed to client %s", name, task_id, parked.client.name)
+        return _Attempt.DONE
 
-    def _forget_payload(self, client: Client, task_id: str, prefix: object) -> None:
-        """A client did not find what its task carries."""
+    def _forget_payload(self, client: Client, message: GetTask) -> None:
+        """Have the payload of a task stored again that a client did not find."""
         with self._engine.new_context() as fl_ctx:
-            client_task = self._communicator.process_task_check(task_id, fl_ctx)
+            client_task = self._communicator.process_task_check(message.lost, fl_ctx)
         if client_task is not None and client_task.client.name == client.name:
-            self._ledgers.lost(client_task, str(prefix))
-
-    def _on_ended(self, task: Task, unanswered: list[ClientTask]) -> None:
-        """Sites that still work on it may stop; whoever waits for one of its callbacks waits no longer."""
-        self._results.release(task)
-        if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
-            # a callback of it may never return; whom it was called for may get another task
-            for name in self._room.pass_by():
-                self._pool.submit(partial(self._serve, name))
-        cells: dict[str, list[ClientTask]] = {}
-        for client_task in unanswered:
-            if (cell := self._roster.cell_of(client_task.client.name)) is not None:
-                cells.setdefault(cell, []).append(client_task)
-        for cell, client_tasks in cells.items():
-            meta = {
-                "clients": [client_task.client.name for client_task in client_tasks],
-                "task_ids": [client_task.id for client_task in client_tasks],
-            }
-            try:
-                self._tell([cell], TASK_ENDED, meta)
-            except RedflareError as error:
-                logger.warning("cell %s is not told that task %r has ended: %s", cell, task.name, error)
+            self._journal.lost(client_task, message.payload)
 
     def __repr__(self) -> str:
-        return f"<TaskHandler, {len(self._room)} clients wait>"
+        return f"<TaskHandler, {len(self._parked)} clients wait>"

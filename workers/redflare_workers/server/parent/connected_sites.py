@@ -71,7 +71,7 @@ class ConnectedSites:
             self._connection.server, members, cell, run, lambda: beats.beat_now(cell), self._over
         )
         registration.begin(resume=True)
-        self._update(registration.call_roll().members)
+        self._update(registration.list_members().members)
         interval = cell.settings.heartbeat_interval
         self._poller = MembershipPoller(self._keys, members, registration.lease, interval, self._on_members)
         beats.add(self._poller)

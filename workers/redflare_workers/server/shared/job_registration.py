@@ -1,4 +1,4 @@
-"""``JobRegistration``: a run's job in Redis: begun, and begun again whenever Redis has lost it."""
+"""``JobRegistration``: a job as its server has registered it in Redis; registers it again when Redis has lost it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds until the cell is looked at again that Redis does not know yet.
+#: Seconds until the next try while Redis does not know the cell yet.
 _PAUSE: Final = 0.05
 
 
@@ -27,31 +27,32 @@ class JobRegistration:
 
     Args:
         server: the federation's Redis.
-        roll: of the job.
-        cell: the server's; the job is held by who holds it.
+        members: of the job.
+        cell: the server's; whoever holds the cell holds the job.
         run: id of this run.
-        look: has the cell look whether Redis still knows it.
-        over: whether this run is over; then nothing is begun again.
+        beat_now: makes the cell send its heartbeat, so that Redis knows the cell.
+        over: whether this run is over; then nothing is registered again.
+        on_loss: called, in the thread that found it out, when Redis had lost the job and knows it again.
     """
 
     def __init__(
         self,
         server: Server,
-        roll: Members,
+        members: Members,
         cell: Cell,
         run: str,
-        look: Callable[[], object],
+        beat_now: Callable[[], object],
         over: Callable[[], bool],
+        on_loss: Callable[[], object] = lambda: None,
     ) -> None:
-        #: How often the job was begun again.
-        self.number = 0
+        #: How often the job was registered again.
+        self.generation = 0
         self.lease = Lease(instance=cell.instance, epoch=cell.epoch, run=run)
-        #: Called, in the thread that found it out, when Redis had lost the job and knows it again.
-        self.on_loss: Callable[[], object] = lambda: None
         self._server = server
-        self._roll = roll
-        self._look = look
+        self._members = members
+        self._beat_now = beat_now
         self._over = over
+        self._on_loss = on_loss
         self._guard = threading.Lock()
         self._changed = threading.Event()
 
@@ -59,62 +60,64 @@ class JobRegistration:
         """Take the job over.
 
         Raises:
-            Fenced: a newer server is there.
+            Fenced: a newer server has it.
             JobEnded: this very run has ended.
-            Unavailable, JobLost: the run was over before Redis was there.
+            Unavailable, JobLost: the run was over before Redis was reached.
         """
         while True:
             try:
                 return self._server.run(
-                    self._roll.keys.job,
-                    lambda connection: self._roll.begin(connection, self.lease, resume=resume),
+                    self._members.keys.job,
+                    lambda connection: self._members.begin(connection, self.lease, resume=resume),
                     stop=self._over,
                 )
             except JobLost:
                 if self._over():
                     raise
-            self._look()
+            self._beat_now()
             self._changed.wait(_PAUSE)
 
-    def surely(self, step: Callable[[], T]) -> T:
-        """Take a step of this run; again, when Redis had lost the job.
+    def retry_after_loss(self, step: Callable[[], T]) -> T:
+        """Take a step of this run, and repeat it if Redis had lost the job.
 
         Raises:
             Fenced, JobEnded, Unavailable, JobLost: as ``begin``.
         """
         while True:
-            life = self.number
+            generation = self.generation
             try:
                 return step()
             except JobLost:
                 if self._over():
                     raise
-                self.begin_again(life)
+                self.begin_again(generation)
 
-    def begin_again(self, life: int | None = None) -> None:
-        """If Redis has lost the job, begin it again.
+    def begin_again(self, generation: int | None = None) -> None:
+        """Register the job again if Redis has lost it.
 
         Args:
-            life: the ``number`` in which the loss was found.
+            generation: the one in which the loss was found.
 
         Raises:
             Fenced, JobEnded, Unavailable, JobLost: as ``begin``.
         """
         with self._guard:
-            if life is not None and self.number != life:
+            if generation is not None and self.generation != generation:
                 return
-            if self.call_roll().status == OK:
+            if self.list_members().status == OK:
                 return
             self.begin(resume=True)
-            self.number += 1
-        logger.warning("%s: Redis had lost this job; it goes on", self._roll.keys.fqcn)
-        self.on_loss()
+            self.generation += 1
+        logger.warning("%s: Redis had lost this job, it was registered again", self._members.keys.fqcn)
+        self._on_loss()
 
-    def call_roll(self) -> MemberList:
-        """The roll as it is now."""
+    def list_members(self) -> MemberList:
+        """Read the member list, which is a heartbeat for the job, too."""
         return self._server.run(
-            self._roll.keys.job, lambda connection: self._roll.list_members(connection, self.lease), stop=self._over
+            self._members.keys.job,
+            lambda connection: self._members.list_members(connection, self.lease),
+            stop=self._over,
         )
 
     def __repr__(self) -> str:
-        return f"<JobRegistration {self.number} of {self._roll.keys.fqcn}>"
+        return f"<JobRegistration {self.generation} of {self._members.keys.fqcn}>"

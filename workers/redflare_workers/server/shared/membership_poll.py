@@ -1,4 +1,4 @@
-"""The server's heartbeat for its job: keeps what the job has in Redis, and reads the roll."""
+"""``MembershipPoller``: the server's heartbeat for its job, which reads the member list as well."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ logger = logging.getLogger(__name__)
 
 
 class MembershipPoller:
-    """Something the heartbeat thread beats for.
+    """A client of the heartbeat thread.
 
     Args:
-        roll: of the job.
+        members: of the job.
         lease: the server's on it.
-        interval: seconds between two calls.
-        on_roll: what the roll tells; called from the heartbeat thread.
+        interval: seconds between two heartbeats.
+        on_members: called with the member list, from the heartbeat thread.
     """
 
     def __init__(
-        self, keys: JobKeys, roll: Members, lease: Lease, interval: float, on_roll: Callable[[MemberList], None]
+        self,
+        keys: JobKeys,
+        members: Members,
+        lease: Lease,
+        interval: float,
+        on_members: Callable[[MemberList], None],
     ) -> None:
         self.interval = interval
         self._keys = keys
-        self._roll = roll
+        self._members = members
         self._lease = lease
-        self._on_roll = on_roll
+        self._on_members = on_members
 
     @property
     def route(self) -> str:
         return self._keys.job
 
     def beat(self) -> list[Arg]:
-        """The call as a command."""
-        return self._roll.list_members_command(self._lease)
+        """The heartbeat as a command."""
+        return self._members.list_members_command(self._lease)
 
     def on_beat(self, reply: RedisReply) -> None:
-        """What Redis answered."""
-        self._on_roll(self._roll.read_members(reply))
+        """Pass on the member list that Redis answered with."""
+        self._on_members(self._members.read_members(reply))
 
     def on_silence(self, error: RedflareError) -> None:
-        """The roll could not be called; clients that are silent meanwhile are not known to be."""
-        logger.debug("%s: the roll is not called: %s", self._keys.fqcn, error)
+        """Note that Redis is away; heartbeats of clients that are missed meanwhile do not count."""
+        logger.debug("%s: the member list cannot be read: %s", self._keys.fqcn, error)
 
     def __repr__(self) -> str:
         return f"<MembershipPoller of {self._keys.fqcn}>"

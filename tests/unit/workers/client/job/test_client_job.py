@@ -24,10 +24,10 @@ from redflare_workers.apis.shareable import Shareable, make_reply
 from redflare_workers.apis.signal import Signal
 from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.client.shared.cell_host import CellHost
-from redflare_workers.protocol.job_messages import CHANNEL, GET_TASK, SUBMIT, TOLD_ENDED
+from redflare_workers.protocol.job_messages import RC_JOB_ENDED, GetTask, Submit
 from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, FENCED, STOPPED
 
-from tests.support.job.runs import Doing, JobRuns, Running, Script, echo, task, until_aborted
+from tests.support.job.runs import Doing, JobRuns, Running, Script, echo, serving, task, until_aborted
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -161,10 +161,8 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
             if not lost.is_set():
                 redis.delete(*redis.scan_iter(f"{sealed.blob.prefix}*"))
                 lost.set()
-            ledgers = server._ledgers
-            assert ledgers is not None
             try:
-                sealed.decode(ledgers._payloads._server)
+                sealed.decode(serving(server).payloads._server)
             except BlobMissing:
                 return make_reply(BLOB_MISSING)
             return Shareable()
@@ -206,7 +204,7 @@ def test_stop_and_abort_end_a_wait_for_a_redis_that_is_not_there() -> None:
     with JobRuns(url="redis://127.0.0.1:1") as runs:
         site = runs.join("a")
         server = runs.serve(lambda *args: None)
-        wait_until(lambda: site._host._cell is not None and server._starting is not None)
+        wait_until(lambda: site._host._cell is not None and server.engine.abort_signal._callbacks)
         started = time.monotonic()
         site.stop()
         server.abort("never mind")
@@ -281,8 +279,8 @@ class OddServer:
         self._answers = answers
         self._server = Server.connect("redis://fake", client=job.place["client"])
         self.cell = Cell(self._server, "server.job", job.settings)
-        for topic in (GET_TASK, SUBMIT):
-            self.cell.register_request_cb(CHANNEL, topic, self._answer)
+        for message in (GetTask, Submit):
+            self.cell.register_request_cb(message.CHANNEL, message.TOPIC, self._answer)
 
     def _answer(self, request: Request) -> HandlerResult:
         self.asked.append(request.topic)
@@ -302,7 +300,7 @@ class OddServer:
 
 
 TASK = ("OK", {"task_name": "train", "task_id": "t1", "message": {"headers": {}}}, {"x": 1})
-ENDED = (TOLD_ENDED, {"reason": COMPLETED}, None)
+ENDED = (RC_JOB_ENDED, {"reason": COMPLETED}, None)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +331,7 @@ def test_a_site_does_not_hammer_a_server_that_fails_again_and_again(job: JobRuns
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
         assert time.monotonic() - started > 0.05 * 0.5 * (1 + 2 + 4 + 8)
-    assert server.asked == [GET_TASK] * 5
+    assert server.asked == [GetTask.TOPIC] * 5
 
 
 @pytest.mark.parametrize("rc", ["EXECUTION_EXCEPTION", "BAD_REQUEST_DATA"])
@@ -341,7 +339,7 @@ def test_a_result_that_the_server_cannot_handle_is_not_brought_again(job: JobRun
     with OddServer(job, [TASK, (rc, {"reason": "no"}, None), ENDED]) as server:
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
-    assert server.asked == [GET_TASK, SUBMIT, GET_TASK]
+    assert server.asked == [GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC]
 
 
 def test_a_result_whose_handler_failed_is_brought_again(job: JobRuns) -> None:
@@ -351,7 +349,7 @@ def test_a_result_whose_handler_failed_is_brought_again(job: JobRuns) -> None:
     with OddServer(job, [TASK, broken, ("OK", {"verdict": "ACCEPT"}, None), ENDED]) as server:
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
-    assert server.asked == [GET_TASK, SUBMIT, SUBMIT, GET_TASK]
+    assert server.asked == [GetTask.TOPIC, Submit.TOPIC, Submit.TOPIC, GetTask.TOPIC]
 
 
 def test_a_result_whose_payload_is_gone_at_the_server_is_worked_out_again(job: JobRuns) -> None:
@@ -360,7 +358,7 @@ def test_a_result_whose_payload_is_gone_at_the_server_is_worked_out_again(job: J
     with OddServer(job, answers) as server:
         job.join("a", executor)
         assert job.site_outcomes()[0].status == COMPLETED
-    assert server.asked == [GET_TASK, SUBMIT, GET_TASK, SUBMIT, GET_TASK]
+    assert server.asked == [GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC]
     assert executor.done == ["t1", "t1"]
 
 
@@ -375,14 +373,14 @@ def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(j
     with OddServer(job, []) as server:
         site = job.join("a", work)
         wait_until(lambda: server.asked)
-        server.cell.fire_and_forget(CHANNEL, "task_ended", "a.job", {"clients": ["a"], "task_ids": ["t0", "t1"]})
+        server.cell.fire_and_forget("job", "task_ended", "a.job", {"clients": ["a"], "task_ids": ["t0", "t1"]})
         wait_until(lambda: "t1" in site._ended_early)
         server._answers.extend([TASK, ENDED])
         for request in list(server.cell._incoming._in_hand.values()):
             request.reply(*server._answers.pop(0))
         assert job.site_outcomes()[0].status == COMPLETED
     assert aborted.is_set()
-    assert server.asked == [GET_TASK, GET_TASK]
+    assert server.asked == [GetTask.TOPIC, GetTask.TOPIC]
 
 
 @pytest.mark.parametrize("meta", [{}, {"clients": 7}, {"clients": ["a"], "task_ids": 7}, {"clients": ["a"]}], ids=repr)
@@ -390,7 +388,7 @@ def test_an_event_that_makes_no_sense_changes_nothing(job: JobRuns, meta: dict[s
     with OddServer(job, []) as server:
         job.join("a")
         wait_until(lambda: server.asked)
-        server.cell.fire_and_forget(CHANNEL, "task_ended", "a.job", meta)
-        server.cell.fire_and_forget(CHANNEL, "what_is_this", "a.job", meta)
-        server.cell.fire_and_forget(CHANNEL, "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
+        server.cell.fire_and_forget("job", "task_ended", "a.job", meta)
+        server.cell.fire_and_forget("job", "what_is_this", "a.job", meta)
+        server.cell.fire_and_forget("job", "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
         assert job.site_outcomes()[0].status == COMPLETED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -18,15 +19,15 @@ from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.protocol.job_messages import (
-    NOT_JOINED,
-    SUBMIT,
-    TASK_ENDED,
-    TOLD_ENDED,
-    TOLD_FENCED,
+    RC_FENCED,
+    RC_JOB_ENDED,
+    RC_NOT_JOINED,
+    Submit,
+    TasksEnded,
 )
 from redflare_workers.protocol.job_outcome import COMPLETED
 
-from tests.support.job.runs import JobRuns, RawSite, Script, task
+from tests.support.job.runs import JobRuns, RawSite, Script, parked_requests, serving, task
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -96,8 +97,7 @@ def test_the_same_result_that_comes_while_the_first_is_handled_waits_for_it_and_
         for thread in threads:
             thread.start()
         assert inside.wait(10)
-        results = job.servers[0][0]._results
-        assert results is not None
+        results = serving(job.servers[0][0]).results
         wait_until(lambda: len(next(iter(results._in_hand.values())).copies) == 2)
         assert verdicts == []
         leave.set()
@@ -105,6 +105,20 @@ def test_the_same_result_that_comes_while_the_first_is_handled_waits_for_it_and_
             thread.join(10)
         assert sorted(verdicts) == ["ACCEPT", "DUPLICATE", "DUPLICATE"]
         assert len(calls) == 1
+        assert job.outcome().status == COMPLETED
+
+
+def test_a_request_with_an_unknown_topic_is_refused_and_is_no_submission(job: JobRuns) -> None:
+    flow = Flow()
+    job.serve(flow)
+    with RawSite(job, "a") as site:
+        task_id = site.get_task().meta["task_id"]
+        assert site.ask("third", {}, task_name="train", task_id=task_id, message={}).rc == "TOPIC_UNKNOWN"
+        served = serving(job.servers[0][0])
+        odd = SimpleNamespace(topic="third", origin="a.job", meta={"task_name": "train", "task_id": task_id})
+        assert served.handle(odd) == ("TOPIC_UNKNOWN", {"error": "no handler for topic 'third'"}, None)  # type: ignore[arg-type]
+        assert flow.got == []
+        assert site.submit("train", task_id, model()).meta["verdict"] == "ACCEPT"
         assert job.outcome().status == COMPLETED
 
 
@@ -195,7 +209,7 @@ def test_what_is_no_shareable_counts_as_a_result_with_an_error(job: JobRuns, mes
     job.serve(flow)
     with RawSite(job, "a") as site:
         task_id = site.get_task().meta["task_id"]
-        reply = site.ask(SUBMIT, data, task_name="train", task_id=task_id, message=message)
+        reply = site.ask(Submit.TOPIC, data, task_name="train", task_id=task_id, message=message)
         assert (reply.rc, reply.meta.get("verdict")) == ("OK", "ACCEPT"), reply.meta
         assert job.outcome().status == COMPLETED
     assert [result.get_return_code() for result in flow.got] == ["EXECUTION_RESULT_ERROR"]
@@ -229,7 +243,7 @@ def test_a_result_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: 
         sealed = store_payload(site.host.server, encode_payload(data), prefix, ttl_ms=10_000)
         for key in redis.scan_iter(f"{prefix}*"):
             redis.delete(key)
-        reply = site.ask(SUBMIT, sealed, task_name="train", task_id=task_id, message=message)
+        reply = site.ask(Submit.TOPIC, sealed, task_name="train", task_id=task_id, message=message)
         assert reply.rc == BLOB_MISSING
         assert site.get_task().meta["task_id"] == task_id
         assert site.submit("train", task_id, model()).meta["verdict"] == "ACCEPT"
@@ -245,15 +259,15 @@ def test_who_has_not_joined_is_told_so_and_keeps_its_payload(job: JobRuns, who: 
     flow = Flow()
     job.serve(flow)
     with RawSite(job, "a") as site:
-        assert site.get_task(**who).rc == NOT_JOINED
+        assert site.get_task(**who).rc == RC_NOT_JOINED
         task_id = site.get_task().meta["task_id"]
         sealed = store_payload(
             site.host.server, encode_payload(model(BIG)["DXO"]["data"]), site.host.cell.keys.blob("x"), ttl_ms=9_000
         )
         message = {"headers": {}, "kind": "WEIGHTS"}
         given = {"task_name": "train", "task_id": task_id, "message": message}
-        assert site.ask(SUBMIT, sealed, **given, **who).rc == NOT_JOINED
-        assert site.ask(SUBMIT, sealed, **given).meta["verdict"] == "ACCEPT"
+        assert site.ask(Submit.TOPIC, sealed, **given, **who).rc == RC_NOT_JOINED
+        assert site.ask(Submit.TOPIC, sealed, **given).meta["verdict"] == "ACCEPT"
         assert job.outcome().status == COMPLETED
     assert flow.got[0]["DXO"]["data"]["w"].shape == (BIG,)
 
@@ -271,16 +285,16 @@ def test_of_two_processes_of_one_name_the_newer_is_served_and_the_older_told(job
         told: list[str] = []
         thread = threading.Thread(target=lambda: told.append(older.get_task().rc))
         thread.start()
-        wait_until(lambda: server._desk is not None and len(server._desk._room))
+        wait_until(lambda: len(parked_requests(server)))
         with CellHost("elsewhere", "job", client=job.place["client"], settings=job.settings) as host:
             newer = Membership(host, "server.job", "a", {}, lambda membership: None)
             newer.join(lambda: "")
             thread.join(10)
-            assert told == [TOLD_FENCED]
-            assert older.get_task().rc == TOLD_FENCED
-            assert older.submit("train", "x", model()).rc == TOLD_FENCED
+            assert told == [RC_FENCED]
+            assert older.get_task().rc == RC_FENCED
+            assert older.submit("train", "x", model()).rc == RC_FENCED
             go.set()
-            reply = host.cell.send_request("job", "get_task", "server.job", newer.credentials, timeout=10)
+            reply = host.cell.send_request("job", "get_task", "server.job", newer.credentials.to_meta(), timeout=10)
             assert reply.ok
             job.servers[0][0].abort()
             newer.leave()
@@ -298,7 +312,7 @@ def test_a_request_that_its_client_has_replaced_is_answered_and_forgotten(job: J
         told: list[str] = []
         first = threading.Thread(target=lambda: told.append(site.get_task().rc))
         first.start()
-        wait_until(lambda: server._desk is not None and len(server._desk._room))
+        wait_until(lambda: len(parked_requests(server)))
         second = threading.Thread(target=lambda: told.append(site.get_task().rc))
         second.start()
         first.join(10)
@@ -325,10 +339,10 @@ def test_whoever_comes_when_the_job_is_over_is_told(job: JobRuns) -> None:
         replies: list[str] = []
         thread = threading.Thread(target=lambda: replies.append(site.get_task().rc))
         thread.start()
-        wait_until(lambda: server._desk is not None and len(server._desk._room))
+        wait_until(lambda: len(parked_requests(server)))
         end.set()
         thread.join(10)
-        assert replies == [TOLD_ENDED]
+        assert replies == [RC_JOB_ENDED]
 
 
 def test_a_site_whose_result_is_stuck_in_a_callback_is_answered_when_the_task_ends(job: JobRuns) -> None:
@@ -371,7 +385,7 @@ def test_a_site_hears_of_the_end_of_its_task_and_its_late_result_is_dropped(job:
         task_id = site.get_task().meta["task_id"]
         sent.set()
         wait_until(lambda: site.events)
-        assert (site.events[0].topic, site.events[0].meta["task_ids"]) == (TASK_ENDED, [task_id])
+        assert site.events[0] == TasksEnded(clients=("a",), task_ids=(task_id,))
         assert site.submit("train", task_id, model(BIG)).meta["verdict"] == "UNKNOWN"
         end.set()
         assert job.outcome().status == COMPLETED

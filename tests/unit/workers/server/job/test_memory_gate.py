@@ -13,7 +13,7 @@ def test_only_one_is_inside() -> None:
 
     def work() -> None:
         for _ in range(50):
-            with gate.turn():
+            with gate.enter():
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 inside[0] -= 1
@@ -30,7 +30,7 @@ def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None
     gate, leave, left = MemoryGate(patience=0.1), threading.Event(), threading.Event()
 
     def stuck() -> None:
-        with gate.turn():
+        with gate.enter():
             leave.wait(10)
         left.set()
 
@@ -39,7 +39,7 @@ def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None
     started = time.monotonic()
     while gate._holder is None:
         threading.Event().wait(0.001)
-    with gate.turn():
+    with gate.enter():
         assert time.monotonic() - started >= 0.05
         holder = gate._holder
         leave.set()
@@ -52,10 +52,10 @@ def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None
 def test_an_exception_lets_the_next_one_in() -> None:
     gate = MemoryGate()
     try:
-        with gate.turn():
+        with gate.enter():
             raise ValueError
     except ValueError:
         pass
-    with gate.turn():
+    with gate.enter():
         assert "taken" in repr(gate)
     assert "free" in repr(gate)

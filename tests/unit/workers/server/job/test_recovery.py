@@ -34,7 +34,11 @@ def test_submissions_for_what_is_not_taken_up_yet_wait_until_it_is() -> None:
     assert recovery.take_up("train", "broadcast", ("a",)) is one
     # taken up, but its results have not been given to the controller yet
     assert recovery.hold("y", first)
-    assert recovery.arrived(one.client_tasks) == [first, second, first]
+    recovery.adopt(one)
+    assert recovery.restoring
+    assert recovery.take_adopted() == [one]
+    assert recovery.caught_up([one]) == [first, second, first]
+    assert not recovery.restoring
     assert not recovery.hold("x", first)
 
 

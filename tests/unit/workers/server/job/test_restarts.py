@@ -17,7 +17,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED
 
-from tests.support.job.runs import Doing, JobRuns, RawSite, Script, task, until_aborted
+from tests.support.job.runs import Doing, JobRuns, RawSite, Script, parked_requests, serving, task, until_aborted
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -99,8 +99,7 @@ def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works
     job.join("b", slow)
     assert came.wait(10)
     wait_until(lambda: slow.done)
-    results = server._results
-    assert results is not None
+    results = serving(server).results
     wait_until(lambda: not results._in_hand)
     # a new process of the same name: the older is fenced, as a dead one would be gone
     second = Rounds(2, size, ["a", "b"])
@@ -250,7 +249,7 @@ def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job:
         result = model(1.0, BIG)
         thread = threading.Thread(target=lambda: told.append(site.submit("train", task_id, result).meta["verdict"]))
         thread.start()
-        wait_until(lambda: server._ledgers is not None and server._ledgers.recovery._early)
+        wait_until(lambda: serving(server).recovery._early)
         assert told == []
         go.set()
         thread.join(10)
@@ -281,7 +280,7 @@ def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(j
             target=lambda: told.append(site.submit("train", task_id, model(1.0, BIG)).meta["verdict"])
         )
         thread.start()
-        wait_until(lambda: server._ledgers is not None and server._ledgers.recovery._early)
+        wait_until(lambda: serving(server).recovery._early)
         go.set()
         other = site.get_task()
         assert other.meta["task_name"] == "other"
@@ -352,7 +351,7 @@ def test_an_aborted_job_does_not_go_on_when_its_server_is_started_again(job: Job
     second = Rounds(1, 10, ["b"])
     again = job.serve(second)
     # who comes before it has begun is told how the job of that name ended
-    wait_until(lambda: again._desk)
+    serving(again)
     job.join("b", one_each)
     assert job.outcome().status == COMPLETED
     assert second.restored == 0
@@ -397,7 +396,7 @@ def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_wait(
     job.join("a", one_each)
     job.join("b", one_each)
     assert go.wait(10)
-    wait_until(lambda: server._desk is not None and len(server._desk._room) == 2)
+    wait_until(lambda: len(parked_requests(server)) == 2)
     redis.flushall()
     lost.set()
     assert job.outcome().status == COMPLETED
@@ -410,11 +409,11 @@ def test_the_data_of_a_broadcast_that_redis_lost_is_stored_again_for_those_who_c
     controller = Rounds(1, BIG, ["a", "b"])
     server = job.serve(controller)
     with RawSite(job, "a") as site, RawSite(job, "b") as late:
+        job.joined("a", "b")
         task_id = site.get_task().meta["task_id"]
         redis.flushall()
-        life = server._life
-        assert life is not None
-        wait_until(lambda: life.number == 1)
+        registration = serving(server).registration
+        wait_until(lambda: registration.generation == 1)
         reply = late.get_task()
         blob = reply.encoded.blob
         assert blob is not None
@@ -454,7 +453,7 @@ def test_a_server_that_dies_after_redis_lost_its_state_begins_anew(job: JobRuns,
         ids = [site.get_task().meta["task_id"] for site in (a, b)]
         a.submit("train", ids[0], model(1.0, 10))
         redis.flushall()
-        wait_until(lambda: server._life is not None and server._life.number)
+        wait_until(lambda: serving(server).registration.generation)
         wait_until(lambda: list(redis.scan_iter("*:task:*")))
         job.serve(second)
         assert job.servers[0][1].outcome().status == FENCED

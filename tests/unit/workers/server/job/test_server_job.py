@@ -18,7 +18,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED
 
-from tests.support.job.runs import Doing, JobRuns, Script, echo, task, until_aborted
+from tests.support.job.runs import Doing, JobRuns, Script, echo, parked_requests, serving, task, until_aborted
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -95,7 +95,7 @@ def test_a_request_that_waits_is_answered_as_soon_as_there_is_a_task_without_a_l
     server = job.serve(flow)
     job.join("a")
     job.joined("a")
-    wait_until(lambda: server._desk is not None and len(server._desk._room) == 1)
+    wait_until(lambda: len(parked_requests(server)) == 1)
     go.set()
     assert done.wait(2)
 
@@ -260,7 +260,7 @@ def test_a_panic_of_a_component_ends_the_job(job: JobRuns) -> None:
 def test_nothing_unread_is_left_in_the_inboxes_of_sites_that_waited(redis: fakeredis.FakeRedis, job: JobRuns) -> None:
     def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
         me.broadcast_and_wait(task(), fl_ctx, targets=["a", "b"], abort_signal=abort)
-        wait_until(lambda: server._desk is not None and len(server._desk._room) == 2)
+        wait_until(lambda: len(parked_requests(server)) == 2)
 
     server = job.serve(flow)
     for name in ("a", "b"):
@@ -291,8 +291,7 @@ def test_a_callback_that_never_returns_keeps_nobody_from_other_tasks(job: JobRun
         release.set()
 
     server = job.serve(flow)
-    server_large = lambda: server._results and server._results._large  # noqa: E731
-    wait_until(server_large)._patience = 0.1  # type: ignore[union-attr]
+    serving(server).results._large._patience = 0.1
     job.join("a")
     job.join("b")
     assert job.outcome().status == COMPLETED

@@ -1,4 +1,4 @@
-"""The job store as the commands of ``redflare job`` use it: found by options, jobs by the beginning of their ids."""
+"""Finding jobs in the job store: by id or the beginning of one, and for the completion of ids in the shell."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.transport.server import ConnectionOptions, Server
-from redflare_broker.util import humanize
 
-from .connecting import NOT_FOUND, USAGE, Connect, Target, fail
+from .connection import DEFAULT_URL, Connect, Target
+from .exit_codes import NOT_FOUND, USAGE, fail
 
-#: Seconds that the completion of a word may take.
-_COMPLETE_WITHIN: Final = 1.0
+#: Seconds that a completion may take.
+_COMPLETION_TIMEOUT: Final = 1.0
 
 ServerName = Annotated[
     str,
-    typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server, as `redflare server --name` says."),
+    typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server, as in `redflare server --name`."),
 ]
 
 
 def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """Ids of jobs, for the shell."""
+    """Complete the id of a job in the shell."""
     given: dict[str, Any] = context.params
     connect: Connect = context.obj or Server.connect
-    url = given.get("url") or os.environ.get("REDFLARE_URL") or "redis://127.0.0.1:6379/0"
+    url = given.get("url") or os.environ.get("REDFLARE_URL") or DEFAULT_URL
     namespace = given.get("namespace") or os.environ.get("REDFLARE_NAMESPACE") or DEFAULT_NAMESPACE
     name = given.get("server") or os.environ.get("REDFLARE_SERVER") or "server"
     with suppress(RedflareError):
@@ -39,8 +39,8 @@ def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str,
             username=given.get("user") or os.environ.get("REDFLARE_USER"),
             password_file=given.get("password_file") or os.environ.get("REDFLARE_PASSWORD_FILE"),
             ca_cert=given.get("ca_cert") or os.environ.get("REDFLARE_CA_CERT"),
-            connect_timeout=_COMPLETE_WITHIN,
-            socket_timeout=_COMPLETE_WITHIN,
+            connect_timeout=_COMPLETION_TIMEOUT,
+            socket_timeout=_COMPLETION_TIMEOUT,
         )
         with connect(url, options) as server:
             records = JobStore(server, Keys(namespace).store(name), stop=lambda: True).list()
@@ -49,7 +49,7 @@ def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str,
                 yield record.id, f"{record.name} {record.status}"
 
 
-#: Id of a job in the store.
+#: The argument of a command that names a job in the store.
 StoredJob = Annotated[
     str,
     typer.Argument(
@@ -62,43 +62,38 @@ StoredJob = Annotated[
 
 
 def store_of(target: Target, server: str) -> JobStore:
-    """The jobs of a server; a Redis that is away is not waited for."""
+    """The job store of a server; its methods raise Unavailable at once if Redis is away."""
     return JobStore(target.server, Keys(target.namespace).store(server), stop=lambda: True)
 
 
-def find(store: JobStore, said: str) -> JobRecord | None:
-    """A job by its id or, if that tells it from the others, the beginning of it."""
-    with suppress(ValueError):  # it may be no id
-        if record := store.get(said):
+def find(store: JobStore, job: str) -> JobRecord | None:
+    """Find a job by its id, or by the beginning of it if that is unique; several matches end the command."""
+    with suppress(ValueError):  # not a legal id
+        if record := store.get(job):
             return record
-    alike = [record for record in store.list() if said and record.id.startswith(said)]
-    if len(alike) > 1:
-        ids = ", ".join(record.id for record in alike[:4])
-        fail(f"{said!r} is the beginning of {len(alike)} jobs: {ids}{' ...' if len(alike) > 4 else ''}", USAGE)
-    return alike[0] if alike else None
+    matching = [record for record in store.list() if job and record.id.startswith(job)]
+    if len(matching) > 1:
+        ids = ", ".join(record.id for record in matching[:4])
+        fail(f"{job!r} matches {len(matching)} jobs: {ids}{' ...' if len(matching) > 4 else ''}", USAGE)
+    return matching[0] if matching else None
 
 
-def need(store: JobStore, said: str) -> JobRecord:
-    """As ``find``; ends the command when there is none."""
-    record = find(store, said)
+def need(store: JobStore, job: str) -> JobRecord:
+    """Find a job as ``find`` does; end the command if there is none."""
+    record = find(store, job)
     if record is None:
-        fail(f"{store.keys.fqcn} has no job {said!r}: `redflare job list` shows those that are there", NOT_FOUND)
+        fail(f"{store.keys.fqcn} has no job {job!r}: `redflare job list` shows all jobs", NOT_FOUND)
     return record
 
 
-def server_there(target: Target, server: str) -> bool:
-    """Whether the process of a server is heard of."""
+def is_server_running(target: Target, server: str) -> bool:
+    """Whether a server has a heartbeat."""
     key = Keys(target.namespace).cell(server).heartbeat
     with target.server.borrow(key) as connection:
         return connection.call("GET", key) is not None
 
 
-def now(target: Target) -> int:
-    """Milliseconds by Redis's clock."""
+def redis_now(target: Target) -> int:
+    """Read Redis's clock, in ms."""
     with target.server.borrow(Keys(target.namespace).agents) as connection:
         return now_of(connection.call("TIME"))
-
-
-def ago(ms: int, since: int) -> str:
-    """``3 min ago``."""
-    return f"{humanize.age((ms - since) / 1000)} ago"

@@ -23,11 +23,6 @@ from tests.support.process.cli import Cli
 
 
 @pytest.fixture
-def cli() -> Cli:
-    return Cli()
-
-
-@pytest.fixture
 def store(cli: Cli) -> Iterator[JobStore]:
     with Server.connect(client=cli.client) as server:
         yield JobStore(server, Keys().store())
@@ -63,7 +58,7 @@ def test_a_job_is_submitted_and_its_id_printed(cli: Cli, store: JobStore, job: P
 
     job_id = submitted.stdout.strip()
     assert submitted.exit_code == 0
-    assert "no server 'server' is there yet" in submitted.stderr
+    assert "server 'server' is not running" in submitted.stderr
     record = store.get(job_id)
     assert record is not None
     assert (record.name, record.status, record.meta["mandatory_clients"]) == ("means", SUBMITTED, ["site-1"])
@@ -80,8 +75,8 @@ def test_another_job_under_a_taken_id_is_wrong_usage(cli: Cli, store: JobStore, 
     assert "has another meta or archive" in refused.stderr
 
 
-def test_a_check_submits_nothing_and_mistakes_are_told_at_once(cli: Cli, store: JobStore, job: Path) -> None:
-    assert cli("job", "submit", str(job), "--check").stdout == "means: no mistakes\n"
+def test_a_check_submits_nothing_and_all_errors_are_reported_together(cli: Cli, store: JobStore, job: Path) -> None:
+    assert cli("job", "submit", str(job), "--check").stdout == "means: no errors\n"
     config = json.loads((job / "meta.json").read_text())
     (job / "meta.json").write_text(json.dumps({**config, "name": "", "min_clients": "two"}))
 
@@ -102,7 +97,7 @@ def test_jobs_are_listed_with_why_they_wait(cli: Cli, store: JobStore) -> None:
 
     listed = cli("job", "list")
 
-    assert re.search(r"early +SUBMITTED.* no server is there", listed.stdout)
+    assert re.search(r"early +SUBMITTED.* no server is running", listed.stdout)
     assert re.search(r"late +COMPLETED", listed.stdout)
     assert [each["job_id"] for each in cli.json("job", "list", "--open")] == ["early"]
     assert cli.json("job", "list")[1]["record"]["status"] == COMPLETED
@@ -119,7 +114,7 @@ def test_a_job_is_shown_with_its_history_and_its_sites_by_the_beginning_of_its_i
     for line in (
         r"^job means monday  RUNNING for ",
         r"submitted +20.* by ann@gpu-1",
-        r"min_clients 2, above all site-1, an agent trainer at each site",
+        r"min_clients 2; mandatory_clients site-1; agent trainer at each site",
         r"APPROVED +by server: now approved",
         r"site-1 +stopped .* 101 +its code raised",
     ):
@@ -149,7 +144,7 @@ def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) 
     assert json.loads(last)["text"] == "three [not markup]"
 
 
-def test_an_abort_of_a_job_that_waits_is_over_at_once_and_one_that_is_over_stays(cli: Cli, store: JobStore) -> None:
+def test_an_abort_of_a_waiting_job_is_over_at_once_and_a_job_that_is_over_stays(cli: Cli, store: JobStore) -> None:
     store.submit({"name": "means"}, packed(a="b"), "monday")
 
     aborted = cli("job", "abort", "monday", "--reason", "wrong data")
@@ -160,16 +155,16 @@ def test_an_abort_of_a_job_that_waits_is_over_at_once_and_one_that_is_over_stays
     assert cli("job", "abort", "nothing").exit_code == 1
 
 
-def test_an_abort_that_nobody_confirms_in_time_is_exit_code_1_and_stands(cli: Cli, store: JobStore) -> None:
+def test_an_abort_that_is_not_confirmed_in_time_is_exit_code_1_and_remains_requested(cli: Cli, store: JobStore) -> None:
     store.submit({"name": "means"}, packed(a="b"), "monday")
     advanced(store, "monday")
 
-    assert "its abort was asked for; it is still RUNNING" in cli("job", "abort", "monday", "--wait", "0").stdout
+    assert "abort requested, still RUNNING" in cli("job", "abort", "monday", "--wait", "0").stdout
     late = cli("job", "abort", "monday", "--wait", "0.1")
 
     assert late.exit_code == 1
-    assert "no server 'server' is there to end it" in late.stderr
-    assert "its abort was asked for" in cli("job", "show", "monday").stdout
+    assert "server 'server' is not running; it aborts the job when it starts" in late.stderr
+    assert "abort requested" in cli("job", "show", "monday").stdout
 
 
 def test_only_jobs_that_are_over_are_deleted(cli: Cli, store: JobStore) -> None:
@@ -179,14 +174,14 @@ def test_only_jobs_that_are_over_are_deleted(cli: Cli, store: JobStore) -> None:
 
     deleted = cli("job", "delete", "one", "two")
 
-    assert deleted.stdout == "one is deleted\n"
+    assert deleted.stdout == "deleted one\n"
     assert deleted.exit_code == 1
     assert "cannot be deleted: abort it" in deleted.stderr
     assert cli("job", "delete", "one").exit_code == 1
     assert [record.id for record in store.list()] == ["two"]
 
 
-def test_what_a_job_has_left_is_unpacked_into_a_folder_of_its_own(cli: Cli, store: JobStore, tmp_path: Path) -> None:
+def test_the_result_of_a_job_is_unpacked_into_a_new_folder(cli: Cli, store: JobStore, tmp_path: Path) -> None:
     store.submit({"name": "means"}, packed(meta__json="{}"), "monday")
     place = tmp_path / "result"
     assert cli("job", "download", "monday", "--to", str(place)).exit_code == 1
@@ -197,8 +192,8 @@ def test_what_a_job_has_left_is_unpacked_into_a_folder_of_its_own(cli: Cli, stor
     assert (place / "models" / "a").read_text() == "weights"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
     assert cli("job", "download", "monday", "--to", str(place)).exit_code == 2
-    told = cli.json("job", "download", "monday", "--zip", "--archive", "--to", str(tmp_path / "job.zip"))
-    assert list(told["files"]) == ["job.zip"]
+    document = cli.json("job", "download", "monday", "--zip", "--archive", "--to", str(tmp_path / "job.zip"))
+    assert list(document["files"]) == ["job.zip"]
 
 
 def test_a_result_that_tries_to_escape_is_refused_and_leaves_nothing(cli: Cli, store: JobStore, tmp_path: Path) -> None:
@@ -211,7 +206,7 @@ def test_a_result_that_tries_to_escape_is_refused_and_leaves_nothing(cli: Cli, s
     assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
 
 
-def test_tables_and_pictures_fit_eighty_columns(cli: Cli, store: JobStore) -> None:
+def test_the_output_fits_eighty_columns(cli: Cli, store: JobStore) -> None:
     long = "a-name-that-is-rather-long-for-a-job-of-which-there-are-many"
     store.submit({"name": long}, packed(a="b"), long)
     advanced(store, long)
@@ -222,7 +217,7 @@ def test_tables_and_pictures_fit_eighty_columns(cli: Cli, store: JobStore) -> No
 
 def test_the_shell_completes_ids_of_jobs(cli: Cli, store: JobStore) -> None:
     import click
-    from redflare_workers.cli.stored_jobs import complete_job
+    from redflare_workers.cli.job_lookup import complete_job
 
     for name in ("monday", "tuesday"):
         store.submit({"name": name}, packed(a=name), name)

@@ -1,4 +1,4 @@
-"""How things look in the terminal: one console, colours of states, tables that fit 80 columns."""
+"""Output in the terminal and as JSON: the console, colours of states, tables that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Final, Protocol
 
 import orjson
 import typer
-from redflare_broker.inspection.job_view import JobView
 from redflare_broker.inspection.presence import PresenceState
 from redflare_broker.util import humanize
 from rich import box
@@ -14,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: The option of every command that programs call.
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_MARKS: Final[dict[PresenceState, tuple[str, str]]] = {
+_SYMBOLS: Final[dict[PresenceState, tuple[str, str]]] = {
     "connected": ("●", "green"),
     "silent": ("◐", "yellow"),
     "gone": ("○", "red"),
@@ -31,7 +29,7 @@ STATUS_STYLES: Final = {
     "ACCEPTED": "green",
     "REJECTED": "red",
     "ABORTED": "magenta",
-    # of jobs
+    # statuses of jobs
     "APPROVED": "yellow",
     "DISPATCHED": "yellow",
     "COMPLETED": "green",
@@ -46,7 +44,7 @@ STATUS_STYLES: Final = {
     "FINISHED:COMPLETED": "green",
     "FINISHED:ABORTED": "magenta",
     "FINISHED:EXECUTION_EXCEPTION": "red",
-    # of their tasks
+    # statuses of their tasks
     "ok": "green",
     "timeout": "red",
     "error": "red",
@@ -56,8 +54,8 @@ STATUS_STYLES: Final = {
 }
 
 
-class Present(Protocol):
-    """A side of a link, the server of a job, or a site of it."""
+class Presence(Protocol):
+    """The state of a side of a link, of a job's server or of a site."""
 
     @property
     def state(self) -> PresenceState: ...
@@ -70,49 +68,48 @@ class Present(Protocol):
 
 
 def console() -> Console:
-    """A console on the standard output of this moment."""
+    """A console on standard output, as it is now."""
     return Console(highlight=False)
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
-    """One JSON document; with ``lines`` on one line, sent on at once."""
+    """Print a JSON document, indented, or with ``lines`` on one line."""
     option = 0 if lines else orjson.OPT_INDENT_2
     typer.echo(orjson.dumps(value, option=option).decode())
 
 
 def table(*headers: str) -> Table:
     """A light table; text that is too long is folded, never cut."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
     for header in headers:
-        made.add_column(header, overflow="fold")
-    return made
+        table.add_column(header, overflow="fold")
+    return table
 
 
-def side(presence: Present) -> Text:
-    """Somebody's state with the age of its last beat: "● connected, 2 s ago"."""
-    mark, style = _MARKS[presence.state]
-    said = Text.assemble((f"{mark} {presence.state}", style))
-    if presence.beat_age is not None and presence.state != "left":
-        said.append(f" {humanize.age(presence.beat_age)}", style="dim" if presence.connected else style)
-    return said
+def facts() -> Table:
+    """Names and values, without lines."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def presence(side: Presence) -> Text:
+    """A state with the age of the last heartbeat: "● connected 2 s"."""
+    symbol, style = _SYMBOLS[side.state]
+    text = Text.assemble((f"{symbol} {side.state}", style))
+    if side.beat_age is not None and side.state != "left":
+        text.append(f" {humanize.age(side.beat_age)}", style="dim" if side.connected else style)
+    return text
 
 
 def status(text: str) -> Text:
-    """Words about a task whose first one is its status, coloured by it."""
-    word, separator, rest = text.partition(" ")
-    return Text.assemble((word, STATUS_STYLES.get(word, "")), separator + rest)
+    """A text that begins with a status, in the colour of this status."""
+    first, separator, rest = text.partition(" ")
+    return Text.assemble((first, STATUS_STYLES.get(first, "")), separator + rest)
 
 
 def clock(ms: int, *, day: bool = False) -> str:
-    """A moment in the local time of whoever looks: "10:15:02.123"."""
+    """A time in the local time zone: "10:15:02.123"."""
     local = humanize.moment(ms).astimezone()
     return local.strftime("%Y-%m-%d %H:%M:%S." if day else "%H:%M:%S.") + f"{ms % 1000:03d}"
-
-
-def job_line(job: JobView) -> Text:
-    """A job and what it waits for, unless its tasks say that: "job server.job-7  RUNNING for 3 min: waits for ..."."""
-    said = job.waiting
-    if job.runs:
-        known = bool(job.tasks) and job.server.connected and job.connected
-        said = f"{job.status or 'NEW'} for {humanize.age(job.age)}" + ("" if known else f": {said}")
-    return Text.assemble("job ", (job.fqcn, "bold"), "  ", status(said))

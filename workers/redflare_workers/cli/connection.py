@@ -1,0 +1,105 @@
+"""How a command reaches Redis: its connection options, the ``Target`` that it gets, and its errors as exit codes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.transport.server import ConnectionOptions, Server
+
+from .exit_codes import INTERRUPTED, UNAVAILABLE, USAGE, fail
+
+DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
+URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
+
+_option = functools.partial(typer.Option, rich_help_panel="Connection")
+
+#: Opens the connection; a test puts another one into the context's ``obj``.
+Connect = Callable[[str, ConnectionOptions], Server]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The Redis and the namespace that a command works on."""
+
+    server: Server
+    namespace: str
+    #: as it was given
+    url: str = ""
+
+    @property
+    def inspector(self) -> Inspector:
+        return Inspector(self.server, self.namespace)
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the connection options to a command, pass it a ``Target``, and turn its errors into exit codes."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        context: typer.Context = given.pop("context")
+        connection = {name: given.pop(name) for name in _OPTIONS}
+        try:
+            with _open(context, **connection) as server:
+                target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
+                command(target, **given)
+        except ConfigError as error:
+            fail(str(error), USAGE)
+        except Unavailable as error:
+            fail(f"{str(error).rstrip('.')}. Is Redis up? Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
+        except RedflareError as error:
+            fail(str(error), UNAVAILABLE)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = inspect.signature(_open, eval_str=True).parameters.values()
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _open(
+    context: typer.Context,
+    *,
+    url: Annotated[str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP)] = DEFAULT_URL,
+    namespace: Annotated[
+        str, _option("--namespace", "-n", envvar="REDFLARE_NAMESPACE", help="The federation's namespace.")
+    ] = DEFAULT_NAMESPACE,
+    user: Annotated[str | None, _option(envvar="REDFLARE_USER", help="ACL user.")] = None,
+    password_file: Annotated[
+        Path | None, _option(envvar="REDFLARE_PASSWORD_FILE", help="File with the password.")
+    ] = None,
+    ca_cert: Annotated[
+        Path | None, _option(envvar="REDFLARE_CA_CERT", help="TLS: certificate of the CA (PEM).")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, _option(envvar="REDFLARE_CLIENT_CERT", help="TLS: client certificate (PEM).")
+    ] = None,
+    client_key: Annotated[Path | None, _option(envvar="REDFLARE_CLIENT_KEY", help="TLS: client key (PEM).")] = None,
+    any_hostname: Annotated[
+        bool, _option("--any-hostname", help="TLS: do not check the host name in the certificate.")
+    ] = False,
+) -> Server:
+    options = ConnectionOptions(
+        username=user,
+        password_file=password_file,
+        ca_cert=ca_cert,
+        client_cert=client_cert,
+        client_key=client_key,
+        check_hostname=not any_hostname,
+    )
+    connect: Connect = context.obj or Server.connect
+    return connect(url, options)
+
+
+_OPTIONS: Final = tuple(inspect.signature(_open).parameters)[1:]

@@ -1,0 +1,167 @@
+"""What ``redflare server``, ``site`` and ``agent run`` share: options, log, signals, exit codes, and ``--check``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import orjson
+import typer
+from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.keys import Keys
+from redflare_broker.transport.replies import RedisReply
+from redflare_broker.transport.server import Server
+from redflare_broker.util import humanize
+
+from . import display
+from .connection import URL_HELP
+from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE, USAGE, fail
+
+#: Heartbeats that may be missing before ``--check`` fails.
+_MISSED_BEATS: Final = 4
+EXIT_CODES: Final = (
+    "Exit codes: 0 stopped as requested, 1 another process has taken its place (--check: not running), "
+    "2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."
+)
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Level(StrEnum):
+    """The values of ``--log-level``."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Url = Annotated[str, typer.Option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP)]
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="REDFLARE_WORKSPACE",
+        help="Folder with comm_config.json, startup/ and local/; all optional.",
+    ),
+]
+Secure = Annotated[bool, typer.Option("--secure", envvar="REDFLARE_SECURE", help="Require TLS and startup/rootCA.pem.")]
+LogLevel = Annotated[Level, typer.Option(envvar="REDFLARE_LOG_LEVEL", help="Level of the log on standard error.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="Start nothing; check whether it is running: exit code 0, or 1 if not.")
+]
+
+
+def settings_of(workspace: Path, *, secure: bool) -> LinkSettings:
+    """Load the settings of a workspace; an error in them ends the command."""
+    try:
+        return load_settings(workspace, secure)
+    except ConfigError as error:
+        fail(str(error), USAGE)
+
+
+def serve(
+    name: str,
+    url: str,
+    settings: LinkSettings,
+    run: Callable[[], str],
+    stop: Callable[[str], object],
+    level: Level,
+    *,
+    as_json: bool,
+) -> None:
+    """Run until a signal, or until it ends by itself.
+
+    Args:
+        name: for messages.
+        url: of Redis.
+        settings: of the connection.
+        run: returns why it has ended.
+        stop: makes ``run`` return; called from a signal handler with the reason.
+    """
+    logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)
+    received: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        received.append(number)
+        stop(f"received {signal.Signals(number).name}")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    print_event("started", f"{name}, process {os.getpid()}", as_json=as_json)
+    try:
+        _note_if_redis_is_away(url, settings)
+        reason = run()
+    except ConfigError as error:
+        fail(str(error), USAGE)
+    except RedflareError as error:
+        fail(str(error), UNAVAILABLE)
+    print_event("ended", reason, as_json=as_json)
+    if signal.SIGINT in received:
+        raise typer.Exit(INTERRUPTED)
+    if not received:
+        raise typer.Exit(FAILED)
+
+
+def _note_if_redis_is_away(url: str, settings: LinkSettings) -> None:
+    key = Keys(settings.namespace).agents
+    with Server.connect(url, settings.connection) as server:
+        try:
+            with server.borrow(key) as connection:
+                connection.call("PING")
+        except Unavailable as error:
+            typer.echo(f"redflare: note: {str(error).rstrip('.')}; waiting for it", err=True)
+
+
+def print_event(event: str, text: str, *, as_json: bool) -> None:
+    """Print an event: a JSON document on one line, or a line on standard error, beside the log."""
+    if as_json:
+        display.print_json({"event": event, "pid": os.getpid(), "text": text}, lines=True)
+    else:
+        typer.echo(f"redflare: {event}: {text}", err=True)
+
+
+def check(
+    url: str, settings: LinkSettings, fqcn: str, heartbeat: str, *, closed: tuple[str, str], as_json: bool
+) -> NoReturn:
+    """Print whether a process is running, and end the command.
+
+    Args:
+        fqcn: of the process.
+        heartbeat: its key.
+        closed: key and field that are not 0 when it has disconnected.
+    """
+    try:
+        with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
+            beat, pttl, left = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
+    except ConfigError as error:
+        fail(str(error), USAGE)
+    except RedflareError as error:
+        fail(str(error), UNAVAILABLE)
+    age, interval = _age(beat, pttl)
+    if left not in (None, b"0"):
+        age = None
+    is_running = age is not None and age <= _MISSED_BEATS * interval
+    if as_json:
+        display.print_json({"fqcn": fqcn, "connected": is_running, "beat_age": age})
+    else:
+        found = "no heartbeat found" if age is None else f"last heartbeat {humanize.age(age)} ago"
+        typer.echo(f"{fqcn}: {found}")
+    raise typer.Exit(0 if is_running else NOT_FOUND)
+
+
+def _age(beat: RedisReply, pttl: RedisReply) -> tuple[float | None, float]:
+    """Seconds since the last heartbeat, None without one, and the seconds between two of them."""
+    try:
+        facts = orjson.loads(beat if isinstance(beat, bytes) else b"")
+        ttl_ms, interval = float(facts["ttl_ms"]), float(facts["interval"])
+    except (ValueError, TypeError, KeyError):
+        return None, 0.0
+    return max(ttl_ms - (pttl if isinstance(pttl, int) else 0), 0.0) / 1000, interval

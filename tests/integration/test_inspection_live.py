@@ -17,7 +17,7 @@ from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.tail import Tail
 from redflare_broker.keys import Keys
-from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, Message
+from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, KeyspaceMessage
 from redflare_broker.transport.server import Server
 
 from tests.support.link.followed_tail import Followed, follow_one_task
@@ -191,7 +191,7 @@ def test_a_feed_reports_keys_that_are_written_deleted_and_expired(server: Server
         assert changes == [
             KeysChanged(keys=("a:1",)),
             KeysChanged(keys=("a:1",)),
-            Message(channel="news", text="hello"),
+            KeyspaceMessage(channel="news", text="hello"),
             KeysChanged(keys=None),
         ]
         assert feed.wait(0.01) is None

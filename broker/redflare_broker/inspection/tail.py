@@ -16,7 +16,7 @@ from typing import Final, Literal, cast
 
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.keys import DEFAULT_NAMESPACE
-from redflare_broker.runtime.keyspace_feed import KeyspaceFeed, Message
+from redflare_broker.runtime.keyspace_feed import KeyspaceFeed, KeyspaceMessage
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
@@ -150,7 +150,7 @@ class Tail:
         yield from self._current_state()
         while True:
             event = self._feed.wait()
-            if isinstance(event, Message):
+            if isinstance(event, KeyspaceMessage):
                 message = self._message(event)
                 yield message
                 yield from self._poll_untracked(message.task_id)
@@ -159,7 +159,7 @@ class Tail:
             elif event and event.keys:
                 yield from self._read_changed(event.keys)
 
-    def _message(self, message: Message) -> TailEvent:
+    def _message(self, message: KeyspaceMessage) -> TailEvent:
         kind: Literal["abort", "notice"] = "abort" if message.channel == self._keys.abort else "notice"
         verb, _, rest = message.text.partition(" ")
         task_id = rest if verb in _ABOUT_A_TASK else ""

@@ -32,7 +32,7 @@ class KeysChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class KeyspaceMessage:
     """A message was published on a channel."""
 
     channel: str
@@ -79,7 +79,7 @@ class KeyspaceFeed:
         if self._channels:
             _subscribe(connection, self._server.subscribe, self._channels)
 
-    def wait(self, timeout: float | None = None) -> KeysChanged | Message | None:
+    def wait(self, timeout: float | None = None) -> KeysChanged | KeyspaceMessage | None:
         """Wait for the next event; None after ``timeout`` seconds without one (None: wait for as long as it takes).
 
         Raises:
@@ -148,7 +148,7 @@ def _subscribe(connection: Connection, verb: str, channels: Sequence[str]) -> No
             confirmed += 1
 
 
-def _event_in(reply: RedisReply) -> KeysChanged | Message | None:
+def _event_in(reply: RedisReply) -> KeysChanged | KeyspaceMessage | None:
     """Decode a reply on a subscribed connection; None for confirmations and PONGs."""
     if not isinstance(reply, list) or len(reply) < 3 or reply[0] not in (b"message", b"smessage"):
         return None
@@ -156,4 +156,4 @@ def _event_in(reply: RedisReply) -> KeysChanged | Message | None:
     if channel == _INVALIDATE:
         names = cast("list[bytes] | None", content)
         return KeysChanged(keys=None if names is None else tuple(name.decode("utf-8", "replace") for name in names))
-    return Message(channel=channel, text=cast("bytes", content).decode("utf-8", "backslashreplace"))
+    return KeyspaceMessage(channel=channel, text=cast("bytes", content).decode("utf-8", "backslashreplace"))

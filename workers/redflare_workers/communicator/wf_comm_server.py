@@ -293,7 +293,6 @@ class WFCommServer(FLComponent, WFCommSpec):
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End a task at once; no effect if it is not open."""
         standing = self._lifecycle.registry.by_task.get(task)
         if standing is not None:
             self._lifecycle.end(standing, completion_status)
@@ -392,7 +391,6 @@ class WFCommServer(FLComponent, WFCommSpec):
             self.fire_event(EventType.CLIENT_RECONNECTED, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
-        """When that client became disconnected; None: it is not."""
         return self._dead.disconnect_time(client_name)
 
     # -- resume --------------------------------------------------------------------------------------------------------

@@ -29,8 +29,17 @@ from .scheduling_spec import SchedulingSpec, Targets
 from .server_engine_spec import ServerEngineSpec
 from .shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
 from .signal import Signal, SignalCallback
-from .task import ClientTask, ClientTaskCallback, SendOrder, Task, TaskCompletionStatus, TaskDoneCallback
-from .task_operator import OperatorConfigKey, OperatorMethod, TaskOperatorKey
+from .task import (
+    ClientTask,
+    ClientTaskCallback,
+    OperatorConfigKey,
+    OperatorMethod,
+    SendOrder,
+    Task,
+    TaskCompletionStatus,
+    TaskDoneCallback,
+    TaskOperatorKey,
+)
 from .wf_comm_spec import WFCommSpec
 from .workspace import Workspace
 

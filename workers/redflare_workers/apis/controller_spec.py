@@ -12,8 +12,15 @@ from .fl_context import FLContext
 from .scheduling_spec import SchedulingSpec
 from .shareable import Shareable
 from .signal import Signal
-from .task import ClientTask, SendOrder, Task, TaskCompletionStatus
-from .task_operator import OperatorConfigKey, OperatorMethod, TaskOperatorKey
+from .task import (
+    ClientTask,
+    OperatorConfigKey,
+    OperatorMethod,
+    SendOrder,
+    Task,
+    TaskCompletionStatus,
+    TaskOperatorKey,
+)
 
 __all__ = [
     "ClientTask",

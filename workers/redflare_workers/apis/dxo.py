@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 from redflare_broker.constants import DataKind
-from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.errors import DecodeError
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.wire.collection import from_plain, to_plain
+from redflare_broker.wire.limits import CodecLimits
 
-from .dxo_bytes import pack, unpack
 from .fl_constant import FLMetaKey
 from .shareable import ReservedHeaderKey, Shareable
 
@@ -37,8 +39,10 @@ _DATA: Final = "data"
 _META: Final = "meta"
 
 
-class MetaKey(FLMetaKey):
-    """Keys of a DXO's meta."""
+#: Keys of a DXO's meta.
+MetaKey = FLMetaKey
+#: What ``to_bytes`` begins with: a line of JSON with sizes, then JSON with marks, then the arrays.
+_MAGIC: Final = "redflare-tree-1"
 
 
 class DXO:
@@ -131,7 +135,7 @@ class DXO:
         Raises:
             EncodeError: a ValueError; a value in it is neither plain nor an array.
         """
-        return pack({**self.to_dict(), _DATA: to_plain(self.data_kind, self.data, DXO)})
+        return _pack({**self.to_dict(), _DATA: to_plain(self.data_kind, self.data, DXO)})
 
     def to_file(self, file_path: str | os.PathLike[str]) -> None:
         """Write ``to_bytes`` to a file."""
@@ -171,7 +175,7 @@ def from_bytes(data: bytes) -> DXO:
     Raises:
         ValueError: they are not a DXO.
     """
-    encoded = unpack(data)
+    encoded = _unpack(data)
     if isinstance(encoded, dict):
         encoded[_DATA] = from_plain(encoded.get(_KIND), encoded.get(_DATA), DXO)
     return from_dict(encoded)
@@ -204,3 +208,40 @@ def get_leaf_dxos(dxo: DXO, root_name: str = "") -> tuple[dict[str, DXO], list[s
         leaves |= found
         errors += wrong
     return leaves, errors
+
+
+def _pack(tree: object) -> bytes:
+    """Encode a tree as bytes.
+
+    Raises:
+        EncodeError: a ValueError; a value in it is neither plain nor an array.
+    """
+    sealed = encode_payload(tree, CodecLimits())
+    parts = [sealed.data, *sealed.buffers]
+    head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
+    return b"".join([head, b"\n", *parts])
+
+
+def _unpack(data: bytes) -> Any:
+    """Decode the bytes of ``_pack``.
+
+    Raises:
+        DecodeError: a ValueError; the bytes are of another format, or truncated.
+    """
+    head, _, body = bytes(data).partition(b"\n")
+    try:
+        meta = orjson.loads(head)
+        sizes = meta["sizes"]
+        if meta["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
+            raise ValueError(f"it begins with {head[:80]!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DecodeError(f"these bytes were not written by to_bytes or to_file: {error}") from error
+    if sum(sizes) != len(body):
+        raise DecodeError(
+            f"these bytes are truncated: {sum(sizes)} were written after the head, but {len(body)} are left"
+        )
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(body[start : start + size])
+        start += size
+    return EncodedPayload(parts[0], tuple(parts[1:])).decode()

@@ -92,46 +92,16 @@ class ReservedKey:
     WORKSPACE_ROOT: Final = "__workspace_root__"
 
 
-class FLContextKey:
-    """Keys of an ``FLContext``'s props."""
+class FLContextKey(ReservedKey):
+    """Keys of an ``FLContext``'s props: those of the system, and these."""
 
-    APP_ROOT: Final = ReservedKey.APP_ROOT
-    ARGS: Final = ReservedKey.ARGS
-    CLIENT_NAME: Final = ReservedKey.CLIENT_NAME
-    CLIENT_TYPE: Final = ReservedKey.CLIENT_TYPE
     COMMUNICATION_ERROR: Final = "Flare_communication_error__"
-    CURRENT_JOB_ID: Final = ReservedKey.CURRENT_JOB_ID
     CURRENT_RUN: Final = ReservedKey.RUN_NUM
-    CUSTOM_PROPS: Final = ReservedKey.CUSTOM_PROPS
     DISCONNECTED_CLIENT_NAME: Final = "_disconnected_client_name"
-    EVENT_DATA: Final = ReservedKey.EVENT_DATA
-    EVENT_ID: Final = ReservedKey.EVENT_ID
-    EVENT_ORIGIN: Final = ReservedKey.EVENT_ORIGIN
-    EVENT_ORIGIN_SITE: Final = ReservedKey.EVENT_ORIGIN_SITE
-    EVENT_SCOPE: Final = ReservedKey.EVENT_SCOPE
-    EXCEPTIONS: Final = ReservedKey.EXCEPTIONS
-    FATAL_SYSTEM_ERROR: Final = ReservedKey.FATAL_SYSTEM_ERROR
     IS_CLIENT_TASK_RESEND: Final = ReservedKey.IS_RESEND
-    JOB_INFO: Final = ReservedKey.JOB_INFO
-    JOB_META: Final = ReservedKey.JOB_META
     PEER_CONTEXT: Final = ReservedKey.PEER_CTX
-    PROCESS_TYPE: Final = ReservedKey.PROCESS_TYPE
     RECONNECTED_CLIENT_NAME: Final = "_reconnected_client_name"
-    REPLY: Final = ReservedKey.REPLY
-    RUNNER: Final = ReservedKey.RUNNER
-    RUN_ABORT_REQUESTED: Final = ReservedKey.RUN_ABORT_REQUESTED
-    RUN_ABORT_SIGNAL: Final = ReservedKey.RUN_ABORT_SIGNAL
-    SECURE_MODE: Final = ReservedKey.SECURE_MODE
-    SHAREABLE: Final = ReservedKey.SHAREABLE
-    SIMULATE_MODE: Final = ReservedKey.SIMULATE_MODE
     SITE_NAME: Final = "__site_name"
-    TASK_DATA: Final = ReservedKey.TASK_DATA
-    TASK_ID: Final = ReservedKey.TASK_ID
-    TASK_NAME: Final = ReservedKey.TASK_NAME
-    TASK_RESULT: Final = ReservedKey.TASK_RESULT
-    WORKFLOW: Final = ReservedKey.WORKFLOW
-    WORKSPACE_OBJECT: Final = ReservedKey.WORKSPACE_OBJECT
-    WORKSPACE_ROOT: Final = ReservedKey.WORKSPACE_ROOT
 
 
 class EventScope:

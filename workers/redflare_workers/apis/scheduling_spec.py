@@ -14,11 +14,19 @@ Targets = Sequence[Client | str] | None
 
 
 class SchedulingSpec:
-    """Methods common to ``ControllerSpec`` and ``WFCommSpec``; if not overridden, they raise NotImplementedError.
+    """Methods common to ``ControllerSpec`` and ``WFCommSpec``.
+
+    A controller's forward to its communicator; one may override them to change how a workflow schedules. Where there is
+    none to forward to, those that are not overridden raise NotImplementedError.
 
     Those called ``*_and_wait`` return when the task is done and its ``task_done_cb`` has run, or when the abort signal
     is triggered, which ends the task with ABORTED; the others return at once.
     """
+
+    @property
+    def _comm(self) -> SchedulingSpec:
+        """The communicator that the methods forward to."""
+        raise NotImplementedError
 
     def broadcast(
         self,
@@ -41,7 +49,7 @@ class SchedulingSpec:
             TypeError: an argument is of the wrong type.
             ValueError: a number is negative, or more responses are wanted than there are targets.
         """
-        raise NotImplementedError
+        self._comm.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
 
     def broadcast_and_wait(
         self,
@@ -53,11 +61,11 @@ class SchedulingSpec:
         abort_signal: Signal | None = None,
     ) -> None:
         """Broadcast as ``broadcast`` does, and wait."""
-        raise NotImplementedError
+        self._comm.broadcast_and_wait(task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal)
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
         """Send a task to each client whenever it asks, until the task times out or is cancelled."""
-        raise NotImplementedError
+        self._comm.broadcast_forever(task, fl_ctx, targets)
 
     def send(
         self,
@@ -80,7 +88,7 @@ class SchedulingSpec:
             TypeError: an argument is of the wrong type.
             ValueError: the timeout is negative or longer than the task's, or SEQUENTIAL has no targets.
         """
-        raise NotImplementedError
+        self._comm.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
 
     def send_and_wait(
         self,
@@ -92,7 +100,7 @@ class SchedulingSpec:
         abort_signal: Signal | None = None,
     ) -> None:
         """Send as ``send`` does, and wait."""
-        raise NotImplementedError
+        self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
 
     def relay(
         self,
@@ -119,7 +127,9 @@ class SchedulingSpec:
             TypeError: an argument is of the wrong type.
             ValueError: a timeout is negative or longer than the task's, or there can be no targets.
         """
-        raise NotImplementedError
+        self._comm.relay(
+            task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets
+        )
 
     def relay_and_wait(
         self,
@@ -133,11 +143,12 @@ class SchedulingSpec:
         abort_signal: Signal | None = None,
     ) -> None:
         """Relay as ``relay`` does, and wait."""
-        raise NotImplementedError
+        timeouts = (task_assignment_timeout, task_result_timeout)
+        self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
 
     def get_num_standing_tasks(self) -> int:
         """The number of open tasks."""
-        raise NotImplementedError
+        return self._comm.get_num_standing_tasks()
 
     def cancel_task(
         self,
@@ -146,7 +157,7 @@ class SchedulingSpec:
         fl_ctx: FLContext | None = None,
     ) -> None:
         """End a task with that status; does nothing if the task is not open."""
-        raise NotImplementedError
+        self._comm.cancel_task(task, completion_status, fl_ctx)
 
     def cancel_all_tasks(
         self,
@@ -154,8 +165,8 @@ class SchedulingSpec:
         fl_ctx: FLContext | None = None,
     ) -> None:
         """End all open tasks with that status."""
-        raise NotImplementedError
+        self._comm.cancel_all_tasks(completion_status, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
         """Return when a client was found to be disconnected, in seconds since the epoch; None: it is connected."""
-        raise NotImplementedError
+        return self._comm.get_client_disconnect_time(client_name)

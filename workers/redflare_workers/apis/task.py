@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .client import Client
 from .fl_context import FLContext
@@ -38,6 +38,37 @@ class SendOrder(StrEnum):
     ANY = "any"
     #: In the order of the targets, each with some time before the next may get it too.
     SEQUENTIAL = "sequential"
+
+
+class TaskOperatorKey:
+    """Keys of ``Task.operator``, which describes an operation; it is sent as a header and has no effect here."""
+
+    AGGREGATOR: Final = "aggregator"
+    DATA_FILTERS: Final = "data_filters"
+    METHOD: Final = "method"
+    MIN_TARGETS: Final = "min_targets"
+    NUM_ROUNDS: Final = "num_rounds"
+    OP_ID: Final = "op_id"
+    PERSISTOR: Final = "persistor"
+    RESULT_FILTERS: Final = "result_filters"
+    SHAREABLE_GENERATOR: Final = "shareable_gen"
+    TARGETS: Final = "targets"
+    TASK_ASSIGNMENT_TIMEOUT: Final = "task_assign_timeout"
+    TIMEOUT: Final = "timeout"
+    WAIT_TIME_AFTER_MIN_RESPS: Final = "wait_time_after_min_received"
+
+
+class OperatorMethod:
+    """Values of ``TaskOperatorKey.METHOD``."""
+
+    BROADCAST: Final = "bcast"
+    RELAY: Final = "relay"
+
+
+class OperatorConfigKey:
+    """Keys of a configuration with descriptions."""
+
+    OPERATORS: Final = "operators"
 
 
 class ClientTaskCallback(Protocol):

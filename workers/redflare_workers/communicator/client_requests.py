@@ -84,19 +84,14 @@ class TaskRequests:
             standing.callback_lock.release()
 
     def _prepare(self, choice: Choice, fl_ctx: FLContext) -> tuple[bool, Assignment | None]:
-        lifecycle, standing, client_task, task = (
-            self._lifecycle,
-            choice.standing,
-            choice.client_task,
-            choice.standing.task,
-        )
+        lifecycle, standing, client_task = self._lifecycle, choice.standing, choice.client_task
         if standing.ended or client_task.result_received_time is not None:
             return False, None
         if choice.resend:
             _mark_resend(fl_ctx)
         lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
         # after_task_sent_cb may take the data away
-        data, operator = self._data(choice, fl_ctx), task.operator
+        data, operator = self._data(choice, fl_ctx), standing.task.operator
         lifecycle.call("after_task_sent_cb", standing, client_task, fl_ctx)
         lifecycle.end_if_final(standing)
         with lifecycle.lock:
@@ -168,7 +163,9 @@ class Submissions:
                 return check
             standing = lifecycle.registry.by_task[client_task.task]
             prompt = client_task.task.result_received_cb is None and not standing.busy(client_task)
-            error = self._receive(standing, client_task, result) if prompt else None
+            if prompt:
+                error = self._check(standing, client_task, result)
+                self._close(standing, client_task)
         if not prompt:
             return self._with_callbacks(standing, client_task, task_name, result, fl_ctx)
         self._wake_next(standing)
@@ -177,12 +174,6 @@ class Submissions:
                 standing, error, f"its manager failed at the result of client {client.name} ({task_id})", fl_ctx
             )
         return check
-
-    def _receive(self, standing: StandingTask, client_task: ClientTask, result: Shareable) -> Exception | None:
-        """Take a result without a callback. Needs the lock."""
-        error = self._check(standing, client_task, result)
-        self._close(standing, client_task)
-        return error
 
     def _with_callbacks(
         self, standing: StandingTask, client_task: ClientTask, task_name: str, result: Shareable, fl_ctx: FLContext
@@ -246,15 +237,11 @@ class Submissions:
 
         Once the run is over, the result is dropped.
         """
-        component, what = (
-            self._lifecycle.component,
-            f"result of client {client.name} for task {task_name!r} ({task_id})",
-        )
+        component = self._lifecycle.component
+        what = f"result of client {client.name} for task {task_name!r} ({task_id})"
         if self._lifecycle.closed:
             # the controller was stopped already
-            component.log_info(
-                fl_ctx, f"result of client {client.name} for task {task_name!r} ({task_id}) dropped: the run is over"
-            )
+            component.log_info(fl_ctx, f"{what} dropped: the run is over")
             return
         component.fire_event(EventType.BEFORE_PROCESS_RESULT_OF_UNKNOWN_TASK, fl_ctx)
         controller = getattr(component, "controller", None)

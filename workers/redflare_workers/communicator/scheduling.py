@@ -40,16 +40,16 @@ class Schedule:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def check_client(client: object) -> None:
-    """Raise TypeError unless it is a Client."""
-    if not isinstance(client, Client):
-        raise TypeError(f"client must be a Client, but is {client!r} ({type(client).__name__})")
+def check_type(what: str, value: object, wanted: type, article: str = "a") -> None:
+    """Raise TypeError unless an argument is of that type."""
+    if not isinstance(value, wanted):
+        raise TypeError(f"{what} must be {article} {wanted.__name__}, but is {value!r} ({type(value).__name__})")
 
 
-def check_context(fl_ctx: object) -> None:
-    """Raise TypeError unless it is an FLContext."""
-    if not isinstance(fl_ctx, FLContext):
-        raise TypeError(f"fl_ctx must be an FLContext, but is {fl_ctx!r} ({type(fl_ctx).__name__})")
+def check_request(client: object, fl_ctx: object) -> None:
+    """Raise TypeError unless these are a Client and an FLContext."""
+    check_type("client", client, Client)
+    check_type("fl_ctx", fl_ctx, FLContext, "an")
 
 
 def broadcast_schedule(
@@ -91,7 +91,7 @@ def send_schedule(
     """
     names = _checked(task, fl_ctx, targets)
     _check_timeout("task_assignment_timeout", task_assignment_timeout, task)
-    _check_order(send_order)
+    check_type("send_order", send_order, SendOrder)
     if send_order is SendOrder.SEQUENTIAL and not names:
         raise ValueError(f"a SEQUENTIAL send needs targets, but task {task.name!r} was given {targets!r}")
     return Schedule(
@@ -119,11 +119,8 @@ def relay_schedule(
     names = _checked(task, fl_ctx, targets, repeats=True)
     _check_timeout("task_assignment_timeout", task_assignment_timeout, task)
     _check_timeout("task_result_timeout", task_result_timeout, task)
-    _check_order(send_order)
-    if not isinstance(dynamic_targets, bool):
-        raise TypeError(
-            f"dynamic_targets must be a bool, but is {dynamic_targets!r} ({type(dynamic_targets).__name__})"
-        )
+    check_type("send_order", send_order, SendOrder)
+    check_type("dynamic_targets", dynamic_targets, bool)
     if names is None and not dynamic_targets:
         raise ValueError(f"relay of task {task.name!r}: targets must be given when dynamic_targets is False")
     return Schedule(
@@ -141,9 +138,8 @@ def relay_schedule(
 
 def _checked(task: object, fl_ctx: object, targets: object, repeats: bool = False) -> tuple[str, ...] | None:
     """Return the names of the targets, each once unless ``repeats``; TypeError: an argument is of the wrong type."""
-    if not isinstance(task, Task):
-        raise TypeError(f"task must be a Task, but is {task!r} ({type(task).__name__})")
-    check_context(fl_ctx)
+    check_type("task", task, Task)
+    check_type("fl_ctx", fl_ctx, FLContext, "an")
     if targets is None:
         return None
     if not isinstance(targets, list):
@@ -157,9 +153,8 @@ def _checked(task: object, fl_ctx: object, targets: object, repeats: bool = Fals
     return tuple(names if repeats else dict.fromkeys(names))
 
 
-def _check_count(what: str, value: object) -> None:
-    if not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, but is {value!r} ({type(value).__name__})")
+def _check_count(what: str, value: int) -> None:
+    check_type(what, value, int, "an")
     if value < 0:
         raise ValueError(f"{what} must be >= 0, but is {value}")
 
@@ -168,11 +163,6 @@ def _check_timeout(what: str, value: int, task: Task) -> None:
     _check_count(what, value)
     if task.timeout and value > task.timeout:
         raise ValueError(f"{what} is {value} s, longer than the timeout of task {task.name!r}, {task.timeout} s")
-
-
-def _check_order(send_order: object) -> None:
-    if not isinstance(send_order, SendOrder):
-        raise TypeError(f"send_order must be a SendOrder, but is {send_order!r} ({type(send_order).__name__})")
 
 
 _SHARED: Final = (TaskKind.BROADCAST, TaskKind.BROADCAST_FOREVER)

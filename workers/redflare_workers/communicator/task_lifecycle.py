@@ -111,11 +111,8 @@ class TaskLifecycle:
 
     def fail(self, standing: StandingTask, exc: Exception, what: str, fl_ctx: FLContext | None) -> None:
         """End a task with ERROR; call it while the exception is being handled."""
-        task = standing.task
-        self.component.log_exception(fl_ctx, f"task {task.name!r}: {what}: {type(exc).__name__}: {exc}")
-        if task.exception is None:
-            task.exception = exc
-        self.end(standing, TaskCompletionStatus.ERROR)
+        self.component.log_exception(fl_ctx, f"task {standing.task.name!r}: {what}: {type(exc).__name__}: {exc}")
+        self._end_with(standing, exc)
 
     def end_if_final(self, standing: StandingTask) -> None:
         """End a task whose completion_status one of its callbacks has set."""
@@ -134,10 +131,12 @@ class TaskLifecycle:
 
     def fail_manager(self, standing: StandingTask, exc: Exception) -> None:
         """End a task with ERROR, because its manager raised."""
-        task = standing.task
-        self.logger.error("task %r ends: its manager %r failed", task.name, standing.manager, exc_info=exc)
-        if task.exception is None:
-            task.exception = exc
+        self.logger.error("task %r ends: its manager %r failed", standing.task.name, standing.manager, exc_info=exc)
+        self._end_with(standing, exc)
+
+    def _end_with(self, standing: StandingTask, exc: Exception) -> None:
+        if standing.task.exception is None:
+            standing.task.exception = exc
         self.end(standing, TaskCompletionStatus.ERROR)
 
     # -- ends ----------------------------------------------------------------------------------------------------------

@@ -37,8 +37,7 @@ from .managers.task_manager import TaskManager
 from .scheduling import (
     Schedule,
     broadcast_schedule,
-    check_client,
-    check_context,
+    check_request,
     forever_schedule,
     relay_schedule,
     send_schedule,
@@ -293,7 +292,6 @@ class WFCommServer(FLComponent, WFCommSpec):
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
         fl_ctx: FLContext | None = None,
     ) -> None:
-        """End a task at once; no effect if it is not open."""
         standing = self._lifecycle.registry.by_task.get(task)
         if standing is not None:
             self._lifecycle.end(standing, completion_status)
@@ -321,8 +319,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         Raises:
             TypeError: an argument is of the wrong type.
         """
-        check_client(client)
-        check_context(fl_ctx)
+        check_request(client, fl_ctx)
         return self._requests.answer(client, fl_ctx)
 
     def handle_exception(self, task_id: str, fl_ctx: FLContext) -> None:
@@ -345,8 +342,7 @@ class WFCommServer(FLComponent, WFCommSpec):
             TypeError: an argument is of the wrong type, or the headers of the result are.
             ValueError: the task of that id has another name.
         """
-        check_client(client)
-        check_context(fl_ctx)
+        check_request(client, fl_ctx)
         if not isinstance(result, Shareable):
             raise TypeError(f"result must be a Shareable, but is a {type(result).__name__}: {task_name!r} ({task_id})")
         if not isinstance(result.get(ReservedHeaderKey.HEADERS, {}), dict):
@@ -392,7 +388,6 @@ class WFCommServer(FLComponent, WFCommSpec):
             self.fire_event(EventType.CLIENT_RECONNECTED, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
-        """When that client became disconnected; None: it is not."""
         return self._dead.disconnect_time(client_name)
 
     # -- resume --------------------------------------------------------------------------------------------------------

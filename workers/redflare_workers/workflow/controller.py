@@ -8,9 +8,6 @@ from typing import Any
 from redflare_workers.apis.controller_spec import ControllerSpec
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_context import FLContext
-from redflare_workers.apis.scheduling_spec import Targets
-from redflare_workers.apis.signal import Signal
-from redflare_workers.apis.task import SendOrder, Task, TaskCompletionStatus
 from redflare_workers.apis.wf_comm_spec import WFCommSpec
 
 
@@ -86,101 +83,6 @@ class Controller(FLComponent, ControllerSpec, ABC):
         if self.communicator is None:
             raise RuntimeError(f"{self.name} has no communicator; call set_communicator() first")
         return self.communicator
-
-    # as SchedulingSpec, where they are documented; override them to change how a workflow schedules
-
-    def broadcast(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        min_responses: int = 0,
-        wait_time_after_min_received: int = 0,
-    ) -> None:
-        self._comm.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
-
-    def broadcast_and_wait(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        min_responses: int = 0,
-        wait_time_after_min_received: int = 0,
-        abort_signal: Signal | None = None,
-    ) -> None:
-        self._comm.broadcast_and_wait(task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal)
-
-    def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        self._comm.broadcast_forever(task, fl_ctx, targets)
-
-    def send(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        send_order: SendOrder = SendOrder.SEQUENTIAL,
-        task_assignment_timeout: int = 0,
-    ) -> None:
-        self._comm.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
-
-    def send_and_wait(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        send_order: SendOrder = SendOrder.SEQUENTIAL,
-        task_assignment_timeout: int = 0,
-        abort_signal: Signal | None = None,
-    ) -> None:
-        self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
-
-    def relay(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        send_order: SendOrder = SendOrder.SEQUENTIAL,
-        task_assignment_timeout: int = 0,
-        task_result_timeout: int = 0,
-        dynamic_targets: bool = True,
-    ) -> None:
-        self._comm.relay(
-            task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets
-        )
-
-    def relay_and_wait(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        send_order: SendOrder = SendOrder.SEQUENTIAL,
-        task_assignment_timeout: int = 0,
-        task_result_timeout: int = 0,
-        dynamic_targets: bool = True,
-        abort_signal: Signal | None = None,
-    ) -> None:
-        timeouts = (task_assignment_timeout, task_result_timeout)
-        self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
-
-    # -- open tasks ----------------------------------------------------------------------------------------------------
-
-    def get_num_standing_tasks(self) -> int:
-        return self._comm.get_num_standing_tasks()
-
-    def cancel_task(
-        self,
-        task: Task,
-        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
-        fl_ctx: FLContext | None = None,
-    ) -> None:
-        self._comm.cancel_task(task, completion_status, fl_ctx)
-
-    def cancel_all_tasks(
-        self,
-        completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
-        fl_ctx: FLContext | None = None,
-    ) -> None:
-        self._comm.cancel_all_tasks(completion_status, fl_ctx)
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
         return None if self.communicator is None else self.communicator.get_client_disconnect_time(client_name)

@@ -51,7 +51,6 @@ class ServerEngine(RunEngine, ServerEngineSpec):
         return self._cell_of(name)
 
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[None]:
-        """Have ``fn`` called whenever a client joins or leaves, until the context ends."""
         return self._listeners.watching(fn)
 
     def clients_changed(self) -> None:

@@ -58,7 +58,7 @@ def test_its_commands_make_a_federation_that_is_healthy_and_runs_the_example(ope
 
     assert redflare == "redflare"
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "round 5 of 5 is done" in ran.stdout
+    assert "round 5 of 5 finished" in ran.stdout
     assert any("models/" in name for name in operated.json("job", "download", "example")["files"])
     operated("job", "delete", "example")
     for name in OURS:

@@ -21,7 +21,7 @@ def test_a_job_is_submitted_run_downloaded_and_deleted(operated: OperatedFederat
     assert operated("job", "submit", "means", "--id", "monday") == "monday\n"
     log = operated("job", "log", "monday", "--follow")
 
-    assert "round 3 of 3 is done" in log
+    assert "round 3 of 3 finished" in log
     record = operated.record("monday")
     assert record["status"] == COMPLETED
     assert [moment["status"] for moment in record["history"]] == [

@@ -33,7 +33,7 @@ AT_SERVER: dict[str, tuple[dict[str, Any], str]] = {
     ("cases", "hangs", "logged", "how"),
     [
         (AT_SITE, {"site": {"at": "hang"}}, "works on round 1", {"site-1": "killed"}),
-        (AT_SERVER, {"server": {"at": "hang"}}, "round 1 of 3 is done", {}),
+        (AT_SERVER, {"server": {"at": "hang"}}, "round 1 of 3 finished", {}),
     ],
     ids=["at a site", "at the server"],
 )

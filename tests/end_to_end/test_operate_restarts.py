@@ -64,7 +64,7 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
 
     assert progress() == rounds
     log = operated("job", "log", "long")
-    assert all(log.count(f"round {number} of {rounds} is done") == 1 for number in range(1, rounds + 1))
+    assert all(log.count(f"round {number} of {rounds} finished") == 1 for number in range(1, rounds + 1))
     assert {site["exit_code"] for site in operated.record("long")["sites"].values()} == {0}
     operated("job", "delete", "long")
     faulty.assert_clean()

@@ -113,31 +113,38 @@ class StreamSession:
         with self._guard:
             self.touched = time.monotonic()
             refused = self._refusal(seq)
-            if not refused:
+            if refused:
+                # ended before the reply is sent, or the next object could be taken behind a refused one
+                finish = self._end(ReturnCode.BAD_REQUEST_DATA)
+            else:
                 self._waiting[seq] = request
                 if self._busy:
                     return
                 self._busy = True
-        if refused:
-            logger.error("stream %s from %s: %s", self.stream_id, self.origin, refused)
-            _refuse(request, ReturnCode.BAD_REQUEST_DATA, refused)
-            self.end(ReturnCode.BAD_REQUEST_DATA)
+        if not refused:
+            self._work()
             return
-        self._work()
+        logger.error("stream %s from %s: %s", self.stream_id, self.origin, refused)
+        _refuse(request, ReturnCode.BAD_REQUEST_DATA, refused)
+        if finish:
+            self._finish(None)
 
     def end(self, rc: str, fl_ctx: FLContext | None = None) -> None:
         """End the stream, from any thread; a busy consumer finishes its object first. Again has no effect."""
         with self._guard:
-            if self._rc:
-                return
-            self._rc = rc
-            if self._busy:
-                # the thread that is consuming finishes it
-                return
-            self._busy = True
-        self._finish(fl_ctx)
+            finish = self._end(rc)
+        if finish:
+            self._finish(fl_ctx)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _end(self, rc: str) -> bool:
+        """Set the return code at its end, under the guard; return whether the caller finishes the stream."""
+        if self._rc:
+            return False
+        self._rc = rc
+        idle, self._busy = not self._busy, True
+        return idle
 
     def _refusal(self, seq: int) -> str:
         """Why an object cannot be taken; "" if it can."""

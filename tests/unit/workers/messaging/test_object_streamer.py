@@ -13,7 +13,7 @@ from redflare_broker.cell.request import Reply
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.apis.streaming import StreamProgress
-from redflare_workers.messaging import ObjectStreamer
+from redflare_workers.messaging import ObjectStreamer, stream_session
 from redflare_workers.protocol.shareable_codec import from_message, to_message
 
 from tests.support.cell.messengers import Peer, Peers, peers_on_fakeredis
@@ -411,6 +411,24 @@ def test_an_object_that_is_not_due_is_refused_and_ends_the_stream(
     # and the next stream is served
     assert stream(site, Numbers([7])) == (ReturnCode.OK, None)
     assert sink.values == [*values, 7]
+
+
+def test_an_object_behind_a_refused_one_is_refused_before_the_sender_hears_of_the_first(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, site = receive(peers.make("server")), peers.make("site")
+    refuse = stream_session._refuse
+    behind: list[str] = []
+
+    def refuse_late(*args: Any) -> None:
+        monkeypatch.setattr(stream_session, "_refuse", refuse)
+        behind.append(raw(site, 1))
+        refuse(*args)
+
+    monkeypatch.setattr(stream_session, "_refuse", refuse_late)
+    assert [raw(site, 0), raw(site, 9)] == [ReturnCode.OK, ReturnCode.BAD_REQUEST_DATA]
+    assert behind == [ReturnCode.BAD_REQUEST_DATA]
+    assert sink.values == [0]
 
 
 def test_a_first_object_that_comes_again_while_it_is_consumed_does_not_block(peers: Peers) -> None:

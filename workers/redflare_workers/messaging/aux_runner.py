@@ -15,7 +15,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.protocol.shareable_codec import from_message, to_message
 
-from .peer_sender import PeerSender, Replies, checked_targets, outgoing
+from .peer_sender import PeerSender, Replies, check_word, checked_targets, outgoing
 from .wire import AUX, MESSAGE, SEND, TOPIC
 
 #: Called as ``handler(topic=, request=, fl_ctx=)``; returns the reply.
@@ -51,10 +51,7 @@ class AuxRunner(FLComponent):
             TypeError: the topic is not a str, or the handler is not callable.
             ValueError: the topic is empty, the handler is None, or the topic has a handler already.
         """
-        if not isinstance(topic, str):
-            raise TypeError(f"topic must be a str, but got {type(topic).__name__}")
-        if not topic:
-            raise ValueError("topic must not be empty")
+        check_word(topic, "topic")
         if message_handle_func is None:
             raise ValueError(f"the handler of topic {topic!r} is missing")
         if not callable(message_handle_func):
@@ -213,10 +210,7 @@ class AuxRunner(FLComponent):
 
     @staticmethod
     def _check(topic: object, request: object, timeout: object) -> None:
-        if not isinstance(topic, str):
-            raise TypeError(f"topic must be a str, but got {type(topic).__name__}")
-        if not topic:
-            raise ValueError("topic must not be empty")
+        check_word(topic, "topic")
         if not isinstance(request, Shareable):
             raise TypeError(f"request must be a Shareable, but got {type(request).__name__}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):

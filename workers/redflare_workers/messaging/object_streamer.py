@@ -29,7 +29,7 @@ from redflare_workers.apis.streaming import (
 
 from .aux_runner import ContextMaker
 from .outgoing_stream import OutgoingStream
-from .peer_sender import PeerSender, checked_targets
+from .peer_sender import PeerSender, check_word, checked_targets
 from .stream_receiver import StreamReceiver
 from .stream_session import END_RESULT, Processing
 from .wire import OBJECT
@@ -77,8 +77,8 @@ class ObjectStreamer:
             TypeError: an argument is of the wrong type.
             ValueError: channel or topic is empty.
         """
-        _check_word(channel, "channel")
-        _check_word(topic, "topic")
+        check_word(channel, "channel")
+        check_word(topic, "topic")
         if not isinstance(factory, ConsumerFactory):
             raise TypeError(f"factory must be a ConsumerFactory, but got {type(factory).__name__}")
         for name, callback in (("stream_done_cb", stream_done_cb), ("consumed_cb", consumed_cb)):
@@ -120,8 +120,8 @@ class ObjectStreamer:
             ValueError: a name is empty or unknown, a timeout is not > 0, or (EncodeError) an object cannot be sent.
         """
         names = checked_targets(targets)
-        _check_word(channel, "channel")
-        _check_word(topic, "topic")
+        check_word(channel, "channel")
+        check_word(topic, "topic")
         context = {} if stream_ctx is None else stream_ctx
         _check_kind("stream_ctx", context, dict)
         _check_kind("producer", producer, ObjectProducer)
@@ -163,13 +163,6 @@ class ObjectStreamer:
     def __repr__(self) -> str:
         counts = f"{len(self._outgoing)} outgoing, {len(self._receiver)} incoming"
         return f"<ObjectStreamer of {self._sender.name}: {counts}>"
-
-
-def _check_word(value: object, what: str) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, but got {type(value).__name__}")
-    if not value:
-        raise ValueError(f"{what} must not be empty")
 
 
 def _check_kind(what: str, value: object, kind: type) -> None:

@@ -169,6 +169,13 @@ def checked_targets(targets: str | Sequence[str]) -> list[str]:
     return names
 
 
+def check_word(value: object, what: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, but got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{what} must not be empty")
+
+
 def is_triggered(signal: Signal | None) -> bool:
     return signal is not None and bool(signal.triggered)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeVar
+from typing import Final, TypeVar
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import HandlerResult, ReplyCode, Request
@@ -18,45 +18,32 @@ from .message import Fields, Message, register
 OTHER_RUN: Final = "OTHER_RUN"
 
 
-class JobControl(Message):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobControl(Message, channel="job_control"):
     """A message of a parent to the process of a job."""
-
-    __slots__ = ()
-
-    CHANNEL: ClassVar[str] = "job_control"
 
     run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortRun(JobControl):
+class AbortRun(JobControl, topic="abort"):
     """End in order. An event; a request is answered with ``PingReply``."""
 
-    TOPIC: ClassVar[str] = "abort"
-
-    run: str
     reason: str = "it was aborted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortRunTask(JobControl):
+class AbortRunTask(JobControl, topic="abort_task"):
     """Break off the task in hand (at a site); answered with ``TaskAbortProof``."""
 
-    TOPIC: ClassVar[str] = "abort_task"
-
-    run: str
     reason: str = "it was aborted"
     #: seconds to wait until its work is over
     grace: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PingRun(JobControl):
+class PingRun(JobControl, topic="ping"):
     """Ask whether the process is there, and what it does; answered with ``PingReply``."""
-
-    TOPIC: ClassVar[str] = "ping"
-
-    run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +56,8 @@ class PingReply(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus(Message):
+class JobStatus(Message, channel="site", topic="job_status"):
     """How far a job's process is; its event to the site's parent process."""
-
-    CHANNEL: ClassVar[str] = "site"
-    TOPIC: ClassVar[str] = "job_status"
 
     job: str
     run: str

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from .message import Fields
+
 #: rc: the job has ended; see ``Refusal``.
 RC_JOB_ENDED: Final = "JOB_ENDED"
 #: rc: a newer process of this site has taken over.
@@ -21,16 +23,12 @@ RC_SUPERSEDED: Final = "SUPERSEDED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class Credentials(Fields):
     """How the server knows the process of a site: its name, and instance and epoch of its membership."""
 
     client: str
     instance: str
     epoch: int
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the meta with which each request of the site begins."""
-        return {"client": self.client, "instance": self.instance, "epoch": self.epoch}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Credentials:
@@ -146,14 +144,10 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitReply:
+class SubmitReply(Fields):
     """Reply to ``Submit``: the name of a ``SubmissionCheck``."""
 
     verdict: str
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the meta of the reply."""
-        return {"verdict": self.verdict}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> SubmitReply:
@@ -162,14 +156,10 @@ class SubmitReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(Fields):
     """Reply to a request that is not done, beside the return code that tells why."""
 
     reason: str
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the meta of the reply."""
-        return {"reason": self.reason}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Refusal:

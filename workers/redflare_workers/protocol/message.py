@@ -52,12 +52,18 @@ class Fields:
 
 
 class Message(Fields):
-    """A request or an event, with the channel and the topic on which it travels."""
+    """A request or an event; a subclass names the channel and the topic on which it travels."""
 
     __slots__ = ()
 
     CHANNEL: ClassVar[str]
     TOPIC: ClassVar[str]
+
+    def __init_subclass__(cls, channel: str = "", topic: str = "") -> None:
+        # a dataclass with slots is a second class, made without these words; it has them from the first
+        cls.CHANNEL = channel or getattr(cls, "CHANNEL", "")
+        if topic:
+            cls.TOPIC = topic
 
 
 M = TypeVar("M", bound=Message)

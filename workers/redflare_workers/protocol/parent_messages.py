@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from .message import Fields, Message
 
 
-class SiteRequest(Message):
+class SiteRequest(Message, channel="site"):
     """A request of the SP to a CP."""
 
     __slots__ = ()
 
-    CHANNEL: ClassVar[str] = "site"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeployRequest(SiteRequest):
+class DeployRequest(SiteRequest, topic="deploy"):
     """Unpack an app, whose archive is the data (bytes); answered with ``SiteReply``."""
-
-    TOPIC: ClassVar[str] = "deploy"
 
     job: str
     app: str
@@ -34,57 +30,45 @@ class DeployRequest(SiteRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest(SiteRequest):
+class StartRequest(SiteRequest, topic="start"):
     """Launch the process of a job that is deployed; answered with ``StartReply``."""
 
-    TOPIC: ClassVar[str] = "start"
-
     job: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortRequest(SiteRequest):
+class AbortRequest(SiteRequest, topic="abort"):
     """End a job's process; answered with ``AbortProof`` when it is gone."""
 
-    TOPIC: ClassVar[str] = "abort"
-
     job: str
     reason: str = "aborted by the server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortTaskRequest(SiteRequest):
+class AbortTaskRequest(SiteRequest, topic="abort_task"):
     """Break off the task that a job's process has in hand; answered with ``TaskAbortProof``."""
 
-    TOPIC: ClassVar[str] = "abort_task"
-
     job: str
     reason: str = "aborted by the server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRunRequest(SiteRequest):
+class DeleteRunRequest(SiteRequest, topic="delete_run"):
     """Remove the folder of a job's run; answered with ``SiteReply``."""
-
-    TOPIC: ClassVar[str] = "delete_run"
 
     job: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfoRequest(SiteRequest):
+class RunInfoRequest(SiteRequest, topic="run_info"):
     """Ask how a job stands at the site: answered with ``RunInfoReply``; without a job, with ``AllRunsReply``."""
-
-    TOPIC: ClassVar[str] = "run_info"
 
     job: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToJobRequest(SiteRequest):
+class ToJobRequest(SiteRequest, topic="to_job"):
     """Pass a request, with its data, on to a job's process; answered as that answers."""
-
-    TOPIC: ClassVar[str] = "to_job"
 
     job: str
     channel: str
@@ -164,11 +148,8 @@ class AllRunsReply(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteReport(Message):
+class SiteReport(Message, channel="server", topic="site_report"):
     """How a job stands at a site; answered with ``SiteReportReply``."""
-
-    CHANNEL: ClassVar[str] = "server"
-    TOPIC: ClassVar[str] = "site_report"
 
     site: str
     job: str
@@ -202,11 +183,8 @@ class SiteReportReply(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteLog(Message):
+class SiteLog(Message, channel="server", topic="site_log"):
     """Lines that a job's process has written; the reply is OK."""
-
-    CHANNEL: ClassVar[str] = "server"
-    TOPIC: ClassVar[str] = "site_log"
 
     site: str
     job: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,6 +100,14 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"<RunFolder {self.path}>"
+
+
+def begun_runs(workspace: Path) -> Iterator[RunFolder]:
+    """The folders of runs that a process was launched for, or is about to be."""
+    for path in sorted(workspace.glob(f"*/{PROCESS_FILE}")):
+        with suppress(ConfigError):
+            if (folder := RunFolder(workspace, path.parent.name)).is_run:
+                yield folder
 
 
 def write_whole(path: Path, content: bytes) -> None:

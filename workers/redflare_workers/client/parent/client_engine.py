@@ -32,7 +32,7 @@ from redflare_workers.protocol.parent_messages import AbortProof, TaskAbortProof
 from redflare_workers.protocol.shareable_codec import to_message
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.site_settings import SiteSettings
-from redflare_workers.workspace.workspace_lock import WorkspaceLock
+from redflare_workers.workspace.workspace_lock import workspace_lock
 
 from .agent_abort import notify_agents
 from .app_deployer import AppDeployer
@@ -121,7 +121,7 @@ class ClientEngine(RunEngine):
             ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
             PreflightError, ServerError: Redis is not fit, or refuses this user.
         """
-        with WorkspaceLock(self.processes.workspace):
+        with workspace_lock(self.processes.workspace):
             client = getattr(self.args, "client", None)
             host = CellHost(
                 self.client_name,

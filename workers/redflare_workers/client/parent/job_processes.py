@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from redflare_broker.errors import ConfigError
-
 from redflare_workers.processes.how_ended import NOT_RUNNING
 from redflare_workers.protocol.parent_messages import AbortProof, SiteReport
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.job_args import ClientJobArgs
-from redflare_workers.workspace.run_folder import AGENTS_FILE, META_FILE, OUTCOME_FILE, PROCESS_FILE, RunFolder
+from redflare_workers.workspace.run_folder import AGENTS_FILE, META_FILE, OUTCOME_FILE, RunFolder, begun_runs
 from redflare_workers.workspace.site_settings import SiteSettings
 
 from .app_deployer import AppDeployer, sweep
@@ -189,13 +187,8 @@ class JobProcesses:
         """Read which runs the last client parent left; call it once, before any operation."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         sweep(self.workspace)
-        for path in sorted(self.workspace.glob(f"*/{PROCESS_FILE}")):
-            try:
-                folder = RunFolder(self.workspace, path.parent.name)
-            except ConfigError:
-                continue
-            record = RunRecord.read(folder) if folder.is_run else None
-            if record is not None:
+        for folder in begun_runs(self.workspace):
+            if (record := RunRecord.read(folder)) is not None:
                 run = SiteRun(folder, self, record)
                 with self._guard:
                     self._runs[record.job] = run
@@ -207,7 +200,7 @@ class JobProcesses:
             if run.live:
                 run.relaunch()
             elif not run.record.reported and self._runs.get(run.record.job) is run:
-                self._report(run.record)
+                self.on_change(run.record)
 
     def stop(self, timeout: float) -> None:
         """Let all processes end themselves, and kill those that do not. The next client parent resumes them."""
@@ -250,14 +243,11 @@ class JobProcesses:
         if self.reporter is not None:
             self.reporter.log(job_id, lines)
 
-    def on_change(self, record: RunRecord) -> None:
-        self._report(record)
-
     def on_end(self, record: RunRecord) -> None:
-        self._report(record)
+        self.on_change(record)
         self._on_end(record)
 
-    def _report(self, record: RunRecord) -> None:
+    def on_change(self, record: RunRecord) -> None:
         reporter, run = self.reporter, self._runs.get(record.job)
         if reporter is None:
             return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Reply, ReplyCode, Request
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.errors import ConfigError
 
 from redflare_workers.apis.fl_constant import ReturnCode
@@ -27,44 +27,16 @@ from redflare_workers.protocol.parent_messages import (
     SiteReply,
     StartReply,
     StartRequest,
-    TaskAbortProof,
     ToJobRequest,
 )
 from redflare_workers.workspace.run_folder import check_job_id
 
-from .run_record import ClientRunInfo, RunRecord
+if TYPE_CHECKING:
+    from .client_engine import ClientEngine
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
-
-
-class SiteOperations(Protocol):
-    """What a site's engine does for the server."""
-
-    client_name: str
-
-    def deploy_app(
-        self, app_name: str, job_id: str, job_meta: Mapping[str, Any], client_name: str, app_data: bytes
-    ) -> str: ...
-
-    def start_app(self, job_id: str) -> str: ...
-
-    def begin_abort(self, job_id: str, reason: str, *, bar: bool) -> tuple[str, Future[AbortProof]]: ...
-
-    def abort_current_task(self, job_id: str, reason: str) -> TaskAbortProof: ...
-
-    def delete_run(self, job_id: str) -> str: ...
-
-    def get_current_run_info(self, job_id: str) -> ClientRunInfo: ...
-
-    def run_records(self) -> dict[str, RunRecord]: ...
-
-    def notify_job_status(self, job_id: str, job_status: int, run: str) -> None: ...
-
-    def pass_to_job(
-        self, job_id: str, channel: str, topic: str, meta: dict[str, Any], data: object, timeout: float
-    ) -> Reply: ...
 
 
 class SiteRequestHandler:
@@ -75,7 +47,7 @@ class SiteRequestHandler:
         workers: how many requests are worked on at once; one that waits for a process to end is not counted.
     """
 
-    def __init__(self, engine: SiteOperations, workers: int) -> None:
+    def __init__(self, engine: ClientEngine, workers: int) -> None:
         self._engine = engine
         self._workers = workers
         self._pool: ThreadPoolExecutor | None = None

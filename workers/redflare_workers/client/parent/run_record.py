@@ -60,13 +60,8 @@ class RunRecord:
 
     def summary(self) -> dict[str, Any]:
         """The record as it is shown to the server, see ``AllRunsReply``."""
-        return {
-            "run": self.run,
-            "status": self.status.label,
-            "exit_code": self.exit_code,
-            "reason": self.reason,
-            "how": self.how,
-        }
+        shown = {name: getattr(self, name) for name in ("run", "exit_code", "reason", "how")}
+        return {**shown, "status": self.status.label}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from redflare_broker.errors import ConfigError
 from redflare_broker.job_store.record import DISPATCHED, RUNNING, JobRecord
 
 from redflare_workers.jobs.job_meta import parse_meta
-from redflare_workers.workspace.run_folder import PROCESS_FILE, RunFolder
+from redflare_workers.workspace.run_folder import RunFolder, begun_runs
 
 from .job_runner import JobRunner
 from .run_state import RunState
@@ -34,12 +33,8 @@ def reap(workspace: Path, resumed: Iterable[str]) -> list[str]:
     """
     left = set(resumed)
     reaped: list[str] = []
-    for path in sorted(workspace.glob(f"*/{PROCESS_FILE}")):
-        try:
-            folder = RunFolder(workspace, path.parent.name)
-        except ConfigError:
-            continue
-        state = RunState.read(folder) if folder.is_run else None
+    for folder in begun_runs(workspace):
+        state = RunState.read(folder)
         if state is None or state.job in left or not state.run:
             continue
         if killed := state.mark.reap(_WITHIN if state.pid else 0.0):

@@ -43,7 +43,7 @@ from redflare_workers.protocol.message import refuse, register
 from redflare_workers.protocol.parent_messages import DeleteRunRequest, SiteLog, SiteReport, SiteReportReply
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
-from redflare_workers.workspace.workspace_lock import WorkspaceLock
+from redflare_workers.workspace.workspace_lock import workspace_lock
 
 from .admission import refusal
 from .connected_sites import ConnectedSites
@@ -124,7 +124,7 @@ class ServerParent:
             PreflightError, ServerError: Redis is not fit, or refuses this user.
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with WorkspaceLock(self.workspace):
+        with workspace_lock(self.workspace):
             hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
                 self._serve(hub)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redflare_broker.errors import ConfigError
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
-from redflare_workers.workspace.workspace_lock import WorkspaceLock
+from redflare_workers.workspace.workspace_lock import workspace_lock
 
 
 def write(workspace: Path, content: str) -> None:
@@ -52,7 +52,7 @@ def test_an_error_names_the_file(tmp_path: Path, content: str, match: str) -> No
 
 
 def test_a_workspace_is_locked_until_it_is_left(tmp_path: Path) -> None:
-    with WorkspaceLock(tmp_path), pytest.raises(ConfigError, match="serves the workspace"), WorkspaceLock(tmp_path):
+    with workspace_lock(tmp_path), pytest.raises(ConfigError, match="serves the workspace"), workspace_lock(tmp_path):
         pass
-    with WorkspaceLock(tmp_path):
+    with workspace_lock(tmp_path):
         pass

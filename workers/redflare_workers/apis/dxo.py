@@ -216,8 +216,8 @@ def _pack(tree: object) -> bytes:
     Raises:
         EncodeError: a ValueError; a value in it is neither plain nor an array.
     """
-    sealed = encode_payload(tree, CodecLimits())
-    parts = [sealed.data, *sealed.buffers]
+    encoded = encode_payload(tree, CodecLimits())
+    parts = [encoded.data, *encoded.buffers]
     head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
     return b"".join([head, b"\n", *parts])
 

@@ -168,7 +168,7 @@ class Refusal(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TasksEnded:
+class TasksEndEvent:
     """Event of the server: these clients may stop working on these ClientTasks."""
 
     CHANNEL: ClassVar[str] = "job"
@@ -182,13 +182,13 @@ class TasksEnded:
         return {"clients": list(self.clients), "task_ids": list(self.task_ids)}
 
     @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> TasksEnded:
+    def from_meta(cls, meta: Mapping[str, Any]) -> TasksEndEvent:
         """Read the meta of an event; lists that are missing are empty."""
         return cls(clients=_names(meta, "clients"), task_ids=_names(meta, "task_ids"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobEnded:
+class JobEndEvent:
     """Event of the server to clients that do not wait for a task: the job has ended."""
 
     CHANNEL: ClassVar[str] = "job"
@@ -203,13 +203,13 @@ class JobEnded:
         return {"clients": list(self.clients), "reason": self.reason}
 
     @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> JobEnded:
+    def from_meta(cls, meta: Mapping[str, Any]) -> JobEndEvent:
         """Read the meta of an event."""
         return cls(clients=_names(meta, "clients"), reason=Refusal.from_meta(meta).reason)
 
 
 #: Events of the server to its sites.
-ServerEvent = TasksEnded | JobEnded
+ServerEvent = TasksEndEvent | JobEndEvent
 
 
 def _task(meta: Mapping[str, Any]) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.engine.peer_props import peer_context, sendable_props
-from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TaskReply
+from redflare_workers.protocol.job_messages import JobEndEvent, ServerEvent, TaskReply
 from redflare_workers.protocol.job_outcome import FAILED, FENCED, STOPPED, TAKEN_OVER, JobOutcome, ended_with
 from redflare_workers.protocol.shareable_codec import decoded, encoded_data, is_encoded_whole
 
@@ -311,7 +311,7 @@ class ClientJob:
 
     def _on_event(self, event: ServerEvent) -> None:
         """Handle an event of the server, in a thread of the cell."""
-        if isinstance(event, JobEnded):
+        if isinstance(event, JobEndEvent):
             self._end(ended_with(event.reason))
             return
         with self._guard:

@@ -57,21 +57,19 @@ class JobExit:
 class JobProgram:
     """One run of a CJ."""
 
-    def __init__(self, order: ClientJobArgs) -> None:
-        self.order = order
+    def __init__(self, args: ClientJobArgs) -> None:
+        self.args = args
         self.ending = Ending(self._end_early)
         self._panic = ""
         self._job: ClientJob | None = None
 
     def run(self) -> JobExit:
         """Build the app, and take part to the end."""
-        order = self.order
+        args = self.args
         try:
             app = self._build()
-            settings = load_settings(order.workspace, order.secure_mode)
-            host = CellHost(
-                order.site, order.job_id, redis_url=order.redis_url, settings=settings, prepare=self._control
-            )
+            settings = load_settings(args.workspace, args.secure_mode)
+            host = CellHost(args.site, args.job_id, redis_url=args.redis_url, settings=settings, prepare=self._control)
             outcome = self._take_part(app, host)
         except RedflareError as error:
             return JobExit(code=exit_code_of(error), reason=str(error))
@@ -84,33 +82,33 @@ class JobProgram:
         return JobExit(code=code, reason=str(outcome))
 
     def _build(self) -> ClientApp:
-        order = self.order
+        args = self.args
         given = {
-            "redis_url": order.redis_url,
-            "site_name": order.site,
-            "workspace_dir": order.workspace,
-            "secure_mode": order.secure_mode,
+            "redis_url": args.redis_url,
+            "site_name": args.site,
+            "workspace_dir": args.workspace,
+            "secure_mode": args.secure_mode,
         }
-        builder = ComponentBuilder(order.allow, allow_custom=order.allow_custom, given=given, folder=order.folder.path)
-        variables = {"JOB_ID": order.job_id, "SITE_NAME": order.site, "WORKSPACE": order.workspace}
-        return build_client_app(order.folder.app_folder(order.site), builder, variables=variables)
+        builder = ComponentBuilder(args.allow, allow_custom=args.allow_custom, given=given, folder=args.folder.path)
+        variables = {"JOB_ID": args.job_id, "SITE_NAME": args.site, "WORKSPACE": args.workspace}
+        return build_client_app(args.folder.app_folder(args.site), builder, variables=variables)
 
     def _take_part(self, app: ClientApp, host: CellHost) -> JobOutcome:
-        order = self.order
+        args = self.args
         agents = [executor for executor in app.executors.values() if getattr(executor, "fqcn", None) is not None]
-        teller = StatusReporter(order, host, agents)
+        teller = StatusReporter(args, host, agents)
         job = self._job = ClientJob(
-            order.site,
+            args.site,
             app.executors,
-            job_id=order.job_id,
-            server_name=order.server_name,
+            job_id=args.job_id,
+            server_name=args.server_name,
             task_filters=app.task_filters,
             result_filters=app.result_filters,
             # the last to hear that the run starts: all others are ready then
             components={**app.components, "__panic__": PanicListener(self._on_panic), "__status__": teller},
-            job_meta={**order.meta, "job_id": order.job_id},
+            job_meta={**args.meta, "job_id": args.job_id},
             host=host,
-            workspace_dir=order.workspace,
+            workspace_dir=args.workspace,
         )
 
         def stop(reason: str) -> None:
@@ -136,9 +134,9 @@ class JobProgram:
 
     def _control(self, cell: Cell, switchboard: Switchboard) -> None:
         """Let the client parent control this process."""
-        obey(cell, self.order.run, AbortRun, self._on_abort)
-        obey(cell, self.order.run, AbortRunTask, self._on_abort_task)
-        obey(cell, self.order.run, PingRun, self._on_ping)
+        obey(cell, self.args.run, AbortRun, self._on_abort)
+        obey(cell, self.args.run, AbortRunTask, self._on_abort_task)
+        obey(cell, self.args.run, PingRun, self._on_ping)
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
         self.ending.ask(message.reason)
@@ -166,13 +164,13 @@ class JobProgram:
     def note(self, outcome: JobExit) -> None:
         """Write down how it ends, for the client parent."""
         report = ClientJobReport(
-            run=self.order.run,
+            run=self.args.run,
             exit_code=int(outcome.code),
             reason=outcome.reason,
             parent_gone=self.ending.parent_gone.is_set(),
         )
         try:
-            report.write(self.order.folder)
+            report.write(self.args.folder)
         except OSError as error:
             logger.error("how this process ends cannot be written down: %s", error)
 
@@ -184,9 +182,9 @@ class StatusReporter(FLComponent):
         agents: executors with agents, which are written down: they are told of an end that this process cannot tell.
     """
 
-    def __init__(self, order: ClientJobArgs, host: CellHost, agents: Sequence[Any]) -> None:
+    def __init__(self, args: ClientJobArgs, host: CellHost, agents: Sequence[Any]) -> None:
         super().__init__()
-        self._order = order
+        self._args = args
         self._host = host
         self._agents = agents
 
@@ -198,17 +196,17 @@ class StatusReporter(FLComponent):
     def _note_agents(self) -> None:
         names = sorted({str(agent.fqcn) for agent in self._agents if agent.fqcn})
         try:
-            self._order.folder.write(AGENTS_FILE, {"run": self._order.run, "agents": names})
+            self._args.folder.write(AGENTS_FILE, {"run": self._args.run, "agents": names})
         except OSError as error:
             logger.error("agents %s cannot be written down: %s", names, error)
 
     def _tell(self) -> None:
-        order = self._order
-        message = JobStatus(job=order.job_id, run=order.run, status=int(ClientStatus.STARTED))
+        args = self._args
+        message = JobStatus(job=args.job_id, run=args.run, status=int(ClientStatus.STARTED))
         try:
-            self._host.cell.fire_and_forget(message.CHANNEL, message.TOPIC, order.site, message.to_meta())
+            self._host.cell.fire_and_forget(message.CHANNEL, message.TOPIC, args.site, message.to_meta())
         except RedflareError as error:
-            logger.warning("%s cannot be told that job %s has started: %s", order.site, order.job_id, error)
+            logger.warning("%s cannot be told that job %s has started: %s", args.site, args.job_id, error)
 
 
 def main() -> int:
@@ -219,10 +217,10 @@ def main() -> int:
     try:
         outcome = program.run()
     except (Exception, SystemExit) as error:
-        logger.exception("job %s failed", program.order.job_id)
+        logger.exception("job %s failed", program.args.job_id)
         outcome = JobExit(code=ExitCode.EXCEPTION, reason=f"{type(error).__name__}: {error}")
     level = logging.INFO if outcome.code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR
-    logger.log(level, "job %s ends with %s: %s", program.order.job_id, outcome.code.name, outcome.reason)
+    logger.log(level, "job %s ends with %s: %s", program.args.job_id, outcome.code.name, outcome.reason)
     program.note(outcome)
     program.ending.finish()
     # a thread that custom code has left would keep the process alive

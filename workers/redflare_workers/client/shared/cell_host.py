@@ -23,11 +23,11 @@ from redflare_broker.transport.server import Server
 
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.protocol.job_messages import JobEnded, ServerEvent, TasksEnded
+from redflare_workers.protocol.job_messages import JobEndEvent, ServerEvent, TasksEndEvent
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", JobEnded, TasksEnded)
+E = TypeVar("E", JobEndEvent, TasksEndEvent)
 
 
 def _nothing(cell: Cell, switchboard: Switchboard) -> None:
@@ -61,7 +61,7 @@ class CellHost:
         self._prepare = prepare
         self._redis_url = redis_url
         self._client = client
-        self._hub: SharedConnection | None = None
+        self._shared: SharedConnection | None = None
         self._cell: Cell | None = None
         self._switchboard: Switchboard | None = None
         self._guard = threading.Lock()
@@ -78,16 +78,16 @@ class CellHost:
             ServerError: the server refuses this user.
             Unavailable: ``give_up`` was called before the server was there.
         """
-        if self._hub is not None:
+        if self._shared is not None:
             logger.warning("%r was started before; this start has no effect", self)
             return
-        hub = self._hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
+        shared = self._shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
-            cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
-            cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
+            cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
+            cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
-            cell.register_request_cb(JobEnded.CHANNEL, JobEnded.TOPIC, partial(self._on_event, JobEnded))
-            cell.register_request_cb(TasksEnded.CHANNEL, TasksEnded.TOPIC, partial(self._on_event, TasksEnded))
+            cell.register_request_cb(JobEndEvent.CHANNEL, JobEndEvent.TOPIC, partial(self._on_event, JobEndEvent))
+            cell.register_request_cb(TasksEndEvent.CHANNEL, TasksEndEvent.TOPIC, partial(self._on_event, TasksEndEvent))
             switchboard = self._switchboard = Switchboard(cell)
             self._prepare(cell, switchboard)
             with self._guard:
@@ -96,8 +96,8 @@ class CellHost:
                     raise Unavailable(f"{self!r} was given up before Redis was there")
             cell.start()
         except BaseException:
-            self._hub = self._cell = None
-            hub.release()
+            self._shared = self._cell = None
+            shared.release()
             raise
 
     def give_up(self) -> None:
@@ -109,12 +109,12 @@ class CellHost:
 
     def stop(self) -> None:
         """Close the cell and the connection. A second call has no effect."""
-        hub, cell = self._hub, self._cell
-        self._hub = self._cell = None
+        shared, cell = self._shared, self._cell
+        self._shared = self._cell = None
         if cell is not None:
             cell.stop()
-        if hub is not None:
-            hub.release()
+        if shared is not None:
+            shared.release()
 
     @property
     def cell(self) -> Cell:
@@ -134,18 +134,18 @@ class CellHost:
         return self.fqcn if name in self._sites else None
 
     @property
-    def hub(self) -> SharedConnection:
-        if self._hub is None:
+    def shared(self) -> SharedConnection:
+        if self._shared is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
-        return self._hub
+        return self._shared
 
     @property
     def server(self) -> Server:
-        return self.hub.server
+        return self.shared.server
 
     @property
     def heartbeats(self) -> Heartbeats:
-        return self.hub.heartbeats
+        return self.shared.heartbeats
 
     def add_site(self, name: str, on_event: Callable[[ServerEvent], None], on_fenced: Callable[[], None]) -> None:
         """Pass the server's events for a site on to it, and call ``on_fenced`` when another process has taken the cell.

@@ -45,9 +45,9 @@ _CODES: Final = {
 class ServerProgram:
     """One run of an SJ."""
 
-    def __init__(self, order: ServerJobArgs) -> None:
-        self.order = order
-        self.said = ServerJobReport(run=order.run)
+    def __init__(self, args: ServerJobArgs) -> None:
+        self.args = args
+        self.report = ServerJobReport(run=args.run)
         self.ending = Ending(self._end_early)
         self._job: ServerJob | None = None
 
@@ -59,7 +59,7 @@ class ServerProgram:
             return self._failed(exit_code_of(error), str(error))
         except RedflareError as error:
             return self._failed(exit_code_of(error), str(error))
-        self._say(self.said)
+        self._write_report(self.report)
         self.ending.attach(self._stop)
         try:
             outcome = job.run()
@@ -69,27 +69,27 @@ class ServerProgram:
         return _CODES[outcome.status]
 
     def _build(self) -> ServerJob:
-        order = self.order
+        args = self.args
         given = {
-            "redis_url": order.redis_url,
-            "site_name": order.server_name,
-            "workspace_dir": order.workspace,
-            "secure_mode": order.secure_mode,
+            "redis_url": args.redis_url,
+            "site_name": args.server_name,
+            "workspace_dir": args.workspace,
+            "secure_mode": args.secure_mode,
         }
-        builder = ComponentBuilder(order.allow, allow_custom=order.allow_custom, given=given, folder=order.folder.path)
-        variables = {"JOB_ID": order.job_id, "SITE_NAME": order.server_name, "WORKSPACE": order.workspace}
-        app = build_server_app(order.folder.app_folder(SERVER_APP), builder, variables=variables)
+        builder = ComponentBuilder(args.allow, allow_custom=args.allow_custom, given=given, folder=args.folder.path)
+        variables = {"JOB_ID": args.job_id, "SITE_NAME": args.server_name, "WORKSPACE": args.workspace}
+        app = build_server_app(args.folder.app_folder(SERVER_APP), builder, variables=variables)
         controller = _controller(app)
-        self.said = replace(self.said, resumes=controller.resume)
+        self.report = replace(self.report, resumes=controller.resume)
         job = self._job = ServerJob(
             controller,
-            redis_url=order.redis_url,
-            job_id=order.job_id,
-            server_name=order.server_name,
-            job_meta={**order.meta, "job_id": order.job_id},
+            redis_url=args.redis_url,
+            job_id=args.job_id,
+            server_name=args.server_name,
+            job_meta={**args.meta, "job_id": args.job_id},
             components={**app.components, **app.controllers},
-            workspace_dir=order.workspace,
-            settings=load_settings(order.workspace, order.secure_mode),
+            workspace_dir=args.workspace,
+            settings=load_settings(args.workspace, args.secure_mode),
             prepare=self._control,
         )
         return job
@@ -98,8 +98,8 @@ class ServerProgram:
 
     def _control(self, cell: Cell) -> None:
         """Let the server's parent control this process."""
-        obey(cell, self.order.run, AbortRun, self._on_abort)
-        obey(cell, self.order.run, PingRun, lambda message: pong(message.run))
+        obey(cell, self.args.run, AbortRun, self._on_abort)
+        obey(cell, self.args.run, PingRun, lambda message: pong(message.run))
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
         if self._job is not None:
@@ -123,7 +123,7 @@ class ServerProgram:
     # -- what it says --------------------------------------------------------------------------------------------------
 
     def _failed(self, code: ExitCode, reason: str) -> ExitCode:
-        logger.error("job %s: %s", self.order.job_id, reason, exc_info=code is ExitCode.EXCEPTION)
+        logger.error("job %s: %s", self.args.job_id, reason, exc_info=code is ExitCode.EXCEPTION)
         self._note(JobOutcome(status=FAILED, reason=reason))
         return code
 
@@ -133,11 +133,11 @@ class ServerProgram:
 
     def _note(self, outcome: JobOutcome) -> None:
         gone = self.ending.parent_gone.is_set() and outcome.status in (ABORTED, STOPPED)
-        self._say(replace(self.said, status=outcome.status, reason=outcome.reason, parent_gone=gone))
+        self._write_report(replace(self.report, status=outcome.status, reason=outcome.reason, parent_gone=gone))
 
-    def _say(self, said: ServerJobReport) -> None:
+    def _write_report(self, report: ServerJobReport) -> None:
         try:
-            said.write(self.order.folder)
+            report.write(self.args.folder)
         except OSError as error:
             logger.error("what becomes of this process cannot be written down: %s", error)
 

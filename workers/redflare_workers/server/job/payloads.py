@@ -65,13 +65,13 @@ class Payloads:
             Unavailable: ``stop`` ended the attempts.
         """
         limits = self._settings.limits
-        sealed = encode_payload(data, limits)
-        if sealed.fits_entry(limits):
-            return sealed
+        encoded = encode_payload(data, limits)
+        if encoded.fits_entry(limits):
+            return encoded
         prefix = self._federation.task_blob(token_hex(16))
-        self._registration.retry_after_loss(lambda: self._store.own(prefix, 1 + sealed.nbytes // limits.chunk_bytes))
+        self._registration.retry_after_loss(lambda: self._store.own(prefix, 1 + encoded.nbytes // limits.chunk_bytes))
         ttl_ms = self._settings.policy.retention_ms
-        return store_payload(self._server, sealed, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
+        return store_payload(self._server, encoded, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
 
     def release(self, payloads: Iterable[EncodedPayload | BlobRef | None]) -> None:
         """Delete payloads; those that cannot be reached now expire."""

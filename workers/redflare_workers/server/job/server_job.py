@@ -133,10 +133,10 @@ class ServerJob:
             PreflightError: the server is not fit.
             ServerError: the server refuses this user.
         """
-        hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
+        shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
-            cell = Cell(hub.server, self.fqcn, self.settings, heartbeats=hub.heartbeats)
-            cell.preflight = lambda: hub.preflight_cell(self.settings, self.fqcn)
+            cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
+            cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
             cell.on_loss = self._check_registration
             for message in (GetTask, Submit):
@@ -145,13 +145,13 @@ class ServerJob:
             messenger = self.engine.messenger
             messenger.open(cell, Switchboard(cell), listen=False)
             try:
-                outcome = self._serve(hub, cell) if self._start(cell) else self._ended
+                outcome = self._serve(shared, cell) if self._start(cell) else self._ended
             finally:
                 messenger.close()
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
-            hub.release()
+            shared.release()
         logger.info("%s: %s", self, outcome)
         return outcome
 
@@ -180,11 +180,11 @@ class ServerJob:
                     raise
         return not self._is_over()
 
-    def _serve(self, hub: SharedConnection, cell: Cell) -> JobOutcome:
-        run, beat_now = uuid.uuid4().hex, partial(hub.heartbeats.beat_now, cell)
-        registration = JobRegistration(hub.server, self._members, cell, run, beat_now, self._is_over, self._on_loss)
+    def _serve(self, shared: SharedConnection, cell: Cell) -> JobOutcome:
+        run, beat_now = uuid.uuid4().hex, partial(shared.heartbeats.beat_now, cell)
+        registration = JobRegistration(shared.server, self._members, cell, run, beat_now, self._is_over, self._on_loss)
         try:
-            job = self._take_over(hub, cell, registration)
+            job = self._take_over(shared, cell, registration)
         except Fenced:
             self._on_fenced()
             return self._ended
@@ -196,12 +196,12 @@ class ServerJob:
         poller = MembershipPoller(self._keys, self._members, registration.lease, interval, self._on_members)
         try:
             self._open(job)
-            hub.heartbeats.add(poller)
+            shared.heartbeats.add(poller)
             self._run_controller(job)
         except (KeyboardInterrupt, SystemExit):
             if not self.controller.resume:
                 self._end(JobOutcome(status=ABORTED, reason="the server was interrupted"))
-            self._close(hub, job)
+            self._close(shared, job)
             raise
         except Fenced:
             self._on_fenced()
@@ -211,21 +211,21 @@ class ServerJob:
             logger.exception("%s failed", self)
             self._end(JobOutcome(status=FAILED, reason=f"{type(error).__name__}: {error}"))
         finally:
-            hub.heartbeats.remove(poller)
+            shared.heartbeats.remove(poller)
         self._end(JobOutcome(status=COMPLETED))
-        return self._close(hub, job)
+        return self._close(shared, job)
 
-    def _take_over(self, hub: SharedConnection, cell: Cell, registration: JobRegistration) -> ServingJob:
+    def _take_over(self, shared: SharedConnection, cell: Cell, registration: JobRegistration) -> ServingJob:
         """Begin the job, and restore the controller from what a predecessor has left."""
         resume = self.controller.resume
         began = registration.begin(resume=resume)
         store = JobTaskStore(
-            hub.server, self._keys, registration.lease, self.settings.policy, resume=resume, stop=self._is_over
+            shared.server, self._keys, registration.lease, self.settings.policy, resume=resume, stop=self._is_over
         )
-        payloads = Payloads(hub.server, store, registration, self.settings, self._is_over)
+        payloads = Payloads(shared.server, store, registration, self.settings, self._is_over)
         recovered = store.recover() if began.resumed and resume else Recovered()
         payloads.discard_orphans()
-        restored = self._restore(hub, recovered)
+        restored = self._restore(shared, recovered)
         if restored:
             logger.info(
                 "%s resumes from checkpoint %d of run %s, with %d tasks",
@@ -236,7 +236,7 @@ class ServerJob:
             )
         job = ServingJob(
             cell=cell,
-            server=hub.server,
+            server=shared.server,
             registration=registration,
             store=store,
             payloads=payloads,
@@ -251,12 +251,12 @@ class ServerJob:
             job.journal.abandon()
         return job
 
-    def _restore(self, hub: SharedConnection, recovered: Recovered) -> bool:
+    def _restore(self, shared: SharedConnection, recovered: Recovered) -> bool:
         """Restore the controller's state; return False if there is none, or it cannot be read."""
         if recovered.state is None:
             return False
         try:
-            state = recovered.state[1].decode(hub.server, self.settings.limits)
+            state = recovered.state[1].decode(shared.server, self.settings.limits)
         except (BlobMissing, DecodeError) as error:
             logger.error("%s: checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False
@@ -325,7 +325,7 @@ class ServerJob:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _close(self, hub: SharedConnection, job: ServingJob) -> JobOutcome:
+    def _close(self, shared: SharedConnection, job: ServingJob) -> JobOutcome:
         """End the job in Redis and at the sites, unless a successor goes on."""
         outcome = self._outcome
         if outcome is None:
@@ -337,7 +337,7 @@ class ServerJob:
         # Redis after the results: it knows whether the job is still ours to end
         job.stop(reason)
         try:
-            hub.server.run(
+            shared.server.run(
                 self._keys.job,
                 lambda connection: self._members.end(connection, lease, outcome.status, reason),
                 deadline=deadline,

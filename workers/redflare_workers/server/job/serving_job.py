@@ -22,11 +22,11 @@ from redflare_workers.communicator.comm_observer import CommObserver
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.protocol.job_messages import (
     GetTask,
-    JobEnded,
+    JobEndEvent,
     Refusal,
     ServerEvent,
     Submit,
-    TasksEnded,
+    TasksEndEvent,
 )
 from redflare_workers.server.shared.job_registration import JobRegistration
 
@@ -192,7 +192,7 @@ class ServingJob(CommObserver):
         """Answer the clients that wait, and send an event to all others."""
         answered = self.tasks.close(reason)
         for fqcn, names in self.clients.by_cell(answered).items():
-            self._send(fqcn, JobEnded(clients=tuple(names), reason=reason))
+            self._send(fqcn, JobEndEvent(clients=tuple(names), reason=reason))
 
     def _tell_unanswered(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell the sites that work on an ended task to stop."""
@@ -202,7 +202,7 @@ class ServingJob(CommObserver):
                 cells.setdefault(cell, []).append(client_task)
         for cell, client_tasks in cells.items():
             names = tuple(client_task.client.name for client_task in client_tasks)
-            self._send(cell, TasksEnded(clients=names, task_ids=tuple(one.id for one in client_tasks)))
+            self._send(cell, TasksEndEvent(clients=names, task_ids=tuple(one.id for one in client_tasks)))
 
     def _send(self, fqcn: str, event: ServerEvent) -> None:
         try:

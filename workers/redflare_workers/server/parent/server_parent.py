@@ -125,16 +125,16 @@ class ServerParent:
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
         with workspace_lock(self.workspace):
-            hub = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
+            shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
-                self._serve(hub)
+                self._serve(shared)
             except (Unavailable, JobLost):
                 if not self._stopping:
                     raise
             except Fenced:
                 self._on_fenced()
             finally:
-                hub.release()
+                shared.release()
         return self._stopping
 
     def stop(self, reason: str = "it was stopped") -> None:
@@ -153,16 +153,18 @@ class ServerParent:
         with self._guard:
             return sorted(self._runners)
 
-    def _serve(self, hub: SharedConnection) -> None:
-        cell = Cell(hub.server, self.server_name, self.settings, heartbeats=hub.heartbeats)
+    def _serve(self, shared: SharedConnection) -> None:
+        cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
-        store = self._store = JobStore(hub.server, keys, self._policy, stop=self._gives_up)
+        store = self._store = JobStore(shared.server, keys, self._policy, stop=self._gives_up)
         logs = LogWriter(store)
         pool = self._pool = ElasticThreadPool(f"redflare-server-{self.server_name}")
-        sites = self._sites = ConnectedSites(hub, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping))
+        sites = self._sites = ConnectedSites(
+            shared, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping)
+        )
         self._logs, self._cell = logs, cell
         self._context = self._make_context()
-        cell.preflight = lambda: hub.preflight_cell(self.settings, self.server_name)
+        cell.preflight = lambda: shared.preflight_cell(self.settings, self.server_name)
         cell.on_fenced = self._on_fenced
         self._register(cell)
         try:

@@ -474,7 +474,7 @@ def test_the_next_server_restores_the_state_of_the_last_checkpoint(job: JobRuns)
         assert controller.engine.persist_components(fl_ctx, completed=False) is None
         controller.count = 4  # not kept
         kept.set()
-        fl_ctx.get_run_abort_signal().wait(15)
+        wait_until(lambda: fl_ctx.get_run_abort_signal().triggered, 15)
 
     first = job.serve(Counting(begin, resume=True))
     assert kept.wait(15)

@@ -46,7 +46,7 @@ ending.finish()
 class Watched:
     """A process, and what was heard of it."""
 
-    def __init__(self, folder: Path, program: str, max_log: int = MAX_LOG) -> None:
+    def __init__(self, folder: Path, program: str, max_log: int = MAX_LOG, max_line: int | None = 2000) -> None:
         self.mark = uuid4().hex
         self.log = folder / "log.txt"
         self.lines: list[str] = []
@@ -61,6 +61,7 @@ class Watched:
             on_lines=self.lines.extend,
             on_exit=self._on_exit,
             max_log=max_log,
+            max_line=max_line,
         )
         self.started = self.process.start()
 
@@ -119,6 +120,13 @@ def test_a_log_does_not_grow_for_ever_and_its_lines_neither(folder: Path) -> Non
     assert watched.log.stat().st_size < 50_000 + (1 << 16) + 100
     assert max(map(len, watched.lines)) <= 2000
     assert watched.lines[-1] == "end"
+
+
+def test_a_line_of_any_length_is_forwarded_whole_where_lines_are_not_cut(folder: Path) -> None:
+    watched = Watched(folder, "print('x' * 3_000_000); print('after')", max_line=None)
+    watched.wait()
+    assert "".join(watched.lines) == "x" * 3_000_000 + "after"
+    assert watched.lines[-1] == "after"
 
 
 def test_a_reader_of_lines_that_fails_does_not_stop_the_log(folder: Path) -> None:

@@ -46,10 +46,10 @@ _MODULES: Final = {
 
 def __getattr__(name: str) -> object:
     module = import_module(f"{__name__}.{_MODULES.get(name, 'apis')}")
-    try:
-        value: object = getattr(module, name)
-    except AttributeError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    if name not in _MODULES and name not in module.__all__:
+        # packages of this one and modules of apis share names: client, workspace
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -99,6 +99,13 @@ def test_the_workers_load_a_name_when_it_is_asked_for() -> None:
     assert [name for name in result.stdout.split() if name.startswith("redflare")] == ["redflare_workers"]
 
 
+@pytest.mark.parametrize("name", ["client", "workspace", "server", "workflow"])
+def test_a_package_of_the_workers_is_not_taken_for_a_module_of_the_vocabulary(name: str) -> None:
+    program = f"from redflare_workers import {name}; print({name}.__name__)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert result.stdout.split() == [f"redflare_workers.{name}"]
+
+
 def test_the_workers_list_all_that_they_offer() -> None:
     workers = importlib.import_module("redflare_workers")
     assert {"IPCExchanger", "ServerJob", "ClientJob", "simulate", "Shareable"} <= set(dir(workers))

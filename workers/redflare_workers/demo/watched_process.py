@@ -28,7 +28,6 @@ GRACE = 5.0
 LOG_LINES = 12
 
 #: Characters of a line; a status with the reason of a failure is longer than most lines of a log.
-_MAX_LINE = 1 << 20
 
 
 class WatchedProcess:
@@ -73,7 +72,7 @@ class WatchedProcess:
                 on_lines=self._on_lines,
                 on_exit=self._on_exit,
                 env=ONE_THREAD,
-                max_line=_MAX_LINE,
+                max_line=None,
             )
             self._pid = self._process.start().pid
             self._on_start()

@@ -32,6 +32,8 @@ TAIL_LINES: Final = 20
 MAX_LOG: Final = 256 << 20
 _SIGNALS: Final = {TERMINATED: "SIGTERM", KILLED: "SIGKILL"}
 _LINE: Final = 2000
+#: Bytes of a line that are forwarded at once where lines are not cut.
+_PIECE: Final = 1 << 20
 _READ: Final = 1 << 16
 _PUMP_WITHIN: Final = 5.0
 
@@ -67,7 +69,7 @@ class JobProcess:
         env: added to the environment.
         cwd: its working directory.
         max_log: bytes that the log file may have.
-        max_line: characters of a line that ``on_lines`` gets.
+        max_line: characters of a line that ``on_lines`` gets; None: all of them, a very long line in pieces.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class JobProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         max_log: int = MAX_LOG,
-        max_line: int = _LINE,
+        max_line: int | None = _LINE,
     ) -> None:
         self.name = name
         self._command = list(command)
@@ -227,7 +229,7 @@ class JobProcess:
             while piece := os.read(output.fileno(), _READ):
                 written = self._write(log, piece, written)
                 *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > self._max_line:
+                if len(rest) > (self._max_line or _PIECE):
                     lines, rest = [*lines, rest], b""
                 self._forward(lines)
         self._forward([rest] if rest else [])

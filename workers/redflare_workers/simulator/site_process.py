@@ -19,8 +19,6 @@ from .site_process_args import PROGRAM, SiteProcessArgs
 _GRACE: Final = 7.0
 #: Lines of its output that an error shows.
 _LOG_LINES: Final = 12
-#: Characters of a line of its output.
-_MAX_LINE: Final = 1 << 20
 _UNBUFFERED: Final = "PYTHONUNBUFFERED"
 
 
@@ -48,7 +46,7 @@ class SiteProcess:
             on_exit=self._on_exit,
             # as the user has it: unbuffered, lines that threads of sites print at once would be mixed
             env={_UNBUFFERED: os.environ.get(_UNBUFFERED, "")},
-            max_line=_MAX_LINE,
+            max_line=None,
         )
         self._pid = self._process.start().pid
         # one that has ended already is reported when its end is seen

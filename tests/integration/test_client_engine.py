@@ -214,6 +214,11 @@ def test_an_abort_ends_the_process_and_says_how(sites: Sites, app: bytes, how: s
     assert engine.abort_app(JOB) == "Client app already stopped."
 
 
+def test_an_abort_without_a_reason_ends_the_process_in_order_too(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting"), abort_grace=10.0)
+    assert engine.abort(JOB, "").how == "cooperative"
+
+
 def test_an_abort_by_sigterm_when_redis_does_not_reach_the_process(sites: Sites, tmp_path: Path) -> None:
     engine = started(sites, app_of("Waiting"), abort_grace=0.5, stop_grace=20.0)
     run = engine.processes.find(JOB)

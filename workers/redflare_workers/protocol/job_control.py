@@ -16,6 +16,8 @@ from .message import Fields, Message, register
 
 #: rc: the message was for an earlier process of that job.
 OTHER_RUN: Final = "OTHER_RUN"
+#: For an abort whose sender gives no reason.
+NO_REASON: Final = "it was aborted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +31,14 @@ class JobControl(Message, channel="job_control"):
 class AbortRun(JobControl, topic="abort"):
     """End in order. An event; a request is answered with ``PingReply``."""
 
-    reason: str = "it was aborted"
+    reason: str = NO_REASON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortRunTask(JobControl, topic="abort_task"):
     """Break off the task in hand (at a site); answered with ``TaskAbortProof``."""
 
-    reason: str = "it was aborted"
+    reason: str = NO_REASON
     #: seconds to wait until its work is over
     grace: float = 10.0
 

@@ -29,7 +29,7 @@ from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
-from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
+from redflare_workers.protocol.job_control import NO_REASON, AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
 from redflare_workers.protocol.parent_messages import TaskAbortProof
 from redflare_workers.protocol.site_job_status import ClientStatus
@@ -139,11 +139,13 @@ class JobProgram:
         obey(cell, self.args.run, PingRun, self._on_ping)
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
-        self.ending.ask(message.reason)
+        self.ending.ask(message.reason or NO_REASON)
         return self._on_ping(message)
 
     def _on_abort_task(self, message: AbortRunTask) -> HandlerResult:
-        task, over = self._job.abort_task(message.reason, float(message.grace)) if self._job else ("", True)
+        task, over = (
+            self._job.abort_task(message.reason or NO_REASON, float(message.grace)) if self._job else ("", True)
+        )
         how = "no task" if not task else "cooperative" if over else "pending"
         return ReturnCode.OK, TaskAbortProof(task=task, how=how).to_meta(), None
 

@@ -22,7 +22,7 @@ from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.jobs.problems import JobProblems
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
-from redflare_workers.protocol.job_control import AbortRun, PingRun, obey, pong
+from redflare_workers.protocol.job_control import NO_REASON, AbortRun, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.workflows import Workflows
@@ -103,7 +103,7 @@ class ServerProgram:
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
         if self._job is not None:
-            self._job.abort(message.reason)
+            self._job.abort(message.reason or NO_REASON)
         return pong(message.run)
 
     def _stop(self, reason: str) -> None:

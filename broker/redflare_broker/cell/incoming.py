@@ -61,6 +61,8 @@ class IncomingRequests:
         self._in_hand: dict[str, Request] = {}
         #: by id: replies that are not written yet
         self._unwritten: dict[str, OutboundMessage] = {}
+        #: by id: entries of requests that came again meanwhile; they stay until the reply is written
+        self._copies: dict[str, list[str]] = {}
         #: by id: the attempt that was answered; the oldest first
         self._answered: dict[str, int] = {}
 
@@ -89,9 +91,10 @@ class IncomingRequests:
                 message = self._unwritten.get(envelope.id)
                 if message is None:
                     return entry_id
-                # it must stay until its reply is written
-                if entry_id not in message.deletes:
-                    message.deletes.append(entry_id)
+                # not one of its ``deletes``: the outbox may have read them, and is writing
+                copies = self._copies.setdefault(envelope.id, [])
+                if entry_id not in (*message.deletes, *copies):
+                    copies.append(entry_id)
                 return ""
             try:
                 request = self._request(entry_id, envelope)
@@ -209,10 +212,14 @@ class IncomingRequests:
         # or the two would hold each other, and the payload, until the garbage collector comes
         message.done = None
         with self._guard:
+            copies: list[str] = []
             if self._unwritten.get(request.id) is message:
                 del self._unwritten[request.id]
+                copies = self._copies.pop(request.id, [])
             if isinstance(result, RedflareError):
                 # when it is asked again, it must be answered
                 self._answered.pop(request.id, None)
         if isinstance(result, RedflareError):
             logger.error("%s: Redis refused the reply to %r: %s", self.fqcn, request, result)
+        if copies:
+            self._outbox.send(OutboundMessage(deletes=copies))

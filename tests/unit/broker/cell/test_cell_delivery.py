@@ -98,6 +98,26 @@ def test_a_second_copy_of_an_answered_request_is_not_handled(cells: Cells) -> No
     assert len(handler.requests) == 1
 
 
+def test_a_copy_that_comes_while_the_reply_is_being_written_is_deleted_too(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, answered = threading.Event(), Counting()
+    server = cells.make("server", {"do": answered, "mark": lambda request: read.set()})
+    exchange = server._outbox._exchange
+
+    def exchange_late(*args: Any) -> Any:
+        monkeypatch.setattr(server._outbox, "_exchange", exchange)
+        post(cells, "server")
+        post(cells, "server", id="r2", topic="mark")
+        assert read.wait(5)
+        return exchange(*args)
+
+    monkeypatch.setattr(server._outbox, "_exchange", exchange_late)
+    post(cells, "server")
+    wait_until(lambda: read.is_set() and not cells.entries("server"))
+    assert len(answered.requests) == 1
+
+
 def test_a_later_attempt_of_an_answered_request_is_handled_again(cells: Cells) -> None:
     handler = Counting()
     cells.make("server", {"do": handler})

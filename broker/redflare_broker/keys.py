@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import ConfigError
 from .fqcn import FQCN
@@ -28,40 +28,39 @@ class _TaggedKeys:
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
 
+    def by_name(self) -> dict[str, str]:
+        """Return the keys and channels that take no argument, by their names, which scripts use too."""
+        return {name: getattr(self, name) for name, key in vars(type(self)).items() if isinstance(key, _Key)}
+
+
+class _Key(property):
+    """A key or channel that takes no argument: the tag, and the name of its attribute unless another is given."""
+
+    def __init__(self, doc: str, name: str = "") -> None:
+        super().__init__(lambda keys: f"{keys.prefix}:{self._name}")
+        self.__doc__ = doc
+        self._name = name
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = self._name or name
+
+    if TYPE_CHECKING:
+
+        def __get__(self, keys: _TaggedKeys, owner: type | None = None) -> str: ...  # type: ignore[override]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkKeys(_TaggedKeys):
     """Keys and channels of one agent's link; all carry the hash tag ``{fqcn}``."""
 
-    @property
-    def tasks(self) -> str:
-        """stream; CJ writes, agent reads; an entry goes when its task is submitted, refused or aborted; TTL."""
-        return f"{self.prefix}:tasks"
-
-    @property
-    def results(self) -> str:
-        """stream; agent writes, CJ reads; an entry goes when settled (an accepted one: with the next task); TTL."""
-        return f"{self.prefix}:results"
-
-    @property
-    def link(self) -> str:
-        """hash; scripts write, both sides read: instances, epochs, open task; TTL renewed by heartbeats."""
-        return f"{self.prefix}:link"
-
-    @property
-    def dead(self) -> str:
-        """stream, capped; readers move what they cannot decode here, people read it; TTL."""
-        return f"{self.prefix}:dead"
-
-    @property
-    def abort(self) -> str:
-        """channel; scripts publish, agent listens; a wake-up: abort."""
-        return f"{self.prefix}:abort"
-
-    @property
-    def notice(self) -> str:
-        """channel; scripts publish, agent listens; a wake-up: accepted, rejected, resend, hello, bye."""
-        return f"{self.prefix}:notice"
+    tasks = _Key("stream; CJ writes, agent reads; an entry goes when its task is submitted, refused or aborted; TTL.")
+    results = _Key(
+        "stream; agent writes, CJ reads; an entry goes when settled (an accepted one: with the next task); TTL."
+    )
+    link = _Key("hash; scripts write, both sides read: instances, epochs, open task; TTL renewed by heartbeats.")
+    dead = _Key("stream, capped; readers move what they cannot decode here, people read it; TTL.")
+    abort = _Key("channel; scripts publish, agent listens; a wake-up: abort.")
+    notice = _Key("channel; scripts publish, agent listens; a wake-up: accepted, rejected, resend, hello, bye.")
 
     def task(self, task_id: str) -> str:
         """hash, the task's ledger; scripts write, both sides read; TTL, shorter once it is settled."""
@@ -80,73 +79,37 @@ class LinkKeys(_TaggedKeys):
 class JobKeys(_TaggedKeys):
     """Keys of one job's state; all carry the hash tag ``{fqcn}`` of the cell of the job's server."""
 
-    @property
-    def job(self) -> str:
-        """hash; server writes, all read: run, status, checkpoint, a controller's state; TTL renewed by the server."""
-        return f"{self.prefix}:job"
-
-    @property
-    def clients(self) -> str:
-        """hash, field = client name, value = JSON; clients write, server reads; TTL renewed by both."""
-        return f"{self.prefix}:clients"
-
-    @property
-    def standing(self) -> str:
-        """sorted set, member = root id, score = order; open tasks; server writes and reads; TTL."""
-        return f"{self.prefix}:standing"
-
-    @property
-    def ended(self) -> str:
-        """sorted set, member = root id, score = order; tasks ended since the last checkpoint; TTL."""
-        return f"{self.prefix}:ended"
+    job = _Key(
+        "hash; server writes, all read: run, status, checkpoint, a controller's state; TTL renewed by the server."
+    )
+    clients = _Key("hash, field = client name, value = JSON; clients write, server reads; TTL renewed by both.")
+    standing = _Key("sorted set, member = root id, score = order; open tasks; server writes and reads; TTL.")
+    ended = _Key("sorted set, member = root id, score = order; tasks ended since the last checkpoint; TTL.")
+    blobs = _Key(
+        "hash, field = prefix, value = chunks and run; payloads that the server owns; TTL renewed by the server."
+    )
+    cell = _Key("hash of the server's cell: the instance and epoch that serve the job.")
+    server_heartbeat = _Key("The heartbeat of the server's cell, read by clients.", name="heartbeat")
 
     def task(self, root_id: str) -> str:
         """hash, the record of a task and its client tasks; server writes and reads; TTL, shorter once it is over."""
         return f"{self.prefix}:task:{root_id}"
 
-    @property
-    def blobs(self) -> str:
-        """hash, field = prefix, value = chunks and run; payloads that the server owns; TTL renewed by the server."""
-        return f"{self.prefix}:blobs"
-
     def heartbeat(self, client: str) -> str:
         """string, JSON; written by the client, read by the server; TTL."""
         return f"{self.prefix}:heartbeat:{client}"
-
-    @property
-    def cell(self) -> str:
-        """hash of the server's cell: the instance and epoch that serve the job."""
-        return f"{self.prefix}:cell"
-
-    @property
-    def server_heartbeat(self) -> str:
-        """The heartbeat of the server's cell, read by clients."""
-        return f"{self.prefix}:heartbeat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellKeys(_TaggedKeys):
     """Keys of one cell; all carry the hash tag ``{fqcn}``."""
 
-    @property
-    def inbox(self) -> str:
-        """stream; any cell writes, its cell reads; requests, replies and events; TTL."""
-        return f"{self.prefix}:inbox"
-
-    @property
-    def cell(self) -> str:
-        """hash; scripts write, its cell reads: instance, epoch, since, closed, host, pid; TTL renewed by heartbeats."""
-        return f"{self.prefix}:cell"
-
-    @property
-    def heartbeat(self) -> str:
-        """string, JSON; its cell writes, others read; TTL."""
-        return f"{self.prefix}:heartbeat"
-
-    @property
-    def dead(self) -> str:
-        """stream, capped; its cell moves what it cannot decode here, people read it; TTL."""
-        return f"{self.prefix}:dead"
+    inbox = _Key("stream; any cell writes, its cell reads; requests, replies and events; TTL.")
+    cell = _Key(
+        "hash; scripts write, its cell reads: instance, epoch, since, closed, host, pid; TTL renewed by heartbeats."
+    )
+    heartbeat = _Key("string, JSON; its cell writes, others read; TTL.")
+    dead = _Key("stream, capped; its cell moves what it cannot decode here, people read it; TTL.")
 
     def blob(self, blob_id: str) -> str:
         """string, ``<this>:<n>`` for each chunk of a message's payload; sender writes, receiver reads; TTL."""
@@ -154,21 +117,11 @@ class CellKeys(_TaggedKeys):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreKeys:
+class StoreKeys(_TaggedKeys):
     """Keys of the job store of one server; all carry the hash tag ``{fqcn}`` of its cell."""
 
-    namespace: str
-    fqcn: str
-    #: What all of them begin with.
-    prefix: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", f"{self.namespace}:{{{self.fqcn}}}")
-
-    @property
-    def jobs(self) -> str:
-        """sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL."""
-        return f"{self.prefix}:jobs"
+    jobs = _Key("sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL.")
+    inbox = _Key("The inbox of the server's cell, where changes are announced.")
 
     def record(self, job_id: str) -> str:
         """hash, the record of a job; scripts write, all read; TTL renewed by the server until its end."""
@@ -181,11 +134,6 @@ class StoreKeys:
     def blob(self, blob_id: str) -> str:
         """Chunks of archives and results; payloads of the server's cell, which sites may read by reference."""
         return f"{self.prefix}:blob:{blob_id}"
-
-    @property
-    def inbox(self) -> str:
-        """The inbox of the server's cell, where changes are announced."""
-        return f"{self.prefix}:inbox"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from redflare_broker.scripts.script import (
     run_scripts,
     script_name,
 )
-from redflare_broker.scripts.store_scripts import StoreScripts
+from redflare_broker.scripts.store_scripts import RENEW, job_values
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, Command, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
@@ -38,9 +38,7 @@ from redflare_broker.wire.message_entry import EVENT, Envelope
 
 from . import job_files
 from .job_files import Source
-from .record import JobRecord, StoredFile, read_record
-
-__all__ = ["STORE_CHANNEL", "STORE_TOPIC", "StoreSteps"]
+from .record import JobRecord, StoredFile, check_job_id, read_record
 
 #: Channel and topic of the events that announce changes to the server's cell.
 STORE_CHANNEL: Final = "server"
@@ -64,12 +62,15 @@ class StoreSteps:
         self, server: Server, keys: StoreKeys, policy: JobRetentionPolicy, stop: Callable[[], bool] | None
     ) -> None:
         self.keys = keys
-        self.scripts = StoreScripts(keys=keys, policy=policy)
         self._server = server
         self._policy = policy
         self._stop = stop
 
     # -- scripts -------------------------------------------------------------------------------------------------------
+
+    def values(self, job_id: str) -> dict[str, Arg]:
+        """Make what all steps of a job share; ConfigError: the id is none."""
+        return job_values(self.keys, self._policy, check_job_id(job_id))
 
     def run(self, command: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
         """Run a script.
@@ -149,7 +150,8 @@ class StoreSteps:
         ids = [job_id.decode() for job_id in cast("list[bytes]", connection.call("ZRANGE", self.keys.jobs, 0, -1))]
         statuses = _pipelined(connection, [("HGET", self.keys.record(job_id), "status") for job_id in ids])
         found = dict(zip(ids, statuses, strict=True))
-        run_scripts(connection, [self.scripts.renew(job_id) for job_id in ids if found[job_id] is None])
+        expired = [job_id for job_id in ids if found[job_id] is None]
+        run_scripts(connection, [RENEW.command(job_values(self.keys, self._policy, job_id)) for job_id in expired])
         some = [job_id for job_id in ids if found[job_id] in wanted]
         records = _pipelined(connection, [("HGETALL", self.keys.record(job_id)) for job_id in some])
         return [(job_id, fields) for job_id, fields in zip(some, records, strict=True) if fields]
@@ -225,11 +227,6 @@ def fingerprint(meta: bytes, sha256: str) -> str:
 def status_change(status: str, reason: str, by: str) -> bytes:
     """Encode a change of status for the history; the script adds the time."""
     return orjson.dumps({"status": status, "reason": reason, "by": by})
-
-
-def blob_of(file: StoredFile) -> tuple[str, int]:
-    """Prefix and number of a file's chunks."""
-    return file.blob.prefix, file.blob.chunks
 
 
 def clean(value: object) -> str:

@@ -24,6 +24,7 @@ from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfin
 from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys, StoreKeys
 from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESULT, SUBMIT
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -45,7 +46,6 @@ from .steps import (
     STORE_CHANNEL,
     STORE_TOPIC,
     StoreSteps,
-    blob_of,
     clean,
     fingerprint,
     pack_meta,
@@ -93,7 +93,6 @@ class JobStore:
         self._server = server
         self._stop = stop
         self._steps = StoreSteps(server, self.keys, self.policy, stop)
-        self._scripts = self._steps.scripts
 
     # -- operators -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +124,14 @@ class JobStore:
         digest = fingerprint(packed, file.sha256)
         fields: list[Arg] = ["name", clean(meta.get("name", "")), "meta", packed]
         fields += ["submitter", by, "fingerprint", digest]
-        command = self._scripts.submit(job_id, blob_of(file), status_change(SUBMITTED, "", by), file.to_json(), fields)
+        command = SUBMIT.command(
+            self._steps.values(job_id),
+            fields,
+            archive_prefix=file.blob.prefix,
+            chunks=file.blob.chunks,
+            change=status_change(SUBMITTED, "", by),
+            archive=file.to_json(),
+        )
         reply = self._steps.run(command, (job_id, "submitted"))
         if reply.status == KNOWN:
             self._steps.remove(file)
@@ -151,7 +157,8 @@ class JobStore:
             JobUnknown: no such job.
         """
         by, reason = clean(by), clean(reason)
-        command = self._scripts.abort(check_job_id(job_id), by, reason, status_change(ABORTED, reason, by))
+        change = status_change(ABORTED, reason, by)
+        command = ABORT.command(self._steps.values(job_id), by=by, reason=reason, change=change)
         reply = self._steps.run(command, (job_id, "abort"))
         return self._steps.record(job_id, self._steps.check(reply, job_id).rest[0])
 
@@ -161,8 +168,7 @@ class JobStore:
         Raises:
             JobUnfinished: it is not over.
         """
-        command = self._scripts.delete(check_job_id(job_id))
-        reply = self._steps.run(command, (job_id, "deleted"))
+        reply = self._steps.run(DELETE.command(self._steps.values(job_id)), (job_id, "deleted"))
         if reply.status == OPEN:
             raise JobUnfinished(f"job {job_id} is {reply.text()} and cannot be deleted: abort it and wait for its end")
 
@@ -206,8 +212,8 @@ class JobStore:
         names = sorted(map(check_status, [expected] if isinstance(expected, str) else expected))
         reason = clean(reason)
         change = status_change(check_status(to), reason, clean(by))
-        command = self._scripts.advance(check_job_id(job_id), uuid.uuid4().hex, names, to, change, reason)
-        reply = self._steps.run(command)
+        step: dict[str, Arg] = {"step": uuid.uuid4().hex, "status": to, "change": change, "reason": reason}
+        reply = self._steps.run(ADVANCE.command(self._steps.values(job_id) | step, names))
         return None if reply.status in (REFUSED, UNKNOWN) else self._steps.record(job_id, reply.rest[0])
 
     def set_site(
@@ -230,13 +236,13 @@ class JobStore:
         return self._note(job_id, "waiting", {"reason": clean(reason)})
 
     def _note(self, job_id: str, field: str, value: Mapping[str, object]) -> bool:
-        command = self._scripts.note(check_job_id(job_id), field, orjson.dumps(value))
+        command = NOTE.command(self._steps.values(job_id), field=field, value=orjson.dumps(value))
         return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:
         """Renew unfinished jobs; call it with each beat. Return the ids of those that are gone, or never were."""
-        names = [check_job_id(job_id) for job_id in ids]
-        replies = self._steps.run_all([self._scripts.renew(job_id) for job_id in names])
+        names = list(ids)
+        replies = self._steps.run_all([RENEW.command(self._steps.values(job_id)) for job_id in names])
         return {job_id for job_id, reply in zip(names, replies, strict=True) if reply.status == UNKNOWN}
 
     # -- files ---------------------------------------------------------------------------------------------------------
@@ -272,8 +278,10 @@ class JobStore:
         if not self._steps.fingerprint(check_job_id(job_id)):
             raise self._steps.unknown(job_id)
         file = self._steps.upload(f"{job_id}-result", source)
-        reply = self._steps.run(self._scripts.result(job_id, blob_of(file), file.to_json()))
-        self._steps.check(reply, job_id, file)
+        blob, result = file.blob, file.to_json()
+        values = self._steps.values(job_id)
+        command = RESULT.command(values, result_prefix=blob.prefix, chunks=blob.chunks, result=result)
+        self._steps.check(self._steps.run(command), job_id, file)
         return file
 
     def fetch_result(self, job_id: str, to: str | os.PathLike[str]) -> Path:
@@ -301,11 +309,11 @@ class JobStore:
 
     def append_log(self, job_id: str, site: str, lines: Iterable[str], *, level: str = "") -> bool:
         """Write lines into a job's log, each with the time of now; False: no such job."""
-        check_job_id(job_id)
+        values = self._steps.values(job_id)
         texts = [truncate(line, self.policy.line_bytes) for line in lines]
         for first in range(0, len(texts), _LINES):
-            batch = uuid.uuid4().hex
-            command = self._scripts.log(job_id, batch, FQCN.check(site), clean(level), texts[first : first + _LINES])
+            batch, some = uuid.uuid4().hex, texts[first : first + _LINES]
+            command = LOG.command(values, some, batch=batch, site=FQCN.check(site), level=clean(level))
             if self._steps.run(command).status == UNKNOWN:
                 return False
         return True

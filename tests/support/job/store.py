@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from redflare_broker.config.job_retention import JobRetentionPolicy
-from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord
+from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord, StoredFile
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.scripts.script import run_pipeline
+from redflare_broker.scripts.store_scripts import RESULT, SUBMIT
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -28,7 +30,7 @@ class StoreBench:
         self.connection = connection
         self.store = JobStore(server, Keys(namespace), policy)
         self.keys = self.store.keys
-        self.scripts = self.store._scripts
+        self.values = self.store._steps.values
 
     def submit(self, job_id: str = "job-1", **fields: Any) -> str:
         return self.store.submit({**META, **fields}, ARCHIVE, job_id, submitter="ann")
@@ -85,3 +87,17 @@ class StoreBench:
         return [
             Envelope.parse(self.keys.inbox, entry_id.decode(), flat, self.keys.namespace) for entry_id, flat in entries
         ]
+
+
+def submission(
+    bench: StoreBench, job_id: str, file: StoredFile, chunks: int, fields: Sequence[Arg] = (), change: bytes = b"{}"
+) -> list[Arg]:
+    """The step that stores a job with this archive."""
+    archive: dict[str, Arg] = {"archive_prefix": file.blob.prefix, "chunks": chunks, "archive": file.to_json()}
+    return SUBMIT.command(bench.values(job_id) | archive, fields, change=change)
+
+
+def result(bench: StoreBench, job_id: str, file: StoredFile, chunks: int) -> list[Arg]:
+    """The step that gives a job this result."""
+    values: dict[str, Arg] = {"result_prefix": file.blob.prefix, "chunks": chunks, "result": file.to_json()}
+    return RESULT.command(bench.values(job_id) | values)

@@ -17,7 +17,7 @@ from redflare_broker.job_store.job_files import Source
 from redflare_broker.job_store.record import StoredFile
 from redflare_broker.transport.server import Server
 
-from tests.support.job.store import ARCHIVE, META, StoreBench
+from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
 from tests.support.waiting import wait_until
 
 #: More than is in memory at once.
@@ -174,11 +174,11 @@ def test_what_was_written_lives_on_while_a_slow_file_is_read(tmp_path: Path) -> 
 def test_a_job_whose_chunks_have_gone_meanwhile_is_not_listed(bench: StoreBench) -> None:
     file = bench.store._steps.upload("job-1-archive", LARGE)
     bench.connection.call("DEL", f"{file.blob.prefix}:9")
-    said = bench.run(bench.scripts.submit("job-1", (file.blob.prefix, 10), b"{}", file.to_json()))
+    said = bench.run(submission(bench, "job-1", file, 10))
     assert said == [b"BLOB_MISSING"]
     assert bench.store.list() == []
     bench.submit()
-    said = bench.run(bench.scripts.result("job-1", (file.blob.prefix, 10), file.to_json()))
+    said = bench.run(result(bench, "job-1", file, 10))
     assert (said, bench.get().result) == ([b"BLOB_MISSING"], None)
 
 
@@ -186,7 +186,7 @@ def test_a_job_that_is_deleted_while_its_result_is_stored_leaves_no_chunk(bench:
     bench.finished()
     file = bench.store._steps.upload("job-1-result", b"late")
     bench.store.delete("job-1")
-    said = bench.run(bench.scripts.result("job-1", (file.blob.prefix, 1), file.to_json()))
+    said = bench.run(result(bench, "job-1", file, 1))
     assert said == [b"UNKNOWN"]
     bench.store._steps.remove(file)
     assert bench.chunks() == []

@@ -13,10 +13,11 @@ from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExi
 from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
 from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
-from tests.support.job.store import ARCHIVE, META, StoreBench
+from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
 
 WEEK_MS = 7 * 86_400_000
 
@@ -528,24 +529,25 @@ def test_a_policy_says_how_long_jobs_stand() -> None:
 
 
 def test_every_step_that_is_run_twice_answers_the_same_and_changes_nothing_more(bench: StoreBench) -> None:
-    scripts = bench.scripts
     change = b'{"status":"FINISHED:ABORTED","reason":"","by":"ann"}'
     bench.submit()
-    result = bench.store._steps.upload("job-1-result", b"result")
-    ref = (result.blob.prefix, result.blob.chunks)
+    stored = bench.store._steps.upload("job-1-result", b"result")
     archive = bench.store._steps.upload("job-2-archive", b"archive")
     fields: list[Arg] = ["meta", b"{}", "fingerprint", "f"]
+    one, two = bench.values("job-1"), bench.values("job-2")
+    why: dict[str, Arg] = {"change": change, "reason": "why"}
+    line: dict[str, Arg] = {"batch": "batch-1", "site": "site-1", "level": ""}
     steps = {
-        "submit": ("job-2", scripts.submit("job-2", (archive.blob.prefix, 1), change, archive.to_json(), fields)),
-        "note": ("job-1", scripts.note("job-1", "waiting", b'{"reason":"why"}')),
-        "advance": ("job-1", scripts.advance("job-1", "step-1", ["SUBMITTED"], "RUNNING", change, "why")),
-        "log": ("job-1", scripts.log("job-1", "batch-1", "site-1", "", [b"a", b"b"])),
-        "result": ("job-1", scripts.result("job-1", ref, result.to_json())),
-        "abort": ("job-1", scripts.abort("job-1", "bob", "why", change)),
-        "early abort": ("job-2", scripts.abort("job-2", "bob", "why", change)),
-        "end": ("job-1", scripts.advance("job-1", "step-2", ["RUNNING"], "FINISHED:ABORTED", change, "why")),
-        "renew": ("job-1", scripts.renew("job-1")),
-        "delete": ("job-1", scripts.delete("job-1")),
+        "submit": ("job-2", submission(bench, "job-2", archive, 1, fields, change)),
+        "note": ("job-1", NOTE.command(one, field="waiting", value=b'{"reason":"why"}')),
+        "advance": ("job-1", ADVANCE.command(one, ["SUBMITTED"], step="step-1", status="RUNNING", **why)),
+        "log": ("job-1", LOG.command(one, [b"a", b"b"], **line)),
+        "result": ("job-1", result(bench, "job-1", stored, stored.blob.chunks)),
+        "abort": ("job-1", ABORT.command(one, by="bob", **why)),
+        "early abort": ("job-2", ABORT.command(two, by="bob", **why)),
+        "end": ("job-1", ADVANCE.command(one, ["RUNNING"], step="step-2", status="FINISHED:ABORTED", **why)),
+        "renew": ("job-1", RENEW.command(one)),
+        "delete": ("job-1", DELETE.command(one)),
     }
     for name, (job_id, command) in steps.items():
         first, stood, chunks = bench.run(command), bench.stands(job_id), bench.chunks()
@@ -566,4 +568,4 @@ def _sent_submission(bench: StoreBench) -> list[Arg]:
     """The step with which the job was submitted."""
     file = bench.get().archive
     assert file is not None
-    return bench.scripts.submit("job-1", (file.blob.prefix, 1), b"{}", file.to_json())
+    return submission(bench, "job-1", file, 1)

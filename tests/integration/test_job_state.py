@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -18,8 +18,21 @@ from redflare_broker.errors import Fenced
 from redflare_broker.job_state.members import Members
 from redflare_broker.job_state.task_record import blob_of, payload_fields
 from redflare_broker.job_state.task_store import JobTaskStore
-from redflare_broker.scripts.job_scripts import JobScripts
+from redflare_broker.scripts.job_scripts import (
+    BEAT,
+    BEGIN,
+    CHECKPOINT,
+    END,
+    FINISH,
+    JOIN,
+    LEAVE,
+    LIST_MEMBERS,
+    OWN,
+    SCHEDULE,
+    job_values,
+)
 from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import Script
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 
@@ -66,7 +79,7 @@ class Steps:
     def __init__(self, bench: JobBench, times: int) -> None:
         self.bench = bench
         self.times = times
-        self.scripts = JobScripts(keys=bench.keys, policy=bench.policy)
+        self.values = job_values(bench.keys, bench.policy)
         self.said: list[str] = []
         self.ran: set[str] = set()
 
@@ -79,61 +92,80 @@ class Steps:
         for key in self.bench.own_keys():
             assert self.bench.ttl_ms(key) > 0, f"{key} is left without an end by {name}"
 
+    def take(self, script: Script, lease: Lease, rest: Sequence[Arg] = (), **values: Arg) -> None:
+        """Run the step of one script under a lease."""
+        self.run(script.name, script.command(self.values | lease.args, rest, **values))
+
+    def beat(self, lease: Lease) -> None:
+        self.take(BEAT, lease, heartbeat=self.bench.keys.heartbeat(lease.name), beat=b"{}", beat_ttl_ms=60_000)
+
+    def leave(self, lease: Lease) -> None:
+        self.take(LEAVE, lease, heartbeat=self.bench.keys.heartbeat(lease.name))
+
+    def finish(self, lease: Lease, root_id: str, status: str, at: int, *, resume: bool) -> None:
+        key = self.bench.keys.task(root_id)
+        self.take(FINISH, lease, task=key, root_id=root_id, status=status, ended_ms=at, resume=int(resume))
+
     def joins(self, name: str, instance: str) -> int:
-        command = self.scripts.join(client(name, instance), b'{"instance":"gpu-1:7:c1","epoch":0}')
+        record = b'{"instance":"gpu-1:7:c1","epoch":0}'
+        values = self.values | client(name, instance).args
+        command = JOIN.command(values, record=record, beat=b"", beat_ttl_ms=0)
         epoch = int(self.bench.run(command)[1])  # type: ignore[index, arg-type]
         record = b'{"instance":"gpu-1:7:%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (
             instance.encode(),
             epoch,
         )
         self.run("job/join", command)
-        self.run("job/join", self.scripts.join(client(name, instance, epoch), record))
+        self.take(JOIN, client(name, instance, epoch), record=record, beat=b"", beat_ttl_ms=0)
         return epoch
 
     def life(self) -> None:
         """What happens to a job from its first client to its end."""
-        b, s = self.bench, self.scripts
+        b = self.bench
         first = client("site-1", "c1", self.joins("site-1", "c1"))
-        self.run("job/beat", s.beat(first, b"{}", 60_000))
+        self.beat(first)
         lease = b.serve()
-        self.run("job/begin", s.begin(lease, resume=True))
-        self.run("job/list_members", s.list_members(lease))
+        self.take(BEGIN, lease, resume=1)
+        self.take(LIST_MEMBERS, lease)
         store = b.task_store()
-        self.run("job/own", s.own(lease, [("flare:blob:{b1}", 3)]))
+        self.take(OWN, lease, ["flare:blob:{b1}", 3])
         self._schedule(lease, 1, "broadcast", large(1))
         self._schedule(lease, 2, "broadcast_forever", small())
         for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
             self.run("job/note", store.note_command("t1", note))
         self.run("job/note", store.note_command("t2", received("ct3", result=large(3))))
         self.run("job/note", store.note_command("none", received("ct4", result=large(4))))
-        self.run("job/finish", s.finish(lease, "t1", "OK", 5, resume=True))
+        self.finish(lease, "t1", "OK", 5, resume=True)
         self._checkpoint(lease, "k1", 5)
         self._schedule(lease, 3, "send", None)
-        self.run("job/finish", s.finish(lease, "t3", "TIMEOUT", 6, resume=False))
-        self.run("job/finish", s.finish(lease, "t9", "OK", 6, resume=True))
+        self.finish(lease, "t3", "TIMEOUT", 6, resume=False)
+        self.finish(lease, "t9", "OK", 6, resume=True)
         self._checkpoint(lease, "k2", 6)
-        self.run("job/own", s.own(lease, [("flare:blob:{b3}", 0), ("flare:blob:{b4}", 0)]))
+        self.take(OWN, lease, ["flare:blob:{b3}", 0, "flare:blob:{b4}", 0])
         self.joins("site-1", "c2")
-        self.run("job/beat", s.beat(first, b"{}", 60_000))
-        self.run("job/leave", s.leave(first))
+        self.beat(first)
+        self.leave(first)
         second = client("site-2", "c3", self.joins("site-2", "c3"))
-        self.run("job/leave", s.leave(second))
-        self.run("job/beat", s.beat(second, b"{}", 60_000))
+        self.leave(second)
+        self.beat(second)
         lease = b.serve()
-        self.run("job/begin", s.begin(lease, resume=True))
-        self.run("job/list_members", s.list_members(lease))
-        self.run("job/end", s.end(lease, "ENDED", "done"))
-        self.run("job/beat", s.beat(second, b"{}", 60_000))
+        self.take(BEGIN, lease, resume=1)
+        self.take(LIST_MEMBERS, lease)
+        self.take(END, lease, status="ENDED", reason="done")
+        self.beat(second)
 
     def _schedule(self, lease: Lease, number: int, kind: str, data: object) -> None:
         record = task(f"t{number}", number, kind, data=data)
         fields = ["status", "STANDING", "order", number, "kind", kind, *payload_fields("data", record.data)]
-        self.run("job/schedule", self.scripts.schedule(lease, record.root_id, number, blob_of(record.data), fields))
+        prefix, chunks = blob_of(record.data)
+        values: dict[str, Arg] = {"task": self.bench.keys.task(record.root_id), "root_id": record.root_id, "again": 1}
+        self.take(SCHEDULE, lease, fields, order=number, data_prefix=prefix, chunks=chunks, **values)
 
     def _checkpoint(self, lease: Lease, checkpoint_id: str, number: int) -> None:
         state = large(number)
         fields = ["state", b"{}", *payload_fields("state_data", state)]
-        self.run("job/checkpoint", self.scripts.checkpoint(lease, checkpoint_id, blob_of(state), fields))
+        prefix, chunks = blob_of(state)
+        self.take(CHECKPOINT, lease, fields, checkpoint_id=checkpoint_id, state_prefix=prefix, chunks=chunks)
 
     def stands(self) -> dict[str, object]:
         """All that stands in Redis, without the times in it."""

@@ -20,9 +20,9 @@ from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareErr
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.scripts.cell_scripts import BEAT, BURY, BYE, HELLO, SETTLE
 from redflare_broker.scripts.lease import Lease
-from redflare_broker.scripts.script import FENCED, LOST, parse_reply
+from redflare_broker.scripts.script import FENCED, LOST, common_values, parse_reply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -30,7 +30,7 @@ from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import Envelope, pack_meta
 
 from .blocked_calls import BlockedCall, BlockedCalls
-from .cell_heartbeat import CellHeartbeat, pack_heartbeat, read_heartbeat
+from .cell_heartbeat import CellHeartbeat, read_heartbeat
 from .inbox import Inbox
 from .incoming import Handler, IncomingRequests
 from .multicast import Multicast
@@ -81,14 +81,14 @@ class Cell:
         #: How often Redis had lost this cell.
         self.losses = 0
         self._lease = Lease.of_this_process()
-        self._scripts = CellScripts(keys=self.keys, policy=settings.policy)
+        self._values = common_values(self.keys, settings.policy)
         self._shared_beats = heartbeats
         self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
-        self._incoming = IncomingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
-        self._outgoing = OutgoingRequests(server, self.federation, self._scripts, settings, self._outbox, self._pool)
-        self._inbox = Inbox(server, self._scripts, self)
+        self._incoming = IncomingRequests(server, self.keys, settings, self._outbox, self._pool)
+        self._outgoing = OutgoingRequests(server, self.keys, settings, self._outbox, self._pool)
+        self._inbox = Inbox(server, self.keys, self)
         self._blocked = BlockedCalls()
         self._hello_guard = threading.RLock()
         self._pid = os.getpid()
@@ -106,7 +106,7 @@ class Cell:
         return self._lease.instance
 
     def _settle_command(self, entry_ids: Sequence[str]) -> list[Arg]:
-        return self._scripts.settle_command(self._lease, entry_ids)
+        return SETTLE.command(self._values, entry_ids, **self._lease.args)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Cell:
         if self._lease.epoch and not self.fenced:
             try:
                 with self.server.borrow(self.keys.cell) as connection:
-                    self._scripts.bye(connection, self._lease)
+                    BYE.run(connection, self._values, **self._lease.args)
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.fqcn, exc)
 
@@ -385,16 +385,8 @@ class Cell:
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
-        lease = self._lease
-        heartbeat = pack_heartbeat(
-            instance=lease.instance,
-            epoch=lease.epoch,
-            host=lease.host,
-            pid=lease.pid,
-            interval=self.interval,
-            ttl_ms=ttl_ms,
-        )
-        return self._scripts.beat_command(lease, heartbeat, ttl_ms)
+        beat = self._lease.heartbeat(self.interval, ttl_ms)
+        return BEAT.command(self._values, **self._lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Handle the reply to a heartbeat."""
@@ -426,7 +418,7 @@ class Cell:
                 return False
             if not seen:
                 self.preflight()
-            reply = self._scripts.hello(connection, self._lease)
+            reply = self._lease.claim(lambda lease: HELLO.run(connection, self._values, **lease.identity))
             if reply.status == FENCED:
                 self._fence()
             self._lease = replace(self._lease, epoch=reply.number())
@@ -440,7 +432,7 @@ class Cell:
             Unavailable: try again.
         """
         with self._hello_guard, self.server.borrow(self.keys.cell) as connection:
-            held = connection.call(*self._scripts.holder_command())
+            held = connection.call("HMGET", self.keys.cell, "instance", "epoch")
             if held == [self._lease.instance.encode(), b"%d" % self._lease.epoch]:
                 return  # another thread was faster
             self._hello(connection, seen)
@@ -473,7 +465,7 @@ class Cell:
 
     def _bury(self, entry_id: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
-            reply = self._scripts.bury(connection, self._lease, entry_id, reason)
+            reply = BURY.run(connection, self._values, entry=entry_id, reason=reason, **self._lease.args)
         logger.error("%s: cannot read entry %s (%s): %s", self.fqcn, entry_id, reply.status, reason)
 
     def _encode(self, data: object) -> EncodedPayload:

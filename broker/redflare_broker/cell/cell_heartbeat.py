@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import orjson
 
-from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
 
@@ -21,20 +20,6 @@ class CellHeartbeat:
     age: float
     #: Seconds between two of them.
     interval: float
-
-
-def pack_heartbeat(*, instance: str, epoch: int, host: str, pid: int, interval: float, ttl_ms: int) -> bytes:
-    """Encode the value of the heartbeat key."""
-    fields = {
-        "instance": instance,
-        "epoch": epoch,
-        "host": host,
-        "pid": pid,
-        "interval": interval,
-        "ttl_ms": ttl_ms,
-        "version": PROTOCOL_VERSION,
-    }
-    return orjson.dumps(fields)
 
 
 def read_heartbeat(connection: Connection, keys: CellKeys) -> CellHeartbeat | None:

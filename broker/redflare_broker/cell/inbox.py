@@ -11,7 +11,7 @@ import threading
 from typing import Final, Protocol
 
 from redflare_broker.errors import ConfigError, Fenced, RedflareError, Unavailable
-from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
 from redflare_broker.transport.server import Server
@@ -45,10 +45,10 @@ class InboxOwner(Protocol):
 class Inbox:
     """Reads the inbox of a cell in a thread, between ``start`` and ``stop``."""
 
-    def __init__(self, server: Server, scripts: CellScripts, owner: InboxOwner) -> None:
+    def __init__(self, server: Server, keys: CellKeys, owner: InboxOwner) -> None:
         self._server = server
-        self._scripts = scripts
-        self._key = scripts.keys.inbox
+        self._keys = keys
+        self._key = keys.inbox
         self._block = 0.0
         self._owner = owner
         self._after = "0"
@@ -59,7 +59,7 @@ class Inbox:
         self._guard = threading.Lock()
         self._wakeup = WakeupEvent()
         self._connection: Connection | None = None
-        self._thread = threading.Thread(target=self._run, name=f"redflare-inbox-{scripts.keys.fqcn}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"redflare-inbox-{keys.fqcn}", daemon=True)
 
     def start(self, block: float) -> None:
         """Begin to read; ``block``: seconds of one read, and the longest time between calls of ``before_read``."""
@@ -116,7 +116,7 @@ class Inbox:
         deletes = self._deletes
         commands: list[list[Arg]] = [["XDEL", self._key, *deletes]] if deletes else []
         commands.append(["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", self._key, self._after])
-        commands.append(self._scripts.holder_command())
+        commands.append(["HMGET", self._keys.cell, "instance", "epoch"])
         connection.send(commands)
         if deletes:
             require(connection.receive(), connection.node)

@@ -7,7 +7,6 @@ by its id while it is in hand, and for the next 10,000 replies; then only a high
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,16 +15,16 @@ from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError
-from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
-from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.keys import CellKeys
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_word, pack_meta, unpack_meta
 
+from .direction import Direction
 from .outbox import OutboundMessage, Outbox
-from .request import EMPTY, HandlerResult, OutboundReply, Payload, ReplyCode, Request
+from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +35,13 @@ _REMEMBERED: Final = 10_000
 _ANY: Final = "*"
 
 
-class IncomingRequests:
+class IncomingRequests(Direction):
     """Hands requests to their handlers, and posts the replies; thread-safe."""
 
     def __init__(
-        self,
-        server: Server,
-        federation: Keys,
-        scripts: CellScripts,
-        settings: LinkSettings,
-        outbox: Outbox,
-        pool: ElasticThreadPool,
+        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
     ) -> None:
-        self._server = server
-        self._federation = federation
-        self._scripts = scripts
-        self._settings = settings
-        self._outbox = outbox
-        self._pool = pool
-        self.fqcn = scripts.keys.fqcn
-        self._stopped = False
+        super().__init__(server, keys, settings, outbox, pool)
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
         self._in_hand: dict[str, Request] = {}
@@ -107,7 +93,7 @@ class IncomingRequests:
 
     def reply(self, request: Request, reply: OutboundReply) -> None:
         """Encode a reply, and post it; as ``Request.reply``."""
-        message = OutboundMessage(before=reply.with_commands, before_route=reply.route or self._scripts.keys.inbox)
+        message = OutboundMessage(before=reply.with_commands, before_route=reply.route or self._keys.inbox)
         if not request.event:
             if not isinstance(reply.rc, str) or not 1 <= len(reply.rc) <= 200:
                 raise EncodeError(f"rc must be a str of 1 to 200 characters, but is {reply.rc!r:.300}")
@@ -129,7 +115,7 @@ class IncomingRequests:
                 keep=reply.keep and not stored,
             )
             message.route = inbox = self._federation.cell(request.origin).inbox
-            message.post = self._scripts.post_command(inbox, envelope.fields())
+            message.post = self._post_command(inbox, envelope)
         self._finish(request, message)
 
     def drop(self, request: Request) -> None:
@@ -141,7 +127,7 @@ class IncomingRequests:
 
     def stop(self) -> None:
         """Stop waiting for a server that is away."""
-        self._stopped = True
+        self._closed = "the cell was stopped"
 
     def _refusal(self, envelope: Envelope, reason: str) -> OutboundMessage:
         inbox = self._federation.cell(envelope.origin).inbox
@@ -155,11 +141,9 @@ class IncomingRequests:
             buffers=(),
             blob=None,
         )
-        return OutboundMessage(route=inbox, post=self._scripts.post_command(inbox, reply.fields()))
+        return OutboundMessage(route=inbox, post=self._post_command(inbox, reply))
 
     def _request(self, entry_id: str, envelope: Envelope) -> Request:
-        encoded = EncodedPayload(envelope.data, envelope.buffers, envelope.blob)
-        payload = Payload(encoded, not envelope.keep, self._server, self._settings.limits, stop=lambda: self._stopped)
         return Request(
             id=envelope.id,
             attempt=envelope.attempt,
@@ -167,7 +151,7 @@ class IncomingRequests:
             topic=envelope.topic,
             origin=envelope.origin,
             meta=unpack_meta(envelope.meta),
-            payload=payload,
+            payload=self._payload(envelope),
             event=envelope.kind is EVENT,
             entry_id=entry_id,
             replier=self,
@@ -187,13 +171,10 @@ class IncomingRequests:
         """Encode the data of a reply; True: its chunks were stored here."""
         if data is None:
             return EMPTY, False
-        limits = self._settings.limits
-        payload = encode_payload(data, limits)
-        if payload.fits_entry(limits):
+        payload = encode_payload(data, self._settings.limits)
+        if payload.fits_entry(self._settings.limits):
             return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)), payload.blob), False
-        prefix = self._scripts.keys.blob(os.urandom(16).hex())
-        ttl_ms = self._settings.policy.retention_ms
-        return store_payload(self._server, payload, prefix, limits, ttl_ms=ttl_ms, stop=lambda: self._stopped), True
+        return self.store(payload), True
 
     def _finish(self, request: Request, message: OutboundMessage) -> None:
         """Take a request out of hand: send its reply, and delete its entry once that is written."""

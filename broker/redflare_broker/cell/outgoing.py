@@ -12,15 +12,16 @@ from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
-from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, store_payload
-from redflare_broker.scripts.cell_scripts import CellScripts
+from redflare_broker.keys import CellKeys
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts.cell_scripts import STANDS
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_id, check_word, unpack_meta
 
+from .direction import Direction
 from .outbox import OutboundMessage, Outbox
 from .pending import Pending, PendingRequests
 from .request import Payload, Reply, ReplyCode
@@ -33,25 +34,13 @@ _REMEMBERED: Final = 10_000
 _STORES: Final = 3
 
 
-class OutgoingRequests:
+class OutgoingRequests(Direction):
     """All requests of one cell that wait for a reply; thread-safe."""
 
     def __init__(
-        self,
-        server: Server,
-        federation: Keys,
-        scripts: CellScripts,
-        settings: LinkSettings,
-        outbox: Outbox,
-        pool: ElasticThreadPool,
+        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
     ) -> None:
-        self._server = server
-        self._federation = federation
-        self._scripts = scripts
-        self._settings = settings
-        self._outbox = outbox
-        self._pool = pool
-        self._fqcn = scripts.keys.fqcn
+        super().__init__(server, keys, settings, outbox, pool)
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
         #: Seconds after which ``see_to`` checks whether a request is still in its target's inbox.
@@ -61,7 +50,6 @@ class OutgoingRequests:
         self._attempts = itertools.count(1)
         self._checked = time.monotonic()
         self._missed: list[Pending] = []
-        self._closed = ""
 
     def begin(self, epoch: int) -> None:
         """Allow requests from now on."""
@@ -114,32 +102,13 @@ class OutgoingRequests:
                 attempt=self._epoch,
                 channel=channel,
                 topic=topic,
-                origin=self._fqcn,
+                origin=self.fqcn,
                 meta=meta,
                 data=payload.data,
                 buffers=payload.buffers,
                 blob=payload.blob,
             )
-            self._outbox.send(OutboundMessage(route=inbox, post=self._scripts.post_command(inbox, envelope.fields())))
-
-    def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
-        """Return data as it is sent; the buffers of a large payload are stored in chunks.
-
-        Raises:
-            Unavailable: the server is unreachable, and ``stop`` returned True, or the cell was stopped.
-            ServerError: it refuses them.
-        """
-        if source.fits_entry(self._settings.limits):
-            return source
-        prefix = self._scripts.keys.blob(os.urandom(16).hex())
-        return store_payload(
-            self._server,
-            source,
-            prefix,
-            self._settings.limits,
-            ttl_ms=self._settings.policy.retention_ms,
-            stop=lambda: bool(self._closed) or stop(),
-        )
+            self._outbox.send(OutboundMessage(route=inbox, post=self._post_command(inbox, envelope)))
 
     def discard(self, stored: EncodedPayload) -> None:
         """Delete chunks that ``store`` has made; if Redis is unreachable they expire."""
@@ -159,13 +128,7 @@ class OutgoingRequests:
     def on_reply(self, entry_id: str, envelope: Envelope) -> str:
         """Settle the request of a reply; return the id of the entry that may be deleted."""
         meta = unpack_meta(envelope.meta)
-        payload = Payload(
-            EncodedPayload(envelope.data, envelope.buffers, envelope.blob),
-            not envelope.keep,
-            self._server,
-            self._settings.limits,
-            stop=lambda: bool(self._closed),
-        )
+        payload = self._payload(envelope)
         pending = self._pending.get(envelope.id)
         lost = pending is not None and envelope.rc == ReplyCode.BLOB_MISSING
         # an earlier attempt's payload is gone, and a later one is on its way with its own; or it is sent anew
@@ -221,17 +184,17 @@ class OutgoingRequests:
         missed, self._missed = self._missed, []
         lost = [pending for pending in missed if self._pending.waits(pending)]
         if lost:
-            logger.warning("%s: Redis lost %d requests; posting them again: %r", self._fqcn, len(lost), lost[:5])
+            logger.warning("%s: Redis lost %d requests; posting them again: %r", self.fqcn, len(lost), lost[:5])
             self.post_again(lost)
 
     def _check_inbox(self, inbox: str, some: list[Pending]) -> None:
         entries = [pending.entry_id for pending in some]
-        command = self._scripts.stands_command(inbox, entries)
+        command = STANDS.command({}, entries, inbox=inbox)
         try:
             with self._server.borrow(inbox) as connection:
                 stand = require(run_pipeline(connection, [command])[0], connection.node)
         except RedflareError as exc:
-            logger.debug("%s: cannot check requests in %s: %s", self._fqcn, inbox, exc)
+            logger.debug("%s: cannot check requests in %s: %s", self.fqcn, inbox, exc)
             return
         if isinstance(stand, list):
             for pending, entry, stands in zip(some, entries, stand, strict=True):
@@ -243,7 +206,7 @@ class OutgoingRequests:
         if pending.source.blob is not None or pending.payload.blob is None or pending.stores >= _STORES:
             return False
         pending.stores += 1
-        logger.warning("%s: Redis lost the payload of %r; sending it again", self._fqcn, pending)
+        logger.warning("%s: Redis lost the payload of %r; sending it again", self.fqcn, pending)
         self.post_again([pending])
         return True
 
@@ -253,7 +216,7 @@ class OutgoingRequests:
         if pending.payload.fits_entry(self._settings.limits):
             self._send(pending, here=here)
         elif not self._pool.submit(partial(self._store_and_send, pending)):
-            self._settle(pending, Reply(ReplyCode.ABORTED, {"error": f"cell {self._fqcn} was stopped"}))
+            self._settle(pending, Reply(ReplyCode.ABORTED, {"error": f"cell {self.fqcn} was stopped"}))
 
     def _store_and_send(self, pending: Pending) -> None:
         try:
@@ -275,7 +238,7 @@ class OutgoingRequests:
             attempt=attempt,
             channel=pending.channel,
             topic=pending.topic,
-            origin=self._fqcn,
+            origin=self.fqcn,
             meta=pending.meta,
             data=pending.payload.data,
             buffers=pending.payload.buffers,
@@ -286,7 +249,7 @@ class OutgoingRequests:
         self._outbox.send(
             OutboundMessage(
                 route=pending.inbox,
-                post=self._scripts.post_command(pending.inbox, envelope.fields()),
+                post=self._post_command(pending.inbox, envelope),
                 done=partial(self._written, pending, attempt),
             ),
             here=here,

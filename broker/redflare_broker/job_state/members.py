@@ -8,22 +8,19 @@ Clients may join before the server has begun. Ages are measured by Redis's clock
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from redflare_broker.config.retention import RetentionPolicy
-from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost
 from redflare_broker.keys import JobKeys
-from redflare_broker.scripts.job_scripts import RESUMED, JobScripts
+from redflare_broker.scripts.job_scripts import BEAT, BEGIN, END, JOIN, LEAVE, LIST_MEMBERS, RESUMED, job_values
 from redflare_broker.scripts.lease import Lease
-from redflare_broker.scripts.script import ENDED, FENCED, LOST, NEXT, OK, ScriptReply, parse_reply, run_command
+from redflare_broker.scripts.script import ENDED, FENCED, LOST, OK, ScriptReply, parse_reply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
-
-__all__ = ["JobStart", "Member", "MemberBeat", "MemberList", "Members", "check", "read_member"]
 
 _NO_HEARTBEAT: Final = -2
 
@@ -108,7 +105,7 @@ class Members:
 
     def __init__(self, keys: JobKeys, policy: RetentionPolicy) -> None:
         self.keys = keys
-        self._scripts = JobScripts(keys=keys, policy=policy)
+        self._values = job_values(keys, policy)
 
     # -- the client's side ---------------------------------------------------------------------------------------------
 
@@ -136,15 +133,16 @@ class Members:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
         """
         about = {"cell": cell, "props": dict(props or {}), "interval": interval, "ttl_ms": ttl_ms}
-        reply = self._join(connection, lease, about, beating)
-        if reply.status == NEXT:
-            reply = self._join(connection, replace(lease, epoch=reply.number()), about, beating)
-        return reply
 
-    def _join(self, connection: Connection, lease: Lease, about: Mapping[str, Any], beating: bool) -> ScriptReply:
-        beat = _beat(lease, about["interval"], about["ttl_ms"]) if beating else b""
-        record = orjson.dumps({**_identity(lease), **about})
-        return run_command(connection, self._scripts.join(lease, record, beat, about["ttl_ms"]))
+        def join(lease: Lease) -> ScriptReply:
+            # the script puts joined and left before the fields of the record
+            record = orjson.dumps({**lease.identity, **about})
+            beat = lease.heartbeat(interval, ttl_ms) if beating else b""
+            heartbeat = {"heartbeat": self.keys.heartbeat(lease.name)} if beating else {}
+            values: dict[str, Arg] = {"record": record, "beat": beat, "beat_ttl_ms": ttl_ms, **heartbeat}
+            return JOIN.run(connection, self._values, **lease.args, **values)
+
+        return lease.claim(join)
 
     def beat_command(self, lease: Lease, *, interval: float, ttl_ms: int) -> list[Arg]:
         """Beat; a command for the heartbeat thread, whose reply ``read_beat`` reads.
@@ -153,7 +151,8 @@ class Members:
             interval: seconds between two beats, part of the heartbeat.
             ttl_ms: how long the heartbeat lives.
         """
-        return self._scripts.beat(lease, _beat(lease, interval, ttl_ms), ttl_ms)
+        beat, key = lease.heartbeat(interval, ttl_ms), self.keys.heartbeat(lease.name)
+        return BEAT.command(self._values, heartbeat=key, **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     @staticmethod
     def read_beat(reply: RedisReply) -> MemberBeat:
@@ -176,7 +175,7 @@ class Members:
         Returns:
             OK, also when it has left before; FENCED; LOST.
         """
-        return run_command(connection, self._scripts.leave(lease))
+        return LEAVE.run(connection, self._values, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
 
     # -- the server's side ---------------------------------------------------------------------------------------------
 
@@ -191,12 +190,12 @@ class Members:
             JobLost: Redis does not know the cell (yet).
             JobEnded: this very run has ended.
         """
-        reply = check(run_command(connection, self._scripts.begin(lease, resume=resume)), self.keys)
+        reply = check(BEGIN.run(connection, self._values, **lease.args, resume=int(resume)), self.keys)
         return JobStart(resumed=reply.text() == RESUMED, previous=reply.text(1))
 
     def list_members_command(self, lease: Lease) -> list[Arg]:
         """Read the member list, and let all keys of the job live on; ``read_members`` reads the reply."""
-        return self._scripts.list_members(lease)
+        return LIST_MEMBERS.command(self._values, **lease.args)
 
     @staticmethod
     def read_members(reply: RedisReply) -> MemberList:
@@ -210,7 +209,7 @@ class Members:
 
     def list_members(self, connection: Connection, lease: Lease) -> MemberList:
         """Run ``list_members_command`` now."""
-        return _member_list(run_command(connection, self._scripts.list_members(lease)))
+        return _member_list(LIST_MEMBERS.run(connection, self._values, **lease.args))
 
     def end(self, connection: Connection, lease: Lease, status: str = ENDED, reason: str = "") -> None:
         """End the job: clients hear it with their next beat, and all its keys expire after a while.
@@ -224,16 +223,7 @@ class Members:
             Fenced: a newer server is there.
             JobLost: Redis has lost the job.
         """
-        check(run_command(connection, self._scripts.end(lease, status, reason)), self.keys)
-
-
-def _identity(lease: Lease) -> dict[str, Any]:
-    return {"instance": lease.instance, "epoch": lease.epoch, "host": lease.host, "pid": lease.pid}
-
-
-def _beat(lease: Lease, interval: float, ttl_ms: int) -> bytes:
-    about = {"interval": interval, "ttl_ms": ttl_ms, "version": PROTOCOL_VERSION}
-    return orjson.dumps({**_identity(lease), **about})
+        check(END.run(connection, self._values, **lease.args, status=status, reason=reason), self.keys)
 
 
 def _member_list(reply: ScriptReply) -> MemberList:

@@ -22,7 +22,7 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import payloads_of
-from redflare_broker.scripts.job_scripts import JobScripts
+from redflare_broker.scripts.job_scripts import CHECKPOINT, FINISH, NOTE, OWN, SCHEDULE, job_values
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ScriptReply, run_scripts
 from redflare_broker.transport.connection import Connection
@@ -112,7 +112,7 @@ class JobTaskStore:
         self.resume = resume
         self._server = server
         self._stop = stop
-        self._scripts = JobScripts(keys=keys, policy=policy)
+        self._values = job_values(keys, policy) | lease.args | {"resume": int(resume)}
         self._retention_ms = policy.retention_ms
         self._needed: set[str] | None = None
 
@@ -190,9 +190,17 @@ class JobTaskStore:
         return [self.note_command(task.root_id, client) for client in task.client_tasks]
 
     def _schedule(self, task: TaskRecord, *, again: bool) -> list[Arg]:
-        fields = fields_of(task, data=self.resume)
-        blob = blob_of(task.data if self.resume else None)
-        return self._scripts.schedule(self.lease, task.root_id, task.order, blob, fields, again=again)
+        prefix, chunks = blob_of(task.data if self.resume else None)
+        return SCHEDULE.command(
+            self._values,
+            fields_of(task, data=self.resume),
+            task=self.keys.task(task.root_id),
+            root_id=task.root_id,
+            order=task.order,
+            data_prefix=prefix,
+            chunks=chunks,
+            again=int(again),
+        )
 
     def note_command(self, root_id: str, client_task: ClientTaskRecord) -> list[Arg]:
         """Note a client task, as sent or with its result; a command for ``Request.reply(with_commands=...)``.
@@ -200,14 +208,15 @@ class JobTaskStore:
         The first result counts; the server owns its payload from then on.
         """
         result = client_task.result if self.resume else None
-        return self._scripts.note(
-            self.lease,
-            root_id,
-            client_task.id,
-            client_task.to_json(),
-            resume=self.resume,
-            blob=blob_of(result),
-            fields=payload_fields(f"result:{client_task.id}", result),
+        prefix, chunks = blob_of(result)
+        return NOTE.command(
+            self._values,
+            payload_fields(f"result:{client_task.id}", result),
+            task=self.keys.task(root_id),
+            client_task_id=client_task.id,
+            record=client_task.to_json(),
+            result_prefix=prefix,
+            chunks=chunks,
         )
 
     def note(self, root_id: str, client_tasks: Iterable[ClientTaskRecord]) -> None:
@@ -229,7 +238,8 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
         written = [] if unwritten is None else [self._schedule(replace(unwritten, data=None), again=False)]
-        finish = self._scripts.finish(self.lease, root_id, status, round(at * 1000), resume=self.resume)
+        task, ended_ms = self.keys.task(root_id), round(at * 1000)
+        finish = FINISH.command(self._values, task=task, root_id=root_id, status=status, ended_ms=ended_ms)
         self._run([*written, finish])
 
     def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
@@ -244,7 +254,10 @@ class JobTaskStore:
             Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
         fields = ["state", orjson.dumps(dict(meta)), *payload_fields("state_data", state)]
-        command = self._scripts.checkpoint(self.lease, uuid.uuid4().hex, blob_of(state), fields)
+        prefix, chunks = blob_of(state)
+        command = CHECKPOINT.command(
+            self._values, fields, checkpoint_id=uuid.uuid4().hex, state_prefix=prefix, chunks=chunks
+        )
         [reply] = self._run([command])
         return [_owned(*reply.rest[index : index + 2]) for index in range(1, len(reply.rest), 2)]
 
@@ -256,7 +269,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
-        self._run([self._scripts.own(self.lease, [(prefix, max(1, chunks))])])
+        self._run([OWN.command(self._values, [prefix, max(1, chunks)])])
 
     def disown(self, *prefixes: str) -> None:
         """Note that payloads are gone, or are somebody else's now; also when the job is over.
@@ -265,7 +278,7 @@ class JobTaskStore:
             Fenced, JobLost, Unavailable: as ``schedule``.
         """
         if prefixes:
-            self._run([self._scripts.own(self.lease, [(prefix, 0) for prefix in prefixes])])
+            self._run([OWN.command(self._values, [word for prefix in prefixes for word in (prefix, 0)])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import orjson
 
-from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import RedflareError
 from redflare_broker.scripts.script import BURIED, FENCED, LOST, ScriptReply, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
@@ -99,17 +98,8 @@ class LinkEndpoint:
         ttl_ms = round(max(session.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         # the reply may come when this end has gone on to another task
         self._asked = self.task_id or ""
-        beat = {
-            "instance": session.lease.instance,
-            "epoch": session.lease.epoch,
-            "host": session.lease.host,
-            "pid": session.lease.pid,
-            "interval": self.interval,
-            "ttl_ms": ttl_ms,
-            "task": self._asked,
-            "version": PROTOCOL_VERSION,
-        }
-        return session.scripts.beat_command(session.lease, orjson.dumps(beat), ttl_ms, self._asked)
+        beat = session.lease.heartbeat(self.interval, ttl_ms, task=self._asked)
+        return session.scripts.beat_command(session.lease, beat, ttl_ms, self._asked)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Take in Redis's reply to a heartbeat, judge the other end, and tell the owner."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import orjson
+
+from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.transport.replies import Arg
+
+from .script import NEXT, ScriptReply
 
 #: A side of a link.
 Role = Literal["agent", "cj"]
@@ -33,9 +39,8 @@ class Lease:
     args: dict[str, Arg] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "args", {"instance": self.instance, "epoch": self.epoch, "name": self.name, "run": self.run}
-        )
+        args = {"instance": self.instance, "epoch": self.epoch, "name": self.name, "role": self.name, "run": self.run}
+        object.__setattr__(self, "args", args)
 
     @classmethod
     def of_this_process(cls, name: str = "") -> Lease:
@@ -43,9 +48,23 @@ class Lease:
         return cls(instance=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}", name=name)
 
     @property
-    def host(self) -> str:
-        return self.instance.rsplit(":", 2)[0]
+    def identity(self) -> dict[str, Arg]:
+        """Who has it, for people and programs that read Redis."""
+        host, pid, _ = self.instance.rsplit(":", 2)
+        return {"instance": self.instance, "epoch": self.epoch, "host": host, "pid": int(pid)}
 
-    @property
-    def pid(self) -> int:
-        return int(self.instance.rsplit(":", 2)[1])
+    def claim(self, step: Callable[[Lease], ScriptReply]) -> ScriptReply:
+        """Run the step of a first hello or join, and again with the epoch that it is given; an epoch is for life."""
+        reply = step(self)
+        return step(replace(self, epoch=reply.number())) if reply.status == NEXT else reply
+
+    def heartbeat(self, interval: float, ttl_ms: int, **more: object) -> bytes:
+        """Encode the value of a heartbeat's key.
+
+        Args:
+            interval: seconds between two heartbeats.
+            ttl_ms: how long each of them lives.
+            more: further fields.
+        """
+        beat = {**self.identity, "interval": interval, "ttl_ms": ttl_ms, "version": PROTOCOL_VERSION}
+        return orjson.dumps({**beat, **more})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from redflare_broker.config.retention import RetentionPolicy
@@ -11,7 +11,7 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg
 
 from .lease import Lease, Role
-from .script import NEXT, Script, ScriptReply, run_command
+from .script import Script, ScriptReply, common_values, run_command
 from .task_states import ACCEPTED
 
 if TYPE_CHECKING:
@@ -69,33 +69,15 @@ class LinkScripts:
     _common: dict[str, Arg] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        k, p = self.keys, self.policy
-        common: dict[str, Arg] = {
-            "link": k.link,
-            "tasks": k.tasks,
-            "results": k.results,
-            "dead": k.dead,
-            "abort": k.abort,
-            "notice": k.notice,
-            "publish": self.publish,
-            "retention_ms": p.retention_ms,
-            "settled_ms": p.settled_ms,
-            "dead_entries": p.dead_entries,
-            "dead_value_bytes": p.dead_value_bytes,
-        }
+        common = {**common_values(self.keys, self.policy), "publish": self.publish}
         object.__setattr__(self, "_common", common)
 
     def hello(self, connection: Connection, lease: Lease) -> ScriptReply:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
-        reply = HELLO.run(connection, self._common, role=lease.name, **lease.args)
-        if reply.status == NEXT:
-            lease = replace(lease, epoch=reply.number())
-            reply = HELLO.run(connection, self._common, role=lease.name, **lease.args)
-        return reply
+        return lease.claim(lambda claimed: HELLO.run(connection, self._common, **claimed.args))
 
     def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
-        heartbeat = self.keys.heartbeat(lease.name)
-        return BYE.run(connection, self._common, heartbeat=heartbeat, role=lease.name, **lease.args)
+        return BYE.run(connection, self._common, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
 
     def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int, task_id: str | None) -> list[Arg]:
         """Beat; a command, so that one thread can send the heartbeats of many links in one go."""
@@ -105,7 +87,6 @@ class LinkScripts:
             self._common,
             heartbeat=k.heartbeat(lease.name),
             peer_heartbeat=k.heartbeat(peer),
-            role=lease.name,
             **lease.args,
             beat=beat,
             beat_ttl_ms=ttl_ms,
@@ -193,9 +174,7 @@ class LinkScripts:
     def bury(self, connection: Connection, lease: Lease | None, stream: str, entry_id: str, reason: str) -> ScriptReply:
         """Move an entry to the dead-letter stream, as its reader, or as an operator when there is no lease."""
         lease = lease or _NO_LEASE
-        return BURY.run(
-            connection, self._common, stream=stream, entry=entry_id, reason=reason, role=lease.name, **lease.args
-        )
+        return BURY.run(connection, self._common, stream=stream, entry=entry_id, reason=reason, **lease.args)
 
     def register(self, connection: Connection, agents: str) -> ScriptReply:
         """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""

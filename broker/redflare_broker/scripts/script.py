@@ -13,7 +13,9 @@ from importlib import resources
 from operator import itemgetter
 from typing import Final
 
+from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import ServerError
+from redflare_broker.keys import CellKeys, JobKeys, LinkKeys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 
@@ -130,22 +132,30 @@ class Script:
         Raises:
             KeyError: a name is missing.
         """
-        return self._command(common, rest, values)
-
-    def run(
-        self, connection: Connection, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg
-    ) -> ScriptReply:
-        """Run the script; arguments as of ``command``."""
-        return parse_reply(self.name, run_pipeline(connection, [self._command(common, rest, values)])[0])
-
-    def _command(self, common: dict[str, Arg], rest: Sequence[Arg], values: dict[str, Arg]) -> list[Arg]:
         # one merge and one look-up in C: this is done for each step
         if self.optional_key in values:
             return ["EVALSHA", self.sha, len(self.keys) + 1, *self._with_optional(common | values), *rest]
         return ["EVALSHA", self.sha, len(self.keys), *self._named(common | values), *rest]
 
+    def run(
+        self, connection: Connection, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg
+    ) -> ScriptReply:
+        """Run the script; arguments as of ``command``."""
+        return parse_reply(self.name, run_pipeline(connection, [self.command(common, rest, **values)])[0])
+
     def __repr__(self) -> str:
         return f"<Script {self.name}>"
+
+
+def common_values(keys: LinkKeys | CellKeys | JobKeys, policy: RetentionPolicy) -> dict[str, Arg]:
+    """Make what all steps of a link, a cell or a job share: its keys, and how long and how much is kept."""
+    return {
+        **keys.by_name(),
+        "retention_ms": policy.retention_ms,
+        "settled_ms": policy.settled_ms,
+        "dead_entries": policy.dead_entries,
+        "dead_value_bytes": policy.dead_value_bytes,
+    }
 
 
 def _getter(*names: str) -> Callable[[dict[str, Arg]], tuple[Arg, ...]]:

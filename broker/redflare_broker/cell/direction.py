@@ -1,0 +1,63 @@
+"""``Direction``: what the requests that a cell sends and those that it receives have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.keys import CellKeys, Keys
+from redflare_broker.payload.encoded_payload import EncodedPayload, store_payload
+from redflare_broker.scripts.cell_scripts import POST
+from redflare_broker.transport.replies import Arg
+from redflare_broker.transport.server import Server
+from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.message_entry import Envelope
+
+from .outbox import Outbox
+from .request import Payload
+
+
+class Direction:
+    """One direction of a cell's requests; base of ``IncomingRequests`` and ``OutgoingRequests``."""
+
+    def __init__(
+        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
+    ) -> None:
+        self.fqcn = keys.fqcn
+        self._server = server
+        self._keys = keys
+        self._federation = Keys(settings.namespace)
+        self._settings = settings
+        self._outbox = outbox
+        self._pool = pool
+        #: Why a server that is away is not waited for any more; "" while it is.
+        self._closed = ""
+
+    def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
+        """Return data as it is sent; the buffers of a large payload are stored in chunks.
+
+        Raises:
+            Unavailable: the server is unreachable, and ``stop`` returned True, or the cell was stopped.
+            ServerError: it refuses them.
+        """
+        limits, policy = self._settings.limits, self._settings.policy
+        if source.fits_entry(limits):
+            return source
+        return store_payload(
+            self._server,
+            source,
+            self._keys.blob(os.urandom(16).hex()),
+            limits,
+            ttl_ms=policy.retention_ms,
+            stop=lambda: bool(self._closed) or stop(),
+        )
+
+    def _post_command(self, inbox: str, envelope: Envelope) -> list[Arg]:
+        """Make the command that puts a message into any cell's inbox."""
+        return POST.command({}, envelope.fields(), inbox=inbox, retention_ms=self._settings.policy.retention_ms)
+
+    def _payload(self, envelope: Envelope) -> Payload:
+        """Make the payload of a message that has come."""
+        encoded = EncodedPayload(envelope.data, envelope.buffers, envelope.blob)
+        return Payload(encoded, not envelope.keep, self._server, self._settings.limits, stop=lambda: bool(self._closed))

@@ -78,11 +78,11 @@ class OutgoingRequests(Direction):
             inbox=self._federation.cell(target).inbox,
             meta=meta,
             source=source,
+            payload=stored or source,
+            keep=stored is not None,
             on_reply=on_reply,
             on_cancel=self._cancel,
         )
-        if stored is not None:
-            pending.payload, pending.keep = stored, True
         self._pending.add(pending)
         if self._closed:
             self._settle(pending, Reply(ReplyCode.ABORTED, {"error": self._closed}))

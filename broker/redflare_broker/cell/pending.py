@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from redflare_broker.payload.encoded_payload import EncodedPayload
 
@@ -14,56 +15,40 @@ from .request import Reply
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Pending:
-    """A request whose reply has not come yet.
+    """A request whose reply has not come yet."""
 
-    Args:
-        on_reply: called once, from a cell's thread, so it must be quick; not called after ``cancel``.
-        on_cancel: takes the request out of the table, and deletes its message.
-    """
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        attempt: int,
-        channel: str,
-        topic: str,
-        target: str,
-        inbox: str,
-        meta: bytes,
-        source: EncodedPayload,
-        on_reply: Callable[[Reply], object],
-        on_cancel: Callable[[Pending], None],
-    ) -> None:
-        self.id = id
-        #: Higher each time it is posted again.
-        self.attempt = attempt
-        self.channel = channel
-        self.topic = topic
-        #: FQCN of the target's cell, and its inbox.
-        self.target = target
-        self.inbox = inbox
-        self.meta = meta
-        #: The data as the caller gave it, to be stored again when Redis loses it; and as it is sent.
-        self.source = source
-        self.payload = source
-        #: The target does not delete the chunks.
-        self.keep = False
-        #: How often the payload was stored anew.
-        self.stores = 0
-        #: How often it was posted.
-        self.posts = 1
-        #: Its entry in the target's inbox; "" while that is on its way.
-        self.entry_id = ""
-        self.posted = time.monotonic()
-        self.cancelled = False
-        self.on_reply = on_reply
-        self._on_cancel = on_cancel
+    id: str
+    #: Higher each time it is posted again.
+    attempt: int
+    channel: str
+    topic: str
+    #: FQCN of the target's cell, and its inbox.
+    target: str
+    inbox: str
+    meta: bytes
+    #: The data as the caller gave it, to be stored again when Redis loses it; and as it is sent.
+    source: EncodedPayload
+    payload: EncodedPayload
+    #: The target does not delete the chunks.
+    keep: bool = False
+    #: Called once, from a cell's thread, so it must be quick; not called after ``cancel``.
+    on_reply: Callable[[Reply], object]
+    #: Takes the request out of the table, and deletes its message.
+    on_cancel: Callable[[Pending], None]
+    #: How often the payload was stored anew.
+    stores: int = 0
+    #: How often it was posted.
+    posts: int = 1
+    #: Its entry in the target's inbox; "" while that is on its way.
+    entry_id: str = ""
+    posted: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
 
     def cancel(self) -> None:
         """Stop waiting: ``on_reply`` is not called any more, and the target need not answer."""
-        self._on_cancel(self)
+        self.on_cancel(self)
 
     def __repr__(self) -> str:
         return f"<Pending {self.channel}/{self.topic} {self.id} to {self.target}, attempt {self.attempt}>"

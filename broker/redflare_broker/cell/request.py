@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -55,32 +55,23 @@ LATER: Final = ReplyLater.LATER
 HandlerResult: TypeAlias = tuple[str, dict[str, Any] | None, object] | Literal[ReplyLater.LATER] | None
 
 
+@dataclass(slots=True, eq=False)
 class Payload:
-    """The data of a message, and whether this process deletes its chunks.
+    """The data of a message, and whether this process deletes its chunks."""
 
-    Args:
-        encoded: the data as it came.
-        ours: this process deletes the chunks, as soon as it does not need them.
-        stop: ends the attempts to read them while the server is unreachable.
-    """
+    #: The data as it came.
+    encoded: EncodedPayload
+    #: This process deletes the chunks, as soon as it does not need them.
+    ours: bool
+    server: Server
+    limits: CodecLimits
+    #: Ends the attempts to read them while the server is unreachable.
+    stop: Callable[[], bool] | None = None
+    _opened: bool = field(default=False, init=False)
+    _tree: Any = field(default=None, init=False)
 
-    __slots__ = ("_limits", "_opened", "_server", "_stop", "_tree", "encoded", "ours")
-
-    def __init__(
-        self,
-        encoded: EncodedPayload,
-        ours: bool,
-        server: Server,
-        limits: CodecLimits,
-        stop: Callable[[], bool] | None = None,
-    ) -> None:
-        self.encoded = encoded
-        self.ours = ours and encoded.blob is not None
-        self._server = server
-        self._stop = stop
-        self._limits = limits
-        self._opened = False
-        self._tree: Any = None
+    def __post_init__(self) -> None:
+        self.ours = self.ours and self.encoded.blob is not None
 
     def open(self) -> Any:
         """Decode the data, once.
@@ -91,7 +82,7 @@ class Payload:
             Unavailable: the server is away, and the cell was stopped.
         """
         if not self._opened:
-            self._tree = self.encoded.decode(self._server, self._limits, stop=self._stop)
+            self._tree = self.encoded.decode(self.server, self.limits, stop=self.stop)
             self._opened = True
         return self._tree
 
@@ -106,23 +97,21 @@ class Payload:
             return
         self.ours = False
         try:
-            payloads_of(self._server).remove(self.encoded.blob, deadline=time.monotonic())
+            payloads_of(self.server).remove(self.encoded.blob, deadline=time.monotonic())
         except RedflareError as exc:
             logger.warning("cannot delete payload %s, it will expire: %s", self.encoded.blob.prefix, exc)
 
 
+@dataclass(slots=True, eq=False)
 class Reply:
     """The reply to a request, or why none came."""
 
-    __slots__ = ("_payload", "meta", "origin", "rc")
-
-    def __init__(self, rc: str, meta: dict[str, Any], origin: str = "", payload: Payload | None = None) -> None:
-        #: "OK", another return code of the handler's, or one of ``ReplyCode``
-        self.rc = rc
-        self.meta = meta
-        #: FQCN of the cell that replied; "" when none did
-        self.origin = origin
-        self._payload = payload
+    #: "OK", another return code of the handler's, or one of ``ReplyCode``
+    rc: str
+    meta: dict[str, Any]
+    #: FQCN of the cell that replied; "" when none did
+    origin: str = ""
+    payload: Payload | None = None
 
     @property
     def ok(self) -> bool:
@@ -137,12 +126,12 @@ class Reply:
     @property
     def keep(self) -> bool:
         """Whether the sender deletes the chunks of the payload; else the receiver does."""
-        return self._payload is None or not self._payload.ours
+        return self.payload is None or not self.payload.ours
 
     @property
     def encoded(self) -> EncodedPayload:
         """The data undecoded; the caller deletes its chunks from now on, unless ``keep`` was True."""
-        return self._payload.take() if self._payload else EMPTY
+        return self.payload.take() if self.payload else EMPTY
 
     @property
     def data(self) -> Any:
@@ -152,16 +141,16 @@ class Reply:
             DecodeError: it is not a payload of this protocol.
             BlobMissing: its chunks are gone.
         """
-        if self._payload is None:
+        if self.payload is None:
             return None
-        tree = self._payload.open()
-        self._payload.release()
+        tree = self.payload.open()
+        self.payload.release()
         return tree
 
     def release(self) -> None:
         """Delete chunks that are the receiver's to delete, because the data is not needed."""
-        if self._payload is not None:
-            self._payload.release()
+        if self.payload is not None:
+            self.payload.release()
 
     def __repr__(self) -> str:
         return f"<Reply {self.rc} from {self.origin or 'no cell'}, meta={sorted(self.meta)}>"
@@ -192,49 +181,33 @@ class Replier(Protocol):
         """Forget a request, which gets no reply."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Request:
     """A request or an event, as its handler gets it.
 
     Its entry stays in the cell's inbox until it is answered, so that a cell that restarts reads it again.
     """
 
-    __slots__ = ("_answered", "_guard", "_payload", "_replier", "attempt", "channel", "entry_id", "event", "id", "meta",
-                 "origin", "topic")  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        attempt: int,
-        channel: str,
-        topic: str,
-        origin: str,
-        meta: dict[str, Any],
-        payload: Payload,
-        event: bool,
-        entry_id: str,
-        replier: Replier,
-    ) -> None:
-        self.id = id
-        self.attempt = attempt
-        self.channel = channel
-        self.topic = topic
-        #: FQCN of the cell that sent it
-        self.origin = origin
-        self.meta = meta
-        #: no reply is expected
-        self.event = event
-        #: its entry in the inbox
-        self.entry_id = entry_id
-        self._payload = payload
-        self._replier = replier
-        self._answered = False
-        self._guard = threading.Lock()
+    id: str
+    attempt: int
+    channel: str
+    topic: str
+    #: FQCN of the cell that sent it
+    origin: str
+    meta: dict[str, Any]
+    payload: Payload
+    #: no reply is expected
+    event: bool
+    #: its entry in the inbox
+    entry_id: str
+    replier: Replier
+    answered: bool = False
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def keep(self) -> bool:
         """Whether the sender deletes the chunks of the payload; else the receiver does."""
-        return not self._payload.ours
+        return not self.payload.ours
 
     @property
     def encoded(self) -> EncodedPayload:
@@ -242,7 +215,7 @@ class Request:
 
         When it is not read, chunks that are the receiver's to delete are deleted with the reply.
         """
-        return self._payload.take()
+        return self.payload.take()
 
     @property
     def data(self) -> Any:
@@ -252,11 +225,7 @@ class Request:
             DecodeError: it is not a payload of this protocol.
             BlobMissing: its chunks are gone; from a handler that does not catch it, the reply is BLOB_MISSING.
         """
-        return self._payload.open()
-
-    @property
-    def answered(self) -> bool:
-        return self._answered
+        return self.payload.open()
 
     def reply(
         self,
@@ -283,11 +252,11 @@ class Request:
         if self._claim():
             reply = OutboundReply(rc=rc, meta=meta, data=data, keep=keep, with_commands=with_commands, route=route)
             try:
-                self._replier.reply(self, reply)
+                self.replier.reply(self, reply)
             except BaseException:
-                self._answered = False
+                self.answered = False
                 raise
-            self._payload.release()
+            self.payload.release()
 
     def reply_from(self, handler: Callable[[Request], HandlerResult]) -> None:
         """Run a handler, and reply with what it returns or, when it raises, with why it failed."""
@@ -296,25 +265,25 @@ class Request:
             if result is not LATER:
                 self.reply(*(result or ()))
         except BlobMissing as exc:
-            logger.warning("%s: the payload of %r is gone: %s", self._replier.fqcn, self, exc)
+            logger.warning("%s: the payload of %r is gone: %s", self.replier.fqcn, self, exc)
             self.reply(ReplyCode.BLOB_MISSING, {"error": str(exc)})
         except Exception as exc:
-            logger.exception("%s: the handler of %r failed", self._replier.fqcn, self)
+            logger.exception("%s: the handler of %r failed", self.replier.fqcn, self)
             self.reply(ReplyCode.HANDLER_EXCEPTION, {"error": f"{type(exc).__name__}: {exc}"[:2000]})
 
     def drop(self) -> None:
         """Forget the request without a reply."""
         if self._claim():
-            self._replier.drop(self)
-            self._payload.release()
+            self.replier.drop(self)
+            self.payload.release()
 
     def _claim(self) -> bool:
         with self._guard:
-            claimed, self._answered = not self._answered, True
+            claimed, self.answered = not self.answered, True
         return claimed
 
     def __repr__(self) -> str:
-        state = "answered" if self._answered else "open"
+        state = "answered" if self.answered else "open"
         return f"<Request {self.channel}/{self.topic} {self.id} from {self.origin}, {state}>"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -29,42 +30,37 @@ class Peer(Enum):
     CLOSED = "closed"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Liveness:
-    """Turns what each heartbeat reports of the peer into its state.
+    """Turns what each heartbeat reports of the peer into its state."""
 
-    Args:
-        connection_timeout: seconds of silence after which the peer counts as disconnected.
-        heartbeat_timeout: seconds of silence after which it counts as dead; None: never.
-        clock: monotonic seconds.
-    """
+    #: Seconds of silence after which the peer counts as disconnected.
+    connection_timeout: float
+    #: Seconds of silence after which it counts as dead; None: never.
+    heartbeat_timeout: float | None = None
+    #: Monotonic seconds.
+    clock: Callable[[], float] = time.monotonic
+    state: Peer = field(default=Peer.AWAITED, init=False)
+    _heard: float = field(init=False)
+    _heard_once: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
 
-    def __init__(
-        self,
-        connection_timeout: float,
-        heartbeat_timeout: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._connection_timeout = connection_timeout
-        self._heartbeat_timeout = heartbeat_timeout
-        self._clock = clock
-        self._heard = clock()
-        self._heard_once = False
-        self._closed = False
-        self.state = Peer.AWAITED
+    def __post_init__(self) -> None:
+        self._heard = self.clock()
 
     def beat_interval(self, interval: float) -> float:
         """Seconds between two heartbeats: ``interval``, or less so that a short timeout is noticed in time."""
-        timeouts = [timeout for timeout in (self._connection_timeout, self._heartbeat_timeout) if timeout is not None]
+        timeouts = [timeout for timeout in (self.connection_timeout, self.heartbeat_timeout) if timeout is not None]
         return min(interval, max(_SHORTEST_INTERVAL, min(timeouts) / 2))
 
     @property
     def silence(self) -> float:
         """Seconds since the peer's last heartbeat, or since this side began to listen."""
-        return self._clock() - self._heard
+        return self.clock() - self._heard
 
     def heard(self, age: float) -> None:
         """Note a heartbeat of the peer that is ``age`` seconds old."""
-        self._heard = max(self._heard, self._clock() - max(0.0, age))
+        self._heard = max(self._heard, self.clock() - max(0.0, age))
         self._heard_once = True
 
     def closed(self, closed: bool) -> None:
@@ -80,9 +76,9 @@ class Liveness:
         if self._closed:
             return Peer.CLOSED
         silence = self.silence
-        if self._heartbeat_timeout is not None and silence >= self._heartbeat_timeout:
+        if self.heartbeat_timeout is not None and silence >= self.heartbeat_timeout:
             return Peer.DEAD
-        if silence >= self._connection_timeout:
+        if silence >= self.connection_timeout:
             return Peer.DISCONNECTED
         return Peer.CONNECTED if self._heard_once else Peer.AWAITED
 

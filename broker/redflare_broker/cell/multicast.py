@@ -39,14 +39,7 @@ class Multicast:
     def ask(
         self, channel: str, topic: str, targets: Mapping[str, tuple[str, dict[str, Any] | None]], source: EncodedPayload
     ) -> None:
-        """Post the requests; ``targets``: FQCN and meta of each, by a key of the caller's choice.
-
-        Raises:
-            EncodeError: a meta cannot be sent; nothing was.
-            ConfigError: a name is not legal; nothing was sent.
-            Unavailable: the server is away and the cell was stopped.
-            ServerError: it refuses the payload.
-        """
+        """Post the requests; ``targets`` and what is raised are those of ``Cell.ask_many``."""
         packed = {key: (FQCN.check(fqcn), pack_meta(meta)) for key, (fqcn, meta) in targets.items()}
         stored = None
         if len(packed) > 1:
@@ -56,7 +49,9 @@ class Multicast:
         self._waiting = dict.fromkeys(packed)
         try:
             for key, (fqcn, meta) in packed.items():
-                self._post(key, channel, topic, fqcn, meta, source, stored)
+                on_reply = partial(self._answered, key)
+                pending = self._outgoing.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
+                self._posted(key, pending)
         except BaseException:
             self.cancel()
             raise
@@ -77,18 +72,7 @@ class Multicast:
             pending = self._waiting.get(key)
             return key not in self._waiting or (pending is not None and bool(pending.entry_id))
 
-    def _post(
-        self,
-        key: str,
-        channel: str,
-        topic: str,
-        fqcn: str,
-        meta: bytes,
-        source: EncodedPayload,
-        stored: EncodedPayload | None,
-    ) -> None:
-        on_reply = partial(self._answered, key)
-        pending = self._outgoing.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
+    def _posted(self, key: str, pending: Pending) -> None:
         with self._guard:
             if key in self._waiting:
                 self._waiting[key] = pending

@@ -18,8 +18,6 @@ from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.codec import CodecLimits
 
-__all__ = ["LATER", "HandlerResult", "Payload", "Reply", "ReplyCode", "ReplyLater", "Request"]
-
 logger = logging.getLogger(__name__)
 
 

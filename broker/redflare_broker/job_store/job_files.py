@@ -18,8 +18,6 @@ from redflare_broker.wire.task_entry import BlobRef
 
 from .record import StoredFile
 
-__all__ = ["Source", "digest", "download", "load", "upload"]
-
 #: A file's content, or its path.
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
 Stop: TypeAlias = Callable[[], bool] | None
@@ -130,14 +128,9 @@ def _content(server: Server, file: StoredFile, most: int, stop: Stop) -> Iterato
         ]
         server.run(ref.prefix, lambda connection, batch=batch: connection.load(batch), stop=stop)  # type: ignore[misc]
         sha256.update(part)
-        if first + step >= ref.nbytes:
-            _check_digest(file, sha256.hexdigest())
+        if first + step >= ref.nbytes and (found := sha256.hexdigest()) != file.sha256:
+            raise DecodeError(f"file {ref.prefix!r} is not what was stored: sha256 {found} instead of {file.sha256}")
         yield part
-
-
-def _check_digest(file: StoredFile, found: str) -> None:
-    if found != file.sha256:
-        raise DecodeError(f"file {file.blob.prefix!r} is not what was stored: sha256 {found} instead of {file.sha256}")
 
 
 def _parts(source: Source, size: int) -> Iterator[memoryview]:

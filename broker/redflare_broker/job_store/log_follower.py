@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Final, cast
 
 from redflare_broker.errors import DecodeError, Unavailable
@@ -15,8 +14,6 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 
 from .record import LogLine, is_finished, read_line
-
-__all__ = ["JobLogFollower", "parse_lines"]
 
 _MARGIN_SECONDS: Final = 5.0
 #: Lines that are read in one go.
@@ -115,9 +112,7 @@ class JobLogFollower:
     def __enter__(self) -> JobLogFollower:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

@@ -15,34 +15,6 @@ import orjson
 from redflare_broker.errors import ConfigError, DecodeError
 from redflare_broker.wire.task_entry import BlobRef
 
-__all__ = [
-    "ABNORMAL",
-    "ABORTED",
-    "APPROVED",
-    "CAN_NOT_SCHEDULE",
-    "COMPLETED",
-    "DISPATCHED",
-    "EXECUTION_EXCEPTION",
-    "FAILED_TO_RUN",
-    "FINISHED",
-    "RUNNING",
-    "STATUSES",
-    "SUBMITTED",
-    "UNFINISHED",
-    "JobRecord",
-    "LogLine",
-    "SiteState",
-    "StatusChange",
-    "StoredFile",
-    "WaitReason",
-    "check_after",
-    "check_job_id",
-    "check_status",
-    "is_finished",
-    "read_line",
-    "read_record",
-]
-
 SUBMITTED: Final = "SUBMITTED"
 APPROVED: Final = "APPROVED"
 DISPATCHED: Final = "DISPATCHED"
@@ -179,11 +151,9 @@ class JobRecord:
     def to_json(self) -> dict[str, object]:
         """Show it to people and programs, without where its files are stored."""
         fields = {name: value for name, value in asdict(self).items() if name not in ("archive", "result")}
-        sizes = {f"{name}_bytes": held.nbytes if held else None for name, held in self._files()}
+        files = (("archive", self.archive), ("result", self.result))
+        sizes = {f"{name}_bytes": file.nbytes if file else None for name, file in files}
         return {**fields, "finished": self.finished, **sizes}
-
-    def _files(self) -> tuple[tuple[str, StoredFile | None], ...]:
-        return ("archive", self.archive), ("result", self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,6 @@ from redflare_broker.wire.task_entry import BlobRef
 from .payload_store import payloads_of
 from .redis_store import check_ref
 
-__all__ = ["EncodedPayload", "encode_payload", "store_payload"]
-
 #: Buffers that may be in one entry; Lua passes at most some thousand arguments on.
 INLINE_BUFFERS: Final = 256
 _LIMITS: Final = CodecLimits()

@@ -11,7 +11,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from redflare_broker.errors import RedflareError, Unavailable
@@ -84,7 +83,7 @@ class Heartbeats:
 
     def _run(self) -> None:
         while (links := self._wait()) is not None:
-            for group in self._groups(links):
+            for group in [[link] for link in links] if self._server.cluster else [links]:
                 self._beat(group)
 
     def _wait(self) -> list[HeartbeatSource] | None:
@@ -99,14 +98,12 @@ class Heartbeats:
                 self._changed.wait(min(self._due.values(), default=now + 3600.0) - now)
             return None
 
-    def _groups(self, links: list[HeartbeatSource]) -> Sequence[list[HeartbeatSource]]:
-        return [[link] for link in links] if self._server.cluster else [links]
-
     def _beat(self, links: list[HeartbeatSource]) -> None:
         for link in links:
             self._schedule(link, link.interval * random.uniform(0.95, 1.0))
         try:
-            replies = self._exchange(links)
+            with self._server.borrow(links[0].route) as connection:
+                replies = run_pipeline(connection, [link.beat() for link in links])
         except RedflareError as exc:
             if not isinstance(exc, Unavailable):
                 logger.exception("heartbeats cannot be sent")
@@ -119,11 +116,6 @@ class Heartbeats:
             return
         for link, reply in zip(links, replies, strict=True):
             self._pass_on(link, reply)
-
-    def _exchange(self, links: list[HeartbeatSource]) -> list[RedisReply]:
-        with self._server.borrow(links[0].route) as connection:
-            commands = [link.beat() for link in links]
-            return run_pipeline(connection, commands)
 
     def _schedule(self, link: HeartbeatSource, after: float) -> None:
         with self._changed:

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from redflare_broker.config.settings import LinkSettings, load_settings
@@ -393,9 +392,7 @@ class IPCAgent(FlareAgent):
                 if self._current is not None:
                     self._current.aborted = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if not self._stopped:  # another thread, or a signal handler, may have stopped it: no reason to warn
             self.stop()
 

@@ -25,7 +25,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import pytest
@@ -159,9 +158,7 @@ class FakeCJ:
         self._heartbeats.add(self._link)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._reason = "the test has ended"
         self._session.nudge()
         with self._one_at_a_time:
@@ -228,9 +225,7 @@ class FakeAgent:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._stopped.set()
         self._session.nudge()
         self._link.wake_submit()

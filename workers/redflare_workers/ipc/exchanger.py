@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
 from typing import Any, Self
 
 from redflare_broker.config.settings import LinkSettings, load_settings
@@ -111,9 +110,7 @@ class IPCExchanger(AgentExecutor, Executor):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     # -- the plain form ------------------------------------------------------------------------------------------------

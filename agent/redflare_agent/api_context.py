@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,8 +22,6 @@ EVALUATE_TASK: Final = "validate"
 SUBMIT_MODEL_TASK: Final = "submit_model"
 #: The one process of a distributed training that has the link.
 CONTROL_RANK: Final = "0"
-_JOB_ID: Final = "job_id"
-_SITE_NAME: Final = "site_name"
 
 
 def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tuple[IPCAgent, LinkAddress]:
@@ -40,14 +39,8 @@ def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tup
     file = Path(config_file) if config_file else Path(given.get("workspace_dir", ".")) / LINK_FILE
     if config_file and not file.is_file():
         raise ConfigError(f"there is no file {file}; config_file names the {LINK_FILE} of this trainer's link")
-    found = load_address(file)
-    address = LinkAddress(
-        redis_url=given.pop("redis_url", found.redis_url),
-        site_name=given.pop("site_name", found.site_name),
-        agent_id=given.pop("agent_id", found.agent_id),
-        job_id=given.pop("job_id", found.job_id),
-        secure_mode=given.pop("secure_mode", found.secure_mode),
-    )
+    named = {item.name: given.pop(item.name) for item in fields(LinkAddress) if item.name in given}
+    address = replace(load_address(file), **named)
     missing = [
         name
         for name in ("redis_url", "site_name", "agent_id")
@@ -174,11 +167,7 @@ class APIContext:
         """``job_id`` and ``site_name`` from the last task's meta; empty before the first."""
         if self._task is None:
             return {}
-        meta = self._task.meta
-        return {
-            _JOB_ID: meta.get(_JOB_ID, self._address.job_id),
-            _SITE_NAME: meta.get(_SITE_NAME, self._address.site_name),
-        }
+        return {name: self._task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
 
     def get_config(self) -> dict[str, Any]:
         """The keys of ``redflare.json``, without the URL, which may hold a password."""

@@ -328,7 +328,11 @@ class IPCAgent(FlareAgent):
             self._close(str(exc))
             raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
         except BaseException as exc:
-            self._not_sent(task)
+            with self._state:
+                if task is None:
+                    self._fetched_any = False
+                else:
+                    task.status = Task.FETCHED
             if isinstance(exc, ConfigError) and self._closed:
                 return None  # it has closed the server under this call
             raise
@@ -349,13 +353,6 @@ class IPCAgent(FlareAgent):
                 raise CallStateError(f"agent {self.fqcn} has no task to answer; call get_task() first")
             self._fetched_any = True
             return None
-
-    def _not_sent(self, task: Task | None) -> None:
-        with self._state:
-            if task is None:
-                self._fetched_any = False
-            else:
-                task.status = Task.FETCHED
 
     def _done(self, task: Task | None) -> None:
         with self._state:

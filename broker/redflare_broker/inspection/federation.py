@@ -15,7 +15,7 @@ from redflare_broker.keys import DEFAULT_NAMESPACE, Keys, LinkKeys
 from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
-from redflare_broker.wire.task_entry import check_task_id
+from redflare_broker.wire.task_entry import check_id
 
 from .job_view import JobView
 from .jobs import JobInspector
@@ -135,7 +135,7 @@ class Inspector:
         Raises:
             ConfigError: the id or the FQCN is not legal.
         """
-        suffix = f"task:{check_task_id(task_id)}"
+        suffix = f"task:{check_id(task_id)}"
         found = [fqcn] if fqcn else self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:{suffix}"), suffix)
         return [view for name in found if (view := self._link_task(name, task_id))]
 

@@ -18,7 +18,7 @@ from redflare_broker.job_state.task_record import STANDING, read_task
 from redflare_broker.keys import CellKeys, JobKeys, Keys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
-from redflare_broker.wire.task_entry import check_task_id
+from redflare_broker.wire.task_entry import check_id
 
 from .explain_wait import why_job_waits, why_not_done
 from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
@@ -68,7 +68,7 @@ class JobInspector:
 
     def with_task(self, root_id: str) -> list[str]:
         """FQCNs of the jobs that have, or had, a task of this root id."""
-        suffix = f"task:{check_task_id(root_id)}"
+        suffix = f"task:{check_id(root_id)}"
         found = fqcns(self._keys.namespace, self._server.scan(f"{self._keys.namespace}:{{*}}:{suffix}"), suffix)
         return [fqcn for fqcn in found if self._is_task(fqcn, root_id)]
 

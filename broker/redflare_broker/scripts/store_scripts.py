@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.keys import StoreKeys
 from redflare_broker.transport.replies import Arg
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys

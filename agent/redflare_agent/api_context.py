@@ -72,7 +72,8 @@ class APIContext:
     def __init__(self, agent: IPCAgent | None, address: LinkAddress | None = None) -> None:
         self._agent = agent
         self._address = address or LinkAddress()
-        self._task: Task | None = None
+        #: The task whose model was received last; ``aborted`` is set when its result is not wanted any more.
+        self.task: Task | None = None
         #: the task that is to be answered; its model, until it is forgotten; and whether the script has got it
         self._open: Task | None = None
         self._model: FLModel | None = None
@@ -106,7 +107,7 @@ class APIContext:
                 logger.info("no more models: %s", exc)
                 self._ended = True
         if self._open is not None and self._model is None:
-            self._task, self._model = self._open, model_of(self._open)
+            self.task, self._model = self._open, model_of(self._open)
         return self._model
 
     def _forget(self) -> None:
@@ -148,26 +149,21 @@ class APIContext:
 
     # -- the task and the link -----------------------------------------------------------------------------------------
 
-    @property
-    def task(self) -> Task | None:
-        """The task whose model was received last; ``aborted`` is set when its result is not wanted any more."""
-        return self._task
-
     def get_task_name(self) -> str:
         """Name of the task whose model was received last.
 
         Raises:
             RuntimeError: nothing was received yet, or this process has no link.
         """
-        if self._task is None:
+        if self.task is None:
             raise RuntimeError("no task was received yet; call receive() first, in the process of rank 0")
-        return self._task.task_name
+        return self.task.task_name
 
     def system_info(self) -> dict[str, Any]:
         """``job_id`` and ``site_name`` from the last task's meta; empty before the first."""
-        if self._task is None:
+        if self.task is None:
             return {}
-        return {name: self._task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
+        return {name: self.task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
 
     def get_config(self) -> dict[str, Any]:
         """The keys of ``redflare.json``, without the URL, which may hold a password."""
@@ -187,4 +183,4 @@ class APIContext:
         self.shutdown()
 
     def __repr__(self) -> str:
-        return f"<APIContext {self._address.site_name}/{self._address.agent_id}, task {self._task}>"
+        return f"<APIContext {self._address.site_name}/{self._address.agent_id}, task {self.task}>"

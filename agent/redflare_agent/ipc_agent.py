@@ -156,17 +156,14 @@ class IPCAgent(FlareAgent):
         self._subscriber.stop()
         self._heartbeats.stop()
         self._link.close(bye=self._started)
-        self._drop_connection()
-        self._server.close()
-        logger.info("agent %s stopped", self.fqcn)
-
-    def _drop_connection(self) -> None:
-        """Close the trainer's connection, unless its thread is in a call: that call then closes it at its end."""
+        # a call that the trainer's thread is in closes its connection at its end
         if self._calls.acquire(blocking=False):
             try:
                 self._session.drop_connection()
             finally:
                 self._calls.release()
+        self._server.close()
+        logger.info("agent %s stopped", self.fqcn)
 
     def _close(self, reason: str) -> bool:
         """Mark this agent as closed and wake every call; False when it was closed before."""

@@ -85,14 +85,9 @@ class LinkTaskView:
     result_blob_bytes: int
 
     def to_json(self) -> dict[str, object]:
-        return {
-            **self.task.to_json(),
-            "waiting": self.waiting,
-            "agent_side": self.agent.to_json(),
-            "cj_side": self.cj.to_json(),
-            "task_blob_bytes": self.task_blob_bytes,
-            "result_blob_bytes": self.result_blob_bytes,
-        }
+        sides = {"agent_side": self.agent.to_json(), "cj_side": self.cj.to_json()}
+        stored = {"task_blob_bytes": self.task_blob_bytes, "result_blob_bytes": self.result_blob_bytes}
+        return {**self.task.to_json(), "waiting": self.waiting, **sides, **stored}
 
 
 class Inspector:

@@ -26,8 +26,6 @@ _MISSED_BEATS: Final = 3
 #: Seconds after connecting in which the first heartbeat may be missing.
 _FIRST_BEAT: Final = 5.0
 
-_LABELS: Final[dict[Role, str]] = {"agent": "agent", "cj": "CJ"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
@@ -61,7 +59,7 @@ class LinkPresence(Presence):
 
     @property
     def label(self) -> str:
-        return _LABELS[self.role]
+        return "agent" if self.role == "agent" else "CJ"
 
     @property
     def place(self) -> str:

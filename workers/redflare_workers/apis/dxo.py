@@ -16,7 +16,7 @@ import orjson
 from redflare_broker.constants import DataKind
 from redflare_broker.errors import DecodeError
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
-from redflare_broker.wire.collection import from_plain, to_plain
+from redflare_broker.wire.collection import DATA, KIND, META, from_plain, to_plain
 from redflare_broker.wire.limits import CodecLimits
 
 from .fl_constant import FLMetaKey
@@ -35,10 +35,6 @@ __all__ = [
 
 CONTENT_TYPE: Final = "DXO"
 CONTENT: Final = "DXO"
-_KIND: Final = "kind"
-_DATA: Final = "data"
-_META: Final = "meta"
-
 
 #: Keys of a DXO's meta.
 MetaKey = FLMetaKey
@@ -118,7 +114,7 @@ class DXO:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a plain dict; data and meta are shared, not copied."""
-        return {_KIND: self.data_kind, _DATA: self.data, _META: self.meta}
+        return {KIND: self.data_kind, DATA: self.data, META: self.meta}
 
     def update_shareable(self, s: Shareable) -> Shareable:
         """Make this DXO the content of ``s`` and return ``s``."""
@@ -136,7 +132,7 @@ class DXO:
         Raises:
             EncodeError: a ValueError; a value in it is neither plain nor an array.
         """
-        tree = {**self.to_dict(), _DATA: to_plain(self.data_kind, self.data, DXO)}
+        tree = {**self.to_dict(), DATA: to_plain(self.data_kind, self.data, DXO)}
         encoded = encode_payload(tree, CodecLimits())
         parts = [encoded.data, *encoded.buffers]
         head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
@@ -170,8 +166,8 @@ def from_dict(encoded: dict[str, Any]) -> DXO:
     """
     if not isinstance(encoded, dict):
         raise ValueError(f"an encoded DXO must be a dict, but is {type(encoded).__name__}")
-    kind: Any = encoded.get(_KIND)
-    return DXO(kind, encoded.get(_DATA), encoded.get(_META))
+    kind: Any = encoded.get(KIND)
+    return DXO(kind, encoded.get(DATA), encoded.get(META))
 
 
 def from_bytes(data: bytes) -> DXO:
@@ -195,7 +191,7 @@ def from_bytes(data: bytes) -> DXO:
     tree, *buffers = (body[start:end] for start, end in pairwise(accumulate(sizes, initial=0)))
     encoded = EncodedPayload(tree, tuple(buffers)).decode()
     if isinstance(encoded, dict):
-        encoded[_DATA] = from_plain(encoded.get(_KIND), encoded.get(_DATA), DXO)
+        encoded[DATA] = from_plain(encoded.get(KIND), encoded.get(DATA), DXO)
     return from_dict(encoded)
 
 

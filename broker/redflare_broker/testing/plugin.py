@@ -76,25 +76,16 @@ class LinkUnderTest:
     @property
     def agent_args(self) -> dict[str, Any]:
         """Arguments that make an ``IPCAgent`` of this link."""
-        return {
-            "flare_site_url": "redis://fake",
-            "flare_site_name": self.site_name,
-            "agent_id": self.agent_id,
-            "workspace_dir": ".",
-            "settings": self.settings,
-            "client": self.client,
-        }
+        return {**self._args("flare_site_url", "flare_site_name"), "workspace_dir": "."}
 
     @property
     def exchanger_args(self) -> dict[str, Any]:
         """Arguments that make an ``IPCExchanger`` of this link."""
-        return {
-            "redis_url": "redis://fake",
-            "site_name": self.site_name,
-            "agent_id": self.agent_id,
-            "settings": self.settings,
-            "client": self.client,
-        }
+        return self._args("redis_url", "site_name")
+
+    def _args(self, url: str, site_name: str) -> dict[str, Any]:
+        names = {url: "redis://fake", site_name: self.site_name, "agent_id": self.agent_id}
+        return {**names, "settings": self.settings, "client": self.client}
 
     def cj(self) -> FakeCJ:
         """Make a CJ that feeds the agent under test with tasks; a context manager."""

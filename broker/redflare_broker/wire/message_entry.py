@@ -77,8 +77,7 @@ class Envelope:
         """Read the fields of an entry.
 
         Args:
-            key: the inbox, for messages.
-            entry_id: the entry's id, for messages.
+            key, entry_id: the inbox and the entry's id, for messages.
             flat: field, value, field, value ... as Redis returns them.
             namespace: what it may point to are payloads under this.
 

@@ -136,8 +136,7 @@ class Entry:
         """Read the fields of an entry.
 
         Args:
-            key: the stream, for messages.
-            entry_id: the entry's id, for messages.
+            key, entry_id: the stream and the entry's id, for messages.
             flat: field, value, field, value ... as Redis returns them.
             allowed_prefixes: beginnings of the blob keys that a sender may point to; without any, blobs are refused.
 

@@ -43,7 +43,7 @@ class ControllerSpec(SchedulingSpec, ABC):
 
     @abstractmethod
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Run the workflow, in its own thread; it ends when this returns, soon after the signal if that is triggered."""
+        """Run the workflow, in its own thread, until it ends; return soon once the signal is triggered."""
 
     @abstractmethod
     def stop_controller(self, fl_ctx: FLContext) -> None:

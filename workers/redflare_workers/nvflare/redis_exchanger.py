@@ -37,11 +37,8 @@ class RedisExchanger(AgentExecutor, Executor):
     It begins at START_RUN and says bye at END_RUN. The arguments up to ``agent_id`` are those of NVFlare's class.
 
     Args:
-        send_task_timeout, resend_task_interval, agent_ack_timeout: without effect, as of our ``IPCExchanger``.
-        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
-        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
-            is aborted and the job panics; None: never.
-        agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
+        send_task_timeout, resend_task_interval, agent_ack_timeout: without effect.
+        agent_connection_timeout, agent_heartbeat_timeout, agent_heartbeat_interval: as our ``IPCExchanger``'s.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta, or else in ``redflare.json``.
         redis_url: as the agent's ``flare_site_url``; "": ``redis_url`` in ``redflare.json``.
         workspace_dir: folder with ``redflare.json``, ``comm_config.json`` and ``startup/`` (certificates), all of them
@@ -74,8 +71,6 @@ class RedisExchanger(AgentExecutor, Executor):
         AgentExecutor.__init__(
             self,
             agent_id=agent_id,
-            site_name=None,
-            job_id=None,
             redis_url=redis_url,
             agent_connection_timeout=agent_connection_timeout,
             agent_heartbeat_timeout=agent_heartbeat_timeout,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
@@ -22,8 +22,6 @@ EVALUATE_TASK: Final = "validate"
 SUBMIT_MODEL_TASK: Final = "submit_model"
 #: The one process of a distributed training that has the link.
 CONTROL_RANK: Final = "0"
-_JOB_ID: Final = "job_id"
-_SITE_NAME: Final = "site_name"
 
 
 def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tuple[IPCAgent, LinkAddress]:
@@ -41,14 +39,8 @@ def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tup
     file = Path(config_file) if config_file else Path(given.get("workspace_dir", ".")) / LINK_FILE
     if config_file and not file.is_file():
         raise ConfigError(f"there is no file {file}; config_file names the {LINK_FILE} of this trainer's link")
-    found = load_address(file)
-    address = LinkAddress(
-        redis_url=given.pop("redis_url", found.redis_url),
-        site_name=given.pop("site_name", found.site_name),
-        agent_id=given.pop("agent_id", found.agent_id),
-        job_id=given.pop("job_id", found.job_id),
-        secure_mode=given.pop("secure_mode", found.secure_mode),
-    )
+    named = {item.name: given.pop(item.name) for item in fields(LinkAddress) if item.name in given}
+    address = replace(load_address(file), **named)
     missing = [
         name
         for name in ("redis_url", "site_name", "agent_id")
@@ -80,7 +72,8 @@ class APIContext:
     def __init__(self, agent: IPCAgent | None, address: LinkAddress | None = None) -> None:
         self._agent = agent
         self._address = address or LinkAddress()
-        self._task: Task | None = None
+        #: The task whose model was received last; ``aborted`` is set when its result is not wanted any more.
+        self.task: Task | None = None
         #: the task that is to be answered; its model, until it is forgotten; and whether the script has got it
         self._open: Task | None = None
         self._model: FLModel | None = None
@@ -114,7 +107,7 @@ class APIContext:
                 logger.info("no more models: %s", exc)
                 self._ended = True
         if self._open is not None and self._model is None:
-            self._task, self._model = self._open, model_of(self._open)
+            self.task, self._model = self._open, model_of(self._open)
         return self._model
 
     def _forget(self) -> None:
@@ -156,30 +149,21 @@ class APIContext:
 
     # -- the task and the link -----------------------------------------------------------------------------------------
 
-    @property
-    def task(self) -> Task | None:
-        """The task whose model was received last; ``aborted`` is set when its result is not wanted any more."""
-        return self._task
-
     def get_task_name(self) -> str:
         """Name of the task whose model was received last.
 
         Raises:
             RuntimeError: nothing was received yet, or this process has no link.
         """
-        if self._task is None:
+        if self.task is None:
             raise RuntimeError("no task was received yet; call receive() first, in the process of rank 0")
-        return self._task.task_name
+        return self.task.task_name
 
     def system_info(self) -> dict[str, Any]:
         """``job_id`` and ``site_name`` from the last task's meta; empty before the first."""
-        if self._task is None:
+        if self.task is None:
             return {}
-        meta = self._task.meta
-        return {
-            _JOB_ID: meta.get(_JOB_ID, self._address.job_id),
-            _SITE_NAME: meta.get(_SITE_NAME, self._address.site_name),
-        }
+        return {name: self.task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
 
     def get_config(self) -> dict[str, Any]:
         """The keys of ``redflare.json``, without the URL, which may hold a password."""
@@ -195,10 +179,8 @@ class APIContext:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.shutdown()
 
     def __repr__(self) -> str:
-        return f"<APIContext {self._address.site_name}/{self._address.agent_id}, task {self._task}>"
+        return f"<APIContext {self._address.site_name}/{self._address.agent_id}, task {self.task}>"

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from redflare_broker.config.settings import LinkSettings, load_settings
@@ -157,17 +156,14 @@ class IPCAgent(FlareAgent):
         self._subscriber.stop()
         self._heartbeats.stop()
         self._link.close(bye=self._started)
-        self._drop_connection()
-        self._server.close()
-        logger.info("agent %s stopped", self.fqcn)
-
-    def _drop_connection(self) -> None:
-        """Close the trainer's connection, unless its thread is in a call: that call then closes it at its end."""
+        # a call that the trainer's thread is in closes its connection at its end
         if self._calls.acquire(blocking=False):
             try:
                 self._session.drop_connection()
             finally:
                 self._calls.release()
+        self._server.close()
+        logger.info("agent %s stopped", self.fqcn)
 
     def _close(self, reason: str) -> bool:
         """Mark this agent as closed and wake every call; False when it was closed before."""
@@ -329,7 +325,11 @@ class IPCAgent(FlareAgent):
             self._close(str(exc))
             raise AgentClosed(f"agent {self.fqcn} is closed: {exc}") from exc
         except BaseException as exc:
-            self._not_sent(task)
+            with self._state:
+                if task is None:
+                    self._fetched_any = False
+                else:
+                    task.status = Task.FETCHED
             if isinstance(exc, ConfigError) and self._closed:
                 return None  # it has closed the server under this call
             raise
@@ -350,13 +350,6 @@ class IPCAgent(FlareAgent):
                 raise CallStateError(f"agent {self.fqcn} has no task to answer; call get_task() first")
             self._fetched_any = True
             return None
-
-    def _not_sent(self, task: Task | None) -> None:
-        with self._state:
-            if task is None:
-                self._fetched_any = False
-            else:
-                task.status = Task.FETCHED
 
     def _done(self, task: Task | None) -> None:
         with self._state:
@@ -393,9 +386,7 @@ class IPCAgent(FlareAgent):
                 if self._current is not None:
                     self._current.aborted = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if not self._stopped:  # another thread, or a signal handler, may have stopped it: no reason to warn
             self.stop()
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_workers.server.parent.server_parent import ServerParent
 
 from tests.programs.child_pipe import ParentPipe

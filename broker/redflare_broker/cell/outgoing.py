@@ -19,7 +19,8 @@ from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
-from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_id, check_word, unpack_meta
+from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_word, unpack_meta
+from redflare_broker.wire.task_entry import check_id
 
 from .direction import Direction
 from .outbox import OutboundMessage, Outbox
@@ -70,7 +71,7 @@ class OutgoingRequests(Direction):
     ) -> Pending:
         """Post a request; ``stored``: its payload in chunks that the caller deletes."""
         pending = Pending(
-            id=os.urandom(16).hex() if request_id is None else check_id(request_id),
+            id=os.urandom(16).hex() if request_id is None else check_id(request_id, "request_id"),
             attempt=self._epoch if request_id is None else next(self._attempts),
             channel=check_word(channel, "channel"),
             topic=check_word(topic, "topic"),

@@ -8,8 +8,7 @@ May import: transport, wire, util and the root; no folder that acts on Redis.
 
 from redflare_broker.transport.server import ConnectionOptions
 
-from .job_retention import JobRetentionPolicy
-from .retention import RetentionPolicy
+from .retention import JobRetentionPolicy, RetentionPolicy
 from .settings import LinkSettings, load_settings
 
 __all__ = ["ConnectionOptions", "JobRetentionPolicy", "LinkSettings", "RetentionPolicy", "load_settings"]

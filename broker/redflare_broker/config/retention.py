@@ -1,15 +1,15 @@
-"""How long links and their tasks are kept in Redis."""
+"""How long links, their tasks and jobs are kept in Redis, and how large jobs may be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RetentionPolicy"]
+__all__ = ["JobRetentionPolicy", "RetentionPolicy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """How long things are kept in Redis; seconds unless the name says otherwise."""
+    """How long links and their tasks are kept; seconds unless the name says otherwise."""
 
     #: Unsettled work and its payload, after the last heartbeat of either side.
     retention: float = 86_400.0
@@ -31,3 +31,33 @@ class RetentionPolicy:
     @property
     def settled_ms(self) -> int:
         return max(1, round(self.settled_retention * 1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRetentionPolicy:
+    """Limits of the job store; seconds unless the name says otherwise."""
+
+    #: A job after its end; an unfinished one after the server's last beat.
+    job_retention: float = 604_800.0
+    #: The chunks of a file that is being stored, after the last sign of progress.
+    upload_keep: float = 3_600.0
+    #: A message to a server that is away.
+    event_retention: float = 86_400.0
+    #: Lines of one job's log; the oldest go first.
+    log_lines: int = 10_000
+    #: Bytes of one line; the rest is cut.
+    line_bytes: int = 8_192
+    #: Bytes of an archive, and of a result.
+    file_bytes: int = 4 << 30
+
+    @property
+    def retention_ms(self) -> int:
+        return max(1, round(self.job_retention * 1000))
+
+    @property
+    def upload_ms(self) -> int:
+        return max(1, round(self.upload_keep * 1000))
+
+    @property
+    def event_ms(self) -> int:
+        return max(1, round(self.event_retention * 1000))

@@ -19,8 +19,7 @@ from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions
 from redflare_broker.wire.codec import CodecLimits
 
-from .job_retention import JobRetentionPolicy
-from .retention import RetentionPolicy
+from .retention import JobRetentionPolicy, RetentionPolicy
 
 CONFIG_FILE: Final = "comm_config.json"
 STARTUP_FOLDER: Final = "startup"

@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, cast
 
 from redflare_broker.errors import ConfigError, RedflareError, ServerError
@@ -144,9 +143,7 @@ class EmbeddedServer:
     def __enter__(self) -> EmbeddedServer:
         return self if self._watchdog else self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def __del__(self) -> None:

@@ -15,7 +15,7 @@ from redflare_broker.keys import DEFAULT_NAMESPACE, Keys, LinkKeys
 from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
-from redflare_broker.wire.task_entry import check_task_id
+from redflare_broker.wire.task_entry import check_id
 
 from .job_view import JobView
 from .jobs import JobInspector
@@ -85,14 +85,9 @@ class LinkTaskView:
     result_blob_bytes: int
 
     def to_json(self) -> dict[str, object]:
-        return {
-            **self.task.to_json(),
-            "waiting": self.waiting,
-            "agent_side": self.agent.to_json(),
-            "cj_side": self.cj.to_json(),
-            "task_blob_bytes": self.task_blob_bytes,
-            "result_blob_bytes": self.result_blob_bytes,
-        }
+        sides = {"agent_side": self.agent.to_json(), "cj_side": self.cj.to_json()}
+        stored = {"task_blob_bytes": self.task_blob_bytes, "result_blob_bytes": self.result_blob_bytes}
+        return {**self.task.to_json(), "waiting": self.waiting, **sides, **stored}
 
 
 class Inspector:
@@ -111,7 +106,7 @@ class Inspector:
         names = set(self.server.scan(f"{self.keys.namespace}:*"))
         seen = self._seen()
         chunks = self._chunk_sizes(names)
-        linked = set(self._fqcns(names, "link")) | set(seen)
+        linked = set(fqcns(self.keys.namespace, names, "link")) | set(seen)
         links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(linked))
         return FederationStatus(
             url=self.server.url,
@@ -135,8 +130,8 @@ class Inspector:
         Raises:
             ConfigError: the id or the FQCN is not legal.
         """
-        suffix = f"task:{check_task_id(task_id)}"
-        found = [fqcn] if fqcn else self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:{suffix}"), suffix)
+        namespace, suffix = self.keys.namespace, f"task:{check_id(task_id)}"
+        found = [fqcn] if fqcn else fqcns(namespace, self.server.scan(f"{namespace}:{{*}}:{suffix}"), suffix)
         return [view for name in found if (view := self._link_task(name, task_id))]
 
     def ledger(self, fqcn: str, task_id: str) -> TaskView | None:
@@ -156,11 +151,9 @@ class Inspector:
 
     def all_dead_letters(self) -> list[DeadLetter]:
         """Read the dead letters of all links, by FQCN, the oldest first."""
-        fqcns = self._fqcns(self.server.scan(f"{self.keys.namespace}:{{*}}:dead"), "dead")
-        return [letter for fqcn in fqcns for letter in self.dead_letters(fqcn).all()]
-
-    def _fqcns(self, names: Iterable[str], suffix: str) -> list[str]:
-        return fqcns(self.keys.namespace, names, suffix)
+        namespace = self.keys.namespace
+        found = fqcns(namespace, self.server.scan(f"{namespace}:{{*}}:dead"), "dead")
+        return [letter for fqcn in found for letter in self.dead_letters(fqcn).all()]
 
     def _seen(self) -> dict[str, int]:
         """When each agent was last seen, in ms of Redis's clock."""
@@ -189,63 +182,52 @@ class Inspector:
     def _link(self, fqcn: str, seen_ms: int, chunks: Mapping[str, int]) -> LinkStatus:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            sides = _read_sides(connection, keys, seen_ms)
+            agent, cj, open_task, now = _read_sides(connection, keys, seen_ms)
             lengths = pipeline(connection, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
-            task = _read_task(connection, keys, sides.open_task) if sides.open_task else None
+            task = _read_task(connection, keys, open_task) if open_task else None
         tasks, results, dead = cast("list[int]", lengths)
         own = sum(count for chunk, count in chunks.items() if chunk.startswith(keys.result_blob("")))
         shared = task.blob + ":" if task and task.blob else None
         return LinkStatus(
             fqcn=fqcn,
-            agent=sides.agent,
-            cj=sides.cj,
+            agent=agent,
+            cj=cj,
             task=task,
-            waiting=waiting(task, sides.agent, sides.cj) if task else "",
+            waiting=waiting(task, agent, cj) if task else "",
             tasks=tasks,
             results=results,
             dead=dead,
             task_blob_bytes=sum(count for chunk, count in chunks.items() if shared and chunk.startswith(shared)),
             result_blob_bytes=own,
-            now=sides.now,
+            now=now,
         )
 
     def _link_task(self, fqcn: str, task_id: str) -> LinkTaskView | None:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
             task = _read_task(connection, keys, task_id)
-            sides = _read_sides(connection, keys, 0)
+            agent, cj, _, _ = _read_sides(connection, keys, 0)
         if task is None or not task.assigned:
             # unknown, or a task of a job: its key has the same form
             return None
         return LinkTaskView(
             task=task,
-            agent=sides.agent,
-            cj=sides.cj,
-            waiting=waiting(task, sides.agent, sides.cj),
+            agent=agent,
+            cj=cj,
+            waiting=waiting(task, agent, cj),
             task_blob_bytes=stored_bytes(self.server, task.blob),
             result_blob_bytes=stored_bytes(self.server, task.result_blob),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sides:
-    agent: LinkPresence
-    cj: LinkPresence
-    open_task: str
-    now: int
-
-
-def _read_sides(connection: Connection, keys: LinkKeys, seen_ms: int) -> _Sides:
+def _read_sides(connection: Connection, keys: LinkKeys, seen_ms: int) -> tuple[LinkPresence, LinkPresence, str, int]:
+    """Read the agent's and the CJ's side, the id of the open task, and the time in ms of Redis's clock."""
     heartbeats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
     time, link, *beats = pipeline(connection, [("TIME",), ("HGETALL", keys.link), *heartbeats])
     agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", beats)
     now, fields = now_of(time), text_hash(link)
-    return _Sides(
-        agent=side_of_link("agent", fields, agent_beat, agent_pttl, now, seen_ms),
-        cj=side_of_link("cj", fields, cj_beat, cj_pttl, now),
-        open_task=fields.get("task", ""),
-        now=now,
-    )
+    agent = side_of_link("agent", fields, agent_beat, agent_pttl, now, seen_ms)
+    return agent, side_of_link("cj", fields, cj_beat, cj_pttl, now), fields.get("task", ""), now
 
 
 def _read_task(connection: Connection, keys: LinkKeys, task_id: str) -> TaskView | None:

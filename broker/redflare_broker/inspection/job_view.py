@@ -162,9 +162,9 @@ class JobView:
     #: number of the last checkpoint
     checkpoint: int
     server: JobPresence
-    sites: tuple[SiteView, ...]
+    sites: tuple[SiteView, ...] = ()
     #: open tasks, in the order in which they were scheduled
-    tasks: tuple[JobTaskView, ...]
+    tasks: tuple[JobTaskView, ...] = ()
     #: the last tasks that ended and are remembered, the newest first
     ended_tasks: tuple[JobTaskView, ...] = ()
     #: entries in the server's inbox, and payloads that it owns

@@ -5,7 +5,8 @@ A job is read from its server's shard in a few round trips, so its parts are of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -17,19 +18,19 @@ from redflare_broker.job_state.task_record import STANDING, read_task
 from redflare_broker.keys import CellKeys, JobKeys, Keys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
-from redflare_broker.wire.task_entry import check_task_id
+from redflare_broker.wire.task_entry import check_id
 
 from .explain_wait import why_job_waits, why_not_done
 from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
-from .presence import JobPresence, server_of_job, site_of_job
-from .redis_read import fqcns, now_of, pipeline, stored_bytes, text_hash
+from .presence import server_of_job, site_of_job
+from .redis_read import fields_of, fqcns, now_of, pipeline, stored_bytes, text_hash
 
 #: Ended tasks that are shown.
 MOST_ENDED: Final = 10
 #: Entries of an inbox that are read in one round trip, and at most.
 _PAGE: Final = 500
 _MOST_ENTRIES: Final = 20_000
-_JOB_FIELDS: Final = (*("status", "reason", "run", "previous", "began", "begun", "started", "ended", "checkpoint"),)
+_JOB_FIELDS: Final = "status", "reason", "run", "previous", "began", "begun", "started", "ended", "checkpoint"
 #: Prefixes of the fields that hold payloads; only the lengths of these are read.
 _PAYLOADS: Final = (b"data", b"result:")
 _ENDING: Final = ("status", "ended", "kind")
@@ -67,7 +68,7 @@ class JobInspector:
 
     def with_task(self, root_id: str) -> list[str]:
         """FQCNs of the jobs that have, or had, a task of this root id."""
-        suffix = f"task:{check_task_id(root_id)}"
+        suffix = f"task:{check_id(root_id)}"
         found = fqcns(self._keys.namespace, self._server.scan(f"{self._keys.namespace}:{{*}}:{suffix}"), suffix)
         return [fqcn for fqcn in found if self._is_task(fqcn, root_id)]
 
@@ -80,16 +81,17 @@ class JobInspector:
         keys = self._keys.job(fqcn)
         ledgers = list(self._server.scan(f"{keys.task('')}*")) if with_ended else []
         with self._server.borrow(keys.job) as connection:
-            raw = _Raw.read(connection, keys)
-            if not raw.job["status"] and not raw.members:
+            job, members, open_tasks = _read_job(connection, keys)
+            if not job.status and not members:
                 return None
-            tasks = _read_tasks(connection, keys, raw.open_tasks, raw.now)
-            ended = _read_tasks(connection, keys, _last_ended(connection, keys, ledgers), raw.now)
+            tasks = _read_tasks(connection, keys, open_tasks, job.now)
+            ended = _read_tasks(connection, keys, _last_ended(connection, keys, ledgers), job.now)
             requests = _requests(connection, self._keys.cell(fqcn))
         tasks = [self._with_stored(task) for task in tasks if task.is_open]
         ended = [task for task in ended if not task.is_open]
         ended.sort(key=lambda task: (-task.ended, -task.record.order))
-        job = raw.view(keys.fqcn, _sites(raw, [*tasks, *ended], requests), tasks, ended)
+        sites = _sites(members, job.now, [*tasks, *ended], requests)
+        job = replace(job, sites=tuple(sites), tasks=tuple(tasks), ended_tasks=tuple(ended))
         # a task may be waiting for a site that works on another one
         explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
         return replace(explained, waiting=why_job_waits(explained))
@@ -98,76 +100,37 @@ class JobInspector:
         return replace(task, stored=stored_bytes(self._server, task.blob)) if task.blob else task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Raw:
-    """The keys of a job as they were read; of its open tasks the root ids."""
-
-    now: int
-    job: Mapping[str, str]
-    server: JobPresence
-    members: Sequence[Member]
-    open_tasks: Sequence[str]
-    inbox: int
-    payloads: int
-
-    @classmethod
-    def read(cls, connection: Connection, keys: JobKeys) -> _Raw:
-        time, job, cell, beat, pttl, clients, open_tasks, inbox, payloads = pipeline(
-            connection,
-            [
-                ("TIME",),
-                ("HMGET", keys.job, *_JOB_FIELDS),
-                ("HGETALL", keys.cell),
-                ("GET", keys.server_heartbeat),
-                ("PTTL", keys.server_heartbeat),
-                ("HGETALL", keys.clients),
-                ("ZRANGE", keys.standing, 0, -1),
-                ("XLEN", CellKeys(namespace=keys.namespace, fqcn=keys.fqcn).inbox),
-                ("HLEN", keys.blobs),
-            ],
-        )
-        now = now_of(time)
-        values = cast("list[bytes | None]", job)
-        records = cast("list[bytes]", clients)
-        beats = pipeline(
-            connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]]
-        )
-        members = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
-        return cls(
-            now=now,
-            job={
-                name: (value or b"").decode("utf-8", "replace") for name, value in zip(_JOB_FIELDS, values, strict=True)
-            },
-            server=server_of_job(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
-            members=sorted(members, key=lambda member: member.name),
-            open_tasks=[root.decode("utf-8", "replace") for root in cast("list[bytes]", open_tasks)],
-            inbox=cast("int", inbox),
-            payloads=cast("int", payloads),
-        )
-
-    def view(
-        self, fqcn: str, sites: Sequence[SiteView], tasks: Sequence[JobTaskView], ended: Sequence[JobTaskView]
-    ) -> JobView:
-        job = self.job
-        return JobView(
-            fqcn=fqcn,
-            status=job["status"],
-            reason=job["reason"],
-            run=job["run"],
-            previous=job["previous"],
-            began=job["began"],
-            begun=_number(job["begun"]),
-            started=_number(job["started"]),
-            ended=_number(job["ended"]),
-            checkpoint=_number(job["checkpoint"]),
-            server=self.server,
-            sites=tuple(sites),
-            tasks=tuple(tasks),
-            ended_tasks=tuple(ended),
-            inbox=self.inbox,
-            payloads=self.payloads,
-            now=self.now,
-        )
+def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Member], list[str]]:
+    """Read a job without its sites and tasks, and beside it its members and the root ids of its open tasks."""
+    time, job, cell, beat, pttl, clients, open_tasks, inbox, payloads = pipeline(
+        connection,
+        [
+            ("TIME",),
+            ("HMGET", keys.job, *_JOB_FIELDS),
+            ("HGETALL", keys.cell),
+            ("GET", keys.server_heartbeat),
+            ("PTTL", keys.server_heartbeat),
+            ("HGETALL", keys.clients),
+            ("ZRANGE", keys.standing, 0, -1),
+            ("XLEN", CellKeys(namespace=keys.namespace, fqcn=keys.fqcn).inbox),
+            ("HLEN", keys.blobs),
+        ],
+    )
+    now = now_of(time)
+    values = zip(_JOB_FIELDS, cast("list[bytes | None]", job), strict=True)
+    records = cast("list[bytes]", clients)
+    beats = pipeline(connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]])
+    members = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
+    view = JobView(
+        fqcn=keys.fqcn,
+        **fields_of(JobView, {name: (value or b"").decode("utf-8", "replace") for name, value in values}),
+        server=server_of_job(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
+        inbox=cast("int", inbox),
+        payloads=cast("int", payloads),
+        now=now,
+    )
+    roots = [root.decode("utf-8", "replace") for root in cast("list[bytes]", open_tasks)]
+    return view, sorted(members, key=lambda member: member.name), roots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,34 +175,35 @@ def _request(entry: bytes, flat: Sequence[bytes]) -> _Request | None:
         return None
 
 
-def _sites(raw: _Raw, tasks: Sequence[JobTaskView], requests: Sequence[_Request]) -> list[SiteView]:
-    working_on: dict[str, list[tuple[str, str, ClientTaskView]]] = {}
-    answered: dict[str, int] = {}
+def _sites(
+    members: Sequence[Member], now: int, tasks: Sequence[JobTaskView], requests: Sequence[_Request]
+) -> list[SiteView]:
+    working_on: defaultdict[str, list[tuple[str, str, ClientTaskView]]] = defaultdict(list)
+    answered = Counter[str]()
     for task in tasks:
         for client_task in task.client_tasks:
             if client_task.received:
-                answered[client_task.site] = answered.get(client_task.site, 0) + 1
+                answered[client_task.site] += 1
             elif task.is_open:
-                share = (task.record.root_id, task.record.name, client_task)
-                working_on.setdefault(client_task.site, []).append(share)
-    inbox: dict[tuple[str, str], list[_Request]] = {}
+                working_on[client_task.site].append((task.record.root_id, task.record.name, client_task))
+    inbox: defaultdict[tuple[str, str], list[_Request]] = defaultdict(list)
     for each in requests:
-        inbox.setdefault((each.site, each.instance), []).append(each)
+        inbox[each.site, each.instance].append(each)
     sites = []
-    for member in raw.members:
-        mine = inbox.get((member.name, member.instance), [])
+    for member in members:
+        mine = inbox[member.name, member.instance]
         requested = [each.since for each in mine if each.topic == "get_task"]
         sites.append(
             SiteView(
                 name=member.name,
                 cell=member.cell,
-                presence=site_of_job(member, raw.now),
+                presence=site_of_job(member, now),
                 props=member.props,
                 # of several only the last is answered with a task
                 requested=requested[-1] if requested else 0,
                 submitted={each.task_id: each.since for each in reversed(mine) if each.topic == "submit"},
-                working_on=tuple(working_on.get(member.name, ())),
-                answered=answered.get(member.name, 0),
+                working_on=tuple(working_on[member.name]),
+                answered=answered[member.name],
             )
         )
     return sites
@@ -292,7 +256,3 @@ def _blob(ref: bytes | None) -> tuple[str, int]:
         return str(decoded.get("prefix", "")), sum(map(int, decoded.get("sizes", ())))
     except (ValueError, TypeError, AttributeError) as error:
         raise RedflareError(f"data:blobs of a task cannot be read: {ref!r:.200}: {error!r}") from None
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0

@@ -15,6 +15,8 @@ from redflare_broker.job_state.members import Member
 from redflare_broker.scripts.lease import Role
 from redflare_broker.util import humanize
 
+from .redis_read import number
+
 #: connected; silent: some heartbeats are missing; gone: the heartbeat has expired; left: it disconnected; never: nobody
 #: has connected yet.
 PresenceState = Literal["connected", "silent", "gone", "left", "never"]
@@ -24,33 +26,40 @@ _MISSED_BEATS: Final = 3
 #: Seconds after connecting in which the first heartbeat may be missing.
 _FIRST_BEAT: Final = 5.0
 
-_LABELS: Final[dict[Role, str]] = {"agent": "agent", "cj": "CJ"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkPresence:
-    """The state of one side of a link."""
+class Presence:
+    """The state of a process in Redis: one side of a link, a job's server, or one of its sites."""
 
-    role: Role
     state: PresenceState
     instance: str = ""
     epoch: int = 0
+    host: str = ""
+    pid: int = 0
     #: when it connected, in ms of Redis's clock; 0: never
     since_ms: int = 0
     #: seconds since it was last known to be alive; None: unknown
     beat_age: float | None = None
     interval: float | None = None
-    host: str = ""
-    pid: int = 0
-    version: str = ""
 
     @property
     def connected(self) -> bool:
         return self.state == "connected"
 
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "connected": self.connected}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkPresence(Presence):
+    """The state of one side of a link."""
+
+    role: Role
+    version: str = ""
+
     @property
     def label(self) -> str:
-        return _LABELS[self.role]
+        return "agent" if self.role == "agent" else "CJ"
 
     @property
     def place(self) -> str:
@@ -74,33 +83,17 @@ class LinkPresence:
             case _:
                 return f"{nobody} (none seen yet)"
 
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "connected": self.connected}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobPresence:
+class JobPresence(Presence):
     """The state of a job's server, or of one of its sites."""
 
-    state: PresenceState
-    instance: str = ""
-    epoch: int = 0
-    host: str = ""
-    pid: int = 0
-    #: when it connected and when it left, in ms of Redis's clock; 0: it has not
-    since_ms: int = 0
+    #: when it left, in ms of Redis's clock; 0: it has not
     left_ms: int = 0
-    #: seconds since its last heartbeat; None: no heartbeat found
-    beat_age: float | None = None
-    #: how long its heartbeats live, so that an expired one is at least this old; None: unknown
+    #: how long its heartbeats live, in seconds, so that an expired one is at least this old; None: unknown
     beat_ttl: float | None = None
-    interval: float | None = None
     #: when this was read, in ms of Redis's clock
     now: int = 0
-
-    @property
-    def connected(self) -> bool:
-        return self.state == "connected"
 
     @property
     def place(self) -> str:
@@ -122,9 +115,6 @@ class JobPresence:
             case _:
                 return _NO_HEARTBEAT
 
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "connected": self.connected}
-
 
 _NO_HEARTBEAT: Final = "no heartbeat found"
 
@@ -133,12 +123,12 @@ def side_of_link(
     role: Role, link: Mapping[str, str], beat: bytes | None, pttl_ms: int, now_ms: int, seen_ms: int = 0
 ) -> LinkPresence:
     """Judge a side by the link's hash, its heartbeat with PTTL, and when ``ns:agents`` last saw it (0: unknown)."""
-    instance, epoch, since = link.get(role, ""), _number(link.get(f"{role}_epoch")), _number(link.get(f"{role}_since"))
+    instance, epoch, since = link.get(role, ""), number(link.get(f"{role}_epoch")), number(link.get(f"{role}_since"))
     if not instance:
         seen_age = (now_ms - seen_ms) / 1000 if seen_ms else None
         return LinkPresence(role=role, state="gone" if seen_ms else "never", beat_age=seen_age)
     facts = _facts(beat, instance)
-    beat_ms = now_ms - max(0, _number(facts.get("ttl_ms")) - pttl_ms) if facts and pttl_ms >= 0 else 0
+    beat_ms = now_ms - max(0, number(facts.get("ttl_ms")) - pttl_ms) if facts and pttl_ms >= 0 else 0
     silence = max(0, now_ms - max(since, beat_ms, 0 if facts else seen_ms)) / 1000
     interval = _seconds(facts.get("interval"))
     left = link.get(f"{role}_closed", "0") != "0"
@@ -151,7 +141,7 @@ def side_of_link(
         beat_age=silence,
         interval=interval,
         host=str(facts.get("host", "")),
-        pid=_number(facts.get("pid")),
+        pid=number(facts.get("pid")),
         version=str(facts.get("version", "")),
     )
 
@@ -176,18 +166,18 @@ def site_of_job(member: Member, now_ms: int) -> JobPresence:
 
 def server_of_job(cell: Mapping[str, str], beat: bytes | None, pttl_ms: int, now_ms: int) -> JobPresence:
     """Judge a job's server by the hash of its cell, and its heartbeat with PTTL."""
-    instance, since, left = cell.get("instance", ""), _number(cell.get("since")), _number(cell.get("closed"))
+    instance, since, left = cell.get("instance", ""), number(cell.get("since")), number(cell.get("closed"))
     if not instance:
         return JobPresence(state="never", now=now_ms)
     facts = _facts(beat, instance)
     interval = _seconds(facts.get("interval"))
-    age = max(0.0, (_number(facts.get("ttl_ms")) - pttl_ms) / 1000) if facts and pttl_ms >= 0 else None
+    age = max(0.0, (number(facts.get("ttl_ms")) - pttl_ms) / 1000) if facts and pttl_ms >= 0 else None
     return JobPresence(
         state=_state(bool(left), now_ms - since, age, interval),
         instance=instance,
-        epoch=_number(cell.get("epoch")),
+        epoch=number(cell.get("epoch")),
         host=cell.get("host", ""),
-        pid=_number(cell.get("pid")),
+        pid=number(cell.get("pid")),
         since_ms=since,
         left_ms=left,
         beat_age=age,
@@ -211,13 +201,6 @@ def _facts(beat: bytes | None, instance: str) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return facts if isinstance(facts, dict) and facts.get("instance") == instance else {}
-
-
-def _number(value: object) -> int:
-    try:
-        return int(value) if isinstance(value, int | float | str) else 0
-    except ValueError:
-        return 0
 
 
 def _seconds(value: object) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from redflare_broker.constants import TOPIC_GET_TASK, TOPIC_SUBMIT_RESULT
@@ -26,21 +26,13 @@ class TailEvent:
     time_ms: int
     kind: Kind
     fqcn: str
-    text: str
     task_id: str = ""
+    text: str
     #: the fields it was made from, without payload
     facts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "time": humanize.iso(self.time_ms),
-            "time_ms": self.time_ms,
-            "kind": self.kind,
-            "fqcn": self.fqcn,
-            "task_id": self.task_id,
-            "text": self.text,
-            "facts": self.facts,
-        }
+        return {"time": humanize.iso(self.time_ms), **asdict(self)}
 
 
 def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat: Sequence[bytes]) -> TailEvent:

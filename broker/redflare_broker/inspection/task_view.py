@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
 from redflare_broker.util import humanize
 
 from .presence import LinkPresence
+from .redis_read import fields_of
 
 _SETTLED = (ACCEPTED, REJECTED, ABORTED)
 
@@ -23,7 +24,7 @@ class TaskEvent:
     text: str
 
     def to_json(self) -> dict[str, object]:
-        return {"time": humanize.iso(self.time_ms), "time_ms": self.time_ms, "text": self.text}
+        return {"time": humanize.iso(self.time_ms), **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +63,7 @@ class TaskView:
     @classmethod
     def read(cls, fqcn: str, task_id: str, ledger: Mapping[str, str], now_ms: int, ttl_ms: int) -> TaskView:
         """Read every field of this class that the ledger has."""
-        known = {each.name: each.type for each in fields(cls) if each.name in ledger}
-        values = {name: _number(ledger[name]) if kind == "int" else ledger[name] for name, kind in known.items()}
-        return cls(**{**values, "fqcn": fqcn, "task_id": task_id, "now": now_ms, "ttl_ms": ttl_ms})  # type: ignore[arg-type]
+        return cls(**{**fields_of(cls, ledger), "fqcn": fqcn, "task_id": task_id, "now": now_ms, "ttl_ms": ttl_ms})
 
     @property
     def is_settled(self) -> bool:
@@ -119,7 +118,3 @@ def _fetched(task: TaskView, agent: LinkPresence) -> str:
     if agent.connected:
         return f" by {agent.place}" + (f", attempt {task.attempt}" if task.attempt > 1 else "")
     return f": {agent.absence}, a new instance would get it"
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
 from redflare_broker.keys import StoreKeys
 from redflare_broker.payload.redis_store import RedisPayloadStore

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
 from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys, StoreKeys

@@ -22,7 +22,7 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply, ReplyError, entries_in
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.codec import meta_beside
-from redflare_broker.wire.task_entry import BlobRef, Entry, check_task_id
+from redflare_broker.wire.task_entry import BlobRef, Entry, check_id
 
 from .endpoint import LinkEndpoint
 from .exchange import ExchangeOutcome, OutgoingTask
@@ -94,7 +94,7 @@ class CJLink(LinkEndpoint):
         prefix = self.session.federation.task_blob(token_hex(16))
         task = OutgoingTask.make(task_id, name, meta, data, prefix, self.session.settings.limits)
         task.encoded_result = encoded_result
-        check_task_id(task_id)
+        check_id(task_id)
         self.release_result(handed_over=False)
         self.work_on(task_id)
         self._settled.pop(task_id, None)

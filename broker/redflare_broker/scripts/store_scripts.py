@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.keys import StoreKeys
 from redflare_broker.transport.replies import Arg
 

@@ -25,7 +25,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import pytest
@@ -77,25 +76,16 @@ class LinkUnderTest:
     @property
     def agent_args(self) -> dict[str, Any]:
         """Arguments that make an ``IPCAgent`` of this link."""
-        return {
-            "flare_site_url": "redis://fake",
-            "flare_site_name": self.site_name,
-            "agent_id": self.agent_id,
-            "workspace_dir": ".",
-            "settings": self.settings,
-            "client": self.client,
-        }
+        return {**self._args("flare_site_url", "flare_site_name"), "workspace_dir": "."}
 
     @property
     def exchanger_args(self) -> dict[str, Any]:
         """Arguments that make an ``IPCExchanger`` of this link."""
-        return {
-            "redis_url": "redis://fake",
-            "site_name": self.site_name,
-            "agent_id": self.agent_id,
-            "settings": self.settings,
-            "client": self.client,
-        }
+        return self._args("redis_url", "site_name")
+
+    def _args(self, url: str, site_name: str) -> dict[str, Any]:
+        names = {url: "redis://fake", site_name: self.site_name, "agent_id": self.agent_id}
+        return {**names, "settings": self.settings, "client": self.client}
 
     def cj(self) -> FakeCJ:
         """Make a CJ that feeds the agent under test with tasks; a context manager."""
@@ -159,9 +149,7 @@ class FakeCJ:
         self._heartbeats.add(self._link)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._reason = "the test has ended"
         self._session.nudge()
         with self._one_at_a_time:
@@ -228,9 +216,7 @@ class FakeAgent:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._stopped.set()
         self._session.nudge()
         self._link.wake_submit()

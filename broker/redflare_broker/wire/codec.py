@@ -128,7 +128,9 @@ def _visit(
     """Both trees, checked; who fills them, None for plain JSON; and how many of the buffers are meta's."""
     root = "message"
     try:
-        _check_sizes(sizes)
+        for index, size in enumerate(sizes):
+            if type(size) is not int or size < 0:
+                raise TreeError(f"size of buffer {index} must be an int of at least 0, but is {size!r:.80}")
         _check_text(meta, data, len(meta) + len(data) + sum(sizes), limits)
         roots = {}
         for root, text in (("meta", meta), ("data", data)):
@@ -166,12 +168,6 @@ def decode(
     for target, buffer in zip(planned.targets, buffers, strict=True):
         target[:] = buffer
     return planned.finish()
-
-
-def _check_sizes(sizes: Sequence[int]) -> None:
-    for index, size in enumerate(sizes):
-        if type(size) is not int or size < 0:
-            raise TreeError(f"size of buffer {index} must be an int of at least 0, but is {size!r:.80}")
 
 
 def _check_text(meta: bytes, data: bytes, nbytes: int, limits: CodecLimits) -> None:

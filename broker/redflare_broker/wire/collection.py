@@ -11,9 +11,10 @@ from typing import Any, Final, Protocol
 
 from redflare_broker.constants import DataKind
 
-_KIND: Final = "kind"
-_DATA: Final = "data"
-_META: Final = "meta"
+#: Keys of the parts.
+KIND: Final = "kind"
+DATA: Final = "data"
+META: Final = "meta"
 
 
 class _DXO(Protocol):
@@ -30,7 +31,7 @@ def to_plain(kind: object, data: Any, dxo: type[_DXO]) -> Any:
 
 
 def _parts(item: _DXO, dxo: type[_DXO]) -> dict[str, Any]:
-    return {_KIND: item.data_kind, _DATA: to_plain(item.data_kind, item.data, dxo), _META: item.meta or {}}
+    return {KIND: item.data_kind, DATA: to_plain(item.data_kind, item.data, dxo), META: item.meta or {}}
 
 
 def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]], Any]) -> Any:
@@ -38,7 +39,7 @@ def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]
     if kind != DataKind.COLLECTION or not isinstance(data, dict):
         return data
     return {
-        name: make(item[_KIND], from_plain(item[_KIND], item[_DATA], make), item[_META]) if _is_parts(item) else item
+        name: make(item[KIND], from_plain(item[KIND], item[DATA], make), item[META]) if _is_parts(item) else item
         for name, item in data.items()
     }
 
@@ -46,8 +47,8 @@ def from_plain(kind: object, data: Any, make: Callable[[str, Any, dict[str, Any]
 def _is_parts(item: object) -> bool:
     return (
         isinstance(item, dict)
-        and item.keys() == {_KIND, _DATA, _META}
-        and isinstance(item[_KIND], str)
-        and isinstance(item[_META], dict)
-        and (isinstance(item[_DATA], dict) or item[_KIND] == DataKind.APP_DEFINED)
+        and item.keys() == {KIND, DATA, META}
+        and isinstance(item[KIND], str)
+        and isinstance(item[META], dict)
+        and (isinstance(item[DATA], dict) or item[KIND] == DataKind.APP_DEFINED)
     )

@@ -47,16 +47,11 @@ def _register_with_orders(name: str, dtype: DType) -> None:
         _register(f">{name}", dtype.newbyteorder(">"))
 
 
-def _long_name(scalar: type[np.floating[Any] | np.complexfloating[Any, Any]]) -> str:
-    info = np.finfo(scalar)
-    return f"{np.dtype(scalar).name}_m{info.nmant}"
-
-
 for _name in _NUMERIC:
     _register_with_orders(_name, np.dtype(_name))
 for _scalar in (np.longdouble, np.clongdouble):
     if np.dtype(_scalar) not in _NAMES:
-        _register_with_orders(_long_name(_scalar), np.dtype(_scalar))
+        _register_with_orders(f"{np.dtype(_scalar).name}_m{np.finfo(_scalar).nmant}", np.dtype(_scalar))
 
 
 def name_of(dtype: DType) -> str | None:

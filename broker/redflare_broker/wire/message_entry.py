@@ -16,7 +16,7 @@ from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import ConfigError, DecodeError, EncodeError
 
 from .codec import decode, encode
-from .task_entry import BlobRef
+from .task_entry import ID, BlobRef, read_blob, read_buffers
 
 REQUEST: Final = "request"
 REPLY: Final = "reply"
@@ -25,7 +25,6 @@ EVENT: Final = "event"
 _VERSION: Final = b"%d" % PROTOCOL_VERSION
 _KINDS: Final = {b"request": REQUEST, b"reply": REPLY, b"event": EVENT}
 _WORD: Final = re.compile(r"[!-~]{1,200}")
-_ID: Final = re.compile(r"[A-Za-z0-9_.~:-]{1,200}")
 _FQCN: Final = re.compile(r"[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*")
 _NEEDED: Final = (b"id", b"attempt", b"channel", b"topic", b"origin", b"meta", b"data")
 _LONGEST_FQCN: Final = 500
@@ -78,8 +77,7 @@ class Envelope:
         """Read the fields of an entry.
 
         Args:
-            key: the inbox, for messages.
-            entry_id: the entry's id, for messages.
+            key, entry_id: the inbox and the entry's id, for messages.
             flat: field, value, field, value ... as Redis returns them.
             namespace: what it may point to are payloads under this.
 
@@ -122,13 +120,6 @@ def check_word(word: object, what: str) -> str:
     return word
 
 
-def check_id(word: object) -> str:
-    """Return a request's id unchanged when it is legal; ConfigError otherwise."""
-    if not isinstance(word, str) or not _ID.fullmatch(word):
-        raise ConfigError(f"request_id must be a str of 1 to 200 of A-Z a-z 0-9 _ . ~ : -, but is {word!r:.300}")
-    return word
-
-
 def _parse(flat: Sequence[bytes], namespace: str) -> Envelope:
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     if len(fields) * 2 != len(flat):
@@ -150,7 +141,7 @@ def _parse(flat: Sequence[bytes], namespace: str) -> Envelope:
     plain = b"b0" not in fields and b"blobs" not in fields
     return Envelope(
         kind=kind,
-        id=_text(fields, b"id", _ID),
+        id=_text(fields, b"id", ID),
         attempt=int(attempt),
         channel=_text(fields, b"channel", _WORD),
         topic=_text(fields, b"topic", _WORD),
@@ -158,7 +149,7 @@ def _parse(flat: Sequence[bytes], namespace: str) -> Envelope:
         rc=_rc(fields) if kind is REPLY else "",
         meta=fields[b"meta"],
         data=fields[b"data"],
-        buffers=() if plain else _buffers(fields),
+        buffers=() if plain else read_buffers(fields),
         blob=None if plain else _blob(fields, namespace),
         keep=fields.get(b"keep") == b"1",
     )
@@ -184,24 +175,9 @@ def _rc(fields: dict[bytes, bytes]) -> str:
         raise ValueError(f"field rc: {rc!r} is not UTF-8") from None
 
 
-def _buffers(fields: dict[bytes, bytes]) -> tuple[bytes, ...]:
-    buffers: list[bytes] = []
-    while (buffer := fields.get(b"b%d" % len(buffers))) is not None:
-        buffers.append(buffer)
-    return tuple(buffers)
-
-
 def _blob(fields: dict[bytes, bytes], namespace: str) -> BlobRef | None:
-    text = fields.get(b"blobs")
-    if text is None:
-        return None
-    if b"b0" in fields:
-        raise ValueError("field blobs: is there beside b0; a message has its buffers in one place")
-    try:
-        blob = BlobRef.from_json(text, (f"{namespace}:",))
-    except ValueError as error:
-        raise ValueError(f"field blobs: {error}") from None
-    if not _payload_prefix(namespace).fullmatch(blob.prefix):
+    blob = read_blob(fields, (f"{namespace}:",))
+    if blob is not None and not _payload_prefix(namespace).fullmatch(blob.prefix):
         raise ValueError(f"field blobs: prefix {blob.prefix!r} is not that of a payload")
     return blob
 

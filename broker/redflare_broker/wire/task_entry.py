@@ -18,7 +18,7 @@ from redflare_broker.constants import PROTOCOL_VERSION, TOPIC_GET_TASK, TOPIC_SU
 from redflare_broker.errors import ConfigError, DecodeError
 
 _VERSION: Final = b"%d" % PROTOCOL_VERSION
-_TASK_ID: Final = re.compile(r"[A-Za-z0-9_.~:-]{1,200}")
+ID: Final = re.compile(r"[A-Za-z0-9_.~:-]{1,200}")
 _TOPIC: Final = re.compile(r"[a-z_]{1,64}")
 _BLOB_PREFIX: Final = re.compile(r"[A-Za-z0-9_.~:{}-]{1,600}")
 _BUFFER: Final = re.compile(rb"b[0-9]+")
@@ -36,15 +36,15 @@ _MOST_CHUNKS: Final = 1_000_000
 _GREATEST_SIZE: Final = 1 << 53
 
 
-def check_task_id(task_id: object) -> str:
-    """Return ``task_id`` unchanged when it may be part of a key.
+def check_id(value: object, what: str = "task_id") -> str:
+    """Return the id of a task or a request unchanged when it may be part of a key.
 
     Raises:
         ConfigError: it is not 1 to 200 characters of A-Z a-z 0-9 _ . ~ : -.
     """
-    if not isinstance(task_id, str) or not _TASK_ID.fullmatch(task_id):
-        raise ConfigError(f"task_id must be a str of 1 to 200 of A-Z a-z 0-9 _ . ~ : -, but is {task_id!r:.300}")
-    return task_id
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ConfigError(f"{what} must be a str of 1 to 200 of A-Z a-z 0-9 _ . ~ : -, but is {value!r:.300}")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +136,7 @@ class Entry:
         """Read the fields of an entry.
 
         Args:
-            key: the stream, for messages.
-            entry_id: the entry's id, for messages.
+            key, entry_id: the stream and the entry's id, for messages.
             flat: field, value, field, value ... as Redis returns them.
             allowed_prefixes: beginnings of the blob keys that a sender may point to; without any, blobs are refused.
 
@@ -163,11 +162,15 @@ def _parse(flat: Sequence[bytes], allowed_prefixes: tuple[str, ...]) -> Entry:
     if not _TOPIC.fullmatch(topic):
         raise ValueError(f"field topic: {topic!r} is not legal")
     _check_complete(fields, topic)
-    if task_id and not _TASK_ID.fullmatch(task_id):
+    if task_id and not ID.fullmatch(task_id):
         raise ValueError(f"field task_id: {task_id!r} is not made of A-Z a-z 0-9 _ . ~ : -")
     epoch = fields[b"epoch"]
     if not epoch.isdigit() or len(epoch) > 15:
         raise ValueError(f"field epoch: must be an integer, but is {epoch[:80]!r}")
+    buffers = read_buffers(fields)
+    # a message with a payload has ten fields besides; one without has no use for buffers
+    if len(fields) > len(buffers) + 10 and sum(map(bool, map(_BUFFER.fullmatch, fields))) > len(buffers):
+        raise ValueError(f"field b{len(buffers)} is missing: buffers are numbered from 0 without a gap")
     return Entry(
         topic=topic,
         task_id=task_id,
@@ -179,8 +182,8 @@ def _parse(flat: Sequence[bytes], allowed_prefixes: tuple[str, ...]) -> Entry:
         reason=reason,
         meta=fields.get(b"meta", b"{}"),
         data=fields.get(b"data", b"{}"),
-        buffers=_buffers(fields),
-        blob=_blob(fields, allowed_prefixes),
+        buffers=buffers,
+        blob=read_blob(fields, allowed_prefixes),
     )
 
 
@@ -215,17 +218,20 @@ def _texts(fields: dict[bytes, bytes]) -> list[str]:
     return texts
 
 
-def _buffers(fields: dict[bytes, bytes]) -> tuple[bytes, ...]:
+def read_buffers(fields: dict[bytes, bytes]) -> tuple[bytes, ...]:
+    """Read the buffers in an entry, up to the first gap in their numbers."""
     buffers: list[bytes] = []
     while (buffer := fields.get(b"b%d" % len(buffers))) is not None:
         buffers.append(buffer)
-    # a message with a payload has ten fields besides; one without has no use for buffers
-    if len(fields) > len(buffers) + 10 and sum(map(bool, map(_BUFFER.fullmatch, fields))) > len(buffers):
-        raise ValueError(f"field b{len(buffers)} is missing: buffers are numbered from 0 without a gap")
     return tuple(buffers)
 
 
-def _blob(fields: dict[bytes, bytes], allowed_prefixes: tuple[str, ...]) -> BlobRef | None:
+def read_blob(fields: dict[bytes, bytes], allowed_prefixes: tuple[str, ...]) -> BlobRef | None:
+    """Read what an entry says of its chunks; None without any.
+
+    Raises:
+        ValueError: as ``BlobRef.from_json``, or it has buffers as well.
+    """
     text = fields.get(b"blobs")
     if text is None:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.job_store.record import DISPATCHED, RUNNING, SUBMITTED, JobRecord, StoredFile
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys

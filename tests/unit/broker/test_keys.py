@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import CellKeys, JobKeys, Keys, LinkKeys, StoreKeys
-from redflare_broker.wire.task_entry import check_task_id
+from redflare_broker.wire.task_entry import check_id
 from redis.crc import key_slot
 
 from tests.support.paths import DOCS
@@ -135,7 +135,7 @@ def test_a_name_that_could_break_out_of_the_hash_tag_is_refused(wrong: str) -> N
 @pytest.mark.parametrize("wrong", ["a{b}", "a b", "", "x" * 201, 7])
 def test_a_task_id_that_cannot_be_part_of_a_key_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigError, match="task_id must be a str of 1 to 200"):
-        check_task_id(wrong)
+        check_id(wrong)
 
 
 @pytest.mark.parametrize("wrong", ["", None, 5])

@@ -8,15 +8,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from redflare_workers.processes.exit_code import ExitCode
 
 logger = logging.getLogger(__name__)
-
-#: Reasons in the log.
-_ABORTED: Final = "its task is aborted"
-_STOPPED: Final = "its agent is stopping"
 
 
 class WatchedTrain:
@@ -74,7 +70,7 @@ class WatchedTrain:
         grace = self._stop_grace if self._stopping else self._abort_grace
         if returned.wait(grace):
             return
-        reason = _STOPPED if self._stopping else _ABORTED
+        reason = "its agent is stopping" if self._stopping else "its task is aborted"
         logger.error(
             "the trainer has not returned within %.1f s although %s (%s): ending this process", grace, reason, task
         )

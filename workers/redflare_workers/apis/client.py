@@ -24,7 +24,6 @@ class Client:
     """One site that takes part.
 
     Args:
-        name: name of the site.
         token: identifies the session of the site at the server; never part of ``to_dict``.
     """
 

@@ -43,12 +43,7 @@ class ControllerSpec(SchedulingSpec, ABC):
 
     @abstractmethod
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Run the workflow, in its own thread; the workflow ends when this returns.
-
-        Args:
-            abort_signal: when it is triggered, return soon.
-            fl_ctx: the context of the run.
-        """
+        """Run the workflow, in its own thread, until it ends; return soon once the signal is triggered."""
 
     @abstractmethod
     def stop_controller(self, fl_ctx: FLContext) -> None:
@@ -59,10 +54,5 @@ class ControllerSpec(SchedulingSpec, ABC):
     ) -> None:
         """Handle a result whose task is not open: it is late, or the server was restarted. Drops it by default.
 
-        Args:
-            client: the client that submitted it.
-            task_name: name of the task, as reported by the client.
-            client_task_id: id of the ClientTask, as reported by the client.
-            result: the result.
-            fl_ctx: the context that came with it.
+        Name of the task and id of the ClientTask are as the client reports them.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import orjson
 from redflare_broker.constants import DataKind
 from redflare_broker.errors import DecodeError
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
-from redflare_broker.wire.collection import from_plain, to_plain
+from redflare_broker.wire.collection import DATA, KIND, META, from_plain, to_plain
 from redflare_broker.wire.limits import CodecLimits
 
 from .fl_constant import FLMetaKey
@@ -34,10 +35,6 @@ __all__ = [
 
 CONTENT_TYPE: Final = "DXO"
 CONTENT: Final = "DXO"
-_KIND: Final = "kind"
-_DATA: Final = "data"
-_META: Final = "meta"
-
 
 #: Keys of a DXO's meta.
 MetaKey = FLMetaKey
@@ -117,7 +114,7 @@ class DXO:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a plain dict; data and meta are shared, not copied."""
-        return {_KIND: self.data_kind, _DATA: self.data, _META: self.meta}
+        return {KIND: self.data_kind, DATA: self.data, META: self.meta}
 
     def update_shareable(self, s: Shareable) -> Shareable:
         """Make this DXO the content of ``s`` and return ``s``."""
@@ -135,7 +132,11 @@ class DXO:
         Raises:
             EncodeError: a ValueError; a value in it is neither plain nor an array.
         """
-        return _pack({**self.to_dict(), _DATA: to_plain(self.data_kind, self.data, DXO)})
+        tree = {**self.to_dict(), DATA: to_plain(self.data_kind, self.data, DXO)}
+        encoded = encode_payload(tree, CodecLimits())
+        parts = [encoded.data, *encoded.buffers]
+        head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
+        return b"".join([head, b"\n", *parts])
 
     def to_file(self, file_path: str | os.PathLike[str]) -> None:
         """Write ``to_bytes`` to a file."""
@@ -165,19 +166,32 @@ def from_dict(encoded: dict[str, Any]) -> DXO:
     """
     if not isinstance(encoded, dict):
         raise ValueError(f"an encoded DXO must be a dict, but is {type(encoded).__name__}")
-    kind: Any = encoded.get(_KIND)
-    return DXO(kind, encoded.get(_DATA), encoded.get(_META))
+    kind: Any = encoded.get(KIND)
+    return DXO(kind, encoded.get(DATA), encoded.get(META))
 
 
 def from_bytes(data: bytes) -> DXO:
     """Decode the bytes of ``DXO.to_bytes``.
 
     Raises:
-        ValueError: they are not a DXO.
+        ValueError: they are of another format, truncated, or not a DXO.
     """
-    encoded = _unpack(data)
+    head, _, body = bytes(data).partition(b"\n")
+    try:
+        meta = orjson.loads(head)
+        sizes = meta["sizes"]
+        if meta["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
+            raise ValueError(f"it begins with {head[:80]!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DecodeError(f"these bytes were not written by to_bytes or to_file: {error}") from error
+    if sum(sizes) != len(body):
+        raise DecodeError(
+            f"these bytes are truncated: {sum(sizes)} were written after the head, but {len(body)} are left"
+        )
+    tree, *buffers = (body[start:end] for start, end in pairwise(accumulate(sizes, initial=0)))
+    encoded = EncodedPayload(tree, tuple(buffers)).decode()
     if isinstance(encoded, dict):
-        encoded[_DATA] = from_plain(encoded.get(_KIND), encoded.get(_DATA), DXO)
+        encoded[DATA] = from_plain(encoded.get(KIND), encoded.get(DATA), DXO)
     return from_dict(encoded)
 
 
@@ -208,40 +222,3 @@ def get_leaf_dxos(dxo: DXO, root_name: str = "") -> tuple[dict[str, DXO], list[s
         leaves |= found
         errors += wrong
     return leaves, errors
-
-
-def _pack(tree: object) -> bytes:
-    """Encode a tree as bytes.
-
-    Raises:
-        EncodeError: a ValueError; a value in it is neither plain nor an array.
-    """
-    encoded = encode_payload(tree, CodecLimits())
-    parts = [encoded.data, *encoded.buffers]
-    head = orjson.dumps({"format": _MAGIC, "sizes": [len(part) for part in parts]})
-    return b"".join([head, b"\n", *parts])
-
-
-def _unpack(data: bytes) -> Any:
-    """Decode the bytes of ``_pack``.
-
-    Raises:
-        DecodeError: a ValueError; the bytes are of another format, or truncated.
-    """
-    head, _, body = bytes(data).partition(b"\n")
-    try:
-        meta = orjson.loads(head)
-        sizes = meta["sizes"]
-        if meta["format"] != _MAGIC or not all(type(size) is int and size >= 0 for size in sizes) or not sizes:
-            raise ValueError(f"it begins with {head[:80]!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DecodeError(f"these bytes were not written by to_bytes or to_file: {error}") from error
-    if sum(sizes) != len(body):
-        raise DecodeError(
-            f"these bytes are truncated: {sum(sizes)} were written after the head, but {len(body)} are left"
-        )
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(body[start : start + size])
-        start += size
-    return EncodedPayload(parts[0], tuple(parts[1:])).decode()

@@ -27,9 +27,7 @@ class Executor(FLComponent, ABC):
         """Carry out one task.
 
         Args:
-            task_name: name of the task.
             shareable: the task's data, as a rule a DXO.
-            fl_ctx: the context of the client job.
             abort_signal: triggered when the task is aborted; add a callback to it instead of polling.
 
         Returns:

@@ -206,9 +206,7 @@ class FLContextManager:
     Args:
         engine: returned by ``fl_ctx.get_engine()``; has ``fire_event(event_type, fl_ctx)``.
         identity_name: name of this site or server.
-        job_id: id of the job that runs.
-        public_stickers: initial public sticky props.
-        private_stickers: initial private sticky props.
+        public_stickers, private_stickers: initial sticky props.
     """
 
     def __init__(

@@ -39,8 +39,6 @@ class SchedulingSpec:
         """Send a task to many clients, once to each.
 
         Args:
-            task: the task.
-            fl_ctx: the context of the run.
             targets: clients that get it; None: all, also those that join while it is open.
             min_responses: number of results that are enough; 0: those of all targets.
             wait_time_after_min_received: seconds to wait for further results then.
@@ -78,8 +76,6 @@ class SchedulingSpec:
         """Send a task to one client.
 
         Args:
-            task: the task.
-            fl_ctx: the context of the run.
             targets: clients that may get it; must be given when the order is SEQUENTIAL.
             send_order: ANY: the first client that asks gets it. SEQUENTIAL: the first target, later also the next.
             task_assignment_timeout: seconds after which the next target may have it too; 0: only the first may.
@@ -115,8 +111,6 @@ class SchedulingSpec:
         """Send a task to one client after the other.
 
         Args:
-            task: the task.
-            fl_ctx: the context of the run.
             targets: clients that get it, each as often as it is named; None: all.
             send_order: SEQUENTIAL: in the order of the targets; ANY: as they ask.
             task_assignment_timeout: SEQUENTIAL: seconds after which the next target may have it too; 0: never.

@@ -180,12 +180,7 @@ class Task:
 
 
 class ClientTask:
-    """A task for one client.
-
-    Args:
-        client: the client that gets it.
-        task: the task.
-    """
+    """A task for one client."""
 
     def __init__(self, client: Client, task: Task) -> None:
         self.client = client

@@ -34,26 +34,13 @@ class WFCommSpec(SchedulingSpec):
         raise NotImplementedError
 
     def handle_exception(self, task_id: str, fl_ctx: FLContext) -> None:
-        """End a task with an error, because it could not be sent after ``process_task_request`` returned it.
-
-        Args:
-            task_id: id of the ClientTask.
-            fl_ctx: the context of the request.
-        """
+        """End the task of a ClientTask of that id with an error: it was found for a request and could not be sent."""
         raise NotImplementedError
 
     def process_submission(
         self, client: Client, task_name: str, task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """Accept a client's result.
-
-        Args:
-            client: the client that submitted it.
-            task_name: name of the task, as reported by the client.
-            task_id: id of the ClientTask, as reported by the client.
-            result: the result.
-            fl_ctx: the context that came with it.
-        """
+        """Accept a client's result; name of the task and id of the ClientTask are as the client reports them."""
         raise NotImplementedError
 
     def process_dead_client_report(self, client_name: str, fl_ctx: FLContext) -> None:
@@ -61,13 +48,7 @@ class WFCommSpec(SchedulingSpec):
         raise NotImplementedError
 
     def client_is_active(self, client_name: str, reason: str, fl_ctx: FLContext) -> None:
-        """Record that a client is active.
-
-        Args:
-            client_name: its name.
-            reason: the message or heartbeat that shows it.
-            fl_ctx: the context of the run.
-        """
+        """Record that a client is active; ``reason`` is the message or heartbeat that shows it."""
         raise NotImplementedError
 
     def process_task_check(self, task_id: str, fl_ctx: FLContext) -> ClientTask | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import orjson
 import typer
-from redflare_broker.inspection.presence import PresenceState
+from redflare_broker.inspection.presence import Presence, PresenceState
 from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console
@@ -52,19 +52,6 @@ STATUS_STYLES: Final = {
     "cancelled": "magenta",
     "aborted": "magenta",
 }
-
-
-class Presence(Protocol):
-    """The state of a side of a link, of a job's server or of a site."""
-
-    @property
-    def state(self) -> PresenceState: ...
-
-    @property
-    def beat_age(self) -> float | None: ...
-
-    @property
-    def connected(self) -> bool: ...
 
 
 def console() -> Console:

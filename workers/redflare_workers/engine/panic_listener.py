@@ -14,9 +14,7 @@ class PanicListener(FLComponent):
     """Calls ``on_panic`` with the reason of each FATAL_SYSTEM_ERROR."""
 
     def __init__(self, on_panic: Callable[[str], object]) -> None:
-        super().__init__()
-        self._on_panic = on_panic
-        self.register_event_handler(EventType.FATAL_SYSTEM_ERROR, self._on_error)
+        def on_error(event_type: str, fl_ctx: FLContext) -> None:
+            on_panic(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA, "a component panicked")))
 
-    def _on_error(self, event_type: str, fl_ctx: FLContext) -> None:
-        self._on_panic(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA, "a component panicked")))
+        self.register_event_handler(EventType.FATAL_SYSTEM_ERROR, on_error)

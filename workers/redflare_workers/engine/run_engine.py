@@ -35,8 +35,6 @@ class RunEngine(JobMessaging):
 
     Args:
         identity: name of the server or the site.
-        job_id: id of the job that runs.
-        job_meta: the job's; a dict.
         process_type: one of ``ProcessType``.
         components: further components by id, which hear events.
         workspace: root of the folders for files of components.

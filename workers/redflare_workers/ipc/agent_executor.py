@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
@@ -22,12 +23,18 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
+from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.task_states import ACCEPTED
+from redflare_broker.wire.collection import to_plain
 
+from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
+from redflare_workers.apis.signal import Signal
 
 from .shared_connection import SharedConnection
-from .translation import problem_of
+from .translation import problem_of, reply_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +56,8 @@ class AgentTask:
 class AgentExecutor(ABC):
     """Holds the link to one agent; base of the executors that exchange tasks with it.
 
-    A subclass is an executor as well, ours or NVFlare's, and knows that one's Shareables and DXOs.
+    A subclass is an executor as well, ours or NVFlare's, and knows that one's Shareables and DXOs. Types that are
+    named here are ours; NVFlare's have what is used of them.
 
     Args:
         agent_id, site_name: None: to be set before the start.
@@ -59,19 +67,20 @@ class AgentExecutor(ABC):
         client: a redis-py or fakeredis client to use instead of the URL.
     """
 
-    #: Of the executor's kind of Shareable: its DXO, or an exception that says why it has none; the reply of an outcome,
-    #: given the task's DXO (ValueError: the result is no DXO); and a reply of a return code alone.
+    #: Of the executor's kind of Shareable: its DXO, or an exception that says why it has none; and a reply of a return
+    #: code alone.
     _dxo_of: Callable[[Any], Any]
-    _reply_of: Callable[[ExchangeOutcome, Any], Any]
-    _make_reply: Callable[[str], Any]
+    _make_reply: Callable[[str], Shareable]
+    #: Results come back as ``EncodedPayload`` whether or not their task came as one.
+    encoded_results: bool = False
     agent_id: str | None
 
     def __init__(
         self,
         *,
         agent_id: str | None,
-        site_name: str | None,
-        job_id: str | None,
+        site_name: str | None = None,
+        job_id: str | None = None,
         redis_url: str,
         agent_connection_timeout: float,
         agent_heartbeat_timeout: float | None,
@@ -228,12 +237,36 @@ class AgentExecutor(ABC):
 
     # -- the executor --------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def _task_of(self, dxo: Any, shareable: Any) -> AgentTask:
-        """Make the agent's task of a Shareable and its DXO."""
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Begin at START_RUN, and say bye at END_RUN; a start that fails makes the job panic."""
+        if event_type == EventType.START_RUN:
+            self._engine = fl_ctx.get_engine()
+            try:
+                self._prepare(fl_ctx)
+                self.start()
+            except RedflareError as exc:
+                component: Any = self
+                component.system_panic(reason=str(exc), fl_ctx=fl_ctx)
+        elif event_type == EventType.END_RUN:
+            self.stop()
 
-    def _run_task(self, task_name: str, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
-        """Carry out an executor's ``execute``; the reply has a return code where there is no result."""
+    @abstractmethod
+    def _prepare(self, fl_ctx: FLContext) -> None:
+        """Take from the context of a run that begins what no argument has said."""
+
+    @abstractmethod
+    def _meta_of(self, dxo: Any, shareable: Shareable) -> dict[str, Any]:
+        """Make the meta of the agent's task of a Shareable and its DXO."""
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Hand a task to the agent and wait, without a limit, for its result.
+
+        Returns:
+            the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
+            or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it or it cannot be sent,
+            EXECUTION_EXCEPTION when the result is not one, TASK_ABORTED, or the agent's own.
+            BLOB_MISSING: the task came encoded and its chunks are gone; it stays open until it is sent with others.
+        """
         component: Any = self
         if not self._begin():
             component.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
@@ -246,7 +279,12 @@ class AgentExecutor(ABC):
             except Exception as exc:
                 component.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
                 return self._make_reply(ReturnCode.BAD_TASK_DATA)
-            task = self._task_of(dxo, shareable)
+            task = AgentTask(
+                task_id=shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16),
+                meta=self._meta_of(dxo, shareable),
+                data=to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, type(dxo)),
+                encoded_result=self.encoded_results or isinstance(dxo.data, EncodedPayload),
+            )
             try:
                 outcome = self._exchange_until_aborted(task_name, task, abort_signal)
             except EncodeError as exc:
@@ -275,14 +313,14 @@ class AgentExecutor(ABC):
                 poll_interval=None if can_wake else _SIGNAL_POLL_SECONDS,
             )
 
-    def _reply(self, outcome: ExchangeOutcome, dxo: Any, task_name: str, fl_ctx: Any) -> Any:
+    def _reply(self, outcome: ExchangeOutcome, dxo: Any, task_name: str, fl_ctx: FLContext) -> Shareable:
         component: Any = self
         if problem := problem_of(outcome):
             component.log_error(fl_ctx, f"task {task_name!r}: {problem}")
         elif outcome.status != ACCEPTED:
             component.log_info(fl_ctx, f"task {task_name!r} is aborted: {outcome.reason}")
         try:
-            return self._reply_of(outcome, dxo)
+            return reply_of(outcome, dxo, self._make_reply)
         except ValueError as exc:
             component.log_error(fl_ctx, f"task {task_name!r}: the agent's result is no DXO: {exc}")
             return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)

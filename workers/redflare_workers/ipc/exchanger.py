@@ -9,27 +9,21 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
 from typing import Any, Self
 
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.constants import TaskResult
-from redflare_broker.errors import RedflareError
-from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
-from redflare_broker.wire.collection import to_plain
 
 from redflare_workers.apis.dxo import DXO, from_shareable
-from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
-from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
-from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.shareable import Shareable, make_reply
 from redflare_workers.errors import TaskAborted, TaskFailed, TaskRejected, TaskTimeout
 
 from .agent_executor import AgentExecutor, AgentTask
-from .translation import agent_id_of, reply_of, task_meta
+from .translation import agent_id_of, task_meta
 
 __all__ = ["IPCExchanger", "TaskAborted", "TaskFailed", "TaskRejected", "TaskTimeout"]
 
@@ -46,13 +40,12 @@ class IPCExchanger(AgentExecutor, Executor):
     here, and is answered with a DXO that holds an ``EncodedPayload``; then call ``release_result``.
 
     Args:
-        send_task_timeout: kept for NVFlare's signature; a task stays in Redis until it is fetched or aborted.
-        resend_task_interval: kept for NVFlare's signature; see ``send_task_timeout``.
+        send_task_timeout, resend_task_interval, agent_ack_timeout: kept for NVFlare's signature; a task stays in Redis
+            until it is fetched or aborted, and the goodbye needs no answer here.
         agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
         agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
             is aborted and the job panics; None: never.
         agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
-        agent_ack_timeout: kept for NVFlare's signature; the goodbye needs no answer here.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta.
         redis_url: as the agent's ``flare_site_url``.
         site_name: name of the site; None: the identity name of the context at START_RUN.
@@ -67,7 +60,6 @@ class IPCExchanger(AgentExecutor, Executor):
     accepts_encoded = True
 
     _dxo_of = staticmethod(from_shareable)
-    _reply_of = staticmethod(reply_of)
     _make_reply = staticmethod(make_reply)
 
     def __init__(
@@ -111,9 +103,7 @@ class IPCExchanger(AgentExecutor, Executor):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     # -- the plain form ------------------------------------------------------------------------------------------------
@@ -166,40 +156,12 @@ class IPCExchanger(AgentExecutor, Executor):
 
     # -- the executor --------------------------------------------------------------------------------------------------
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Begin at START_RUN, and say bye at END_RUN; a start that fails makes the job panic."""
-        if event_type == EventType.START_RUN:
-            self._start_run(fl_ctx)
-        elif event_type == EventType.END_RUN:
-            self.stop()
+    def _prepare(self, fl_ctx: FLContext) -> None:
+        self.agent_id = self.agent_id or agent_id_of(fl_ctx.get_prop(FLContextKey.JOB_META))
+        self._site_name = self._site_name or fl_ctx.get_identity_name()
 
-    def _start_run(self, fl_ctx: FLContext) -> None:
-        self._engine = fl_ctx.get_engine()
-        try:
-            self.agent_id = self.agent_id or agent_id_of(fl_ctx.get_prop(FLContextKey.JOB_META))
-            self._site_name = self._site_name or fl_ctx.get_identity_name()
-            self.start()
-        except RedflareError as exc:
-            self.system_panic(str(exc), fl_ctx)
-
-    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """Hand a task to the agent and wait, without a limit, for its result.
-
-        Returns:
-            the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
-            or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it, TASK_ABORTED, or the agent's.
-            BLOB_MISSING: the task came encoded and its chunks are gone; it stays open until it is sent with others.
-        """
-        reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
-        return reply
-
-    def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
-        return AgentTask(
-            task_id=shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16),
-            meta=task_meta(dxo, shareable),
-            data=to_plain(dxo.data_kind, {} if dxo.data is None else dxo.data, DXO),
-            encoded_result=self.encoded_results or isinstance(dxo.data, EncodedPayload),
-        )
+    def _meta_of(self, dxo: DXO, shareable: Shareable) -> dict[str, Any]:
+        return task_meta(dxo, shareable)
 
     def release_result(self, handed_over: bool) -> None:
         """Release the payload of the last result that came back encoded; without one this has no effect.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from redflare_broker.constants import JOB_META_KEY_AGENT_ID, RC, MetaKey
 from redflare_broker.errors import ConfigError
@@ -12,9 +13,15 @@ from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 from redflare_broker.wire.collection import from_plain
 
 from redflare_workers.apis.app_constant import AppConstants
-from redflare_workers.apis.dxo import DXO, DataKind
+from redflare_workers.apis.dxo import DataKind
 from redflare_workers.apis.fl_constant import ReturnCode
-from redflare_workers.apis.shareable import Shareable, make_reply
+from redflare_workers.apis.shareable import Shareable
+
+#: Keys of the meta of the agent's task, and the header of the Shareable that each is from.
+ROUNDS: Final[Mapping[str, str]] = {
+    MetaKey.CURRENT_ROUND: AppConstants.CURRENT_ROUND,
+    MetaKey.TOTAL_ROUND: AppConstants.NUM_ROUNDS,
+}
 
 
 def agent_id_of(job_meta: object) -> str:
@@ -32,21 +39,18 @@ def agent_id_of(job_meta: object) -> str:
     return agent_id
 
 
-def task_meta(dxo: DXO, shareable: Shareable) -> dict[str, Any]:
-    """Make the meta of the agent's task: the DXO's, its kind, and the rounds of the Shareable's headers."""
+def task_meta(dxo: Any, shareable: Shareable, headers: Mapping[str, str] = ROUNDS) -> dict[str, Any]:
+    """Make the meta of the agent's task: the DXO's, its kind, and the Shareable's ``headers`` by their keys in it."""
     meta = dict(dxo.meta or {})
     meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
-    for key, header in (
-        (MetaKey.CURRENT_ROUND, AppConstants.CURRENT_ROUND),
-        (MetaKey.TOTAL_ROUND, AppConstants.NUM_ROUNDS),
-    ):
+    for key, header in headers.items():
         value = shareable.get_header(header)
         if value is not None:
             meta[key] = value
     return meta
 
 
-def code_of(outcome: ExchangeOutcome) -> str:
+def _code_of(outcome: ExchangeOutcome) -> str:
     """The return code of an outcome without a result; "" when it has one."""
     if outcome.status == REJECTED:
         if outcome.rc == BLOB_MISSING:
@@ -58,13 +62,22 @@ def code_of(outcome: ExchangeOutcome) -> str:
     return "" if outcome.rc in (RC.OK, RC.EARLY_TERMINATION) else outcome.rc
 
 
-def reply_of(outcome: ExchangeOutcome, dxo: DXO) -> Shareable:
-    """Make the executor's reply: the result as a DXO, or a reply with the return code that says why there is none."""
-    if code := code_of(outcome):
+def reply_of(outcome: ExchangeOutcome, dxo: Any, make_reply: Callable[[str], Shareable]) -> Shareable:
+    """Make the executor's reply to a task.
+
+    Args:
+        dxo: the task's; the result becomes one of the same class, ours or NVFlare's.
+        make_reply: makes the reply of a return code that says why there is no result.
+
+    Raises:
+        ValueError: kind and data of the result do not fit each other.
+    """
+    if code := _code_of(outcome):
         return make_reply(code)
-    app_defined = dxo.data_kind == DataKind.APP_DEFINED
-    kind = DataKind.APP_DEFINED if app_defined else outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS)
-    reply = DXO(data_kind=kind, data=from_plain(kind, outcome.data, DXO), meta=outcome.meta).to_shareable()
+    kind = dxo.data_kind
+    if kind != DataKind.APP_DEFINED:
+        kind = outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS.value)
+    reply: Shareable = type(dxo)(kind, from_plain(kind, outcome.data, type(dxo)), outcome.meta).to_shareable()
     reply.set_return_code(outcome.rc)
     return reply
 

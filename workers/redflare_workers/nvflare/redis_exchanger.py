@@ -5,29 +5,30 @@ It takes the place of NVFlare's ``IPCExchanger`` in ``config_fed_client.json``; 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 
 from nvflare.apis.dxo import DXO, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import FLContextKey, ReservedKey
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
 from redflare_broker.config.link_address import LINK_FILE, LinkAddress, load_address
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import RedflareError
 
-from redflare_workers.ipc.agent_executor import AgentExecutor, AgentTask
-from redflare_workers.ipc.translation import agent_id_of
-
-from .translation import plain_data, reply_of, task_meta
+from redflare_workers.ipc.agent_executor import AgentExecutor
+from redflare_workers.ipc.translation import ROUNDS, agent_id_of, task_meta
 
 #: Folder of a site's own settings, inside NVFlare's folder for such (``local``).
 SITE_FOLDER: Final = "redflare"
+_HEADERS: Final = {
+    **ROUNDS,
+    FLMetaKey.START_ROUND: AppConstants.START_ROUND,
+    FLMetaKey.VALIDATE_TYPE: AppConstants.VALIDATE_TYPE,
+}
 
 
 class RedisExchanger(AgentExecutor, Executor):
@@ -36,13 +37,8 @@ class RedisExchanger(AgentExecutor, Executor):
     It begins at START_RUN and says bye at END_RUN. The arguments up to ``agent_id`` are those of NVFlare's class.
 
     Args:
-        send_task_timeout: without effect; a task stays in Redis until it is fetched or aborted.
-        resend_task_interval: without effect; see ``send_task_timeout``.
-        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
-        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
-            is aborted and the job panics; None: never.
-        agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
-        agent_ack_timeout: without effect; the goodbye needs no answer here.
+        send_task_timeout, resend_task_interval, agent_ack_timeout: without effect.
+        agent_connection_timeout, agent_heartbeat_timeout, agent_heartbeat_interval: as our ``IPCExchanger``'s.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta, or else in ``redflare.json``.
         redis_url: as the agent's ``flare_site_url``; "": ``redis_url`` in ``redflare.json``.
         workspace_dir: folder with ``redflare.json``, ``comm_config.json`` and ``startup/`` (certificates), all of them
@@ -53,7 +49,6 @@ class RedisExchanger(AgentExecutor, Executor):
     """
 
     _dxo_of = staticmethod(from_shareable)
-    _reply_of = staticmethod(reply_of)
     _make_reply = staticmethod(make_reply)
 
     def __init__(
@@ -76,8 +71,6 @@ class RedisExchanger(AgentExecutor, Executor):
         AgentExecutor.__init__(
             self,
             agent_id=agent_id,
-            site_name=None,
-            job_id=None,
             redis_url=redis_url,
             agent_connection_timeout=agent_connection_timeout,
             agent_heartbeat_timeout=agent_heartbeat_timeout,
@@ -95,29 +88,29 @@ class RedisExchanger(AgentExecutor, Executor):
         self.settings = settings
         self._run_job_id = ""
 
-    # -- life ----------------------------------------------------------------------------------------------------------
-
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Begin at START_RUN, and say bye at END_RUN; a start that fails makes the job panic."""
-        if event_type == EventType.START_RUN:
-            self._start_run(fl_ctx)
-        elif event_type == EventType.ABORT_TASK:
-            self._check_signal()
-        elif event_type == EventType.END_RUN:
-            self.stop()
+        """Handle an event as the base does; at ABORT_TASK also wake the task in progress.
 
-    def _start_run(self, fl_ctx: FLContext) -> None:
-        self._engine = fl_ctx.get_engine()
+        NVFlare's abort signal wakes nobody, but this event follows it.
+        """
+        if event_type == EventType.ABORT_TASK and self._link is not None:
+            self._link.session.nudge()
+        super().handle_event(event_type, fl_ctx)
+
+    def _prepare(self, fl_ctx: FLContext) -> None:
         self._run_job_id = fl_ctx.get_job_id() or ""
+        folder = self._folder(fl_ctx)
+        address = load_address(folder / LINK_FILE) if folder else LinkAddress()
+        self._redis_url = self.redis_url or address.redis_url
+        if self.settings is None and folder is not None:
+            self._settings = load_settings(folder, self.secure_mode or address.secure_mode)
         try:
-            folder = self._folder(fl_ctx)
-            address = load_address(folder / LINK_FILE) if folder else LinkAddress()
-            self._configure(folder, replace(address, secure_mode=self.secure_mode or address.secure_mode))
-            self.agent_id = self.agent_id or self._agent_id(address, fl_ctx)
-            self._site_name = fl_ctx.get_identity_name()
-            self.start()
-        except RedflareError as exc:
-            self.system_panic(reason=str(exc), fl_ctx=fl_ctx)
+            self.agent_id = self.agent_id or agent_id_of(fl_ctx.get_prop(FLContextKey.JOB_META))
+        except RedflareError:
+            if not address.agent_id:
+                raise
+            self.agent_id = address.agent_id
+        self._site_name = fl_ctx.get_identity_name()
 
     def _folder(self, fl_ctx: FLContext) -> Path | None:
         """Return the workspace; None if the context has none, as one without a site."""
@@ -126,41 +119,6 @@ class RedisExchanger(AgentExecutor, Executor):
         workspace = fl_ctx.get_prop(ReservedKey.WORKSPACE_OBJECT)
         return None if workspace is None else Path(workspace.get_site_config_dir()) / SITE_FOLDER
 
-    def _configure(self, folder: Path | None, address: LinkAddress) -> None:
-        self._redis_url = self.redis_url or address.redis_url
-        if self.settings is None and folder is not None:
-            self._settings = load_settings(folder, address.secure_mode)
-
-    def _agent_id(self, address: LinkAddress, fl_ctx: FLContext) -> str:
-        job_meta = fl_ctx.get_prop(FLContextKey.JOB_META)
-        try:
-            return agent_id_of(job_meta)
-        except RedflareError:
-            if not address.agent_id:
-                raise
-            return address.agent_id
-
-    def _check_signal(self) -> None:
-        """Wake the task in progress: NVFlare's abort signal wakes nobody, but the event that follows it does."""
-        if self._link is not None:
-            self._link.session.nudge()
-
-    # -- tasks ---------------------------------------------------------------------------------------------------------
-
-    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """Hand a task to the agent and wait, without a limit, for its result.
-
-        Returns:
-            the result as a DXO's Shareable, or a reply with a return code: BAD_REQUEST_DATA when a task is in progress
-            or the agent cannot read this one, BAD_TASK_DATA when there is no DXO in it or it cannot be sent,
-            EXECUTION_EXCEPTION when the result is not one, TASK_ABORTED, or the agent's own.
-        """
-        reply: Shareable = self._run_task(task_name, shareable, fl_ctx, abort_signal)
-        return reply
-
-    def _task_of(self, dxo: DXO, shareable: Shareable) -> AgentTask:
-        return AgentTask(
-            task_id=shareable.get_header(ReservedKey.TASK_ID) or token_hex(16),
-            meta=task_meta(dxo, shareable, self._site_name or "", self._run_job_id),
-            data=plain_data(dxo),
-        )
+    def _meta_of(self, dxo: DXO, shareable: Shareable) -> dict[str, Any]:
+        whose = {FLMetaKey.SITE_NAME: self._site_name or "", FLMetaKey.JOB_ID: self._run_job_id}
+        return {**whose, **task_meta(dxo, shareable, _HEADERS)}

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import pytest
 from redflare_broker.config import settings
-from redflare_broker.config.job_retention import JobRetentionPolicy
-from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy, RetentionPolicy
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError
 from redflare_broker.transport.server import ConnectionOptions

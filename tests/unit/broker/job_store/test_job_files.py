@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fakeredis
 import pytest
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, MessageTooLarge, ServerError
 from redflare_broker.job_store import job_files
 from redflare_broker.job_store.job_files import Source

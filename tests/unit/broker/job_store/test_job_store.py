@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import fakeredis
 import orjson
 import pytest
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExists, JobUnfinished, JobUnknown
 from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
 from redflare_broker.job_store.store import JobStore, whoami

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import fakeredis
 import pytest
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import ConfigError
 from redflare_broker.job_store.log_follower import JobLogFollower
 from redflare_broker.transport.server import Server

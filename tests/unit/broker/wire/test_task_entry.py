@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from redflare_broker.errors import ConfigError, DecodeError
-from redflare_broker.wire.task_entry import BlobRef, Entry, check_task_id
+from redflare_broker.wire.task_entry import BlobRef, Entry, check_id
 
 PREFIXES = ("flare:blob:{", "flare:{site--a}:blob:")
 TASK = Entry(
@@ -148,10 +148,10 @@ def test_a_blob_reference_knows_its_chunks() -> None:
 
 @pytest.mark.parametrize("task_id", ["a", "A.b-c_d~e:9", "x" * 200])
 def test_a_legal_task_id_is_returned(task_id: str) -> None:
-    assert check_task_id(task_id) == task_id
+    assert check_id(task_id) == task_id
 
 
 @pytest.mark.parametrize("task_id", ["", "x" * 201, "a b", "a/b", "a{b}", "a\n", "ü", None, 3, b"a"])
 def test_an_illegal_task_id_is_named(task_id: object) -> None:
     with pytest.raises(ConfigError, match="task_id must be a str of 1 to 200"):
-        check_task_id(task_id)
+        check_id(task_id)

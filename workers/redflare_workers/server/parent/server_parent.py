@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell, HandlerResult, Request
-from redflare_broker.config.job_retention import JobRetentionPolicy
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, JobLost, JobUnknown, RedflareError, Unavailable
 from redflare_broker.job_store.record import (

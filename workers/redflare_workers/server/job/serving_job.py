@@ -192,7 +192,7 @@ class ServingJob(CommObserver):
         """Answer the clients that wait, and send an event to all others."""
         answered = self.tasks.close(reason)
         for fqcn, names in self.clients.by_cell(answered).items():
-            self._send(fqcn, JobEndEvent(clients=tuple(names), reason=reason))
+            self._send(fqcn, JobEndEvent(clients=names, reason=reason))
 
     def _tell_unanswered(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell the sites that work on an ended task to stop."""
@@ -201,8 +201,8 @@ class ServingJob(CommObserver):
             if (cell := self.clients.cell_of(client_task.client.name)) is not None:
                 cells.setdefault(cell, []).append(client_task)
         for cell, client_tasks in cells.items():
-            names = tuple(client_task.client.name for client_task in client_tasks)
-            self._send(cell, TasksEndEvent(clients=names, task_ids=tuple(one.id for one in client_tasks)))
+            names = [client_task.client.name for client_task in client_tasks]
+            self._send(cell, TasksEndEvent(clients=names, task_ids=[one.id for one in client_tasks]))
 
     def _send(self, fqcn: str, event: ServerEvent) -> None:
         try:

@@ -123,6 +123,11 @@ class SiteReport(Message, channel="server", topic="site_report"):
     at: float = 0.0
 
     @property
+    def details(self) -> dict[str, Any]:
+        """What the store keeps beside the status."""
+        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how}
+
+    @property
     def final(self) -> bool:
         """Whether the process is gone."""
         return self.exit_code is not None

@@ -220,7 +220,7 @@ def test_an_abort_by_sigterm_when_redis_does_not_reach_the_process(sites: Sites,
     engine = started(sites, app_of("Waiting"), abort_grace=0.5, stop_grace=20.0)
     run = engine.processes.find(JOB)
     assert run is not None
-    engine.processes._request_end = lambda *args: None
+    engine.processes.request_end = lambda *args: None
     proof = engine.abort(JOB)
     assert (proof.how, proof.exit_code) == ("terminated", 9)
     assert "it got SIGTERM" in (run.folder.path / "outcome.json").read_text()
@@ -467,7 +467,7 @@ def test_a_client_parent_is_stopped_while_redis_is_not_there(sites: Sites, tmp_p
 def test_a_job_is_aborted_whose_process_does_not_reach_redis(sites: Sites, tmp_path: Path) -> None:
     engine = sites.engine(stop_grace=10.0)
     deploy(engine, app_of("Waiting"))
-    engine.processes._connection["redis_url"] = f"unix://{tmp_path}/nothing"
+    engine.processes.connection["redis_url"] = f"unix://{tmp_path}/nothing"
     engine.start_app(JOB, META)
     pid, run = run_of(engine)
     proof = engine.abort(JOB)

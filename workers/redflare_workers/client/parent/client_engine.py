@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell, Reply, ReplyCode
@@ -83,7 +84,7 @@ class ClientEngine(RunEngine):
         connection = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
         self.processes = JobProcesses(
             self.client_name,
-            args.workspace,
+            Path(args.workspace).resolve(),
             site,
             connection,
             self._request_end,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,22 +34,19 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 
+@dataclass(slots=True, eq=False)
 class SiteRequestHandler:
-    """The requests of channel ``site``.
+    """The requests of channel ``site``."""
 
-    Args:
-        engine: does what is asked.
-        workers: how many requests are worked on at once; one that waits for a process to end is not counted.
-    """
-
-    def __init__(self, engine: ClientEngine, workers: int) -> None:
-        self._engine = engine
-        self._workers = workers
-        self._pool: ThreadPoolExecutor | None = None
+    #: does what is asked
+    engine: ClientEngine
+    #: how many requests are worked on at once; one that waits for a process to end is not counted
+    workers: int
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False)
 
     def open(self, cell: Cell) -> None:
         """Register at a cell."""
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=f"redflare-site-{cell.fqcn}")
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix=f"redflare-site-{cell.fqcn}")
         self._queue(cell, DeployRequest, self._deploy)
         self._queue(cell, StartRequest, self._start)
         self._queue(cell, DeleteRunRequest, self._delete_run)
@@ -78,13 +75,13 @@ class SiteRequestHandler:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _deploy(self, message: DeployRequest, request: Request) -> HandlerResult:
-        engine = self._engine
+        engine = self.engine
         error = engine.deploy_app(message.app, message.job, message.meta, engine.client_name, request.data)
         return _answer(SiteReply(message=error or f"Deployed the app of job {message.job}."))
 
     def _start(self, message: StartRequest, _request: Request) -> HandlerResult:
-        text = self._engine.start_app(message.job)
-        run = self._engine.processes.find(message.job)
+        text = self.engine.start_app(message.job)
+        run = self.engine.processes.find(message.job)
         return _answer(StartReply(message=text, run=run.record.run if run else ""))
 
     def _abort(self, message: AbortRequest, request: Request) -> HandlerResult:
@@ -92,15 +89,15 @@ class SiteRequestHandler:
             check_job_id(message.job)
         except ConfigError as error:
             return refuse(request, error)
-        text, proof = self._engine.begin_abort(message.job, message.reason, bar=True)
+        text, proof = self.engine.begin_abort(message.job, message.reason, bar=True)
         proof.add_done_callback(partial(_send_proof, request, text))
         return LATER
 
     def _delete_run(self, message: DeleteRunRequest, _request: Request) -> HandlerResult:
-        return _answer(SiteReply(message=self._engine.delete_run(message.job)))
+        return _answer(SiteReply(message=self.engine.delete_run(message.job)))
 
     def _job_status(self, message: JobStatus, _request: Request) -> HandlerResult:
-        self._engine.notify_job_status(message.job, message.status, message.run)
+        self.engine.notify_job_status(message.job, message.status, message.run)
         return None
 
 

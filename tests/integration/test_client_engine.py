@@ -24,12 +24,9 @@ from redflare_workers.protocol.job_control import PingRun
 from redflare_workers.protocol.job_outcome import COMPLETED
 from redflare_workers.protocol.parent_messages import (
     AbortRequest,
-    AbortTaskRequest,
     DeleteRunRequest,
     DeployRequest,
-    RunInfoRequest,
     StartRequest,
-    ToJobRequest,
 )
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.site_settings import Site, SiteArgs
@@ -90,7 +87,7 @@ def run_of(engine: ClientEngine) -> tuple[int, str]:
 def test_a_job_runs_to_its_end_in_its_own_process(sites: Sites) -> None:
     parent = sites.parent_server()
     server = sites.server_job()
-    sites.engine()
+    engine = sites.engine()
 
     assert parent.ask(DeployRequest, app_of("Adding", say="one more round"), app="app", meta=META).ok
     begun = parent.ask(StartRequest)
@@ -102,7 +99,7 @@ def test_a_job_runs_to_its_end_in_its_own_process(sites: Sites) -> None:
     assert sites.reporter.statuses() == ["starting", "started", "stopped"]
     assert len([line for _, line in sites.reporter.lines if line == "one more round"]) == 2
     assert "one more round\n" in (sites.folder / SITE_1 / JOB / "log.txt").read_text()
-    assert parent.ask(RunInfoRequest).meta["status"] == "stopped"
+    assert engine.get_current_run_info(JOB).status is ClientStatus.STOPPED
     assert parent.ask(DeleteRunRequest).meta["message"] == f"Delete run folder: {sites.folder / SITE_1 / JOB}."
     assert not (sites.folder / SITE_1 / JOB).exists()
 
@@ -223,7 +220,7 @@ def test_an_abort_by_sigterm_when_redis_does_not_reach_the_process(sites: Sites,
     engine = started(sites, app_of("Waiting"), abort_grace=0.5, stop_grace=20.0)
     run = engine.processes.find(JOB)
     assert run is not None
-    engine.processes._request_end = lambda *args: None
+    engine.processes.request_end = lambda *args: None
     proof = engine.abort(JOB)
     assert (proof.how, proof.exit_code) == ("terminated", 9)
     assert "it got SIGTERM" in (run.folder.path / "outcome.json").read_text()
@@ -272,13 +269,11 @@ def test_an_aborted_task_is_answered_and_the_job_continues(sites: Sites) -> None
     assert engine.processes.status(JOB) in (ClientStatus.STARTED, ClientStatus.STOPPED)
 
 
-def test_an_abort_of_the_task_over_the_cell(sites: Sites) -> None:
-    started(sites, app_of("Waiting", ignores=["abort"]), abort_grace=0.3)
-    reporter = sites.reporter
-    engine_reply = sites.cell("asker").send_request("site", AbortTaskRequest.TOPIC, SITE_1, {"job": JOB}, timeout=20)
-    assert engine_reply.meta["task"] == "train"
-    assert engine_reply.meta["how"] == "pending"
-    assert reporter.statuses()[-1] == "started"
+def test_an_aborted_task_whose_work_goes_on_is_pending(sites: Sites) -> None:
+    engine = started(sites, app_of("Waiting", ignores=["abort"]), abort_grace=0.3)
+    proof = engine.abort_current_task(JOB)
+    assert (proof.task, proof.how) == ("train", "pending")
+    assert sites.reporter.statuses()[-1] == "started"
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -291,14 +286,7 @@ def test_messages_are_passed_on_to_the_process_of_a_job(sites: Sites) -> None:
     assert (direct.rc, direct.meta) == ("OK", {"run": run, "task": "train"})
     to_other = engine.send_to_job(JOB, PingRun.CHANNEL, PingRun.TOPIC, {"run": "earlier"}, 20.0, optional=True)
     assert to_other.rc == "OTHER_RUN"
-    asker = sites.cell("asker")
-    meta = {"job": JOB, "channel": PingRun.CHANNEL, "topic": PingRun.TOPIC, "meta": {"run": run}, "timeout": 20}
-    passed = asker.send_request("site", ToJobRequest.TOPIC, SITE_1, meta, timeout=30)
-    assert passed.meta["task"] == "train"
-    assert (
-        asker.send_request("site", ToJobRequest.TOPIC, SITE_1, {**meta, "topic": "odd"}, timeout=30).rc
-        == "TOPIC_UNKNOWN"
-    )
+    assert engine.send_to_job(JOB, PingRun.CHANNEL, "odd", {"run": run}, 20.0).rc == "TOPIC_UNKNOWN"
 
 
 # -- the end of the client parent --------------------------------------------------------------------------------------
@@ -479,7 +467,7 @@ def test_a_client_parent_is_stopped_while_redis_is_not_there(sites: Sites, tmp_p
 def test_a_job_is_aborted_whose_process_does_not_reach_redis(sites: Sites, tmp_path: Path) -> None:
     engine = sites.engine(stop_grace=10.0)
     deploy(engine, app_of("Waiting"))
-    engine.processes._connection["redis_url"] = f"unix://{tmp_path}/nothing"
+    engine.processes.connection["redis_url"] = f"unix://{tmp_path}/nothing"
     engine.start_app(JOB, META)
     pid, run = run_of(engine)
     proof = engine.abort(JOB)

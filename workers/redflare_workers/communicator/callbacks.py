@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redflare_workers.apis.task import ClientTask, Task
@@ -24,19 +24,16 @@ class _Running:
     warned: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class Callbacks:
-    """The callbacks that are running now.
+    """The callbacks that are running now."""
 
-    Args:
-        clock: the current time in seconds.
-        limit: seconds after which a callback that still runs is warned of.
-    """
-
-    def __init__(self, clock: Callable[[], float], limit: float) -> None:
-        self._clock = clock
-        self.limit = limit
-        # a dict, as inserting and deleting one key need no lock
-        self._running: dict[int, _Running] = {}
+    #: the current time in seconds
+    clock: Callable[[], float]
+    #: seconds after which a callback that still runs is warned of
+    limit: float
+    # a dict, as inserting and deleting one key need no lock
+    _running: dict[int, _Running] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -46,7 +43,7 @@ class Callbacks:
     ) -> None:
         """Call ``fn`` with ``arguments``; its exceptions reach the caller."""
         who = "" if client_task is None else f" for client {client_task.client.name} ({client_task.id})"
-        running = _Running(f"{kind} of task {task.name!r}{who}", self._clock())
+        running = _Running(f"{kind} of task {task.name!r}{who}", self.clock())
         self._running[id(running)] = running
         try:
             fn(**arguments)

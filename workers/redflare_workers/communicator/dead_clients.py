@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 
@@ -14,19 +14,16 @@ class _Watched:
     disconnected: float | None = None
 
 
+@dataclass(slots=True, eq=False)
 class DeadClients:
-    """Decides when a client that was reported dead is disconnected. Thread-safe; the caller gives the time.
+    """Decides when a client that was reported dead is disconnected. Thread-safe; the caller gives the time."""
 
-    Args:
-        grace: seconds from the first report to the disconnection, in which the client may come back.
-    """
-
-    def __init__(self, grace: float) -> None:
-        self.grace = grace
-        self._lock = threading.Lock()
-        self._watched: dict[str, _Watched] = {}
-        #: Clients that count as disconnected; replaced, never changed, so readers need no lock.
-        self.disconnected: frozenset[str] = frozenset()
+    #: seconds from the first report to the disconnection, in which the client may come back
+    grace: float
+    #: Clients that count as disconnected; replaced, never changed, so readers need no lock.
+    disconnected: frozenset[str] = field(default=frozenset(), init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _watched: dict[str, _Watched] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._watched)

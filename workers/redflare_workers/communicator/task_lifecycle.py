@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Set
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from redflare_broker.util.thread_pool import ElasticThreadPool
@@ -42,34 +43,32 @@ class Assignment(NamedTuple):
     timeout: int
 
 
+@dataclass(slots=True, eq=False)
 class TaskLifecycle:
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        component: logs and fires events.
-        clock: the current time, in seconds since the epoch.
-        callback_limit: seconds after which a running callback is warned of, and after which a stuck one no longer holds
-            up those who wait for the end of its task.
-        wake: wakes the monitor.
-    """
+    #: logs and fires events
+    component: FLComponent
+    #: the current time, in seconds since the epoch
+    clock: Callable[[], float]
+    #: seconds after which a running callback is warned of, and a stuck one no longer holds up those who wait for the
+    #: end of its task
+    callback_limit: InitVar[float]
+    #: wakes the monitor
+    wake: Callable[[], None]
+    callbacks: Callbacks = field(init=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    registry: TaskRegistry = field(default_factory=TaskRegistry, init=False)
+    observer: CommObserver = field(default_factory=CommObserver, init=False)
+    pool: ElasticThreadPool = field(default_factory=lambda: ElasticThreadPool("redflare-workflow"), init=False)
+    engine: Any = field(default=None, init=False)
+    #: Tasks that the monitor must check. Needs the lock.
+    changed: set[StandingTask] = field(default_factory=set, init=False)
+    #: The run is over: nothing more is scheduled or handed out.
+    closed: bool = field(default=False, init=False)
 
-    def __init__(
-        self, component: FLComponent, clock: Callable[[], float], callback_limit: float, wake: Callable[[], None]
-    ) -> None:
-        self.component = component
-        self.logger = component.logger
-        self.clock = clock
-        self.lock = threading.Lock()
-        self.registry = TaskRegistry()
-        self.callbacks = Callbacks(clock, callback_limit)
-        self.observer = CommObserver()
-        self.pool = ElasticThreadPool("redflare-workflow")
-        self.engine: Any = None
-        #: Tasks that the monitor must check. Needs the lock.
-        self.changed: set[StandingTask] = set()
-        self.wake = wake
-        #: The run is over: nothing more is scheduled or handed out.
-        self.closed = False
+    def __post_init__(self, callback_limit: float) -> None:
+        self.callbacks = Callbacks(self.clock, callback_limit)
 
     def new_context(self) -> FLContext:
         """Make a context for a callback."""
@@ -86,7 +85,9 @@ class TaskLifecycle:
         try:
             self.observer.may_ask(names)
         except Exception:
-            self.logger.exception("the observer failed to hear that %s may ask for tasks", names or "all clients")
+            self.component.logger.exception(
+                "the observer failed to hear that %s may ask for tasks", names or "all clients"
+            )
 
     def touch(self, standing: StandingTask) -> None:
         """Have the monitor check a task. Needs the lock."""
@@ -131,7 +132,9 @@ class TaskLifecycle:
 
     def fail_manager(self, standing: StandingTask, exc: Exception) -> None:
         """End a task with ERROR, because its manager raised."""
-        self.logger.error("task %r ends: its manager %r failed", standing.task.name, standing.manager, exc_info=exc)
+        self.component.logger.error(
+            "task %r ends: its manager %r failed", standing.task.name, standing.manager, exc_info=exc
+        )
         self._end_with(standing, exc)
 
     def _end_with(self, standing: StandingTask, exc: Exception) -> None:
@@ -174,7 +177,7 @@ class TaskLifecycle:
             try:
                 self.observer.ended(task, ended.unanswered)
             except Exception:
-                self.logger.exception("the observer failed to hear that task %r has ended", task.name)
+                self.component.logger.exception("the observer failed to hear that task %r has ended", task.name)
             self.may_ask(ended.freed)
             with self.new_context() as fl_ctx:
                 if standing.schedule.kind is not TaskKind.SEND:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from redflare_workers.apis.client import Client
@@ -22,6 +23,8 @@ from .callbacks import CallbackLock
 from .managers.task_manager import TaskCheckStatus, TaskManager
 from .scheduling import Schedule, StandingTask, TaskKind
 
+#: The order of scheduling.
+_NUMBER: Final = attrgetter("number")
 #: Ended ClientTasks with a result that are remembered, so that a late duplicate is known as one.
 _REMEMBERED: Final = 10_000
 
@@ -83,14 +86,7 @@ class TaskRegistry:
     def add(
         self, task: Task, manager: TaskManager, schedule: Schedule, present: Iterable[str], now: float
     ) -> StandingTask:
-        """Add a task, not yet visible to requests.
-
-        Args:
-            task: a new one.
-            manager: decides about it.
-            schedule: its checked arguments.
-            present: names of the clients that have joined.
-            now: the current time.
+        """Add a task, not yet visible to requests; ``present``: names of the clients that have joined.
 
         Raises:
             ValueError: the task was scheduled before.
@@ -251,7 +247,7 @@ class TaskRegistry:
         if not self._wide:
             return own.values() if own else ()
         wide = (standing for standing in self._wide.values() if name not in standing.closed)
-        return heapq.merge(own.values(), wide, key=_number) if own else wide
+        return heapq.merge(own.values(), wide, key=_NUMBER) if own else wide
 
     def _may_have(self, standing: StandingTask, client_task: ClientTask, now: float) -> TaskCheckStatus:
         status = standing.manager.check_task_send(client_task, now)
@@ -327,7 +323,3 @@ class TaskRegistry:
         self._completed[client_task.id] = (client_task.client.name, client_task.task.name)
         while len(self._completed) > _REMEMBERED:
             self._completed.popitem(last=False)
-
-
-def _number(standing: StandingTask) -> int:
-    return standing.number

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -27,11 +28,7 @@ _AFTER_FAILURE: Final = 0.2
 
 
 class Monitor:
-    """Calls a sweep in one thread, when something changed and when something is due.
-
-    Args:
-        name: of the thread.
-    """
+    """Calls a sweep in one thread, of that name, when something changed and when something is due."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -102,55 +99,48 @@ class Monitor:
 _LEAST_PAUSE: Final = 0.0005
 
 
+@dataclass(eq=False)
 class TaskSweeper:
-    """Ends tasks that are done or due, and reports clients that are gone; checks everything once in each period.
+    """Ends tasks that are done or due, and reports clients that are gone; checks everything once in each period."""
 
-    Args:
-        lifecycle: of the tasks.
-        dead: the watch list of clients.
-        lead_time: seconds after its scheduling in which a task is not ended because its clients are gone.
-        period: seconds between two checks of everything, while any task is open.
-    """
-
-    def __init__(
-        self, lifecycle: TaskLifecycle, dead: DeadClients, lead_time: float, period: Callable[[], float]
-    ) -> None:
-        self._lifecycle = lifecycle
-        self._dead = dead
-        self._lead_time = lead_time
-        self._period = period
-        #: When everything is checked next, on the monotonic clock: the lifecycle's may be set back.
-        self._next_scan = 0.0
-        #: The earliest moment at which a task is due.
-        self._next_due = inf
-        #: The largest number of clients so far.
-        self._most = 0
-        self._panicked = False
-        self._policy_failed = False
+    lifecycle: TaskLifecycle
+    #: the watch list of clients
+    dead: DeadClients
+    #: seconds after its scheduling in which a task is not ended because its clients are gone
+    lead_time: float
+    #: seconds between two checks of everything, while any task is open
+    period: Callable[[], float]
+    #: When everything is checked next, on the monotonic clock: the lifecycle's may be set back.
+    _next_scan: float = field(default=0.0, init=False)
+    #: The earliest moment at which a task is due.
+    _next_due: float = field(default=inf, init=False)
+    #: The largest number of clients so far.
+    _most: int = field(default=0, init=False)
+    _panicked: bool = field(default=False, init=False)
+    _policy_failed: bool = field(default=False, init=False)
 
     def sweep(self) -> float | None:
         """Apply all rules; return the seconds until the next sweep, None when nothing can become due."""
-        now = self._lifecycle.clock()
+        now = self.lifecycle.clock()
         scan = time.monotonic() >= self._next_scan
         if scan:
-            self._next_scan = time.monotonic() + self._period()
-        self._lifecycle.callbacks.warn(now)
+            self._next_scan = time.monotonic() + self.period()
+        self.lifecycle.callbacks.warn(now)
         gone = self._report_disconnected(now)
-        if self._dead.disconnected and (scan or gone):
+        if self.dead.disconnected and (scan or gone):
             self._enforce_policy()
-        self.check(now, everything=bool(gone) or (scan and bool(self._dead.disconnected)), scan=scan)
+        self.check(now, everything=bool(gone) or (scan and bool(self.dead.disconnected)), scan=scan)
         return self._pause(now)
 
     def check(self, now: float, everything: bool, scan: bool = True) -> None:
         """Check tasks, and end those that are done.
 
         Args:
-            now: the current time.
             everything: ask the manager of every task.
             scan: go through all tasks, for those that are due or whose status was set by hand; else only through those
                 that have changed.
         """
-        lifecycle = self._lifecycle
+        lifecycle = self.lifecycle
         endings: list[Ended] = []
         broken: list[tuple[StandingTask, Exception]] = []
         opened: list[StandingTask] = []
@@ -195,8 +185,8 @@ class TaskSweeper:
                 return status or TaskCompletionStatus.OK
         if task.timeout and age >= task.timeout:
             return TaskCompletionStatus.TIMEOUT
-        gone = self._dead.disconnected
-        if gone and age >= self._lead_time and _waits_only_for(gone, standing):
+        gone = self.dead.disconnected
+        if gone and age >= self.lead_time and _waits_only_for(gone, standing):
             logger.warning("task %r ends with CLIENT_DEAD: all clients it waits for are disconnected", task.name)
             return TaskCompletionStatus.CLIENT_DEAD
         change = manager.next_change(task, now)
@@ -206,39 +196,39 @@ class TaskSweeper:
         return None
 
     def _pause(self, now: float) -> float | None:
-        lifecycle = self._lifecycle
-        if not lifecycle.registry.by_task and not len(self._dead) and not len(lifecycle.callbacks):
+        lifecycle = self.lifecycle
+        if not lifecycle.registry.by_task and not len(self.dead) and not len(lifecycle.callbacks):
             return None
-        grace_over = self._dead.next_change()
+        grace_over = self.dead.next_change()
         due = min(self._next_due, inf if grace_over is None else grace_over) - now
-        return min(max(min(due, self._next_scan - time.monotonic()), _LEAST_PAUSE), self._period())
+        return min(max(min(due, self._next_scan - time.monotonic()), _LEAST_PAUSE), self.period())
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
     def _report_disconnected(self, now: float) -> list[str]:
         """Fire the event for clients that count as disconnected from now on; return their names."""
-        gone = self._dead.expire(now) if len(self._dead) else []
+        gone = self.dead.expire(now) if len(self.dead) else []
         for name in gone:
             logger.error("client %s is disconnected: no sign of it within the grace period", name)
             # in another thread: handlers may take their time
-            self._lifecycle.pool.submit(partial(self._fire_disconnected, name))
+            self.lifecycle.pool.submit(partial(self._fire_disconnected, name))
         return gone
 
     def _fire_disconnected(self, name: str) -> None:
         """Fire the event that a client is disconnected."""
         try:
-            with self._lifecycle.new_context() as fl_ctx:
+            with self.lifecycle.new_context() as fl_ctx:
                 fl_ctx.set_prop(FLContextKey.DISCONNECTED_CLIENT_NAME, name, private=True, sticky=False)
-                self._lifecycle.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
+                self.lifecycle.component.fire_event(EventType.CLIENT_DISCONNECTED, fl_ctx)
         except Exception:
             logger.exception("a handler failed on the event that client %s is disconnected", name)
 
     def _enforce_policy(self) -> None:
         """Panic, once, if the job cannot go on with the clients that are left."""
-        if self._lifecycle.engine is None or self._panicked:
+        if self.lifecycle.engine is None or self._panicked:
             return
         try:
-            self._check_policy(self._lifecycle.engine)
+            self._check_policy(self.lifecycle.engine)
         except Exception:
             # tasks are checked all the same, and the policy again in the next sweep
             if not self._policy_failed:
@@ -246,19 +236,19 @@ class TaskSweeper:
             self._policy_failed = True
 
     def _check_policy(self, engine: Any) -> None:
-        with self._lifecycle.new_context() as fl_ctx:
+        with self.lifecycle.new_context() as fl_ctx:
             joined = [client.name for client in engine.get_clients()]
             self._most = max(self._most, len(joined))
             meta = fl_ctx.get_prop(FLContextKey.JOB_META)
-            why = violation(joined, self._dead.disconnected, meta if isinstance(meta, Mapping) else {}, self._most)
+            why = violation(joined, self.dead.disconnected, meta if isinstance(meta, Mapping) else {}, self._most)
         if why:
             self._panicked = True
-            self._lifecycle.pool.submit(partial(self._panic, why))
+            self.lifecycle.pool.submit(partial(self._panic, why))
 
     def _panic(self, why: str) -> None:
-        with self._lifecycle.new_context() as fl_ctx:
-            self._lifecycle.component.log_error(fl_ctx, why)
-            self._lifecycle.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
+        with self.lifecycle.new_context() as fl_ctx:
+            self.lifecycle.component.log_error(fl_ctx, why)
+            self.lifecycle.component.system_panic(f"Aborting job due to deployment policy violation: {why}", fl_ctx)
 
 
 def _waits_only_for(gone: Set[str], standing: StandingTask) -> bool:

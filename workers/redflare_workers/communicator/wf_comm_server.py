@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.event_type import EventType
@@ -46,13 +46,6 @@ from .task_lifecycle import TaskLifecycle
 from .task_registry import SubmissionCheck
 from .task_sweeper import Monitor, TaskSweeper
 
-#: Seconds that a client which was reported dead has to come back.
-DEAD_CLIENT_GRACE_PERIOD: Final = 60.0
-#: Seconds after its scheduling in which a task is not ended because its clients are disconnected.
-DEAD_CLIENT_CHECK_LEAD_TIME: Final = 30.0
-#: Seconds after which a callback that has not returned is warned of.
-CALLBACK_LIMIT: Final = 60.0
-
 
 class WFCommServer(FLComponent, WFCommSpec):
     """The server's side of all tasks of one run; thread-safe.
@@ -70,9 +63,9 @@ class WFCommServer(FLComponent, WFCommSpec):
         task_check_period: float = 0.2,
         *,
         clock: Callable[[], float] = time.time,
-        dead_client_grace_period: float = DEAD_CLIENT_GRACE_PERIOD,
-        dead_client_check_lead_time: float = DEAD_CLIENT_CHECK_LEAD_TIME,
-        callback_limit: float = CALLBACK_LIMIT,
+        dead_client_grace_period: float = 60.0,
+        dead_client_check_lead_time: float = 30.0,
+        callback_limit: float = 60.0,
     ) -> None:
         super().__init__()
         self.task_check_period = task_check_period
@@ -145,7 +138,7 @@ class WFCommServer(FLComponent, WFCommSpec):
     ) -> None:
         """As ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb."""
         schedule = broadcast_schedule(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
-        self._schedule(task, fl_ctx, BcastTaskManager(task, min_responses, wait_time_after_min_received), schedule)
+        self._schedule(task, fl_ctx, BcastTaskManager(min_responses, wait_time_after_min_received), schedule)
 
     def broadcast_and_wait(
         self,
@@ -176,7 +169,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         task_assignment_timeout: int = 0,
     ) -> None:
         schedule = send_schedule(task, fl_ctx, targets, send_order, task_assignment_timeout)
-        self._schedule(task, fl_ctx, SendTaskManager(task, send_order, task_assignment_timeout), schedule)
+        self._schedule(task, fl_ctx, SendTaskManager(send_order, task_assignment_timeout), schedule)
 
     def send_and_wait(
         self,
@@ -205,9 +198,9 @@ class WFCommServer(FLComponent, WFCommSpec):
         )
         manager: TaskManager
         if send_order is SendOrder.SEQUENTIAL:
-            manager = SequentialRelayTaskManager(task, task_assignment_timeout, task_result_timeout, dynamic_targets)
+            manager = SequentialRelayTaskManager(task_assignment_timeout, task_result_timeout, dynamic_targets)
         else:
-            manager = AnyRelayTaskManager(task, task_result_timeout, dynamic_targets)
+            manager = AnyRelayTaskManager(task_result_timeout, dynamic_targets)
         self._schedule(task, fl_ctx, manager, schedule)
 
     def relay_and_wait(

@@ -29,12 +29,7 @@ class ContextMaker(Protocol):
 
 
 class AuxRunner(FLComponent):
-    """The aux messages of one engine.
-
-    Args:
-        engine: makes the contexts in which handlers run.
-        sender: sends the messages.
-    """
+    """The aux messages of one engine, which makes the contexts in which handlers run."""
 
     def __init__(self, engine: ContextMaker, sender: PeerSender) -> None:
         self._engine = engine
@@ -122,13 +117,14 @@ class AuxRunner(FLComponent):
         fqcns = self._sender.fqcns(names)
         message = outgoing(request, fl_ctx)
         message.set_header(ReservedHeaderKey.TOPIC, topic)
+        unknown = {name: _no_such_peer(name) for name in names if name not in fqcns}
         if timeout == 0:
-            self._send_event(topic, names, fqcns, message, fl_ctx, optional)
+            self._log_failures(topic, unknown, fl_ctx, optional)
+            self._sender.tell(AUX, SEND, fqcns, {TOPIC: topic}, message)
             return {}
         replies = Replies(names)
-        for name in names:
-            if name not in fqcns:
-                replies.put(name, _no_such_peer(name))
+        for name, failure in unknown.items():
+            replies.put(name, failure)
         asked = self._sender.ask(AUX, SEND, fqcns, {TOPIC: topic}, message, replies) if fqcns else None
         try:
             replies.wait(timeout, fl_ctx.get_run_abort_signal())
@@ -138,18 +134,6 @@ class AuxRunner(FLComponent):
         result = replies.read()
         self._log_failures(topic, result, fl_ctx, optional)
         return result
-
-    def fire_and_forget_aux_request(
-        self,
-        targets: str | Sequence[str],
-        topic: str,
-        request: Shareable,
-        fl_ctx: FLContext,
-        optional: bool = False,
-        secure: bool = False,
-    ) -> dict[str, Shareable]:
-        """Send a message to peers, which stays in Redis until they have handled it; return an empty dict."""
-        return self.send_aux_request(targets, topic, request, 0.0, fl_ctx, optional=optional, secure=secure)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -188,19 +172,6 @@ class AuxRunner(FLComponent):
         except RedflareError as error:
             self.log_error(fl_ctx, f"cannot decode an aux message from {request.origin}: {error}")
             return None
-
-    def _send_event(
-        self,
-        topic: str,
-        names: list[str],
-        fqcns: dict[str, str],
-        message: Shareable,
-        fl_ctx: FLContext,
-        optional: bool,
-    ) -> None:
-        unknown = {name: _no_such_peer(name) for name in names if name not in fqcns}
-        self._log_failures(topic, unknown, fl_ctx, optional)
-        self._sender.tell(AUX, SEND, fqcns, {TOPIC: topic}, message)
 
     def _log_failures(self, topic: str, replies: dict[str, Shareable], fl_ctx: FLContext, optional: bool) -> None:
         for name, reply in replies.items():

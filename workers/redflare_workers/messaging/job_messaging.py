@@ -19,6 +19,7 @@ from redflare_workers.apis.streaming import (
 
 from .aux_runner import AuxMessageHandler
 from .messenger import Messenger
+from .stream_session import Processing
 
 
 class JobMessaging(StreamableEngine):
@@ -104,10 +105,20 @@ class JobMessaging(StreamableEngine):
         consumed_cb: ConsumedCallback | None = None,
         **cb_kwargs: Any,
     ) -> None:
-        """As ``ObjectStreamer.register_stream_processing``."""
-        self.messenger.streamer.register_stream_processing(
-            channel, topic, factory, stream_done_cb, consumed_cb, **cb_kwargs
-        )
+        """Let the factory's consumers take the streams of a channel and topic.
+
+        Args:
+            channel: ``"*"``, with topic ``"*"``: all streams without a registration.
+            topic: ``"*"``: all streams of the channel without a registration.
+            stream_done_cb: called when a stream is over.
+            consumed_cb: called after each object.
+            cb_kwargs: passed to both.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: channel or topic is empty.
+        """
+        self.messenger.streamer.register(channel, topic, Processing(factory, stream_done_cb, consumed_cb, cb_kwargs))
 
     def shutdown_streamer(self) -> None:
         """As ``ObjectStreamer.shutdown``."""

@@ -18,13 +18,11 @@ from redflare_broker.cell.request import HandlerResult, Request
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.streaming import (
-    ConsumedCallback,
     ConsumerFactory,
     ObjectProducer,
     ProgressCallback,
     StreamContext,
     StreamContextKey,
-    StreamDoneCallback,
 )
 
 from .aux_runner import ContextMaker
@@ -38,12 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class ObjectStreamer:
-    """The object streams of one engine, both ways; any number at once.
-
-    Args:
-        engine: makes the contexts in which consumers run.
-        sender: sends the objects.
-    """
+    """The object streams of one engine, both ways; any number at once."""
 
     #: Header of the last reply: what the receiver's ``stream_done_cb`` returned.
     END_RESULT: Final = END_RESULT
@@ -55,36 +48,18 @@ class ObjectStreamer:
         self._outgoing: set[OutgoingStream] = set()
         self._closed = False
 
-    def register_stream_processing(
-        self,
-        channel: str,
-        topic: str,
-        factory: ConsumerFactory,
-        stream_done_cb: StreamDoneCallback | None = None,
-        consumed_cb: ConsumedCallback | None = None,
-        **cb_kwargs: Any,
-    ) -> None:
-        """Let the factory's consumers take the streams of a channel and topic.
-
-        Args:
-            channel: ``"*"``, with topic ``"*"``: all streams without a registration.
-            topic: ``"*"``: all streams of the channel without a registration.
-            stream_done_cb: called when a stream is over.
-            consumed_cb: called after each object.
-            cb_kwargs: passed to both.
-
-        Raises:
-            TypeError: an argument is of the wrong type.
-            ValueError: channel or topic is empty.
-        """
+    def register(self, channel: str, topic: str, processing: Processing) -> None:
+        """Register consumers, in place of earlier ones; as ``JobMessaging.register_stream_processing``."""
         check_word(channel, "channel")
         check_word(topic, "topic")
+        factory = processing.factory
         if not isinstance(factory, ConsumerFactory):
             raise TypeError(f"factory must be a ConsumerFactory, but got {type(factory).__name__}")
-        for name, callback in (("stream_done_cb", stream_done_cb), ("consumed_cb", consumed_cb)):
+        for name in ("stream_done_cb", "consumed_cb"):
+            callback = getattr(processing, name)
             if callback is not None and not callable(callback):
                 raise TypeError(f"{name} must be callable, but got {type(callback).__name__}")
-        self._receiver.register(channel, topic, Processing(factory, stream_done_cb, consumed_cb, cb_kwargs))
+        self._receiver.register(channel, topic, processing)
 
     def stream_objects(
         self,
@@ -132,7 +107,14 @@ class ObjectStreamer:
         context[StreamContextKey.CHANNEL] = channel
         context[StreamContextKey.TOPIC] = topic
         stream = OutgoingStream(
-            self._sender, uuid.uuid4().hex, fqcns, producer, context, fl_ctx, optional=optional, progress_cb=progress_cb
+            sender=self._sender,
+            id=uuid.uuid4().hex,
+            fqcns=fqcns,
+            producer=producer,
+            context=context,
+            fl_ctx=fl_ctx,
+            optional=optional,
+            progress_cb=progress_cb,
         )
         with self._guard:
             if self._closed:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redflare_broker.cell.multicast import Multicast
@@ -15,6 +15,7 @@ from redflare_broker.errors import RedflareError
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.streaming import (
     ObjectProducer,
     ProgressCallback,
@@ -56,53 +57,43 @@ class _Aborted(Exception):
     """The run was aborted, or the streamer shut down."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class OutgoingStream:
-    """One stream; ``run`` it, once.
+    """One stream; ``run`` it, once."""
 
-    Args:
-        fqcns: of the targets' cells, by name.
-        context: the sender's stream context.
-        optional: log failures at DEBUG only.
-    """
+    sender: PeerSender
+    id: str
+    #: of the targets' cells, by name
+    fqcns: dict[str, str]
+    producer: ObjectProducer
+    #: the sender's stream context
+    context: StreamContext
+    fl_ctx: FLContext
+    #: log failures at DEBUG only
+    optional: bool
+    progress_cb: ProgressCallback | None
+    _abort_signal: Signal | None = field(init=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _stopped: bool = field(default=False, init=False)
+    _flights: deque[_UnacknowledgedObject] = field(default_factory=deque, init=False)
+    _sent: int = field(default=0, init=False)
+    _answered: int = field(default=0, init=False)
+    _nbytes: int = field(default=0, init=False)
+    #: how many objects may be in flight: one, until the targets have granted more
+    _credit: int = field(default=1, init=False)
+    _window: int = field(init=False)
+    _exhausted: bool = field(default=False, init=False)
+    #: by target: when it last answered
+    _answered_at: dict[str, float] = field(default_factory=dict, init=False)
+    #: by target that is late: since when, and until when it is excused; and those that are cut off from Redis
+    _late: dict[str, float] = field(default_factory=dict, init=False)
+    _excused: dict[str, float] = field(default_factory=dict, init=False)
+    _cut_off: set[str] = field(default_factory=set, init=False)
+    _began: float = field(default_factory=time.monotonic, init=False)
 
-    def __init__(
-        self,
-        sender: PeerSender,
-        stream_id: str,
-        fqcns: dict[str, str],
-        producer: ObjectProducer,
-        context: StreamContext,
-        fl_ctx: FLContext,
-        *,
-        optional: bool,
-        progress_cb: ProgressCallback | None,
-    ) -> None:
-        self._sender = sender
-        self._id = stream_id
-        self._fqcns = fqcns
-        self._producer = producer
-        self._context = context
-        self._fl_ctx = fl_ctx
-        self._optional = optional
-        self._progress_cb = progress_cb
-        self._abort_signal = fl_ctx.get_run_abort_signal()
-        self._changed = threading.Condition()
-        self._stopped = False
-        self._flights: deque[_UnacknowledgedObject] = deque()
-        self._sent = 0
-        self._answered = 0
-        self._nbytes = 0
-        #: how many objects may be in flight: one, until the targets have granted more
-        self._credit = 1
-        self._window = max(1, int(producer.window))
-        self._exhausted = False
-        #: by target: when it last answered
-        self._answered_at: dict[str, float] = {}
-        #: by target that is late: since when, and until when it is excused; and those that are cut off from Redis
-        self._late: dict[str, float] = {}
-        self._excused: dict[str, float] = {}
-        self._cut_off: set[str] = set()
-        self._began = time.monotonic()
+    def __post_init__(self) -> None:
+        self._abort_signal = self.fl_ctx.get_run_abort_signal()
+        self._window = max(1, int(self.producer.window))
 
     def run(self) -> tuple[str, Any]:
         """Stream to the end; return the return code and the result."""
@@ -140,37 +131,37 @@ class OutgoingStream:
             self._flights.popleft()
             replies = flight.replies.read()
             self._account(flight, replies)
-            result = self._producer.process_replies(replies, self._context, self._fl_ctx)
+            result = self.producer.process_replies(replies, self.context, self.fl_ctx)
             if result is not None:
                 self._check_aborted()
                 # an empty result means failure, by convention
                 return (ReturnCode.OK if result else ReturnCode.ERROR), result
 
     def _send_next(self) -> None:
-        produced = self._producer.produce(self._context, self._fl_ctx)
+        produced = self.producer.produce(self.context, self.fl_ctx)
         message, timeout = produced if isinstance(produced, tuple) else (produced, 0.0)
         if message is None:
             self._exhausted = True
             return
-        who = type(self._producer).__name__
+        who = type(self.producer).__name__
         if not isinstance(message, Shareable):
             raise TypeError(f"{who} must produce a Shareable, but made a {type(message).__name__}")
         if not isinstance(timeout, float):
             raise TypeError(f"{who} must give the timeout as a float, but gave a {type(timeout).__name__}")
         if timeout <= 0:
             raise ValueError(f"{who} must give a timeout > 0 seconds, but gave {timeout}")
-        meta: dict[str, Any] = {STREAM_ID: self._id, SEQ: self._sent}
+        meta: dict[str, Any] = {STREAM_ID: self.id, SEQ: self._sent}
         if self._sent == 0:
-            message = outgoing(message, self._fl_ctx)
-            message.set_header(CONTEXT, {key: self._context[key] for key in self._context.keys() - _OF_RECEIVER})
-            meta[CHANNEL] = self._context[StreamContextKey.CHANNEL]
-            meta[TOPIC] = self._context[StreamContextKey.TOPIC]
+            message = outgoing(message, self.fl_ctx)
+            message.set_header(CONTEXT, {key: self.context[key] for key in self.context.keys() - _OF_RECEIVER})
+            meta[CHANNEL] = self.context[StreamContextKey.CHANNEL]
+            meta[TOPIC] = self.context[StreamContextKey.TOPIC]
             meta[WINDOW] = self._window
-        replies = Replies(self._fqcns, self._changed)
+        replies = Replies(self.fqcns, self._changed)
         flight = _UnacknowledgedObject(replies=replies, timeout=timeout, nbytes=_size(message), since=time.monotonic())
         self._flights.append(flight)
         self._sent += 1
-        flight.asked = self._sender.ask(STREAM, OBJECT, self._fqcns, meta, message, replies)
+        flight.asked = self.sender.ask(STREAM, OBJECT, self.fqcns, meta, message, replies)
 
     def _wait(self, flight: _UnacknowledgedObject) -> None:
         """Wait until all targets have answered, or count as lost."""
@@ -190,7 +181,7 @@ class OutgoingStream:
                 if (left := self._excuse(name, flight)) > 0:
                     self._excused[name] = time.monotonic() + left
                     continue
-                text = f"{name} did not answer an object of stream {self._id} within {flight.timeout:g} s"
+                text = f"{name} did not answer an object of stream {self.id} within {flight.timeout:g} s"
                 flight.replies.put(name, make_reply(ReturnCode.TIMEOUT, {ReservedHeaderKey.ERROR: text}))
 
     def _last_answer(self, flight: _UnacknowledgedObject, name: str) -> float:
@@ -208,14 +199,14 @@ class OutgoingStream:
         Its heartbeat shows which: one that has beaten since it is late is connected, and slow; one that is dead has no
         heartbeat any more.
         """
-        cell, now = self._sender.cell, time.monotonic()
+        cell, now = self.sender.cell, time.monotonic()
         if cell is None or now - self._last_answer(flight, name) >= max(_PATIENCE, flight.timeout):
             return 0.0
         late_since = self._late.setdefault(name, now)
         try:
-            heartbeat = cell.heartbeat_of(self._fqcns[name])
+            heartbeat = cell.heartbeat_of(self.fqcns[name])
         except RedflareError as error:
-            logger.debug("stream %s: cannot read the heartbeat of %s: %s", self._id, name, error)
+            logger.debug("stream %s: cannot read the heartbeat of %s: %s", self.id, name, error)
             self._late[name] = now
             self._cut_off.add(name)
             return _CHECK_EVERY
@@ -234,7 +225,7 @@ class OutgoingStream:
 
     def _account(self, flight: _UnacknowledgedObject, replies: dict[str, Shareable]) -> None:
         now = time.monotonic()
-        self._answered_at.update(dict.fromkeys(self._fqcns, now))
+        self._answered_at.update(dict.fromkeys(self.fqcns, now))
         self._late.clear()
         self._excused.clear()
         self._cut_off.clear()
@@ -243,13 +234,13 @@ class OutgoingStream:
             self._credit = min(self._window, *granted)
         for name, reply in replies.items():
             if (error := reply.get_header(ReservedHeaderKey.ERROR)) is not None:
-                level = logging.DEBUG if self._optional else logging.ERROR
+                level = logging.DEBUG if self.optional else logging.ERROR
                 text = "stream %s to %s, object %d: %s: %s"
-                logger.log(level, text, self._id, name, self._answered, reply.get_return_code(), error)
+                logger.log(level, text, self.id, name, self._answered, reply.get_return_code(), error)
         self._answered += 1
         self._nbytes += flight.nbytes
-        if self._progress_cb is not None:
-            self._progress_cb(StreamProgress(objects=self._answered, nbytes=self._nbytes, seconds=now - self._began))
+        if self.progress_cb is not None:
+            self.progress_cb(StreamProgress(objects=self._answered, nbytes=self._nbytes, seconds=now - self._began))
 
     def _check_aborted(self) -> None:
         if self._stopped or is_triggered(self._abort_signal):
@@ -260,12 +251,12 @@ class OutgoingStream:
         if not self._sent:
             return
         try:
-            self._sender.tell(STREAM, END, self._fqcns, {STREAM_ID: self._id, RC: rc})
+            self.sender.tell(STREAM, END, self.fqcns, {STREAM_ID: self.id, RC: rc})
         except RedflareError as error:
-            logger.debug("stream %s: cannot send its end: %s", self._id, error)
+            logger.debug("stream %s: cannot send its end: %s", self.id, error)
 
     def __repr__(self) -> str:
-        return f"<OutgoingStream {self._id} to {sorted(self._fqcns)}: {self._answered} of {self._sent} answered>"
+        return f"<OutgoingStream {self.id} to {sorted(self.fqcns)}: {self._answered} of {self._sent} answered>"
 
 
 def _size(message: Shareable) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell
@@ -76,22 +77,19 @@ class Replies:
         return {name: _read(name, self._replies[name]) for name in self.names if name in self._replies}
 
 
+@dataclass(slots=True, eq=False)
 class PeerSender:
-    """Sends the messages of one engine. Without a cell, no peer can be reached.
+    """Sends the messages of one engine. Without a cell, no peer can be reached."""
 
-    Args:
-        name: the name under which this engine's peers know it.
-        resolve: returns the FQCN of a peer's cell by the peer's name; None: no peer has that name.
-    """
-
-    def __init__(self, name: str, resolve: Callable[[str], str | None]) -> None:
-        self.name = name
-        self.cell: Cell | None = None
-        self._resolve = resolve
+    #: under which this engine's peers know it
+    name: str
+    #: returns the FQCN of a peer's cell by the peer's name; None: no peer has that name
+    resolve: Callable[[str], str | None]
+    cell: Cell | None = None
 
     def fqcns(self, names: Iterable[str]) -> dict[str, str]:
         """The FQCNs of the peers' cells by name, without names that no peer has."""
-        found = ((name, self._resolve(name)) for name in dict.fromkeys(names))
+        found = ((name, self.resolve(name)) for name in dict.fromkeys(names))
         return {name: fqcn for name, fqcn in found if fqcn is not None}
 
     def ask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Final
 
 from redflare_broker.cell.cell import LATER, HandlerResult, Request
@@ -28,23 +29,23 @@ _MOST: Final = 16
 _REMEMBERED: Final = 100
 
 
+@dataclass(slots=True, eq=False)
 class StreamReceiver:
     """The streams that come to one engine. Thread-safe."""
 
-    def __init__(self, engine: ContextMaker, sender: PeerSender) -> None:
-        self._engine = engine
-        self._sender = sender
-        self._changed = threading.Condition()
-        self._registered: dict[tuple[str, str], Processing] = {}
-        #: by the sender's cell and the stream's id
-        self._sessions: dict[tuple[str, str], StreamSession] = {}
-        #: the last that are over, the oldest first
-        self._over: dict[tuple[str, str], Answers] = {}
-        self._watcher: threading.Thread | None = None
-        self._closed = False
+    engine: ContextMaker
+    sender: PeerSender
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _registered: dict[tuple[str, str], Processing] = field(default_factory=dict, init=False)
+    #: by the sender's cell and the stream's id
+    _sessions: dict[tuple[str, str], StreamSession] = field(default_factory=dict, init=False)
+    #: the last that are over, the oldest first
+    _over: dict[tuple[str, str], Answers] = field(default_factory=dict, init=False)
+    _watcher: threading.Thread | None = field(default=None, init=False)
+    _closed: bool = field(default=False, init=False)
 
     def register(self, channel: str, topic: str, processing: Processing) -> None:
-        """Register consumers, in place of earlier ones; as ``ObjectStreamer.register_stream_processing``."""
+        """Register consumers, in place of earlier ones; as ``JobMessaging.register_stream_processing``."""
         with self._changed:
             self._registered[channel, topic] = processing
 
@@ -96,7 +97,7 @@ class StreamReceiver:
         """Begin a session for a new stream, or return the return code and the reason of a refusal."""
         channel, topic, window = (request.meta.get(key) for key in (CHANNEL, TOPIC, WINDOW))
         if self._closed:
-            return ReturnCode.TASK_ABORTED, f"{self._sender.name} accepts no more streams"
+            return ReturnCode.TASK_ABORTED, f"{self.sender.name} accepts no more streams"
         if (request.origin, stream_id) in self._over:
             return ReturnCode.BAD_REQUEST_DATA, f"object {seq} came after the end of stream {stream_id}"
         if seq != 0:
@@ -105,12 +106,12 @@ class StreamReceiver:
             return ReturnCode.BAD_REQUEST_DATA, f"a stream needs channel, topic and window: {request.meta!r:.300}"
         processing = self._find(channel, topic)
         if processing is None:
-            text = f"{self._sender.name} has no consumer for streams of channel {channel!r}, topic {topic!r}"
+            text = f"{self.sender.name} has no consumer for streams of channel {channel!r}, topic {topic!r}"
             return ReturnCode.EXECUTION_EXCEPTION, text
-        session = StreamSession(self._engine, stream_id, request.origin, processing, min(window, _MOST), self._forget)
+        session = StreamSession(self.engine, stream_id, request.origin, processing, min(window, _MOST), self._forget)
         self._sessions[request.origin, stream_id] = session
         if self._watcher is None:
-            name = f"redflare-streams-{self._sender.name}"
+            name = f"redflare-streams-{self.sender.name}"
             self._watcher = threading.Thread(target=self._watch, name=name, daemon=True)
             self._watcher.start()
         return session
@@ -135,7 +136,7 @@ class StreamReceiver:
     def _watch(self) -> None:
         """End the streams whose sender is dead; the thread ends with the last stream."""
         while True:
-            cell = self._sender.cell
+            cell = self.sender.cell
             pause = max(cell.settings.heartbeat_ttl / 4, 0.2) if cell is not None else 1.0
             with self._changed:
                 if not self._closed and self._sessions:
@@ -152,7 +153,7 @@ class StreamReceiver:
 
     def _is_dead(self, session: StreamSession) -> bool:
         """Whether the sender of a stream is gone, or was replaced by another process."""
-        cell = self._sender.cell
+        cell = self.sender.cell
         if cell is None or not cell.in_touch:
             return False
         try:

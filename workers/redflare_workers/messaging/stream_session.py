@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from redflare_broker.cell.request import ReplyCode, Request
@@ -56,59 +56,40 @@ class Processing:
     cb_kwargs: dict[str, Any]
 
 
+@dataclass(slots=True, eq=False)
 class StreamSession:
-    """One stream that comes in. Thread-safe.
+    """One stream that comes in. Thread-safe."""
 
-    Args:
-        origin: FQCN of the sender's cell.
-        window: objects that may be in flight, once the first one was consumed.
-        on_over: called when the stream is over, before the consumer is finalized.
-    """
-
-    def __init__(
-        self,
-        engine: ContextMaker,
-        stream_id: str,
-        origin: str,
-        processing: Processing,
-        window: int,
-        on_over: Callable[[StreamSession], object],
-    ) -> None:
-        self.stream_id = stream_id
-        self.origin = origin
-        #: when it last received or consumed an object
-        self.touched = time.monotonic()
-        #: instance of the sender's cell, once its heartbeat was read
-        self.instance = ""
-        self._engine = engine
-        self._processing = processing
-        self._window = window
-        self._on_over = on_over
-        self._guard = threading.Lock()
-        self._waiting: dict[int, Request] = {}
-        self._answers: Answers = {}
-        self._next = 0
-        self._busy = False
-        #: the return code at its end
-        self._rc = ""
-        self._closed = False
-        self._consumer: ObjectConsumer | None = None
-        self._context: StreamContext = {}
-        self._peer: dict[str, Any] = {}
-
-    @property
-    def answers(self) -> Answers:
-        """The last replies, in case one must be sent again."""
-        return self._answers
-
-    @property
-    def busy(self) -> bool:
-        """Whether its consumer is at work."""
-        return self._busy
+    engine: ContextMaker
+    stream_id: str
+    #: FQCN of the sender's cell
+    origin: str
+    processing: Processing
+    #: objects that may be in flight, once the first one was consumed
+    window: int
+    #: called when the stream is over, before the consumer is finalized
+    on_over: Callable[[StreamSession], object]
+    #: when it last received or consumed an object
+    touched: float = field(default_factory=time.monotonic, init=False)
+    #: instance of the sender's cell, once its heartbeat was read
+    instance: str = field(default="", init=False)
+    #: whether its consumer is at work
+    busy: bool = field(default=False, init=False)
+    #: the last replies, in case one must be sent again
+    answers: Answers = field(default_factory=dict, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _waiting: dict[int, Request] = field(default_factory=dict, init=False)
+    _next: int = field(default=0, init=False)
+    #: the return code at its end
+    _rc: str = field(default="", init=False)
+    _closed: bool = field(default=False, init=False)
+    _consumer: ObjectConsumer | None = field(default=None, init=False)
+    _context: StreamContext = field(default_factory=dict, init=False)
+    _peer: dict[str, Any] = field(default_factory=dict, init=False)
 
     def take(self, seq: int, request: Request) -> None:
         """Consume an object, and those behind it that have come; or leave it to the thread that is consuming."""
-        if answer_again(self._answers, seq, request):
+        if answer_again(self.answers, seq, request):
             return
         with self._guard:
             self.touched = time.monotonic()
@@ -118,9 +99,9 @@ class StreamSession:
                 finish = self._end(ReturnCode.BAD_REQUEST_DATA)
             else:
                 self._waiting[seq] = request
-                if self._busy:
+                if self.busy:
                     return
-                self._busy = True
+                self.busy = True
         if not refused:
             self._work()
             return
@@ -143,7 +124,7 @@ class StreamSession:
         if self._rc:
             return False
         self._rc = rc
-        idle, self._busy = not self._busy, True
+        idle, self.busy = not self.busy, True
         return idle
 
     def _refusal(self, seq: int) -> str:
@@ -153,7 +134,7 @@ class StreamSession:
         if seq < self._next or seq in self._waiting:
             return f"object {seq} came twice"
         # the window opens with the first object
-        if seq >= self._next + (self._window if self._next else 1):
+        if seq >= self._next + (self.window if self._next else 1):
             return f"object {seq} came out of order: object {self._next} is due"
         return ""
 
@@ -163,7 +144,7 @@ class StreamSession:
                 request = None if self._rc else self._waiting.pop(self._next, None)
                 if request is None:
                     if not self._rc:
-                        self._busy = False
+                        self.busy = False
                         return
                 else:
                     self._next += 1
@@ -174,7 +155,7 @@ class StreamSession:
             self.touched = time.monotonic()
 
     def _consume(self, request: Request) -> None:
-        with self._engine.new_context() as fl_ctx:
+        with self.engine.new_context() as fl_ctx:
             try:
                 message = self._read(request)
             except BlobMissing as error:
@@ -200,7 +181,7 @@ class StreamSession:
                 if result:
                     reply.set_header(END_RESULT, result)
         if seq == 0:
-            reply.set_header(GRANTED, self._window)
+            reply.set_header(GRANTED, self.window)
         self._answer(seq, request, reply)
 
     def _read(self, request: Request) -> Shareable:
@@ -218,8 +199,8 @@ class StreamSession:
                 self._consumer = self._new_consumer(message, fl_ctx)
             go_on, reply = self._consumer.consume(message, self._context, fl_ctx)
             reply = make_reply(ReturnCode.OK) if reply is None or not reply else reply
-            if self._processing.consumed_cb is not None:
-                self._processing.consumed_cb((go_on, reply), self._context, fl_ctx, **self._processing.cb_kwargs)
+            if self.processing.consumed_cb is not None:
+                self.processing.consumed_cb((go_on, reply), self._context, fl_ctx, **self.processing.cb_kwargs)
         except (Exception, SystemExit) as error:
             logger.exception("stream %s from %s: its consumer failed", self.stream_id, self.origin)
             return False, _failed(ReturnCode.EXECUTION_EXCEPTION, f"{type(error).__name__}: {error}")
@@ -234,9 +215,9 @@ class StreamSession:
             raise TypeError(f"the first object must have the stream context, a dict, but has {context!r:.200}")
         context[StreamContextKey.END_STREAM] = self.end
         self._context = context
-        consumer = self._processing.factory.get_consumer(context, fl_ctx)
+        consumer = self.processing.factory.get_consumer(context, fl_ctx)
         if not isinstance(consumer, ObjectConsumer):
-            factory = type(self._processing.factory).__name__
+            factory = type(self.processing.factory).__name__
             raise TypeError(f"{factory} must make an ObjectConsumer, but made a {type(consumer).__name__}")
         return consumer
 
@@ -250,8 +231,8 @@ class StreamSession:
     def _send(self, seq: int, request: Request, reply: Shareable) -> None:
         meta, data = to_message(reply)
         # recorded first: it may be asked for again as soon as it is sent
-        self._answers[seq] = (request.id, meta, data)
-        self._answers.pop(seq - self._window, None)
+        self.answers[seq] = (request.id, meta, data)
+        self.answers.pop(seq - self.window, None)
         request.reply(ReplyCode.OK, {MESSAGE: meta}, data)
 
     def _finish(self, fl_ctx: FLContext | None) -> None:
@@ -263,7 +244,7 @@ class StreamSession:
         if fl_ctx is not None:
             self._close(fl_ctx)
             return
-        with self._engine.new_context() as own:
+        with self.engine.new_context() as own:
             own.set_peer_context(context_with(self._peer))
             self._close(own)
 
@@ -273,8 +254,8 @@ class StreamSession:
             first, self._closed = not self._closed, True
         if not first:
             return None
-        self._on_over(self)
-        consumer, processing = self._consumer, self._processing
+        self.on_over(self)
+        consumer, processing = self._consumer, self.processing
         if consumer is None:
             return None
         result = None

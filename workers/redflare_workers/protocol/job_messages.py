@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from .message import Fields
+from .message import Fields, Message
 
 #: rc: the job has ended; see ``Refusal``.
 RC_JOB_ENDED: Final = "JOB_ENDED"
@@ -42,11 +42,8 @@ class Credentials(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GetTask:
+class GetTask(Message, channel="job", topic="get_task"):
     """Request of a site for its next task; answered with ``TaskReply`` as soon as there is one."""
-
-    CHANNEL: ClassVar[str] = "job"
-    TOPIC: ClassVar[str] = "get_task"
 
     credentials: Credentials
     #: Id of a client task whose payload was not found; "": none is missing.
@@ -97,19 +94,15 @@ class TaskReply:
         Raises:
             TypeError: it names no task.
         """
-        name, task_id = _task(meta)
-        return cls(task_name=name, task_id=task_id, message=meta.get("message"), props=meta.get("props"))
+        return cls(**_task_fields(meta))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submit:
+class Submit(Message, channel="job", topic="submit"):
     """Request of a site: the result of a ClientTask, whose data is the data of the request; answered ``SubmitReply``.
 
     The server deletes the chunks of the result once it has answered.
     """
-
-    CHANNEL: ClassVar[str] = "job"
-    TOPIC: ClassVar[str] = "submit"
 
     credentials: Credentials
     task_name: str
@@ -133,14 +126,7 @@ class Submit:
         Raises:
             TypeError: it names no task.
         """
-        name, task_id = _task(meta)
-        return cls(
-            credentials=Credentials.from_meta(meta),
-            task_name=name,
-            task_id=task_id,
-            message=meta.get("message"),
-            props=meta.get("props"),
-        )
+        return cls(credentials=Credentials.from_meta(meta), **_task_fields(meta))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,18 +154,11 @@ class Refusal(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TasksEndEvent:
+class TasksEndEvent(Message, channel="job", topic="task_ended"):
     """Event of the server: these clients may stop working on these ClientTasks."""
 
-    CHANNEL: ClassVar[str] = "job"
-    TOPIC: ClassVar[str] = "task_ended"
-
-    clients: tuple[str, ...]
-    task_ids: tuple[str, ...]
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the meta of the event."""
-        return {"clients": list(self.clients), "task_ids": list(self.task_ids)}
+    clients: list[str]
+    task_ids: list[str]
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> TasksEndEvent:
@@ -188,19 +167,12 @@ class TasksEndEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobEndEvent:
+class JobEndEvent(Message, channel="job", topic="job_ended"):
     """Event of the server to clients that do not wait for a task: the job has ended."""
 
-    CHANNEL: ClassVar[str] = "job"
-    TOPIC: ClassVar[str] = "job_ended"
-
-    clients: tuple[str, ...]
+    clients: list[str]
     #: As ``job_outcome.ended_with`` reads it.
     reason: str
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the meta of the event."""
-        return {"clients": list(self.clients), "reason": self.reason}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> JobEndEvent:
@@ -212,13 +184,13 @@ class JobEndEvent:
 ServerEvent = TasksEndEvent | JobEndEvent
 
 
-def _task(meta: Mapping[str, Any]) -> tuple[str, str]:
+def _task_fields(meta: Mapping[str, Any]) -> dict[str, Any]:
     name, task_id = meta.get("task_name"), meta.get("task_id")
     if not isinstance(name, str) or not isinstance(task_id, str):
         raise TypeError(f"task_name and task_id must be str, but are {name!r:.200} and {task_id!r:.200}")
-    return name, task_id
+    return {"task_name": name, "task_id": task_id, "message": meta.get("message"), "props": meta.get("props")}
 
 
-def _names(meta: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _names(meta: Mapping[str, Any], key: str) -> list[str]:
     names = meta.get(key)
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -45,37 +45,10 @@ class AbortRequest(SiteRequest, topic="abort"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortTaskRequest(SiteRequest, topic="abort_task"):
-    """Break off the task that a job's process has in hand; answered with ``TaskAbortProof``."""
-
-    job: str
-    reason: str = "aborted by the server"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRunRequest(SiteRequest, topic="delete_run"):
     """Remove the folder of a job's run; answered with ``SiteReply``."""
 
     job: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfoRequest(SiteRequest, topic="run_info"):
-    """Ask how a job stands at the site: answered with ``RunInfoReply``; without a job, with ``AllRunsReply``."""
-
-    job: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToJobRequest(SiteRequest, topic="to_job"):
-    """Pass a request, with its data, on to a job's process; answered as that answers."""
-
-    job: str
-    channel: str
-    topic: str
-    meta: Mapping[str, Any] | None = None
-    #: seconds to wait for the reply of the job's process
-    timeout: float = 30.0
 
 
 # -- replies of a CP ---------------------------------------------------------------------------------------------------
@@ -125,25 +98,6 @@ class TaskAbortProof(Fields):
     how: str = "not running"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfoReply(Fields):
-    """How one job stands at a site."""
-
-    #: ``ClientStatus.label``
-    status: str
-    #: name of the task in hand; "": there is none
-    task: str = ""
-    #: when its process was launched, in seconds since 1970; None: it was not
-    started: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllRunsReply(Fields):
-    """How all jobs stand at a site: ``run``, ``status``, ``exit_code``, ``reason`` and ``how`` of each, by its id."""
-
-    jobs: Mapping[str, Mapping[str, Any]]
-
-
 # -- a CP to the SP ----------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +121,11 @@ class SiteReport(Message, channel="server", topic="site_report"):
     agents: Mapping[str, str] = field(default_factory=dict)
     #: seconds since 1970
     at: float = 0.0
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the store keeps beside the status."""
+        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how}
 
     @property
     def final(self) -> bool:

@@ -28,8 +28,3 @@ class ClientStatus(IntEnum):
     def live(self) -> bool:
         """Whether a process runs, or should."""
         return self in (ClientStatus.STARTING, ClientStatus.STARTED)
-
-
-def get_status_message(status: int) -> str | None:
-    """The word for a status; None: the number is not a status."""
-    return ClientStatus(status).label if status in ClientStatus._value2member_map_ else None

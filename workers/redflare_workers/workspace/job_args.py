@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Final, Self
 
 import orjson
 
+from redflare_workers.jobs.component_builder import ComponentBuilder
+
 from .run_folder import ARGS_FILE, RunFolder
 
 #: Name of the server in paths and variables, as ``app_server``.
@@ -45,6 +47,26 @@ class JobArgs:
         # -P: no module is taken from the folder of the run
         return [sys.executable, "-P", "-m", self.PROGRAM, str(self.folder.path / ARGS_FILE)]
 
+    @property
+    def own_name(self) -> str:
+        """Name of the server, or of the site."""
+        return self.server_name
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that the app of the job may use."""
+        return {"JOB_ID": self.job_id, "SITE_NAME": self.own_name, "WORKSPACE": self.workspace}
+
+    def component_builder(self) -> ComponentBuilder:
+        """Make the builder of the app's components, which also gives them what this process knows."""
+        given = {
+            "redis_url": self.redis_url,
+            "site_name": self.own_name,
+            "workspace_dir": self.workspace,
+            "secure_mode": self.secure_mode,
+        }
+        return ComponentBuilder(self.allow, allow_custom=self.allow_custom, given=given, folder=self.folder.path)
+
     def write(self) -> None:
         """Write the file, which only its owner may read.
 
@@ -76,3 +98,7 @@ class ClientJobArgs(JobArgs):
     PROGRAM: ClassVar[str] = "redflare_workers.client.job.job_main"
 
     site: str
+
+    @property
+    def own_name(self) -> str:
+        return self.site

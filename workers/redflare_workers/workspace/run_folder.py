@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,8 @@ import orjson
 from redflare_broker.config.settings import STARTUP_FOLDER
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
+
+from redflare_workers.util.atomic_file import replacing
 
 from .site_settings import LOCAL_FOLDER
 
@@ -95,7 +96,8 @@ class RunFolder:
             OSError: it cannot be written.
         """
         path = self.path / name
-        write_whole(path, orjson.dumps(data, option=orjson.OPT_INDENT_2))
+        with replacing(path, private=True) as file:
+            file.write(orjson.dumps(data, option=orjson.OPT_INDENT_2))
         return path
 
     def __repr__(self) -> str:
@@ -108,17 +110,3 @@ def begun_runs(workspace: Path) -> Iterator[RunFolder]:
         with suppress(ConfigError):
             if (folder := RunFolder(workspace, path.parent.name)).is_run:
                 yield folder
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file in one step; only its owner may read it."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -32,7 +32,7 @@ A_ANSWERED = Sent("a", 1, 2)
 )
 def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> None:
     task = standing(["a", "b", "a"], *sent)
-    manager = AnyRelayTaskManager(task, 30, dynamic_targets=False)
+    manager = AnyRelayTaskManager(30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
     assert task.targets == ["a", "b", "a"]
 
@@ -62,7 +62,7 @@ def test_when_it_is_done(
     targets: list[str] | None, sent: list[Sent], now: float, done: bool, wake: float | None
 ) -> None:
     task = standing(targets, *sent)
-    manager = AnyRelayTaskManager(task, 30, dynamic_targets=True)
+    manager = AnyRelayTaskManager(30, dynamic_targets=True)
     assert manager.check_task_exit(task, now) == (done, TaskCompletionStatus.OK if done else None)
     assert manager.next_change(task, now) == wake
     assert task.targets == targets
@@ -71,14 +71,14 @@ def test_when_it_is_done(
 @pytest.mark.parametrize("timeout", [0, None])
 def test_without_a_timeout_nobody_is_given_up(timeout: int | None) -> None:
     task = standing(["a", "b"], Sent("a", 1))
-    manager = AnyRelayTaskManager(task, timeout, dynamic_targets=False)
+    manager = AnyRelayTaskManager(timeout, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 1e9) is TaskCheckStatus.BLOCK
     assert manager.next_change(task, 1e9) is None
 
 
 def test_a_late_answer_is_not_asked_for_again() -> None:
     task = standing(["a", "b"], Sent("a", 1), Sent("b", 32))
-    manager = AnyRelayTaskManager(task, 30, dynamic_targets=False)
+    manager = AnyRelayTaskManager(30, dynamic_targets=False)
     task.client_tasks[0].result_received_time = 33
     assert manager.check_task_send(asking(task, "a"), 34) is TaskCheckStatus.NO_BLOCK
     task.client_tasks[1].result_received_time = 35
@@ -88,7 +88,7 @@ def test_a_late_answer_is_not_asked_for_again() -> None:
 @pytest.mark.parametrize("targets", [None, [], ["a"]])
 def test_whoever_asks_a_dynamic_relay_becomes_a_target(targets: list[str] | None) -> None:
     task = standing(targets)
-    manager = AnyRelayTaskManager(task, 0, dynamic_targets=True)
+    manager = AnyRelayTaskManager(0, dynamic_targets=True)
     assert manager.check_task_send(asking(task, "b"), 1) is TaskCheckStatus.SEND
     assert task.targets == [*(targets or []), "b"]
     send(task, Sent("b", 1, 2))
@@ -98,13 +98,13 @@ def test_whoever_asks_a_dynamic_relay_becomes_a_target(targets: list[str] | None
 
 def test_without_targets_and_not_dynamic_nobody_gets_it() -> None:
     task = standing(None)
-    manager = AnyRelayTaskManager(task, 0, dynamic_targets=False)
+    manager = AnyRelayTaskManager(0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "a"), 1) is TaskCheckStatus.NO_BLOCK
 
 
 def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> None:
     task = standing(["a", "b"], Sent("a", 1), Sent("b", 40))
-    manager = AnyRelayTaskManager(task, 30, dynamic_targets=False)
+    manager = AnyRelayTaskManager(30, dynamic_targets=False)
     late, in_time = Shareable(), Shareable()
     manager.check_task_result(late, task.client_tasks[0], 41)
     manager.check_task_result(in_time, task.client_tasks[1], 41)

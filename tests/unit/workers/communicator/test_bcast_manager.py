@@ -23,7 +23,7 @@ ANSWERED = Sent("a", 1, 2)
 )
 def test_who_gets_a_broadcast(name: str, sent: list[Sent], status: str) -> None:
     task = standing(["a", "b"], *sent)
-    assert BcastTaskManager(task).check_task_send(asking(task, name), 5) is TaskCheckStatus[status]
+    assert BcastTaskManager().check_task_send(asking(task, name), 5) is TaskCheckStatus[status]
 
 
 @pytest.mark.parametrize(
@@ -60,21 +60,21 @@ def test_when_a_broadcast_is_done(
     targets: list[str] | None, enough: int, wait: int, sent: list[Sent], now: float, done: bool, wake: float | None
 ) -> None:
     task = standing(targets, *sent)
-    manager = BcastTaskManager(task, enough, wait)
+    manager = BcastTaskManager(enough, wait)
     assert manager.check_task_exit(task, now) == (done, TaskCompletionStatus.OK if done else None)
     assert manager.next_change(task, now) == wake
 
 
 def test_the_end_does_not_depend_on_how_often_it_was_asked_for() -> None:
     task = standing(["a", "b"], Sent("a", 1, 2))
-    asked, fresh = BcastTaskManager(task, 1, 10), BcastTaskManager(task, 1, 10)
+    asked, fresh = BcastTaskManager(1, 10), BcastTaskManager(1, 10)
     assert [asked.check_task_exit(task, now)[0] for now in (2, 7, 11.9, 12)] == [False, False, False, True]
     assert fresh.check_task_exit(task, 12) == (True, TaskCompletionStatus.OK)
 
 
 def test_a_client_that_joins_becomes_one_whose_answer_is_needed() -> None:
     task = standing(["a"], Sent("a", 1, 2))
-    manager = BcastTaskManager(task)
+    manager = BcastTaskManager()
     assert task.targets is not None
     task.targets.append("b")
     assert manager.check_task_send(asking(task, "b"), 2) is TaskCheckStatus.SEND
@@ -84,7 +84,7 @@ def test_a_client_that_joins_becomes_one_whose_answer_is_needed() -> None:
 
 
 def test_repr_names_the_numbers() -> None:
-    assert repr(BcastTaskManager(standing([]), 3, 10)) == "BcastTaskManager(min_responses=3, wait=10)"
+    assert repr(BcastTaskManager(3, 10)) == "BcastTaskManager(min_responses=3, wait=10)"
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_a_result_of_no_use_is_an_answer_that_does_not_count(
     if last is not None:
         send(task, last)
     expected = (True, TaskCompletionStatus.OK) if done else (False, None)
-    assert BcastTaskManager(task, enough, 7).check_task_exit(task, now) == expected
+    assert BcastTaskManager(enough, 7).check_task_exit(task, now) == expected

@@ -58,7 +58,7 @@ def check(manager: TaskManager, task: Task, now: float) -> None:
 @given(history=histories(repeat=False), enough=st.integers(0, 5), wait=PERIODS)
 def test_of_a_broadcast(history: tuple[Task, float], enough: int, wait: float) -> None:
     task, now = history
-    manager = BcastTaskManager(task, enough, wait)
+    manager = BcastTaskManager(enough, wait)
     check(manager, task, now)
     following = manager.next_change(task, now)
     assert following is None or manager.check_task_exit(task, following)[0]
@@ -73,7 +73,7 @@ def test_of_a_broadcast_for_ever(history: tuple[Task, float]) -> None:
 @pytest.mark.parametrize("order", SendOrder)
 def test_of_a_sending(order: SendOrder, history: tuple[Task, float], timeout: float) -> None:
     task, now = history
-    manager = SendTaskManager(task, order, timeout)
+    manager = SendTaskManager(order, timeout)
     check(manager, task, now)
     following = manager.next_change(task, now)
     assert following is None or decisions(manager, task, following) != decisions(manager, task, now)
@@ -82,10 +82,10 @@ def test_of_a_sending(order: SendOrder, history: tuple[Task, float], timeout: fl
 @given(history=histories(repeat=True), assignment=PERIODS, result=PERIODS)
 def test_of_a_relay_in_sequence(history: tuple[Task, float], assignment: float, result: float) -> None:
     task, now = history
-    check(SequentialRelayTaskManager(task, assignment, result, dynamic_targets=False), task, now)
+    check(SequentialRelayTaskManager(assignment, result, dynamic_targets=False), task, now)
 
 
 @given(history=histories(repeat=True), result=PERIODS)
 def test_of_a_relay_in_any_order(history: tuple[Task, float], result: float) -> None:
     task, now = history
-    check(AnyRelayTaskManager(task, result, dynamic_targets=False), task, now)
+    check(AnyRelayTaskManager(result, dynamic_targets=False), task, now)

@@ -39,7 +39,7 @@ def test_who_gets_it(
     order: SendOrder, timeout: int | None, name: str, sent: list[Sent], now: float, status: str
 ) -> None:
     task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
-    manager = SendTaskManager(task, order, timeout)
+    manager = SendTaskManager(order, timeout)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
 
 
@@ -58,7 +58,7 @@ def test_who_gets_it(
 def test_it_is_done_with_the_result(order: SendOrder, targets: list[str] | None, sent: list[Sent], done: bool) -> None:
     task = standing(targets, *sent)
     status = TaskCompletionStatus.OK if done else None
-    assert SendTaskManager(task, order, 10).check_task_exit(task, 1e9) == (done, status)
+    assert SendTaskManager(order, 10).check_task_exit(task, 1e9) == (done, status)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_when_time_alone_changes_something(
     order: SendOrder, timeout: int, sent: list[Sent], now: float, wake: float | None
 ) -> None:
     task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
-    assert SendTaskManager(task, order, timeout).next_change(task, now) == wake
+    assert SendTaskManager(order, timeout).next_change(task, now) == wake
 
 
 def test_without_targets_whoever_joins_gets_it() -> None:
     task = standing(None)
-    assert SendTaskManager(task, ANY, 0).check_task_send(asking(task, "late"), 1) is TaskCheckStatus.SEND
+    assert SendTaskManager(ANY, 0).check_task_send(asking(task, "late"), 1) is TaskCheckStatus.SEND
 
 
 def test_repr_names_order_and_timeout() -> None:
-    assert repr(SendTaskManager(standing([]), ANY, None)) == "SendTaskManager(any, assignment_timeout=0)"
+    assert repr(SendTaskManager(ANY, None)) == "SendTaskManager(any, assignment_timeout=0)"

@@ -44,7 +44,7 @@ ALL_ANSWERED = [*A_ANSWERED, Sent("b", 121, 130), Sent("c", 131, 140)]
 )
 def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> None:
     task = standing(["a", "b", "c"], *sent, created=50, scheduled=100)
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
     assert task.targets == ["a", "b", "c"]
 
@@ -74,7 +74,7 @@ def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> No
 )
 def test_when_it_is_done(sent: list[Sent], now: float, done: TaskCompletionStatus | None, wake: float | None) -> None:
     task = standing(["a", "b", "c"], *sent, created=50, scheduled=100)
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_exit(task, now) == (done is not None, done)
     assert manager.next_change(task, now) == wake
 
@@ -82,7 +82,7 @@ def test_when_it_is_done(sent: list[Sent], now: float, done: TaskCompletionStatu
 @pytest.mark.parametrize("timeout", [0, None])
 def test_without_timeouts_it_waits_for_ever_for_the_next_target_and_for_its_answer(timeout: int | None) -> None:
     task = standing(["a", "b"])
-    manager = SequentialRelayTaskManager(task, timeout, timeout, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(timeout, timeout, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 1e9) is TaskCheckStatus.NO_BLOCK
     assert manager.check_task_send(asking(task, "a"), 1e9) is TaskCheckStatus.SEND
     assert (manager.check_task_exit(task, 1e9), manager.next_change(task, 1e9)) == ((False, None), None)
@@ -95,7 +95,7 @@ def test_without_timeouts_it_waits_for_ever_for_the_next_target_and_for_its_answ
 
 def test_a_client_that_is_named_twice_has_it_twice_at_its_places() -> None:
     task = standing(["a", "b", "a"])
-    manager = SequentialRelayTaskManager(task, 0, 0, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(0, 0, dynamic_targets=True)
     order = []
     for moment in range(3):
         (name,) = [name for name in "ab" if manager.check_task_send(asking(task, name), moment) is TaskCheckStatus.SEND]
@@ -107,13 +107,13 @@ def test_a_client_that_is_named_twice_has_it_twice_at_its_places() -> None:
 
 def test_a_name_that_is_in_the_window_twice_takes_its_first_place() -> None:
     task = standing(["a", "b", "a"], Sent("a", 25, 26))
-    manager = SequentialRelayTaskManager(task, 10, 0, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 26) is TaskCheckStatus.SEND
 
 
 def test_a_dead_site_in_the_middle_is_passed_over() -> None:
     task = standing(["a", "dead", "c"], Sent("a", 0, 5))
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "c"), 14) is TaskCheckStatus.NO_BLOCK
     assert manager.check_task_send(asking(task, "c"), 15) is TaskCheckStatus.SEND
     send(task, Sent("c", 15, 20))
@@ -122,7 +122,7 @@ def test_a_dead_site_in_the_middle_is_passed_over() -> None:
 
 def test_a_site_that_dies_with_the_task_is_passed_over() -> None:
     task = standing(["a", "dies", "c"], Sent("a", 0, 5), Sent("dies", 6))
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "c"), 35.9) is TaskCheckStatus.BLOCK
     assert manager.check_task_send(asking(task, "c"), 36) is TaskCheckStatus.SEND
 
@@ -130,7 +130,7 @@ def test_a_site_that_dies_with_the_task_is_passed_over() -> None:
 @pytest.mark.parametrize("targets", [None, []])
 def test_a_dynamic_relay_without_a_client_yet_goes_on(targets: list[str] | None) -> None:
     task = standing(targets, scheduled=100)
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     for now in (100, 1000):
         assert manager.check_task_exit(task, now) == (False, None)
         assert manager.next_change(task, now) is None
@@ -140,7 +140,7 @@ def test_a_dynamic_relay_without_a_client_yet_goes_on(targets: list[str] | None)
 @pytest.mark.parametrize("seen_before", [False, True])
 def test_the_first_client_of_a_dynamic_relay_gets_it_however_late_it_comes(seen_before: bool) -> None:
     task = standing(None, scheduled=100)
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     if seen_before:
         assert manager.check_task_exit(task, 100) == (False, None)
     assert manager.check_task_send(asking(task, "late"), 1000) is TaskCheckStatus.SEND
@@ -149,7 +149,7 @@ def test_the_first_client_of_a_dynamic_relay_gets_it_however_late_it_comes(seen_
 
 def test_the_first_client_of_a_dynamic_relay_has_its_whole_time_also_when_others_add_it() -> None:
     task = standing([], scheduled=100)
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     assert manager.check_task_exit(task, 100) == (False, None)
     task.targets = ["late", "later"]
     assert manager.next_change(task, 1000) == 1010
@@ -161,7 +161,7 @@ def test_the_first_client_of_a_dynamic_relay_has_its_whole_time_also_when_others
 
 def test_whoever_asks_a_dynamic_relay_becomes_its_last_target_once() -> None:
     task = standing(["a"], Sent("a", 1))
-    manager = SequentialRelayTaskManager(task, 0, 0, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(0, 0, dynamic_targets=True)
     assert manager.check_task_send(asking(task, "b"), 2) is TaskCheckStatus.BLOCK
     assert manager.check_task_send(asking(task, "b"), 3) is TaskCheckStatus.BLOCK
     assert task.targets == ["a", "b"]
@@ -172,13 +172,13 @@ def test_whoever_asks_a_dynamic_relay_becomes_its_last_target_once() -> None:
 
 def test_without_targets_and_not_dynamic_nobody_gets_it() -> None:
     task = standing(None)
-    manager = SequentialRelayTaskManager(task, 0, 0, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(0, 0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "a"), 1) is TaskCheckStatus.NO_BLOCK
 
 
 def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> None:
     task = standing(["a", "b"], Sent("a", 1), Sent("b", 40))
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     late, in_time = Shareable({"w": 1}), Shareable({"w": 2})
     manager.check_task_result(late, task.client_tasks[0], 41)
     manager.check_task_result(in_time, task.client_tasks[1], 41)
@@ -189,7 +189,7 @@ def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> No
 
 def test_decisions_follow_from_what_was_sent_so_a_new_manager_goes_on_where_the_old_one_was() -> None:
     task = standing(["a", "b", "c", "b"], Sent("a", 1, 2), Sent("b", 3, 4), Sent("c", 5))
-    manager = SequentialRelayTaskManager(task, 10, 30, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 6) is TaskCheckStatus.BLOCK
     task.client_tasks[-1].result_received_time = 7
     assert manager.check_task_send(asking(task, "b"), 7) is TaskCheckStatus.SEND
@@ -197,7 +197,7 @@ def test_decisions_follow_from_what_was_sent_so_a_new_manager_goes_on_where_the_
 
 def test_at_the_moment_it_names_something_does_change() -> None:
     task = standing([f"site-{number}" for number in range(9)], scheduled=0.7)
-    manager = SequentialRelayTaskManager(task, 0.1, 0.3, dynamic_targets=False)
+    manager = SequentialRelayTaskManager(0.1, 0.3, dynamic_targets=False)
     now, moments = 0.7, []
     while (following := manager.next_change(task, now)) is not None:
         assert following > now
@@ -208,5 +208,5 @@ def test_at_the_moment_it_names_something_does_change() -> None:
 
 
 def test_repr_names_what_it_goes_by() -> None:
-    manager = SequentialRelayTaskManager(standing([]), 1, 2, dynamic_targets=True)
+    manager = SequentialRelayTaskManager(1, 2, dynamic_targets=True)
     assert repr(manager) == "SequentialRelayTaskManager(result_timeout=2, dynamic=True)"

@@ -38,8 +38,6 @@ from .job_engine import ClientJobEngine
 from .server_requests import ServerRequests, Submitted
 from .task_runner import ANY_TASK, TaskRunner
 
-__all__ = ["ClientJob"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell, HandlerResult
@@ -24,7 +23,6 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.jobs.app import ClientApp, build_client_app
-from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
@@ -46,14 +44,6 @@ _EXIT_WITHIN: Final = 5.0
 _NO_RUN: Final = JobOutcome(status=STOPPED, reason="it was told to end before it began")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobExit:
-    """How the process ends."""
-
-    code: ExitCode
-    reason: str
-
-
 class JobProgram:
     """One run of a CJ."""
 
@@ -63,8 +53,8 @@ class JobProgram:
         self._panic = ""
         self._job: ClientJob | None = None
 
-    def run(self) -> JobExit:
-        """Build the app, and take part to the end."""
+    def run(self) -> tuple[ExitCode, str]:
+        """Build the app, and take part to the end; return how the process ends, and why."""
         args = self.args
         try:
             app = self._build()
@@ -72,26 +62,17 @@ class JobProgram:
             host = CellHost(args.site, args.job_id, redis_url=args.redis_url, settings=settings, prepare=self._control)
             outcome = self._take_part(app, host)
         except RedflareError as error:
-            return JobExit(code=exit_code_of(error), reason=str(error))
+            return exit_code_of(error), str(error)
         if self.ending.reason:
-            return JobExit(code=ExitCode.ABORTED, reason=self.ending.reason)
+            return ExitCode.ABORTED, self.ending.reason
         if self._panic:
-            return JobExit(code=ExitCode.EXECUTION_ERROR, reason=self._panic)
+            return ExitCode.EXECUTION_ERROR, self._panic
         # how the job ended at the server is not this site's doing
-        code = ExitCode.INFRASTRUCTURE if outcome.status == FENCED else ExitCode.SUCCESS
-        return JobExit(code=code, reason=str(outcome))
+        return ExitCode.INFRASTRUCTURE if outcome.status == FENCED else ExitCode.SUCCESS, str(outcome)
 
     def _build(self) -> ClientApp:
         args = self.args
-        given = {
-            "redis_url": args.redis_url,
-            "site_name": args.site,
-            "workspace_dir": args.workspace,
-            "secure_mode": args.secure_mode,
-        }
-        builder = ComponentBuilder(args.allow, allow_custom=args.allow_custom, given=given, folder=args.folder.path)
-        variables = {"JOB_ID": args.job_id, "SITE_NAME": args.site, "WORKSPACE": args.workspace}
-        return build_client_app(args.folder.app_folder(args.site), builder, variables=variables)
+        return build_client_app(args.folder.app_folder(args.site), args.component_builder(), variables=args.variables)
 
     def _take_part(self, app: ClientApp, host: CellHost) -> JobOutcome:
         args = self.args
@@ -159,18 +140,14 @@ class JobProgram:
 
     def _end_early(self, reason: str) -> None:
         """From the ending's thread: there is no job that could be stopped, or it must stay as it is."""
-        self.note(JobExit(code=ExitCode.ABORTED, reason=reason))
+        self.note(ExitCode.ABORTED, reason)
         self.ending.finish()
         os._exit(ExitCode.ABORTED)
 
-    def note(self, outcome: JobExit) -> None:
+    def note(self, code: ExitCode, reason: str) -> None:
         """Write down how it ends, for the client parent."""
-        report = ClientJobReport(
-            run=self.args.run,
-            exit_code=int(outcome.code),
-            reason=outcome.reason,
-            parent_gone=self.ending.parent_gone.is_set(),
-        )
+        gone = self.ending.parent_gone.is_set()
+        report = ClientJobReport(run=self.args.run, exit_code=int(code), reason=reason, parent_gone=gone)
         try:
             report.write(self.args.folder)
         except OSError as error:
@@ -217,17 +194,17 @@ def main() -> int:
     program = JobProgram(ClientJobArgs.take(sys.argv[1]))
     program.ending.watch()
     try:
-        outcome = program.run()
+        code, reason = program.run()
     except (Exception, SystemExit) as error:
         logger.exception("job %s failed", program.args.job_id)
-        outcome = JobExit(code=ExitCode.EXCEPTION, reason=f"{type(error).__name__}: {error}")
-    level = logging.INFO if outcome.code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR
-    logger.log(level, "job %s ends with %s: %s", program.args.job_id, outcome.code.name, outcome.reason)
-    program.note(outcome)
+        code, reason = ExitCode.EXCEPTION, f"{type(error).__name__}: {error}"
+    level = logging.INFO if code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR
+    logger.log(level, "job %s ends with %s: %s", program.args.job_id, code.name, reason)
+    program.note(code, reason)
     program.ending.finish()
     # a thread that custom code has left would keep the process alive
-    threading.Thread(target=_exit_soon, args=(outcome.code,), name="redflare-exit", daemon=True).start()
-    return int(outcome.code)
+    threading.Thread(target=_exit_soon, args=(code,), name="redflare-exit", daemon=True).start()
+    return int(code)
 
 
 def _exit_soon(code: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from secrets import token_hex
 from typing import Any, Final
@@ -57,46 +58,35 @@ class Submitted(Enum):
     GIVEN_UP = "given up"
 
 
+@dataclass(slots=True, eq=False)
 class ServerRequests:
-    """Used by the thread of one client job.
+    """Used by the thread of one client job."""
 
-    Args:
-        host: this process's connection and cell.
-        server_cell: FQCN of the cell of the job's server.
-        membership: of this site.
-        over: set when this site's part ends, which ends pauses between attempts.
-        give_up: why the request that waits now is not wanted any more; "": it is.
-        end: called with the outcome when a reply tells that the job is over for this site.
-    """
-
-    def __init__(
-        self,
-        host: CellHost,
-        server_cell: str,
-        membership: Membership,
-        over: threading.Event,
-        give_up: Callable[[], str],
-        end: Callable[[JobOutcome], None],
-    ) -> None:
-        self._host = host
-        self._server_cell = server_cell
-        self._membership = membership
-        self._over = over
-        self._backoff = Backoff(longest=5.0)
-        self._give_up = give_up
-        self._end = end
-        #: The task whose payload was not found, and the prefix of that payload.
-        self._lost = ("", "")
-        #: Return code of the server's last reply.
-        self._rc = ""
+    #: this process's connection and cell
+    host: CellHost
+    #: FQCN of the cell of the job's server
+    server_cell: str
+    #: of this site
+    membership: Membership
+    #: set when this site's part ends, which ends pauses between attempts
+    over: threading.Event
+    #: why the request that waits now is not wanted any more; "": it is
+    give_up: Callable[[], str]
+    #: called with the outcome when a reply tells that the job is over for this site
+    end: Callable[[JobOutcome], None]
+    _backoff: Backoff = field(default_factory=lambda: Backoff(longest=5.0), init=False)
+    #: The task whose payload was not found, and the prefix of that payload.
+    _lost: tuple[str, str] = field(default=("", ""), init=False)
+    #: Return code of the server's last reply.
+    _rc: str = field(default="", init=False)
 
     def __repr__(self) -> str:
-        return f"<ServerRequests of {self._membership!r}>"
+        return f"<ServerRequests of {self.membership!r}>"
 
     def get_task(self) -> tuple[TaskReply, Shareable] | None:
         """Wait for a task; None: there was none to go on with, check the flags and ask again."""
         lost, payload = self._lost
-        request = GetTask(credentials=self._membership.credentials, lost=lost, payload=payload)
+        request = GetTask(credentials=self.membership.credentials, lost=lost, payload=payload)
         reply = self._ask(GetTask.TOPIC, request.to_meta(), None)
         if reply is None:
             return None
@@ -107,7 +97,7 @@ class ServerRequests:
         except (TypeError, DecodeError) as error:
             reason = f"the server's reply is no task: {error!r}"
             logger.error("%s: %s", self, reason)
-            self._end(JobOutcome(status=FAILED, reason=reason))
+            self.end(JobOutcome(status=FAILED, reason=reason))
             return None
 
     def report_lost(self, task_id: str, data: Shareable) -> None:
@@ -126,10 +116,10 @@ class ServerRequests:
         taken, payload = False, None
         try:
             message, payload = self._stored(task, result)
-            while not taken and not self._give_up():
+            while not taken and not self.give_up():
                 # with the credentials of now: it may have joined again meanwhile
                 request = Submit(
-                    credentials=self._membership.credentials,
+                    credentials=self.membership.credentials,
                     task_name=task.task_name,
                     task_id=task.task_id,
                     message=message,
@@ -144,7 +134,7 @@ class ServerRequests:
                     logger.debug("%s: the result of task %s %r: %s", self, task.task_id, task.task_name, verdict)
         except Unavailable:
             # it was given up while Redis was away
-            if not self._give_up():
+            if not self.give_up():
                 raise
         finally:
             if not passed_on and not taken and payload is not None and payload.blob is not None:
@@ -155,8 +145,8 @@ class ServerRequests:
 
     def _ask(self, topic: str, meta: dict[str, Any], data: object) -> Reply | None:
         """Send a request and wait for the reply; None: it was refused or given up, check the flags."""
-        reply = self._host.cell.send_request(
-            GetTask.CHANNEL, topic, self._server_cell, meta, data, timeout=None, give_up=self._give_up
+        reply = self.host.cell.send_request(
+            GetTask.CHANNEL, topic, self.server_cell, meta, data, timeout=None, give_up=self.give_up
         )
         self._rc = reply.rc
         if reply.ok:
@@ -164,16 +154,16 @@ class ServerRequests:
             return reply
         reason = Refusal.from_meta(reply.meta).reason
         if reply.rc == RC_JOB_ENDED:
-            self._end(ended_with(reason))
+            self.end(ended_with(reason))
         elif reply.rc == RC_FENCED:
-            self._end(TAKEN_OVER)
-        elif not self._give_up():
+            self.end(TAKEN_OVER)
+        elif not self.give_up():
             if reply.rc == RC_NOT_JOINED:
-                self._membership.join(self._give_up)
+                self.membership.join(self.give_up)
             else:
                 logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, reply.error or reason)
             # the cause may last for a while
-            self._over.wait(self._backoff.next_delay())
+            self.over.wait(self._backoff.next_delay())
         return None
 
     def _stored(self, task: TaskReply, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
@@ -196,24 +186,24 @@ class ServerRequests:
                 logger.error(
                     "%s: Redis refused the result of task %s %r: %s", self, task.task_id, task.task_name, error
                 )
-                if self._give_up():
+                if self.give_up():
                     raise Unavailable(str(error)) from error
-                self._over.wait(self._backoff.next_delay())
+                self.over.wait(self._backoff.next_delay())
 
     def _store(self, result: Shareable) -> tuple[dict[str, Any], EncodedPayload]:
         """Return the message that carries a result; a large payload is stored, and is the server's once it answers."""
-        host, settings = self._host, self._host.settings
+        host, settings = self.host, self.host.settings
         meta, data = to_message(result)
         pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
         payload = encode_payload(data, settings.limits)
         return meta, store_payload(
-            host.server, payload, prefix, settings.limits, ttl_ms=ttl_ms, stop=lambda: bool(self._give_up())
+            host.server, payload, prefix, settings.limits, ttl_ms=ttl_ms, stop=lambda: bool(self.give_up())
         )
 
     def _delete(self, blob: BlobRef) -> None:
         try:
-            payloads_of(self._host.server).remove(blob, stop=lambda: True)
+            payloads_of(self.host.server).remove(blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("%s: payload %s cannot be deleted and expires: %s", self, blob.prefix, error)

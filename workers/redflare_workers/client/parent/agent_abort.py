@@ -14,7 +14,7 @@ from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
-from redflare_broker.inspection.federation import Inspector, LinkStatus
+from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import LinkKeys
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.scripts.lease import Lease
@@ -60,18 +60,14 @@ def notify_agents(
 
 def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, reason: str) -> None:
     status = inspector.link(scripts.keys.fqcn)
-    if status.cj.state in ("left", "never") or not _is_of(status, pid):
+    # unless another process holds the CJ's side of the link by now
+    if status.cj.state in ("left", "never") or not status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:"):
         return
     with server.borrow(scripts.keys.link) as connection:
         if status.task is not None:
             scripts.abort(connection, None, status.task.task_id, reason)
         scripts.bye(connection, Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch))
     logger.info("notified agent %s that its job was aborted: %s", scripts.keys.fqcn, reason)
-
-
-def _is_of(status: LinkStatus, pid: int) -> bool:
-    """Whether that process still holds the CJ's side of the link."""
-    return status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:")
 
 
 def _await_leave(server: Server, keys: LinkKeys, inspector: Inspector, deadline: float) -> str:

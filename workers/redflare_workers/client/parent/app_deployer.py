@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,15 +26,12 @@ from redflare_workers.workspace.site_settings import SiteSettings
 _UNFINISHED: Final = ".redflare-deploy-"
 
 
+@dataclass(frozen=True, slots=True)
 class AppDeployer:
-    """Deploys apps at a site.
+    """Deploys apps at a site."""
 
-    Args:
-        settings: what the site allows.
-    """
-
-    def __init__(self, settings: SiteSettings | None = None) -> None:
-        self.settings = settings or SiteSettings()
+    #: what the site allows
+    settings: SiteSettings
 
     def deploy(
         self, workspace: str | Path, job_id: str, job_meta: Mapping[str, Any], app_name: str, app_data: Any, site: str

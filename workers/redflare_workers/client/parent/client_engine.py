@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell, Reply, ReplyCode
@@ -83,7 +84,7 @@ class ClientEngine(RunEngine):
         connection = {"redis_url": self._redis_url, "server_name": self.server_name, "secure_mode": self._secure}
         self.processes = JobProcesses(
             self.client_name,
-            args.workspace,
+            Path(args.workspace).resolve(),
             site,
             connection,
             self._request_end,
@@ -323,10 +324,6 @@ class ClientEngine(RunEngine):
             job_id=job_id, current_task_name=task, start_time=run.record.launched or None, status=run.status
         )
 
-    def run_records(self) -> dict[str, RunRecord]:
-        """How all jobs stand, by id."""
-        return self.processes.records()
-
     def get_all_job_ids(self) -> list[str]:
         """The jobs whose processes run."""
         return [job_id for job_id, record in self.processes.records().items() if record.status.live]
@@ -348,20 +345,6 @@ class ClientEngine(RunEngine):
             the reply; its rc is TIMEOUT, ABORTED or COMM_ERROR when none came.
         """
         meta, data = to_message(msg) if isinstance(msg, Shareable) else (dict(msg or {}), None)
-        return self.pass_to_job(job_id, channel, topic, meta, data, timeout, optional=optional)
-
-    def pass_to_job(
-        self,
-        job_id: str,
-        channel: str,
-        topic: str,
-        meta: dict[str, Any],
-        data: object,
-        timeout: float,
-        *,
-        optional: bool = False,
-    ) -> Reply:
-        """Ask the cell of a job's process; as ``send_to_job``, with meta and data as they are."""
         try:
             if self.cell is None:
                 raise ConfigError("the client parent has no cell: initialize_comm was not called")
@@ -398,7 +381,7 @@ class ClientEngine(RunEngine):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _ask_job(self, job_id: str, message: JobControl, timeout: float) -> Reply:
-        return self.pass_to_job(job_id, message.CHANNEL, message.TOPIC, message.to_meta(), None, timeout, optional=True)
+        return self.send_to_job(job_id, message.CHANNEL, message.TOPIC, message.to_meta(), timeout, optional=True)
 
     def _request_end(self, job_id: str, run: str, reason: str) -> None:
         if self.cell is None:

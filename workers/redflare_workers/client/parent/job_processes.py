@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,48 +33,38 @@ class RunsAlready(Exception):
     """The job's process runs, or is about to."""
 
 
+@dataclass(slots=True, eq=False)
 class JobProcesses:
-    """Thread-safe; operations on one job run one after the other.
+    """Thread-safe; operations on one job run one after the other."""
 
-    Args:
-        site: the site's name.
-        workspace: in which each job has its folder.
-        settings: what the site allows, and how long an abort waits.
-        connection: where Redis is: fields of every ``ClientJobArgs``.
-        request_end: called with job, run and reason: asks a process to end in order; does not wait.
-        on_end: called when a run is over.
-        notify_agents: called with FQCNs of agents, the number of the process that is gone, and the reason; returns what
-            became of them, see ``agent_abort``.
-    """
-
-    def __init__(
-        self,
-        site: str,
-        workspace: str | Path,
-        settings: SiteSettings,
-        connection: Mapping[str, Any],
-        request_end: Callable[[str, str, str], object],
-        on_end: Callable[[RunRecord], object] = lambda record: None,
-        notify_agents: Callable[[list[str], int, str], dict[str, str]] = lambda agents, pid, reason: {},
-    ) -> None:
-        self.site = site
-        self.workspace = Path(workspace).resolve()
-        self.settings = settings
-        #: Takes reports of the jobs; None: nobody does yet.
-        self.reporter: Reporter | None = None
-        self._connection = dict(connection)
-        self._request_end = request_end
-        self._on_end = on_end
-        self._notify_agents = notify_agents
-        self._guard = threading.Lock()
-        self._runs: dict[str, SiteRun] = {}
-        #: by job: held during an operation on it
-        self._job_locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
-        #: runs that a predecessor has begun
-        self._found: list[SiteRun] = []
-        #: by job that was aborted before it was started: why
-        self._barred: dict[str, str] = {}
-        self._stopped = False
+    #: the site's name
+    site: str
+    #: in which each job has its folder; an absolute path
+    workspace: Path
+    #: what the site allows, and how long an abort waits
+    settings: SiteSettings
+    #: where Redis is: fields of every ``ClientJobArgs``
+    connection: dict[str, Any]
+    #: called with job, run and reason: asks a process to end in order; does not wait
+    request_end: Callable[[str, str, str], object]
+    #: called when a run is over
+    when_over: Callable[[RunRecord], object]
+    #: called with FQCNs of agents, the number of the process that is gone, and the reason; returns what became of them,
+    #: see ``agent_abort``
+    tell_agents: Callable[[list[str], int, str], dict[str, str]]
+    #: Takes reports of the jobs; None: nobody does yet.
+    reporter: Reporter | None = field(default=None, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _runs: dict[str, SiteRun] = field(default_factory=dict, init=False)
+    #: by job: held during an operation on it
+    _job_locks: defaultdict[str, threading.RLock] = field(
+        default_factory=lambda: defaultdict(threading.RLock), init=False
+    )
+    #: runs that a predecessor has begun
+    _found: list[SiteRun] = field(default_factory=list, init=False)
+    #: by job that was aborted before it was started: why
+    _barred: dict[str, str] = field(default_factory=dict, init=False)
+    _stopped: bool = field(default=False, init=False)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -117,14 +108,7 @@ class JobProcesses:
             return run
 
     def abort(self, job_id: str, reason: str, *, bar: bool) -> Future[AbortProof]:
-        """End a job's process.
-
-        Args:
-            bar: refuse to start the job, if it is not started yet, until it is deployed again.
-
-        Returns:
-            a future whose result comes when the process is gone.
-        """
+        """End a job's process, as ``ClientEngine.begin_abort``; the result comes when the process is gone."""
         run = self._runs.get(job_id)
         if run is None or not run.live:
             # it may be starting just now
@@ -220,7 +204,7 @@ class JobProcesses:
     def command(self, record: RunRecord) -> list[str]:
         """Write the arguments of a job's process, and return the command that starts it."""
         args = ClientJobArgs(
-            **self._connection,
+            **self.connection,
             workspace=str(self.workspace),
             site=self.site,
             job_id=record.job,
@@ -232,12 +216,9 @@ class JobProcesses:
         args.write()
         return args.command
 
-    def request_end(self, job_id: str, run: str, reason: str) -> None:
-        self._request_end(job_id, run, reason)
-
     def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
         agents = (self.folder(record.job).read(AGENTS_FILE) or {}).get("agents")
-        return self._notify_agents(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
+        return self.tell_agents(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
 
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
         if self.reporter is not None:
@@ -245,7 +226,7 @@ class JobProcesses:
 
     def on_end(self, record: RunRecord) -> None:
         self.on_change(record)
-        self._on_end(record)
+        self.when_over(record)
 
     def on_change(self, record: RunRecord) -> None:
         reporter, run = self.reporter, self._runs.get(record.job)

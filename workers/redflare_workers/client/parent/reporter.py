@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from redflare_broker.cell.cell import Cell
@@ -31,26 +32,23 @@ class Reporter(Protocol):
         """Deliver lines that a job's process has written."""
 
 
+@dataclass(slots=True, eq=False)
 class CellReporter:
     """Reports over a cell to the server's parent process; while that is away, reports wait in its inbox.
 
     The next report of a job is sent when the last has been answered, so that they arrive in order.
-
-    Args:
-        cell: this site's.
-        site: its name.
-        server: FQCN of the server's cell.
     """
 
-    def __init__(self, cell: Cell, site: str, server: str) -> None:
-        self._cell = cell
-        self._site = site
-        self._server = server
-        self._guard = threading.Lock()
-        #: by job: the report on its way, and those behind it
-        self._reports: dict[str, deque[tuple[SiteReport, Callable[[str], object]]]] = {}
-        self._on_their_way = 0
-        self._left_out = 0
+    #: this site's
+    cell: Cell
+    site: str
+    #: FQCN of the server's cell
+    server: str
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    #: by job: the report on its way, and those behind it
+    _reports: dict[str, deque[tuple[SiteReport, Callable[[str], object]]]] = field(default_factory=dict, init=False)
+    _on_their_way: int = field(default=0, init=False)
+    _left_out: int = field(default=0, init=False)
 
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
         with self._guard:
@@ -65,7 +63,7 @@ class CellReporter:
             self._on_reply(report, reply)
 
         try:
-            self._cell.ask(report.CHANNEL, report.TOPIC, self._server, report.to_meta(), on_reply=on_reply)
+            self.cell.ask(report.CHANNEL, report.TOPIC, self.server, report.to_meta(), on_reply=on_reply)
         except RedflareError as error:
             logger.warning("cannot report that job %s is %s: %s", report.job, report.status, error)
             with self._guard:
@@ -88,7 +86,7 @@ class CellReporter:
                 raise DecodeError(reply.error or reply.rc)
         except DecodeError as error:
             text = "%s rejected the report that job %s is %s: %s"
-            logger.warning(text, self._server, report.job, report.status, error)
+            logger.warning(text, self.server, report.job, report.status, error)
         if following is not None:
             self._send(following)
 
@@ -103,10 +101,10 @@ class CellReporter:
         sent = [f"({left_out} lines are left out here)"] * bool(left_out) + list(lines)[:_MOST_LINES]
         if len(lines) > _MOST_LINES:
             sent.append(f"({len(lines) - _MOST_LINES} lines are left out here)")
-        message = SiteLog(site=self._site, job=job_id, lines=sent)
+        message = SiteLog(site=self.site, job=job_id, lines=sent)
         try:
-            self._cell.ask(
-                message.CHANNEL, message.TOPIC, self._server, message.to_meta(), on_reply=lambda _: self._arrived()
+            self.cell.ask(
+                message.CHANNEL, message.TOPIC, self.server, message.to_meta(), on_reply=lambda _: self._arrived()
             )
         except RedflareError as error:
             self._arrived()

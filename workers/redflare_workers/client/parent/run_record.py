@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from redflare_workers.processes.job_process import ProcessMark
 from redflare_workers.protocol.site_job_status import ClientStatus
@@ -57,11 +56,6 @@ class RunRecord:
         except (TypeError, ValueError) as error:
             logger.error("%s: its %s makes no sense: %s", folder, PROCESS_FILE, error)
             return None
-
-    def summary(self) -> dict[str, Any]:
-        """The record as it is shown to the server, see ``AllRunsReply``."""
-        shown = {name: getattr(self, name) for name in ("run", "exit_code", "reason", "how")}
-        return {**shown, "status": self.status.label}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ class RunContext(Protocol):
     def command(self, record: RunRecord) -> list[str]:
         """Write what the process needs to the run's folder, and return the command that starts it."""
 
-    def request_end(self, job_id: str, run: str, reason: str) -> None:
+    def request_end(self, job_id: str, run: str, reason: str, /) -> object:
         """Ask the process to end in order; does not wait."""
 
     def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
@@ -54,13 +54,7 @@ class RunContext(Protocol):
 
 
 class SiteRun:
-    """One run. Thread-safe.
-
-    Args:
-        folder: of the job; the app is deployed in it.
-        context: what is around the run.
-        record: of a run that a predecessor has begun.
-    """
+    """One run, in the folder of a deployed job; ``record``: of one that a predecessor has begun. Thread-safe."""
 
     def __init__(self, folder: RunFolder, context: RunContext, record: RunRecord | None = None) -> None:
         self.folder = folder
@@ -169,8 +163,7 @@ class SiteRun:
     def abort(self, reason: str) -> Future[AbortProof]:
         """End the process: in order, by SIGTERM after ``abort_grace``, by SIGKILL after ``stop_grace``.
 
-        Returns:
-            a future whose result comes when the process is gone.
+        The result comes when it is gone.
         """
         with self._guard:
             if self._abort_proof is None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from redflare_broker.cell.cell import Cell
@@ -24,14 +22,11 @@ from redflare_broker.transport.server import Server
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import JobEndEvent, ServerEvent, TasksEndEvent
+from redflare_workers.protocol.message import register
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", JobEndEvent, TasksEndEvent)
-
-
-def _nothing(cell: Cell, switchboard: Switchboard) -> None:
-    """Register nothing."""
+T = TypeVar("T")
 
 
 class CellHost:
@@ -54,7 +49,7 @@ class CellHost:
         redis_url: str = "",
         settings: LinkSettings | None = None,
         client: Any = None,
-        prepare: Callable[[Cell, Switchboard], object] = _nothing,
+        prepare: Callable[[Cell, Switchboard], object] = lambda cell, switchboard: None,
     ) -> None:
         self.settings = settings or LinkSettings()
         self.fqcn = FQCN.join([name, job_id] if job_id else [name])
@@ -86,8 +81,8 @@ class CellHost:
             cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
             cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
-            cell.register_request_cb(JobEndEvent.CHANNEL, JobEndEvent.TOPIC, partial(self._on_event, JobEndEvent))
-            cell.register_request_cb(TasksEndEvent.CHANNEL, TasksEndEvent.TOPIC, partial(self._on_event, TasksEndEvent))
+            register(cell, JobEndEvent, self._on_event)
+            register(cell, TasksEndEvent, self._on_event)
             switchboard = self._switchboard = Switchboard(cell)
             self._prepare(cell, switchboard)
             with self._guard:
@@ -118,16 +113,12 @@ class CellHost:
 
     @property
     def cell(self) -> Cell:
-        if self._cell is None:
-            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
-        return self._cell
+        return self._started(self._cell)
 
     @property
     def switchboard(self) -> Switchboard:
         """Hands aux messages and streams on to the sites of this process."""
-        if self._switchboard is None:
-            raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
-        return self._switchboard
+        return self._started(self._switchboard)
 
     def cell_of(self, name: str) -> str | None:
         """FQCN of the cell of a site of this process; None: the site runs elsewhere."""
@@ -135,9 +126,12 @@ class CellHost:
 
     @property
     def shared(self) -> SharedConnection:
-        if self._shared is None:
+        return self._started(self._shared)
+
+    def _started(self, part: T | None) -> T:
+        if part is None:
             raise RuntimeError(f"{self!r} is not started; call start() or use it as a context manager")
-        return self._shared
+        return part
 
     @property
     def server(self) -> Server:
@@ -167,8 +161,7 @@ class CellHost:
         if (cell := self._cell) is not None:
             cell.nudge()
 
-    def _on_event(self, message: type[E], request: Request) -> None:
-        event = message.from_meta(request.meta)
+    def _on_event(self, event: ServerEvent, _request: Request) -> None:
         with self._guard:
             sites = [self._sites[name] for name in event.clients if name in self._sites]
         for on_event, _ in sites:
@@ -184,9 +177,7 @@ class CellHost:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:

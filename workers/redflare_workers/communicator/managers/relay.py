@@ -75,15 +75,7 @@ class AnyRelayTaskManager(RelayTaskManager):
     """Done when each target has answered as often as it is named.
 
     One that was given up still owes its answer: it may bring it late, or get the task again.
-
-    Args:
-        task: the task that is managed.
-        task_result_timeout: seconds after which a client that does not answer is given up; 0 or None: never.
-        dynamic_targets: a client that asks and is no target becomes the last target.
     """
-
-    def __init__(self, task: Task, task_result_timeout: float | None, dynamic_targets: bool) -> None:
-        super().__init__(task_result_timeout, dynamic_targets)
 
     def check_task_send(self, client_task: ClientTask, now: float) -> TaskCheckStatus:
         """Send it to a target as often as it is named, while no other has it; else the target waits."""
@@ -131,18 +123,11 @@ class SequentialRelayTaskManager(RelayTaskManager):
     """Done when its window is past the end: with OK if the last client that got it has answered, else with TIMEOUT.
 
     Args:
-        task: the task that is managed.
         task_assignment_timeout: seconds after which the next target may have it too; 0 or None: never.
-        task_result_timeout: seconds after which a client that does not answer is given up; 0 or None: never.
-        dynamic_targets: a client that asks and is no target becomes the last target.
     """
 
     def __init__(
-        self,
-        task: Task,
-        task_assignment_timeout: float | None,
-        task_result_timeout: float | None,
-        dynamic_targets: bool,
+        self, task_assignment_timeout: float | None, task_result_timeout: float | None, dynamic_targets: bool
     ) -> None:
         super().__init__(task_result_timeout, dynamic_targets)
         self._assignment_timeout = task_assignment_timeout or 0

@@ -19,12 +19,11 @@ class BcastTaskManager(TaskManager):
     Fewer than ``min_responses`` are never enough, also when nobody else has joined so far.
 
     Args:
-        task: the task that is managed.
         min_responses: how many results are enough; 0: those of all targets.
         wait_time_after_min_received: seconds to wait for more when there are enough.
     """
 
-    def __init__(self, task: Task, min_responses: int = 0, wait_time_after_min_received: float = 0) -> None:
+    def __init__(self, min_responses: int = 0, wait_time_after_min_received: float = 0) -> None:
         self._min_responses = min_responses
         self._wait = wait_time_after_min_received
 
@@ -79,13 +78,12 @@ class SendTaskManager(TaskManager):
     """Done when the one that has it has answered.
 
     Args:
-        task: the task that is managed.
         send_order: ANY: whoever asks first gets it. SEQUENTIAL: the first target may have it from the task's creation
             on, each of the others ``task_assignment_timeout`` later than the one before it.
         task_assignment_timeout: in seconds; 0 or None: only the first target may have it.
     """
 
-    def __init__(self, task: Task, send_order: SendOrder, task_assignment_timeout: float | None) -> None:
+    def __init__(self, send_order: SendOrder, task_assignment_timeout: float | None) -> None:
         self._order = send_order
         self._assignment_timeout = max(0, task_assignment_timeout or 0)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from redflare_broker.cell.request import HandlerResult, Request
@@ -73,20 +73,17 @@ class _Known:
     silent: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class JobClients:
-    """The clients of one job. Thread-safe.
+    """The clients of one job. Thread-safe."""
 
-    Args:
-        read_members: reads the member list; called when a request names an unknown client.
-        listener: hears of changes.
-    """
-
-    def __init__(self, job_id: str, read_members: Callable[[], Iterable[Member]], listener: ClientListener) -> None:
-        self._job_id = job_id
-        self._read_members = read_members
-        self._listener = listener
-        self._guard = threading.Lock()
-        self._known: dict[str, _Known] = {}
+    job_id: str
+    #: reads the member list; called when a request names an unknown client
+    read_members: Callable[[], Iterable[Member]]
+    #: hears of changes
+    listener: ClientListener
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _known: dict[str, _Known] = field(default_factory=dict, init=False)
 
     def clients(self) -> list[Client]:
         """The clients that have joined and not left, in the order in which they joined."""
@@ -107,10 +104,10 @@ class JobClients:
         known = self._known.get(name)
         if known is None or known.silent or known.entry.epoch != epoch or known.entry.instance != instance:
             # also for one that seemed silent: it may have joined, or sent a heartbeat, since the list was read
-            self.update(self._read_members())
+            self.update(self.read_members())
             known = self._known.get(name)
         if known is None:
-            raise Refused(RC_NOT_JOINED, f"client {name!r:.200} has not joined job {self._job_id}")
+            raise Refused(RC_NOT_JOINED, f"client {name!r:.200} has not joined job {self.job_id}")
         if known.entry.instance != instance or known.entry.epoch != epoch:
             newer = epoch > known.entry.epoch
             raise Refused(
@@ -132,7 +129,7 @@ class JobClients:
         """Put the client into a context as the peer, with the public props of its request."""
         known = self._known.get(client.name)
         if known is not None:
-            fl_ctx.set_peer_context(_peer(known.entry, self._job_id, props) if props else known.peer)
+            fl_ctx.set_peer_context(_peer(known.entry, self.job_id, props) if props else known.peer)
 
     def cell_of(self, name: str) -> str | None:
         """FQCN of the cell of a client; None: it is not known."""
@@ -142,7 +139,7 @@ class JobClients:
     def find_cell(self, name: str) -> str | None:
         """``cell_of``, also for a client that has joined since the member list was read."""
         if self.cell_of(name) is None:
-            self.update(self._read_members())
+            self.update(self.read_members())
         return self.cell_of(name)
 
     def by_cell(self, without: Collection[str] = ()) -> dict[str, list[str]]:
@@ -176,10 +173,10 @@ class JobClients:
                 # also when another process has taken over: the request of the older one must be refused
                 heard = (silent and not known.silent) or (fresh and client is not None)
             if changed:
-                self._listener.on_change()
+                self.listener.on_change()
             self._report(known, "its heartbeat is back")
             if heard:
-                self._listener.on_heard(entry.name)
+                self.listener.on_heard(entry.name)
 
     def _report(self, known: _Known, sign: str) -> None:
         """Tell the listener if a client is gone or back; one thread at a time, so that the last call is true."""
@@ -191,9 +188,9 @@ class JobClients:
                 gone = known.reported = known.gone
             try:
                 if gone:
-                    self._listener.on_silent(known.client.name)
+                    self.listener.on_silent(known.client.name)
                 else:
-                    self._listener.on_alive(known.client.name, sign)
+                    self.listener.on_alive(known.client.name, sign)
             finally:
                 with self._guard:
                     known.reporting = False
@@ -208,10 +205,10 @@ class JobClients:
             logger.info("client %s (%s on %s) %s", entry.name, entry.instance, entry.host, what)
         if known is None:
             client = Client(entry.name, entry.instance)
-            known = self._known[entry.name] = _Known(entry=entry, client=client, peer=_peer(entry, self._job_id))
+            known = self._known[entry.name] = _Known(entry=entry, client=client, peer=_peer(entry, self.job_id))
         elif known.entry.instance != entry.instance:
             known.client = Client(entry.name, entry.instance)
-            known.peer = _peer(entry, self._job_id)
+            known.peer = _peer(entry, self.job_id)
         known.entry = entry
         return known
 

@@ -17,9 +17,7 @@ from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError
 
 from redflare_workers.jobs.app import ServerApp, build_server_app
-from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.error_exit_code import exit_code_of
-from redflare_workers.jobs.problems import JobProblems
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, PingRun, obey, pong
@@ -55,13 +53,8 @@ class ServerProgram:
         """Build the app, and run its workflows to the end."""
         try:
             job = self._build()
-        except JobProblems as error:
-            return self._failed(exit_code_of(error), str(error))
-        except RedflareError as error:
-            return self._failed(exit_code_of(error), str(error))
-        self._write_report(self.report)
-        self.ending.attach(self._stop)
-        try:
+            self._write_report(self.report)
+            self.ending.attach(self._stop)
             outcome = job.run()
         except RedflareError as error:
             return self._failed(exit_code_of(error), str(error))
@@ -70,15 +63,7 @@ class ServerProgram:
 
     def _build(self) -> ServerJob:
         args = self.args
-        given = {
-            "redis_url": args.redis_url,
-            "site_name": args.server_name,
-            "workspace_dir": args.workspace,
-            "secure_mode": args.secure_mode,
-        }
-        builder = ComponentBuilder(args.allow, allow_custom=args.allow_custom, given=given, folder=args.folder.path)
-        variables = {"JOB_ID": args.job_id, "SITE_NAME": args.server_name, "WORKSPACE": args.workspace}
-        app = build_server_app(args.folder.app_folder(SERVER_APP), builder, variables=variables)
+        app = build_server_app(args.folder.app_folder(SERVER_APP), args.component_builder(), variables=args.variables)
         controller = _controller(app)
         self.report = replace(self.report, resumes=controller.resume)
         job = self._job = ServerJob(

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
 from redflare_broker.config.settings import LinkSettings
@@ -28,32 +28,20 @@ from redflare_workers.server.shared.job_registration import JobRegistration
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Payloads:
-    """Thread-safe.
+    """What a job's server stores for its clients. Thread-safe."""
 
-    Args:
-        server: stores them.
-        store: where they are noted.
-        registration: of the job in Redis.
-        settings: limits, and how long they live.
-        stop: asked while the server is away; True ends the attempts.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        store: JobTaskStore,
-        registration: JobRegistration,
-        settings: LinkSettings,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._server = server
-        self._store = store
-        self._registration = registration
-        self._settings = settings
-        self._stop = stop
-        self._federation = Keys(settings.namespace)
-        self._renewed = time.monotonic()
+    #: stores them
+    server: Server
+    #: notes them
+    task_store: JobTaskStore
+    registration: JobRegistration
+    #: limits, and how long they live
+    settings: LinkSettings
+    #: asked while the server is away; True ends the attempts
+    stop: Callable[[], bool]
+    _renewed: float = field(default_factory=time.monotonic, init=False)
 
     def store(self, data: object) -> EncodedPayload:
         """Encode a tree, and store it if it is large; a payload that is stored already is returned as it is.
@@ -64,14 +52,15 @@ class Payloads:
             Fenced, JobEnded: another server has taken over, or the job is over.
             Unavailable: ``stop`` ended the attempts.
         """
-        limits = self._settings.limits
+        limits = self.settings.limits
         encoded = encode_payload(data, limits)
         if encoded.fits_entry(limits):
             return encoded
-        prefix = self._federation.task_blob(token_hex(16))
-        self._registration.retry_after_loss(lambda: self._store.own(prefix, 1 + encoded.nbytes // limits.chunk_bytes))
-        ttl_ms = self._settings.policy.retention_ms
-        return store_payload(self._server, encoded, prefix, limits, ttl_ms=ttl_ms, stop=self._stop)
+        prefix = Keys(self.settings.namespace).task_blob(token_hex(16))
+        chunks = 1 + encoded.nbytes // limits.chunk_bytes
+        self.registration.retry_after_loss(lambda: self.task_store.own(prefix, chunks))
+        ttl_ms = self.settings.policy.retention_ms
+        return store_payload(self.server, encoded, prefix, limits, ttl_ms=ttl_ms, stop=self.stop)
 
     def release(self, payloads: Iterable[EncodedPayload | BlobRef | None]) -> None:
         """Delete payloads; those that cannot be reached now expire."""
@@ -83,7 +72,7 @@ class Payloads:
         if not payloads:
             return
         try:
-            self._store.discard(payloads)
+            self.task_store.discard(payloads)
         except JobLost:
             # Redis lost them, too
             pass
@@ -93,15 +82,15 @@ class Payloads:
     def release_all(self) -> None:
         """Delete all of them, because the job is over."""
         try:
-            self._store.discard(self._store.owned())
+            self.task_store.discard(self.task_store.owned())
         except RedflareError as error:
-            logger.warning("the payloads of %s cannot be deleted and expire: %s", self._store.keys.fqcn, error)
+            logger.warning("the payloads of %s cannot be deleted and expire: %s", self.task_store.keys.fqcn, error)
 
     def discard_orphans(self) -> None:
         """Delete payloads of earlier runs that are not needed any more."""
         try:
-            orphans = self._store.orphans()
-            self._store.discard(orphans)
+            orphans = self.task_store.orphans()
+            self.task_store.discard(orphans)
         except RedflareError as error:
             logger.warning("payloads of previous runs cannot be deleted and expire: %s", error)
         else:
@@ -111,41 +100,37 @@ class Payloads:
     def renew(self) -> None:
         """Put off their expiry, a few times in each retention time; called with each heartbeat."""
         now = time.monotonic()
-        if now - self._renewed >= self._settings.policy.retention / 4:
+        if now - self._renewed >= self.settings.policy.retention / 4:
             self._renewed = now
             try:
-                self._store.renew()
+                self.task_store.renew()
             except RedflareError as error:
                 logger.warning(
                     "the expiry of the payloads could not be put off, the next heartbeat tries again: %s", error
                 )
 
     def __repr__(self) -> str:
-        return f"<Payloads of {self._store.keys.fqcn}>"
+        return f"<Payloads of {self.task_store.keys.fqcn}>"
 
 
+@dataclass(slots=True, eq=False)
 class RetainedResults:
-    """Results that were accepted after the last checkpoint: a successor would need their payloads. Thread-safe.
+    """Results that were accepted after the last checkpoint: a successor would need their payloads. Thread-safe."""
 
-    Args:
-        store: where results are noted.
-        registration: of the job in Redis.
-        payloads: deletes those that a checkpoint has freed.
-    """
-
-    def __init__(self, store: JobTaskStore, registration: JobRegistration, payloads: Payloads) -> None:
-        self._store = store
-        self._registration = registration
-        self._payloads = payloads
-        self._guard = threading.Lock()
-        self._retained: dict[str, BlobRef] = {}
-        #: Serializes notes of results and checkpoints: a checkpoint contains a result or it does not.
-        self._writing = threading.Lock()
-        #: When the last checkpoint was begun, and results that its thread was handling.
-        self._kept = 0.0
-        self._contained: set[str] = set()
-        self._handling = threading.local()
-        self._released = False
+    #: notes them
+    task_store: JobTaskStore
+    registration: JobRegistration
+    #: deletes those that a checkpoint has freed
+    payloads: Payloads
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _retained: dict[str, BlobRef] = field(default_factory=dict, init=False)
+    #: Serializes notes of results and checkpoints: a checkpoint contains a result or it does not.
+    _writing: threading.Lock = field(default_factory=threading.Lock, init=False)
+    #: When the last checkpoint was begun, and results that its thread was handling.
+    _kept: float = field(default=0.0, init=False)
+    _contained: set[str] = field(default_factory=set, init=False)
+    _handling: threading.local = field(default_factory=threading.local, init=False)
+    _released: bool = field(default=False, init=False)
 
     @contextmanager
     def handling(self, client_task_id: str) -> Iterator[None]:
@@ -164,11 +149,11 @@ class RetainedResults:
             Fenced, Unavailable, ServerError: it is not stored.
         """
         with self._writing:
-            stored = self._payloads.store
-            freed = self._registration.retry_after_loss(lambda: self._store.checkpoint({}, stored(state)))
+            stored = self.payloads.store
+            freed = self.registration.retry_after_loss(lambda: self.task_store.checkpoint({}, stored(state)))
             self._kept = began
             self._contained.update(getattr(self._handling, "ids", ()))
-        self._payloads.discard(freed)
+        self.payloads.discard(freed)
         with self._guard:
             for blob in freed:
                 self._retained.pop(blob.prefix, None)
@@ -184,7 +169,7 @@ class RetainedResults:
             else:
                 self.retain([record])
             root_id = client_task.task.msg_root_id
-            self._registration.retry_after_loss(lambda: self._store.note(root_id, [record]))
+            self.registration.retry_after_loss(lambda: self.task_store.note(root_id, [record]))
 
     def retain(self, records: Iterable[ClientTaskRecord]) -> None:
         """Keep the payloads of results."""
@@ -203,7 +188,7 @@ class RetainedResults:
         with self._guard:
             self._released = True
             retained, self._retained = list(self._retained.values()), {}
-        self._payloads.release(retained)
+        self.payloads.release(retained)
 
     def __repr__(self) -> str:
         return f"<RetainedResults, {len(self._retained)} payloads>"

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 
 from redflare_broker.job_state.task_store import TaskRecord
 
-__all__ = ["Recovery", "Retry"]
-
 Retry = Callable[[], object]
 
 

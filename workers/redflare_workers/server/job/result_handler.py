@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from redflare_broker.cell.cell import LATER, HandlerResult
 from redflare_broker.cell.request import Request
-from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
 from redflare_broker.payload.encoded_payload import EncodedPayload
@@ -25,6 +24,7 @@ from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.limits import CodecLimits
 
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.event_type import EventType
@@ -79,46 +79,32 @@ class _ResultInHand:
     copies: list[_Submission] = field(default_factory=list)
 
 
+@dataclass(slots=True, eq=False)
 class ResultHandler:
-    """Thread-safe.
+    """Takes results, one at a time if they are large. Thread-safe."""
 
-    Args:
-        communicator: gives results to the controller.
-        engine: makes contexts and fires events.
-        clients: of the job.
-        journal: notes results.
-        server: stores payloads.
-        settings: limits.
-        pool: its threads handle submissions that had to wait.
-    """
-
-    def __init__(
-        self,
-        communicator: WFCommServer,
-        engine: ServerEngine,
-        clients: JobClients,
-        journal: TaskJournal,
-        server: Server,
-        settings: LinkSettings,
-        pool: ElasticThreadPool,
-    ) -> None:
-        self._communicator = communicator
-        self._engine = engine
-        self._clients = clients
-        self._journal = journal
-        self._server = server
-        self._limits = settings.limits
-        self._pool = pool
-        #: Why the job is over; None while it runs.
-        self._over: str | None = None
-        self._large = MemoryGate()
-        self._changed = threading.Condition()
-        self._in_hand: dict[tuple[str, str], _ResultInHand] = {}
+    #: gives results to the controller
+    communicator: WFCommServer
+    #: makes contexts and fires events
+    engine: ServerEngine
+    clients: JobClients
+    #: notes results
+    journal: TaskJournal
+    #: stores payloads
+    server: Server
+    limits: CodecLimits
+    #: its threads handle submissions that had to wait
+    pool: ElasticThreadPool
+    #: Why the job is over; None while it runs.
+    _over: str | None = field(default=None, init=False)
+    _large: MemoryGate = field(default_factory=MemoryGate, init=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _in_hand: dict[tuple[str, str], _ResultInHand] = field(default_factory=dict, init=False)
 
     def submit(self, message: Submit, request: Request) -> HandlerResult:
         """Handle a site's result, and answer it then."""
         try:
-            client, _ = self._clients.client_of(message.credentials, Submit.TOPIC)
+            client, _ = self.clients.client_of(message.credentials, Submit.TOPIC)
         except Refused as refused:
             # it, or the process of its site that has taken over, submits the same payload again
             request.encoded  # noqa: B018 - taken out of the request, it is not deleted with it
@@ -127,7 +113,7 @@ class ResultHandler:
             return RC_JOB_ENDED, Refusal(reason=self._over).to_meta(), None
         submission = _Submission(request=request, client=client, message=message, payload=request.encoded)
         retry = partial(self._take, submission)
-        if not self._journal.recovery.hold(message.task_id, retry):
+        if not self.journal.recovery.hold(message.task_id, retry):
             retry()
         return LATER
 
@@ -201,7 +187,7 @@ class ResultHandler:
         """Answer the copies of a submission; when it failed (None), handle them instead."""
         for copy in hand.copies:
             if check is None:
-                self._pool.submit(partial(self._take, copy))
+                self.pool.submit(partial(self._take, copy))
                 continue
             if copy.payload.blob != hand.submission.payload.blob:
                 self._discard(copy.payload)
@@ -215,7 +201,7 @@ class ResultHandler:
             Fenced: another server has taken over.
         """
         message = submission.message
-        check = self._communicator.peek_submission(submission.client, message.task_name, message.task_id)
+        check = self.communicator.peek_submission(submission.client, message.task_name, message.task_id)
         if check not in (SubmissionCheck.ACCEPT, SubmissionCheck.UNKNOWN):
             expected = check in (SubmissionCheck.DUPLICATE, SubmissionCheck.FINISHED)
             logger.log(logging.INFO if expected else logging.WARNING, "%s is dropped: %s", submission, check.name)
@@ -228,20 +214,20 @@ class ResultHandler:
         if client_task.result_received_time is None:
             return SubmissionCheck.FINISHED, []
         meta = message.message if isinstance(message.message, dict) else {}
-        return check, self._journal.received(client_task, rc, meta, submission.payload)
+        return check, self.journal.received(client_task, rc, meta, submission.payload)
 
     def _give(self, submission: _Submission) -> tuple[ClientTask | None, str]:
         result, message = self._read(submission), submission.message
-        with self._engine.new_context() as fl_ctx:
-            client_task = self._communicator.process_task_check(message.task_id, fl_ctx)
-            with self._journal.results.handling(message.task_id):
+        with self.engine.new_context() as fl_ctx:
+            client_task = self.communicator.process_task_check(message.task_id, fl_ctx)
+            with self.journal.results.handling(message.task_id):
                 self._process(submission.client, message.task_name, message.task_id, result, fl_ctx, message.props)
         return client_task, str(result.get_return_code())
 
     def _read(self, submission: _Submission) -> Shareable:
         """Decode a result; one that cannot be read becomes EXECUTION_RESULT_ERROR, or its task would wait forever."""
         try:
-            return decoded(from_message(submission.message.message, submission.payload), self._server, self._limits)
+            return decoded(from_message(submission.message.message, submission.payload), self.server, self.limits)
         except DecodeError as error:
             logger.error("%s cannot be read: %s", submission, error)
             return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)
@@ -249,7 +235,7 @@ class ResultHandler:
     def _process(
         self, client: Client, name: str, task_id: str, result: Shareable, fl_ctx: FLContext, props: object = None
     ) -> None:
-        self._clients.introduce(client, fl_ctx, props)
+        self.clients.introduce(client, fl_ctx, props)
         result.set_header(ReservedHeaderKey.TASK_NAME, name)
         result.set_header(ReservedHeaderKey.TASK_ID, task_id)
         if (known := fl_ctx.get_peer_context()) is not None:
@@ -264,27 +250,27 @@ class ResultHandler:
             (FLContextKey.TASK_RESULT, result),
         ):
             fl_ctx.set_prop(key, value, private=True, sticky=False)
-        self._engine.fire_event(EventType.BEFORE_PROCESS_SUBMISSION, fl_ctx)
-        self._communicator.process_submission(client, name, task_id, result, fl_ctx)
-        self._engine.fire_event(EventType.AFTER_PROCESS_SUBMISSION, fl_ctx)
+        self.engine.fire_event(EventType.BEFORE_PROCESS_SUBMISSION, fl_ctx)
+        self.communicator.process_submission(client, name, task_id, result, fl_ctx)
+        self.engine.fire_event(EventType.AFTER_PROCESS_SUBMISSION, fl_ctx)
 
     def _discard(self, payload: EncodedPayload) -> None:
         """Delete the payload of a result, unless a successor would need it."""
-        if payload.blob is None or self._journal.retains(payload):
+        if payload.blob is None or self.journal.retains(payload):
             return
         try:
-            payloads_of(self._server).remove(payload.blob, stop=lambda: True)
+            payloads_of(self.server).remove(payload.blob, stop=lambda: True)
         except RedflareError as error:
             logger.warning("payload %s cannot be deleted and expires: %s", payload.blob.prefix, error)
 
     def replay(self, task: TaskRecord, noted: ClientTaskRecord) -> None:
         """Give the controller a result again that was accepted before a restart."""
-        client_task = self._communicator.process_task_check(noted.id, FLContext())
+        client_task = self.communicator.process_task_check(noted.id, FLContext())
         if client_task is None or noted.result is None:
             return
         try:
-            result = decoded(from_message(dict(noted.meta), noted.result), self._server, self._limits)
-            with self._engine.new_context() as fl_ctx:
+            result = decoded(from_message(dict(noted.meta), noted.result), self.server, self.limits)
+            with self.engine.new_context() as fl_ctx:
                 self._process(client_task.client, task.name, noted.id, result, fl_ctx)
         except Exception:
             logger.exception(

@@ -32,6 +32,7 @@ from redflare_broker.fqcn import FQCN
 from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, OK
 from redflare_broker.scripts.script import FENCED as MEMBERS_FENCED
 from redflare_broker.util.thread_pool import ElasticThreadPool
@@ -39,23 +40,19 @@ from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey
-from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import GetTask, Submit
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
-from redflare_workers.server.shared.job_registration import JobRegistration
-from redflare_workers.server.shared.membership_poll import MembershipPoller
+from redflare_workers.server.shared.job_registration import JobRegistration, MembershipPoller
 from redflare_workers.workflow.controller import Controller
 
 from .payloads import Payloads
 from .recovery import Recovery
 from .server_engine import ServerEngine
 from .serving_job import ServingJob
-
-__all__ = ["ServerJob"]
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +178,9 @@ class ServerJob:
         return not self._is_over()
 
     def _serve(self, shared: SharedConnection, cell: Cell) -> JobOutcome:
-        run, beat_now = uuid.uuid4().hex, partial(shared.heartbeats.beat_now, cell)
-        registration = JobRegistration(shared.server, self._members, cell, run, beat_now, self._is_over, self._on_loss)
+        lease = Lease(instance=cell.instance, epoch=cell.epoch, run=uuid.uuid4().hex)
+        beat_now = partial(shared.heartbeats.beat_now, cell)
+        registration = JobRegistration(shared.server, self._members, lease, beat_now, self._is_over, self._on_loss)
         try:
             job = self._take_over(shared, cell, registration)
         except Fenced:
@@ -193,7 +191,7 @@ class ServerJob:
                 raise
             return self._outcome
         interval = self.settings.heartbeat_interval
-        poller = MembershipPoller(self._keys, self._members, registration.lease, interval, self._on_members)
+        poller = MembershipPoller(registration, interval, self._on_members)
         try:
             self._open(job)
             shared.heartbeats.add(poller)
@@ -279,22 +277,22 @@ class ServerJob:
             if self._outcome is not None and self._outcome.status in _LEFT:
                 job.journal.leave()
         for request in early:
-            self._pool.submit(partial(self._answer, request))
+            self._pool.submit(partial(request.reply_from, self._on_request))
 
     def _run_controller(self, job: ServingJob) -> None:
         # a context for each step: props that are not sticky do not reach the next one
         try:
             self.engine.make_app_dir()
             with self.engine.new_context() as fl_ctx:
-                self._fire(EventType.ABOUT_TO_START_RUN, fl_ctx)
-                self._fire(EventType.START_RUN, fl_ctx)
+                self.engine.fire_event(EventType.ABOUT_TO_START_RUN, fl_ctx)
+                self.engine.fire_event(EventType.START_RUN, fl_ctx)
             try:
                 with self.engine.new_context() as fl_ctx:
                     fl_ctx.set_prop(FLContextKey.WORKFLOW, self.controller.name)
                     self.controller.initialize(fl_ctx)
                     # all components have registered their handlers
                     self.engine.messenger.listen()
-                    self._fire(EventType.START_WORKFLOW, fl_ctx)
+                    self.engine.fire_event(EventType.START_WORKFLOW, fl_ctx)
                 if not self.engine.abort_signal.triggered:
                     with self.engine.new_context() as fl_ctx:
                         self.controller.control_flow(self.engine.abort_signal, fl_ctx)
@@ -307,8 +305,8 @@ class ServerJob:
         finally:
             with self.engine.new_context() as fl_ctx:
                 self.communicator.finalize_run(fl_ctx)
-                self._fire(EventType.ABOUT_TO_END_RUN, fl_ctx)
-                self._fire(EventType.END_RUN, fl_ctx)
+                self.engine.fire_event(EventType.ABOUT_TO_END_RUN, fl_ctx)
+                self.engine.fire_event(EventType.END_RUN, fl_ctx)
 
     def _stop_controller(self) -> None:
         with self.engine.new_context() as fl_ctx:
@@ -318,10 +316,7 @@ class ServerJob:
                 # the workflow is over, and its outcome is known
                 logger.exception("%s: stop_controller failed", self)
             self.communicator.finalize_run(fl_ctx)
-            self._fire(EventType.END_WORKFLOW, fl_ctx)
-
-    def _fire(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.engine.fire_event(event_type, fl_ctx)
+            self.engine.fire_event(EventType.END_WORKFLOW, fl_ctx)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -383,12 +378,6 @@ class ServerJob:
                 self._early.append(request)
                 return LATER
         return self._serving.handle(request)
-
-    def _answer(self, request: Request) -> None:
-        answer = self._on_request(request)
-        if answer is not LATER and answer is not None:
-            rc, meta, data = answer
-            request.reply(rc, meta, data)
 
     # -- members -------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Set
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -46,49 +47,44 @@ _RESULTS_WITHIN: Final = 5.0
 M = TypeVar("M", GetTask, Submit)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class ServingJob(CommObserver):
-    """Complete as soon as it is made. Hears from the communicator and of the clients, and passes it on.
+    """Complete as soon as it is made. Hears from the communicator and of the clients, and passes it on."""
 
-    Args:
-        cell: the server's.
-        server: the federation's Redis.
-        registration: of the job in Redis.
-        store: of its tasks.
-        payloads: that it stores.
-        recovery: of a predecessor's tasks.
-        communicator: schedules the controller's tasks.
-        engine: of the controller.
-        pool: for work that must not block a cell or the communicator.
-        begin_again: registers the job again when Redis has lost it, or ends this run.
-    """
+    #: the server's
+    cell: Cell
+    server: Server
+    #: of the job in Redis
+    registration: JobRegistration
+    #: of its tasks
+    store: JobTaskStore
+    payloads: Payloads
+    #: of a predecessor's tasks
+    recovery: Recovery
+    #: schedules the controller's tasks
+    communicator: WFCommServer
+    #: of the controller
+    engine: ServerEngine
+    #: for work that must not block a cell or the communicator
+    pool: ElasticThreadPool
+    #: registers the job again when Redis has lost it, or ends this run
+    begin_again: Callable[[], None]
+    clients: JobClients = field(init=False)
+    journal: TaskJournal = field(init=False)
+    results: ResultHandler = field(init=False)
+    tasks: TaskHandler = field(init=False)
+    _handlers: dict[str, Callable[[Request], HandlerResult]] = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        cell: Cell,
-        server: Server,
-        registration: JobRegistration,
-        store: JobTaskStore,
-        payloads: Payloads,
-        recovery: Recovery,
-        communicator: WFCommServer,
-        engine: ServerEngine,
-        pool: ElasticThreadPool,
-        begin_again: Callable[[], None],
-    ) -> None:
-        self.registration = registration
-        self.payloads = payloads
-        self.recovery = recovery
-        self.begin_again = begin_again
-        self._cell = cell
-        self._communicator = communicator
-        self._engine = engine
-        self._pool = pool
+    def __post_init__(self) -> None:
+        comm, engine, pool = self.communicator, self.engine, self.pool
         clients = self.clients = JobClients(engine.job_id, self.read_members, self)
-        journal = self.journal = TaskJournal(store, registration, payloads, recovery, communicator, clients, pool)
-        self.results = ResultHandler(communicator, engine, clients, journal, server, cell.settings, pool)
-        self.tasks = TaskHandler(communicator, engine, clients, journal, pool)
-        self._handlers: dict[str, Callable[[Request], HandlerResult]] = {
+        journal = self.journal = TaskJournal(
+            self.store, self.registration, self.payloads, self.recovery, comm, clients, pool
+        )
+        limits = self.cell.settings.limits
+        self.results = ResultHandler(comm, engine, clients, journal, self.server, limits, pool)
+        self.tasks = TaskHandler(comm, engine, clients, journal, pool)
+        self._handlers = {
             GetTask.TOPIC: partial(_decode_and_handle, GetTask, self.tasks.get_task),
             Submit.TOPIC: partial(_decode_and_handle, Submit, self.results.submit),
         }
@@ -118,13 +114,13 @@ class ServingJob(CommObserver):
 
     def on_silent(self, name: str) -> None:
         """Report a client as dead."""
-        with self._engine.new_context() as fl_ctx:
-            self._communicator.process_dead_client_report(name, fl_ctx)
+        with self.engine.new_context() as fl_ctx:
+            self.communicator.process_dead_client_report(name, fl_ctx)
 
     def on_alive(self, name: str, sign: str) -> None:
         """Report a sign of life of a client."""
-        with self._engine.new_context() as fl_ctx:
-            self._communicator.client_is_active(name, sign, fl_ctx)
+        with self.engine.new_context() as fl_ctx:
+            self.communicator.client_is_active(name, sign, fl_ctx)
 
     def on_heard(self, name: str) -> None:
         """Try the request of a client again."""
@@ -132,7 +128,7 @@ class ServingJob(CommObserver):
 
     def on_change(self) -> None:
         """Tell those that watch the clients."""
-        self._engine.clients_changed()
+        self.engine.clients_changed()
 
     # -- the communicator reports --------------------------------------------------------------------------------------
 
@@ -148,7 +144,7 @@ class ServingJob(CommObserver):
         """Try parked requests; first the controller gets the accepted results of tasks that were just taken up."""
         adopted = self.recovery.take_adopted()
         if adopted:
-            self._pool.submit(partial(self._catch_up, adopted))
+            self.pool.submit(partial(self._catch_up, adopted))
         elif not self.tasks.may_ask(names):
             self.journal.write_new()
 
@@ -192,7 +188,7 @@ class ServingJob(CommObserver):
         """Answer the clients that wait, and send an event to all others."""
         answered = self.tasks.close(reason)
         for fqcn, names in self.clients.by_cell(answered).items():
-            self._send(fqcn, JobEndEvent(clients=tuple(names), reason=reason))
+            self._send(fqcn, JobEndEvent(clients=names, reason=reason))
 
     def _tell_unanswered(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell the sites that work on an ended task to stop."""
@@ -201,12 +197,12 @@ class ServingJob(CommObserver):
             if (cell := self.clients.cell_of(client_task.client.name)) is not None:
                 cells.setdefault(cell, []).append(client_task)
         for cell, client_tasks in cells.items():
-            names = tuple(client_task.client.name for client_task in client_tasks)
-            self._send(cell, TasksEndEvent(clients=names, task_ids=tuple(one.id for one in client_tasks)))
+            names = [client_task.client.name for client_task in client_tasks]
+            self._send(cell, TasksEndEvent(clients=names, task_ids=[one.id for one in client_tasks]))
 
     def _send(self, fqcn: str, event: ServerEvent) -> None:
         try:
-            self._cell.fire_and_forget(event.CHANNEL, event.TOPIC, [fqcn], event.to_meta())
+            self.cell.fire_and_forget(event.CHANNEL, event.TOPIC, [fqcn], event.to_meta())
         except RedflareError as error:
             logger.warning("event %s cannot be sent to cell %s: %s", event, fqcn, error)
 

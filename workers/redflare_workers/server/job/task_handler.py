@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
@@ -133,38 +133,27 @@ class _Attempt(Enum):
     AGAIN = "again"
 
 
+@dataclass(slots=True, eq=False)
 class TaskHandler:
-    """Thread-safe.
+    """Gives tasks to the sites that ask. Thread-safe."""
 
-    Args:
-        communicator: decides which client gets which task.
-        engine: makes contexts and fires events.
-        clients: of the job.
-        journal: notes what is handed out.
-        pool: its threads ask for clients that wait.
-    """
-
-    def __init__(
-        self,
-        communicator: WFCommServer,
-        engine: ServerEngine,
-        clients: JobClients,
-        journal: TaskJournal,
-        pool: ElasticThreadPool,
-    ) -> None:
-        self._communicator = communicator
-        self._engine = engine
-        self._clients = clients
-        self._journal = journal
-        self._pool = pool
-        self._parked = ParkedRequests()
-        #: Why the job is over; None while it runs.
-        self._over: str | None = None
+    #: decides which client gets which task
+    communicator: WFCommServer
+    #: makes contexts and fires events
+    engine: ServerEngine
+    clients: JobClients
+    #: notes what is handed out
+    journal: TaskJournal
+    #: its threads ask for clients that wait
+    pool: ElasticThreadPool
+    _parked: ParkedRequests = field(default_factory=ParkedRequests, init=False)
+    #: Why the job is over; None while it runs.
+    _over: str | None = field(default=None, init=False)
 
     def get_task(self, message: GetTask, request: Request) -> HandlerResult:
         """Park the request of a site for a task, and answer it as soon as there is one."""
         try:
-            client, _ = self._clients.client_of(message.credentials, GetTask.TOPIC)
+            client, _ = self.clients.client_of(message.credentials, GetTask.TOPIC)
         except Refused as refused:
             return refused.answer(request)
         if message.lost:
@@ -182,14 +171,14 @@ class TaskHandler:
         """Try the requests of these clients (None: all) in other threads; return False if none of them waits."""
         waiting = self._parked.parked(names)
         for name in waiting:
-            self._pool.submit(partial(self._serve, name))
+            self.pool.submit(partial(self._serve, name))
         return bool(waiting)
 
     def release(self, task: Task) -> None:
         """Let other threads try the requests that may be stuck in callbacks of an ended task."""
         if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
             for name in self._parked.release_stuck():
-                self._pool.submit(partial(self._serve, name))
+                self.pool.submit(partial(self._serve, name))
 
     def close(self, reason: str) -> set[str]:
         """Answer all requests, and those that still come, with the end of the job; return the clients' names."""
@@ -202,7 +191,7 @@ class TaskHandler:
     def _serve(self, name: str) -> None:
         """Ask the communicator for a client that waits, until it gets something or nothing changes any more."""
         self._ask_for(self._parked.claim(name))
-        self._journal.write_new()
+        self.journal.write_new()
 
     def _ask_for(self, parked: ParkedRequest | None) -> None:
         while parked is not None:
@@ -217,33 +206,33 @@ class TaskHandler:
 
     def _try(self, parked: ParkedRequest) -> _Attempt:
         client = parked.client
-        if self._over is not None or self._journal.recovery.restoring or self._clients.is_silent(client.name):
+        if self._over is not None or self.journal.recovery.restoring or self.clients.is_silent(client.name):
             return _Attempt.NOTHING
-        if not self._clients.is_current(client):
+        if not self.clients.is_current(client):
             if self._parked.remove(parked):
                 reason = f"a newer process of client {client.name} has joined"
                 parked.request.reply(RC_FENCED, Refusal(reason=reason).to_meta())
             return _Attempt.DONE
-        with self._engine.new_context() as fl_ctx:
-            self._clients.introduce(client, fl_ctx)
-            self._engine.fire_event(EventType.BEFORE_PROCESS_TASK_REQUEST, fl_ctx)
+        with self.engine.new_context() as fl_ctx:
+            self.clients.introduce(client, fl_ctx)
+            self.engine.fire_event(EventType.BEFORE_PROCESS_TASK_REQUEST, fl_ctx)
             try:
-                name, task_id, shareable = self._communicator.process_task_request(client, fl_ctx)
+                name, task_id, shareable = self.communicator.process_task_request(client, fl_ctx)
                 if shareable is None or not name:
                     return _Attempt.NOTHING
                 return self._hand_out(parked, name, task_id, shareable, fl_ctx)
             finally:
-                self._engine.fire_event(EventType.AFTER_PROCESS_TASK_REQUEST, fl_ctx)
+                self.engine.fire_event(EventType.AFTER_PROCESS_TASK_REQUEST, fl_ctx)
 
     def _hand_out(
         self, parked: ParkedRequest, name: str, task_id: str, shareable: Shareable, fl_ctx: FLContext
     ) -> _Attempt:
-        client_task = self._communicator.process_task_check(task_id, fl_ctx)
+        client_task = self.communicator.process_task_check(task_id, fl_ctx)
         if client_task is None:
             # it has ended meanwhile; there may be another one behind it
             return _Attempt.AGAIN
         try:
-            message, payload = self._journal.pack(client_task, shareable)
+            message, payload = self.journal.pack(client_task, shareable)
         except KeyError:
             return _Attempt.AGAIN
         except (Fenced, JobEnded, Unavailable) as error:
@@ -252,13 +241,13 @@ class TaskHandler:
             return _Attempt.NOTHING
         except RedflareError as error:
             logger.error("task %r %s cannot be sent to client %s: %s", name, task_id, parked.client.name, error)
-            self._communicator.handle_exception(task_id, fl_ctx)
+            self.communicator.handle_exception(task_id, fl_ctx)
             return _Attempt.AGAIN
         if not self._parked.remove(parked):
             # its client has asked again, and gets this client task then
             return _Attempt.DONE
         reply = TaskReply(task_name=name, task_id=task_id, message=message, props=sendable_props(fl_ctx)).to_meta()
-        self._journal.hand_out(
+        self.journal.hand_out(
             client_task,
             lambda noted: parked.request.reply(ReturnCode.OK, reply, payload, keep=True, with_commands=noted),
         )
@@ -267,10 +256,10 @@ class TaskHandler:
 
     def _forget_payload(self, client: Client, message: GetTask) -> None:
         """Have the payload of a task stored again that a client did not find."""
-        with self._engine.new_context() as fl_ctx:
-            client_task = self._communicator.process_task_check(message.lost, fl_ctx)
+        with self.engine.new_context() as fl_ctx:
+            client_task = self.communicator.process_task_check(message.lost, fl_ctx)
         if client_task is not None and client_task.client.name == client.name:
-            self._journal.lost(client_task, message.payload)
+            self.journal.lost(client_task, message.payload)
 
     def __repr__(self) -> str:
         return f"<TaskHandler, {len(self._parked)} clients wait>"

@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -58,52 +58,44 @@ class OpenTask:
     guard: threading.RLock = field(default_factory=threading.RLock)
 
 
+@dataclass(slots=True, eq=False)
 class TaskJournal:
-    """Keeps the records of the open tasks. Thread-safe.
+    """Keeps the records of the open tasks. Thread-safe."""
 
-    Args:
-        store: writes them.
-        registration: of the job in Redis; records that were lost are written again before they are next used.
-        payloads: stores what tasks carry.
-        recovery: records of a predecessor.
-        communicator: knows how tasks were scheduled.
-        clients: of the job.
-        pool: for writes that nobody has to wait for.
-    """
+    #: writes them
+    store: JobTaskStore
+    #: of the job in Redis; records that were lost are written again before they are next used
+    registration: JobRegistration
+    #: stores what tasks carry
+    payloads: Payloads
+    #: records of a predecessor
+    recovery: Recovery
+    #: knows how tasks were scheduled
+    communicator: WFCommServer
+    clients: JobClients
+    #: for writes that nobody has to wait for
+    pool: ElasticThreadPool
+    #: Results that a successor would need.
+    results: RetainedResults = field(init=False)
+    #: Another server has taken over: the records in Redis are its.
+    left: bool = field(default=False, init=False)
+    _orders: Iterator[int] = field(init=False)
+    _open: dict[str, OpenTask] = field(default_factory=dict, init=False)
+    #: Those that no client had a reason to see yet: its reply would write them.
+    _new: dict[str, OpenTask] = field(default_factory=dict, init=False)
+    #: The next checkpoint would store the state that was just restored.
+    _just_restored: bool = field(init=False)
 
-    def __init__(
-        self,
-        store: JobTaskStore,
-        registration: JobRegistration,
-        payloads: Payloads,
-        recovery: Recovery,
-        communicator: WFCommServer,
-        clients: JobClients,
-        pool: ElasticThreadPool,
-    ) -> None:
-        self.recovery = recovery
-        #: Results that a successor would need.
-        self.results = RetainedResults(store, registration, payloads)
-        #: Another server has taken over: the records in Redis are its.
-        self.left = False
-        self._store = store
-        self._registration = registration
-        self._payloads = payloads
-        self._communicator = communicator
-        self._clients = clients
-        self._pool = pool
-        self._orders = itertools.count(recovery.last_order + 1)
-        self._open: dict[str, OpenTask] = {}
-        #: Those that no client had a reason to see yet: its reply would write them.
-        self._new: dict[str, OpenTask] = {}
-        #: The next checkpoint would store the state that was just restored.
-        self._just_restored = recovery.restored
+    def __post_init__(self) -> None:
+        self.results = RetainedResults(self.store, self.registration, self.payloads)
+        self._orders = itertools.count(self.recovery.last_order + 1)
+        self._just_restored = self.recovery.restored
 
     # -- tasks begin and end -------------------------------------------------------------------------------------------
 
     def begin(self, task: Task) -> list[ClientTask]:
         """Begin the record of a task, or take up the one of a predecessor; return the adopted ClientTasks."""
-        schedule = self._communicator.schedule_of(task)
+        schedule = self.communicator.schedule_of(task)
         assert schedule is not None, f"{task} is reported as scheduled, but was not"
         self._just_restored = False
         left = self.recovery.take_up(task.name, str(schedule.kind), schedule.targets)
@@ -119,7 +111,7 @@ class TaskJournal:
             targets=schedule.targets,
             options=schedule.options,
         )
-        entry = OpenTask(task=task, record=record, generation=self._registration.generation)
+        entry = OpenTask(task=task, record=record, generation=self.registration.generation)
         self._open[task.msg_root_id] = entry
         # it goes with the reply to the first client, or is written when no client waits for the task
         self._new[task.msg_root_id] = entry
@@ -159,7 +151,7 @@ class TaskJournal:
         if (kept := entry.record.data) is not None:
             return from_message(dict(entry.record.meta), kept)
         meta, tree = to_message(data)
-        payload = self._payloads.store(tree)
+        payload = self.payloads.store(tree)
         if payload.blob is None:
             # a small one still shares the memory of the controller's arrays
             payload = EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)))
@@ -182,7 +174,7 @@ class TaskJournal:
             return meta, tree
         if (kept := entry.stored.get(client_task.id)) is not None:
             return kept
-        payload = self._payloads.store(tree)
+        payload = self.payloads.store(tree)
         self._keep(entry, client_task.id, meta, payload)
         return meta, payload
 
@@ -209,11 +201,11 @@ class TaskJournal:
         # meanwhile makes it unwritten again
         if entry is not None and not entry.written and not entry.closed:
             entry.written = True
-            commands = self._store.schedule_commands(entry.record)
+            commands = self.store.schedule_commands(entry.record)
             self._new.pop(root_id, None)
         # its result may be in already; only the note of the result notes that
         record = replace(_record(client_task), received=0.0)
-        return [*commands, self._store.note_command(root_id, record)]
+        return [*commands, self.store.note_command(root_id, record)]
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
         """Forget a payload that a client did not find, so that it is stored again."""
@@ -231,9 +223,9 @@ class TaskJournal:
             again = "" not in entry.stored
         if gone:
             logger.warning("the payload of task %r is gone from Redis, it is stored again", client_task.task.name)
-            self._payloads.release(gone)
+            self.payloads.release(gone)
         if again:
-            self._communicator.protect_again(client_task.task)
+            self.communicator.protect_again(client_task.task)
 
     def received(
         self, client_task: ClientTask, rc: str, meta: dict[str, Any], result: EncodedPayload
@@ -243,7 +235,7 @@ class TaskJournal:
         Raises:
             Fenced: another server has taken over, and will handle it.
         """
-        task, store = client_task.task, self._store
+        task, store = client_task.task, self.store
         record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
         if store.resume:
             self._log_errors(partial(self.results.note, client_task, record))
@@ -253,7 +245,7 @@ class TaskJournal:
                 entry.confirmed = entry.written
                 stored = entry.stored.pop(client_task.id, None)
             if stored is not None:
-                self._payloads.release([stored[1]])
+                self.payloads.release([stored[1]])
         if self.left:
             raise Fenced(f"another server has taken over {task}")
         return [] if store.resume else [store.note_command(task.msg_root_id, record)]
@@ -269,12 +261,12 @@ class TaskJournal:
         while self._new:
             with suppress(KeyError):
                 _, entry = self._new.popitem()
-                self._pool.submit(partial(self._log_errors, partial(self._write, entry)))
+                self.pool.submit(partial(self._log_errors, partial(self._write, entry)))
 
     def write_all(self) -> None:
         """Write all records again after Redis lost the job; payloads are stored again when they are next needed."""
         for entry in list(self._open.values()):
-            self._pool.submit(partial(self._log_errors, partial(self._write, entry)))
+            self.pool.submit(partial(self._log_errors, partial(self._write, entry)))
 
     def leave(self) -> None:
         """Leave all records in Redis to the server that takes over."""
@@ -285,14 +277,14 @@ class TaskJournal:
         tasks, submissions = self.recovery.give_up()
         for record in tasks:
             logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
-            ended = partial(self._store.finish, record.root_id, "cancelled", time.time())
-            self._log_errors(partial(self._registration.retry_after_loss, ended))
+            ended = partial(self.store.finish, record.root_id, "cancelled", time.time())
+            self._log_errors(partial(self.registration.retry_after_loss, ended))
         self.retry(submissions)
 
     def retry(self, submissions: list[Retry]) -> None:
         """Handle submissions that have waited."""
         for submission in submissions:
-            self._pool.submit(submission)
+            self.pool.submit(submission)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -301,7 +293,7 @@ class TaskJournal:
         task.msg_root_id = left.root_id
         # it may have ended already, and is open again now
         record = replace(left, status=STANDING, ended=0.0)
-        entry = OpenTask(task=task, record=record, generation=self._registration.generation)
+        entry = OpenTask(task=task, record=record, generation=self.registration.generation)
         if left.data is not None:
             entry.stored[""] = dict(left.meta), left.data
         self._open[task.msg_root_id] = entry
@@ -319,7 +311,7 @@ class TaskJournal:
         return [self._client_task(task, one) for one in left.client_tasks]
 
     def _client_task(self, task: Task, record: ClientTaskRecord) -> ClientTask:
-        client_task = ClientTask(self._clients.client_named(record.client), task)
+        client_task = ClientTask(self.clients.client_named(record.client), task)
         client_task.id = record.id
         client_task.task_send_count = record.count
         client_task.task_sent_time = record.sent
@@ -337,27 +329,27 @@ class TaskJournal:
             if not entry.closed:
                 if payload.blob is not None:
                     entry.stored[client_task_id] = meta, payload
-                if self._store.resume:
+                if self.store.resume:
                     entry.record = replace(entry.record, meta=meta, data=payload)
                     entry.written = False
                     self._new[entry.record.root_id] = entry
                 return
-        self._payloads.release([payload])
+        self.payloads.release([payload])
         raise KeyError(entry.record.root_id)
 
     def _write(self, entry: OpenTask) -> None:
         with entry.guard:
-            while not entry.closed and not (entry.written and entry.generation == self._registration.generation):
+            while not entry.closed and not (entry.written and entry.generation == self.registration.generation):
                 self._renew_if_lost(entry)
-                self._registration.retry_after_loss(lambda: self._store.schedule(entry.record))
+                self.registration.retry_after_loss(lambda: self.store.schedule(entry.record))
                 entry.written = entry.confirmed = entry.posted = True
 
     def _renew_if_lost(self, entry: OpenTask) -> None:
         """Make the record new if Redis lost the job, and with it the record and the payloads."""
-        if entry.generation == self._registration.generation:
+        if entry.generation == self.registration.generation:
             return
         with entry.guard:
-            if entry.generation != (generation := self._registration.generation) and not entry.closed:
+            if entry.generation != (generation := self.registration.generation) and not entry.closed:
                 self._renew(entry)
                 entry.generation = generation
 
@@ -366,21 +358,21 @@ class TaskJournal:
         clients = tuple(_record(client_task) for client_task in list(entry.task.client_tasks))
         entry.record = replace(entry.record, data=None, client_tasks=clients)
         gone, entry.stored = list(entry.stored.values()), {}
-        self._payloads.release(payload for _, payload in gone)
-        self._communicator.protect_again(entry.task)
+        self.payloads.release(payload for _, payload in gone)
+        self.communicator.protect_again(entry.task)
 
     def _close(self, entry: OpenTask) -> None:
         root_id, status = entry.record.root_id, str(entry.task.completion_status)
         self._new.pop(root_id, None)
         try:
-            if entry.generation != self._registration.generation:
+            if entry.generation != self.registration.generation:
                 self._write(entry)
             with entry.guard:
                 entry.closed = True
             # the reply that writes it may still be on its way
             unwritten = None if entry.confirmed else entry.record
-            ended = partial(self._store.finish, root_id, status, time.time(), unwritten=unwritten)
-            self._registration.retry_after_loss(ended)
+            ended = partial(self.store.finish, root_id, status, time.time(), unwritten=unwritten)
+            self.registration.retry_after_loss(ended)
         except Fenced:
             # this server does not know it yet, but another one has the task now
             self.leave()
@@ -390,7 +382,7 @@ class TaskJournal:
                 entry.closed = True
                 stored, entry.stored = list(entry.stored.values()), {}
             if not self.left:
-                self._payloads.release(payload for _, payload in stored)
+                self.payloads.release(payload for _, payload in stored)
 
     def _log_errors(self, step: Callable[[], object]) -> None:
         """Take a step; a failure is worth a warning, but does not end the task."""

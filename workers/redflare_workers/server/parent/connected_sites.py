@@ -6,56 +6,44 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member, MemberList, Members
 from redflare_broker.keys import Keys
+from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.ipc.shared_connection import SharedConnection
-from redflare_workers.server.shared.job_registration import JobRegistration
-from redflare_workers.server.shared.membership_poll import MembershipPoller
+from redflare_workers.server.shared.job_registration import JobRegistration, MembershipPoller
 
 from .job_scheduler import SchedulableSite
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class ConnectedSites:
-    """Open it when the cell has started, and close it; the heartbeat thread keeps it up to date.
+    """Open it when the cell has started, and close it; the heartbeat thread keeps it up to date."""
 
-    Args:
-        connection: the server's connection and heartbeats.
-        cell: the parent's; the sites are its members.
-        pool: for what may block.
-        on_change: called when a site has connected, or disconnected.
-        on_beat: called after each poll of the member list.
-        over: whether the server is being stopped.
-    """
-
-    def __init__(
-        self,
-        connection: SharedConnection,
-        cell: Cell,
-        pool: ElasticThreadPool,
-        on_change: Callable[[], object],
-        on_beat: Callable[[], object],
-        over: Callable[[], bool],
-    ) -> None:
-        self._connection = connection
-        self._cell = cell
-        self._pool = pool
-        self._on_change = on_change
-        self._on_beat = on_beat
-        self._guard = threading.Lock()
-        self._members: dict[str, Member] = {}
-        self._keys = Keys(cell.settings.namespace).job(cell.fqcn)
-        self._over = over
-        self._registration: JobRegistration | None = None
-        self._poller: MembershipPoller | None = None
+    connection: SharedConnection
+    #: the parent's; the sites are its members
+    cell: Cell
+    #: for what may block
+    pool: ElasticThreadPool
+    #: called when a site has connected, or disconnected
+    on_change: Callable[[], object]
+    #: called after each poll of the member list
+    on_beat: Callable[[], object]
+    #: whether the server is being stopped
+    over: Callable[[], bool]
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _members: dict[str, Member] = field(default_factory=dict, init=False)
+    _registration: JobRegistration | None = field(default=None, init=False)
+    _poller: MembershipPoller | None = field(default=None, init=False)
 
     def open(self) -> None:
         """Take the member list over from an earlier server, read it, and begin to poll it.
@@ -64,22 +52,21 @@ class ConnectedSites:
             Fenced: another server has.
             Unavailable, JobLost: the server was stopped before Redis was there.
         """
-        beats, cell = self._connection.heartbeats, self._cell
-        members = Members(self._keys, cell.settings.policy)
-        run = uuid.uuid4().hex
+        beats, cell = self.connection.heartbeats, self.cell
+        members = Members(Keys(cell.settings.namespace).job(cell.fqcn), cell.settings.policy)
+        lease = Lease(instance=cell.instance, epoch=cell.epoch, run=uuid.uuid4().hex)
         registration = self._registration = JobRegistration(
-            self._connection.server, members, cell, run, lambda: beats.beat_now(cell), self._over
+            self.connection.server, members, lease, lambda: beats.beat_now(cell), self.over
         )
         registration.begin(resume=True)
         self._update(registration.list_members().members)
-        interval = cell.settings.heartbeat_interval
-        self._poller = MembershipPoller(self._keys, members, registration.lease, interval, self._on_members)
+        self._poller = MembershipPoller(registration, cell.settings.heartbeat_interval, self._on_members)
         beats.add(self._poller)
 
     def close(self) -> None:
         """Stop polling. The member list stays in Redis: sites wait for the next server."""
         if self._poller is not None:
-            self._connection.heartbeats.remove(self._poller)
+            self.connection.heartbeats.remove(self._poller)
 
     def schedulable(self) -> list[SchedulableSite]:
         """All sites that are known."""
@@ -100,9 +87,9 @@ class ConnectedSites:
     def _on_members(self, members: MemberList) -> None:
         if members.status == OK:
             self._update(members.members)
-            self._on_beat()
+            self.on_beat()
         elif members.status == "LOST":
-            self._pool.submit(self._begin_again)
+            self.pool.submit(self._begin_again)
 
     def _begin_again(self) -> None:
         try:
@@ -123,7 +110,7 @@ class ConnectedSites:
             was, now = before.get(name), after.get(name)
             if was != now:
                 logger.info("site %s %s", name, "connected" if now and now[0] else "disconnected")
-        self._on_change()
+        self.on_change()
 
     def __repr__(self) -> str:
         return f"<ConnectedSites of {len(self._members)} sites>"

@@ -105,21 +105,13 @@ class JobRunner:
         self._job_sites.record(report)
 
     def abort(self, by: str, reason: str) -> None:
-        """End the job; the first call counts.
-
-        Args:
-            by: who aborts it: an operator, or ``server``.
-        """
+        """End the job; the first call counts. ``by``: an operator, or ``server``."""
         with self._changed:
             self._abort = self._abort or (by, reason)
             self._changed.notify_all()
 
     def leave(self, *, fenced: bool = False) -> None:
-        """Leave the job to the next server, if it can resume, because this one is being stopped.
-
-        Args:
-            fenced: the next server has taken over already.
-        """
+        """Leave the job, if it can resume, to the next server, which has taken over already if this is ``fenced``."""
         with self._changed:
             self._left = fenced
             self._changed.notify_all()

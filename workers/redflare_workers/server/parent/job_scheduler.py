@@ -122,14 +122,12 @@ class _Table:
         if not missing and len(fit) >= meta.min_clients:
             return tuple(fit), ""
         able = [site for site in here if site not in lacks or not self._too_small(meta, site)]
-        claims = tuple(able) if self._suffices(meta, able) else ()
+        enough = len(able) >= meta.min_clients and set(meta.mandatory_clients) <= set(able)
+        claims = tuple(able) if enough else ()
         if missing:
             return claims, f"waiting for {self._of_mandatory(missing, lacks)}"
         absent = [site for site in wanted if site not in here]
         return claims, _too_few(meta.min_clients, fit, absent, lacks)
-
-    def _suffices(self, meta: JobMeta, sites: Sequence[str]) -> bool:
-        return len(sites) >= meta.min_clients and set(meta.mandatory_clients) <= set(sites)
 
     def _lack(self, meta: JobMeta, site: str) -> str:
         """Why a site cannot take a job (agent busy, resource short); "" if it can."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Reply, ReplyCode
@@ -27,9 +28,16 @@ from redflare_workers.protocol.site_job_status import ClientStatus
 
 from .job_verdict import shortage
 from .runner_context import RunnerContext
-from .site_status import CHOSEN, DEPLOYED, FAILED, LIVE, SiteStatusTable
 
 logger = logging.getLogger(__name__)
+
+#: It has not reported yet.
+CHOSEN: Final = "chosen"
+DEPLOYED: Final = "deployed"
+#: The site could not take the job, or its process has failed.
+FAILED: Final = ClientStatus.EXCEPTION.label
+#: A process runs, or may.
+LIVE: Final = (ClientStatus.STARTING.label, ClientStatus.STARTED.label)
 
 #: Seconds that a site has to unpack an app, and to launch its process.
 DEPLOY_WITHIN: Final = 120.0
@@ -38,117 +46,129 @@ START_WITHIN: Final = 60.0
 _CONFIRM_WITHIN: Final = 20.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStatus:
+    """How the job stands at one site."""
+
+    #: CHOSEN, DEPLOYED, or ``ClientStatus.label``
+    status: str = CHOSEN
+    reason: str = ""
+    exit_code: int | None = None
+    #: how an abort ended it
+    how: str = ""
+
+
+@dataclass(slots=True, eq=False)
 class JobSites:
-    """Used by the job's runner; other threads hand in the sites' reports.
+    """Used by the job's runner; other threads hand in the sites' reports."""
 
-    Args:
-        job: the job's id.
-        meta: the job's, checked.
-        sites: that the job is given to.
-        job_meta: the job's, as it is sent to sites.
-        context: what is around the runner.
-        changed: notified after each report and reply; held while the statuses are read or written.
-        interrupted: whether the job must end, or is left to the next server: then waiting for sites is of no use.
-    """
+    #: the job's id
+    job: str
+    meta: JobMeta
+    #: that the job is given to
+    sites: tuple[str, ...]
+    #: the job's meta, as it is sent to sites
+    job_meta: Mapping[str, Any]
+    context: RunnerContext
+    #: notified after each report and reply; held while the statuses are read or written
+    changed: threading.Condition
+    #: whether the job must end, or is left to the next server: then waiting for sites is of no use
+    interrupted: Callable[[], bool]
+    _statuses: dict[str, SiteStatus] = field(init=False)
 
-    def __init__(
-        self,
-        job: str,
-        meta: JobMeta,
-        sites: tuple[str, ...],
-        job_meta: Mapping[str, Any],
-        context: RunnerContext,
-        changed: threading.Condition,
-        interrupted: Callable[[], bool],
-    ) -> None:
-        self.sites = sites
-        self._job = job
-        self._meta = meta
-        self._job_meta = dict(job_meta)
-        self._context = context
-        self._changed = changed
-        self._interrupted = interrupted
-        self._statuses = SiteStatusTable(sites)
+    def __post_init__(self) -> None:
+        self._statuses = dict.fromkeys(self.sites, SiteStatus())
 
     # -- how it stands -------------------------------------------------------------------------------------------------
 
     def record(self, report: SiteReport) -> None:
         """Record a site's report; from any thread."""
-        with self._changed:
-            if report.site not in self._statuses or not self._statuses.record(report):
+        status = SiteStatus(status=report.status, **report.details)
+        with self.changed:
+            # of another site, or known already
+            if self._statuses.get(report.site) in (None, status):
                 return
-            self._changed.notify_all()
-        self._context.store.set_site(
-            self._job, report.site, report.status, exit_code=report.exit_code, reason=report.reason, how=report.how
-        )
+            self._statuses[report.site] = status
+            self.changed.notify_all()
+        self.context.store.set_site(self.job, report.site, report.status, **report.details)
 
     def restore(self, recorded: Mapping[str, SiteState]) -> None:
         """Take over what the last server recorded, for sites that have not reported since."""
-        with self._changed:
+        with self.changed:
             for site, state in recorded.items():
                 if site in self._statuses and self._statuses[site].status == CHOSEN:
-                    self._statuses.change(site, state.status, state.reason, exit_code=state.exit_code, how=state.how)
+                    self._statuses[site] = SiteStatus(
+                        status=state.status, reason=state.reason, exit_code=state.exit_code, how=state.how
+                    )
 
     def begin_anew(self) -> None:
         """End whatever was begun at the sites, and forget it."""
         self.abort("the server was started again", self.sites)
-        with self._changed:
-            self._statuses = SiteStatusTable(self.sites)
+        with self.changed:
+            self._statuses = dict.fromkeys(self.sites, SiteStatus())
 
     @property
     def shortage(self) -> str:
         """Why the job cannot continue with the sites that are left; "" if it can."""
-        return shortage(self._meta, self.sites, self._statuses.failed)
+        return shortage(self.meta, self.sites, self._failed)
 
     @property
     def size(self) -> int:
         """How many sites take part."""
-        return len(self.sites) - len(self._statuses.failed)
+        return len(self.sites) - len(self._failed)
 
     @property
     def expected(self) -> list[str]:
         """The sites that are connected and run a process, whose end they will report."""
-        return [site for site in self._statuses.live if self._context.is_alive(site)]
+        return [site for site in self._with_status(*LIVE) if self.context.is_alive(site)]
 
     @property
     def unfinished(self) -> list[str]:
         """The sites where a process runs, or could be started."""
-        return self._statuses.with_status(DEPLOYED, *LIVE)
+        return self._with_status(DEPLOYED, *LIVE)
+
+    @property
+    def _failed(self) -> dict[str, str]:
+        """The sites that failed and take part no longer, with the reason."""
+        return {site: each.reason or each.status for site, each in self._statuses.items() if each.status == FAILED}
+
+    def _with_status(self, *statuses: str) -> list[str]:
+        return [site for site, each in self._statuses.items() if each.status in statuses]
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def deploy(self, definition: JobDefinition) -> None:
         """Send each site its app; an app is stored once for all its sites."""
         for app in definition.apps:
-            sites = [site for site in self.sites if self._meta.app_for(site) == app]
-            request = DeployRequest(job=self._job, app=app, meta=self._job_meta)
+            sites = [site for site in self.sites if self.meta.app_for(site) == app]
+            request = DeployRequest(job=self.job, app=app, meta=self.job_meta)
             for site, reply in self._ask(request, sites, definition.app_archive(app), DEPLOY_WITHIN).items():
                 self._note(site, DEPLOYED, reply)
 
     def start(self) -> None:
         """Let the sites launch their processes."""
-        request = StartRequest(job=self._job)
-        for site, reply in self._ask(request, self._statuses.with_status(DEPLOYED), None, START_WITHIN).items():
+        request = StartRequest(job=self.job)
+        for site, reply in self._ask(request, self._with_status(DEPLOYED), None, START_WITHIN).items():
             # its own reports may have come first
             if not reply.ok or self._statuses[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
 
     def _note(self, site: str, status: str, reply: Reply) -> None:
-        if not reply.ok and self._interrupted():
+        if not reply.ok and self.interrupted():
             return
         reason = "" if reply.ok else reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})"
-        with self._changed:
-            self._statuses.change(site, status if reply.ok else FAILED, reason)
+        with self.changed:
+            self._statuses[site] = SiteStatus(status=status if reply.ok else FAILED, reason=reason)
         if not reply.ok:
-            logger.error("job %s: site %s failed: %s", self._job, site, reason)
-        self._context.store.set_site(self._job, site, status if reply.ok else FAILED, reason=reason)
+            logger.error("job %s: site %s failed: %s", self.job, site, reason)
+        self.context.store.set_site(self.job, site, status if reply.ok else FAILED, reason=reason)
 
     def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
         """End the job's processes at sites; return how each of those ended that have confirmed it."""
-        settings = self._context.settings
+        settings = self.context.settings
         timeout = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
-        request = AbortRequest(job=self._job, reason=reason)
-        replies = self._ask(request, sites, None, timeout, is_alive=self._context.is_alive, uninterruptible=True)
+        request = AbortRequest(job=self.job, reason=reason)
+        replies = self._ask(request, sites, None, timeout, is_alive=self.context.is_alive, uninterruptible=True)
         confirmed: dict[str, str] = {}
         for site, reply in replies.items():
             try:
@@ -156,19 +176,19 @@ class JobSites:
                     raise DecodeError(reply.error or reply.rc)
                 proof = AbortProof.from_meta(reply.meta)
             except DecodeError as error:
-                logger.warning("job %s: site %s has not confirmed the abort: %s", self._job, site, error)
+                logger.warning("job %s: site %s has not confirmed the abort: %s", self.job, site, error)
                 continue
             confirmed[site] = proof.how
-            with self._changed:
+            with self.changed:
                 was = self._statuses[site]
                 # one that had ended before keeps its reason
-                if proof.how == NOT_RUNNING and not was.live and was.status not in (DEPLOYED, CHOSEN):
+                if proof.how == NOT_RUNNING and was.status not in (DEPLOYED, CHOSEN, *LIVE):
                     continue
-                self._statuses.change(
-                    site, ClientStatus.STOPPED.label, was.reason, exit_code=proof.exit_code, how=proof.how
+                self._statuses[site] = replace(
+                    was, status=ClientStatus.STOPPED.label, exit_code=proof.exit_code, how=proof.how
                 )
-            self._context.store.set_site(
-                self._job,
+            self.context.store.set_site(
+                self.job,
                 site,
                 ClientStatus.STOPPED.label,
                 exit_code=proof.exit_code,
@@ -193,36 +213,33 @@ class JobSites:
             is_alive: whether to wait for a site; others find the request when they connect again.
             uninterruptible: wait also when the job must end.
         """
-        targets = {site: (self._context.cell_of(site), request.to_meta()) for site in sites}
+        targets = {site: (self.context.cell_of(site), request.to_meta()) for site in sites}
         if not targets:
             return {}
         replies: dict[str, Reply] = {}
 
         def on_reply(site: str, reply: Reply) -> None:
-            with self._changed:
+            with self.changed:
                 replies[site] = reply
-                self._changed.notify_all()
+                self.changed.notify_all()
 
         def enough() -> bool:
-            if self._interrupted() and not uninterruptible:
+            if self.interrupted() and not uninterruptible:
                 return True
             return all(site in replies or not is_alive(site) for site in targets)
 
-        asked = self._context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
-        began = time.monotonic()
+        asked = self.context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
+        interval, began = self.context.cell.interval, time.monotonic()
         deadline = began + timeout
-        # a site may vanish without a reply
-        while not self._wait(enough, min(self._context.cell.interval, max(deadline - time.monotonic(), 0))):
-            if time.monotonic() >= deadline:
-                break
+        with self.changed:
+            # a site may vanish without a reply
+            while not self.changed.wait_for(enough, min(interval, max(deadline - time.monotonic(), 0))):
+                if time.monotonic() >= deadline:
+                    break
         asked.cancel()
-        with self._changed:
+        with self.changed:
             nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {time.monotonic() - began:.1f} s"})
             return {site: replies.get(site, nothing) for site in targets}
 
-    def _wait(self, until: Callable[[], bool], timeout: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(until, timeout)
-
     def __repr__(self) -> str:
-        return f"<JobSites of {self._job}, {self.size} of {len(self.sites)} sites>"
+        return f"<JobSites of {self.job}, {self.size} of {len(self.sites)} sites>"

@@ -32,12 +32,7 @@ class JobVerdict:
 
 
 def shortage(meta: JobMeta, sites: Iterable[str], failed: Mapping[str, str]) -> str:
-    """Why a job cannot continue with the sites that are left; "" if it can.
-
-    Args:
-        sites: that the job was given to.
-        failed: those at which it has failed, and why.
-    """
+    """Why a job cannot continue without those of its sites that have ``failed``, for these reasons; "" if it can."""
     left = [site for site in sites if site not in failed]
     if lost := [site for site in meta.mandatory_clients if site in failed]:
         return f"mandatory site failed: {_reasons(lost, failed)}"
@@ -85,11 +80,7 @@ _CANNOT_RESUME: Final = "the server was stopped while the job ran, and its workf
 
 
 def confirmations(server: str, sites: Mapping[str, str], silent: Collection[str]) -> str:
-    """A text that names, for a job that was aborted, how its process ended at the server and at each site.
-
-    Args:
-        silent: sites that have not confirmed it.
-    """
+    """Say how the process of an aborted job ended at the server and at each site, and which sites are ``silent``."""
     by_how: dict[str, list[str]] = {}
     for name, how in {"server": server, **sites}.items():
         by_how.setdefault(how or "not running", []).append(name)

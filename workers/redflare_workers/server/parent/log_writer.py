@@ -18,11 +18,7 @@ _MOST: Final = 20_000
 
 
 class LogWriter:
-    """Start it, ``write`` without blocking, and stop it.
-
-    Args:
-        store: of the jobs; a step of it ends when ``stop`` has been called.
-    """
+    """Start it, ``write`` without blocking, and stop it: then a step of the store ends, too."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store

@@ -26,11 +26,7 @@ _WITHIN: Final = 5.0
 
 
 def reap(workspace: Path, resumed: Iterable[str]) -> list[str]:
-    """End the processes of jobs that are over; return the ids of those that had one.
-
-    Args:
-        resumed: jobs whose runners see to that themselves.
-    """
+    """End the processes of jobs that are over, not ``resumed`` by runners; return the ids of those that had one."""
     left = set(resumed)
     reaped: list[str] = []
     for folder in begun_runs(workspace):

@@ -413,14 +413,7 @@ class ServerParent:
             return None
         record = self._store.get(report.job)
         if record is not None and report.site in record.sites:
-            self._store.set_site(
-                report.job,
-                report.site,
-                report.status,
-                exit_code=report.exit_code,
-                reason=report.reason,
-                how=report.how,
-            )
+            self._store.set_site(report.job, report.site, report.status, **report.details)
         # a runner that could not record something is about to be made again: that job continues
         if report.final or (record is not None and record.status in (DISPATCHED, RUNNING)):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from redflare_broker.cell.cell import Cell
@@ -25,39 +26,32 @@ logger = logging.getLogger(__name__)
 _RELEASED_WITHIN: Final = 8.0
 
 
+@dataclass(slots=True, eq=False)
 class ServerProcess:
-    """One run; ``start`` it once.
+    """One run; ``start`` it once."""
 
-    Args:
-        args: for the process; its folder exists.
-        cell: the parent's, which asks it to end.
-        settings: how long an abort waits.
-        on_lines: called with lines of its output.
-        on_exit: called with the exit code when the process, and all that it has started, is gone.
-    """
+    #: for the process; its folder exists
+    args: ServerJobArgs
+    #: the parent's, which asks it to end
+    cell: Cell
+    #: how long an abort waits
+    settings: SiteSettings
+    #: called with lines of its output
+    on_lines: Callable[[list[str]], object]
+    #: called with the exit code when the process, and all that it has started, is gone
+    on_exit: Callable[[int], object]
+    _gone: threading.Event = field(default_factory=threading.Event, init=False)
+    _process: JobProcess = field(init=False)
 
-    def __init__(
-        self,
-        args: ServerJobArgs,
-        cell: Cell,
-        settings: SiteSettings,
-        on_lines: Callable[[list[str]], object],
-        on_exit: Callable[[int], object],
-    ) -> None:
-        self.args = args
-        self._cell = cell
-        self._settings = settings
-        self._on_exit = on_exit
-        self._gone = threading.Event()
-        self._code: int | None = None
+    def __post_init__(self) -> None:
         self._process = JobProcess(
-            f"server of job {args.job_id}",
-            args.command,
-            mark=args.run,
-            log=args.folder.log,
-            on_lines=on_lines,
+            f"server of job {self.args.job_id}",
+            self.args.command,
+            mark=self.args.run,
+            log=self.args.folder.log,
+            on_lines=self.on_lines,
             on_exit=self._exited,
-            cwd=args.folder.path,
+            cwd=self.args.folder.path,
         )
 
     def start(self) -> ProcessMark:
@@ -74,11 +68,6 @@ class ServerProcess:
             self._gone.set()
             raise
 
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code; None: the process runs."""
-        return self._code
-
     def report(self) -> ServerJobReport:
         """The last report of the process."""
         return ServerJobReport.read(self.args.folder, self.args.run)
@@ -91,20 +80,19 @@ class ServerProcess:
         """End the process and wait, as ``JobProcess.end``; return how it ended."""
         if self._gone.is_set():
             return NOT_RUNNING
-        settings = self._settings
         return self._process.end(
             self._gone,
             lambda: self._request_end(reason),
             reason,
-            abort_grace=settings.abort_grace,
-            stop_grace=settings.stop_grace,
+            abort_grace=self.settings.abort_grace,
+            stop_grace=self.settings.stop_grace,
         )
 
     def _request_end(self, reason: str) -> None:
         message = AbortRun(run=self.args.run, reason=reason)
         try:
             target = FQCN.join([self.args.server_name, self.args.job_id])
-            self._cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
+            self.cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
         except RedflareError as error:
             logger.warning("job %s: cannot ask its server to end: %s", self.args.job_id, error)
 
@@ -116,9 +104,8 @@ class ServerProcess:
             self._gone.wait()
 
     def _exited(self, code: int) -> None:
-        self._code = code
         self._gone.set()
-        self._on_exit(code)
+        self.on_exit(code)
 
     def __repr__(self) -> str:
         return f"<ServerProcess {self._process!r}>"

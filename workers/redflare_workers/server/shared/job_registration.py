@@ -1,17 +1,18 @@
-"""``JobRegistration``: a job as its server has registered it in Redis; registers it again when Redis has lost it."""
+"""``JobRegistration``: a job in Redis as its server has registered it, and again after a loss; and its heartbeat."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from redflare_broker.cell.cell import Cell
-from redflare_broker.errors import JobLost
+from redflare_broker.errors import JobLost, RedflareError
 from redflare_broker.job_state.members import JobStart, MemberList, Members
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import OK
+from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -22,39 +23,24 @@ T = TypeVar("T")
 _PAUSE: Final = 0.05
 
 
+@dataclass(slots=True, eq=False)
 class JobRegistration:
-    """Thread-safe.
+    """One run of a job in Redis. Thread-safe."""
 
-    Args:
-        server: the federation's Redis.
-        members: of the job.
-        cell: the server's; whoever holds the cell holds the job.
-        run: id of this run.
-        beat_now: makes the cell send its heartbeat, so that Redis knows the cell.
-        over: whether this run is over; then nothing is registered again.
-        on_loss: called, in the thread that found it out, when Redis had lost the job and knows it again.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        members: Members,
-        cell: Cell,
-        run: str,
-        beat_now: Callable[[], object],
-        over: Callable[[], bool],
-        on_loss: Callable[[], object] = lambda: None,
-    ) -> None:
-        #: How often the job was registered again.
-        self.generation = 0
-        self.lease = Lease(instance=cell.instance, epoch=cell.epoch, run=run)
-        self._server = server
-        self._members = members
-        self._beat_now = beat_now
-        self._over = over
-        self._on_loss = on_loss
-        self._guard = threading.Lock()
-        self._changed = threading.Event()
+    server: Server
+    members: Members
+    #: the server's: whoever holds its cell holds the job
+    lease: Lease
+    #: makes the cell send its heartbeat, so that Redis knows the cell
+    beat_now: Callable[[], object]
+    #: whether this run is over; then nothing is registered again
+    over: Callable[[], bool]
+    #: called, in the thread that found it out, when Redis had lost the job and knows it again
+    on_loss: Callable[[], object] = lambda: None
+    #: How often the job was registered again.
+    generation: int = field(default=0, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _changed: threading.Event = field(default_factory=threading.Event, init=False)
 
     def begin(self, *, resume: bool) -> JobStart:
         """Take the job over.
@@ -66,15 +52,15 @@ class JobRegistration:
         """
         while True:
             try:
-                return self._server.run(
-                    self._members.keys.job,
-                    lambda connection: self._members.begin(connection, self.lease, resume=resume),
-                    stop=self._over,
+                return self.server.run(
+                    self.members.keys.job,
+                    lambda connection: self.members.begin(connection, self.lease, resume=resume),
+                    stop=self.over,
                 )
             except JobLost:
-                if self._over():
+                if self.over():
                     raise
-            self._beat_now()
+            self.beat_now()
             self._changed.wait(_PAUSE)
 
     def retry_after_loss(self, step: Callable[[], T]) -> T:
@@ -88,15 +74,12 @@ class JobRegistration:
             try:
                 return step()
             except JobLost:
-                if self._over():
+                if self.over():
                     raise
                 self.begin_again(generation)
 
     def begin_again(self, generation: int | None = None) -> None:
-        """Register the job again if Redis has lost it.
-
-        Args:
-            generation: the one in which the loss was found.
+        """Register the job again if Redis has lost it, and nobody has since the ``generation`` that found the loss.
 
         Raises:
             Fenced, JobEnded, Unavailable, JobLost: as ``begin``.
@@ -108,16 +91,46 @@ class JobRegistration:
                 return
             self.begin(resume=True)
             self.generation += 1
-        logger.warning("%s: Redis had lost this job, it was registered again", self._members.keys.fqcn)
-        self._on_loss()
+        logger.warning("%s: Redis had lost this job, it was registered again", self.members.keys.fqcn)
+        self.on_loss()
 
     def list_members(self) -> MemberList:
         """Read the member list, which is a heartbeat for the job, too."""
-        return self._server.run(
-            self._members.keys.job,
-            lambda connection: self._members.list_members(connection, self.lease),
-            stop=self._over,
+        return self.server.run(
+            self.members.keys.job,
+            lambda connection: self.members.list_members(connection, self.lease),
+            stop=self.over,
         )
 
     def __repr__(self) -> str:
-        return f"<JobRegistration {self.generation} of {self._members.keys.fqcn}>"
+        return f"<JobRegistration {self.generation} of {self.members.keys.fqcn}>"
+
+
+@dataclass(slots=True, eq=False)
+class MembershipPoller:
+    """The server's heartbeat for its job, which reads the member list as well; a client of the heartbeat thread."""
+
+    registration: JobRegistration
+    #: seconds between two heartbeats
+    interval: float
+    #: called with the member list, from the heartbeat thread
+    on_members: Callable[[MemberList], None]
+
+    @property
+    def route(self) -> str:
+        return self.registration.members.keys.job
+
+    def beat(self) -> list[Arg]:
+        """The heartbeat as a command."""
+        return self.registration.members.list_members_command(self.registration.lease)
+
+    def on_beat(self, reply: RedisReply) -> None:
+        """Pass on the member list that Redis answered with."""
+        self.on_members(self.registration.members.read_members(reply))
+
+    def on_silence(self, error: RedflareError) -> None:
+        """Note that Redis is away; heartbeats of clients that are missed meanwhile do not count."""
+        logger.debug("%s: the member list cannot be read: %s", self.registration.members.keys.fqcn, error)
+
+    def __repr__(self) -> str:
+        return f"<MembershipPoller of {self.registration.members.keys.fqcn}>"

@@ -162,7 +162,7 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
                 redis.delete(*redis.scan_iter(f"{sealed.blob.prefix}*"))
                 lost.set()
             try:
-                sealed.decode(serving(server).payloads._server)
+                sealed.decode(serving(server).payloads.server)
             except BlobMissing:
                 return make_reply(BLOB_MISSING)
             return Shareable()

@@ -19,16 +19,13 @@ from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.client.parent.run_record import ClientRunInfo
 from redflare_workers.protocol.parent_messages import (
     AbortRequest,
-    AbortTaskRequest,
     DeleteRunRequest,
     DeployRequest,
-    RunInfoRequest,
     SiteReport,
     SiteRequest,
     StartRequest,
-    ToJobRequest,
 )
-from redflare_workers.protocol.site_job_status import ClientStatus, get_status_message
+from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.site_settings import Site, SiteArgs
 
 from tests.support.cell.cells import Cells, cells_on_fakeredis
@@ -149,7 +146,7 @@ def test_resources_of_a_job_are_freed_when_it_does_not_start(engine: ClientEngin
 
 def test_statuses_have_the_words_and_numbers_that_users_know() -> None:
     words = ["not started", "starting", "started", "stopped", "exception"]
-    assert [get_status_message(number) for number in range(6)] == [*words, None]
+    assert [ClientStatus(number).label for number in range(5)] == words
 
 
 def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngine, cells: Cells) -> None:
@@ -161,10 +158,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
 
     assert ask(StartRequest, job=JOB)[0] == "ERROR"
     assert ask(AbortRequest, job=JOB) == ("OK", "Client app has not started.")
-    assert ask(AbortTaskRequest, job=JOB) == ("OK", "Client app has not started.")
     assert ask(DeleteRunRequest, job=JOB)[0] == "OK"
-    assert ask(RunInfoRequest) == ("OK", "{'jobs': {}}")
-    assert ask(RunInfoRequest, job=JOB) == ("OK", "{'status': 'not started', 'task': '', 'started': None}")
     rc, error = ask(DeployRequest, job=JOB, app="app", meta=META)
     assert (rc, "is not a zip archive" in error) == ("ERROR", True)
 
@@ -178,17 +172,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
         (AbortRequest, {}, "message site/abort: job is missing"),
         (AbortRequest, {"job": "../up"}, "job_id '../up' "),
         (DeployRequest, {"job": JOB}, "message site/deploy: app is missing"),
-        (ToJobRequest, {"job": JOB, "channel": "c"}, "message site/to_job: topic is missing"),
-        (
-            ToJobRequest,
-            {"job": JOB, "channel": "c", "topic": "t", "timeout": "soon"},
-            "message site/to_job: timeout must be of type float, but is 'soon'",
-        ),
-        (
-            ToJobRequest,
-            {"job": JOB, "channel": "c", "topic": "t", "meta": []},
-            "message site/to_job: meta must be ",
-        ),
+        (DeployRequest, {"job": JOB, "app": "app", "meta": []}, "message site/deploy: meta must be "),
     ],
 )
 def test_requests_with_bad_fields_are_refused(

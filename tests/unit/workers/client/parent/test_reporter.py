@@ -82,7 +82,7 @@ def test_reports_of_a_cell_that_was_stopped_are_dropped(cells: Cells, reporter: 
     taken: list[str] = []
     reporter.report(report("starting"), taken.append)
     reporter.report(report("stopped", code=0), taken.append)
-    reporter._cell.stop()
+    reporter.cell.stop()
     reporter.report(report("stopped", code=0), taken.append)
     reporter.log("job-1", ["a line"])
     assert taken == []

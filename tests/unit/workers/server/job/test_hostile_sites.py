@@ -385,7 +385,7 @@ def test_a_site_hears_of_the_end_of_its_task_and_its_late_result_is_dropped(job:
         task_id = site.get_task().meta["task_id"]
         sent.set()
         wait_until(lambda: site.events)
-        assert site.events[0] == TasksEndEvent(clients=("a",), task_ids=(task_id,))
+        assert site.events[0] == TasksEndEvent(clients=["a"], task_ids=[task_id])
         assert site.submit("train", task_id, model(BIG)).meta["verdict"] == "UNKNOWN"
         end.set()
         assert job.outcome().status == COMPLETED

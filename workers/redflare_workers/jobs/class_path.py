@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redflare_workers import workflow
 
-from .hints import did_you_mean
+from .problems import did_you_mean
 
 #: The components that ship. Nothing of redflare that starts processes or opens connections may be named in a job.
 SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")

@@ -15,13 +15,11 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Final
 
-from .app_config import AppConfig, ComponentSpec, SideConfig
+from .app_config import AppConfig, SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
-from .component_order import specs_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
-from .hints import did_you_mean, listed
-from .problems import JobProblems, Problem
+from .problems import JobProblems, Problem, did_you_mean, listed
 
 #: Arguments of redflare's components that the site sets; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
@@ -91,7 +89,7 @@ class ComponentBuilder:
         """Check the components of one config, as ``check`` does."""
         found: list[Problem] = []
         before: dict[str, object] = {}
-        for kind, spec in specs_of(side):
+        for kind, spec in side.specs():
             scope = Scope(file=side.file, key=spec.key, custom=custom, components=before, kind=kind)
             found += self.check_one(spec.data, scope)
             if spec.id:
@@ -118,7 +116,10 @@ class ComponentBuilder:
         if isinstance(value, list):
             return [each for n, item in enumerate(value) for each in self._check_argument(item, scope.at(n))]
         if (name := reference_of(value)) is not None:
-            return [] if name in scope.components else [self._no_component(name, scope)]
+            if name in scope.components:
+                return []
+            hint = did_you_mean(str(name), [each for each in scope.components if each])
+            return [scope.problem(f"there is no component {name!r} before this one{hint}")]
         return self.check_one(value, scope) if is_component(value) else []
 
     def _check_own(self, path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
@@ -157,13 +158,10 @@ class ComponentBuilder:
         scope = scope or Scope(components=components or {})
         if problems := self.check_one(data, scope):
             raise JobProblems("this component cannot be built", problems)
-        return self._build(data, scope)
+        return self.build_checked(data, scope)
 
-    def build_spec(self, spec: ComponentSpec, scope: Scope) -> Any:
+    def build_checked(self, data: Mapping[str, Any], scope: Scope) -> Any:
         """Build a component that ``check`` has passed."""
-        return self._build(spec.data, scope)
-
-    def _build(self, data: Mapping[str, Any], scope: Scope) -> Any:
         path = class_path_of(data)
         target = self._load(path, scope)
         args = {name: self._argument(value, scope.at("args", name)) for name, value in (data.get("args") or {}).items()}
@@ -185,7 +183,7 @@ class ComponentBuilder:
         if (name := reference_of(value)) is not None:
             return scope.components[name]
         if is_component(value):
-            return None if value.get("disabled") is True else self._build(value, scope)
+            return None if value.get("disabled") is True else self.build_checked(value, scope)
         if isinstance(value, dict) and value.get("config_type") == "dict":
             return {key: each for key, each in value.items() if key != "config_type"}
         return value
@@ -263,12 +261,6 @@ class ComponentBuilder:
         if isinstance(value, dict):
             return {name: self._placed(each) for name, each in value.items()}
         return str(self.folder / value) if isinstance(value, str) else value
-
-    @staticmethod
-    def _no_component(name: Any, scope: Scope) -> Problem:
-        known = [each for each in scope.components if each]
-        hint = did_you_mean(str(name), known)
-        return scope.problem(f"there is no component {name!r} before this one{hint}")
 
     @staticmethod
     def _failed(scope: Scope, text: str, *, unsafe: bool = False) -> JobProblems:

@@ -21,7 +21,7 @@ from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
 from .class_path import public_path
-from .custom_sources import sources_of
+from .custom_code import sources_of
 from .job_folder import JobDefinition, define_job
 from .job_meta import ALL_SITES, SERVER
 

@@ -58,10 +58,7 @@ def abort(
 
 
 def _print_status(record: JobRecord, before: str, *, as_json: bool) -> None:
-    if as_json:
-        display.print_json(record.to_json())
-        return
-    display.console().print(Text.assemble(f"{record.id} {before}", ending(record)), soft_wrap=True)
+    display.output(record.to_json(), Text.assemble(f"{record.id} {before}", ending(record)), as_json=as_json)
 
 
 @connected

@@ -61,10 +61,7 @@ def status(
         _watch(target, as_json)
         return
     found = target.inspector.status()
-    if as_json:
-        display.print_json(found.to_json())
-    else:
-        display.console().print(_show(found))
+    display.output(found.to_json(), _show(found), as_json=as_json)
     if not found.links and not found.jobs:
         raise typer.Exit(NOT_FOUND)
 

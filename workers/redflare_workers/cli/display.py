@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import orjson
 import typer
-from redflare_broker.inspection.presence import PresenceState
+from redflare_broker.inspection.presence import JobPresence, LinkPresence, PresenceState
 from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console, RenderableType
@@ -48,19 +48,6 @@ _STATUS_STYLES: Final = {
 }
 
 
-class Presence(Protocol):
-    """The state of a side of a link, of a job's server or of a site."""
-
-    @property
-    def state(self) -> PresenceState: ...
-
-    @property
-    def beat_age(self) -> float | None: ...
-
-    @property
-    def connected(self) -> bool: ...
-
-
 def console() -> Console:
     """A console on standard output, as it is now."""
     return Console(highlight=False)
@@ -98,7 +85,7 @@ def facts() -> Table:
     return grid
 
 
-def presence(side: Presence) -> Text:
+def presence(side: LinkPresence | JobPresence) -> Text:
     """A state with the age of the last heartbeat: "● connected 2 s"."""
     symbol, style = _SYMBOLS[side.state]
     text = Text.assemble((f"{symbol} {side.state}", style))

@@ -14,8 +14,8 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import FAILED, NOT_FOUND, fail
 from .job_display import ending
-from .job_log import follow_log
 from .job_lookup import ServerName, StoredJob, complete_job, find, is_server_running, need, store_of
+from .job_output import follow_log
 
 
 @connected

@@ -16,8 +16,8 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import FAILED, NOT_FOUND, USAGE, fail
 from .job_display import ending
-from .job_log import follow_log
 from .job_lookup import ServerName, is_server_running, store_of
+from .job_output import follow_log
 
 
 @connected

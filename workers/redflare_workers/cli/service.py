@@ -72,9 +72,6 @@ def serve(
     """Run until a signal, or until it ends by itself.
 
     Args:
-        name: for messages.
-        url: of Redis.
-        settings: of the connection.
         run: returns why it has ended.
         stop: makes ``run`` return; called from a signal handler with the reason.
     """
@@ -121,7 +118,6 @@ def check(
     """Print whether a process is running, and end the command.
 
     Args:
-        fqcn: of the process.
         heartbeat: its key.
         closed: key and field that are not 0 when it has disconnected.
     """

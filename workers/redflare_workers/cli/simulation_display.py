@@ -29,10 +29,6 @@ class SimulationDisplay:
     """Shows progress on standard error: one live line on a terminal, one line per round anywhere else.
 
     A context manager, because a live line occupies the terminal.
-
-    Args:
-        sites: how many are expected.
-        quiet: show nothing.
     """
 
     def __init__(self, sites: int, *, quiet: bool, console: Console | None = None) -> None:

@@ -45,10 +45,7 @@ class Row:
 class Display:
     """Shows events; a context manager, because a live table holds the terminal.
 
-    Args:
-        console: to print to.
-        rounds: number of rounds.
-        kills: whether agents will be killed, and have a column for that.
+    With ``kills``, agents will be killed and have a column for that.
     """
 
     def __init__(self, console: Console, rounds: int, *, kills: bool) -> None:

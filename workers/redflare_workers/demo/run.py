@@ -46,12 +46,7 @@ class DemoOptions:
 
 
 class DemoRun:
-    """A run; ``carry_out`` may be called once.
-
-    Args:
-        options: of this run.
-        events: only read here; signals may be in it already.
-    """
+    """A run; ``carry_out`` may be called once. Signals may be among the ``events`` already."""
 
     def __init__(self, options: DemoOptions, events: SimpleQueue[Event]) -> None:
         self._options = options

@@ -23,13 +23,7 @@ from .settings import SAMPLES_FILE, SERVER, DemoSettings
 
 
 class ShownFedAvg(FedAvg):
-    """Federated averaging that reports every result and every round.
-
-    Args:
-        settings: of the job.
-        held_out: the images that accuracy is measured on.
-        lifeline: to the demo.
-    """
+    """Federated averaging that reports every result and every round, with the accuracy on the images ``held_out``."""
 
     def __init__(self, settings: DemoSettings, held_out: Samples, lifeline: Lifeline) -> None:
         super().__init__(

@@ -99,7 +99,7 @@ class _App:
     ) -> None:
         self.folder = Path(app_dir).resolve()
         self.builder = builder
-        self.custom = CustomCode(_python_files(self.folder / "custom"), folder=self.folder / "custom")
+        self.custom = CustomCode(_python_files(self.folder / "custom"), folder=(self.folder / "custom").resolve())
         self.side = self._read(SERVER_CONFIG if server else CLIENT_CONFIG, variables or {}, server)
         #: by key of the config
         self.built: dict[str, Any] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,24 +20,18 @@ from .problems import Problem, did_you_mean
 _OWN: Final = frozenset({"redflare_agent", "redflare_broker", "redflare_workers"})
 
 
+@dataclass(eq=False)
 class CustomCode:
-    """Python files of one app.
+    """Python files of one app."""
 
-    Args:
-        files: by path below ``custom``.
-        place: path of that folder in the job, for messages.
-        folder: its path on disk, once the app is deployed.
-    """
+    #: by path below ``custom``
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    #: path of that folder in the job, for messages
+    place: str = "custom"
+    #: its path on disk, once the app is deployed; without links
+    folder: Path | None = None
 
-    def __init__(
-        self,
-        files: Mapping[str, bytes] | None = None,
-        place: str = "custom",
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
-        self.files = dict(files or {})
-        self.place = place
-        self.folder = None if folder is None else Path(folder).resolve()
+    def __post_init__(self) -> None:
         self.modules = frozenset(path.partition("/")[0].removesuffix(".py") for path in self.files)
 
     def holds(self, path: str) -> bool:

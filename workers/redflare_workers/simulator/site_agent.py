@@ -29,8 +29,7 @@ _GRACE: Final = 3.0
 class SiteAgent:
     """Takes a site's tasks and answers them with ``train(task, site)``; a context manager.
 
-    Args:
-        on_end: called with the reason when the agent ends before it is stopped.
+    ``on_end`` is called with the reason when the agent ends before it is stopped.
     """
 
     def __init__(

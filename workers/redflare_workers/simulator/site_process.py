@@ -22,11 +22,8 @@ _UNBUFFERED: Final = "PYTHONUNBUFFERED"
 
 
 class SiteProcess:
-    """A process with sites; it is started by the constructor.
-
-    Args:
-        args: of the process.
-        on_end: called with the reason when the process has ended, whatever it is.
+    """A process with sites, started by the constructor; calls ``on_end`` with the reason when it has ended, whatever
+    that is.
     """
 
     def __init__(self, args: SiteProcessArgs, on_end: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from redflare_workers.processes import ExitCode
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, errors_end_it
+from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, exit_on_error
 from .service import Check, Secure, Url, Workspace, check
 
 _OF_PROCESS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
@@ -36,7 +36,7 @@ def options() -> None:
 
 
 @app.command("run", epilog=EXIT_CODES)
-@errors_end_it()
+@exit_on_error()
 def run(
     function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Function train(task) -> TaskResult.")],
     site: Annotated[str, typer.Option("--site", "-s", envvar="REDFLARE_SITE", help="Name of the site.")],

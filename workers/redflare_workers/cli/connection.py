@@ -15,7 +15,7 @@ from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions, Server
 
-from .exit_codes import INTERRUPTED, UNAVAILABLE, errors_end_it, fail
+from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
@@ -43,7 +43,7 @@ class Target:
 def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Add the connection options to a command, pass it a ``Target``, and turn its errors into exit codes."""
 
-    @errors_end_it()
+    @exit_on_error()
     @functools.wraps(command)
     def run(**given: Any) -> None:
         context: typer.Context = given.pop("context")

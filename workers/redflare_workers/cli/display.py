@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import orjson
@@ -10,6 +11,7 @@ from redflare_broker.inspection.presence import JobPresence, LinkPresence, Prese
 from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -85,6 +87,22 @@ def facts() -> Table:
     return grid
 
 
+def timeline(events: Sequence[tuple[int, *tuple[Text | str, ...]]], *, digits: int) -> Table:
+    """Events, each with its time in ms and texts; shows their times, and the seconds since the one before."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    for _ in range(len(events[0]) - 2) if events else ():
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    before = 0
+    for at, *texts in events:
+        later = f"+{(at - before) / 1000:.{digits}f} s" if before else ""
+        table.add_row(clock(at, day=not before), later, *texts)
+        before = at
+    return table
+
+
 def presence(side: LinkPresence | JobPresence) -> Text:
     """A state with the age of the last heartbeat: "● connected 2 s"."""
     symbol, style = _SYMBOLS[side.state]
@@ -92,6 +110,11 @@ def presence(side: LinkPresence | JobPresence) -> Text:
     if side.beat_age is not None and side.state != "left":
         text.append(f" {humanize.age(side.beat_age)}", style="dim" if side.connected else style)
     return text
+
+
+def indented(text: Text | str, by: int = 2) -> Padding:
+    """A text below a heading."""
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, by))
 
 
 def status(text: str) -> Text:

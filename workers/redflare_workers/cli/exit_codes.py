@@ -28,7 +28,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 @contextmanager
-def errors_end_it() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """End the command with the message and the exit code of an error of redflare; also decorates a command."""
     try:
         yield

@@ -11,11 +11,11 @@ from redflare_broker.keys import Keys
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import errors_end_it
+from .exit_codes import exit_on_error
 from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve
 
 
-@errors_end_it()
+@exit_on_error()
 def server(
     name: Annotated[
         str, typer.Option("--name", envvar="REDFLARE_SERVER", help="The server's name, for --server of sites and jobs.")

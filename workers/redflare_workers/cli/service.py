@@ -115,11 +115,9 @@ def print_event(event: str, text: str, *, as_json: bool) -> None:
 def check(
     url: str, settings: LinkSettings, fqcn: str, heartbeat: str, *, closed: tuple[str, str], as_json: bool
 ) -> NoReturn:
-    """Print whether a process is running, and end the command.
+    """Print whether a process is running, by the key of its heartbeat, and end the command.
 
-    Args:
-        heartbeat: its key.
-        closed: key and field that are not 0 when it has disconnected.
+    ``closed`` are the key and the field that are not 0 when it has disconnected.
     """
     with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
         beat, pttl, left = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])

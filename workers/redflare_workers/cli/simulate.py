@@ -143,30 +143,23 @@ def _controller(
         return _make_workflow(workflow, start, sites=sites, rounds=rounds, save=save)
     if model is not None:
         raise ConfigError("--model belongs to --workflow, a --controller makes its own model: leave one of them out")
-    factory = named(reference, "--controller")
-    controller = factory if isinstance(factory, Controller) else _call(factory, reference)
+    controller: Any = named(reference, "--controller")
+    if not isinstance(controller, Controller):
+        if not callable(controller):
+            raise ConfigError(f"--controller {reference} is a {type(controller).__name__}, but must be a function")
+        try:
+            controller = controller()
+        except Exception as error:  # whatever the user's function raises
+            raise ConfigError(f"--controller {reference}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(controller, Controller):
         raise ConfigError(f"--controller {reference} must make a Controller, but made a {type(controller).__name__}")
     return controller
 
 
-def _call(factory: Any, reference: str) -> Any:
-    if not callable(factory):
-        raise ConfigError(f"--controller {reference} is a {type(factory).__name__}, but must be a function")
-    try:
-        return factory()
-    except Exception as error:  # whatever the user's function raises
-        raise ConfigError(f"--controller {reference}() failed: {type(error).__name__}: {error}") from error
-
-
 def _make_workflow(
     workflow: Workflow, model: InitialModel | None, *, sites: int, rounds: int, save: Path | None
 ) -> Controller:
-    """Make the controller of a workflow.
-
-    Raises:
-        ConfigError: it needs an initial model, and there is none.
-    """
+    """Make the controller of a workflow; raise ConfigError if it needs an initial model and there is none."""
     # these import numpy, which the help of the command does not need
     from redflare_workers.workflow import CrossSiteEval, Cyclic, FedAvg, FedBuff
 

@@ -11,11 +11,11 @@ from redflare_broker.keys import Keys
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import errors_end_it
+from .exit_codes import exit_on_error
 from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, serve
 
 
-@errors_end_it()
+@exit_on_error()
 def site(
     name: Annotated[str, typer.Argument(envvar="REDFLARE_SITE", help="The site's name.", show_default=False)],
     server: Annotated[str, typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server.")] = "server",

@@ -99,7 +99,9 @@ class _App:
     ) -> None:
         self.folder = Path(app_dir).resolve()
         self.builder = builder
-        self.custom = CustomCode(_python_files(self.folder / "custom"), folder=(self.folder / "custom").resolve())
+        custom = self.folder / "custom"
+        sources = {path.relative_to(custom).as_posix(): path.read_bytes() for path in sorted(custom.rglob("*.py"))}
+        self.custom = CustomCode(sources, folder=custom.resolve())
         self.side = self._read(SERVER_CONFIG if server else CLIENT_CONFIG, variables or {}, server)
         #: by key of the config
         self.built: dict[str, Any] = {}
@@ -141,7 +143,3 @@ class _App:
     def _raise(self, problems: list[Any]) -> None:
         if problems:
             raise JobProblems(f"app {self.folder.name} cannot be used", problems)
-
-
-def _python_files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.py"))}

@@ -101,10 +101,7 @@ class AppConfig:
 def parse_side(
     data: dict[str, Any], file: str, *, server: bool, variables: Mapping[str, Any] | None = None
 ) -> tuple[SideConfig, list[Problem], list[Problem]]:
-    """Read a config file.
-
-    Args:
-        variables: see ``substitute``.
+    """Read a config file, with ``variables`` as in ``substitute``.
 
     Returns:
         its valid components; all errors; and warnings about keys that have no effect.

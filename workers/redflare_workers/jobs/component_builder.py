@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Final
 
-from .app_config import AppConfig, SideConfig
+from .app_config import SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
@@ -80,13 +80,8 @@ class ComponentBuilder:
 
     # -- checking ------------------------------------------------------------------------------------------------------
 
-    def check(self, app: AppConfig) -> list[Problem]:
-        """Check the components of an app; build nothing, and import nothing but components that ship."""
-        custom = CustomCode(app.custom, f"{app.name}/custom")
-        return [problem for side in app.sides for problem in self.check_side(side, custom)]
-
     def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
-        """Check the components of one config, as ``check`` does."""
+        """Check the components of one config; build nothing, and import nothing but components that ship."""
         found: list[Problem] = []
         before: dict[str, object] = {}
         for kind, spec in side.specs():
@@ -97,7 +92,7 @@ class ComponentBuilder:
         return found
 
     def check_one(self, data: Mapping[str, Any], scope: Scope) -> list[Problem]:
-        """Check one component and those in its arguments, as ``check`` does."""
+        """Check one component and those in its arguments, as ``check_side`` does."""
         args = data.get("args") or {}
         found = [each for name, value in args.items() for each in self._check_argument(value, scope.at("args", name))]
         try:
@@ -138,30 +133,20 @@ class ComponentBuilder:
 
     # -- building ------------------------------------------------------------------------------------------------------
 
-    def build(
-        self,
-        data: Mapping[str, Any],
-        *,
-        components: Mapping[str, object] | None = None,
-        scope: Scope | None = None,
-    ) -> Any:
+    def build(self, data: Mapping[str, Any]) -> Any:
         """Build ``{path | class_path | name, args}``, and first the components in its arguments.
-
-        Args:
-            components: by id, for ``{"component_id": "..."}`` in args.
-            scope: its place in the job, for messages.
 
         Raises:
             JobProblems: it is not admitted, cannot be imported, is of the wrong type, or its constructor raised
                 (which is the cause).
         """
-        scope = scope or Scope(components=components or {})
+        scope = Scope()
         if problems := self.check_one(data, scope):
             raise JobProblems("this component cannot be built", problems)
         return self.build_checked(data, scope)
 
     def build_checked(self, data: Mapping[str, Any], scope: Scope) -> Any:
-        """Build a component that ``check`` has passed."""
+        """Build a component that ``check_side`` has passed."""
         path = class_path_of(data)
         target = self._load(path, scope)
         args = {name: self._argument(value, scope.at("args", name)) for name, value in (data.get("args") or {}).items()}

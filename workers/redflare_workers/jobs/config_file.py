@@ -38,11 +38,7 @@ def find_config(stem: str, paths: Collection[str]) -> tuple[str | None, list[Pro
 
 
 def load_config(file: str, data: bytes) -> tuple[dict[str, Any], list[Problem]]:
-    """Parse a config file into a tree of plain values; empty if it cannot be read.
-
-    Args:
-        file: its path in the job; the suffix decides the format.
-    """
+    """Parse a config file, in the format of its suffix, into a tree of plain values; empty if it cannot be read."""
     try:
         if len(data) > _MAX_BYTES:
             raise _Unreadable(f"has {len(data)} bytes, but a config file may have at most {_MAX_BYTES}")

@@ -80,20 +80,16 @@ class CustomCode:
 
 def _names(body: list[ast.stmt]) -> Iterator[str]:
     """Names that statements at the top of a module may bind."""
+    definitions = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (each.asname or each.name.partition(".")[0] for each in node.names)
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):
-            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
-        else:
-            # an if, a try, a with: all names in it may be bound
-            yield from (each.name for each in ast.walk(node) if isinstance(each, ast.ClassDef | ast.FunctionDef))
-            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
-            for each in ast.walk(node):
-                if isinstance(each, ast.Import | ast.ImportFrom):
-                    yield from (alias.asname or alias.name.partition(".")[0] for alias in each.names)
+        # what is inside a definition binds nothing here; in anything else (an if, a try, a with) all names may be bound
+        for each in [node] if isinstance(node, definitions) else ast.walk(node):
+            if isinstance(each, definitions):
+                yield each.name
+            elif isinstance(each, ast.Name):
+                yield each.id
+            elif isinstance(each, ast.Import | ast.ImportFrom):
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in each.names)
 
 
 def sources_of(classes: Iterable[Callable[..., Any]], further: Iterable[Path]) -> dict[str, bytes]:

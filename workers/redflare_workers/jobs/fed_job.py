@@ -65,7 +65,6 @@ class FedJob:
         job.export("jobs/means")
 
     Args:
-        name: of the job.
         min_clients: the job starts when so many of its sites are connected, and ends when fewer are left.
         mandatory_clients: sites without which it neither starts nor continues.
         agent_id: the agent that ``IPCExchanger`` works with.

@@ -48,10 +48,6 @@ class JobDefinition:
         top = f"{app}/"
         return pack_files({path.removeprefix(top): data for path, data in self.files.items() if path.startswith(top)})
 
-    def check(self, builder: ComponentBuilder) -> list[Problem]:
-        """Report what a site or a server with this ``builder`` would refuse."""
-        return [problem for app in self.apps.values() for problem in builder.check(app)]
-
 
 def read_job(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview,
@@ -78,10 +74,7 @@ def read_job(
 
 
 def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefinition:
-    """Check a job, given by its files, and return its definition.
-
-    Args:
-        what: the job's name in messages.
+    """Check a job, given by its files, and return its definition; messages call it ``what``.
 
     Raises:
         JobProblems: all its errors.
@@ -166,15 +159,17 @@ def _read_app(
         problems += wrong
         warnings += odd
     below = f"{top}custom/"
-    custom = {
+    sources = {
         path.removeprefix(below): data
         for path, data in files.items()
         if path.startswith(below) and path.endswith(".py")
     }
-    app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=custom)
+    app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
+    custom = CustomCode(sources, f"{name}/custom")
     # every site decides what it admits; here, everything is
-    checked = ComponentBuilder(["*"], allow_custom=True).check(app)
-    return app, [*problems, *checked, *CustomCode(custom, f"{name}/custom").shadows()], warnings
+    builder = ComponentBuilder(["*"], allow_custom=True)
+    problems += [problem for side in app.sides for problem in builder.check_side(side, custom)]
+    return app, [*problems, *custom.shadows()], warnings
 
 
 def _read_side(

@@ -1,7 +1,7 @@
 """The ``redflare`` command.
 
 Way in: ``main``; ``app`` lists the commands, each in the module of its name (those of ``job`` in ``job_*``). Shared by
-all: ``connection`` (options and errors), ``exit_codes``, ``display`` (terminal and JSON); by server, site and agent:
+all: ``connection`` (options), ``exit_codes`` (errors), ``display`` (terminal and JSON); by server, site and agent:
 ``service``.
 
 May import: everything; nothing imports it.

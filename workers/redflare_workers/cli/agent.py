@@ -9,7 +9,6 @@ from typing import Annotated, Final
 
 import typer
 from redflare_broker.config.settings import load_settings
-from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.keys import Keys
 from redflare_broker.transport.url import ServerUrl
@@ -19,7 +18,7 @@ from redflare_workers.processes import ExitCode
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
+from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, exit_on_error
 from .service import Check, Secure, Url, Workspace, check
 
 _OF_PROCESS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
@@ -37,6 +36,7 @@ def options() -> None:
 
 
 @app.command("run", epilog=EXIT_CODES)
+@exit_on_error()
 def run(
     function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Function train(task) -> TaskResult.")],
     site: Annotated[str, typer.Option("--site", "-s", envvar="REDFLARE_SITE", help="Name of the site.")],
@@ -81,12 +81,9 @@ def run(
     redflare agent run trainer:train --site site-1 --id gpu-2 --job job-7
     redflare agent run trainer:train --site site-1 --check
     """
-    try:
-        fqcn = agent_site_fqcn(site, agent_id, job)
-        ServerUrl.parse(url)
-        settings = load_settings(workspace, secure)
-    except ConfigError as error:
-        fail(str(error), USAGE)
+    fqcn = agent_site_fqcn(site, agent_id, job)
+    ServerUrl.parse(url)
+    settings = load_settings(workspace, secure)
     if check_only:
         keys = Keys(settings.namespace).link(fqcn)
         check(url, settings, fqcn, keys.heartbeat("agent"), closed=(keys.link, "agent_closed"), as_json=as_json)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.errors import Unavailable
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions, Server
 
-from .exit_codes import INTERRUPTED, UNAVAILABLE, USAGE, fail
+from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
@@ -43,6 +43,7 @@ class Target:
 def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Add the connection options to a command, pass it a ``Target``, and turn its errors into exit codes."""
 
+    @exit_on_error()
     @functools.wraps(command)
     def run(**given: Any) -> None:
         context: typer.Context = given.pop("context")
@@ -51,12 +52,8 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
             with _open(context, **connection) as server:
                 target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
                 command(target, **given)
-        except ConfigError as error:
-            fail(str(error), USAGE)
         except Unavailable as error:
             fail(f"{str(error).rstrip('.')}. Is Redis up? Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
-        except RedflareError as error:
-            fail(str(error), UNAVAILABLE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

@@ -139,10 +139,7 @@ def drop(
         fail("give either the ids of letters or --all", USAGE)
     letters = target.inspector.dead_letters(fqcn)
     count = letters.drop_all() if everything else letters.drop(letter_ids or [])
-    if as_json:
-        display.print_json({"dropped": count})
-    else:
-        typer.echo(f"{count} dropped")
+    display.output({"dropped": count}, f"{count} dropped", as_json=as_json)
     if not count:
         raise typer.Exit(NOT_FOUND)
 

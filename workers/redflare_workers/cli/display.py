@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import orjson
 import typer
-from redflare_broker.inspection.presence import Presence, PresenceState
+from redflare_broker.inspection.presence import PresenceState
 from redflare_broker.util import humanize
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,14 +24,14 @@ _SYMBOLS: Final[dict[PresenceState, tuple[str, str]]] = {
     "left": ("○", "dim"),
     "never": ("·", "dim"),
 }
-STATUS_STYLES: Final = {
+_STATUS_STYLES: Final = {
     "NEW": "yellow",
     "FETCHED": "cyan",
     "SUBMITTED": "blue",
     "ACCEPTED": "green",
     "REJECTED": "red",
     "ABORTED": "magenta",
-    # statuses of jobs
+    # statuses of jobs, those at the end without FINISHED:
     "APPROVED": "yellow",
     "DISPATCHED": "yellow",
     "COMPLETED": "green",
@@ -37,13 +39,7 @@ STATUS_STYLES: Final = {
     "ABNORMAL": "red",
     "CAN_NOT_SCHEDULE": "red",
     "FAILED_TO_RUN": "red",
-    "FINISHED:ABNORMAL": "red",
-    "FINISHED:CAN_NOT_SCHEDULE": "red",
-    "FINISHED:FAILED_TO_RUN": "red",
     "RUNNING": "cyan",
-    "FINISHED:COMPLETED": "green",
-    "FINISHED:ABORTED": "magenta",
-    "FINISHED:EXECUTION_EXCEPTION": "red",
     # statuses of their tasks
     "ok": "green",
     "timeout": "red",
@@ -65,6 +61,16 @@ def print_json(value: object, *, lines: bool = False) -> None:
     typer.echo(orjson.dumps(value, option=option).decode())
 
 
+def output(document: object, text: RenderableType, *, as_json: bool, lines: bool = False) -> None:
+    """Print a JSON document as ``print_json`` does, or what it says: a text, which is not wrapped, or tables."""
+    if as_json:
+        print_json(document, lines=lines)
+    elif isinstance(text, str):
+        typer.echo(text)
+    else:
+        console().print(text, soft_wrap=isinstance(text, Text))
+
+
 def table(*headers: str) -> Table:
     """A light table; text that is too long is folded, never cut."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
@@ -81,6 +87,22 @@ def facts() -> Table:
     return grid
 
 
+def timeline(events: Sequence[tuple[int, *tuple[Text | str, ...]]], *, digits: int) -> Table:
+    """Events, each with its time in ms and texts; shows their times, and the seconds since the one before."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    for _ in range(len(events[0]) - 2) if events else ():
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    before = 0
+    for at, *texts in events:
+        later = f"+{(at - before) / 1000:.{digits}f} s" if before else ""
+        table.add_row(clock(at, day=not before), later, *texts)
+        before = at
+    return table
+
+
 def presence(side: Presence) -> Text:
     """A state with the age of the last heartbeat: "● connected 2 s"."""
     symbol, style = _SYMBOLS[side.state]
@@ -90,10 +112,15 @@ def presence(side: Presence) -> Text:
     return text
 
 
+def indented(text: Text | str, by: int = 2) -> Padding:
+    """A text below a heading."""
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, by))
+
+
 def status(text: str) -> Text:
     """A text that begins with a status, in the colour of this status."""
     first, separator, rest = text.partition(" ")
-    return Text.assemble((first, STATUS_STYLES.get(first, "")), separator + rest)
+    return Text.assemble((first, _STATUS_STYLES.get(first.removeprefix("FINISHED:"), "")), separator + rest)
 
 
 def clock(ms: int, *, day: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -55,11 +56,8 @@ def doctor(
     """
     findings = list(run_checks(target.server, target.namespace, target.url, workspace))
     is_ready = all(finding.result is not CheckResult.BAD for finding in findings)
-    if as_json:
-        documents = [finding.to_json() for finding in findings]
-        display.print_json({"url": target.server.url, "ready": is_ready, "findings": documents})
-    else:
-        display.console().print(_show(findings))
+    document = {"url": target.server.url, "ready": is_ready, "findings": [asdict(finding) for finding in findings]}
+    display.output(document, _show(findings), as_json=as_json)
     if not is_ready:
         raise typer.Exit(FAILED)
 

@@ -7,7 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,9 +58,6 @@ class Finding:
     text: str
     #: how to fix it; "" if nothing needs fixing
     remedy: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def run_checks(server: Server, namespace: str, url: str, workspace: Path | None) -> Iterator[Finding]:

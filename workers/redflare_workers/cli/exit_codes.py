@@ -1,10 +1,13 @@
-"""Exit codes of the commands, and ``fail``, which ends one with an error message."""
+"""Exit codes of the commands, and how an error ends one: with a message and its code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import typer
+from redflare_broker.errors import ConfigError, RedflareError
 
 #: Not found, or the command ran and its result is a failure.
 FAILED: Final = 1
@@ -22,3 +25,14 @@ def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on one line of standard error."""
     typer.echo(f"redflare: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """End the command with the message and the exit code of an error of redflare; also decorates a command."""
+    try:
+        yield
+    except ConfigError as error:
+        fail(str(error), USAGE)
+    except RedflareError as error:
+        fail(str(error), UNAVAILABLE)

@@ -11,7 +11,7 @@ from redflare_broker.job_store.record import JobRecord
 from redflare_broker.util import humanize
 from rich.text import Text
 
-from . import display, job_download, job_end, job_log, job_submit
+from . import display, job_end, job_output, job_submit
 from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND, fail
 from .job_display import reason_of, show_job, show_record
@@ -113,9 +113,9 @@ def show(
             display.console().print(*parts, *(show_job(view) if view else ()), sep="\n")
 
 
-app.command("log", epilog=EXIT_CODES)(job_log.log)
+app.command("log", epilog=EXIT_CODES)(job_output.log)
 app.command("abort", epilog=EXIT_CODES)(job_end.abort)
-app.command("download", epilog=EXIT_CODES)(job_download.download)
+app.command("download", epilog=EXIT_CODES)(job_output.download)
 app.command("delete", epilog=EXIT_CODES)(job_end.delete)
 
 

@@ -9,11 +9,11 @@ from redflare_broker.inspection.job_view import ClientTaskView, JobTaskView, Job
 from redflare_broker.job_store.record import JobRecord
 from redflare_broker.util import humanize
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from . import display
+from .display import indented
 
 #: Sites that are named in one line, before the rest is counted.
 _NAMED: Final = 8
@@ -99,20 +99,13 @@ def _requirements(record: JobRecord) -> str:
 
 
 def _history(record: JobRecord) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim", justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    before = 0
+    changes = []
     for change in record.history:
-        later = f"+{(change.at - before) / 1000:.1f} s" if before else ""
         # the whole reason of the end is shown above
         parts = (f"by {change.by}" if change.by else "", change.reason.partition("\n")[0])
         text = Text(": ".join(part for part in parts if part))
-        table.add_row(display.clock(change.at, day=not before), later, display.status(change.status), text)
-        before = change.at
-    return table
+        changes.append((change.at, display.status(change.status), text))
+    return display.timeline(changes, digits=1)
 
 
 def _record_sites(record: JobRecord, now: int) -> Table:
@@ -198,30 +191,26 @@ def _open_task(task: JobTaskView) -> Iterator[RenderableType]:
     left = task.timeout_left
     timeout = f", times out in {humanize.age(left)}" if left is not None else ""
     yield Text.assemble((task.record.name, "bold"), " ", (task.record.root_id, "dim"))
-    yield _indented(f"{_schedule(task)} {humanize.age(task.age)} ago{timeout}")
+    yield indented(f"{_schedule(task)} {humanize.age(task.age)} ago{timeout}")
     for client_task in task.pending[:_NAMED]:
-        yield _indented(f"sent to {client_task.site} {humanize.age(client_task.age)} ago, as {client_task.record.id}")
+        yield indented(f"sent to {client_task.site} {humanize.age(client_task.age)} ago, as {client_task.record.id}")
     rest = len(task.pending) - _NAMED
     if rest > 0:
-        yield _indented(f"sent to {rest} more")
+        yield indented(f"sent to {rest} more")
     if task.answered:
-        yield _indented(f"results: {_with_rc(task.answered)}")
+        yield indented(f"results: {_with_rc(task.answered)}")
     if task.not_sent:
-        yield _indented(f"not sent to: {_listed(task.not_sent)}")
+        yield indented(f"not sent to: {_listed(task.not_sent)}")
     if task.size:
-        yield _indented(_data(task))
-    yield Padding(Text(task.waiting, style="yellow"), (0, 0, 0, 2))
+        yield indented(_data(task))
+    yield indented(Text(task.waiting, style="yellow"))
 
 
 def _ended_task(task: JobTaskView) -> Iterator[RenderableType]:
     status = display.status(f"{task.record.status} {humanize.age(task.age)} ago")
     yield Text.assemble((task.record.name, "bold"), " ", (task.record.root_id, "dim"), "  ", status)
     took = humanize.age((task.ended - task.scheduled) / 1000)
-    yield _indented(f"{_kind(task)}, took {took}, {len(task.answered)} of {len(task.client_tasks)} sites answered")
-
-
-def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
+    yield indented(f"{_kind(task)}, took {took}, {len(task.answered)} of {len(task.client_tasks)} sites answered")
 
 
 def _schedule(task: JobTaskView) -> str:

@@ -14,8 +14,8 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import FAILED, NOT_FOUND, fail
 from .job_display import ending
-from .job_log import follow_log
 from .job_lookup import ServerName, StoredJob, complete_job, find, is_server_running, need, store_of
+from .job_output import follow_log
 
 
 @connected
@@ -58,10 +58,7 @@ def abort(
 
 
 def _print_status(record: JobRecord, before: str, *, as_json: bool) -> None:
-    if as_json:
-        display.print_json(record.to_json())
-        return
-    display.console().print(Text.assemble(f"{record.id} {before}", ending(record)), soft_wrap=True)
+    display.output(record.to_json(), Text.assemble(f"{record.id} {before}", ending(record)), as_json=as_json)
 
 
 @connected

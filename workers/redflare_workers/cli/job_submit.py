@@ -16,8 +16,8 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import FAILED, NOT_FOUND, USAGE, fail
 from .job_display import ending
-from .job_log import follow_log
 from .job_lookup import ServerName, is_server_running, store_of
+from .job_output import follow_log
 
 
 @connected
@@ -51,10 +51,7 @@ def submit(
     for warning in job.warnings:
         typer.echo(f"redflare: note: {warning}", err=True)
     if check:
-        if as_json:
-            display.print_json({"name": job.meta.name, "problems": []})
-        else:
-            typer.echo(f"{job.meta.name}: no errors")
+        display.output({"name": job.meta.name, "problems": []}, f"{job.meta.name}: no errors", as_json=as_json)
         return
     store = store_of(target, server)
     try:
@@ -96,9 +93,6 @@ def _print_ending(store: JobStore, job_id: str, *, as_json: bool) -> None:
     record = store.get(job_id)
     if record is None:
         fail(f"job {job_id} was deleted", NOT_FOUND)
-    if as_json:
-        display.print_json(record.to_json(), lines=True)
-    else:
-        display.console().print(ending(record), soft_wrap=True)
+    display.output(record.to_json(), ending(record), as_json=as_json, lines=True)
     if record.status != COMPLETED:
         raise typer.Exit(FAILED)

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from redflare_broker.errors import ConfigError
+from redflare_broker.config.settings import load_settings
 from redflare_broker.keys import Keys
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import USAGE, fail
-from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve, settings_of
+from .exit_codes import exit_on_error
+from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve
 
 
+@exit_on_error()
 def server(
     name: Annotated[
         str, typer.Option("--name", envvar="REDFLARE_SERVER", help="The server's name, for --server of sites and jobs.")
@@ -42,18 +43,15 @@ def server(
     redflare server --url rediss://redis.example.org -w /srv/redflare --secure
     redflare server --check
     """
-    settings = settings_of(workspace, secure=secure)
+    settings = load_settings(workspace, secure)
     if check_only:
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
     # imports numpy, which the help does not need
     from redflare_workers.server.parent.server_parent import ServerParent
 
-    try:
-        parent = ServerParent(
-            workspace, url, settings, name, policy=settings.job_store, max_jobs=max_jobs, secure_mode=secure
-        )
-    except ConfigError as error:
-        fail(str(error), USAGE)
+    parent = ServerParent(
+        workspace, url, settings, name, policy=settings.job_store, max_jobs=max_jobs, secure_mode=secure
+    )
     parent.on_ready = lambda: print_event("ready", f"server {name} is accepting jobs", as_json=as_json)
     serve(f"server {name}", url, settings, parent.run, parent.stop, log_level, as_json=as_json)

@@ -13,8 +13,8 @@ from typing import Annotated, Final, NoReturn
 
 import orjson
 import typer
-from redflare_broker.config.settings import LinkSettings, load_settings
-from redflare_broker.errors import ConfigError, RedflareError, Unavailable
+from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import Unavailable
 from redflare_broker.keys import Keys
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
@@ -22,7 +22,7 @@ from redflare_broker.util import humanize
 
 from . import display
 from .connection import URL_HELP
-from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE, USAGE, fail
+from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND
 
 #: Heartbeats that may be missing before ``--check`` fails.
 _MISSED_BEATS: Final = 4
@@ -59,14 +59,6 @@ Check = Annotated[
 ]
 
 
-def settings_of(workspace: Path, *, secure: bool) -> LinkSettings:
-    """Load the settings of a workspace; an error in them ends the command."""
-    try:
-        return load_settings(workspace, secure)
-    except ConfigError as error:
-        fail(str(error), USAGE)
-
-
 def serve(
     name: str,
     url: str,
@@ -80,9 +72,6 @@ def serve(
     """Run until a signal, or until it ends by itself.
 
     Args:
-        name: for messages.
-        url: of Redis.
-        settings: of the connection.
         run: returns why it has ended.
         stop: makes ``run`` return; called from a signal handler with the reason.
     """
@@ -96,13 +85,8 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
     print_event("started", f"{name}, process {os.getpid()}", as_json=as_json)
-    try:
-        _note_if_redis_is_away(url, settings)
-        reason = run()
-    except ConfigError as error:
-        fail(str(error), USAGE)
-    except RedflareError as error:
-        fail(str(error), UNAVAILABLE)
+    _note_if_redis_is_away(url, settings)
+    reason = run()
     print_event("ended", reason, as_json=as_json)
     if signal.SIGINT in received:
         raise typer.Exit(INTERRUPTED)
@@ -131,29 +115,18 @@ def print_event(event: str, text: str, *, as_json: bool) -> None:
 def check(
     url: str, settings: LinkSettings, fqcn: str, heartbeat: str, *, closed: tuple[str, str], as_json: bool
 ) -> NoReturn:
-    """Print whether a process is running, and end the command.
+    """Print whether a process is running, by the key of its heartbeat, and end the command.
 
-    Args:
-        fqcn: of the process.
-        heartbeat: its key.
-        closed: key and field that are not 0 when it has disconnected.
+    ``closed`` are the key and the field that are not 0 when it has disconnected.
     """
-    try:
-        with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
-            beat, pttl, left = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
-    except ConfigError as error:
-        fail(str(error), USAGE)
-    except RedflareError as error:
-        fail(str(error), UNAVAILABLE)
+    with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
+        beat, pttl, left = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
     age, interval = _age(beat, pttl)
     if left not in (None, b"0"):
         age = None
     is_running = age is not None and age <= _MISSED_BEATS * interval
-    if as_json:
-        display.print_json({"fqcn": fqcn, "connected": is_running, "beat_age": age})
-    else:
-        found = "no heartbeat found" if age is None else f"last heartbeat {humanize.age(age)} ago"
-        typer.echo(f"{fqcn}: {found}")
+    found = "no heartbeat found" if age is None else f"last heartbeat {humanize.age(age)} ago"
+    display.output({"fqcn": fqcn, "connected": is_running, "beat_age": age}, f"{fqcn}: {found}", as_json=as_json)
     raise typer.Exit(0 if is_running else NOT_FOUND)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,16 +15,24 @@ from redflare_workers.util.object_reference import beside, named
 from . import display
 from .connection import URL_HELP
 from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
-from .workflows import Workflow
 
 if TYPE_CHECKING:
-    from redflare_workers.simulator import SimulationOutcome
     from redflare_workers.workflow import Controller
+    from redflare_workers.workflow.model_store import InitialModel
 
 EXIT_CODES: Final = (
     "Exit codes: 0 the workflow completed, 1 it failed or a site died, 2 wrong usage, 3 Redis cannot be used, "
     "130 Ctrl-C."
 )
+
+
+class Workflow(StrEnum):
+    """The values of ``--workflow``."""
+
+    FEDAVG = "fedavg"
+    CYCLIC = "cyclic"
+    CROSS_SITE_EVAL = "cross-site-eval"
+    FEDBUFF = "fedbuff"
 
 
 def simulate(
@@ -81,7 +90,12 @@ def simulate(
     try:
         function = _train(train)
         chosen = _controller(train, controller, workflow, model, sites=sites, rounds=rounds, save=save)
-        outcome = _run(chosen, function, sites, processes, url, quiet=as_json)
+        from redflare_workers.simulator import simulate as run
+
+        from .simulation_display import SimulationDisplay, report, to_json
+
+        with SimulationDisplay(sites, quiet=as_json) as progress:
+            outcome = run(chosen, function, sites, processes=processes, url=url, on_progress=progress.show)
     except ConfigError as error:
         fail(str(error), USAGE)
     except KeyboardInterrupt:
@@ -91,8 +105,6 @@ def simulate(
         from redflare_workers.simulator import SimulationError
 
         fail(str(error), FAILED if isinstance(error, SimulationError) else UNAVAILABLE)
-    from .simulation_report import report, to_json
-
     if as_json:
         display.print_json(to_json(outcome))
     else:
@@ -126,35 +138,44 @@ def _controller(
 ) -> Controller:
     from redflare_workers.workflow import Controller
 
-    from .workflows import make_workflow
-
     if reference is None:
         start = named(model, "--model") if model else beside(train, "initial_model")
-        return make_workflow(workflow, start, sites=sites, rounds=rounds, save=save)
+        return _make_workflow(workflow, start, sites=sites, rounds=rounds, save=save)
     if model is not None:
         raise ConfigError("--model belongs to --workflow, a --controller makes its own model: leave one of them out")
-    factory = named(reference, "--controller")
-    controller = factory if isinstance(factory, Controller) else _call(factory, reference)
+    controller: Any = named(reference, "--controller")
+    if not isinstance(controller, Controller):
+        if not callable(controller):
+            raise ConfigError(f"--controller {reference} is a {type(controller).__name__}, but must be a function")
+        try:
+            controller = controller()
+        except Exception as error:  # whatever the user's function raises
+            raise ConfigError(f"--controller {reference}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(controller, Controller):
         raise ConfigError(f"--controller {reference} must make a Controller, but made a {type(controller).__name__}")
     return controller
 
 
-def _call(factory: Any, reference: str) -> Any:
-    if not callable(factory):
-        raise ConfigError(f"--controller {reference} is a {type(factory).__name__}, but must be a function")
-    try:
-        return factory()
-    except Exception as error:  # whatever the user's function raises
-        raise ConfigError(f"--controller {reference}() failed: {type(error).__name__}: {error}") from error
+def _make_workflow(
+    workflow: Workflow, model: InitialModel | None, *, sites: int, rounds: int, save: Path | None
+) -> Controller:
+    """Make the controller of a workflow; raise ConfigError if it needs an initial model and there is none."""
+    # these import numpy, which the help of the command does not need
+    from redflare_workers.workflow import CrossSiteEval, Cyclic, FedAvg, FedBuff
 
-
-def _run(
-    controller: Controller, train: Any, sites: int, processes: int | None, url: str | None, *, quiet: bool
-) -> SimulationOutcome[Controller]:
-    from redflare_workers.simulator import simulate as run
-
-    from .simulation_display import SimulationDisplay
-
-    with SimulationDisplay(sites, quiet=quiet) as display:
-        return run(controller, train, sites, processes=processes, url=url, on_progress=display.show)
+    if workflow is Workflow.CROSS_SITE_EVAL:
+        models = {} if model is None else {"model": model}
+        file = None if save is None else save / "cross_site_eval.json"
+        return CrossSiteEval(server_models=models, min_clients=sites, result_file=file)
+    if model is None:
+        raise ConfigError(
+            f"{workflow} needs an initial model: give --model module:name, or name it initial_model in train's module "
+            "(a dict of arrays, or a function that makes one)"
+        )
+    match workflow:
+        case Workflow.FEDAVG:
+            return FedAvg(model, min_clients=sites, num_rounds=rounds, save_dir=save)
+        case Workflow.CYCLIC:
+            return Cyclic(model, min_clients=sites, num_rounds=rounds, save_dir=save)
+        case Workflow.FEDBUFF:
+            return FedBuff(model, buffer_size=max(1, sites // 2), num_updates=rounds, save_dir=save)

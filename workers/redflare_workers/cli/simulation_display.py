@@ -1,22 +1,34 @@
-"""The progress of a simulation: one live line on a terminal, one line per round anywhere else."""
+"""A simulation in the terminal: its progress while it runs, and its result as tables and as JSON."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from redflare_workers.simulator.progress import Progress as Snapshot
+from redflare_workers.simulator.progress import rounds_of
+from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
+
+from . import display
+
+if TYPE_CHECKING:
+    from redflare_workers.simulator import SimulationOutcome
+
+#: A matrix of more sites is too wide for a terminal: its means are shown.
+_WIDEST: Final = 6
+#: Longest table; of a longer one the first and the last rows are shown.
+_LONGEST: Final = 20
 
 
 class SimulationDisplay:
-    """Shows progress on standard error; a context manager, because a live line occupies the terminal.
+    """Shows progress on standard error: one live line on a terminal, one line per round anywhere else.
 
-    Args:
-        sites: how many are expected.
-        quiet: show nothing.
+    A context manager, because a live line occupies the terminal.
     """
 
     def __init__(self, sites: int, *, quiet: bool, console: Console | None = None) -> None:
@@ -41,9 +53,7 @@ class SimulationDisplay:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._live:
             self._bar.stop()
 
@@ -75,3 +85,101 @@ class SimulationDisplay:
             "total": now.rounds or None,
             "completed": min(now.rounds_done + part, now.rounds),
         }
+
+
+def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
+    """Print status, rounds and results."""
+    style = "green" if outcome.ok else "red"
+    rounds, planned = rounds_of(outcome.controller)
+    facts = display.facts()
+    facts.add_row("status", Text(outcome.status, style=style))
+    if outcome.reason:
+        facts.add_row("reason", Text(outcome.reason))
+    many = f"in {outcome.processes} processes" if outcome.processes > 1 else "in one process"
+    where = many if outcome.processes else "in threads of this process"
+    facts.add_row("sites", f"{outcome.sites}, {where}")
+    if planned:
+        facts.add_row("rounds", f"{rounds} of {planned}")
+    facts.add_row("results", f"{outcome.results}, {outcome.results / max(outcome.seconds, 1e-9):.0f} per second")
+    facts.add_row("time", f"{outcome.seconds:.1f} s")
+    store = getattr(outcome.controller, "store", None)
+    if store is not None and outcome.ok:
+        facts.add_row("model", str(store.folder / store.NEWEST))
+    table = _table(outcome.controller)
+    console.print(Group(table, Text(), facts) if table is not None and table.row_count else facts)
+
+
+def to_json(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
+    """The same as JSON, with the controller's history."""
+    controller = outcome.controller
+    rounds, planned = rounds_of(controller)
+    numbers: dict[str, Any] = {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "controller": type(controller).__name__,
+        "sites": outcome.sites,
+        "processes": outcome.processes,
+        "rounds": {"done": rounds, "planned": planned},
+        "results": outcome.results,
+        "seconds": round(outcome.seconds, 3),
+    }
+    for name in ("history", "contributions"):
+        if isinstance(kept := getattr(controller, name, None), list | dict):
+            numbers[name] = kept
+    if isinstance(controller, CrossSiteEval):
+        numbers["matrix"] = controller.results
+    return numbers
+
+
+def _table(controller: Controller) -> Table | None:
+    if isinstance(controller, FedAvg):
+        which = "received" if controller.evaluate is None else "new"
+        table = display.table("round", "sites", f"{controller.metric or 'metric'} of the {which} model")
+        rows = [
+            (str(number), str(len(done["clients"])), _figure(done["metric"]))
+            for number, done in enumerate(controller.history, start=1)
+        ]
+        return _filled(table, rows)
+    if isinstance(controller, Cyclic):
+        table = display.table("round", "order in which sites trained")
+        return _filled(table, [(str(n), ", ".join(names)) for n, names in enumerate(controller.history, start=1)])
+    if isinstance(controller, FedBuff):
+        table = display.table("site", "accepted results")
+        return _filled(table, [(site, str(count)) for site, count in sorted(controller.contributions.items())])
+    return _matrix(controller) if isinstance(controller, CrossSiteEval) else None
+
+
+def _matrix(controller: CrossSiteEval) -> Table:
+    """One row for each model; one column for each site, or mean, lowest and highest of all sites."""
+    sites = sorted(controller.results)
+    owners = sorted({owner for measured in controller.results.values() for owner in measured})
+    wide = len(sites) <= _WIDEST
+    table = display.table("model of", *(sites if wide else ["mean of the sites", "lowest", "highest"]))
+    rows = []
+    for owner in owners:
+        figures = [_first(controller.results[site].get(owner)) for site in sites]
+        known = [figure for figure in figures if figure is not None]
+        if wide:
+            rows.append((owner, *map(_figure, figures)))
+        else:
+            rows.append((owner, *map(_figure, (sum(known) / len(known), min(known), max(known)))))
+    return _filled(table, rows)
+
+
+def _first(metrics: dict[str, float] | None) -> float | None:
+    return next(iter(metrics.values())) if metrics else None
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _filled(table: Table, rows: Sequence[tuple[str, ...]]) -> Table:
+    left_out = len(rows) - _LONGEST
+    half = _LONGEST // 2
+    for number, row in enumerate(rows):
+        if left_out > 0 and number == half:
+            table.add_row(*("..." for _ in row))
+        if left_out <= 0 or number < half or number >= len(rows) - half:
+            table.add_row(*row)
+    return table

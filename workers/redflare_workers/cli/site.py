@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from redflare_broker.errors import ConfigError
+from redflare_broker.config.settings import load_settings
 from redflare_broker.keys import Keys
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import USAGE, fail
-from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, serve, settings_of
+from .exit_codes import exit_on_error
+from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, serve
 
 
+@exit_on_error()
 def site(
     name: Annotated[str, typer.Argument(envvar="REDFLARE_SITE", help="The site's name.", show_default=False)],
     server: Annotated[str, typer.Option("--server", envvar="REDFLARE_SERVER", help="Name of the server.")] = "server",
@@ -46,7 +47,7 @@ def site(
     redflare site site-1 --url rediss://redis.example.org -w /srv/site-1 --secure
     redflare site site-1 --check
     """
-    settings = settings_of(workspace, secure=secure)
+    settings = load_settings(workspace, secure)
     if check_only:
         keys = Keys(settings.namespace).cell(name)
         check(url, settings, name, keys.heartbeat, closed=(keys.cell, "closed"), as_json=as_json)
@@ -54,10 +55,7 @@ def site(
     from redflare_workers.client.parent.client_engine import ClientEngine
     from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
 
-    try:
-        client = Site(name=name, settings=load_site_settings(workspace))
-        args = SiteArgs(workspace=workspace, redis_url=url, server_name=server, secure_mode=secure, settings=settings)
-        engine = ClientEngine(client, args, workers=workers)
-    except ConfigError as error:
-        fail(str(error), USAGE)
+    client = Site(name=name, settings=load_site_settings(workspace))
+    args = SiteArgs(workspace=workspace, redis_url=url, server_name=server, secure_mode=secure, settings=settings)
+    engine = ClientEngine(client, args, workers=workers)
     serve(f"site {name}", url, settings, engine.run, engine.stop, log_level, as_json=as_json)

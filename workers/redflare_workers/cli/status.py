@@ -15,7 +15,6 @@ from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -61,10 +60,7 @@ def status(
         _watch(target, as_json)
         return
     found = target.inspector.status()
-    if as_json:
-        display.print_json(found.to_json())
-    else:
-        display.console().print(_show(found))
+    display.output(found.to_json(), _show(found), as_json=as_json)
     if not found.links and not found.jobs:
         raise typer.Exit(NOT_FOUND)
 
@@ -135,10 +131,9 @@ def _jobs(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
         yield job_line(job)
         for task in job.tasks if job.runs else ():
             record = task.record
-            yield Padding(
-                Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}"), (0, 0, 0, 2)
-            )
-            yield Padding(Text(task.waiting), (0, 0, 0, 4))
+            name = Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}")
+            yield display.indented(name)
+            yield display.indented(task.waiting, 4)
         yield Text()
 
 
@@ -164,5 +159,5 @@ def _open_tasks(links: Sequence[LinkStatus]) -> Group:
     for link in links:
         if task := link.task:
             lines.append(Text.assemble(link.fqcn, "  ", task.name, " ", (task.task_id, "dim")))
-            lines.append(Padding(display.status(link.waiting), (0, 0, 0, 2)))
+            lines.append(display.indented(display.status(link.waiting)))
     return Group(*lines) if len(lines) > 1 else Group(Text("no open tasks", style="dim"))

@@ -41,13 +41,9 @@ def tail(
     redflare tail site-1.job-7.trainer --json | jq -r .text
     """
     target.inspector.now(fqcn)  # fails if Redis is away at the start; later the tail waits for it
-    console = display.console()
     with Tail(target.server, fqcn, target.namespace) as events:
         for event in events:
-            if as_json:
-                display.print_json(event.to_json(), lines=True)
-            else:
-                console.print(_line(event), soft_wrap=True)
+            display.output(event.to_json(), _line(event), as_json=as_json, lines=True)
 
 
 def _line(event: TailEvent) -> Text:

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 from redflare_broker.inspection.federation import LinkTaskView
-from redflare_broker.inspection.task_view import TaskView
 from redflare_broker.util import humanize
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from . import display
@@ -67,20 +65,8 @@ def _show(view: LinkTaskView) -> Group:
         facts.add_row(side.label, Text.assemble(display.presence(side), f"  {side.place}" if side.place else ""))
     if task.ttl_ms > 0:
         facts.add_row("expires", f"in {humanize.age(task.ttl_ms / 1000)}, unless it is renewed")
-    return Group(title, display.status(view.waiting), Text(), _events(task), Text(), facts, Text())
-
-
-def _events(task: TaskView) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim", justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    before = 0
-    for event in task.events():
-        later = f"+{(event.time_ms - before) / 1000:.3f} s" if before else ""
-        table.add_row(display.clock(event.time_ms, day=not before), later, event.text)
-        before = event.time_ms
-    return table
+    events = display.timeline([(event.time_ms, event.text) for event in task.events()], digits=3)
+    return Group(title, display.status(view.waiting), Text(), events, Text(), facts, Text())
 
 
 def _payload(size: int, blob: str, stored: int) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .events import Event
-from .signals import stop_signals
+from redflare_workers.util.signals import STOPPING, signals_to
+
+from .events import Event, Signalled
 
 if TYPE_CHECKING:
     from .run import DemoOptions
@@ -34,7 +35,7 @@ def demo(
     began = time.monotonic()
     events: SimpleQueue[Event] = SimpleQueue()
     # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
-    with stop_signals(events.put):
+    with signals_to(lambda number: events.put(Signalled(number=number)), *STOPPING):
         try:
             from .run import DemoOptions  # this takes a moment, and no other command needs it
         except ModuleNotFoundError as error:
@@ -59,9 +60,8 @@ def _carry_out(options: DemoOptions, events: SimpleQueue[Event], json_file: Path
     from redflare_broker.errors import ConfigError, RedflareError
     from rich.console import Console
 
-    from .display import Display
+    from .display import Display, report
     from .errors import DemoError, DemoStopped
-    from .report import report
     from .run import DemoRun
 
     console = Console()

@@ -1,10 +1,10 @@
-"""The demo on the screen: a live table on a terminal, plain lines anywhere else."""
+"""The demo on the screen: a live table on a terminal, plain lines anywhere else, and the report at the end."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from rich import box
 from rich.console import Console
@@ -14,8 +14,9 @@ from rich.table import Table
 
 from .data import Samples
 from .events import ComparisonBegan, Event, JobProcessEnded, RoundEnded, SiteActivity, SiteAnswered, SiteChanged
-from .sparkline import sparkline
+from .outcome import Curve, DemoOutcome
 
+BARS = "▁▂▃▄▅▆▇█"
 STYLES = {
     SiteActivity.STARTING: "yellow",
     SiteActivity.WAITING: "dim",
@@ -44,10 +45,7 @@ class Row:
 class Display:
     """Shows events; a context manager, because a live table holds the terminal.
 
-    Args:
-        console: to print to.
-        rounds: number of rounds.
-        kills: whether agents will be killed, and have a column for that.
+    With ``kills``, agents will be killed and have a column for that.
     """
 
     def __init__(self, console: Console, rounds: int, *, kills: bool) -> None:
@@ -65,9 +63,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._live.stop()
 
     def sites(self, sites: dict[str, Samples]) -> None:
@@ -167,3 +163,46 @@ class Display:
             "" if row.accuracy is None else f"{row.accuracy:.1%}",
             "" if row.seconds is None else f"{row.seconds:.2f} s",
         )
+
+
+def report(outcome: DemoOutcome, console: Console) -> None:
+    """Print the report at the end: the comparison as a table, and the model's hash."""
+    table = Table(
+        title=f"Accuracy on {outcome.held_out} held-out images",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("trained on")
+    table.add_column("images", justify="right")
+    table.add_column("digits 0-9")
+    table.add_column("steps", justify="right")
+    table.add_column("accuracy", justify="right")
+    top = max(max(curve.digits) for curve in outcome.alone)
+    for curve in outcome.alone:
+        table.add_row(*_cells(curve, str(outcome.steps), top))
+    table.add_section()
+    everywhere = f"{len(outcome.alone)} x {outcome.steps}"
+    table.add_row(*_cells(outcome.federated, everywhere, max(outcome.federated.digits)), style="bold green")
+    table.add_row(*_cells(outcome.pooled, str(outcome.steps), max(outcome.pooled.digits)))
+    console.print(table)
+    lines = [
+        f"model   sha256 {outcome.sha256}",
+        f"plot    {outcome.plot}",
+        f"time    {outcome.seconds:.1f} s, {outcome.rounds} rounds, seed {outcome.seed}",
+    ]
+    if outcome.kills:
+        lines.append(f"killed  {outcome.kills} agents with SIGKILL, one half-way through every round")
+    if outcome.server_kills:
+        lines.append(f"killed  the server with SIGKILL, {outcome.server_kills} times in the middle of a round")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def sparkline(counts: Sequence[int], top: int) -> str:
+    """Draw one character per count; ``top`` is a full bar, and 0 a dot, so that skew is seen at a glance."""
+    return "".join("·" if count == 0 else BARS[min(len(BARS) - 1, count * len(BARS) // (top + 1))] for count in counts)
+
+
+def _cells(curve: Curve, steps: str, top: int) -> tuple[str, ...]:
+    return curve.name, str(curve.images), sparkline(curve.digits, top), steps, f"{curve.final:.1%}"

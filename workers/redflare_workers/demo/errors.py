@@ -10,11 +10,7 @@ class DemoError(RedflareError):
 
 
 class DemoStopped(RedflareError):
-    """The demo was stopped by a signal.
-
-    Args:
-        signal_number: number of the signal.
-    """
+    """The demo was stopped by a signal."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")

@@ -23,11 +23,8 @@ class Lifeline:
     """Watches the input from a thread.
 
     As a context manager: entering begins to watch; leaving removes the demo's directory if the demo is gone, because it
-    may have been killed and cannot do that itself.
-
-    Args:
-        stop: called once, when the demo is gone; should let the process end.
-        scratch: the demo's directory.
+    may have been killed and cannot do that itself. ``stop`` is called once, when the demo is gone, and should let the
+    process end.
     """
 
     def __init__(self, stop: Callable[[], object], scratch: str) -> None:

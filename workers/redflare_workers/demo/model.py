@@ -8,6 +8,7 @@ run the linear algebra on one thread (``util.blas_env``), because threads change
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,6 +71,25 @@ def accuracy(weights: Weights, samples: Samples) -> float:
     """Measure the share of the samples that the model classifies correctly."""
     scores = _hidden(weights, samples.images) @ weights["w2"] + weights["b2"]
     return float((scores.argmax(axis=1) == samples.labels).mean())
+
+
+def learning_curve(
+    weights: Weights, samples: Samples, held_out: Samples, *, seed: int, index: int, rounds: int, stop: threading.Event
+) -> list[float]:
+    """Train on these samples only, with as many steps as in ``rounds`` rounds; return the accuracy after each round.
+
+    The mini-batches are drawn as those of site ``index`` in the federation. Ends early, with the rounds so far, once
+    ``stop`` is set.
+    """
+    weights = copied(weights)
+    curve: list[float] = []
+    for round_number in range(1, rounds + 1):
+        if stop.is_set():
+            break
+        for _ in descend(weights, samples, generator(seed, index, round_number)):
+            pass
+        curve.append(accuracy(weights, held_out))
+    return curve
 
 
 def fingerprint(weights: Weights) -> str:

@@ -18,19 +18,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from redflare_workers.workflow.model_store import ModelStore
 
-from .agent_process import AgentProcess
-from .baseline import learning_curve
 from .data import Samples, Split, load_split
 from .display import Display
 from .errors import DemoStopped
 from .events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
 from .kill_plan import KillPlan, ServerKillPlan
-from .model import STEPS, Weights, fingerprint, initial
-from .outcome import FEDERATED, POOLED, Curve, DemoOutcome
-from .plot import draw
-from .server_process import DemoServerProcess
+from .model import STEPS, Weights, fingerprint, initial, learning_curve
+from .outcome import FEDERATED, POOLED, Curve, DemoOutcome, draw
 from .settings import SAMPLES_FILE, SERVER, DemoSettings
-from .watched_process import WatchedProcess
+from .watched_process import AgentProcess, DemoServerProcess, WatchedProcess
 
 PLOT_FILE = "accuracy.png"
 
@@ -50,12 +46,7 @@ class DemoOptions:
 
 
 class DemoRun:
-    """A run; ``carry_out`` may be called once.
-
-    Args:
-        options: of this run.
-        events: only read here; signals may be in it already.
-    """
+    """A run; ``carry_out`` may be called once. Signals may be among the ``events`` already."""
 
     def __init__(self, options: DemoOptions, events: SimpleQueue[Event]) -> None:
         self._options = options
@@ -81,7 +72,8 @@ class DemoRun:
             ending.enter_context(display)
             ending.enter_context(threadpool_limits(1))
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
-            _check(url)
+            with Server.connect(url) as server:
+                check(server)  # raises now, rather than wait for a server that cannot be used
             split = load_split(self._options.sites, self._options.seed)
             display.sites(split.sites)
             self._check_signals()
@@ -209,9 +201,3 @@ class DemoRun:
 
 def _curve(name: str, samples: Samples, accuracy: list[float]) -> Curve:
     return Curve(name=name, images=len(samples), digits=samples.counts(), accuracy=accuracy)
-
-
-def _check(url: str) -> None:
-    """Raise now, rather than wait for a server that cannot be used."""
-    with Server.connect(url) as server:
-        check(server)

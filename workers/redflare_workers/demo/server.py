@@ -9,9 +9,8 @@ import sys
 import time
 
 from redflare_workers.apis.fl_context import FLContext
-from redflare_workers.apis.scheduling_spec import Targets
 from redflare_workers.apis.signal import Signal
-from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.apis.task import ClientTask
 from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.workflow.fedavg import FedAvg
 from redflare_workers.workflow.model_tree import Model
@@ -24,13 +23,7 @@ from .settings import SAMPLES_FILE, SERVER, DemoSettings
 
 
 class ShownFedAvg(FedAvg):
-    """Federated averaging that reports every result and every round.
-
-    Args:
-        settings: of the job.
-        held_out: the images that accuracy is measured on.
-        lifeline: to the demo.
-    """
+    """Federated averaging that reports every result and every round, with the accuracy on the images ``held_out``."""
 
     def __init__(self, settings: DemoSettings, held_out: Samples, lifeline: Lifeline) -> None:
         super().__init__(
@@ -47,32 +40,15 @@ class ShownFedAvg(FedAvg):
         #: (loss, how much it counts) of each result of this round
         self._losses: list[tuple[float, float]] = []
 
-    def broadcast_and_wait(
-        self,
-        task: Task,
-        fl_ctx: FLContext,
-        targets: Targets = None,
-        min_responses: int = 0,
-        wait_time_after_min_received: int = 0,
-        abort_signal: Signal | None = None,
-    ) -> None:
-        """Broadcast as the base does, and report each result that is received."""
-        receive = task.result_received_cb
-        assert receive is not None
-
-        def receive_and_report(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            result = client_task.result
-            receive(client_task, fl_ctx)
-            self._report(client_task, result)
-
-        task.result_received_cb = receive_and_report
+    def _run_round(self, abort_signal: Signal, fl_ctx: FLContext) -> bool:
         self._round_began = time.monotonic()
         self._losses = []
-        super().broadcast_and_wait(
-            task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal=abort_signal
-        )
+        return super()._run_round(abort_signal, fl_ctx)
 
-    def _report(self, client_task: ClientTask, result: object) -> None:
+    def _take_result(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        """Take a result as the base does, and report it."""
+        result = client_task.result
+        super()._take_result(client_task, fl_ctx)
         try:
             update = update_of(result)
         except ValueError:

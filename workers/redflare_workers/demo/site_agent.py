@@ -19,8 +19,7 @@ from .settings import SAMPLES_FILE, DemoSettings
 def train(task: Task, samples: Samples, site: int, settings: DemoSettings, lifeline: Lifeline) -> TaskResult:
     """Train one round: take ``STEPS`` steps from the weights of the task on this site's images.
 
-    Args:
-        site: its number, from 1; with seed and round it decides the mini-batches.
+    The number of the site, from 1, decides with seed and round the mini-batches.
     """
     round_number = task.meta[MetaKey.CURRENT_ROUND] + 1  # people count from 1
     lifeline.report("training", round_number)

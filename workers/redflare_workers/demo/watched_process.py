@@ -1,11 +1,15 @@
-"""``WatchedProcess``: starts a process of the demo, watches it, kills it on purpose, starts it again, ends it."""
+"""``WatchedProcess``: starts a process of the demo, watches it, kills it on purpose, starts it again, ends it.
+
+An ``AgentProcess`` reports what its site does, a ``DemoServerProcess`` each result and each round.
+"""
 
 from __future__ import annotations
 
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,8 @@ from redflare_workers.processes.job_process import JobProcess
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .errors import DemoError
-from .events import Emit, Failed, JobProcessEnded
+from .events import Emit, Failed, JobProcessEnded, RoundEnded, SiteActivity, SiteAnswered, SiteChanged, Trained
+from .kill_plan import KillPlan
 from .lifeline import STATUS
 
 #: A process that ends by itself this often, without progress in between, is not started again.
@@ -27,25 +32,19 @@ GRACE = 5.0
 #: Lines of the log that the error shows.
 LOG_LINES = 12
 
-#: Characters of a line; a status with the reason of a failure is longer than most lines of a log.
 
-
+@dataclass(eq=False, repr=False)
 class WatchedProcess:
     """A process that is kept alive until ``stop``, or until it ends with exit code 0: after any other end, the next
     one is started.
-
-    Args:
-        name: its name in messages.
-        command: starts it.
-        log: the file that its output goes to.
-        emit: called with every event, from the watching threads.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, emit: Emit) -> None:
-        self.name = name
-        self._command = command
-        self._log = log
-        self._emit = emit
+    name: str  #: in messages
+    command: Sequence[str]  #: starts it
+    log: Path  #: the file that its output goes to
+    emit: Emit  #: called with every event, from the watching threads
+
+    def __post_init__(self) -> None:
         self._guard = threading.RLock()
         self._process: JobProcess | None = None
         self._pid = 0
@@ -66,9 +65,9 @@ class WatchedProcess:
             self._killed, self._first_round = False, self._round
             self._process = JobProcess(
                 self.name,
-                self._command,
+                self.command,
                 mark=uuid.uuid4().hex,
-                log=self._log,
+                log=self.log,
                 on_lines=self._on_lines,
                 on_exit=self._on_exit,
                 env=ONE_THREAD,
@@ -114,7 +113,7 @@ class WatchedProcess:
 
     def _on_end(self) -> None:
         """Handle the end of the process, before another one is started."""
-        self._emit(JobProcessEnded(name=self.name, pid=self._pid, round_number=self._round, killed=self._killed))
+        self.emit(JobProcessEnded(name=self.name, pid=self._pid, round_number=self._round, killed=self._killed))
 
     # -- in the watching threads ---------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ class WatchedProcess:
             self._on_end()
             self._crashes = 0 if self._killed or self._round > self._first_round else self._crashes + 1
             if self._crashes == MAX_CRASHES:
-                self._emit(Failed(error=self._explain(code)))
+                self.emit(Failed(error=self._explain(code)))
                 self._over.set()
                 return
         self.start()
@@ -151,3 +150,53 @@ class WatchedProcess:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} pid={self._pid} stopping={self._stopping}>"
+
+
+@dataclass(eq=False, repr=False)
+class AgentProcess(WatchedProcess):
+    """One site's agent; ``name`` is that of the site."""
+
+    plan: KillPlan | None = None  #: asked half-way through each round whether to kill the agent; None: it is not
+    #: called with the round before the agent goes on to the second half
+    on_halfway: Callable[[int], object] = lambda round_number: None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.site, self.name = self.name, f"the agent of {self.name}"
+
+    def _on_start(self) -> None:
+        self._changed(SiteActivity.STARTING, 0)
+
+    def _on_status(self, status: dict[str, Any]) -> None:
+        match status["state"]:
+            case "ready":
+                self._changed(SiteActivity.WAITING, self._round)
+            case "training":
+                self._changed(SiteActivity.TRAINING, self._round)
+            case "halfway" if self.plan and self.plan.strikes(self.site, self._round):
+                self.kill()
+            case "halfway":
+                self.on_halfway(self._round)
+                self.give_leave()
+
+    def _on_end(self) -> None:
+        self._changed(SiteActivity.KILLED if self._killed else SiteActivity.DIED, self._round)
+
+    def _changed(self, state: SiteActivity, round_number: int) -> None:
+        self.emit(SiteChanged(site=self.site, state=state, round_number=round_number, pid=self._pid))
+
+
+class DemoServerProcess(WatchedProcess):
+    """The server of the job."""
+
+    def _on_status(self, status: dict[str, Any]) -> None:
+        figures = {name: status[name] for name in ("loss", "accuracy", "seconds") if name in status}
+        match status["state"]:
+            case "answered":
+                self.emit(SiteAnswered(site=status["site"], round_number=status["round"], **figures))
+            case "round":
+                self.emit(RoundEnded(round_number=status["round"], **figures))
+            case "done":
+                self.emit(Trained())
+            case "failed":
+                self.emit(Failed(error=DemoError(f"the federation failed: {status['reason']}")))

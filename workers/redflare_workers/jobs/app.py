@@ -14,7 +14,6 @@ from redflare_workers.workflow.controller import Controller
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
 from .component_builder import ComponentBuilder, Scope
-from .component_order import specs_of
 from .config_file import find_config, load_config
 from .custom_code import CustomCode
 from .problems import JobProblems
@@ -22,11 +21,7 @@ from .task_filter import TaskFilter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerApp:
-    """The objects that run at the server."""
-
-    #: by id, in the order in which they run
-    controllers: dict[str, Controller]
+class _BuiltApp:
     #: further components by id
     components: dict[str, object]
     task_filters: list[Filter]
@@ -34,15 +29,19 @@ class ServerApp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientApp:
+class ServerApp(_BuiltApp):
+    """The objects that run at the server."""
+
+    #: by id, in the order in which they run
+    controllers: dict[str, Controller]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApp(_BuiltApp):
     """The objects that run at a site: ``ClientJob(site, app.executors, task_filters=app.task_filters, ...)``."""
 
     #: by task name, or a pattern with ``*``
     executors: dict[str, Executor]
-    #: further components by id
-    components: dict[str, object]
-    task_filters: list[Filter]
-    result_filters: list[Filter]
 
 
 def build_server_app(
@@ -100,7 +99,9 @@ class _App:
     ) -> None:
         self.folder = Path(app_dir).resolve()
         self.builder = builder
-        self.custom = CustomCode(_python_files(self.folder / "custom"), folder=self.folder / "custom")
+        custom = self.folder / "custom"
+        sources = {path.relative_to(custom).as_posix(): path.read_bytes() for path in sorted(custom.rglob("*.py"))}
+        self.custom = CustomCode(sources, folder=custom.resolve())
         self.side = self._read(SERVER_CONFIG if server else CLIENT_CONFIG, variables or {}, server)
         #: by key of the config
         self.built: dict[str, Any] = {}
@@ -131,18 +132,14 @@ class _App:
     def _build(self) -> None:
         if self.builder.allow_custom:
             self.custom.admit()
-        for kind, spec in specs_of(self.side):
+        for kind, spec in self.side.specs():
             scope = Scope(
                 file=self.side.file, key=spec.key, custom=self.custom, components=dict(self.components), kind=kind
             )
-            built = self.built[spec.key] = self.builder.build_spec(spec, scope)
+            built = self.built[spec.key] = self.builder.build_checked(spec.data, scope)
             if kind is object:
                 self.components[spec.id] = built
 
     def _raise(self, problems: list[Any]) -> None:
         if problems:
             raise JobProblems(f"app {self.folder.name} cannot be used", problems)
-
-
-def _python_files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.py"))}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .hints import did_you_mean, listed
-from .problems import Problem
+from redflare_workers.apis.executor import Executor
+from redflare_workers.apis.filter import Filter
+from redflare_workers.workflow.controller import Controller
+
+from .problems import Problem, ProblemReader, did_you_mean, listed
 from .variables import substitute
 
 #: File names without their suffix.
@@ -63,6 +66,21 @@ class SideConfig:
     task_data_filters: tuple[FilterSpec, ...] = ()
     task_result_filters: tuple[FilterSpec, ...] = ()
 
+    def specs(self) -> Iterator[tuple[type, ComponentSpec]]:
+        """Iterate over all components in the order in which they are built, with the types that they must have.
+
+        Each may refer to those before it.
+        """
+        for spec in self.components:
+            yield object, spec
+        for spec in self.workflows:
+            yield Controller, spec
+        for executor in self.executors:
+            yield Executor, executor.executor
+        for chain in (*self.task_data_filters, *self.task_result_filters):
+            for spec in chain.filters:
+                yield Filter, spec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppConfig:
@@ -83,10 +101,7 @@ class AppConfig:
 def parse_side(
     data: dict[str, Any], file: str, *, server: bool, variables: Mapping[str, Any] | None = None
 ) -> tuple[SideConfig, list[Problem], list[Problem]]:
-    """Read a config file.
-
-    Args:
-        variables: see ``substitute``.
+    """Read a config file, with ``variables`` as in ``substitute``.
 
     Returns:
         its valid components; all errors; and warnings about keys that have no effect.
@@ -108,14 +123,13 @@ def parse_side(
     return side, problems + reader.problems, reader.warnings
 
 
-class _SideReader:
-    """Reads one section after the other, and collects the errors."""
+class _SideReader(ProblemReader):
+    """Reads one section after the other."""
 
     def __init__(self, tree: dict[str, Any], file: str, server: bool) -> None:
+        super().__init__(file)
         self.tree = tree
-        self.file = file
         self.main = "workflows" if server else "executors"
-        self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
     def check_top(self) -> None:
@@ -230,6 +244,3 @@ class _SideReader:
             if name not in known and not name.startswith("_"):
                 self._add(f"{key}.{name}", f"is not known here{did_you_mean(name, known)}")
         return True
-
-    def _add(self, key: str, text: str) -> None:
-        self.problems.append(Problem(self.file, key, text))

@@ -12,10 +12,10 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from redflare_broker.errors import ConfigError
@@ -140,7 +140,7 @@ def pack_folder(
     root, left_out, size, count = Path(folder), [], 0, 0
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-            for path in _walk(root):
+            for path in walk(root):
                 name = path.relative_to(root).as_posix()
                 mode = path.lstat().st_mode
                 if not stat.S_ISREG(mode) or _bad_name(name):
@@ -193,7 +193,7 @@ def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_
         if name in seen and not (entry.folder and seen[name] == "parent"):
             raise _refused(info, "its name is a duplicate")
         seen[name] = "folder" if entry.folder else "file"
-        for parent in _parents(name):
+        for parent in map(str, PurePosixPath(name).parents):
             if seen.setdefault(parent, "parent") == "file":
                 raise _refused(info, f"{parent!r} is also a file")
         entries.append(entry)
@@ -232,12 +232,6 @@ def _bad_name(name: str) -> str:
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
     return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is refused: {why}")
-
-
-def _parents(name: str) -> Iterator[str]:
-    while "/" in name:
-        name = name.rpartition("/")[0]
-        yield name
 
 
 # -- reading and writing -----------------------------------------------------------------------------------------------
@@ -293,10 +287,10 @@ def _info(name: str, *, executable: bool) -> zipfile.ZipInfo:
     return info
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Walk over everything but folders, sorted, without following links."""
+def walk(root: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
+    """Walk over everything but folders, sorted, without following links or entering folders of these names."""
     for parent, folders, files in os.walk(root):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        folders[:] = sorted(set(folders) - set(links))
+        folders[:] = sorted(set(folders) - set(links) - set(left_out))
         for name in sorted(files + links):
             yield Path(parent, name)

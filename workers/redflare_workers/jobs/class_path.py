@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redflare_workers import workflow
 
-from .hints import did_you_mean
+from .problems import did_you_mean
 
 #: The components that ship. Nothing of redflare that starts processes or opens connections may be named in a job.
 SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")
@@ -17,11 +17,8 @@ OWN: Final = "redflare_workers."
 
 #: Classes that a config may give by ``name`` alone.
 BY_NAME: Final = {
-    "CrossSiteEval": "redflare_workers.workflow.CrossSiteEval",
-    "Cyclic": "redflare_workers.workflow.Cyclic",
-    "FedAvg": "redflare_workers.workflow.FedAvg",
-    "FedBuff": "redflare_workers.workflow.FedBuff",
     "IPCExchanger": "redflare_workers.IPCExchanger",
+    **{name: f"redflare_workers.workflow.{name}" for name in ("CrossSiteEval", "Cyclic", "FedAvg", "FedBuff")},
 }
 
 #: The other path of a class that has two: where it is exported, and where it is defined.

@@ -15,13 +15,11 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Final
 
-from .app_config import AppConfig, ComponentSpec, SideConfig
+from .app_config import SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
-from .component_order import specs_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
-from .hints import did_you_mean, listed
-from .problems import JobProblems, Problem
+from .problems import JobProblems, Problem, did_you_mean, listed
 
 #: Arguments of redflare's components that the site sets; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
@@ -82,16 +80,11 @@ class ComponentBuilder:
 
     # -- checking ------------------------------------------------------------------------------------------------------
 
-    def check(self, app: AppConfig) -> list[Problem]:
-        """Check the components of an app; build nothing, and import nothing but components that ship."""
-        custom = CustomCode(app.custom, f"{app.name}/custom")
-        return [problem for side in app.sides for problem in self.check_side(side, custom)]
-
     def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
-        """Check the components of one config, as ``check`` does."""
+        """Check the components of one config; build nothing, and import nothing but components that ship."""
         found: list[Problem] = []
         before: dict[str, object] = {}
-        for kind, spec in specs_of(side):
+        for kind, spec in side.specs():
             scope = Scope(file=side.file, key=spec.key, custom=custom, components=before, kind=kind)
             found += self.check_one(spec.data, scope)
             if spec.id:
@@ -99,7 +92,7 @@ class ComponentBuilder:
         return found
 
     def check_one(self, data: Mapping[str, Any], scope: Scope) -> list[Problem]:
-        """Check one component and those in its arguments, as ``check`` does."""
+        """Check one component and those in its arguments, as ``check_side`` does."""
         args = data.get("args") or {}
         found = [each for name, value in args.items() for each in self._check_argument(value, scope.at("args", name))]
         try:
@@ -118,7 +111,10 @@ class ComponentBuilder:
         if isinstance(value, list):
             return [each for n, item in enumerate(value) for each in self._check_argument(item, scope.at(n))]
         if (name := reference_of(value)) is not None:
-            return [] if name in scope.components else [self._no_component(name, scope)]
+            if name in scope.components:
+                return []
+            hint = did_you_mean(str(name), [each for each in scope.components if each])
+            return [scope.problem(f"there is no component {name!r} before this one{hint}")]
         return self.check_one(value, scope) if is_component(value) else []
 
     def _check_own(self, path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
@@ -137,33 +133,20 @@ class ComponentBuilder:
 
     # -- building ------------------------------------------------------------------------------------------------------
 
-    def build(
-        self,
-        data: Mapping[str, Any],
-        *,
-        components: Mapping[str, object] | None = None,
-        scope: Scope | None = None,
-    ) -> Any:
+    def build(self, data: Mapping[str, Any]) -> Any:
         """Build ``{path | class_path | name, args}``, and first the components in its arguments.
-
-        Args:
-            components: by id, for ``{"component_id": "..."}`` in args.
-            scope: its place in the job, for messages.
 
         Raises:
             JobProblems: it is not admitted, cannot be imported, is of the wrong type, or its constructor raised
                 (which is the cause).
         """
-        scope = scope or Scope(components=components or {})
+        scope = Scope()
         if problems := self.check_one(data, scope):
             raise JobProblems("this component cannot be built", problems)
-        return self._build(data, scope)
+        return self.build_checked(data, scope)
 
-    def build_spec(self, spec: ComponentSpec, scope: Scope) -> Any:
-        """Build a component that ``check`` has passed."""
-        return self._build(spec.data, scope)
-
-    def _build(self, data: Mapping[str, Any], scope: Scope) -> Any:
+    def build_checked(self, data: Mapping[str, Any], scope: Scope) -> Any:
+        """Build a component that ``check_side`` has passed."""
         path = class_path_of(data)
         target = self._load(path, scope)
         args = {name: self._argument(value, scope.at("args", name)) for name, value in (data.get("args") or {}).items()}
@@ -185,7 +168,7 @@ class ComponentBuilder:
         if (name := reference_of(value)) is not None:
             return scope.components[name]
         if is_component(value):
-            return None if value.get("disabled") is True else self._build(value, scope)
+            return None if value.get("disabled") is True else self.build_checked(value, scope)
         if isinstance(value, dict) and value.get("config_type") == "dict":
             return {key: each for key, each in value.items() if key != "config_type"}
         return value
@@ -263,12 +246,6 @@ class ComponentBuilder:
         if isinstance(value, dict):
             return {name: self._placed(each) for name, each in value.items()}
         return str(self.folder / value) if isinstance(value, str) else value
-
-    @staticmethod
-    def _no_component(name: Any, scope: Scope) -> Problem:
-        known = [each for each in scope.components if each]
-        hint = did_you_mean(str(name), known)
-        return scope.problem(f"there is no component {name!r} before this one{hint}")
 
     @staticmethod
     def _failed(scope: Scope, text: str, *, unsafe: bool = False) -> JobProblems:

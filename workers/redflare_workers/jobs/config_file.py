@@ -7,15 +7,13 @@ import json
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from .problems import Problem
 
 #: In the order in which they are tried.
 SUFFIXES: Final = (".json", ".yaml", ".yml", ".toml")
-#: HOCON; NVFlare reads it too.
-_HOCON: Final = (".conf",)
 
 _MAX_BYTES: Final = 4 << 20
 _MAX_DEPTH: Final = 40
@@ -34,20 +32,13 @@ def find_config(stem: str, paths: Collection[str]) -> tuple[str | None, list[Pro
         return None, [Problem(stem, "", f"exists more than once: {', '.join(found)}; keep one of them")]
     if found:
         return found[0], []
-    for suffix in _HOCON:
-        if stem + suffix in paths:
-            return None, [
-                Problem(stem + suffix, "", "is HOCON, which is not read here; write it as JSON, YAML or TOML")
-            ]
+    if (hocon := f"{stem}.conf") in paths:  # NVFlare reads it too
+        return None, [Problem(hocon, "", "is HOCON, which is not read here; write it as JSON, YAML or TOML")]
     return None, [Problem(f"{stem}.json", "", "is missing")]
 
 
 def load_config(file: str, data: bytes) -> tuple[dict[str, Any], list[Problem]]:
-    """Parse a config file into a tree of plain values; empty if it cannot be read.
-
-    Args:
-        file: its path in the job; the suffix decides the format.
-    """
+    """Parse a config file, in the format of its suffix, into a tree of plain values; empty if it cannot be read."""
     try:
         if len(data) > _MAX_BYTES:
             raise _Unreadable(f"has {len(data)} bytes, but a config file may have at most {_MAX_BYTES}")
@@ -60,6 +51,12 @@ def load_config(file: str, data: bytes) -> tuple[dict[str, Any], list[Problem]]:
         return {}, [Problem(file, "", f"is nested more than {_MAX_DEPTH} deep")]
     problems = [Problem(file, key, text) for key, text in _oddities(tree)]
     return ({} if problems else tree), problems
+
+
+def read_config(stem: str, files: Mapping[str, bytes]) -> tuple[str, dict[str, Any], list[Problem]]:
+    """Find the config file of a stem, as ``find_config`` does, and load it as ``load_config`` does."""
+    file, problems = find_config(stem, files)
+    return ("", {}, problems) if file is None else (file, *load_config(file, files[file]))
 
 
 def _parse(file: str, data: bytes) -> Any:

@@ -1,37 +1,37 @@
-"""The code that a job brings in an app's ``custom`` folder, examined without running it."""
+"""The code that a job brings in an app's ``custom`` folder: collected from modules, and examined without running it."""
 
 from __future__ import annotations
 
 import ast
 import importlib
-import os
+import inspect
 import sys
-from collections.abc import Iterator, Mapping
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Final
 
-from .hints import did_you_mean
-from .problems import Problem
+from redflare_broker.errors import ConfigError
+
+from .problems import Problem, did_you_mean
+
+_OWN: Final = frozenset({"redflare_agent", "redflare_broker", "redflare_workers"})
 
 
+@dataclass(eq=False)
 class CustomCode:
-    """Python files of one app.
+    """Python files of one app."""
 
-    Args:
-        files: by path below ``custom``.
-        place: path of that folder in the job, for messages.
-        folder: its path on disk, once the app is deployed.
-    """
+    #: by path below ``custom``
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    #: path of that folder in the job, for messages
+    place: str = "custom"
+    #: its path on disk, once the app is deployed; without links
+    folder: Path | None = None
 
-    def __init__(
-        self,
-        files: Mapping[str, bytes] | None = None,
-        place: str = "custom",
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
-        self.files = dict(files or {})
-        self.place = place
-        self.folder = None if folder is None else Path(folder).resolve()
+    def __post_init__(self) -> None:
         self.modules = frozenset(path.partition("/")[0].removesuffix(".py") for path in self.files)
 
     def holds(self, path: str) -> bool:
@@ -51,10 +51,9 @@ class CustomCode:
 
     def shadows(self) -> list[Problem]:
         """Find modules that would hide those of Python or redflare."""
-        own = {"redflare_agent", "redflare_broker", "redflare_workers"}
         return [
             Problem(f"{self.place}/{name}", "", "has the name of a module that others need; rename it")
-            for name in sorted(self.modules & (sys.stdlib_module_names | own))
+            for name in sorted(self.modules & (sys.stdlib_module_names | _OWN))
         ]
 
     def lacks(self, path: str) -> str:
@@ -81,17 +80,53 @@ class CustomCode:
 
 def _names(body: list[ast.stmt]) -> Iterator[str]:
     """Names that statements at the top of a module may bind."""
+    definitions = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (each.asname or each.name.partition(".")[0] for each in node.names)
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):
-            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+        # what is inside a definition binds nothing here; in anything else (an if, a try, a with) all names may be bound
+        for each in [node] if isinstance(node, definitions) else ast.walk(node):
+            if isinstance(each, definitions):
+                yield each.name
+            elif isinstance(each, ast.Name):
+                yield each.id
+            elif isinstance(each, ast.Import | ast.ImportFrom):
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in each.names)
+
+
+def sources_of(classes: Iterable[Callable[..., Any]], further: Iterable[Path]) -> dict[str, bytes]:
+    """Collect the files of an app's ``custom`` folder, by path.
+
+    Args:
+        classes: their modules, or whole packages, are taken unless they are installed.
+        further: modules and packages that are taken too.
+
+    Raises:
+        ConfigError: the source of a module cannot be found.
+    """
+    tops = dict.fromkeys(cls.__module__.partition(".")[0] for cls in classes)
+    found = [place for top in tops if (place := _place_of(top)) is not None]
+    files: dict[str, bytes] = {}
+    for place in dict.fromkeys([*found, *(path.resolve() for path in further)]):
+        if place.is_dir():
+            for path in sorted(place.rglob("*.py")):
+                files[f"{place.name}/{path.relative_to(place).as_posix()}"] = path.read_bytes()
         else:
-            # an if, a try, a with: all names in it may be bound
-            yield from (each.name for each in ast.walk(node) if isinstance(each, ast.ClassDef | ast.FunctionDef))
-            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
-            for each in ast.walk(node):
-                if isinstance(each, ast.Import | ast.ImportFrom):
-                    yield from (alias.asname or alias.name.partition(".")[0] for alias in each.names)
+            files[place.name] = place.read_bytes()
+    return files
+
+
+def _place_of(top: str) -> Path | None:
+    """Find the file or folder of a top-level module; None: sites must have it installed."""
+    if top in _OWN:
+        return None
+    module = importlib.import_module(top)
+    file = getattr(module, "__file__", None)
+    paths = list(getattr(module, "__path__", []))
+    if file is None and not paths:
+        return None
+    place = Path(paths[0] if paths else str(file)).resolve()
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+    if any(place.is_relative_to(folder) for folder in installed):
+        return None
+    if not place.is_dir() and not (place.suffix == ".py" and inspect.getsourcefile(module)):
+        raise ConfigError(f"the source of module {top} cannot be sent along: {place}; have it installed at the sites")
+    return place

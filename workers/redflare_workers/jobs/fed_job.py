@@ -21,7 +21,7 @@ from redflare_workers.apis.filter import Filter
 from redflare_workers.workflow.controller import Controller
 
 from .class_path import public_path
-from .custom_sources import sources_of
+from .custom_code import sources_of
 from .job_folder import JobDefinition, define_job
 from .job_meta import ALL_SITES, SERVER
 
@@ -65,7 +65,6 @@ class FedJob:
         job.export("jobs/means")
 
     Args:
-        name: of the job.
         min_clients: the job starts when so many of its sites are connected, and ends when fewer are left.
         mandatory_clients: sites without which it neither starts nor continues.
         agent_id: the agent that ``IPCExchanger`` works with.

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, AppConfig, SideConfig, parse_side
-from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files
+from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files, walk
 from .component_builder import ComponentBuilder
-from .config_file import SUFFIXES, find_config, load_config
+from .config_file import SUFFIXES, read_config
 from .custom_code import CustomCode
 from .job_meta import SERVER, JobMeta, parse_meta
 from .problems import JobProblems, Problem
@@ -48,10 +48,6 @@ class JobDefinition:
         top = f"{app}/"
         return pack_files({path.removeprefix(top): data for path, data in self.files.items() if path.startswith(top)})
 
-    def check(self, builder: ComponentBuilder) -> list[Problem]:
-        """Report what a site or a server with this ``builder`` would refuse."""
-        return [problem for app in self.apps.values() for problem in builder.check(app)]
-
 
 def read_job(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview,
@@ -78,10 +74,7 @@ def read_job(
 
 
 def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefinition:
-    """Check a job, given by its files, and return its definition.
-
-    Args:
-        what: the job's name in messages.
+    """Check a job, given by its files, and return its definition; messages call it ``what``.
 
     Raises:
         JobProblems: all its errors.
@@ -113,22 +106,18 @@ def _read_folder(folder: Path, max_bytes: int, max_files: int) -> dict[str, byte
     files: dict[str, bytes] = {}
     problems: list[Problem] = []
     left = max_bytes
-    for parent, folders, names in os.walk(folder):
-        linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        folders[:] = sorted(set(folders) - _LITTER - set(linked))
-        for name in sorted([*names, *linked]):
-            path = Path(parent, name)
-            relative = path.relative_to(folder).as_posix()
-            if _is_litter(relative):
-                continue
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                problems.append(Problem(relative, "", "is neither a file nor a folder (a symlink?); put a copy there"))
-                continue
-            left -= status.st_size
-            if left < 0 or len(files) >= max_files:
-                raise ArchiveError(f"{folder} has more than {max_bytes} bytes, or more than {max_files} files")
-            files[relative] = path.read_bytes()
+    for path in walk(folder, _LITTER):
+        relative = path.relative_to(folder).as_posix()
+        if _is_litter(relative):
+            continue
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            problems.append(Problem(relative, "", "is neither a file nor a folder (a symlink?); put a copy there"))
+            continue
+        left -= status.st_size
+        if left < 0 or len(files) >= max_files:
+            raise ArchiveError(f"{folder} has more than {max_bytes} bytes, or more than {max_files} files")
+        files[relative] = path.read_bytes()
     if problems:
         raise JobProblems(f"job {folder} cannot be read", problems)
     return files
@@ -151,10 +140,7 @@ def _is_litter(path: str) -> bool:
 
 
 def _read_meta(files: Mapping[str, bytes]) -> tuple[JobMeta, list[Problem], list[Problem]]:
-    file, problems = find_config("meta", files)
-    if file is None:
-        return JobMeta(name=""), problems, []
-    tree, problems = load_config(file, files[file])
+    file, tree, problems = read_config("meta", files)
     return (JobMeta(name=""), problems, []) if problems else parse_meta(tree, file)
 
 
@@ -173,15 +159,17 @@ def _read_app(
         problems += wrong
         warnings += odd
     below = f"{top}custom/"
-    custom = {
+    sources = {
         path.removeprefix(below): data
         for path, data in files.items()
         if path.startswith(below) and path.endswith(".py")
     }
-    app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=custom)
+    app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
+    custom = CustomCode(sources, f"{name}/custom")
     # every site decides what it admits; here, everything is
-    checked = ComponentBuilder(["*"], allow_custom=True).check(app)
-    return app, [*problems, *checked, *CustomCode(custom, f"{name}/custom").shadows()], warnings
+    builder = ComponentBuilder(["*"], allow_custom=True)
+    problems += [problem for side in app.sides for problem in builder.check_side(side, custom)]
+    return app, [*problems, *custom.shadows()], warnings
 
 
 def _read_side(
@@ -189,10 +177,5 @@ def _read_side(
 ) -> tuple[SideConfig | None, list[Problem], list[Problem]]:
     if not needed and not any(stem + suffix in files for suffix in SUFFIXES):
         return None, [], []
-    file, problems = find_config(stem, files)
-    if file is None:
-        return None, problems, []
-    tree, problems = load_config(file, files[file])
-    if problems:
-        return None, problems, []
-    return parse_side(tree, file, server=stem.endswith(SERVER_CONFIG))
+    file, tree, problems = read_config(stem, files)
+    return (None, problems, []) if problems else parse_side(tree, file, server=stem.endswith(SERVER_CONFIG))

@@ -10,8 +10,7 @@ from typing import Any, Final
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
-from .hints import did_you_mean, listed
-from .problems import Problem
+from .problems import Problem, ProblemReader, did_you_mean, listed
 
 #: In a deploy map: the server and all sites that are not named elsewhere in it.
 ALL_SITES: Final = "@ALL"
@@ -97,13 +96,12 @@ def parse_meta(data: Mapping[str, Any], file: str = "meta.json") -> tuple[JobMet
     return meta, reader.problems, warnings
 
 
-class _MetaReader:
-    """Reads one key after the other, and collects the errors."""
+class _MetaReader(ProblemReader):
+    """Reads one key after the other."""
 
     def __init__(self, data: Mapping[str, Any], file: str) -> None:
+        super().__init__(file)
         self.data = data
-        self.file = file
-        self.problems: list[Problem] = []
 
     def name(self) -> str:
         name = self.data.get("name")
@@ -215,9 +213,6 @@ class _MetaReader:
             self._add(key, f"must be a number >= 0, but is {value!r}")
             return False
         return True
-
-    def _add(self, key: str, text: str) -> None:
-        self.problems.append(Problem(self.file, key, text))
 
 
 def _listed_targets(targets: Any) -> Any:

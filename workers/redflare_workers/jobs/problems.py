@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from redflare_broker.errors import ConfigError
+from redflare_broker.errors import ConfigError, Fenced, PreflightError, RedflareError, ServerError, Unavailable
+
+from redflare_workers.processes.exit_code import ExitCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +42,36 @@ class JobProblems(ConfigError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.what, self.problems)
+
+
+class ProblemReader:
+    """Reads one file of a job, and collects its errors."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def _add(self, key: str, text: str) -> None:
+        self.problems.append(Problem(self.file, key, text))
+
+
+def exit_code_of(error: RedflareError) -> ExitCode:
+    """Map an error that ends the process of a job to its exit code."""
+    if isinstance(error, JobProblems) and error.unsafe:
+        return ExitCode.UNSAFE
+    if isinstance(error, JobProblems) and error.__cause__ is not None:
+        return ExitCode.EXCEPTION
+    if isinstance(error, PreflightError | ServerError | Unavailable | Fenced):
+        return ExitCode.INFRASTRUCTURE
+    return ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.EXCEPTION
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'args'?"``, or "" if no known word is similar."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """``"'a', 'b'"``, sorted."""
+    return ", ".join(map(repr, sorted(words)))

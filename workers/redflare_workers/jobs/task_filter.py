@@ -12,12 +12,7 @@ from redflare_workers.apis.shareable import Shareable
 
 
 class TaskFilter(Filter):
-    """Passes data of its tasks to a filter, and returns all other data unchanged.
-
-    Args:
-        inner: the filter.
-        tasks: names of tasks, or patterns with ``*``.
-    """
+    """Passes data of its tasks (names, or patterns with ``*``) to a filter, and returns all other data unchanged."""
 
     def __init__(self, inner: Filter, tasks: Sequence[str]) -> None:
         super().__init__()

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .hints import did_you_mean
-from .problems import Problem
+from .problems import Problem, ProblemReader, did_you_mean
 
 #: Known only when the job runs: its id, the name of the site or "server", the folders of the run, of the app's custom
 #: code and of its config.
@@ -35,12 +34,11 @@ def substitute(
     return {key: work.value(value, key) for key, value in tree.items()}, work.problems
 
 
-class _Substitution:
+class _Substitution(ProblemReader):
     def __init__(self, file: str, own: Mapping[str, Any], run: Mapping[str, Any] | None) -> None:
-        self.file = file
+        super().__init__(file)
         self.known = {**own, **(run or {})}
         self.later = () if run is not None else RUN_VARIABLES
-        self.problems: list[Problem] = []
         #: results of variables that were replaced before
         self.values: dict[str, Any] = {}
 
@@ -87,6 +85,3 @@ class _Substitution:
             value = self.known[name]
             self.values[name] = self._text(value, key, (*within, name)) if isinstance(value, str) else value
         return self.values[name]
-
-    def _add(self, key: str, text: str) -> None:
-        self.problems.append(Problem(self.file, key, text))

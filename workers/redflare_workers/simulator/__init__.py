@@ -6,9 +6,8 @@ the client jobs and agents of some ``Sites``.
 
 from __future__ import annotations
 
-from .errors import SimulationError
-from .outcome import SimulationOutcome
+from .outcome import SimulationError, SimulationOutcome
 from .progress import Progress
-from .simulate import simulate
+from .simulation import simulate
 
 __all__ = ["Progress", "SimulationError", "SimulationOutcome", "simulate"]

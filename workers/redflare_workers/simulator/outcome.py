@@ -1,14 +1,20 @@
-"""``SimulationOutcome``: status and numbers of a simulation that has ended."""
+"""The end of a simulation: its outcome with status and numbers, or the error of one that ended early."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from redflare_broker.errors import RedflareError
+
 from redflare_workers.protocol.job_outcome import COMPLETED
 from redflare_workers.workflow.controller import Controller
 
 C = TypeVar("C", bound=Controller)
+
+
+class SimulationError(RedflareError):
+    """A site or its process ended before the workflow did; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

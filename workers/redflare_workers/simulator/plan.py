@@ -35,7 +35,8 @@ def make_plan(sites: int | Sequence[str], processes: int | None, job_id: str | N
     """
     names = _names(sites)
     if processes is None:
-        processes = min(_cores(), len(names))
+        # the cores that this process may use
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     elif isinstance(processes, bool) or not isinstance(processes, int):
         raise TypeError(f"processes must be an int, but is {processes!r}")
     elif processes < 0:
@@ -68,10 +69,3 @@ def _names(sites: int | Sequence[str]) -> list[str]:
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"the names of sites must differ, but {doubled[0]!r} is given more than once")
     return names
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -36,10 +36,7 @@ OnProgress = Callable[[Progress], None]
 class ProgressCounter(FLComponent):
     """Counts results and rounds; a component of the server's job.
 
-    Args:
-        controller: has the number of rounds.
-        sites: number of all sites.
-        on_progress: called after each change, from several threads but never from two at once.
+    ``on_progress`` is called after each change, from several threads but never from two at once.
     """
 
     def __init__(self, controller: Controller, sites: int, on_progress: OnProgress | None) -> None:
@@ -51,18 +48,13 @@ class ProgressCounter(FLComponent):
         self._guard = threading.Lock()
         self._reporting = threading.Lock()
         self._round = 0
-        self._results = 0
+        self.results = 0  #: so far
         self._results_before = 0
-
-    @property
-    def results(self) -> int:
-        """Number of results so far."""
-        return self._results
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type == EventType.AFTER_PROCESS_SUBMISSION:
             with self._guard:
-                self._results += 1
+                self.results += 1
         elif event_type not in (EventType.AFTER_PROCESS_TASK_REQUEST, EventType.END_WORKFLOW):
             return
         if self._on_progress is not None:
@@ -73,14 +65,14 @@ class ProgressCounter(FLComponent):
         done, rounds = rounds_of(self._controller)
         with self._guard:
             if done != self._round:
-                self._round, self._results_before = done, self._results
+                self._round, self._results_before = done, self.results
             return Progress(
                 joined=len(engine.get_clients()),
                 sites=self._sites,
                 rounds_done=done,
                 rounds=rounds,
-                results=self._results,
-                results_in_round=self._results - self._results_before,
+                results=self.results,
+                results_in_round=self.results - self._results_before,
                 seconds=time.monotonic() - self._began,
             )
 

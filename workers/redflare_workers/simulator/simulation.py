@@ -1,15 +1,18 @@
-"""``Simulation``: starts the server and the sites, and ends all of them, whatever happens."""
+"""``simulate``: a workflow with all its sites on this machine.
+
+Its ``Simulation`` starts the server and the sites, and ends all of them, whatever happens.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from redflare_broker.config.settings import LinkSettings
@@ -19,12 +22,11 @@ from redflare_broker.transport.server import Server
 
 from redflare_workers.protocol.job_outcome import JobOutcome
 from redflare_workers.server.job.server_job import ServerJob
+from redflare_workers.util.signals import signals_to
 from redflare_workers.workflow.controller import Controller
 
-from .errors import SimulationError
-from .interrupts import interrupts_to
-from .outcome import SimulationOutcome
-from .plan import SimulationPlan
+from .outcome import SimulationError, SimulationOutcome
+from .plan import SimulationPlan, make_plan
 from .progress import OnProgress, ProgressCounter
 from .site_process import SiteProcess
 from .site_process_args import SiteProcessArgs, check_not_importing
@@ -43,6 +45,54 @@ _JOB_END_TIMEOUT: Final = 2.0
 _SERVER_CHECK_INTERVAL: Final = 1.0
 #: Seconds in which the controller should heed its abort signal, and its job notify all sites.
 _ABORT_TIMEOUT: Final = 10.0
+
+
+def simulate(
+    controller: C,
+    train: Train,
+    sites: int | Sequence[str] = 2,
+    *,
+    processes: int | None = None,
+    url: str | None = None,
+    job_id: str | None = None,
+    job_meta: Mapping[str, Any] | None = None,
+    components: Mapping[str, object] | None = None,
+    settings: LinkSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> SimulationOutcome[C]:
+    """Run a workflow with its sites in a few processes of this machine, by the code that runs distributed.
+
+    The controller runs in a ``ServerJob`` of this process. Each site is a ``ClientJob`` with an ``IPCExchanger`` and an
+    agent, in threads of one of the processes; all messages go through Redis. A script must call this below
+    ``if __name__ == "__main__":``, because the processes import it. Ctrl-C ends everything.
+
+    Args:
+        controller: the workflow; holds its results afterwards.
+        train: ``train(task, site)`` is called in a thread of the site for each of its tasks, and returns a
+            ``TaskResult``; ``task`` is that of the agent. Processes import it, so it is a function of a module or of
+            the main program, not a lambda.
+        sites: number of sites (named ``site-1``, ``site-2`` and so on), or their names.
+        processes: number of processes for the sites; 0: all are threads of this process, for notebooks and for
+            functions that cannot be imported; None: as many as there are cores, at most one for each site.
+        url: a server to use, in any form; None: an embedded one for this simulation.
+        job_id: name of the job; None: a new one each time.
+        job_meta: meta of the job, as in ``ServerJob``.
+        components: further components of the server, by id.
+        settings: of the links.
+        on_progress: called with a ``Progress`` after each change, from other threads.
+
+    Returns:
+        The outcome: completed, or not, with the reason.
+
+    Raises:
+        ConfigError: a ValueError; an argument is wrong, or the function cannot be handed to other processes.
+        SimulationError: a site or its process ended too early.
+        RedflareError: the server cannot be used.
+        KeyboardInterrupt: Ctrl-C; everything has been ended.
+    """
+    plan = make_plan(sites, processes, job_id)
+    with Simulation(plan, controller, train, url, settings or LinkSettings()) as simulation:
+        return simulation.run(job_meta or {}, components or {}, on_progress)
 
 
 class Simulation(Generic[C]):
@@ -75,12 +125,15 @@ class Simulation(Generic[C]):
         self._failure: str | None = None
 
     def __enter__(self) -> Self:
-        self._ending.enter_context(interrupts_to(lambda: self._events.put("interrupt")))
+        # only the main thread may handle signals, and a handler that is there already is the user's
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._ending.enter_context(signals_to(lambda _: self._events.put("interrupt"), signal.SIGINT))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._ending.close()
 
     def run(
@@ -92,7 +145,9 @@ class Simulation(Generic[C]):
             self._embedded = self._ending.enter_context(EmbeddedServer())
             self._url = self._embedded.url
         else:
-            self._check(self._url)
+            # raises now, rather than wait for a server that cannot be used
+            with Server.connect(self._url, self._settings.connection) as server:
+                check(server, allow_eviction=self._settings.allow_eviction)
         self._job = ServerJob(
             self._controller,
             redis_url=self._url,
@@ -130,32 +185,24 @@ class Simulation(Generic[C]):
                     log = self._embedded.log_tail()
                     raise SimulationError(f"the embedded server has ended; the end of its log:\n{log}") from None
 
-    def _check(self, url: str) -> None:
-        """Raise now, rather than wait for a server that cannot be used."""
-        with Server.connect(url, self._settings.connection) as server:
-            check(server, allow_eviction=self._settings.allow_eviction)
-
     # -- begin ---------------------------------------------------------------------------------------------------------
 
     def _start_sites(self) -> None:
+        assert self._url is not None
         for number, part in enumerate(self._plan.parts, start=1):
-            args = self._args(f"simulator-{number}", part)
+            args = SiteProcessArgs(
+                name=f"simulator-{number}",
+                url=self._url,
+                job_id=self._plan.job_id,
+                sites=part,
+                settings=self._settings,
+                train=self._train,
+            )
             if self._plan.processes:
                 self._processes.append(SiteProcess(args, self._on_failure))
             else:
                 self._local = Sites(args, self._on_failure)
                 self._local.start()
-
-    def _args(self, name: str, sites: tuple[str, ...]) -> SiteProcessArgs:
-        assert self._url is not None
-        return SiteProcessArgs(
-            name=name,
-            url=self._url,
-            job_id=self._plan.job_id,
-            sites=sites,
-            settings=self._settings,
-            train=self._train,
-        )
 
     def _run_job(self) -> None:
         assert self._job is not None

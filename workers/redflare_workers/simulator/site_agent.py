@@ -9,7 +9,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from redflare_agent import IPCAgent, Task, TaskResult, serve
@@ -30,8 +29,7 @@ _GRACE: Final = 3.0
 class SiteAgent:
     """Takes a site's tasks and answers them with ``train(task, site)``; a context manager.
 
-    Args:
-        on_end: called with the reason when the agent ends before it is stopped.
+    ``on_end`` is called with the reason when the agent ends before it is stopped.
     """
 
     def __init__(
@@ -49,9 +47,7 @@ class SiteAgent:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._stopping = True
         self._agent.stop()
         self._thread.join(_GRACE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import signal
 import sys
@@ -23,18 +22,14 @@ _UNBUFFERED: Final = "PYTHONUNBUFFERED"
 
 
 class SiteProcess:
-    """A process with sites; it is started by the constructor.
-
-    Args:
-        args: of the process.
-        on_end: called with the reason when the process has ended, whatever it is.
+    """A process with sites, started by the constructor; calls ``on_end`` with the reason when it has ended, whatever
+    that is.
     """
 
     def __init__(self, args: SiteProcessArgs, on_end: Callable[[str], None]) -> None:
         self.name = args.name
         self._sites = args.sites
         self._on_end = on_end
-        self._output: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._ended = threading.Event()
         packed = args.pack()
         self._process = JobProcess(
@@ -74,13 +69,12 @@ class SiteProcess:
     def _pass_on(self, lines: list[str]) -> None:
         """Print its output to this process's standard error, which a notebook or a live display may have replaced."""
         for line in lines:
-            self._output.append(line.rstrip())
             sys.stderr.write(f"{line}\n")
 
     def _explain(self, code: int) -> str:
         first, last = self._sites[0], self._sites[-1]
         sites = first if first == last else f"{first} to {last}"
-        output = list(self._output)
+        output = [line.rstrip() for line in self._process.tail()[-_LOG_LINES:]]
         named = f"the process with {sites} (pid {self._pid})"
         if code == 1 and output:
             return f"{named} failed: {output[-1]}"

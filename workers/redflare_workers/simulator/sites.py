@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 class Sites:
     """Sites that take part in a job until it ends, each in its own threads.
 
-    Args:
-        args: the sites, the server, and the function that answers tasks.
-        on_failure: called with the reason when a site ends before its job.
+    ``on_failure`` is called with the reason when a site ends before its job.
     """
 
     def __init__(self, args: SiteProcessArgs, on_failure: Callable[[str], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -12,17 +11,13 @@ import numpy as np
 from .model_tree import Floats, Leaf, Model, Path, at, flatten, rebuild, slices
 
 
-@dataclass(slots=True)
 class _Sum:
     """What was added up at one leaf: ``high``, and in ``low`` what its roundings lost, where float64 is too short."""
 
-    leaf: Leaf
-    high: Floats | None = field(init=False)
-    low: Floats | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.high = np.zeros(self.leaf.size)
-        self.low = np.zeros(self.leaf.size) if self.leaf.wide else None
+    def __init__(self, leaf: Leaf) -> None:
+        self.leaf = leaf
+        self.high: Floats | None = np.zeros(leaf.size)
+        self.low: Floats | None = np.zeros(leaf.size) if leaf.wide else None
 
     def add(self, start: int, stop: int, values: Floats) -> None:
         assert self.high is not None

@@ -26,7 +26,12 @@ class RoundMetric:
 
     def add(self, meta: dict[str, Any], steps: float) -> None:
         """Add one site's metric; a site without one does not count."""
-        value = self._find(meta, self.name) if self.name else None
+        if not self.name:
+            return
+        initial = meta.get(MetaKey.INITIAL_METRICS)
+        if isinstance(initial, dict):
+            initial = initial.get(self.name)
+        value = meta.get(self.name) if initial is None else initial
         if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
             self._parts.append((float(value), float(steps)))
 
@@ -36,13 +41,6 @@ class RoundMetric:
         if not self._parts:
             return None
         return math.fsum(value * steps for value, steps in self._parts) / math.fsum(steps for _, steps in self._parts)
-
-    @staticmethod
-    def _find(meta: dict[str, Any], name: str) -> Any:
-        initial = meta.get(MetaKey.INITIAL_METRICS)
-        if isinstance(initial, dict):
-            initial = initial.get(name)
-        return meta.get(name) if initial is None else initial
 
 
 class BestModel:

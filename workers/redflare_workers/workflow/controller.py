@@ -1,4 +1,4 @@
-"""``Controller``: base of all workflows. After NVFlare's class of this name."""
+"""``Controller``: base of all workflows, after NVFlare's class of this name; and the check of their counts."""
 
 from __future__ import annotations
 
@@ -86,3 +86,17 @@ class Controller(FLComponent, ControllerSpec, ABC):
 
     def get_client_disconnect_time(self, client_name: str) -> float | None:
         return None if self.communicator is None else self.communicator.get_client_disconnect_time(client_name)
+
+
+def check_count(name: str, value: int, least: int = 0) -> int:
+    """Return a whole number of at least ``least``.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, but is {value!r} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, but is {value}")
+    return value

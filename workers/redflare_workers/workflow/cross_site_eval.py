@@ -16,8 +16,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task
 from redflare_workers.util.atomic_file import replacing
 
-from .checks import check_count
-from .controller import Controller
+from .controller import Controller, check_count
 from .gathering import wait_for_clients
 from .model_store import InitialModel, initial
 from .model_tree import Model

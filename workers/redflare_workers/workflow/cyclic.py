@@ -13,7 +13,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task
 
 from .aggregator import Aggregator
-from .checks import check_count
+from .controller import check_count
 from .gathering import wait_for_clients
 from .model_store import InitialModel
 from .model_update import model_shareable, update_of

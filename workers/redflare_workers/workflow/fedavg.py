@@ -13,7 +13,7 @@ from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT
 
 from .aggregator import Aggregator
 from .best_model import BestModel, RoundMetric
-from .checks import check_count
+from .controller import check_count
 from .model_store import InitialModel
 from .model_tree import Model
 from .model_update import model_shareable, update_of

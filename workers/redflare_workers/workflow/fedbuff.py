@@ -15,7 +15,7 @@ from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 
 from .aggregator import Aggregator
 from .best_model import BestModel, RoundMetric
-from .checks import check_count
+from .controller import check_count
 from .model_store import InitialModel
 from .model_tree import Model
 from .model_update import ModelUpdate, model_shareable, update_of

@@ -21,8 +21,6 @@ def wait_for_clients(
     """Wait until enough sites have joined; return the names of all that have.
 
     Args:
-        engine: who knows them.
-        least: how many must have joined.
         abort_signal: ends the waiting.
         names: these must be among them.
         timeout: seconds after which whoever has joined will do; 0: no limit.

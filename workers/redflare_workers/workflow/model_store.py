@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,7 +118,8 @@ def _described(value: Any, path: TreePath, archive: zipfile.ZipFile) -> Any:
     if isinstance(value, dict):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise ValueError(at(path, f"keys must be str, but one is {wrong[0]!r}"))
-        return {_escaped(key): _described(item, (*path, key), archive) for key, item in value.items()}
+        # a user's key that begins like a mark gets one more sign, which ``_restored`` takes off
+        return {"$" * key.startswith("$") + key: _described(item, (*path, key), archive) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [_described(item, (*path, index), archive) for index, item in enumerate(value)]
         return items if isinstance(value, list) else {_TUPLE: items}
@@ -133,7 +134,9 @@ def _written(value: Any, path: TreePath, archive: zipfile.ZipFile) -> list[Any]:
     """Write one array under the name of its place; return how to read it."""
     if tensors.is_tensor(value):
         kind, name = "torch", tensors.name_of(value)
-        array = _as_array(tensors.to_bytes(value), name, value.shape)
+        array: dtypes.Array = np.frombuffer(tensors.to_bytes(value), np.uint8)
+        if name in _PLAIN:
+            array = array.view(name).reshape(value.shape)
     else:
         kind, known = ("array" if isinstance(value, np.ndarray) else "number"), dtypes.name_of(value.dtype)
         if known is None:
@@ -146,12 +149,6 @@ def _written(value: Any, path: TreePath, archive: zipfile.ZipFile) -> list[Any]:
     with archive.open(member, "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
     return [member, kind, name, list(value.shape)]
-
-
-def _as_array(memory: memoryview, name: str, shape: Sequence[int]) -> dtypes.Array:
-    """A tensor's memory as an array of its own dtype, or flat bytes where numpy has no such dtype."""
-    array: dtypes.Array = np.frombuffer(memory, np.uint8)
-    return array.view(name).reshape(shape) if name in _PLAIN else array
 
 
 def _restored(described: Any, archive: zipfile.ZipFile) -> Any:
@@ -177,11 +174,6 @@ def _read(archive: zipfile.ZipFile, member: str, kind: str, name: str, shape: li
     if array.dtype != dtype:
         array = array.view(dtype).reshape(shape)
     return array if kind == "array" else array[()]
-
-
-def _escaped(key: str) -> str:
-    """A user's key that begins like a mark gets one more sign; ``_restored`` takes it off."""
-    return f"${key}" if key.startswith("$") else key
 
 
 def _free_name(wanted: str, archive: zipfile.ZipFile) -> str:

@@ -16,7 +16,7 @@ from redflare_broker.fqcn import FQCN
 
 from redflare_workers.jobs.archive import MAX_BYTES, MAX_FILES
 from redflare_workers.jobs.class_path import SHIPPED
-from redflare_workers.jobs.hints import did_you_mean
+from redflare_workers.jobs.problems import did_you_mean
 
 LOCAL_FOLDER: Final = "local"
 SITE_FILE: Final = "site.json"

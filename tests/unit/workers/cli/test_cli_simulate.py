@@ -6,8 +6,7 @@ from io import StringIO
 
 import pytest
 from redflare_workers.cli.app import app
-from redflare_workers.cli.simulation_display import SimulationDisplay
-from redflare_workers.cli.simulation_report import report, to_json
+from redflare_workers.cli.simulation_display import SimulationDisplay, report, to_json
 from redflare_workers.simulator import Progress, SimulationOutcome
 from redflare_workers.workflow import Controller, CrossSiteEval, Cyclic, FedAvg, FedBuff
 from rich.console import Console

@@ -7,9 +7,8 @@ from io import StringIO
 import numpy as np
 import pytest
 from redflare_workers.demo.data import Samples
-from redflare_workers.demo.display import Display
+from redflare_workers.demo.display import Display, sparkline
 from redflare_workers.demo.events import JobProcessEnded, RoundEnded, SiteActivity, SiteAnswered, SiteChanged
-from redflare_workers.demo.sparkline import sparkline
 from rich.console import Console
 
 SAMPLES = Samples(images=np.zeros((12, 64), np.float32), labels=np.array([0] * 9 + [3, 3, 9]))

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from PIL import Image
-from redflare_workers.demo.outcome import Curve, DemoOutcome
-from redflare_workers.demo.plot import draw
+from redflare_workers.demo.outcome import Curve, DemoOutcome, draw
 
 
 def outcome(path: Path, rounds: int) -> DemoOutcome:

@@ -9,13 +9,12 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from redflare_workers.demo.agent_process import AgentProcess
 from redflare_workers.demo.data import Samples
 from redflare_workers.demo.errors import DemoError
 from redflare_workers.demo.events import Event, Failed, SiteActivity, SiteChanged
 from redflare_workers.demo.lifeline import STATUS
 from redflare_workers.demo.settings import SAMPLES_FILE, DemoSettings
-from redflare_workers.demo.watched_process import MAX_CRASHES
+from redflare_workers.demo.watched_process import MAX_CRASHES, AgentProcess
 
 
 def settings(scratch: Path, url: str) -> DemoSettings:

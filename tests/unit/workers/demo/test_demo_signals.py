@@ -15,14 +15,14 @@ from redflare_workers.demo.display import Display
 from redflare_workers.demo.errors import DemoStopped
 from redflare_workers.demo.events import Event, Signalled
 from redflare_workers.demo.run import DemoOptions, DemoRun
-from redflare_workers.demo.signals import STOPPING, stop_signals
+from redflare_workers.util.signals import STOPPING, signals_to
 from rich.console import Console
 
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_becomes_an_event_and_interrupts_nothing(number: signal.Signals) -> None:
     events: SimpleQueue[Event] = SimpleQueue()
-    with stop_signals(events.put):
+    with signals_to(lambda received: events.put(Signalled(number=received)), *STOPPING):
         os.kill(os.getpid(), number)
     assert events.get_nowait() == Signalled(number=number)
     assert events.empty()
@@ -30,7 +30,7 @@ def test_a_signal_becomes_an_event_and_interrupts_nothing(number: signal.Signals
 
 def test_the_handlers_of_before_are_put_back() -> None:
     before = [signal.getsignal(number) for number in STOPPING]
-    with stop_signals(lambda event: None):
+    with signals_to(lambda received: None, *STOPPING):
         assert [signal.getsignal(number) for number in STOPPING] != before
     assert [signal.getsignal(number) for number in STOPPING] == before
 

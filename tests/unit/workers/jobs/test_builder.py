@@ -152,7 +152,7 @@ def test_a_class_is_admitted_by_the_path_it_is_exported_at_and_by_the_one_of_its
         "os.system",
         "subprocess.Popen",
         "builtins.eval",
-        "redflare_workers.demo.agent_process.AgentProcess",
+        "redflare_workers.demo.watched_process.AgentProcess",
         "redflare_workers.cli.main",
         "redflare_workers.client.ClientJob",
         "redflare_workers.ClientJob",

@@ -23,7 +23,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.jobs.app import ClientApp, build_client_app
-from redflare_workers.jobs.error_exit_code import exit_code_of
+from redflare_workers.jobs.problems import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode

@@ -17,7 +17,7 @@ from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError
 
 from redflare_workers.jobs.app import ServerApp, build_server_app
-from redflare_workers.jobs.error_exit_code import exit_code_of
+from redflare_workers.jobs.problems import exit_code_of
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, PingRun, obey, pong

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose by ``--serial``, so that ``-m`` remains free for whoever calls pytest."""
+    """Choose by ``--serial``, so that ``-m`` remains free for the caller of pytest."""
     if (choice := config.getoption("--serial")) == "with":
         return
     chosen = [item for item in items if (item.get_closest_marker("serial") is not None) == (choice == "only")]
@@ -47,7 +47,7 @@ def pytest_configure() -> None:
     for number, handler in _USUAL_HANDLERS.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _USUAL_HANDLERS)
-    # hundreds of processes import what has been compiled once, and write it into no folder that a test looks at
+    # hundreds of processes import modules that were compiled once, and write no bytecode into folders that tests check
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 

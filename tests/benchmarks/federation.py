@@ -231,8 +231,8 @@ class LightClients(MeasuredProcess):
     def _on_task(self, member: Membership, reply: Reply) -> None:
         if not self._is_good(reply):
             return
-        sealed = reply.encoded
-        from_message(reply.meta["message"], sealed.decode(self._host.server) if sealed.blob is None else sealed)
+        payload = reply.encoded
+        from_message(reply.meta["message"], payload.decode(self._host.server) if payload.blob is None else payload)
         self._stamps.append(time.monotonic())
         if len(self._stamps) >= self._wanted:
             self._enough.set()
@@ -256,10 +256,10 @@ class LightClients(MeasuredProcess):
         settings = self._host.settings
         prefix = Keys(settings.namespace).cell(self._host.fqcn).blob(token_hex(16))
         ttl_ms = settings.policy.retention_ms
-        sealed = store_payload(
+        payload = store_payload(
             self._host.server, encode_payload(data, settings.limits), prefix, settings.limits, ttl_ms=ttl_ms
         )
-        self._ask(Submit.TOPIC, member, {**named, "message": message}, sealed, self._on_stored)
+        self._ask(Submit.TOPIC, member, {**named, "message": message}, payload, self._on_stored)
 
     def _on_stored(self, reply: Reply) -> None:
         self._storing.release()

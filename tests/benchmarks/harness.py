@@ -89,14 +89,14 @@ class Child:
 
     def __enter__(self) -> Self:
         try:
-            self.result()  # the object stands
+            self.result()  # the object is constructed
         except BaseException:
             self.kill()
             raise
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        # After an error or Ctrl-C the child may be blocked for good: nobody waits for it to say goodbye.
+        # After an error or Ctrl-C the child may be blocked for ever, so its end is not waited for.
         if exc_type is not None:
             self.kill()
         self.close()
@@ -145,7 +145,7 @@ def _next(pipe: Connection) -> tuple[str, tuple[object, ...]] | None:
 
 @contextmanager
 def children(*makers: Callable[[], Child]) -> Iterator[list[Child]]:
-    """Start several children at once, wait until all stand, and end them all however the block is left."""
+    """Start several children at once, wait until all have started, and end them all however the block is left."""
     with ExitStack() as stack:
         started = []
         for maker in makers:

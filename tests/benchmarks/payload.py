@@ -35,7 +35,7 @@ def _measure_size(context: BenchmarkContext, nbytes: int, trips: int) -> dict[st
         lambda: Child(EchoAgent, context.url, context.site, name, context.workspace),
         lambda: Child(Caller, context.url, context.site, name),
     ) as (_, floor, agent, caller):
-        caller.call("round_trips", 5)  # connections and scripts stand before memory is counted
+        caller.call("round_trips", 5)  # open connections and load scripts before memory is measured
         agent.call("stamps", 5)
         agent.call("mark_memory")
         caller.call("mark_memory")

@@ -1,4 +1,4 @@
-"""An agent is killed with a task in its hands: how soon its successor holds the task."""
+"""An agent is killed while it has a task: how soon its successor has taken it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _finish(caller: Child, successor: Child) -> None:
 
 BENCHMARK: Final = Benchmark(
     name="recovery",
-    about="SIGKILL of an agent that holds a task, until the task is in the hands of its successor",
+    about="SIGKILL of an agent that has a task, until its successor has taken it",
     measure=measure,
     figures=[
         Figure(title="after the successor's start(), median", key="from_start", unit="ms", target=Target(bound=100.0)),

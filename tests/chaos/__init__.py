@@ -1,1 +1,1 @@
-"""The soak: many tasks while everything around them breaks."""
+"""Soak tests: many tasks under random faults."""

@@ -14,7 +14,7 @@ from tests.chaos.soak import Soak
 
 
 def main() -> int:
-    """Run, and print what was injected and what was counted."""
+    """Run, and print the injections and the counts."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--what", choices=["all", "links", "federation"], default="all")
     parser.add_argument("--tasks", type=int, default=2_000, help="of the links")
@@ -26,11 +26,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same sequence of injections")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="redflare-chaos-"))
-    print(f"seed {args.seed}, logs in {folder} until it ends well", flush=True)
-    well = args.what == "federation" or _soak_links(folder, args)
+    print(f"seed {args.seed}, logs in {folder} until it passes", flush=True)
+    passed = args.what == "federation" or _soak_links(folder, args)
     for seed in range(args.seed, args.seed + args.runs if args.what != "links" else args.seed):
-        well = _soak_federation(folder / f"federation-{seed}", args, seed) and well
-    if not well:
+        passed = _soak_federation(folder / f"federation-{seed}", args, seed) and passed
+    if not passed:
         print(f"logs of all processes: {folder}")
         return 1
     shutil.rmtree(folder)
@@ -38,19 +38,19 @@ def main() -> int:
 
 
 def _soak_links(folder: Path, args: argparse.Namespace) -> bool:
-    soak = Soak(folder, seed=args.seed, tasks=args.tasks, injections=args.injections, pairs=args.agents, report=_report)
-    tally = soak.run()
-    print(f"\n{tally.table()}", flush=True)
-    return not tally.broken
+    soak = Soak(folder, seed=args.seed, tasks=args.tasks, injections=args.injections, links=args.agents, report=_report)
+    outcome = soak.run()
+    print(f"\n{outcome.table()}", flush=True)
+    return not outcome.broken
 
 
 def _soak_federation(folder: Path, args: argparse.Namespace, seed: int) -> bool:
     folder.mkdir()
     cuts = max(1, args.rounds // 3)
     soak = FederationSoak(folder, seed=seed, rounds=args.rounds, deaths=args.deaths, cuts=cuts, report=_report)
-    tally = soak.run()
-    print(f"\nfederation, seed {seed}\n{tally.table()}", flush=True)
-    return not tally.broken
+    outcome = soak.run()
+    print(f"\nfederation, seed {seed}\n{outcome.table()}", flush=True)
+    return not outcome.broken
 
 
 def _report(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Deaths of a federation's processes, and cuts of its cable: a sequence that follows from the seed alone."""
+"""Deaths of a federation's processes, and cuts of its connections: a sequence that follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SERVER: Final = "server"
 class FederationPlan:
     """All faults of a run."""
 
-    #: Where each process of these slots dies, one after the other; the one behind the last lives.
+    #: By slot, the points at which its successive processes die; the process after the last death lives.
     deaths: dict[str, list[Death]] = field(default_factory=dict)
-    #: After how many results the server has taken in the cable is cut, and for how many seconds.
+    #: By number of results received, for how many seconds the connections are cut.
     cuts: dict[int, float] = field(default_factory=dict)
 
 
@@ -29,12 +29,12 @@ def slots(sites: Sequence[str]) -> list[str]:
 
 def plan(seed: int, sites: Sequence[str], deaths: int, cuts: int, results: int) -> FederationPlan:
     """``deaths`` of the server, as many of the client jobs together and of the trainers together, and ``cuts``."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     found: dict[str, list[Death]] = {slot: [] for slot in slots(sites)}
     for _ in range(deaths):
         for kind in (SERVER, "cj", "trainer"):
-            slot = SERVER if kind == SERVER else f"{kind} of {dice.choice(sites)}"
-            # a successor begins anew, so a process that is to do some work must not die at once every time
-            found[slot].append(Death(dice.randrange(1, 40 if kind == SERVER else 30), dice.random() < 0.5))
-    moments = dice.sample(range(1, results), cuts)
-    return FederationPlan(deaths=found, cuts={moment: dice.uniform(0.1, 1.0) for moment in moments})
+            slot = SERVER if kind == SERVER else f"{kind} of {rng.choice(sites)}"
+            # a successor begins anew, so a process that must do some work must not die at once every time
+            found[slot].append(Death(rng.randrange(1, 40 if kind == SERVER else 30), rng.random() < 0.5))
+    positions = rng.sample(range(1, results), cuts)
+    return FederationPlan(deaths=found, cuts={moment: rng.uniform(0.1, 1.0) for moment in positions})

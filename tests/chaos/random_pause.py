@@ -1,4 +1,4 @@
-"""Let a federation work until a moment that nobody has chosen."""
+"""Let a federation work until a random moment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import random
 import time
 
 
-def random_pause(dice: random.Random, longest: float) -> None:
+def random_pause(rng: random.Random, longest: float) -> None:
     """Sleep for up to ``longest`` seconds, so that the next fault hits anywhere."""
-    time.sleep(dice.random() * longest)
+    time.sleep(rng.random() * longest)

@@ -16,15 +16,15 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.keys import Keys
 
-from tests.chaos.pair import Pair
 from tests.chaos.plan import Injection, plan
-from tests.chaos.tally import Tally
+from tests.chaos.soak_link import SoakLink
+from tests.chaos.soak_outcome import SoakOutcome
 from tests.support.link.processes import quick_settings
 from tests.support.redis_server.proxy import proxy
 
-#: Seconds without the end of any task after which the rest counts as lost.
+#: Seconds without the end of any task after which the run counts as stuck.
 PATIENCE: Final = 40.0
-#: "everysec", the usual setting, may lose what was written in the second before a crash, and that is no promise broken.
+#: "everysec", the usual setting, may lose the writes of the last second before a crash, which breaks no promise.
 SAFE: Final = {"appendfsync": "always"}
 _SETTINGS: Final = quick_settings(
     "soak", policy=RetentionPolicy(retention=3600.0, settled_retention=3600.0, settled_tasks=100_000)
@@ -32,11 +32,11 @@ _SETTINGS: Final = quick_settings(
 
 
 class Soak:
-    """One run: what is injected follows from ``seed``, when exactly it hits from the machine.
+    """One run: the injections follow from ``seed``; the exact moments depend on the machine.
 
     Args:
         folder: for the server's data and the logs of the processes.
-        report: called with a line now and then.
+        report: called with each line of progress.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Soak:
         seed: int,
         tasks: int,
         injections: int,
-        pairs: int = 8,
+        links: int = 8,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.plan = plan(seed, tasks, pairs, injections)
-        self.tally = Tally(tasks=tasks)
+        self.plan = plan(seed, tasks, links, injections)
+        self.outcome = SoakOutcome(tasks=tasks)
         self._report = report
         self._ends: list[tuple[float, Callable[[], None]]] = []
         self._stack = ExitStack()
@@ -58,60 +58,60 @@ class Soak:
         self._cable = self._stack.enter_context(proxy(self._server.url))
         task_ids = [f"t{number}" for number in range(tasks)]
         urls = (self._cable.url, self._server.url)
-        self._pairs = [
-            Pair(number, task_ids[number::pairs], urls, _SETTINGS, folder, self.tally) for number in range(pairs)
+        self._links = [
+            SoakLink(number, task_ids[number::links], urls, _SETTINGS, folder, self.outcome) for number in range(links)
         ]
-        for pair in self._pairs:
-            self._stack.callback(pair.close)
+        for link in self._links:
+            self._stack.callback(link.close)
 
-    def run(self) -> Tally:
-        """Run all tasks under all injections, and judge."""
+    def run(self) -> SoakOutcome:
+        """Run all tasks under all injections, and check the promises."""
         began = time.monotonic()
         with self._stack:
             self._run()
             self._end_all()
             self._read_ledgers()
-        self.tally.seconds = time.monotonic() - began
-        self.tally.judge([task_id for pair in self._pairs for task_id in pair.task_ids])
-        return self.tally
+        self.outcome.seconds = time.monotonic() - began
+        self.outcome.check([task_id for link in self._links for task_id in link.task_ids])
+        return self.outcome
 
     def _run(self) -> None:
-        coming = list(self.plan)
+        pending = list(self.plan)
         progress = time.monotonic()
-        while not all(pair.finished for pair in self._pairs):
+        while not all(link.finished for link in self._links):
             self._wait()
-            if sum(pair.hear(child) for pair in self._pairs for child in pair.children):
+            if sum(link.drain(child) for link in self._links for child in link.children):
                 progress = time.monotonic()
-            outcomes = sum(pair.done for pair in self._pairs)
-            while coming and coming[0].at <= outcomes:
-                self._inject(coming.pop(0))
+            outcomes = sum(link.done for link in self._links)
+            while pending and pending[0].at <= outcomes:
+                self._inject(pending.pop(0))
             self._end_due()
             if time.monotonic() - progress > PATIENCE:
-                stuck = [pair.name for pair in self._pairs if not pair.finished]
-                self.tally.broken.append(f"nothing has ended for {PATIENCE:g} s; stuck: {stuck}")
+                stuck = [link.name for link in self._links if not link.finished]
+                self.outcome.broken.append(f"nothing has ended for {PATIENCE:g} s; stuck: {stuck}")
                 return
 
     def _wait(self) -> None:
         """Wait for a message, or for the end of an injection that lasts."""
         due = min((moment for moment, _ in self._ends), default=time.monotonic() + 1)
-        connections = [child.connection for pair in self._pairs for child in pair.children]
+        connections = [child.connection for link in self._links for child in link.children]
         wait(connections, max(due - time.monotonic(), 0))
 
     # -- injections ----------------------------------------------------------------------------------------------------
 
     def _inject(self, injection: Injection) -> None:
         self._report(str(injection))
-        self.tally.injected[injection.kind] += 1
-        pair = self._pairs[injection.pair]
+        self.outcome.injected[injection.kind] += 1
+        link = self._links[injection.link]
         act: dict[str, Callable[[], Callable[[], None] | None]] = {
-            "kill agent": pair.kill_agent,
-            "stop agent": pair.stop_agent,
-            "replace agent": pair.replace_agent,
-            "freeze agent": pair.freeze_agent,
-            "kill CJ": pair.kill_cj,
-            "replace CJ": pair.replace_cj,
-            "freeze CJ": pair.freeze_cj,
-            "abort task": pair.abort_task,
+            "kill agent": link.kill_agent,
+            "stop agent": link.stop_agent,
+            "replace agent": link.replace_agent,
+            "freeze agent": link.freeze_agent,
+            "kill CJ": link.kill_cj,
+            "replace CJ": link.replace_cj,
+            "freeze CJ": link.freeze_cj,
+            "abort task": link.abort_task,
             "crash server": self._crash_server,
             "freeze server": self._freeze_server,
             "kill connections": self._kill_connections,
@@ -158,15 +158,15 @@ class Soak:
         self._cable.half_open()
         return self._cable.pass_through
 
-    # -- afterwards ----------------------------------------------------------------------------------------------------
+    # -- checks --------------------------------------------------------------------------------------------------------
 
     def _read_ledgers(self) -> None:
         with redis.Redis.from_url(self._server.url, decode_responses=True) as client:
-            for number, pair in enumerate(self._pairs):
+            for number, link in enumerate(self._links):
                 keys = Keys(_SETTINGS.namespace).link(f"soak--agent-{number}")
-                for task_id in pair.task_ids:
+                for task_id in link.task_ids:
                     status, attempt = client.hmget(keys.task(task_id), "status", "attempt")
-                    self.tally.ledgers[task_id] = (status or "none", int(attempt or 0))
+                    self.outcome.ledgers[task_id] = (status or "none", int(attempt or 0))
             for key in client.scan_iter("*"):
                 if client.pttl(key) == -1:
-                    self.tally.broken.append(f"{key} has no TTL")
+                    self.outcome.broken.append(f"{key} has no TTL")

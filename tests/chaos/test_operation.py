@@ -1,4 +1,4 @@
-"""Jobs go to a definite end, whoever is killed on the way: the server, the servers of jobs, or both."""
+"""Jobs end with a definite status, although the SP, the SJs, or both are killed."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def operation(tmp_path: Path) -> Iterator[Operation]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_jobs_come_to_their_end_under_kills(operation: Operation, seed: int) -> None:
-    chance = random.Random(seed)
+def test_jobs_end_although_servers_are_killed(operation: Operation, seed: int) -> None:
+    rng = random.Random(seed)
     for site in ("site-1", "site-2"):
         operation.engine(site)
     server = operation.server()
     for number in range(4):
-        job_id, aborts = f"job-{number}", chance.random() < 0.3
+        job_id, aborts = f"job-{number}", rng.random() < 0.3
         operation.submit(job_of("Adding", averaging(120, 2), min_clients=2), job_id)
         deadline = time.monotonic() + PATIENCE
         kills, asked = 0, False
         while not operation.record(job_id).finished:
             assert time.monotonic() < deadline, f"{operation.record(job_id)}\n{operation.log(job_id)}"
-            random_pause(chance, 0.8)
-            if kills < KILLS and chance.random() < 0.3:
+            random_pause(rng, 0.8)
+            if kills < KILLS and rng.random() < 0.3:
                 with suppress(AssertionError):
                     state = operation.state(job_id)
                     kill_group(state.pid, state.pid_started)
@@ -59,7 +59,7 @@ def test_jobs_come_to_their_end_under_kills(operation: Operation, seed: int) -> 
                 server.kill()
                 server = operation.server()
             kills += 1
-            if aborts and not asked and chance.random() < 0.5:
+            if aborts and not asked and rng.random() < 0.5:
                 operation.store.request_abort(job_id, "ann")
                 asked = True
         record = operation.record(job_id)

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.serial
 
 
 def test_no_promise_breaks_in_a_short_soak(tmp_path: Path) -> None:
-    tally = Soak(tmp_path, seed=1, tasks=150, injections=2 * len(KINDS)).run()
-    assert not tally.broken, tally.table()
-    assert set(tally.injected) == set(KINDS)
-    assert len([task_id for task_id, results in tally.results.items() if results]) + len(tally.aborted) == 150
+    outcome = Soak(tmp_path, seed=1, tasks=150, injections=2 * len(KINDS)).run()
+    assert not outcome.broken, outcome.table()
+    assert set(outcome.injected) == set(KINDS)
+    assert len([task_id for task_id, results in outcome.results.items() if results]) + len(outcome.aborted) == 150
 
 
 def test_the_same_seed_gives_the_same_injections() -> None:
@@ -28,6 +28,6 @@ def test_the_same_seed_gives_the_same_injections() -> None:
 
 
 def test_no_promise_breaks_in_a_short_soak_of_a_federation(tmp_path: Path) -> None:
-    tally = FederationSoak(tmp_path, seed=1, rounds=12, deaths=6, cuts=3).run()
-    assert not tally.broken, tally.table()
-    assert tally.injected.total() >= 15, tally.table()
+    outcome = FederationSoak(tmp_path, seed=1, rounds=12, deaths=6, cuts=3).run()
+    assert not outcome.broken, outcome.table()
+    assert outcome.injected.total() >= 15, outcome.table()

@@ -1,4 +1,4 @@
-"""What remains true of tasks and callbacks whatever clients and callbacks do at once."""
+"""Invariants of tasks and callbacks under concurrent clients and callbacks."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: py
         stress.run(seconds=3)
     finally:
         logging.getLogger("redflare_workers").setLevel(logging.NOTSET)
-    tally, comm = stress.tally, stress.comm
+    counter, comm = stress.counter, stress.comm
 
-    assert tally.problems == []
+    assert counter.problems == []
     assert set(threading.enumerate()) == threads, "a thread is left"
 
-    tasks = tally.scheduled_tasks
+    tasks = counter.scheduled_tasks
     assert len(tasks) > 50
     assert stress.accepted > 200
-    assert {task for task in tasks if tally.ended_tasks[task] != 1} == set()
-    assert {task for task in tasks if tally.calls["task_done_cb"][task] != 1} == set()
+    assert {task for task in tasks if counter.ended_tasks[task] != 1} == set()
+    assert {task for task in tasks if counter.calls["task_done_cb"][task] != 1} == set()
     assert {task for task in tasks if task.completion_status is None or task.is_standing} == set()
 
     for task in tasks:
         assert len({client_task.id for client_task in task.client_tasks}) == len(task.client_tasks)
         if task.result_received_cb is not None:
             for client_task in task.client_tasks:
-                assert_callbacks_ran_as_they_should(stress, client_task)
+                assert_callbacks_ran_once(stress, client_task)
 
     registry = comm._lifecycle.registry
     assert comm.get_num_standing_tasks() == 0
@@ -55,8 +55,8 @@ def test_every_task_ends_once_and_every_callback_runs_once(seed: int, caplog: py
     assert len(comm._lifecycle.callbacks) == 0
 
 
-def assert_callbacks_ran_as_they_should(stress: Stress, client_task: ClientTask) -> None:
-    calls = stress.tally.calls
+def assert_callbacks_ran_once(stress: Stress, client_task: ClientTask) -> None:
+    calls = stress.counter.calls
     before, after = calls["before_task_sent_cb"][client_task], calls["after_task_sent_cb"][client_task]
     assert before == after >= client_task.task_send_count >= 1
     received = client_task.result_received_time is not None

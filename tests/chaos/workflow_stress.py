@@ -1,5 +1,5 @@
-"""Two hundred clients at one communicator: they ask, answer, answer twice, lie, die and come back, all at random, while
-callbacks schedule tasks, cancel them, wait for them and fail. Everything that happens is counted."""
+"""Two hundred clients of one communicator, at random: they request tasks, submit results once or twice or for another
+client, are reported dead and active again, while callbacks schedule tasks, cancel them, wait for them and fail."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from redflare_workers.communicator.comm_observer import CommObserver
 from redflare_workers.communicator.task_registry import SubmissionCheck
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 
+from tests.support.communicator.bench import IdleController
 from tests.support.communicator.local_engine import LocalEngine
-from tests.support.communicator.scene import IdleController
 
 CLIENTS: Final = 200
-#: Tasks that may stand at once, so that all get their share.
-MOST_STANDING: Final = 60
+#: Limit of standing tasks, so that all of them are requested.
+MAX_STANDING: Final = 60
 
 
-class OnPurpose(Exception):
-    """What a callback raises now and then."""
+class InjectedError(Exception):
+    """Raised by a callback at random."""
 
 
-class Tally(CommObserver):
-    """Counts what happens to each task, and notes what must not."""
+class TaskCounter(CommObserver):
+    """Counts the events of each task, and records violations."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self.scheduled_tasks: list[Task] = []
         self.ended_tasks: Counter[Task] = Counter()
         #: By name of the callback, how often it began for each task (task_done_cb) or ClientTask.
@@ -42,19 +42,19 @@ class Tally(CommObserver):
         self._inside: set[Task] = set()
 
     def scheduled(self, task: Task) -> list[ClientTask]:
-        with self._guard:
+        with self._lock:
             self.scheduled_tasks.append(task)
         return []
 
     def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
-        with self._guard:
+        with self._lock:
             self.ended_tasks[task] += 1
             if self.calls["task_done_cb"][task]:
-                self.problems.append(f"task_done_cb of {task} ran before the observer heard of its end")
+                self.problems.append(f"task_done_cb of {task} ran before the observer was notified of its end")
 
     def count(self, name: str, task: Task, subject: object, work: Callable[[], None]) -> None:
         """Run the body of a callback."""
-        with self._guard:
+        with self._lock:
             self.calls[name][subject] += 1
             if task in self._inside:
                 self.problems.append(f"{name} of {task} ran beside another callback of it")
@@ -62,7 +62,7 @@ class Tally(CommObserver):
         try:
             work()
         finally:
-            with self._guard:
+            with self._lock:
                 self._inside.discard(task)
 
 
@@ -79,17 +79,17 @@ class Stress:
         self._workers = workers
         self.engine = LocalEngine([f"site-{number}" for number in range(CLIENTS)])
         self.comm = WFCommServer(0.01, dead_client_grace_period=0.05, dead_client_check_lead_time=0.05)
-        self.tally = Tally()
-        self.comm.observer = self.tally
+        self.counter = TaskCounter()
+        self.comm.observer = self.counter
         controller = IdleController()
         controller.set_communicator(self.comm)
-        self._hands: dict[str, list[tuple[str, str]]] = {f"site-{number}": [] for number in range(CLIENTS)}
+        self._assigned: dict[str, list[tuple[str, str]]] = {f"site-{number}": [] for number in range(CLIENTS)}
         self._recent: list[Task] = []
         self._stopping = threading.Event()
         self.accepted = 0
 
     def run(self, seconds: float) -> None:
-        """Go on for that long, and then end the run."""
+        """Run for that long."""
         ctx = self.engine.new_context()
         self.comm.initialize_run(ctx)
         threads = [
@@ -106,132 +106,131 @@ class Stress:
         for thread in threads:
             thread.join(60)
             if thread.is_alive():
-                self.tally.problems.append(f"{thread.name} is stuck")
+                self.counter.problems.append(f"{thread.name} is stuck")
         self.comm.finalize_run(ctx)
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
-    def _act(self, choose: random.Random) -> None:
-        names = list(self._hands)
+    def _act(self, rng: random.Random) -> None:
+        names = list(self._assigned)
         try:
             while not self._stopping.is_set():
-                name = choose.choice(names)
-                action = choose.choices(
-                    [self._ask, self._answer, self._lie, self._die, self._come_back], [50, 42, 2, 2, 4]
+                name = rng.choice(names)
+                action = rng.choices(
+                    [self._ask, self._answer, self._submit_for_another, self._report_dead, self._report_active],
+                    [50, 42, 2, 2, 4],
                 )[0]
-                action(name, choose)
+                action(name, rng)
         except Exception as exc:
-            self.tally.problems.append(f"a client was let down: {exc!r}")
+            self.counter.problems.append(f"a client's call failed: {exc!r}")
 
-    def _ask(self, name: str, choose: random.Random) -> None:
+    def _ask(self, name: str, rng: random.Random) -> None:
         task_name, task_id, data = self.comm.process_task_request(self.engine.join(name), self.engine.new_context())
         if not task_id:
             return
         if data is None or data.get_header("__task_id__") != task_id:
-            self.tally.problems.append(f"{name} got other data than that of {task_id}")
-        hand = self._hands[name]
-        if (task_name, task_id) not in hand:
-            hand.append((task_name, task_id))
+            self.counter.problems.append(f"{name} got other data than that of {task_id}")
+        assigned = self._assigned[name]
+        if (task_name, task_id) not in assigned:
+            assigned.append((task_name, task_id))
 
-    def _answer(self, name: str, choose: random.Random) -> None:
-        hand = self._hands[name]
-        if not hand:
+    def _answer(self, name: str, rng: random.Random) -> None:
+        assigned = self._assigned[name]
+        if not assigned:
             return
-        task_name, task_id = choose.choice(list(hand) or [("", "")])
-        # kept now and then, to be answered again
-        if choose.random() < 0.9:
-            self._hands[name] = [each for each in hand if each[1] != task_id]
+        task_name, task_id = rng.choice(list(assigned) or [("", "")])
+        # kept at random, to be answered again
+        if rng.random() < 0.9:
+            self._assigned[name] = [each for each in assigned if each[1] != task_id]
         client = self.engine.join(name)
         if self.comm.peek_submission(client, task_name, task_id) is SubmissionCheck.ACCEPT:
             self.accepted += 1
         self.comm.process_submission(client, task_name, task_id, Shareable(), self.engine.new_context())
 
-    def _lie(self, name: str, choose: random.Random) -> None:
-        others = list(self._hands[choose.choice(list(self._hands))])
+    def _submit_for_another(self, name: str, rng: random.Random) -> None:
+        others = list(self._assigned[rng.choice(list(self._assigned))])
         for task_name, task_id in others:
             client = self.engine.join(name)
             self.comm.process_submission(
                 client, task_name, task_id, Shareable({"lie": name}), self.engine.new_context()
             )
 
-    def _die(self, name: str, choose: random.Random) -> None:
-        self._hands[name] = []
+    def _report_dead(self, name: str, rng: random.Random) -> None:
+        self._assigned[name] = []
         self.comm.process_dead_client_report(name, self.engine.new_context())
 
-    def _come_back(self, name: str, choose: random.Random) -> None:
+    def _report_active(self, name: str, rng: random.Random) -> None:
         self.comm.client_is_active(name, "it is back", self.engine.new_context())
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def _control(self, choose: random.Random) -> None:
-        """Act as a controller: schedule, wait, give up."""
+    def _control(self, rng: random.Random) -> None:
+        """Act as a controller: schedule tasks and wait for them."""
         try:
             while not self._stopping.is_set():
-                self._schedule(choose)
-                if choose.random() < 0.3:
+                self._schedule(rng)
+                if rng.random() < 0.3:
                     signal = Signal()
-                    timer = threading.Timer(choose.random() * 0.05, signal.trigger, ["enough"])
+                    timer = threading.Timer(rng.random() * 0.05, signal.trigger, ["enough"])
                     timer.start()
-                    self.comm.broadcast_and_wait(self._task(choose), self.engine.new_context(), abort_signal=signal)
+                    self.comm.broadcast_and_wait(self._task(rng), self.engine.new_context(), abort_signal=signal)
                     timer.join()
         except Exception as exc:
-            self.tally.problems.append(f"the controller was let down: {exc!r}")
+            self.counter.problems.append(f"a controller's call failed: {exc!r}")
 
-    def _task(self, choose: random.Random) -> Task:
-        random_of_task = random.Random(choose.random())
+    def _task(self, rng: random.Random) -> Task:
+        random_of_task = random.Random(rng.random())
 
         def counted(name: str) -> Callable[..., None]:
             def callback(fl_ctx: FLContext, **subject: Any) -> None:
-                (one,) = subject.values()
-                self.tally.count(name, task, one, lambda: self._misbehave(random_of_task))
+                (only,) = subject.values()
+                self.counter.count(name, task, only, lambda: self._interfere(random_of_task))
 
             return callback
 
         names = ("before_task_sent_cb", "after_task_sent_cb", "result_received_cb")
-        callbacks: dict[str, Any] = {name: counted(name) for name in names} if choose.random() < 0.7 else {}
+        callbacks: dict[str, Any] = {name: counted(name) for name in names} if rng.random() < 0.7 else {}
         # the end of each task is counted
         task = Task("train", Shareable({"x": 1}), timeout=1, task_done_cb=counted("task_done_cb"), **callbacks)
         self._recent = [*self._recent[-20:], task]
         return task
 
-    def _schedule(self, choose: random.Random) -> Task | None:
-        if self._stopping.is_set() or self.comm.get_num_standing_tasks() > MOST_STANDING:
+    def _schedule(self, rng: random.Random) -> Task | None:
+        if self._stopping.is_set() or self.comm.get_num_standing_tasks() > MAX_STANDING:
             self._stopping.wait(0.001)  # tasks end meanwhile
             return None
-        task, ctx, names = self._task(choose), self.engine.new_context(), list(self._hands)
-        some = choose.sample(names, choose.randint(1, 20))
-        send_order = choose.choice(list(SendOrder))
-        kind = choose.randrange(6)
+        task, ctx, names = self._task(rng), self.engine.new_context(), list(self._assigned)
+        some = rng.sample(names, rng.randint(1, 20))
+        send_order = rng.choice(list(SendOrder))
+        kind = rng.randrange(6)
         if kind == 0:
-            self.comm.broadcast(task, ctx, list(some), min_responses=choose.randint(0, len(some)))
+            self.comm.broadcast(task, ctx, list(some), min_responses=rng.randint(0, len(some)))
         elif kind == 1:
             self.comm.broadcast(task, ctx)
         elif kind == 2:
             self.comm.broadcast_forever(task, ctx, list(some[:3]))
         elif kind == 3:
-            self.comm.send(task, ctx, list(some), send_order, choose.randint(0, 1))
+            self.comm.send(task, ctx, list(some), send_order, rng.randint(0, 1))
         elif kind == 4:
             self.comm.send(task, ctx, None, SendOrder.ANY)
         else:
-            self.comm.relay(
-                task, ctx, list(some), send_order, choose.randint(0, 1), choose.randint(0, 1), bool(kind % 2)
-            )
+            self.comm.relay(task, ctx, list(some), send_order, rng.randint(0, 1), rng.randint(0, 1), bool(kind % 2))
         return task
 
-    def _misbehave(self, choose: random.Random) -> None:
-        """Do at random what callbacks do besides their work."""
-        dice = choose.random()
-        if dice < 0.05:
-            self._schedule(choose)
-        elif dice < 0.08 and self._recent:
-            self.comm.cancel_task(choose.choice(self._recent))
-        elif dice < 0.10:
-            raise OnPurpose
-        elif dice < 0.11:
+    def _interfere(self, rng: random.Random) -> None:
+        """Do at random what callbacks may do: schedule, cancel, raise, wait."""
+        chance = rng.random()
+        if chance < 0.05:
+            self._schedule(rng)
+        elif chance < 0.08 and self._recent:
+            self.comm.cancel_task(rng.choice(self._recent))
+        elif chance < 0.10:
+            raise InjectedError
+        elif chance < 0.11:
             signal = Signal()
             signal.trigger("no time")
             self.comm.send_and_wait(
-                self._task(choose), self.engine.new_context(), ["site-1"], SendOrder.ANY, abort_signal=signal
+                self._task(rng), self.engine.new_context(), ["site-1"], SendOrder.ANY, abort_signal=signal
             )
-        elif dice < 0.112:
+        elif chance < 0.112:
             self.comm.cancel_all_tasks()

@@ -27,7 +27,7 @@ NUMBERS = "numbers.json"
 
 @dataclass
 class Demo:
-    """A running demo, and all that belongs to it: every descendant inherits the mark in its environment."""
+    """A running demo and its descendants: each inherits a mark in its environment."""
 
     process: subprocess.Popen[str]
     mark: str
@@ -44,9 +44,9 @@ class Demo:
             return False
 
     def read_until(self, word: str) -> None:
-        """Follow the output up to a line that has this word."""
+        """Read the output up to a line with this word."""
         assert self.process.stdout is not None
-        assert any(word in line for line in self.process.stdout), f"the demo ended before it said {word!r}"
+        assert any(word in line for line in self.process.stdout), f"the demo ended before it printed {word!r}"
 
     def left_behind(self) -> list[str]:
         return [repr(process) for process in self.processes()] + [str(path) for path in self.scratch.iterdir()]
@@ -77,7 +77,7 @@ def running(directory: Path, *arguments: str) -> Iterator[Demo]:
 
 
 def finished(directory: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
-    """Output and numbers of a demo that ran to its end."""
+    """Return output and numbers of a complete demo."""
     with running(directory, *arguments) as demo:
         output, errors = demo.process.communicate(timeout=110)
         assert demo.process.returncode == 0, errors
@@ -150,7 +150,7 @@ def test_a_signal_in_the_middle_ends_everything(tmp_path: Path, send: Callable[[
         assert errors == "stopped; every process has ended\n"
 
 
-def test_an_agent_that_a_stranger_kills_is_replaced(tmp_path: Path) -> None:
+def test_an_agent_that_was_killed_by_others_is_replaced(tmp_path: Path) -> None:
     with running(tmp_path, "--rounds", "9999") as demo:
         demo.read_until("round   2/9999")
         victim = next(process for process in demo.processes() if process.cmdline()[-1].endswith("site-3"))
@@ -160,7 +160,9 @@ def test_an_agent_that_a_stranger_kills_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("program", "name"), [("server", "the server"), ("client_jobs", "the client jobs")])
-def test_a_server_or_client_jobs_that_a_stranger_kills_are_replaced(tmp_path: Path, program: str, name: str) -> None:
+def test_a_server_or_client_jobs_that_were_killed_by_others_are_replaced(
+    tmp_path: Path, program: str, name: str
+) -> None:
     with running(tmp_path, "--rounds", "9999") as demo:
         demo.read_until("round   2/9999")
         victim = next(each for each in demo.processes() if f"redflare_workers.demo.{program}" in each.cmdline())

@@ -1,4 +1,4 @@
-"""A federation as it is operated: every process is a ``redflare`` command, and every step of the operator another."""
+"""A federation as it is operated: every process and every action of the operator is a ``redflare`` command."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_a_job_is_submitted_run_downloaded_and_deleted(operated: OperatedFederat
     operated.assert_nothing_is_left("monday")
 
 
-def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(operated: OperatedFederation) -> None:
+def test_an_abort_ends_a_trainer_that_ignores_it_and_names_the_sites_that_confirmed_it(
+    operated: OperatedFederation,
+) -> None:
     operated.server()
     operated.sites(1, 2)
     (operated.trainer(1) / "hang").touch()
@@ -71,7 +73,7 @@ def test_an_abort_ends_a_trainer_that_does_not_listen_and_says_who_confirmed_it(
     operated.assert_nothing_is_left("stuck", "next")
 
 
-def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_once(
+def test_a_job_that_waits_for_server_and_sites_shows_the_reason_and_is_aborted_at_once(
     operated: OperatedFederation,
 ) -> None:
     operated.job()
@@ -92,7 +94,7 @@ def test_a_job_waits_for_server_and_sites_and_says_so_and_an_abort_ends_it_at_on
     operated.assert_nothing_is_left()
 
 
-def test_a_job_goes_on_although_each_process_is_killed_once(operated: OperatedFederation) -> None:
+def test_a_job_continues_although_each_process_is_killed_once(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     (operated.trainer(1) / "slow").touch()
@@ -117,7 +119,7 @@ def test_a_job_goes_on_although_each_process_is_killed_once(operated: OperatedFe
     operated.assert_nothing_is_left("long")
 
 
-def test_jobs_of_the_same_agents_take_turns(operated: OperatedFederation) -> None:
+def test_jobs_of_the_same_agents_run_one_after_the_other(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)
     jobs = ("one", "two")
@@ -214,7 +216,7 @@ def custom_job(operated: OperatedFederation, code: str) -> None:
     (app / "config" / "config_fed_client.json").write_text(json.dumps(executors))
 
 
-def test_mistakes_in_a_job_are_told_all_at_once_and_nothing_is_submitted(operated: OperatedFederation) -> None:
+def test_all_errors_of_a_job_are_reported_together_and_nothing_is_submitted(operated: OperatedFederation) -> None:
     folder = operated.job()
     (folder / "meta.json").write_text('{"name": "", "min_clients": -1, "deploy_map": {"app": ["@ALL"]}}')
 

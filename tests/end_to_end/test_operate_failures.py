@@ -1,4 +1,4 @@
-"""Jobs whose code goes wrong, on three sites: each ends with a status and the reason, and the next one completes."""
+"""Jobs whose code fails, on three sites: each ends with a status and the reason, and the next one completes."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operate
     assert operated.json("job", "list", code=1) == []
     faulty.assert_clean()
 
-    # by the server, from somebody who does not use the command
+    # by the server: submitted without the command
     classes = {
         "popen": (pack_files(with_server("subprocess.Popen", args=["touch", ESCAPED])), "subprocess.Popen"),
         "system": (pack_files(with_server("os.system", command=f"touch {ESCAPED}")), "os.system"),
@@ -111,7 +111,7 @@ def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operate
     assert not operated.processes_of("job_main")
     faulty.assert_clean(*refused, *classes, *others)
 
-    # by the sites: that one does not admit the job's code, and another not even the exchanger
+    # by the sites: one does not admit the job's code, and another not even the exchanger
     operated.end("server")
     faulty.admit_code()
     operated.server()

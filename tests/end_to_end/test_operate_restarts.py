@@ -1,4 +1,4 @@
-"""Three sites, one job, and every process of it ended once, in order or by SIGKILL: the job completes all the same."""
+"""Three sites, one job, and each of its processes ended once, properly or by SIGKILL: the job completes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
     def progress() -> int:
         return len(list(witness.glob("began-*")))
 
-    def goes_on(what: str) -> None:
+    def assert_progress(what: str) -> None:
         begun = progress()
         wait_until(lambda: progress() >= begun + 2, 40, f"rounds go on after {what}")
 
-    goes_on("the start")
+    assert_progress("the start")
 
     def killed(*parts: str) -> None:
         os.kill(operated.processes_of(*parts)[0], signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_job_completes_although_each_of_its_processes_is_ended_once(operated: 
     }
     for what, kill in kills.items():
         kill()
-        goes_on(what)
+        assert_progress(what)
     for number in (1, 2, 3):
         (operated.trainer(number) / "slow").unlink()
     operated.await_status("long", COMPLETED)

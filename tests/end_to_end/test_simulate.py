@@ -81,12 +81,12 @@ def test_a_process_that_is_killed_ends_the_simulation_and_is_named() -> None:
         run(simulated.killing, processes=2)
 
 
-def test_a_process_that_ends_as_if_all_were_well_is_noticed() -> None:
+def test_a_process_that_exits_early_with_code_0_is_noticed() -> None:
     with pytest.raises(SimulationError, match=r"the process with site-2 .* ended with exit code 0"):
         run(simulated.vanishing, processes=2)
 
 
-def test_a_function_that_ends_its_thread_is_named_with_its_last_words(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_function_that_ends_its_thread_is_named_with_its_last_output(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         SimulationError, match=r"the process with site-1 to site-2 .* failed: site-2: SystemExit: enough"
     ):
@@ -153,8 +153,8 @@ def test_a_function_of_a_prompt_needs_threads(tmp_path: Path, processes: int, co
         assert program.left_behind() == []
 
 
-def works(program: MarkedProgram) -> None:
-    """Both sites are in the middle of a task."""
+def wait_for_tasks(program: MarkedProgram) -> None:
+    """Wait until both sites execute a task."""
     for _ in range(2):
         program.read_until("works")
 
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_everything_within_seconds(tmp_path: Path, function: str, pr
             assert program.process.stdout is not None
             program.process.stdout.readline()
         else:
-            works(program)
+            wait_for_tasks(program)
         (os.killpg if group else os.kill)(program.process.pid, signal.SIGINT)
         code, _, errors = program.finish(15)
         assert code == 130
@@ -177,9 +177,9 @@ def test_ctrl_c_ends_everything_within_seconds(tmp_path: Path, function: str, pr
         assert program.left_behind() == []
 
 
-def test_a_second_ctrl_c_does_not_break_off_the_end(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_does_not_interrupt_the_shutdown(tmp_path: Path) -> None:
     with marked(redflare(f"{TRAINER}:endless", "--sites", "2"), ROOT, scratch=tmp_path / "scratch") as program:
-        works(program)
+        wait_for_tasks(program)
         for _ in range(3):
             program.process.send_signal(signal.SIGINT)
         assert program.finish(15)[0] == 130
@@ -188,13 +188,13 @@ def test_a_second_ctrl_c_does_not_break_off_the_end(tmp_path: Path) -> None:
 
 def test_killing_the_simulation_leaves_nothing_behind(tmp_path: Path) -> None:
     with marked(redflare(f"{TRAINER}:patient", "--sites", "2"), ROOT, scratch=tmp_path / "scratch") as program:
-        works(program)
+        wait_for_tasks(program)
         program.process.kill()
         wait_until(lambda: program.left_behind() == [], timeout=20)
 
 
 @pytest.mark.parametrize("workflow", ["fedavg", "cyclic", "fedbuff", "cross-site-eval"])
-def test_the_command_runs_every_workflow_and_tells_programs_in_json(tmp_path: Path, workflow: str) -> None:
+def test_the_command_runs_every_workflow_and_prints_json_for_programs(tmp_path: Path, workflow: str) -> None:
     arguments = ("--sites", "3", "--rounds", "2", "--workflow", workflow, "--save", str(tmp_path / "out"), "--json")
     with marked(redflare("redflare_workers.demo.digits:train", *arguments), tmp_path) as program:
         code, output, _ = program.finish()

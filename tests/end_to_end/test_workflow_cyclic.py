@@ -23,61 +23,61 @@ OPTIONS: dict[str, Any] = {
 
 def finish(federation: Federation, server: Child, history: list[list[str]]) -> None:
     """The run ends well, these sites have trained in this order, and the model is theirs."""
-    status, reason = server.hear("outcome", PATIENCE)
+    status, reason = server.receive("outcome", PATIENCE)
     assert status == COMPLETED, f"{status}: {reason}\n{server.log_tail()}"
-    assert server.hear("history") == (history,)
+    assert server.receive("history") == (history,)
     model = initial_model(SMALL)
     for number, sites in enumerate(history):
         for site in sites:
             model = trained(model, site, number)
-    np.testing.assert_allclose(server.hear("model")[1]["w"], model["w"])
+    np.testing.assert_allclose(server.receive("model")[1]["w"], model["w"])
     federation.assert_all_end()
 
 
-def test_a_model_goes_round_all_sites(federation: Federation) -> None:
+def test_a_model_is_passed_to_all_sites(federation: Federation) -> None:
     federation.sites([1, 2, 3])
     server = federation.server(workflow="Cyclic", options=OPTIONS)
     finish(federation, server, [["site-1", "site-2", "site-3"]] * ROUNDS)
     federation.assert_trained_once([1, 2, 3], ROUNDS)
 
 
-def test_a_site_that_dies_with_the_model_in_hand_is_passed_over(federation: Federation) -> None:
+def test_a_site_that_dies_during_its_training_is_skipped(federation: Federation) -> None:
     federation.sites([1, 3])
     agent = federation.trainer("site-2", wait_at="training:0")
     cj = federation.cj("site-2")
     server = federation.server(workflow="Cyclic", options=OPTIONS)
-    agent.hear("at")
+    agent.receive("at")
     agent.kill()
     cj.kill()
     finish(federation, server, [["site-1", "site-3"]] * ROUNDS)
     assert set(federation.trainings().values()) == {1}
 
 
-def test_a_site_that_dies_before_its_turn_is_passed_over(federation: Federation) -> None:
+def test_a_site_that_dies_before_its_training_is_skipped(federation: Federation) -> None:
     first = federation.trainer("site-1", wait_at="training:0")
     federation.cj("site-1")
     federation.sites([2, 3])
     server = federation.server(workflow="Cyclic", options={**OPTIONS, "task_result_timeout": 0})
-    first.hear("at")
+    first.receive("at")
     federation.cjs["site-2"][0].kill()
     federation.trainers["site-2"][0].kill()
     wait_until(lambda: "site-2 was reported dead" in server.log_tail())
-    first.say("go")
+    first.send("go")
     finish(federation, server, [["site-1", "site-3"]] * ROUNDS)
     assert "site-2" not in {site for site, _ in federation.trainings()}
 
 
-def test_a_site_that_comes_back_has_its_turn_in_the_next_round(federation: Federation) -> None:
+def test_a_restarted_site_trains_in_the_next_round(federation: Federation) -> None:
     agent = federation.trainer("site-2", wait_at="training:0")
     cj = federation.cj("site-2")
     last = federation.trainer("site-3", wait_at="training:0")
     federation.cj("site-3")
     federation.sites([1])
     server = federation.server(workflow="Cyclic", options={**OPTIONS, "task_result_timeout": 2})
-    agent.hear("at")
+    agent.receive("at")
     agent.kill()
     cj.kill()
-    last.hear("at")
+    last.receive("at")
     federation.sites([2])
-    last.say("go")
+    last.send("go")
     finish(federation, server, [["site-1", "site-3"], ["site-1", "site-2", "site-3"]])

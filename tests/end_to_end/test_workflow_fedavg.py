@@ -1,4 +1,4 @@
-"""FedAvg over real processes: the model is right, whichever site is killed, is slow, comes late or is cut off."""
+"""FedAvg with real processes: the model is right, whichever site is killed, slow, late or disconnected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDS = 3
 OPTIONS: dict[str, Any] = {"min_clients": 3, "num_rounds": ROUNDS, "wait_time_after_min_received": 0}
 #: Elements of a model that is too large for an entry.
 LARGE = 100_000
-#: Milliseconds that a heartbeat still stands when several have been missed.
+#: TTL in milliseconds of a heartbeat after several missed ones.
 MISSED = 1_000
 
 
@@ -39,20 +39,20 @@ def test_four_sites_one_killed_one_slow_one_late_make_the_right_model(federation
     doomed = federation.cj("site-2")
     server = federation.server(options=OPTIONS)
 
-    agent.hear("at")
+    agent.receive("at")
     doomed.kill()
     federation.cj("site-2")
-    agent.say("go")
-    held.hear("at")
+    agent.send("go")
+    held.receive("at")
     federation.sites([4])
-    federation.trainers["site-4"][0].hear("submitted")
-    held.say("go")
+    federation.trainers["site-4"][0].receive("submitted")
+    held.send("go")
 
     federation.model_of(server, ROUNDS)
-    history = server.heard("history")[0][0]
+    history = server.received("history")[0][0]
     assert sorted(history[0]["clients"]) == ["site-1", "site-2", "site-3"]
     assert sorted(history[1]["clients"]) == ["site-1", "site-2", "site-4"]
-    assert slow.hear("dropped")[0] == 1
+    assert slow.receive("dropped")[0] == 1
     assert set(federation.trainings().values()) == {1}
     federation.assert_all_end()
 
@@ -62,9 +62,9 @@ def test_a_slow_site_takes_part_when_it_answers_within_the_wait_time(federation:
     federation.sites([3], work=0.5)
     federation.server(options={**OPTIONS, "wait_time_after_min_received": 20})
     wait_until(lambda: federation.trainings()["site-3", 1])
-    # all that have the task have answered: the rest of the wait time is not waited for
+    # all clients with the task have answered, so the wait time ends early
     federation.model_of(federation.servers[0], ROUNDS)
-    history = federation.servers[0].heard("history")[0][0]
+    history = federation.servers[0].received("history")[0][0]
     assert all(len(each["clients"]) >= 3 for each in history)
     assert "site-3" in history[1]["clients"]
     assert set(federation.trainings().values()) == {1}
@@ -79,27 +79,27 @@ def test_a_client_job_killed_while_its_agent_trains_is_handed_the_same_task_and_
     agent = federation.trainer("site-2", wait_at="training:1")
     doomed = federation.cj("site-2")
     server = federation.server(options=OPTIONS, size=size)
-    agent.hear("at")
+    agent.receive("at")
     doomed.kill()
     successor = federation.cj("site-2")
     wait_until(lambda: "goes on" in successor.log_tail() or "has joined" in successor.log_tail())
-    agent.say("go")
+    agent.send("go")
     federation.model_of(server, ROUNDS)
     federation.assert_trained_once([1, 2, 3], ROUNDS)
     federation.assert_all_end()
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_result_that_waited_for_a_client_job_to_come_back_is_not_worked_out_again(
+def test_a_result_that_waited_for_the_restart_of_a_client_job_is_not_computed_again(
     federation: Federation, size: int
 ) -> None:
     federation.sites([1, 3])
     agent = federation.trainer("site-2", wait_at="training:1")
     doomed = federation.cj("site-2")
     server = federation.server(options=OPTIONS, size=size)
-    agent.hear("at")
+    agent.receive("at")
     doomed.kill()
-    agent.say("go")
+    agent.send("go")
     keys = f"{federation.settings.namespace}:{{site-2--agent}}:results"
     wait_until(lambda: federation.client.xlen(keys) == 1)
     federation.cj("site-2")
@@ -114,7 +114,7 @@ def test_an_agent_killed_while_it_trains_costs_its_own_training_and_no_other(fed
     doomed = federation.trainer("site-2", wait_at="training:1")
     federation.cj("site-2")
     server = federation.server(options=OPTIONS, size=size)
-    doomed.hear("at")
+    doomed.receive("at")
     doomed.kill()
     federation.trainer("site-2")
     federation.model_of(server, ROUNDS)
@@ -126,12 +126,12 @@ def test_an_agent_killed_while_it_trains_costs_its_own_training_and_no_other(fed
     federation.assert_all_end()
 
 
-def test_a_site_whose_job_and_agent_are_killed_comes_back_and_takes_part(federation: Federation) -> None:
+def test_a_site_whose_job_and_agent_are_killed_takes_part_after_their_restart(federation: Federation) -> None:
     federation.sites([1, 3])
     agent = federation.trainer("site-2", wait_at="training:1")
     cj = federation.cj("site-2")
     server = federation.server(options=OPTIONS)
-    agent.hear("at")
+    agent.receive("at")
     cj.kill()
     agent.kill()
     federation.sites([2])
@@ -145,12 +145,12 @@ def test_a_client_job_that_is_replaced_ends_and_its_successor_submits(federation
     agent = federation.trainer("site-2", wait_at="training:1")
     older = federation.cj("site-2")
     server = federation.server(options=OPTIONS)
-    agent.hear("at")
+    agent.receive("at")
     federation.cj("site-2")
-    assert older.hear("outcome")[0] == "FENCED"
-    assert older.hear("threads") == ([],)
+    assert older.receive("outcome")[0] == "FENCED"
+    assert older.receive("threads") == ([],)
     older.end()
-    agent.say("go")
+    agent.send("go")
     federation.model_of(server, ROUNDS)
     federation.assert_trained_once([1, 2, 3], ROUNDS)
     federation.assert_all_end()
@@ -161,15 +161,15 @@ def test_an_abort_in_mid_round_reaches_every_agent_and_the_sites_end(federation:
     server = federation.server(options=OPTIONS, size=LARGE)
     trainers = [children[0] for children in federation.trainers.values()]
     for trainer in trainers:
-        trainer.hear("training")
-    server.say("abort", "enough of it")
-    assert server.hear("outcome") == (ABORTED, "enough of it")
+        trainer.receive("training")
+    server.send("abort", "enough of it")
+    assert server.receive("outcome") == (ABORTED, "enough of it")
     for trainer in trainers:
-        trainer.hear("dropped")
+        trainer.receive("dropped")
     for (cj,) in federation.cjs.values():
-        assert cj.hear("outcome") == (ABORTED, "enough of it")
-        assert cj.hear("threads") == ([],)
-    assert server.hear("threads") == ([],)
+        assert cj.receive("outcome") == (ABORTED, "enough of it")
+        assert cj.receive("threads") == ([],)
+    assert server.receive("threads") == ([],)
     federation.assert_clean()
 
 
@@ -186,17 +186,17 @@ def test_an_agent_whose_client_job_was_killed_learns_from_the_next_that_the_job_
     agent = federation.trainer("site-2", work=60)
     doomed = federation.cj("site-2")
     server = federation.server(options=OPTIONS)
-    agent.hear("training")
+    agent.receive("training")
     doomed.kill()
-    server.say("abort", "enough of it")
-    server.hear("outcome")
+    server.send("abort", "enough of it")
+    server.receive("outcome")
     cj = federation.cj("site-2")
-    assert cj.hear("outcome") == (ABORTED, "enough of it")
-    agent.hear("dropped")
-    assert "bye" in agent.hear("closed")[0]
+    assert cj.receive("outcome") == (ABORTED, "enough of it")
+    agent.receive("dropped")
+    assert "bye" in agent.receive("closed")[0]
 
 
-def test_sites_that_were_there_before_their_server_are_served(federation: Federation) -> None:
+def test_sites_that_start_before_their_server_are_served(federation: Federation) -> None:
     federation.sites([1, 2, 3])
     joined = [children[0] for children in federation.cjs.values()]
     wait_until(lambda: all("has joined" in cj.log_tail() for cj in joined))
@@ -216,9 +216,9 @@ def test_a_network_that_fails_for_some_seconds_costs_no_training(
         federation.cj("site-2", **(behind if whose != "the agent" else {}))
         federation.sites([1, 3])
         server = federation.server(options=OPTIONS, size=LARGE)
-        agent.hear("at")
+        agent.receive("at")
         cut(cable)
-        agent.say("go")
+        agent.send("go")
         keys = federation.heartbeats_of("site-2", agent=whose != "the client job", cj=whose != "the agent")
         wait_until(lambda: all(federation.client.pttl(key) < MISSED for key in keys))
         cable.pass_through()
@@ -227,7 +227,7 @@ def test_a_network_that_fails_for_some_seconds_costs_no_training(
         federation.assert_all_end()
 
 
-def test_a_frozen_client_job_does_not_keep_the_others_from_going_on(federation: Federation) -> None:
+def test_a_frozen_client_job_does_not_delay_the_others(federation: Federation) -> None:
     federation.sites([1, 2, 3, 4])
     frozen = federation.cjs["site-4"][0]
     wait_until(lambda: "has joined" in frozen.log_tail())

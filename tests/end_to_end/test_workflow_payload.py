@@ -1,4 +1,4 @@
-"""What a run costs Redis: a broadcast's data stands there once, however many sites get it, and all of it goes again."""
+"""The memory of Redis during a run: a broadcast's data is stored once for all sites, and deleted in the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SITES = 50
 
 
 class Holding(Executor):
-    """Passes its task to nobody, and has it in hand until it is aborted."""
+    """Executes its task until it is aborted."""
 
     accepts_encoded = True
 
@@ -64,14 +64,14 @@ def test_a_model_broadcast_to_fifty_sites_is_stored_once_and_redis_is_as_empty_a
                 assert each.has_task.wait(30)
             stored = memory(client) - before
             payload = sum(client.strlen(chunk) for chunk in federation.blobs())
-            job.say("abort", "enough of it")
-            job.hear("outcome")
+            job.send("abort", "enough of it")
+            job.receive("outcome")
             for thread in threads:
                 thread.join(10)
-        # once as the task's data, once in the state that a successor would go on from
+        # once as the task's data, once in the state that a successor would resume from
         assert payload < 2 * 4 * ELEMENTS + MIB, f"{payload / MIB:.1f} MiB"
         assert stored < 2.3 * 4 * ELEMENTS, f"{stored / MIB:.1f} MiB"
-        assert job.hear("threads") == ([],)
+        assert job.receive("threads") == ([],)
         federation.assert_clean()
         wait_until(lambda: client.dbsize() == 0)
         assert memory(client) - before < 2 * MIB

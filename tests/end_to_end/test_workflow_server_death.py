@@ -1,4 +1,4 @@
-"""A server that dies wherever it wants: its successor goes on, sites notice a pause, and the model is the same."""
+"""A server killed at any point: its successor resumes, sites only wait, and the model is the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def undisturbed(shared_server: tuple[str, redis.Redis], tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """Digest of the model that a run comes to in which nobody dies, by the model's size."""
+    """Digest of the model of an undisturbed run, by the model's size."""
     url, client = shared_server
     digests = {}
     for size in (SMALL, LARGE):
@@ -53,7 +53,7 @@ def undisturbed(shared_server: tuple[str, redis.Redis], tmp_path_factory: pytest
 
 
 def finish(federation: Federation, server: Child, expected: str) -> None:
-    """The run ends as if nobody had died."""
+    """Check that the run ends like an undisturbed one."""
     assert federation.model_of(server, ROUNDS) == expected
     federation.assert_trained_once(SITES, ROUNDS)
     federation.assert_all_end()
@@ -62,64 +62,64 @@ def finish(federation: Federation, server: Child, expected: str) -> None:
 
 @SIZES
 @pytest.mark.parametrize("point", POINTS)
-def test_a_server_killed_anywhere_in_a_round_is_followed_by_one_that_comes_to_an_equal_model(
+def test_the_successor_of_a_server_killed_anywhere_in_a_round_trains_an_equal_model(
     federation: Federation, undisturbed: dict[int, str], point: str, size: int
 ) -> None:
     federation.sites(SITES)
     doomed = federation.server(options=OPTIONS, size=size, wait_at=point)
-    doomed.hear("at")
+    doomed.receive("at")
     doomed.kill()
     server = federation.server(options=OPTIONS, size=size)
     finish(federation, server, undisturbed[size])
 
 
 @SIZES
-def test_a_server_killed_while_all_sites_train_hands_nothing_out_again(
+def test_the_successor_of_a_server_killed_while_all_sites_train_sends_no_task_again(
     federation: Federation, undisturbed: dict[int, str], size: int
 ) -> None:
     federation.sites(SITES, wait_at=f"training:{FATAL}")
     doomed = federation.server(options=OPTIONS, size=size)
     trainers = [children[0] for children in federation.trainers.values()]
     for trainer in trainers:
-        trainer.hear("at")
+        trainer.receive("at")
     doomed.kill()
     server = federation.server(options=OPTIONS, size=size)
     for trainer in trainers:
-        trainer.say("go")
+        trainer.send("go")
     finish(federation, server, undisturbed[size])
 
 
 @SIZES
-def test_results_that_come_while_no_server_is_there_are_taken_in_by_its_successor(
+def test_results_submitted_while_no_server_runs_are_received_by_its_successor(
     federation: Federation, undisturbed: dict[int, str], size: int
 ) -> None:
     federation.sites(SITES, wait_at=f"training:{FATAL}")
     doomed = federation.server(options=OPTIONS, size=size)
     trainers = [children[0] for children in federation.trainers.values()]
     for trainer in trainers:
-        trainer.hear("at")
+        trainer.receive("at")
     doomed.kill()
     for trainer in trainers:
-        trainer.say("go")
-        while trainer.hear("submitted") != (FATAL, True):
+        trainer.send("go")
+        while trainer.receive("submitted") != (FATAL, True):
             pass
     server = federation.server(options=OPTIONS, size=size)
     finish(federation, server, undisturbed[size])
 
 
-def test_a_server_killed_in_every_round_comes_to_an_equal_model(
+def test_servers_killed_in_every_round_train_an_equal_model(
     federation: Federation, undisturbed: dict[int, str]
 ) -> None:
     federation.sites(SITES)
     for number in range(ROUNDS):
         doomed = federation.server(options=OPTIONS, size=LARGE, wait_at=f"taken:{number}:2")
-        doomed.hear("at")
+        doomed.receive("at")
         doomed.kill()
     server = federation.server(options=OPTIONS, size=LARGE)
     finish(federation, server, undisturbed[LARGE])
 
 
-def test_a_server_that_is_killed_right_after_its_start_again_and_again_is_followed(
+def test_a_job_survives_servers_that_are_killed_right_after_their_start(
     federation: Federation, undisturbed: dict[int, str]
 ) -> None:
     federation.sites(SITES)
@@ -134,48 +134,48 @@ def test_a_server_that_is_replaced_while_it_lives_ends_and_changes_nothing(
 ) -> None:
     federation.sites(SITES)
     older = federation.server(options=OPTIONS, size=LARGE, wait_at=f"taken:{FATAL}:2")
-    older.hear("at")
+    older.receive("at")
     server = federation.server(options=OPTIONS, size=LARGE)
     assert federation.model_of(server, ROUNDS) == undisturbed[LARGE]
-    older.say("go")
-    assert older.hear("outcome")[0] == "FENCED"
-    assert older.hear("threads") == ([],)
+    older.send("go")
+    assert older.receive("outcome")[0] == "FENCED"
+    assert older.receive("threads") == ([],)
     older.end()
     federation.assert_trained_once(SITES, ROUNDS)
     federation.assert_all_end()
     federation.assert_clean()
 
 
-def test_a_site_that_restarts_while_the_server_is_away_goes_on_with_its_task(
+def test_a_site_that_restarts_without_a_server_continues_its_task(
     federation: Federation, undisturbed: dict[int, str]
 ) -> None:
     federation.sites(SITES, wait_at=f"training:{FATAL}")
     doomed = federation.server(options=OPTIONS, size=LARGE)
     trainers = [children[0] for children in federation.trainers.values()]
     for trainer in trainers:
-        trainer.hear("at")
+        trainer.receive("at")
     doomed.kill()
     federation.cjs["site-2"][0].kill()
     federation.cj("site-2")
     for trainer in trainers:
-        trainer.say("go")
+        trainer.send("go")
     server = federation.server(options=OPTIONS, size=LARGE)
     finish(federation, server, undisturbed[LARGE])
 
 
 @SIZES
-def test_a_result_of_a_client_job_that_was_killed_while_the_server_was_away_is_not_worked_out_again(
+def test_a_result_of_a_client_job_that_was_killed_without_a_server_is_not_computed_again(
     federation: Federation, undisturbed: dict[int, str], size: int
 ) -> None:
     federation.sites(SITES, wait_at=f"training:{FATAL}")
     doomed = federation.server(options=OPTIONS, size=size)
     trainers = [children[0] for children in federation.trainers.values()]
     for trainer in trainers:
-        trainer.hear("at")
+        trainer.receive("at")
     doomed.kill()
     before = federation.client.xlen(federation.inbox)
     for trainer in trainers:
-        trainer.say("go")
+        trainer.send("go")
     wait_until(lambda: federation.client.xlen(federation.inbox) == before + len(SITES))
     federation.cjs["site-2"][0].kill()
     successor = federation.cj("site-2")
@@ -199,7 +199,7 @@ def test_a_redis_that_crashes_and_reads_its_file_costs_no_training(
     ):
         federation.sites(SITES)
         server = federation.server(options=OPTIONS, size=LARGE, wait_at=point)
-        server.hear("at")
+        server.receive("at")
         if with_server:
             server.kill()
         redis_server.kill()
@@ -208,5 +208,5 @@ def test_a_redis_that_crashes_and_reads_its_file_costs_no_training(
             server = federation.server(options=OPTIONS, size=LARGE)
         redis_server.start()
         if not with_server:
-            server.say("go")
+            server.send("go")
         finish(federation, server, undisturbed[LARGE])

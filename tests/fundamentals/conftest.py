@@ -1,4 +1,4 @@
-"""What these tests stand on: a Redis, and ways to let something run beside a test."""
+"""Fixtures: a Redis, and ways to run something beside a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.process.child import FORKSERVER
 
 @pytest.fixture
 def settings(namespace: str) -> LinkSettings:
-    """Keys of the test's own, and heartbeats that are quick."""
+    """Settings with a namespace of the test's own, and short heartbeat intervals."""
     return LinkSettings(namespace=namespace, heartbeat_interval=0.2, heartbeat_ttl=2.0)
 
 

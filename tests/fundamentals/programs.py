@@ -1,4 +1,4 @@
-"""Programs of these tests' users: an agent, a job and a server that are killed."""
+"""Programs that these tests kill: an agent, a job and a server."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_workers import IPCExchanger, ServerJob
 from redflare_workers.workflow import FedAvg
 
-#: Runs a function in a thread: ``background(function, *args)`` gives its Future.
+#: Runs a function in a thread: ``background(function, *args)`` returns its Future.
 Background = Callable[..., "Future[Any]"]
-#: Runs a function in a process: ``program(function, *args)`` gives the process; the end of the test kills it.
+#: Runs a function in a process: ``program(function, *args)`` returns the process; it is killed at the end of the test.
 Program = Callable[..., ForkServerProcess]
 
 
 def agent_that_holds_its_task(agent_args: dict[str, Any]) -> None:
-    """Take a task, and never answer."""
+    """Take a task, and never submit a result."""
     with IPCAgent(**agent_args) as agent:
         task = agent.get_task()
         assert task is not None

@@ -11,7 +11,7 @@ from redflare_workers import IPCExchanger, TaskAborted
 from tests.fundamentals.programs import Background
 
 
-def test_a_task_goes_to_the_agent_and_its_result_comes_back(
+def test_a_task_goes_to_the_agent_and_its_result_to_the_job(
     redflare_link: LinkUnderTest, background: Background
 ) -> None:
     with IPCExchanger(**redflare_link.exchanger_args) as job, IPCAgent(**redflare_link.agent_args) as agent:
@@ -41,7 +41,7 @@ def test_the_agent_may_start_before_its_job(redflare_link: LinkUnderTest, backgr
             assert job.run("train", "a task").data == "a task is done"
 
 
-def test_the_agent_s_loop_ends_when_the_job_says_goodbye(redflare_link: LinkUnderTest, background: Background) -> None:
+def test_the_agent_s_loop_ends_when_the_job_ends(redflare_link: LinkUnderTest, background: Background) -> None:
     with IPCAgent(**redflare_link.agent_args) as agent:
         with IPCExchanger(**redflare_link.exchanger_args) as job:
             tasks_done = background(serve, lambda task: TaskResult({}, None), agent)

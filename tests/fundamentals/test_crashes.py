@@ -1,4 +1,4 @@
-"""Tasks and results survive the crash of everybody involved: of the agent, the job, the workflow and Redis."""
+"""Tasks and results survive crashes of the agent, the job, the workflow and Redis."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_tasks_and_results_survive_a_crash_of_redis(tmp_path: Path, background: 
         assert result.result().data == {"x": 2}
 
 
-def test_the_successor_of_a_killed_server_goes_on_in_the_same_round(
+def test_the_successor_of_a_killed_server_continues_in_the_same_round(
     server_url: str, settings: LinkSettings, background: Background, program: Program
 ) -> None:
     rounds: list[int] = []

@@ -1,4 +1,4 @@
-"""Everything goes through Redis, stands there for everybody to see, and does not stay for ever."""
+"""All messages go through Redis, can be inspected there, and expire."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_all_state_can_be_inspected_with_redis_cli(
         result.result()
 
 
-def test_redflare_status_shows_who_is_there(server_url: str, namespace: str, agent_args: dict[str, Any]) -> None:
+def test_redflare_status_shows_connected_agents(server_url: str, namespace: str, agent_args: dict[str, Any]) -> None:
     redflare = str(Path(sys.executable).with_name("redflare"))
     with IPCAgent(**agent_args):
         command = [redflare, "status", "--url", server_url, "--namespace", namespace, "--json"]
@@ -58,7 +58,7 @@ def test_redflare_status_shows_who_is_there(server_url: str, namespace: str, age
     assert (link["agent"]["connected"], link["cj"]["connected"]) == (True, False)
 
 
-def test_every_key_has_an_end(
+def test_every_key_has_a_ttl(
     server_url: str, namespace: str, exchanger_args: dict[str, Any], agent_args: dict[str, Any], background: Background
 ) -> None:
     with IPCAgent(**agent_args) as agent, IPCExchanger(**exchanger_args) as job:

@@ -1,4 +1,4 @@
-"""An administrator's session with a system of NVFlare's; it lives in a process of its own, as its console does."""
+"""An administrator's session with a system of NVFlare; it runs in a process of its own, as its console does."""
 
 from __future__ import annotations
 

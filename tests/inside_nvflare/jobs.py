@@ -45,7 +45,7 @@ def redis_exchanger(url: str, agent_id: str, **more: Any) -> Config:
 
 
 def ipc_exchanger(agent_id: str) -> Config:
-    """NVFlare's own, which the one above takes the place of."""
+    """NVFlare's own executor, which the one above replaces."""
     return {"path": "nvflare.app_common.executors.ipc_exchanger.IPCExchanger", "args": {"agent_id": agent_id}}
 
 

@@ -1,4 +1,4 @@
-"""Programs of their own: trainers on our agent, which cannot import NVFlare, and whatever is run beside them."""
+"""Processes: trainers on our agent, which cannot import NVFlare, and other programs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Program:
         return "\n".join(self.output()[-30:])
 
     def kill(self) -> None:
-        """SIGKILL, also for its children; returns when they are gone."""
+        """SIGKILL it and its children; return when they have exited."""
         try:
             family = [*psutil.Process(self.pid).children(recursive=True), psutil.Process(self.pid)]
         except psutil.NoSuchProcess:

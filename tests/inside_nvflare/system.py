@@ -25,9 +25,9 @@ ADMIN: Final = "admin@nvidia.com"
 #: What a site's administrator adds to ``class_allow_list``; NVFlare's own is not on it either.
 ALLOWED: Final = (*map(json.loads, blocks("text")[1:]), "nvflare.app_common.executors.ipc_exchanger.IPCExchanger")
 _JOBS_AT_ONCE: Final = 8
-#: Where NVFlare's servers keep jobs and snapshots unless told otherwise.
+#: Where NVFlare's servers keep jobs and snapshots by default.
 _SHARED_STORE: Final = "/tmp/nvflare"
-#: Seconds for anything of NVFlare's to happen.
+#: Seconds for each action of NVFlare.
 PATIENCE: Final = 120.0
 
 
@@ -75,7 +75,7 @@ class FlareSystem:
         return self._admin.call(method, *args)
 
     def submit(self, job: FedAvgJob, name: str) -> str:
-        """Hand in a job; returns its id."""
+        """Submit a job; return its id."""
         return str(self.ask("submit", str(job.write(self._folder / "jobs" / name))))
 
     def wait_finished(self, job_id: str) -> str:

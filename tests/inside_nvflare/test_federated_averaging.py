@@ -61,7 +61,7 @@ class Running:
         return {site: self.trainer(name, script, site, *more) for site in SITES}
 
     def client_api_trainers(self, name: str, argument: str) -> dict[str, Program]:
-        """They know the link from a file."""
+        """Start trainers that read the link from a file."""
         return {
             site: self.stack.enter_context(trainer("client_api.py", self.folder / name / site, argument))
             for site in SITES
@@ -80,7 +80,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SubmittedJob:
     """A job of the system with its trainers."""
 
     job_id: str
@@ -89,7 +89,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def in_process_jobs(running: Running) -> dict[str, str]:
-    """The measure of all others: the same training in the client jobs' processes; of weights, and of differences."""
+    """The reference: the same training in the client jobs' processes; of weights, and of differences."""
     custom = ("client_api.py", "learning.py")
     full = FedAvgJob(executor=in_process("client_api.py", "FULL"), custom=custom)
     diff = FedAvgJob(executor=in_process("client_api.py", "DIFF"), custom=custom, result_filters=[CLIPPING])
@@ -97,7 +97,7 @@ def in_process_jobs(running: Running) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def client_api_scene(running: Running) -> Scene:
+def client_api_job(running: Running) -> SubmittedJob:
     """The script moved by its import; the link is named in the files of the site and of the trainer."""
     at_site, at_trainer = (json.loads(block) for block in blocks("json")[1:])
     for site in SITES:
@@ -109,11 +109,11 @@ def client_api_scene(running: Running) -> Scene:
         names = {"redis_url": running.redis.url, "site_name": site, "agent_id": "client-api"}
         (folder / "redflare.json").write_text(json.dumps(at_trainer | names))
     job = FedAvgJob(executor=redis_exchanger("", "client-api"), result_filters=[CLIPPING])
-    return Scene(running.job("client-api", job), running.client_api_trainers("client-api", "DIFF"))
+    return SubmittedJob(running.job("client-api", job), running.client_api_trainers("client-api", "DIFF"))
 
 
 @pytest.fixture(scope="module")
-def ipc_scene(running: Running) -> Scene:
+def ipc_job(running: Running) -> SubmittedJob:
     """NVFlare's own executor and agent."""
     job_id = running.job("ipc", FedAvgJob(executor=ipc_exchanger("ipc")))
     trainers = {}
@@ -121,31 +121,31 @@ def ipc_scene(running: Running) -> Scene:
         folder = running.folder / "ipc" / site
         args = (running.system.listener(site), site, "ipc", str(folder))
         trainers[site] = running.stack.enter_context(nvflare_trainer("ipc_agent.py", folder, *args))
-    return Scene(job_id, trainers)
+    return SubmittedJob(job_id, trainers)
 
 
 @pytest.fixture(scope="module")
-def killed_scene(running: Running) -> Scene:
+def killed_job(running: Running) -> SubmittedJob:
     job_id = running.job("killed", FedAvgJob(executor=redis_exchanger(running.redis.url, "killed")))
     waiting, other = SITES
     trainers = {
         waiting: running.trainer("killed", "ipc_agent.py", waiting, "3"),
         other: running.trainer("killed", "ipc_agent.py", other),
     }
-    return Scene(job_id, trainers)
+    return SubmittedJob(job_id, trainers)
 
 
 @pytest.fixture(scope="module")
-def big_scene(running: Running) -> Scene:
+def big_job(running: Running) -> SubmittedJob:
     initial = running.folder / "initial.npy"
     np.save(initial, big_model())
     job = FedAvgJob(executor=redis_exchanger(running.redis.url, "big"), rounds=BIG_ROUNDS, initial=str(initial))
-    return Scene(running.job("big", job), running.trainers("big", "adding.py"))
+    return SubmittedJob(running.job("big", job), running.trainers("big", "adding.py"))
 
 
 @pytest.fixture(scope="module")
 def lonely_job(running: Running) -> str:
-    """Nobody starts its trainers."""
+    """A job whose trainers are not started."""
     executor = redis_exchanger(running.redis.url, "nobody", agent_heartbeat_timeout=2.0)
     return running.job("lonely", FedAvgJob(executor=executor))
 
@@ -163,44 +163,44 @@ def simulated(running: Running) -> Iterator[tuple[Program, Path]]:
 @pytest.fixture(scope="module", autouse=True)
 def _all_at_once(
     in_process_jobs: dict[str, str],
-    client_api_scene: Scene,
-    ipc_scene: Scene,
-    killed_scene: Scene,
-    big_scene: Scene,
+    client_api_job: SubmittedJob,
+    ipc_job: SubmittedJob,
+    killed_job: SubmittedJob,
+    big_job: SubmittedJob,
     lonely_job: str,
     simulated: tuple[Program, Path],
 ) -> None:
-    """Everything begins before the first test looks."""
+    """Start everything before the first test."""
 
 
 @pytest.fixture(scope="module")
 def model(running: Running, in_process_jobs: dict[str, str]) -> Model:
-    """What training in process makes of five rounds."""
+    """The model after five rounds of training in process."""
     return running.system.result(in_process_jobs["FULL"])
 
 
 def test_nvflares_own_link_gives_the_same_model_so_the_trainer_is_the_same(
-    running: Running, ipc_scene: Scene, model: Model
+    running: Running, ipc_job: SubmittedJob, model: Model
 ) -> None:
-    np.testing.assert_array_equal(running.system.result(ipc_scene.job_id), model)
+    np.testing.assert_array_equal(running.system.result(ipc_job.job_id), model)
 
 
 def test_a_trainer_killed_in_round_3_and_started_again_changes_nothing(
-    running: Running, killed_scene: Scene, model: Model
+    running: Running, killed_job: SubmittedJob, model: Model
 ) -> None:
-    victim = killed_scene.trainers["site-1"]
+    victim = killed_job.trainers["site-1"]
     victim.wait_output("train 3 5 WEIGHTS")
     victim.kill()
     running.trainer("killed", "ipc_agent.py", "site-1")
-    np.testing.assert_array_equal(running.system.result(killed_scene.job_id), model)
+    np.testing.assert_array_equal(running.system.result(killed_job.job_id), model)
 
 
 def test_a_script_of_the_client_api_moves_by_its_import(
-    running: Running, in_process_jobs: dict[str, str], client_api_scene: Scene
+    running: Running, in_process_jobs: dict[str, str], client_api_job: SubmittedJob
 ) -> None:
     clipped = running.system.result(in_process_jobs["DIFF"])
-    np.testing.assert_array_equal(running.system.result(client_api_scene.job_id), clipped)
-    for site, program in client_api_scene.trainers.items():
+    np.testing.assert_array_equal(running.system.result(client_api_job.job_id), clipped)
+    for site, program in client_api_job.trainers.items():
         assert program.wait() == 0
         assert program.output()[:2] == [f"train {site} 0 {ROUNDS}", f"train {site} 1 {ROUNDS}"]
 
@@ -211,10 +211,10 @@ def test_the_simulator_gives_the_same_model(simulated: tuple[Program, Path], mod
     np.testing.assert_array_equal(final_model(folder / "ws"), model)
 
 
-def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> None:
-    model = running.system.result(big_scene.job_id)
+def test_a_model_of_100_mb_is_averaged(running: Running, big_job: SubmittedJob) -> None:
+    model = running.system.result(big_job.job_id)
     np.testing.assert_array_equal(model, big_model() + BIG_ROUNDS)
-    for program in big_scene.trainers.values():
+    for program in big_job.trainers.values():
         assert program.wait() == 0
         assert program.output()[-1] == f"accepted {BIG_ROUNDS}"
 
@@ -222,7 +222,7 @@ def test_a_model_of_100_mb_goes_round(running: Running, big_scene: Scene) -> Non
 def test_a_dead_agent_makes_its_client_job_panic_and_end(running: Running, lonely_job: str) -> None:
     log = running.system.kits / SITES[0] / lonely_job / "log.txt"
     reason = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is dead: no heartbeat for"
-    # what then becomes of the whole job is NVFlare's to say, a minute later
+    # NVFlare decides on the outcome of the whole job, a minute later
     wait_until(lambda: log.is_file() and reason in log.read_text(), 60, f"{reason!r} in {log}")
     wait_until(lambda: "END_RUN fired" in log.read_text(), 30, f"END_RUN in {log}")
 

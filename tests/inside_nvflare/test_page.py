@@ -1,4 +1,4 @@
-"""The page about NVFlare says what is; that its changes work is tried in the other files."""
+"""The page about NVFlare is complete; that its changes work is tested in the other files."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from tests.support.waiting import wait_until
 
 
 class Engine:
-    """What NVFlare's executors need of their engine: contexts, and somebody who hears events."""
+    """What NVFlare's executors need of their engine: contexts, and events."""
 
     def __init__(
         self, job_meta: dict[str, Any] | None = None, workspace: Path | None = None, site: str = "site-1"
@@ -92,7 +92,7 @@ def running(link: LinkUnderTest, **args: Any) -> Iterator[Run]:
 
 @contextmanager
 def training(link: LinkUnderTest, train: Callable[[Task], TaskResult]) -> Iterator[list[Task]]:
-    """A trainer's loop on our real agent; the tasks it had."""
+    """Run a trainer's loop on our real agent; return its tasks."""
     had: list[Task] = []
     agent = IPCAgent(**link.agent_args)
 
@@ -163,7 +163,7 @@ def test_an_agent_gets_meta_kind_and_rounds_and_its_result_is_a_dxo(redflare_lin
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DataKind if kind != DataKind.COLLECTION])
-def test_every_kind_of_dxo_goes_there_and_back(redflare_link: LinkUnderTest, kind: DataKind) -> None:
+def test_every_kind_of_dxo_is_sent_and_returned(redflare_link: LinkUnderTest, kind: DataKind) -> None:
     data = {"a": np.arange(4.0), "nested": {"b": np.bool_(True), "c": [1, 2.5, "x", None]}}
     with training(redflare_link, echo), running(redflare_link) as run:
         dxo = from_shareable(run.execute(a_task(kind, data)))
@@ -200,7 +200,7 @@ def test_a_collection_of_dxos_is_one_at_the_agent_and_one_at_the_server(redflare
     assert (deep.data_kind, deep.data, deep.meta) == (DataKind.METRICS, {"loss": 0.5}, {"m": 1})
 
 
-def test_an_fl_model_with_meta_and_metrics_arrives_and_comes_back(redflare_link: LinkUnderTest) -> None:
+def test_an_fl_model_with_meta_and_metrics_is_sent_and_returned(redflare_link: LinkUnderTest) -> None:
     model = FLModel(
         ParamsType.FULL,
         {"w": np.ones(2)},
@@ -253,7 +253,7 @@ def test_an_agents_error_is_the_return_code_of_the_reply(redflare_link: LinkUnde
         from_shareable(reply)
 
 
-def test_early_termination_comes_with_its_data(redflare_link: LinkUnderTest) -> None:
+def test_early_termination_has_its_data(redflare_link: LinkUnderTest) -> None:
     def train(task: Task) -> TaskResult:
         return TaskResult({}, task.data, RC.EARLY_TERMINATION)
 
@@ -266,7 +266,7 @@ def test_early_termination_comes_with_its_data(redflare_link: LinkUnderTest) -> 
 @pytest.mark.parametrize(
     "task", [Shareable(), a_task(data={"w": object()})], ids=["without a DXO", "with what cannot be sent"]
 )
-def test_a_bad_task_is_bad_task_data_and_the_next_one_goes_on(redflare_link: LinkUnderTest, task: Shareable) -> None:
+def test_a_bad_task_is_bad_task_data_and_the_next_one_works(redflare_link: LinkUnderTest, task: Shareable) -> None:
     with training(redflare_link, echo) as had, running(redflare_link) as run:
         assert run.execute(task).get_return_code() == ReturnCode.BAD_TASK_DATA
         assert run.execute(a_task()).get_return_code() == ReturnCode.OK
@@ -394,7 +394,7 @@ def a_site(folder: Path, link_file: str) -> Path:
     return folder
 
 
-def test_a_site_says_itself_where_its_server_and_its_agent_are(server_url: str, tmp_path: Path) -> None:
+def test_a_site_can_configure_its_server_and_its_agent(server_url: str, tmp_path: Path) -> None:
     site = a_site(tmp_path, json.dumps({"redis_url": server_url, "agent_id": "from-file"}))
     engine = Engine({}, site)
     exchanger = RedisExchanger()

@@ -1,4 +1,4 @@
-"""A server for each test module, and a scene of its own on it for each test."""
+"""A server for each test module, and a link of its own on it for each test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 from redflare_broker.embedded.server import EmbeddedServer
 
-from tests.support.link.processes import RETENTION, Scene
+from tests.support.link.processes import RETENTION, LinkProcesses
 from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def used_servers() -> Iterator[list[tuple[str, EmbeddedServer]]]:
-    """The servers that modules have used. Nothing of their tests has leaked: in the end each of them holds no key."""
+    """The servers that modules have used. In the end each must be empty: no test has leaked a key."""
     used: list[tuple[str, EmbeddedServer]] = []
     yield used
     with ExitStack() as servers:
@@ -42,9 +42,9 @@ def shared_server(
 
 
 @pytest.fixture
-def scene(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[Scene]:
-    """A link in a namespace of its own; its processes are killed in the end, and its keys have TTLs."""
+def processes(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[LinkProcesses]:
+    """The processes of a link in a namespace of its own; they are killed in the end, and all keys must have TTLs."""
     url, client = shared_server
-    with Scene(url, tmp_path, client, f"t{next(_numbers)}") as made:
+    with LinkProcesses(url, tmp_path, client, f"t{next(_numbers)}") as made:
         yield made
-    made.assert_all_keys_end()
+    made.assert_all_keys_expire()

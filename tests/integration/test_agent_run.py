@@ -98,7 +98,7 @@ def exchanger(url: str) -> IPCExchanger:
     return IPCExchanger(redis_url=url, site_name="site-1", agent_id="trainer", settings=LinkSettings())
 
 
-def test_it_serves_one_job_after_the_other_and_ends_in_order(url: str, tmp_path: Path) -> None:
+def test_it_serves_one_job_after_the_other_and_exits_with_code_0(url: str, tmp_path: Path) -> None:
     agent = AgentRun(url, tmp_path)
     for number in range(2):
         with exchanger(url) as job:

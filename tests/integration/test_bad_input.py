@@ -1,4 +1,4 @@
-"""Bytes that are not ours, or lie, meet a running agent and a running CJ: each gets a clear error and life goes on."""
+"""Foreign or false bytes in the streams of a running agent and CJ: each causes a clear error, and the link works on."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.link.processes import Fields, Scene, pause, resume
+from tests.support.link.processes import Fields, LinkProcesses, pause, resume
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
 
 Damage = Callable[[Fields], Fields]
-#: Bytes a process may need beyond what it had, whatever an entry claims: what a million values that are allowed take.
+#: Bytes by which a process may grow, whatever an entry claims: those of a million values, which are allowed.
 BOUND = 400 << 20
 
 
 def change(**changes: bytes) -> Damage:
-    """Fields replaced by others."""
+    """Return a damage: fields that are replaced."""
     return lambda fields: {**fields, **{name.encode(): value for name, value in changes.items()}}
 
 
 def with_blobs(claim: bytes) -> Damage:
-    """A claim about blobs in the place of the buffer."""
+    """Return a damage: a blob reference in the place of the buffer."""
     return lambda fields: {**{name: fields[name] for name in fields if name != b"b0"}, b"blobs": claim}
 
 
@@ -34,7 +34,7 @@ def million_keys() -> bytes:
     return b'{"data":{' + b",".join(b'"%d":0' % number for number in range(1_000_001)) + b"}}"
 
 
-#: Name, what is done to an entry whose data is {"w": array}, a word of the error.
+#: Name, damage of an entry whose data is {"w": array}, and a word of the error.
 DAMAGES: list[tuple[str, Damage, str]] = [
     ("a buffer that was cut", lambda fields: {**fields, b"b0": fields[b"b0"][:-3]}, "bytes"),
     ("a buffer that is missing", lambda fields: {name: fields[name] for name in fields if name != b"b0"}, "buffer"),
@@ -49,27 +49,27 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("a lone surrogate", change(data=b'{"w":"\\ud800"}'), "JSON|surrogate"),
     ("no JSON at all", change(data=b"\x80\x04pickle"), "JSON"),
     ("an unknown protocol version", change(v=b"99"), "version"),
-    ("a blob that is somebody else's", with_blobs(b'{"prefix":"flare:link","chunk":1,"sizes":[24]}'), "prefix"),
+    ("a blob of another key", with_blobs(b'{"prefix":"flare:link","chunk":1,"sizes":[24]}'), "prefix"),
     ("blobs of 10 GB", with_blobs(b'{"prefix":"%s","chunk":1048576,"sizes":[10000000000]}'), "bytes|max_bytes"),
 ]
 
 
-def damaged(damage: Damage, scene: Scene, fields: Fields) -> Fields:
-    """An entry after ``damage``, with a legal prefix where it needs one."""
-    own = f"{scene.keys.namespace}:blob:{{x}}".encode()
+def damaged(damage: Damage, processes: LinkProcesses, fields: Fields) -> Fields:
+    """Return an entry after ``damage``, with a legal prefix where it needs one."""
+    own = f"{processes.keys.namespace}:blob:{{x}}".encode()
     return {name: value.replace(b"%s", own) for name, value in damage(fields).items()}
 
 
-def replace_entry(scene: Scene, stream: str, field: str, damage: Damage) -> None:
-    """Put a damaged copy in the place of the open task's entry, as a broken sender would have written it."""
-    [(entry, fields)] = [found for found in scene.entries(stream) if found[1].get(b"task_id") == b"t"]
-    scene.client.xdel(stream, entry)
-    copy = scene.client.xadd(stream, damaged(damage, scene, fields))  # type: ignore[arg-type]
-    scene.client.hset(scene.keys.task("t"), field, copy)
+def replace_entry(processes: LinkProcesses, stream: str, field: str, damage: Damage) -> None:
+    """Replace the entry of the open task by a damaged copy, as a faulty sender would have written it."""
+    [(entry, fields)] = [found for found in processes.entries(stream) if found[1].get(b"task_id") == b"t"]
+    processes.client.xdel(stream, entry)
+    copy = processes.client.xadd(stream, damaged(damage, processes, fields))  # type: ignore[arg-type]
+    processes.client.hset(processes.keys.task("t"), field, copy)
 
 
-def dead_reasons(scene: Scene) -> list[str]:
-    return [fields[b"reason"].decode() for _, fields in scene.entries(scene.keys.dead)]
+def dead_reasons(processes: LinkProcesses) -> list[str]:
+    return [fields[b"reason"].decode() for _, fields in processes.entries(processes.keys.dead)]
 
 
 def peak_of(child: Child) -> int:
@@ -86,56 +86,60 @@ def forget_peak(child: Child) -> int:
 
 
 def assert_next_works(cj: Child, agent: Child) -> None:
-    agent.say("serve")
-    cj.say("run", "next", {"w": np.arange(3.0)})
-    task_id, data = cj.hear("result")
+    agent.send("serve")
+    cj.send("run", "next", {"w": np.arange(3.0)})
+    task_id, data = cj.receive("result")
     assert task_id == "next"
     np.testing.assert_array_equal(data["w"], np.arange(3.0))
 
 
 @pytest.mark.parametrize(("damage", "word"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
-def test_a_bad_task_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, damage: Damage, word: str) -> None:
-    cj, agent = scene.cj(), scene.agent()
-    cj.say("run", "t", {"w": np.arange(3.0)})
-    scene.until("t", "NEW")
-    replace_entry(scene, scene.keys.tasks, "entry", damage)
+def test_a_bad_task_is_rejected_kept_and_followed_by_a_good_one(
+    processes: LinkProcesses, damage: Damage, word: str
+) -> None:
+    cj, agent = processes.cj(), processes.agent()
+    cj.send("run", "t", {"w": np.arange(3.0)})
+    processes.until("t", "NEW")
+    replace_entry(processes, processes.keys.tasks, "entry", damage)
     before = forget_peak(agent)
-    agent.say("get")
-    task_id, kind, message = cj.hear("failed")
+    agent.send("get")
+    task_id, kind, message = cj.receive("failed")
     assert (task_id, kind) == ("t", "TaskRejected")
     assert re.search(word, message), message
     assert peak_of(agent) - before < BOUND
-    [reason] = dead_reasons(scene)
+    [reason] = dead_reasons(processes)
     assert re.search(word, reason), reason
-    cj.say("run", "next", {"w": np.arange(3.0)})
-    agent.hear("task")
-    agent.say("echo")
-    assert cj.hear("result")[0] == "next"
-    assert scene.status("t") == "REJECTED"
-    assert scene.client.xlen(scene.keys.tasks) == 0
+    cj.send("run", "next", {"w": np.arange(3.0)})
+    agent.receive("task")
+    agent.send("echo")
+    assert cj.receive("result")[0] == "next"
+    assert processes.status("t") == "REJECTED"
+    assert processes.client.xlen(processes.keys.tasks) == 0
 
 
 @pytest.mark.parametrize(("damage", "word"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
-def test_a_bad_result_is_rejected_kept_and_followed_by_a_good_one(scene: Scene, damage: Damage, word: str) -> None:
-    first = scene.cj()
-    first.say("run", "t", {"w": np.arange(3.0)})
-    agent = scene.agent_with_task()
+def test_a_bad_result_is_rejected_kept_and_followed_by_a_good_one(
+    processes: LinkProcesses, damage: Damage, word: str
+) -> None:
+    first = processes.cj()
+    first.send("run", "t", {"w": np.arange(3.0)})
+    agent = processes.agent_with_task()
     first.kill()
-    agent.say("echo")
-    scene.until("t", "SUBMITTED")
-    replace_entry(scene, scene.keys.results, "result", damage)
-    cj = scene.cj()
+    agent.send("echo")
+    processes.until("t", "SUBMITTED")
+    replace_entry(processes, processes.keys.results, "result", damage)
+    cj = processes.cj()
     before = forget_peak(cj)
-    cj.say("run", "t", {"w": np.arange(3.0)})
-    task_id, kind, message = cj.hear("failed")
+    cj.send("run", "t", {"w": np.arange(3.0)})
+    task_id, kind, message = cj.receive("failed")
     assert (task_id, kind) == ("t", "TaskRejected")
     assert re.search(word, message), message
-    agent.hear("submitted")  # True, when it was accepted in the round trip that brought it, and taken back
+    agent.receive("submitted")  # True, when it was accepted in the round trip that brought it, and taken back
     assert peak_of(cj) - before < BOUND
-    [reason] = dead_reasons(scene)
+    [reason] = dead_reasons(processes)
     assert re.search(word, reason), reason
     assert_next_works(cj, agent)
-    assert scene.status("t") == "REJECTED"
+    assert processes.status("t") == "REJECTED"
 
 
 FOREIGN: list[dict[bytes, bytes]] = [
@@ -150,75 +154,75 @@ FOREIGN: list[dict[bytes, bytes]] = [
 ]
 
 
-def test_entries_that_are_not_ours_go_to_the_dead_letters_and_hinder_nothing(scene: Scene) -> None:
-    cj, agent = scene.cj(), scene.agent()
-    agent.say("serve")
-    for stream in (scene.keys.tasks, scene.keys.results):
+def test_foreign_entries_are_buried_and_block_nothing(processes: LinkProcesses) -> None:
+    cj, agent = processes.cj(), processes.agent()
+    agent.send("serve")
+    for stream in (processes.keys.tasks, processes.keys.results):
         for fields in FOREIGN:
-            scene.client.xadd(stream, fields)  # type: ignore[arg-type]
-            scene.client.pexpire(stream, 6_000)
+            processes.client.xadd(stream, fields)  # type: ignore[arg-type]
+            processes.client.pexpire(stream, 6_000)
     for number in range(3):
-        cj.say("run", f"t{number}", number)
-        assert cj.hear("result") == (f"t{number}", number)
-    wait_until(lambda: scene.client.xlen(scene.keys.dead) == 2 * len(FOREIGN))
-    streams = {fields[b"stream"].decode() for _, fields in scene.entries(scene.keys.dead)}
-    assert streams == {scene.keys.tasks, scene.keys.results}
-    scene.assert_settled({f"t{number}": "ACCEPTED" for number in range(3)})
+        cj.send("run", f"t{number}", number)
+        assert cj.receive("result") == (f"t{number}", number)
+    wait_until(lambda: processes.client.xlen(processes.keys.dead) == 2 * len(FOREIGN))
+    streams = {fields[b"stream"].decode() for _, fields in processes.entries(processes.keys.dead)}
+    assert streams == {processes.keys.tasks, processes.keys.results}
+    processes.assert_settled({f"t{number}": "ACCEPTED" for number in range(3)})
 
 
-def chunk_of(scene: Scene, owner: str) -> str:
-    [key] = [key for key in scene.own_keys() if owner in key and key.endswith(":0")]
+def chunk_of(processes: LinkProcesses, owner: str) -> str:
+    [key] = [key for key in processes.own_keys() if owner in key and key.endswith(":0")]
     return key
 
 
 @pytest.mark.parametrize("cut", [b"short", b"x" * ((1 << 20) + 1)])
-def test_a_task_whose_chunk_has_another_size_is_rejected(scene: Scene, cut: bytes) -> None:
-    cj, agent = scene.cj(), scene.agent()
-    cj.say("run", "t", {"w": np.arange(400_000.0)})
-    scene.until("t", "NEW")
-    scene.client.set(chunk_of(scene, ":blob:"), cut, px=5_000)
-    agent.say("get")
-    assert "bytes" in cj.hear("failed")[2]
-    cj.say("run", "next", 2)
-    agent.hear("task")
-    agent.say("echo")
-    assert cj.hear("result") == ("next", 2)
+def test_a_task_whose_chunk_has_another_size_is_rejected(processes: LinkProcesses, cut: bytes) -> None:
+    cj, agent = processes.cj(), processes.agent()
+    cj.send("run", "t", {"w": np.arange(400_000.0)})
+    processes.until("t", "NEW")
+    processes.client.set(chunk_of(processes, ":blob:"), cut, px=5_000)
+    agent.send("get")
+    assert "bytes" in cj.receive("failed")[2]
+    cj.send("run", "next", 2)
+    agent.receive("task")
+    agent.send("echo")
+    assert cj.receive("result") == ("next", 2)
 
 
-def test_a_result_whose_chunk_was_cut_is_rejected(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", 1)
-    agent = scene.agent_with_task()
+def test_a_result_whose_chunk_was_cut_is_rejected(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", 1)
+    agent = processes.agent_with_task()
     pause(cj)
-    agent.say("submit", np.arange(400_000.0))
-    scene.until("t", "SUBMITTED")
-    scene.client.set(chunk_of(scene, ":blob:"), b"short", px=5_000)
+    agent.send("submit", np.arange(400_000.0))
+    processes.until("t", "SUBMITTED")
+    processes.client.set(chunk_of(processes, ":blob:"), b"short", px=5_000)
     resume(cj)
-    assert "bytes" in cj.hear("failed")[2]
-    assert agent.hear("submitted") == (False,)
+    assert "bytes" in cj.receive("failed")[2]
+    assert agent.receive("submitted") == (False,)
     assert_next_works(cj, agent)
 
 
-def test_a_result_whose_chunk_is_gone_is_sent_again_without_new_work(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", 1)
-    agent = scene.agent_with_task()
+def test_a_result_whose_chunk_is_gone_is_sent_again_without_new_work(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", 1)
+    agent = processes.agent_with_task()
     pause(cj)
-    agent.say("submit", np.arange(400_000.0))
-    scene.until("t", "SUBMITTED")
-    scene.client.delete(chunk_of(scene, ":blob:"))
+    agent.send("submit", np.arange(400_000.0))
+    processes.until("t", "SUBMITTED")
+    processes.client.delete(chunk_of(processes, ":blob:"))
     resume(cj)
-    task_id, data = cj.hear("result")
+    task_id, data = cj.receive("result")
     np.testing.assert_array_equal(data, np.arange(400_000.0))
-    assert agent.hear("submitted") == (True,)
-    assert (task_id, scene.works()) == ("t", [("t", 1)])
+    assert agent.receive("submitted") == (True,)
+    assert (task_id, processes.executions()) == ("t", [("t", 1)])
 
 
-def test_nan_and_infinity_arrive_as_they_are(scene: Scene) -> None:
-    cj, agent = scene.cj(), scene.agent()
-    agent.say("serve")
-    cj.say("run", "t", {"x": math.nan, "y": [math.inf, -math.inf], "w": np.array([math.nan, 1.0])})
-    _, data = cj.hear("result")
+def test_nan_and_infinity_arrive_as_they_are(processes: LinkProcesses) -> None:
+    cj, agent = processes.cj(), processes.agent()
+    agent.send("serve")
+    cj.send("run", "t", {"x": math.nan, "y": [math.inf, -math.inf], "w": np.array([math.nan, 1.0])})
+    _, data = cj.receive("result")
     assert math.isnan(data["x"])
     assert data["y"] == [math.inf, -math.inf]
     np.testing.assert_array_equal(data["w"], [math.nan, 1.0])
@@ -242,17 +246,17 @@ UNSENDABLE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("data", "word"), [case[1:] for case in UNSENDABLE], ids=[case[0] for case in UNSENDABLE])
-def test_what_cannot_be_sent_is_refused_where_it_is_sent(scene: Scene, data: Any, word: str) -> None:
-    cj, agent = scene.cj(), scene.agent()
-    cj.say("run", "bad", data)
-    task_id, kind, message = cj.hear("failed")
+def test_what_cannot_be_sent_is_refused_where_it_is_sent(processes: LinkProcesses, data: Any, word: str) -> None:
+    cj, agent = processes.cj(), processes.agent()
+    cj.send("run", "bad", data)
+    task_id, kind, message = cj.receive("failed")
     assert (task_id, kind in ("EncodeError", "MessageTooLarge")) == ("bad", True)
     assert re.search(word, message), message
-    assert scene.client.xlen(scene.keys.tasks) == 0
-    cj.say("run", "t", 1)
-    agent.say("get")
-    agent.hear("task")
-    agent.say("submit", data)
-    assert re.search(word, agent.hear("refused")[0])
-    agent.say("submit", "good")
-    assert cj.hear("result") == ("t", "good")
+    assert processes.client.xlen(processes.keys.tasks) == 0
+    cj.send("run", "t", 1)
+    agent.send("get")
+    agent.receive("task")
+    agent.send("submit", data)
+    assert re.search(word, agent.receive("refused")[0])
+    agent.send("submit", "good")
+    assert cj.receive("result") == ("t", "good")

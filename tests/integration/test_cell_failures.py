@@ -1,4 +1,4 @@
-"""What cells survive: a network that breaks, a server that restarts, a process that is killed."""
+"""Faults that cells survive: a broken network, a restart of the server, the kill of a process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cable(url: str) -> Iterator[Proxy]:
 
 
 class Once:
-    """A handler that counts how often each number came."""
+    """A handler that counts the requests with each number."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
@@ -158,12 +158,12 @@ def test_a_request_that_was_parked_by_a_process_that_was_killed_is_parked_by_its
         replies = Replies()
         site.ask("c", "park", "server", on_reply=replies, request_id="one")
         with Child(program.main, args, tmp_path / "first.log") as first:
-            (epoch,) = first.hear("started")
-            assert first.hear("parked")[0] == "one"
+            (epoch,) = first.receive("started")
+            assert first.receive("parked")[0] == "one"
             first.kill()
         with Child(program.main, args, tmp_path / "second.log") as second:
-            assert second.hear("started")[0] > epoch
-            assert second.hear("parked")[0] == "one"
+            assert second.receive("started")[0] > epoch
+            assert second.receive("parked")[0] == "one"
             assert site.send_request("c", "echo", "server", None, BIG, timeout=10).ok
             second.end()
         assert not replies.all
@@ -172,8 +172,8 @@ def test_a_request_that_was_parked_by_a_process_that_was_killed_is_parked_by_its
 def test_a_cell_cannot_be_used_in_a_fork_but_in_its_parent(url: str, namespace: str, tmp_path: Path) -> None:
     args = CellArgs(url=url, settings=replace(SETTINGS, namespace=namespace))
     with cells_at(url, namespace) as cells, Child(program.main, args, tmp_path / "fork.log") as child:
-        child.hear("started")
-        child.say("fork")
-        assert "before a fork: make a new Cell in this one" in child.hear("forked")[0]
+        child.receive("started")
+        child.send("fork")
+        assert "before a fork: make a new Cell in this one" in child.receive("forked")[0]
         assert cells.make("site").send_request("c", "echo", "server", None, 3, timeout=10).data == 3
         child.end()

@@ -42,8 +42,8 @@ def echo(request: Request) -> HandlerResult:
 
 
 def test_requests_events_and_payloads_between_many_cells(cells: Cells) -> None:
-    heard: list[str] = []
-    server = cells.make("server", {"echo": echo, "note": lambda request: heard.append(request.origin)})
+    origins: list[str] = []
+    server = cells.make("server", {"echo": echo, "note": lambda request: origins.append(request.origin)})
     sites = [cells.make(name, {"echo": echo}) for name in SITES]
     for site, data in zip(sites, [BIG, 1] * 4, strict=True):
         reply = site.send_request("c", "echo", "server", None, data, timeout=20)
@@ -52,7 +52,7 @@ def test_requests_events_and_payloads_between_many_cells(cells: Cells) -> None:
         site.fire_and_forget("c", "note", "server")
     replies = server.broadcast_request("c", "echo", SITES, None, BIG, timeout=20)
     assert {site: float(reply.data.sum()) for site, reply in replies.items()} == dict.fromkeys(SITES, BIG.sum())
-    wait_until(lambda: sorted(heard) == SITES)
+    wait_until(lambda: sorted(origins) == SITES)
     wait_until(lambda: not any(cells.entries(fqcn) for fqcn in ["server", *SITES]) and not cells.blobs())
 
 

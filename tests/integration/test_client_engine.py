@@ -1,4 +1,4 @@
-"""A site's client parent with real processes of jobs: started, watched, aborted, found again, and none left."""
+"""A CP with real processes of jobs: start, watching, aborts, restarts, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.federation.client_parents import (
     JOB,
     META,
     SITE_1,
-    Parent,
+    ServerParentCell,
     Sites,
     app_of,
     client_config,
@@ -63,7 +63,7 @@ def deploy(engine: ClientEngine, app: bytes, job: str = JOB) -> None:
 
 
 def started(sites: Sites, app: bytes, **settings: Any) -> ClientEngine:
-    """A job that works at a site, in its first task."""
+    """Start a job at a site; return when it executes its first task."""
     sites.parent_server()
     sites.server_job()
     engine = sites.engine(SITE_1, **settings)
@@ -196,7 +196,7 @@ def test_a_process_that_is_killed_again_and_again_has_failed(sites: Sites) -> No
     ],
     ids=["one that listens", "one that does not", "one whose process was stopped"],
 )
-def test_an_abort_ends_the_process_and_says_how(sites: Sites, app: bytes, how: str, code: int) -> None:
+def test_an_abort_ends_the_process_and_reports_how(sites: Sites, app: bytes, how: str, code: int) -> None:
     engine = started(sites, app, abort_grace=3.0 if how == "cooperative" else 0.5, stop_grace=0.5)
     pid, run = run_of(engine)
 
@@ -211,7 +211,7 @@ def test_an_abort_ends_the_process_and_says_how(sites: Sites, app: bytes, how: s
     assert engine.abort_app(JOB) == "Client app already stopped."
 
 
-def test_an_abort_without_a_reason_ends_the_process_in_order_too(sites: Sites) -> None:
+def test_an_abort_without_a_reason_ends_the_process_properly_too(sites: Sites) -> None:
     engine = started(sites, app_of("Waiting"), abort_grace=10.0)
     assert engine.abort(JOB, "").how == "cooperative"
 
@@ -256,7 +256,7 @@ def test_an_abort_that_overtakes_the_start_wins(sites: Sites) -> None:
     assert parent.ask(StartRequest).ok
 
 
-def test_an_aborted_task_is_answered_and_the_job_continues(sites: Sites) -> None:
+def test_an_aborted_task_gets_a_reply_and_the_job_continues(sites: Sites) -> None:
     engine = started(sites, app_of("Waiting"))
     info = engine.get_current_run_info(JOB)
     assert (info.current_task_name, info.status) == ("train", ClientStatus.STARTED)
@@ -308,7 +308,7 @@ def test_jobs_resume_when_the_client_parent_is_stopped_and_started_again(sites: 
     assert again.abort(JOB).how == "cooperative"
     assert is_gone(other_pid)
     wait_until(lambda: again.processes.records()[JOB].reported)
-    # a report that arrived is not sent again
+    # a report that was received is not sent again
     sites.end_engine()
     count = len(sites.reporter.reports)
     assert sites.engine().processes.status(JOB) is ClientStatus.STOPPED
@@ -320,8 +320,8 @@ def process_of(sites: Sites) -> dict[str, Any]:
     return dict(json.loads((sites.folder / SITE_1 / JOB / "process.json").read_text()))
 
 
-def begun(sites: Sites, app: bytes, **settings: Any) -> tuple[Parent, Child]:
-    """A job that works at a site whose client parent can be killed."""
+def begun(sites: Sites, app: bytes, **settings: Any) -> tuple[ServerParentCell, Child]:
+    """Start a job at a site whose client parent is a process that can be killed."""
     parent = sites.parent_server()
     sites.server_job()
     child = sites.process(SITE_1, **settings)
@@ -364,7 +364,7 @@ def test_a_job_resumes_after_its_client_parent_was_killed_and_leftovers_are_gone
     assert sites.reporter.wait_for("stopped").reason == "aborted: enough"
 
 
-def test_a_process_that_hears_nothing_is_killed_by_the_next_client_parent(sites: Sites) -> None:
+def test_a_frozen_process_is_killed_by_the_next_client_parent(sites: Sites) -> None:
     _, child = begun(sites, app_of("Frozen"), stop_grace=0.5)
     earlier = process_of(sites)
     child.kill()
@@ -377,7 +377,7 @@ def test_a_process_that_hears_nothing_is_killed_by_the_next_client_parent(sites:
     sites.reporter.wait_for("exception")
 
 
-def test_an_abort_that_was_on_its_way_is_carried_out_by_the_next_client_parent(sites: Sites) -> None:
+def test_an_unfinished_abort_is_completed_by_the_next_client_parent(sites: Sites) -> None:
     parent, child = begun(sites, app_of("Frozen"), abort_grace=60, stop_grace=0.5)
     replies: list[Reply] = []
     asked = parent.cell.ask(
@@ -389,7 +389,7 @@ def test_an_abort_that_was_on_its_way_is_carried_out_by_the_next_client_parent(s
     report = sites.reporter.wait_for("stopped")
     assert (report.how, report.reason) == ("killed", "aborted: enough")
     assert is_gone(process_of(sites)["pid"])
-    # the request still stood in the site's inbox
+    # the request was still in the site's inbox
     wait_until(lambda: replies, 20)
     assert replies.pop().meta["how"] in ("killed", "not running")
     asked.cancel()
@@ -533,7 +533,7 @@ EXCHANGER = pack_files(
 
 @pytest.fixture
 def agent(sites: Sites) -> Iterator[Child]:
-    """The agent of a job that a site works for; it has a task, and works on it."""
+    """Start the agent of a job; return when it has taken a task."""
     sites.parent_server()
     sites.server_job()
     engine = sites.engine(abort_grace=2.0, stop_grace=0.5, restarts=0)
@@ -541,9 +541,9 @@ def agent(sites: Sites) -> Iterator[Child]:
     engine.start_app(JOB, META)
     args = AgentArgs(url=sites.url, settings=load_settings(sites.folder / SITE_1), work=120.0)
     with Child(agent_program.main, args, sites.folder / "agent.log") as child:
-        child.hear("started")
-        child.say("serve")
-        child.hear("task", 20)
+        child.receive("started")
+        child.send("serve")
+        child.receive("task", 20)
         sites.reporter.wait_for("started")
         yield child
 
@@ -551,20 +551,20 @@ def agent(sites: Sites) -> Iterator[Child]:
 def test_an_abort_of_the_task_reaches_the_agent(sites: Sites, agent: Child) -> None:
     proof = sites.engines[0].abort_current_task(JOB)
     assert (proof.task, proof.how) == ("train", "cooperative")
-    agent.hear("dropped", 20)
+    agent.receive("dropped", 20)
 
 
 def test_an_abort_of_the_job_reaches_the_agent(sites: Sites, agent: Child) -> None:
     proof = sites.engines[0].abort(JOB)
     assert (proof.how, proof.exit_code) == ("cooperative", 9)
     assert proof.agents == {AGENT: "connected"}, "it was notified, and is still connected"
-    agent.hear("dropped", 20)
-    assert "bye" in agent.hear("closed", 20)[0]
+    agent.receive("dropped", 20)
+    assert "bye" in agent.receive("closed", 20)[0]
 
 
-def test_an_abort_tells_that_the_agent_has_left(sites: Sites, agent: Child) -> None:
+def test_the_reply_to_an_abort_says_that_the_agent_has_left(sites: Sites, agent: Child) -> None:
     _, asked = sites.engines[0].begin_abort(JOB, "enough")
-    agent.hear("closed", 20)
+    agent.receive("closed", 20)
     agent.end()
     assert asked.result(20).agents == {AGENT: "left"}
     assert sites.reporter.wait_for("stopped").agents == {AGENT: "left"}
@@ -577,12 +577,12 @@ def test_an_agent_is_notified_of_the_abort_of_a_process_that_was_killed(sites: S
     if late:
         os.kill(pid, signal.SIGKILL)
         sites.reporter.wait_for("exception")
-        assert agent.heard("dropped") == [], "another process of the job may come"
+        assert agent.received("dropped") == [], "another process of the job may come"
     else:
         os.kill(pid, signal.SIGSTOP)
     _, asked = engine.begin_abort(JOB, "enough")
-    agent.hear("dropped", 20)
-    assert "bye" in agent.hear("closed", 20)[0]
+    agent.receive("dropped", 20)
+    assert "bye" in agent.receive("closed", 20)[0]
     agent.end()
     proof = asked.result(20)
     assert (proof.how, proof.agents) == ("not running" if late else "killed", {AGENT: "left"})

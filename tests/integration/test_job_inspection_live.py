@@ -28,7 +28,7 @@ SITES = ("site-1", "site-2", "site-3")
 
 
 class HeldBack(Executor):
-    """Adds one to a model, as soon as it may."""
+    """Adds one to a model, as soon as the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Processes of jobs from both ends: their output, their exit, what they leave, and a parent that is gone."""
+"""Processes of jobs: output, exit, descendants, and the death of the parent."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ ending.finish()
 """
 
 
-class Watched:
-    """A process, and what was heard of it."""
+class RecordedProcess:
+    """A process, its lines of output and its exit code."""
 
     def __init__(self, folder: Path, program: str, max_log: int = MAX_LOG, max_line: int | None = 2000) -> None:
         self.mark = uuid4().hex
@@ -74,7 +74,7 @@ class Watched:
         assert self.code is not None
         return self.code
 
-    def hear(self, line: str) -> None:
+    def wait_for_line(self, line: str) -> None:
         wait_until(lambda: line in self.lines, 20, f"{line!r} in {self.lines}")
 
 
@@ -91,56 +91,56 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     ids=["well", "with a code", "by a signal"],
 )
 def test_an_exit_is_reported_once(folder: Path, program: str, code: int) -> None:
-    assert Watched(folder, program).wait() == code
+    assert RecordedProcess(folder, program).wait() == code
 
 
 def test_an_exit_is_reported_even_if_the_kernel_keeps_no_children_for_this_process(folder: Path) -> None:
-    """Whoever has started this process may ignore SIGCHLD, and that is inherited."""
+    """The parent of this process may ignore SIGCHLD, which is inherited."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        Watched(folder, "pass").wait()
+        RecordedProcess(folder, "pass").wait()
     finally:
         signal.signal(signal.SIGCHLD, before)
 
 
-def test_output_goes_to_the_log_and_on_line_by_line(folder: Path) -> None:
+def test_output_is_logged_and_forwarded_line_by_line(folder: Path) -> None:
     program = "import sys; print('one'); print('two', file=sys.stderr); sys.stdout.write('three\\r\\nfour')"
-    watched = Watched(folder, program)
-    watched.wait()
-    assert watched.lines == ["one", "two", "three", "four"]
-    assert watched.process.tail() == watched.lines
-    assert watched.log.read_bytes() == b"one\ntwo\nthree\r\nfour"
+    recorded = RecordedProcess(folder, program)
+    recorded.wait()
+    assert recorded.lines == ["one", "two", "three", "four"]
+    assert recorded.process.tail() == recorded.lines
+    assert recorded.log.read_bytes() == b"one\ntwo\nthree\r\nfour"
 
 
-def test_a_log_does_not_grow_for_ever_and_its_lines_neither(folder: Path) -> None:
-    watched = Watched(
+def test_sizes_of_log_and_lines_are_limited(folder: Path) -> None:
+    recorded = RecordedProcess(
         folder, "print('x' * 100_000); [print('y' * 50) for _ in range(2000)]; print('end')", max_log=50_000
     )
-    watched.wait()
-    assert watched.log.stat().st_size < 50_000 + (1 << 16) + 100
-    assert max(map(len, watched.lines)) <= 2000
-    assert watched.lines[-1] == "end"
+    recorded.wait()
+    assert recorded.log.stat().st_size < 50_000 + (1 << 16) + 100
+    assert max(map(len, recorded.lines)) <= 2000
+    assert recorded.lines[-1] == "end"
 
 
 def test_a_line_of_any_length_is_forwarded_whole_where_lines_are_not_cut(folder: Path) -> None:
-    watched = Watched(folder, "print('x' * 3_000_000); print('after')", max_line=None)
-    watched.wait()
-    assert "".join(watched.lines) == "x" * 3_000_000 + "after"
-    assert watched.lines[-1] == "after"
+    recorded = RecordedProcess(folder, "print('x' * 3_000_000); print('after')", max_line=None)
+    recorded.wait()
+    assert "".join(recorded.lines) == "x" * 3_000_000 + "after"
+    assert recorded.lines[-1] == "after"
 
 
 def test_a_reader_of_lines_that_fails_does_not_stop_the_log(folder: Path) -> None:
-    watched = Watched(folder, "print('one'); print('two')")
-    watched.process._on_lines = lambda lines: 1 / 0
-    watched.wait()
-    assert watched.log.read_text() == "one\ntwo\n"
+    recorded = RecordedProcess(folder, "print('one'); print('two')")
+    recorded.process._on_lines = lambda lines: 1 / 0
+    recorded.wait()
+    assert recorded.log.read_text() == "one\ntwo\n"
 
 
-def test_what_it_has_started_is_gone_when_its_exit_is_reported(folder: Path) -> None:
-    watched = Watched(folder, LEAVE)
-    assert watched.wait() == 0
-    assert not start_time(int(watched.lines[0]))
-    assert marked(watched.mark) == []
+def test_its_descendants_have_ended_when_its_exit_is_reported(folder: Path) -> None:
+    recorded = RecordedProcess(folder, LEAVE)
+    assert recorded.wait() == 0
+    assert not start_time(int(recorded.lines[0]))
+    assert marked(recorded.mark) == []
 
 
 def test_a_process_that_cannot_be_started_is_an_error(folder: Path) -> None:
@@ -156,31 +156,31 @@ def test_a_process_that_cannot_be_started_is_an_error(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_a_reason_to_end(folder: Path, number: signal.Signals) -> None:
-    watched = Watched(folder, OBEYING.format(grace=4, attached=True, listens=True))
-    watched.hear("ready")
-    os.kill(watched.started.pid, number)
-    assert watched.wait() == 0
-    assert f"reason: it got {number.name}" in watched.lines
+    recorded = RecordedProcess(folder, OBEYING.format(grace=4, attached=True, listens=True))
+    recorded.wait_for_line("ready")
+    os.kill(recorded.started.pid, number)
+    assert recorded.wait() == 0
+    assert f"reason: it got {number.name}" in recorded.lines
 
 
 def test_the_end_of_the_lifeline_is_a_reason_to_end(folder: Path) -> None:
-    watched = Watched(folder, OBEYING.format(grace=20, attached=True, listens=True))
-    watched.hear("ready")
-    watched.process.release()
-    watched.wait()
-    assert "reason: its parent process is gone" in watched.lines
+    recorded = RecordedProcess(folder, OBEYING.format(grace=20, attached=True, listens=True))
+    recorded.wait_for_line("ready")
+    recorded.process.release()
+    recorded.wait()
+    assert "reason: its parent process is gone" in recorded.lines
 
 
 @pytest.mark.parametrize("attached", [True, False])
 def test_a_process_that_does_not_end_kills_itself_when_the_parent_is_gone(folder: Path, attached: bool) -> None:
-    watched = Watched(folder, OBEYING.format(grace=0.2, attached=attached, listens=False))
-    watched.hear("ready")
-    watched.process.release()
-    assert watched.wait() == -signal.SIGKILL
+    recorded = RecordedProcess(folder, OBEYING.format(grace=0.2, attached=attached, listens=False))
+    recorded.wait_for_line("ready")
+    recorded.process.release()
+    assert recorded.wait() == -signal.SIGKILL
 
 
-def test_what_the_parent_sends_arrives_until_the_lifeline_is_closed(folder: Path) -> None:
-    watched = Watched(
+def test_data_of_the_parent_arrives_until_the_lifeline_is_closed(folder: Path) -> None:
+    recorded = RecordedProcess(
         folder,
         """
         import threading
@@ -191,21 +191,21 @@ def test_what_the_parent_sends_arrives_until_the_lifeline_is_closed(folder: Path
         ended.wait()
         """,
     )
-    watched.hear("ready")
-    watched.process.send(b"one")
-    watched.hear("b'one'")
-    watched.process.release()
-    watched.process.send(b"two")
-    assert watched.wait() == 0
-    assert not any("two" in line for line in watched.lines)
+    recorded.wait_for_line("ready")
+    recorded.process.send(b"one")
+    recorded.wait_for_line("b'one'")
+    recorded.process.release()
+    recorded.process.send(b"two")
+    assert recorded.wait() == 0
+    assert not any("two" in line for line in recorded.lines)
 
 
 def test_signals_keep_their_handlers_where_they_are_not_watched(folder: Path) -> None:
     program = OBEYING.replace("watch()", "watch(signals=False)")
-    watched = Watched(folder, program.format(grace=20, attached=True, listens=True))
-    watched.hear("ready")
-    os.kill(watched.started.pid, signal.SIGTERM)
-    assert watched.wait() == -signal.SIGTERM
+    recorded = RecordedProcess(folder, program.format(grace=20, attached=True, listens=True))
+    recorded.wait_for_line("ready")
+    os.kill(recorded.started.pid, signal.SIGTERM)
+    assert recorded.wait() == -signal.SIGTERM
 
 
 def test_a_reason_that_came_before_attach_is_passed_on_then() -> None:
@@ -223,7 +223,7 @@ def test_a_reason_that_came_before_attach_is_passed_on_then() -> None:
 
 @pytest.fixture
 def orphans() -> Iterator[tuple[ProcessMark, int]]:
-    """A process and one that it has started in a session of its own."""
+    """Start a process that starts another one in a session of its own."""
     mark = uuid4().hex
     program = LEAVE + "import signal; signal.pause()"
     with subprocess.Popen(
@@ -276,5 +276,5 @@ def test_an_empty_mark_finds_no_process() -> None:
     [(0, "exit code 0 (SUCCESS)"), (102, "exit code 102 (UNSAFE)"), (77, "exit code 77"), (-9, "killed by SIGKILL"),
      (-63, "killed by signal 63")],
 )  # fmt: skip
-def test_exit_codes_are_described_in_words(code: int, text: str) -> None:
+def test_exit_codes_are_described(code: int, text: str) -> None:
     assert describe_exit(code) == text

@@ -1,4 +1,4 @@
-"""Jobs on a real server: idle ones cost heartbeats only, and broken connections and lost data cost a pause only."""
+"""Jobs on a real server: idle ones send heartbeats only; broken connections and lost data cost only time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.protocol.job_outcome import COMPLETED, FENCED
 from redflare_workers.workflow.fedavg import FedAvg
 
-from tests.support.job.runs import Doing, JobRuns, RawSite, Script, parked_requests, task
+from tests.support.job.runs import FunctionController, FunctionExecutor, JobRuns, RawSite, parked_requests, task
 from tests.support.redis_server.kinds import embedded
 from tests.support.redis_server.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -50,7 +50,7 @@ def fedavg(rounds: int, size: int = BIG, sites: int = 3) -> FedAvg:
 
 
 def commands(client: redis.Redis, seconds: float) -> Counter[str]:
-    """What others than this client send within some seconds; what scripts do does not count."""
+    """Count the commands that other connections send within some seconds, without those of scripts."""
     counted: Counter[str] = Counter()
     over = threading.Timer(seconds, lambda: client.echo("over"))
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
@@ -68,9 +68,9 @@ def test_a_job_whose_sites_wait_costs_heartbeats_and_nothing_else() -> None:
     beat, seconds, sites = 1.0, 4.0, 20
     go = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        # one task stands, for somebody who never comes
-        me.broadcast(task(), fl_ctx, targets=["nobody"])
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        # one task is standing, for a client that never joins
+        controller.broadcast(task(), fl_ctx, targets=["nobody"])
         with abort.add_callback(go.set):
             go.wait(60)
 
@@ -84,20 +84,20 @@ def test_a_job_whose_sites_wait_costs_heartbeats_and_nothing_else() -> None:
         go.set()
         assert job.outcome().status == COMPLETED
     beats = seconds / (0.95 * beat) + 1
-    # each cell and each member beats, and the server calls the roll
+    # each cell and each member beats, and the server reads the member list
     assert counted["EVALSHA"] <= beats * (2 * sites + 2)
     assert counted["EVALSHA"] >= 2 * sites
-    # blocked reads end and begin again, each with a look at who holds the cell
+    # blocked reads end and begin again, each with a check of the cell's lease
     others = counted.total() - counted["EVALSHA"]
     assert others <= 2 * (sites + 1), counted
 
 
-def test_a_connection_that_breaks_again_and_again_costs_a_pause_and_no_work_twice(
+def test_a_connection_that_breaks_again_and_again_costs_time_and_no_second_execution(
     server_url: str, namespace: str
 ) -> None:
     host, port = server_url.removeprefix("redis://").split(":")
     proxy = Proxy((host, int(port)))
-    executors = [Doing(plus_one) for _ in range(3)]
+    executors = [FunctionExecutor(plus_one) for _ in range(3)]
     controller = fedavg(12)
     try:
         with JobRuns(url=proxy.url, namespace=namespace) as job:
@@ -118,7 +118,7 @@ def test_a_connection_that_breaks_again_and_again_costs_a_pause_and_no_work_twic
 
 
 @pytest.mark.parametrize("size", [10, BIG], ids=["small", "large"])
-def test_a_redis_that_starts_again_without_its_data_costs_a_pause(size: int) -> None:
+def test_a_restart_of_redis_without_data_costs_only_time(size: int) -> None:
     go, restarted = threading.Event(), threading.Event()
     controller = fedavg(4, size)
 
@@ -165,7 +165,7 @@ def test_a_large_job_ends_without_a_payload_or_a_message_left(runs: JobRuns) -> 
 
 
 def test_servers_that_take_over_from_each_other_lose_no_round_and_no_result(runs: JobRuns) -> None:
-    executors = [Doing(plus_one) for _ in range(3)]
+    executors = [FunctionExecutor(plus_one) for _ in range(3)]
     controllers = [fedavg(10)]
     runs.serve(controllers[0])
     for number, executor in enumerate(executors):
@@ -183,16 +183,16 @@ def test_servers_that_take_over_from_each_other_lose_no_round_and_no_result(runs
     assert runs.outcome().status == COMPLETED
     assert {running.outcome().status for _, running in runs.servers[:-1]} <= {FENCED}
     assert controllers[-1].model["w"][0] == 10
-    # what a server handed out in the very moment in which it was replaced is all that may be done again
+    # only tasks that a server sent at the moment of its replacement may be executed again
     assert all(len(set(executor.done)) <= 10 + len(controllers) - 1 for executor in executors)
 
 
-def test_a_late_answer_of_a_site_that_was_replaced_changes_nothing(runs: JobRuns) -> None:
+def test_a_late_result_of_a_replaced_site_changes_nothing(runs: JobRuns) -> None:
     results: list[Any] = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task(DXO(DataKind.WEIGHTS, {"w": np.zeros(BIG)}).to_shareable())
-        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
         results.extend(each.result for each in one.client_tasks)
 
     runs.serve(flow)
@@ -212,12 +212,12 @@ def test_a_task_is_handed_out_within_milliseconds_of_its_scheduling(runs: JobRun
         waits.append(time.time() - data.get_header("when"))
         return Shareable()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         for _ in range(30):
             wait_until(lambda: len(parked_requests(server)) == 1)
             data = Shareable()
             data.set_header("when", time.time())
-            me.send_and_wait(task(data), fl_ctx, targets=["a"], abort_signal=abort)
+            controller.send_and_wait(task(data), fl_ctx, targets=["a"], abort_signal=abort)
 
     server = runs.serve(flow)
     runs.join("a", work)

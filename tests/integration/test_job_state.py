@@ -1,4 +1,4 @@
-"""A job's state on real servers: every step may be run twice, nothing outlives its time, and a real cell leases it."""
+"""A job's state on real servers: every step may be run twice, every key expires, and a real cell holds the lease."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.support.job.state import JobBench, client, large, received, sent, sma
 from tests.support.redis_server.kinds import KINDS
 from tests.support.waiting import wait_until
 
-#: Short lives, so that a test can wait for the end of them.
+#: Short TTLs, so that a test can wait for them.
 POLICY: Final = RetentionPolicy(retention=3.0, settled_retention=1.0)
 _NAMES = iter(range(1_000_000))
 
@@ -65,7 +65,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def new_bench(server: Server) -> Iterator[Callable[..., JobBench]]:
-    """Makes benches, each in a namespace of its own."""
+    """A factory of benches, each in a namespace of its own."""
     with server.borrow("ns:{server.job-1}:job") as connection:
         yield lambda policy=None: JobBench(server, connection, f"job{next(_NAMES)}", policy or RetentionPolicy())
 
@@ -74,20 +74,20 @@ def new_bench(server: Server) -> Iterator[Callable[..., JobBench]]:
 
 
 class Steps:
-    """The commands of a job's whole life, each of which is run once or more often."""
+    """The commands of a job from its start to its end, each run once or more often."""
 
     def __init__(self, bench: JobBench, times: int) -> None:
         self.bench = bench
         self.times = times
         self.values = job_values(bench.keys, bench.policy)
-        self.said: list[str] = []
+        self.replies: list[str] = []
         self.ran: set[str] = set()
 
     def run(self, name: str, command: list[Arg]) -> None:
-        """Run a step, and note what it answers without the times in it; each time the same."""
+        """Run a step, check that its replies are equal without times, and record the reply."""
         answers = [without_times(self.bench.run(command)) for _ in range(self.times)]
         assert answers == answers[:1] * self.times, name
-        self.said.append(f"{name} {answers[0]}")
+        self.replies.append(f"{name} {answers[0]}")
         self.ran.add(name)
         for key in self.bench.own_keys():
             assert self.bench.ttl_ms(key) > 0, f"{key} is left without an end by {name}"
@@ -120,7 +120,7 @@ class Steps:
         return epoch
 
     def life(self) -> None:
-        """What happens to a job from its first client to its end."""
+        """Run all steps of a job from its first client to its end."""
         b = self.bench
         first = client("site-1", "c1", self.joins("site-1", "c1"))
         self.beat(first)
@@ -167,8 +167,8 @@ class Steps:
         prefix, chunks = blob_of(state)
         self.take(CHECKPOINT, lease, fields, checkpoint_id=checkpoint_id, state_prefix=prefix, chunks=chunks)
 
-    def stands(self) -> dict[str, object]:
-        """All that stands in Redis, without the times in it."""
+    def content(self) -> dict[str, object]:
+        """The content of all keys, without times."""
         found: dict[str, object] = {}
         for key in self.bench.own_keys():
             short = key.removeprefix(self.bench.keys.prefix)
@@ -190,12 +190,12 @@ def _timeless(text: str) -> str:
     return re.sub(r"\b\d{13}\b", "T", text)
 
 
-def test_a_whole_life_with_every_step_run_twice_is_the_same_life(new_bench: Callable[..., JobBench]) -> None:
+def test_a_job_with_every_step_run_twice_ends_in_the_same_state(new_bench: Callable[..., JobBench]) -> None:
     once, twice = Steps(new_bench(), 1), Steps(new_bench(), 2)
     once.life()
     twice.life()
-    assert once.said == twice.said
-    assert once.stands() == twice.stands()
+    assert once.replies == twice.replies
+    assert once.content() == twice.content()
     methods = {
         "begin",
         "join",
@@ -229,7 +229,7 @@ def test_no_key_of_a_finished_job_is_left(new_bench: Callable[..., JobBench], re
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_no_key_is_left_when_everybody_is_killed(new_bench: Callable[..., JobBench], resume: bool) -> None:
+def test_no_key_is_left_when_all_processes_are_killed(new_bench: Callable[..., JobBench], resume: bool) -> None:
     bench = new_bench(POLICY)
     whole_job(bench, resume=resume)
     for key in bench.own_keys():
@@ -251,7 +251,7 @@ def test_listing_the_members_keeps_a_job_alive(new_bench: Callable[..., JobBench
 
 
 def whole_job(bench: JobBench, *, resume: bool) -> JobTaskStore:
-    """A job in the middle of its life, with everything that can stand."""
+    """A running job with keys of every kind."""
     lease = bench.joined()
     bench.beat(lease, ttl_ms=1_000)
     store = bench.started(resume=resume)
@@ -292,7 +292,7 @@ def test_the_lease_of_a_real_cell_is_the_jobs_servers(server: Server, new_bench:
     assert bench.beat(lease).server_age is None
 
 
-def test_of_two_runs_of_one_cell_that_begin_at_once_one_goes_on(
+def test_of_two_runs_of_one_cell_that_begin_at_once_one_continues(
     server: Server, new_bench: Callable[..., JobBench]
 ) -> None:
     bench = new_bench()

@@ -1,4 +1,4 @@
-"""The job store on every kind of server, by a user who may do no more than it must, and the cell that it wakes."""
+"""The job store on every kind of server, with the smallest rights, and the cell that it wakes."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def running(request: pytest.FixtureRequest) -> Iterator[AnyServer]:
         yield server
 
 
-def test_a_job_lives_from_its_submission_to_its_deletion(running: AnyServer, tmp_path: Path) -> None:
-    heard: list[str] = []
+def test_a_job_from_its_submission_to_its_deletion(running: AnyServer, tmp_path: Path) -> None:
+    changes: list[str] = []
 
-    def hear(request: Request) -> None:
-        heard.append(f"{request.meta['job_id']} {request.meta['change']}")
+    def on_event(request: Request) -> None:
+        changes.append(f"{request.meta['job_id']} {request.meta['change']}")
 
     with Server.connect(running.url, running.options) as server:
         store = JobStore(server, Keys())
         # before the server is there
         job_id = store.submit({"name": "hello"}, CONTENT, "job-1")
         cell = Cell(server, "server", LinkSettings(connection=running.options))
-        cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, hear)
+        cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, on_event)
         with cell:
-            wait_until(lambda: "job-1 submitted" in heard)
+            wait_until(lambda: "job-1 submitted" in changes)
             assert store.advance(job_id, "SUBMITTED", "DISPATCHED") is not None
             assert store.fetch_archive(job_id, tmp_path / "job.zip").read_bytes() == CONTENT
             store.set_site(job_id, "site-1", "started")
@@ -56,7 +56,7 @@ def test_a_job_lives_from_its_submission_to_its_deletion(running: AnyServer, tmp
                 wait_until(lambda: lines[-1:] == ["line"])
                 store.put_result(job_id, CONTENT[1:])
                 assert store.request_abort(job_id, "ann").abort_requested
-                wait_until(lambda: "job-1 abort" in heard)
+                wait_until(lambda: "job-1 abort" in changes)
                 assert store.advance(job_id, "DISPATCHED", "FINISHED:ABORTED") is not None
                 reader.join(10)
             assert lines[-1] == "FINISHED:ABORTED"
@@ -66,7 +66,7 @@ def test_a_job_lives_from_its_submission_to_its_deletion(running: AnyServer, tmp
             with running.client() as client:
                 assert [key for key in client.scan_iter("flare:*") if client.pttl(key) < 0] == []
             store.delete(job_id)
-            wait_until(lambda: "job-1 deleted" in heard)
+            wait_until(lambda: "job-1 deleted" in changes)
     with running.client() as client:
         left = [key.decode() for key in client.scan_iter("flare:*")]
         assert [key for key in left if ":job" in key] == []
@@ -94,7 +94,7 @@ def test_a_large_archive_costs_little_memory(server_url: str, namespace: str, tm
         assert not list(server.scan(f"{namespace}:*blob*"))
 
 
-def test_a_step_goes_on_when_the_server_comes_back_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_a_step_is_repeated_until_the_server_is_back_or_it_is_stopped(tmp_path: Path) -> None:
     with kinds.embedded(durable=True) as running, Server.connect(running.url) as server:
         store = JobStore(server, Keys())
         store.submit({}, CONTENT, "job-1")

@@ -1,4 +1,4 @@
-"""Both sides may start before their server: they wait for it, and check it when it is there."""
+"""Both sides may start before their server: they wait for it, and run the preflight when it is reachable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redflare_workers.ipc.exchanger import IPCExchanger
 from tests.support.redis_server.node import free_port
 
 
-def test_a_task_goes_there_and_back_once_the_server_is_there(tmp_path: Path) -> None:
+def test_a_task_is_completed_when_the_server_has_started(tmp_path: Path) -> None:
     port = free_port()
     url = f"redis://127.0.0.1:{port}"
 
@@ -37,7 +37,7 @@ def test_a_task_goes_there_and_back_once_the_server_is_there(tmp_path: Path) -> 
     assert not serving.is_alive()
 
 
-def test_a_server_that_turns_out_to_be_unfit_is_refused_by_the_first_call_that_reaches_it(tmp_path: Path) -> None:
+def test_a_misconfigured_server_is_refused_by_the_first_call_that_reaches_it(tmp_path: Path) -> None:
     port = free_port()
     with IPCAgent(f"redis://127.0.0.1:{port}", "site-1", "late", tmp_path) as agent:
         with (

@@ -1,4 +1,4 @@
-"""Nothing leaks: no key for ever, no file descriptor, no thread."""
+"""Nothing leaks: no key without a TTL, no file descriptor, no thread."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ import redis
 from redflare_agent import IPCAgent
 from redflare_workers.ipc.exchanger import IPCExchanger
 
-from tests.support.link.processes import Scene, quick_settings
+from tests.support.link.processes import LinkProcesses, quick_settings
 from tests.support.waiting import wait_until
 
 BIG = {"w": np.arange(400_000.0)}
 
 
-def test_no_key_outlives_work_aborts_and_crashes(scene: Scene) -> None:
-    scene.client.xadd(scene.keys.results, {"not": "ours"})
-    scene.client.pexpire(scene.keys.results, 6_000)
-    cj, agent = scene.cj(), scene.agent()
-    agent.say("get")
-    cj.say("run", "aborted", BIG)
-    agent.hear("task")
-    cj.say("abort")
-    cj.hear("failed")
-    agent.say("serve")
-    cj.say("run", "done", BIG)
-    cj.hear("result")
+def test_every_key_expires_after_results_aborts_and_crashes(processes: LinkProcesses) -> None:
+    processes.client.xadd(processes.keys.results, {"not": "ours"})
+    processes.client.pexpire(processes.keys.results, 6_000)
+    cj, agent = processes.cj(), processes.agent()
+    agent.send("get")
+    cj.send("run", "aborted", BIG)
+    agent.receive("task")
+    cj.send("abort")
+    cj.receive("failed")
+    agent.send("serve")
+    cj.send("run", "done", BIG)
+    cj.receive("result")
     agent.kill()
-    scene.assert_all_keys_end()
-    cj.say("run", "lost", BIG)
-    scene.until("lost", "NEW")
-    halfway = scene.agent(wait_at="before:submit")
-    halfway.say("get")
-    halfway.hear("task")
-    halfway.say("echo")
-    halfway.hear("at")
-    assert sum(":blob:" in key for key in scene.own_keys()) >= 2
+    processes.assert_all_keys_expire()
+    cj.send("run", "lost", BIG)
+    processes.until("lost", "NEW")
+    halfway = processes.agent(wait_at="before:submit")
+    halfway.send("get")
+    halfway.receive("task")
+    halfway.send("echo")
+    halfway.receive("at")
+    assert sum(":blob:" in key for key in processes.own_keys()) >= 2
     halfway.kill()
     cj.kill()
-    scene.assert_all_keys_end()
-    assert scene.client.xlen(scene.keys.dead) == 1
-    scene.assert_nothing_is_left()
+    processes.assert_all_keys_expire()
+    assert processes.client.xlen(processes.keys.dead) == 1
+    processes.assert_nothing_is_left()
 
 
 def test_descriptors_and_threads_return_to_the_start(shared_server: tuple[str, redis.Redis]) -> None:

@@ -1,4 +1,4 @@
-"""Servers of every kind, and what networks and restarts do to connections."""
+"""Connections to servers of every kind, under faults of the network and restarts."""
 
 # mypy: allow-untyped-calls
 
@@ -77,7 +77,7 @@ def _soon(seconds: float = 20.0) -> float:
 
 
 @pytest.mark.parametrize("kind", sorted(kinds.KINDS))
-def test_every_kind_of_server_is_fit_for_both_roles(kind: str) -> None:
+def test_every_kind_of_server_passes_the_preflight_for_both_roles(kind: str) -> None:
     with kinds.KINDS[kind]() as running:
         for options in (running.options, running.agent_options):
             with Server.connect(running.url, options) as server:
@@ -92,7 +92,7 @@ def test_a_database_of_the_url_is_used(node: Node) -> None:
         assert client.get("in-three") == b"1"
 
 
-def test_a_client_of_a_real_server_gives_its_settings(node: Node) -> None:
+def test_settings_are_taken_from_the_client_of_a_real_server(node: Node) -> None:
     with (
         redis.Redis.from_url(f"{node.url}/4", decode_responses=True) as client,
         Server.connect(client=client) as server,
@@ -108,7 +108,7 @@ def test_the_name_of_a_client_is_listed(node: Node) -> None:
         assert "cj-of-site-1" in [entry["name"] for entry in client.client_list()]
 
 
-def test_nobody_listening_is_unavailable_and_named() -> None:
+def test_a_closed_port_is_unavailable_and_named() -> None:
     with (
         Server.connect("redis://127.0.0.1:1") as server,
         pytest.raises(Unavailable, match=r"redis://127\.0\.0\.1:1 cannot be reached"),
@@ -180,7 +180,7 @@ def test_a_half_open_connection_is_unavailable_after_the_socket_timeout(cut: Pro
         assert server.run(KEY, _ping, stop=lambda: True) == b"PONG", "the other idle connection led into the same hole"
 
 
-def test_a_slow_network_is_only_slow(cut: Proxy) -> None:
+def test_a_slow_network_causes_no_error(cut: Proxy) -> None:
     with Server.connect(cut.url, ConnectionOptions(socket_timeout=2)) as server:
         cut.delay(0.05)
         began = time.monotonic()
@@ -188,7 +188,7 @@ def test_a_slow_network_is_only_slow(cut: Proxy) -> None:
         assert time.monotonic() - began >= 0.1
 
 
-def test_a_server_that_is_stopped_answers_when_it_goes_on(node: Node) -> None:
+def test_a_frozen_server_replies_when_it_is_resumed(node: Node) -> None:
     with Server.connect(node.url, ConnectionOptions(socket_timeout=0.1)) as server:
         server.run(KEY, _ping, deadline=_soon())
         node.pause()
@@ -220,13 +220,13 @@ def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -
         connection = server.connection(KEY)
         with server.borrow(KEY) as idle:
             idle.call("CLIENT", "SETNAME", "mine")
-        hear, tell = multiprocessing.Pipe(duplex=False)
-        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(server, connection, tell))
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(server, connection, writer))
         child.start()
-        tell.close()
-        answers = [hear.recv() for _ in range(3)]
+        writer.close()
+        answers = [reader.recv() for _ in range(3)]
         child.join()
-        hear.close()
+        reader.close()
         refusal = f"ConfigError: the connection to {node.url} was made in process {os.getpid()} and cannot be used"
         assert answers[0].startswith(refusal)
         assert answers[1].startswith(refusal)
@@ -238,7 +238,7 @@ def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(node: Node) -
         connection.close()
 
 
-def test_tls_wants_our_authority_to_be_known(tls: TlsNode, tmp_path: Path) -> None:
+def test_tls_requires_a_known_certificate_authority(tls: TlsNode, tmp_path: Path) -> None:
     stranger = tmp_path / "rootCA.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     options = ConnectionOptions(ca_cert=stranger, client_cert=tls.options.client_cert)
@@ -246,13 +246,13 @@ def test_tls_wants_our_authority_to_be_known(tls: TlsNode, tmp_path: Path) -> No
         server.run(KEY, _ping, deadline=_soon())
 
 
-def test_tls_wants_the_host_that_the_certificate_is_for(tls: TlsNode) -> None:
+def test_tls_requires_the_host_of_the_certificate(tls: TlsNode) -> None:
     url = tls.url.replace("localhost", "127.0.0.1")
     with Server.connect(url, tls.options) as server, pytest.raises(ConfigError, match="use the host name"):
         server.run(KEY, _ping, deadline=_soon())
 
 
-def test_tls_without_a_client_certificate_says_so(tls: TlsNode) -> None:
+def test_a_missing_client_certificate_is_named(tls: TlsNode) -> None:
     options = ConnectionOptions(ca_cert=tls.options.ca_cert, username="cj", password="cj-secret")
     with Server.connect(tls.url, options) as server, pytest.raises(ServerError, match="client certificate"):
         server.run(KEY, _ping, deadline=_soon())
@@ -302,7 +302,7 @@ def test_the_recommended_rights_are_enough_on_a_cluster(cluster: Cluster, rules:
         assert check(server).eviction == "noeviction"
 
 
-def test_a_cluster_client_gives_its_nodes(cluster: Cluster) -> None:
+def test_nodes_are_taken_from_a_cluster_client(cluster: Cluster) -> None:
     with cluster.client() as client, Server.connect(client=client) as server:
         assert server.cluster
         assert server.run(KEY, lambda connection: connection.call("SET", KEY, 1, "PX", 1)) == b"OK"
@@ -358,7 +358,7 @@ def test_a_failover_by_sentinel_is_followed(sentinel: SentinelTrio) -> None:
         assert server.run(KEY, lambda connection: connection.call("GET", "before")) == b"1"
 
 
-def test_a_sentinel_that_is_gone_is_not_missed(sentinel: SentinelTrio) -> None:
+def test_an_unreachable_sentinel_is_skipped(sentinel: SentinelTrio) -> None:
     sentinel.sentinels[0].kill()
     try:
         with Server.connect(sentinel.url) as server:

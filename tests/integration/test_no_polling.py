@@ -1,4 +1,4 @@
-"""Nothing polls: an idle link costs a heartbeat of each side, and its threads sleep in between."""
+"""Nothing polls: an idle link sends the heartbeats of both sides, and its threads sleep in between."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ import pytest
 import redis
 from redflare_broker.config.settings import LinkSettings
 
-from tests.support.link.processes import Scene
+from tests.support.link.processes import LinkProcesses
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
 
 SECONDS = 10.0
-#: Beats of one side at the default interval, and one more for where the window begins.
+#: Heartbeats of one side at the default interval, and one more for the start of the window.
 BEATS = SECONDS / LinkSettings().heartbeat_interval + 1
 
 
 @pytest.fixture
-def idle(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[tuple[Scene, Child, Child]]:
-    """A CJ and an agent at their default intervals, which have had something to do and wait for more."""
+def idle(shared_server: tuple[str, redis.Redis], tmp_path: Path) -> Iterator[tuple[LinkProcesses, Child, Child]]:
+    """A CJ and an agent at their default intervals, idle after a completed task."""
     url, client = shared_server
-    with Scene(url, tmp_path, client, "idle") as scene:
-        settings = LinkSettings(namespace="idle", policy=scene.settings.policy)
-        cj, agent = scene.cj(settings=settings), scene.agent(settings=settings)
-        agent.say("serve")
+    with LinkProcesses(url, tmp_path, client, "idle") as processes:
+        settings = LinkSettings(namespace="idle", policy=processes.settings.policy)
+        cj, agent = processes.cj(settings=settings), processes.agent(settings=settings)
+        agent.send("serve")
         for number in range(2):
-            cj.say("run", f"warm-{number}", number)
-            cj.hear("result")
-        yield scene, cj, agent
-        scene.close()
-        client.unlink(*scene.own_keys())  # at default intervals they would stand for a minute
+            cj.send("run", f"warm-{number}", number)
+            cj.receive("result")
+        yield processes, cj, agent
+        processes.close()
+        client.unlink(*processes.own_keys())  # at default intervals they would expire after a minute
 
 
-def watch(scene: Scene) -> Counter[str]:
-    """The commands that others than this test send in ten seconds; those that scripts make do not count."""
+def watch(processes: LinkProcesses) -> Counter[str]:
+    """Count the commands that other connections send in ten seconds, without those of scripts."""
     counted: Counter[str] = Counter()
-    own = str(scene.client.client_info()["addr"])
-    over = threading.Timer(SECONDS, lambda: scene.client.echo("over"))
-    with redis.Redis.from_url(scene.url) as other, other.monitor() as monitor:
+    own = str(processes.client.client_info()["addr"])
+    over = threading.Timer(SECONDS, lambda: processes.client.echo("over"))
+    with redis.Redis.from_url(processes.url) as other, other.monitor() as monitor:
         over.start()
         for line in monitor.listen():
             sender = f"{line['client_address']}:{line['client_port']}"
@@ -56,25 +56,27 @@ def watch(scene: Scene) -> Counter[str]:
     raise AssertionError("the monitor ended")
 
 
-def test_a_link_whose_agent_works_sends_no_more_than_a_command_a_second(idle: tuple[Scene, Child, Child]) -> None:
-    scene, cj, agent = idle
+def test_a_link_with_a_task_in_progress_sends_at_most_one_command_a_second(
+    idle: tuple[LinkProcesses, Child, Child],
+) -> None:
+    processes, cj, agent = idle
     agent.kill()
-    cj.say("run", "t", 1)
-    scene.agent_with_task(settings=LinkSettings(namespace="idle", policy=scene.settings.policy))
-    assert_quiet(watch(scene))
+    cj.send("run", "t", 1)
+    processes.agent_with_task(settings=LinkSettings(namespace="idle", policy=processes.settings.policy))
+    assert_quiet(watch(processes))
 
 
 def assert_quiet(counted: Counter[str]) -> None:
     assert counted.total() <= SECONDS, f"{counted}"
-    assert counted["EVALSHA"] >= 2, "nobody has beaten"
+    assert counted["EVALSHA"] >= 2, "there were no heartbeats"
 
 
-def test_an_idle_link_is_quiet_and_its_threads_wake_no_more_often_than_they_beat(
-    idle: tuple[Scene, Child, Child], tmp_path: Path
+def test_threads_of_an_idle_link_wake_only_for_heartbeats(
+    idle: tuple[LinkProcesses, Child, Child], tmp_path: Path
 ) -> None:
-    scene, cj, agent = idle
+    processes, cj, agent = idle
     if shutil.which("strace") is None:
-        assert_quiet(watch(scene))
+        assert_quiet(watch(processes))
         pytest.skip("strace is not installed: only commands were counted")
     traces = {child: tmp_path / f"{child.pid}.strace" for child in (cj, agent)}
     running = [
@@ -89,7 +91,7 @@ def test_an_idle_link_is_quiet_and_its_threads_wake_no_more_often_than_they_beat
         wait_until(lambda: all(path.exists() for path in traces.values()))
         if any(tracer.poll() is not None for tracer in running):
             pytest.skip(f"strace may not trace here: {running[0].communicate()[1]}")
-        assert_quiet(watch(scene))
+        assert_quiet(watch(processes))
     finally:
         for tracer in running:
             tracer.send_signal(signal.SIGINT)
@@ -103,7 +105,7 @@ def test_an_idle_link_is_quiet_and_its_threads_wake_no_more_often_than_they_beat
 
 
 def wakes_in(trace: str) -> Counter[str]:
-    """How often each thread came back from a wait that lasted longer than a millisecond."""
+    """Count for each thread the waits that lasted longer than a millisecond."""
     counted: Counter[str] = Counter()
     for line in trace.splitlines():
         if found := re.match(r"(\d+) .*<(\d+\.\d+)>$", line):

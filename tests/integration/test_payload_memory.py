@@ -1,4 +1,4 @@
-"""Payload moves between the socket and the arrays' own memory: a child's peak tells if it was ever copied whole."""
+"""Payloads are read into and sent from the arrays' own memory: a copy would show in the peak of a process's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the preflight check says about servers that are fit, unfit, and silent."""
+"""The preflight, on servers that pass, fail, and do not reply."""
 
 # mypy: allow-untyped-calls
 
@@ -44,7 +44,7 @@ def server(running: EmbeddedServer) -> Iterator[Server]:
 
 
 def _complaint_of(admin: redis.Redis, url: str, *rules: str) -> str:
-    """What the check says to a user with these rules."""
+    """Run the check as a user with these rules."""
     admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *rules)
     with Server.connect(url.replace("//", "//bob:pw@")) as server, pytest.raises(PreflightError) as caught:
         check(server)
@@ -52,13 +52,13 @@ def _complaint_of(admin: redis.Redis, url: str, *rules: str) -> str:
 
 
 def _refused(server: Server, pattern: str) -> str:
-    """What the check says, which must match."""
+    """Run the check, whose error must match."""
     with pytest.raises(PreflightError, match=pattern) as caught:
         check(server)
     return str(caught.value)
 
 
-def test_a_fit_server_tells_what_it_is(server: Server, running: EmbeddedServer) -> None:
+def test_the_preflight_describes_a_server(server: Server, running: EmbeddedServer) -> None:
     facts = check(server)
     assert facts.url == running.url
     assert facts.software.startswith("valkey ")
@@ -102,8 +102,8 @@ def test_the_check_does_not_touch_the_link_it_is_given(server: Server, admin: re
     with admin.pubsub() as listener:
         listener.subscribe(keys.abort, keys.notice)
         check(server, keys=keys)
-        heard = [listener.get_message(timeout=0.05) for _ in range(3)]
-    assert [message["type"] for message in heard if message] == ["subscribe", "subscribe"]
+        messages = [listener.get_message(timeout=0.05) for _ in range(3)]
+    assert [message["type"] for message in messages if message] == ["subscribe", "subscribe"]
     assert admin.dbsize() == 0
 
 
@@ -114,7 +114,7 @@ def test_missing_commands_are_named_with_their_remedy(running: EmbeddedServer, a
     assert "bob:***@" in complaint
 
 
-def test_the_command_that_is_named_mends_it(running: EmbeddedServer, admin: redis.Redis) -> None:
+def test_the_named_command_repairs_it(running: EmbeddedServer, admin: redis.Redis) -> None:
     complaint = _complaint_of(admin, running.url, "+@connection")
     for _ in range(3):  # commands first, then what they may touch
         admin.execute_command(*complaint.rpartition("Fix it with: ")[2].split())
@@ -141,7 +141,7 @@ def test_a_command_that_the_server_does_not_have_asks_for_a_newer_one() -> None:
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_a_server_that_evicts_is_refused_with_the_command_that_mends_it(
+def test_a_server_that_evicts_is_refused_with_the_command_that_repairs_it(
     server: Server, admin: redis.Redis, policy: str
 ) -> None:
     admin.config_set("maxmemory-policy", policy)
@@ -162,7 +162,7 @@ def test_without_config_the_policy_is_read_from_info(running: EmbeddedServer, ad
     assert "maxmemory-policy is allkeys-lfu" in _complaint_of(admin, running.url, *RIGHTS, "-config")
 
 
-def test_a_policy_that_nobody_tells_is_a_warning(
+def test_an_unknown_eviction_policy_is_a_warning(
     running: EmbeddedServer, admin: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *RIGHTS, "-config", "-info")
@@ -179,7 +179,7 @@ def test_a_full_server_is_refused(server: Server, admin: redis.Redis) -> None:
     assert complaint.count("OOM") == 1
 
 
-def test_a_login_that_is_missing_is_said_once() -> None:
+def test_a_missing_login_is_reported_once() -> None:
     with EmbeddedServer(extra={"requirepass": "geheim"}) as running, Server.connect(running.url) as server:
         assert _refused(server, "Give user and password").count("NOAUTH") == 1
 
@@ -208,7 +208,7 @@ def test_a_server_that_is_away_is_unavailable() -> None:
         check(server)
 
 
-def test_a_fake_server_is_fit(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fake_server_passes(caplog: pytest.LogCaptureFixture) -> None:
     client = fakeredis.FakeRedis()
     with Server.connect(client=client) as server:
         assert check(server).eviction == ""

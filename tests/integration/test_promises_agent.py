@@ -1,166 +1,170 @@
-"""What holds when agents are killed, doubled or aborted at any point of their work."""
+"""The promises of a link when agents are killed, duplicated or aborted at any point of a task."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tests.support.link.processes import Scene, pause, resume
+from tests.support.link.processes import LinkProcesses, pause, resume
 
 
-def test_an_agent_killed_before_it_fetches_costs_nothing(scene: Scene) -> None:
-    cj, doomed = scene.cj(), scene.agent()
+def test_an_agent_killed_before_it_fetches_costs_nothing(processes: LinkProcesses) -> None:
+    cj, doomed = processes.cj(), processes.agent()
     pause(doomed)
-    cj.say("run", "t", {"x": 1})
-    scene.until("t", "NEW")
+    cj.send("run", "t", {"x": 1})
+    processes.until("t", "NEW")
     doomed.kill()
-    scene.agent().say("serve")
-    assert cj.hear("result") == ("t", {"x": 1})
-    scene.assert_settled({"t": "ACCEPTED"})
+    processes.agent().send("serve")
+    assert cj.receive("result") == ("t", {"x": 1})
+    processes.assert_settled({"t": "ACCEPTED"})
 
 
-def test_an_agent_killed_while_it_works_is_followed_by_another(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    scene.agent_with_task().kill()
-    scene.agent().say("serve")
-    assert cj.hear("result") == ("t", {"x": 1})
-    assert scene.works() == [("t", 1), ("t", 2)]
-    scene.assert_settled({"t": "ACCEPTED"}, works={"t": 2})
+def test_the_task_of_an_agent_killed_while_it_trains_is_taken_by_its_successor(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    processes.agent_with_task().kill()
+    processes.agent().send("serve")
+    assert cj.receive("result") == ("t", {"x": 1})
+    assert processes.executions() == [("t", 1), ("t", 2)]
+    processes.assert_settled({"t": "ACCEPTED"}, executions={"t": 2})
 
 
-def test_an_agent_killed_between_fetch_and_receipt_of_a_large_task_is_followed(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"w": np.arange(400_000.0)})
-    doomed = scene.agent(wait_at="before:receive")
-    doomed.say("get")
-    doomed.hear("at")
-    assert scene.status("t") == "FETCHED"
+def test_a_large_task_whose_agent_was_killed_while_it_read_it_is_taken_by_its_successor(
+    processes: LinkProcesses,
+) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"w": np.arange(400_000.0)})
+    doomed = processes.agent(wait_at="before:receive")
+    doomed.send("get")
+    doomed.receive("at")
+    assert processes.status("t") == "FETCHED"
     doomed.kill()
-    scene.agent().say("serve")
-    _, data = cj.hear("result")
+    processes.agent().send("serve")
+    _, data = cj.receive("result")
     np.testing.assert_array_equal(data["w"], np.arange(400_000.0))
-    assert scene.works() == [("t", 2)]
+    assert processes.executions() == [("t", 2)]
 
 
-def test_an_agent_killed_after_its_result_is_in_redis_is_not_needed_any_more(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
+def test_an_agent_killed_after_its_result_is_in_redis_is_not_needed_any_more(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
     pause(cj)
-    agent.say("submit", "done")
-    scene.until("t", "SUBMITTED", "ACCEPTED")
+    agent.send("submit", "done")
+    processes.until("t", "SUBMITTED", "ACCEPTED")
     agent.kill()
-    successor = scene.agent()
-    successor.say("serve")
+    successor = processes.agent()
+    successor.send("serve")
     resume(cj)
-    assert cj.hear("result") == ("t", "done")
-    cj.say("run", "next", 2)
-    assert cj.hear("result") == ("next", 2)
-    scene.assert_settled({"t": "ACCEPTED", "next": "ACCEPTED"})
+    assert cj.receive("result") == ("t", "done")
+    cj.send("run", "next", 2)
+    assert cj.receive("result") == ("next", 2)
+    processes.assert_settled({"t": "ACCEPTED", "next": "ACCEPTED"})
 
 
-def test_an_agent_killed_with_a_large_result_in_redis_is_not_needed_any_more(scene: Scene) -> None:
+def test_an_agent_killed_with_a_large_result_in_redis_is_not_needed_any_more(processes: LinkProcesses) -> None:
     result = np.arange(400_000.0)
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
     pause(cj)
-    agent.say("submit", result)
-    scene.until("t", "SUBMITTED")
+    agent.send("submit", result)
+    processes.until("t", "SUBMITTED")
     agent.kill()
     resume(cj)
-    _, data = cj.hear("result")
+    _, data = cj.receive("result")
     np.testing.assert_array_equal(data, result)
-    assert scene.works() == [("t", 1)]
+    assert processes.executions() == [("t", 1)]
 
 
-def test_an_agent_killed_just_before_it_submits_is_followed_by_one_that_may_answer_for_it(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task(wait_at="before:submit")
-    agent.say("submit", "worked out")
-    agent.hear("at")
+def test_the_successor_of_an_agent_killed_just_before_it_submits_may_submit_the_result(
+    processes: LinkProcesses,
+) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task(wait_at="before:submit")
+    agent.send("submit", "worked out")
+    agent.receive("at")
     agent.kill()
-    successor = scene.agent()
-    successor.say("submit", "from the checkpoint")
-    assert successor.hear("submitted") == (True,)
-    assert cj.hear("result") == ("t", "from the checkpoint")
-    scene.assert_settled({"t": "ACCEPTED"})
+    successor = processes.agent()
+    successor.send("submit", "from the checkpoint")
+    assert successor.receive("submitted") == (True,)
+    assert cj.receive("result") == ("t", "from the checkpoint")
+    processes.assert_settled({"t": "ACCEPTED"})
 
 
-def test_a_second_agent_of_the_same_name_closes_the_first(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    older = scene.agent_with_task()
-    newer = scene.agent_with_task()
-    older.say("submit", "stale")
-    assert "newer instance" in older.hear("closed")[0]
-    newer.say("submit", "fresh")
-    assert newer.hear("submitted") == (True,)
-    assert cj.hear("result") == ("t", "fresh")
-    scene.assert_settled({"t": "ACCEPTED"}, works={"t": 2})
+def test_a_second_agent_of_the_same_name_closes_the_first(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    older = processes.agent_with_task()
+    newer = processes.agent_with_task()
+    older.send("submit", "stale")
+    assert "newer instance" in older.receive("closed")[0]
+    newer.send("submit", "fresh")
+    assert newer.receive("submitted") == (True,)
+    assert cj.receive("result") == ("t", "fresh")
+    processes.assert_settled({"t": "ACCEPTED"}, executions={"t": 2})
 
 
-def test_an_agent_that_was_frozen_while_another_took_over_can_change_nothing(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    older = scene.agent_with_task(wait_at="before:submit")
-    older.say("submit", "stale")
-    older.hear("at")
+def test_a_frozen_agent_that_was_replaced_is_fenced(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    older = processes.agent_with_task(wait_at="before:submit")
+    older.send("submit", "stale")
+    older.receive("at")
     pause(older)
-    newer = scene.agent_with_task()
-    newer.say("submit", "fresh")
-    assert cj.hear("result") == ("t", "fresh")
-    cj.say("run", "next", 2)
-    scene.until("next", "NEW")
+    newer = processes.agent_with_task()
+    newer.send("submit", "fresh")
+    assert cj.receive("result") == ("t", "fresh")
+    cj.send("run", "next", 2)
+    processes.until("next", "NEW")
     resume(older)
-    older.say("go")
-    assert "newer instance" in older.hear("closed")[0]
-    newer.say("serve")
-    assert cj.hear("result") == ("next", 2)
-    scene.assert_settled({"t": "ACCEPTED", "next": "ACCEPTED"}, works={"t": 2, "next": 1})
+    older.send("go")
+    assert "newer instance" in older.receive("closed")[0]
+    newer.send("serve")
+    assert cj.receive("result") == ("next", 2)
+    processes.assert_settled({"t": "ACCEPTED", "next": "ACCEPTED"}, executions={"t": 2, "next": 1})
 
 
-def test_a_task_aborted_while_its_agent_works_is_never_accepted(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
-    cj.say("abort")
-    assert cj.hear("failed")[:2] == ("t", "TaskAborted")
-    agent.say("await_abort", 10)
-    assert agent.hear("aborted") == (True,)
-    agent.say("submit", "too late")
-    assert agent.hear("submitted") == (False,)
-    cj.say("run", "next", 2)
-    agent.say("serve")
-    assert cj.hear("result") == ("next", 2)
-    scene.assert_settled({"t": "ABORTED", "next": "ACCEPTED"})
+def test_a_task_aborted_while_its_agent_works_is_never_accepted(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
+    cj.send("abort")
+    assert cj.receive("failed")[:2] == ("t", "TaskAborted")
+    agent.send("await_abort", 10)
+    assert agent.receive("aborted") == (True,)
+    agent.send("submit", "too late")
+    assert agent.receive("submitted") == (False,)
+    cj.send("run", "next", 2)
+    agent.send("serve")
+    assert cj.receive("result") == ("next", 2)
+    processes.assert_settled({"t": "ABORTED", "next": "ACCEPTED"})
 
 
-def test_a_task_aborted_after_its_result_is_in_redis_is_never_accepted(scene: Scene) -> None:
-    cj = scene.cj(wait_at="before:settle")
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
-    agent.say("submit", np.arange(400_000.0))
-    cj.hear("at")
+def test_a_task_aborted_after_its_result_is_in_redis_is_never_accepted(processes: LinkProcesses) -> None:
+    cj = processes.cj(wait_at="before:settle")
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
+    agent.send("submit", np.arange(400_000.0))
+    cj.receive("at")
     # an operator aborts at the very moment at which the CJ has read the result
-    scene.abort_as_operator("t")
-    cj.say("go")
-    assert cj.hear("failed")[:2] == ("t", "TaskAborted")
-    assert agent.hear("submitted") == (False,)
-    scene.assert_settled({"t": "ABORTED"})
+    processes.abort_as_operator("t")
+    cj.send("go")
+    assert cj.receive("failed")[:2] == ("t", "TaskAborted")
+    assert agent.receive("submitted") == (False,)
+    processes.assert_settled({"t": "ABORTED"})
 
 
-def test_an_abort_reaches_an_agent_that_was_frozen_when_it_was_published(scene: Scene) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
+def test_an_abort_reaches_an_agent_that_was_frozen_when_it_was_published(processes: LinkProcesses) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
     pause(agent)
-    cj.say("abort")
-    cj.hear("failed")
+    cj.send("abort")
+    cj.receive("failed")
     # its connections are gone as well, and the message with them
-    scene.client.client_kill_filter(_type="pubsub")
+    processes.client.client_kill_filter(_type="pubsub")
     resume(agent)
-    agent.say("await_abort", 10)
-    assert agent.hear("aborted") == (True,)
-    scene.assert_settled({"t": "ABORTED"})
+    agent.send("await_abort", 10)
+    assert agent.receive("aborted") == (True,)
+    processes.assert_settled({"t": "ABORTED"})

@@ -1,4 +1,4 @@
-"""What holds when the network between a process and the server breaks, slows down, or swallows everything."""
+"""The promises of a link when the network breaks, slows down, or drops all data."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.support.link.processes import Scene
+from tests.support.link.processes import LinkProcesses
 from tests.support.process.child import Child
 from tests.support.redis_server.proxy import Proxy, proxy
 from tests.support.waiting import wait_until
 
-#: Seconds a piece is late: within the socket timeout, and beyond it.
+#: Seconds by which data is delayed: within the socket timeout, and beyond it.
 SLOW, TOO_SLOW = 0.1, 0.8
 BREAKS = ["drop", "too slow", "half open"]
 
 
 @pytest.fixture
-def cable(scene: Scene) -> Iterator[Proxy]:
-    """A cable to the server that can be cut."""
-    with proxy(scene.url) as laid:
+def cable(processes: LinkProcesses) -> Iterator[Proxy]:
+    """A proxy to the server, whose connections can be cut."""
+    with proxy(processes.url) as laid:
         yield laid
 
 
@@ -33,129 +33,123 @@ def cut(cable: Proxy, how: str) -> None:
         cable.half_open()
 
 
-def noticed(child: Child, words: str) -> None:
-    """Wait until the child has said in its log that its server is away."""
+def wait_for_log(child: Child, words: str) -> None:
+    """Wait until the child has logged that its server is unreachable."""
     wait_until(lambda: words in child.log_tail(), 15, f"{words!r} in the log")
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_an_agent_that_waits_behind_a_broken_cable_gets_its_task_when_it_is_mended(
-    scene: Scene, cable: Proxy, how: str
-) -> None:
-    cj, agent = scene.cj(), scene.agent(url=cable.url)
-    agent.say("serve")
-    cj.say("run", "first", 1)
-    assert cj.hear("result") == ("first", 1)
+def test_an_agent_gets_its_task_after_a_broken_connection(processes: LinkProcesses, cable: Proxy, how: str) -> None:
+    cj, agent = processes.cj(), processes.agent(url=cable.url)
+    agent.send("serve")
+    cj.send("run", "first", 1)
+    assert cj.receive("result") == ("first", 1)
     cut(cable, how)
-    cj.say("run", "t", {"x": 1})
-    scene.until("t", "NEW", "FETCHED")
-    noticed(agent, "no heartbeat")
+    cj.send("run", "t", {"x": 1})
+    processes.until("t", "NEW", "FETCHED")
+    wait_for_log(agent, "no heartbeat")
     cable.pass_through()
-    assert cj.hear("result") == ("t", {"x": 1})
-    scene.assert_settled({"first": "ACCEPTED", "t": "ACCEPTED"})
+    assert cj.receive("result") == ("t", {"x": 1})
+    processes.assert_settled({"first": "ACCEPTED", "t": "ACCEPTED"})
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_result_behind_a_broken_cable_is_handed_in_once_when_it_is_mended(
-    scene: Scene, cable: Proxy, how: str
-) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task(url=cable.url)
+def test_a_result_is_submitted_once_after_a_broken_connection(processes: LinkProcesses, cable: Proxy, how: str) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task(url=cable.url)
     cut(cable, how)
-    agent.say("submit", np.arange(100_000.0))
-    noticed(agent, "submit waits")
+    agent.send("submit", np.arange(100_000.0))
+    wait_for_log(agent, "submit waits")
     cable.pass_through()
-    np.testing.assert_array_equal(cj.hear("result")[1], np.arange(100_000.0))
-    assert agent.hear("submitted") == (True,)
-    assert scene.works() == [("t", 1)]
-    agent.say("serve")
-    cj.say("run", "next", 2)
-    assert cj.hear("result") == ("next", 2)
+    np.testing.assert_array_equal(cj.receive("result")[1], np.arange(100_000.0))
+    assert agent.receive("submitted") == (True,)
+    assert processes.executions() == [("t", 1)]
+    agent.send("serve")
+    cj.send("run", "next", 2)
+    assert cj.receive("result") == ("next", 2)
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_cj_that_waits_behind_a_broken_cable_gets_its_result_when_it_is_mended(
-    scene: Scene, cable: Proxy, how: str
-) -> None:
-    cj = scene.cj(url=cable.url)
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
+def test_a_cj_gets_its_result_after_a_broken_connection(processes: LinkProcesses, cable: Proxy, how: str) -> None:
+    cj = processes.cj(url=cable.url)
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
     cut(cable, how)
-    agent.say("submit", "done")
-    scene.until("t", "SUBMITTED", "ACCEPTED")
-    noticed(cj, "no heartbeat")
+    agent.send("submit", "done")
+    processes.until("t", "SUBMITTED", "ACCEPTED")
+    wait_for_log(cj, "no heartbeat")
     cable.pass_through()
-    assert cj.hear("result") == ("t", "done")
-    assert agent.hear("submitted") == (True,)
-    scene.assert_settled({"t": "ACCEPTED"})
+    assert cj.receive("result") == ("t", "done")
+    assert agent.receive("submitted") == (True,)
+    processes.assert_settled({"t": "ACCEPTED"})
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_task_assigned_behind_a_broken_cable_stands_once_when_it_is_mended(
-    scene: Scene, cable: Proxy, how: str
-) -> None:
-    cj, agent = scene.cj(url=cable.url), scene.agent()
-    agent.say("serve")
+def test_a_task_is_assigned_once_after_a_broken_connection(processes: LinkProcesses, cable: Proxy, how: str) -> None:
+    cj, agent = processes.cj(url=cable.url), processes.agent()
+    agent.send("serve")
     cut(cable, how)
-    cj.say("run", "t", {"w": np.arange(100_000.0)})
-    noticed(cj, "waits for Redis")
+    cj.send("run", "t", {"w": np.arange(100_000.0)})
+    wait_for_log(cj, "waits for Redis")
     cable.pass_through()
-    np.testing.assert_array_equal(cj.hear("result")[1]["w"], np.arange(100_000.0))
-    assert scene.works() == [("t", 1)]
-    scene.assert_all_keys_end()
+    np.testing.assert_array_equal(cj.receive("result")[1]["w"], np.arange(100_000.0))
+    assert processes.executions() == [("t", 1)]
+    processes.assert_all_keys_expire()
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_an_abort_published_while_the_agents_cable_is_broken_is_learnt_afterwards(
-    scene: Scene, cable: Proxy, how: str
+def test_an_abort_published_while_the_agents_connection_is_broken_is_received_later(
+    processes: LinkProcesses, cable: Proxy, how: str
 ) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task(url=cable.url)
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task(url=cable.url)
     cut(cable, how)
-    cj.say("abort")
-    cj.hear("failed")
+    cj.send("abort")
+    cj.receive("failed")
     cable.pass_through()
-    agent.say("await_abort", 10)
-    assert agent.hear("aborted") == (True,)
-    agent.say("submit", "too late")
-    assert agent.hear("submitted") == (False,)
-    scene.assert_settled({"t": "ABORTED"})
+    agent.send("await_abort", 10)
+    assert agent.receive("aborted") == (True,)
+    agent.send("submit", "too late")
+    assert agent.receive("submitted") == (False,)
+    processes.assert_settled({"t": "ABORTED"})
 
 
-def test_an_abort_behind_the_cjs_broken_cable_is_made_up_for(scene: Scene, cable: Proxy) -> None:
-    cj = scene.cj(url=cable.url)
-    cj.say("run", "t", {"x": 1})
-    agent = scene.agent_with_task()
+def test_an_abort_during_the_cjs_broken_connection_is_sent_later(processes: LinkProcesses, cable: Proxy) -> None:
+    cj = processes.cj(url=cable.url)
+    cj.send("run", "t", {"x": 1})
+    agent = processes.agent_with_task()
     cable.drop()
-    cj.say("abort")
-    assert cj.hear("failed")[:2] == ("t", "TaskAborted")
+    cj.send("abort")
+    assert cj.receive("failed")[:2] == ("t", "TaskAborted")
     cable.pass_through()
-    agent.say("await_abort", 10)
-    assert agent.hear("aborted") == (True,)
-    scene.assert_settled({"t": "ABORTED"})
+    agent.send("await_abort", 10)
+    assert agent.receive("aborted") == (True,)
+    processes.assert_settled({"t": "ABORTED"})
 
 
-def test_a_slow_cable_on_both_sides_only_costs_time(scene: Scene, cable: Proxy) -> None:
-    cj, agent = scene.cj(url=cable.url), scene.agent(url=cable.url)
+def test_a_slow_connection_on_both_sides_only_costs_time(processes: LinkProcesses, cable: Proxy) -> None:
+    cj, agent = processes.cj(url=cable.url), processes.agent(url=cable.url)
     cable.delay(SLOW)
-    agent.say("serve")
+    agent.send("serve")
     for number in range(2):
-        cj.say("run", f"t{number}", {"w": np.arange(20_000.0)})
-        assert cj.hear("result")[0] == f"t{number}"
-    assert scene.works() == [("t0", 1), ("t1", 1)]
+        cj.send("run", f"t{number}", {"w": np.arange(20_000.0)})
+        assert cj.receive("result")[0] == f"t{number}"
+    assert processes.executions() == [("t0", 1), ("t1", 1)]
 
 
-def test_an_agent_cut_off_while_another_takes_over_can_change_nothing_afterwards(scene: Scene, cable: Proxy) -> None:
-    cj = scene.cj()
-    cj.say("run", "t", {"x": 1})
-    older = scene.agent_with_task(url=cable.url)
+def test_an_agent_that_was_replaced_while_its_connection_was_broken_is_fenced(
+    processes: LinkProcesses, cable: Proxy
+) -> None:
+    cj = processes.cj()
+    cj.send("run", "t", {"x": 1})
+    older = processes.agent_with_task(url=cable.url)
     cable.half_open()
-    older.say("submit", "stale")
-    newer = scene.agent_with_task()
+    older.send("submit", "stale")
+    newer = processes.agent_with_task()
     cable.pass_through()
-    assert "newer instance" in older.hear("closed")[0]
-    newer.say("submit", "fresh")
-    assert cj.hear("result") == ("t", "fresh")
-    scene.assert_settled({"t": "ACCEPTED"}, works={"t": 2})
+    assert "newer instance" in older.receive("closed")[0]
+    newer.send("submit", "fresh")
+    assert cj.receive("result") == ("t", "fresh")
+    processes.assert_settled({"t": "ACCEPTED"}, executions={"t": 2})

@@ -1,4 +1,4 @@
-"""The server's parent with real processes: jobs from submission to their end, aborted, killed, found again."""
+"""The SP with real processes: jobs from submission to their end, aborts, kills, restarts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_deleted_job_leaves_no_folder(operation: Operation) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_the_server_does_not_allow_is_rejected_before_any_site_hears_of_it(operation: Operation) -> None:
+def test_a_job_that_the_server_does_not_allow_is_rejected_before_it_reaches_any_site(operation: Operation) -> None:
     operation.server(allow_custom=False)
     operation.engine("site-1")
     code = "raise RuntimeError('imported')\nclass Flow: pass\n"
@@ -320,8 +320,8 @@ def test_the_server_is_stopped_and_the_next_one_resumes(operation: Operation) ->
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(300)))
     operation.wait_for_log("round 3 of 300")
-    server.say("stop")
-    server.hear("ended", PATIENCE)
+    server.send("stop")
+    server.receive("ended", PATIENCE)
     assert not [command for command in operation.processes() if "server.job.job_main" in command]
     assert operation.record().status == RUNNING
     operation.server()
@@ -334,7 +334,7 @@ def test_a_server_on_another_machine_takes_over(operation: Operation) -> None:
     operation.submit(job_of("Adding", averaging(300)))
     operation.wait_for_log("round 3 of 300")
     operation.server("other")
-    assert first.hear("ended", PATIENCE) == ("another server has taken over",)
+    assert first.receive("ended", PATIENCE) == ("another server has taken over",)
     operation.wait_for(COMPLETED)
     assert operation.log().count("round 2 of 300") == 1
 
@@ -347,8 +347,8 @@ def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:
         operation.submit(job_of("Waiting"))
         operation.wait_for_log("working")
         redis_server.stop()
-        server.say("stop")
-        server.hear("ended", PATIENCE)
+        server.send("stop")
+        server.receive("ended", PATIENCE)
         wait_until(
             lambda: not [command for command in operation.processes() if "server.job.job_main" in command], PATIENCE
         )

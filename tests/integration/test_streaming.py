@@ -1,4 +1,4 @@
-"""Streams on a real server: memory, lost connections, a server that restarts or forgets, processes that die."""
+"""Streams on a real server: memory, lost connections, restarts and loss of data of the server, processes that die."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.redis_server.proxy import Proxy, proxy
 from tests.support.waiting import wait_until
 
 MB = 1 << 20
-#: What each side may need beyond what it had before the stream.
+#: Bytes by which the memory of each side may grow during a stream.
 ALLOWED = 64 * MB
 #: The same way as 2 GB: a window of chunks, whatever the file's size. Set it to 2048 to see.
 FILE_MB = int(os.environ.get("REDFLARE_TEST_FILE_MB", "256"))
@@ -76,18 +76,18 @@ def test_a_large_file_needs_little_memory_at_either_side_and_in_redis(url: str, 
         Child(streaming.main, made["server"], tmp_path / "server.log") as server,
         Child(streaming.main, made["site"], tmp_path / "site.log") as site,
     ):
-        server.hear("started"), site.hear("started")
-        site.say("send", str(warm))
-        assert site.hear("sent")[0] == server.hear("received")[0] == ReturnCode.OK
+        server.receive("started"), site.receive("started")
+        site.send("send", str(warm))
+        assert site.receive("sent")[0] == server.receive("received")[0] == ReturnCode.OK
         for child in (server, site):
-            child.say("measure")
-            child.hear("measures")
+            child.send("measure")
+            child.receive("measures")
         before = used_memory(url)
-        site.say("send", str(large))
-        server.hear("chunks", 60)
+        site.send("send", str(large))
+        server.receive("chunks", 60)
         in_redis = used_memory(url) - before
-        rc, peak_of_sender = site.hear("sent", 300)
-        _, location, peak_of_receiver = server.hear("received", 60)
+        rc, peak_of_sender = site.receive("sent", 300)
+        _, location, peak_of_receiver = server.receive("received", 60)
         assert rc == ReturnCode.OK
         assert filecmp.cmp(location, large, shallow=False)
         assert max(peak_of_sender, peak_of_receiver, in_redis) < ALLOWED, (peak_of_sender, peak_of_receiver, in_redis)
@@ -132,7 +132,7 @@ def test_a_stream_continues_when_a_lost_connection_is_back(
                     go.wait(20)
                 yield {"number": number, "blob": bytes(5000)}
 
-        # the connection is away for longer than an object has
+        # the connection is broken for longer than the timeout of an object
         producer = Numbers(values(), window=4, timeout=0.4)
         sending, results = begin(peers, producer, far if whose == "the sender's" else None)
         assert cut.wait(20)
@@ -150,9 +150,7 @@ def test_a_stream_continues_when_a_lost_connection_is_back(
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_stream_survives_a_restart_of_the_server_also_one_that_forgets_everything(
-    namespace: str, durable: bool
-) -> None:
+def test_a_stream_survives_a_restart_of_the_server_with_and_without_its_data(namespace: str, durable: bool) -> None:
     with embedded(durable=durable) as node, peers_at(node.url, namespace) as peers:
         reached, go = threading.Event(), threading.Event()
 
@@ -176,7 +174,7 @@ def test_a_stream_survives_a_restart_of_the_server_also_one_that_forgets_everyth
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_receiver_that_dies_and_comes_back_has_forgotten_the_stream(url: str, namespace: str, tmp_path: Path) -> None:
+def test_a_restarted_receiver_does_not_know_the_stream(url: str, namespace: str, tmp_path: Path) -> None:
     settings = replace(SETTINGS, namespace=namespace)
     large = written(tmp_path / "large", 64)
     folder = tmp_path / "in"
@@ -184,16 +182,16 @@ def test_a_receiver_that_dies_and_comes_back_has_forgotten_the_stream(url: str, 
     args = {n: StreamArgs(url=url, settings=settings, name=n, folder=str(folder)) for n in ("server", "site")}
     with Child(streaming.main, args["site"], tmp_path / "site.log") as site:
         with Child(streaming.main, args["server"], tmp_path / "server.log") as server:
-            server.hear("started"), site.hear("started")
-            site.say("send", str(large))
-            server.hear("chunks")
+            server.receive("started"), site.receive("started")
+            site.send("send", str(large))
+            server.receive("chunks")
             server.kill()
         with Child(streaming.main, args["server"], tmp_path / "server-2.log") as server:
-            server.hear("started")
-            assert site.hear("sent", 30)[0] == ReturnCode.ERROR
-            site.say("send", str(large))
-            assert site.hear("sent", 60)[0] == ReturnCode.OK
-            assert server.hear("received")[0] == ReturnCode.OK
+            server.receive("started")
+            assert site.receive("sent", 30)[0] == ReturnCode.ERROR
+            site.send("send", str(large))
+            assert site.receive("sent", 60)[0] == ReturnCode.OK
+            assert server.receive("received")[0] == ReturnCode.OK
             server.end()
         site.end()
 
@@ -217,11 +215,11 @@ def test_a_sender_that_is_killed_leaves_no_half_file(url: str, namespace: str, t
     args = {n: StreamArgs(url=url, settings=settings, name=n, folder=str(folder)) for n in ("server", "site")}
     with Child(streaming.main, args["server"], tmp_path / "server.log") as server:
         with Child(streaming.main, args["site"], tmp_path / "site.log") as site:
-            server.hear("started"), site.hear("started")
-            site.say("send", str(large))
-            server.hear("chunks")
+            server.receive("started"), site.receive("started")
+            site.send("send", str(large))
+            server.receive("chunks")
             assert list(folder.iterdir())
             site.kill()
-        assert server.hear("received", 20)[0] == ReturnCode.COMMUNICATION_ERROR
+        assert server.receive("received", 20)[0] == ReturnCode.COMMUNICATION_ERROR
         assert list(folder.iterdir()) == []
         server.end()

@@ -1,9 +1,9 @@
-"""The link as it stands in Redis, in pure Python: immutable states, and one function for each Lua script.
+"""A model of the link in Redis, in pure Python: immutable states, and one function for each Lua script.
 
-A step takes the state and returns the next one with the answer; it is the specification of the script of the same name,
-and ``test_scripts_match_model.py`` runs the two side by side. Left out is what no step decides on: times, sizes, names.
-Entry ids are words that say what the entry is: ``refused:t1:2`` is the refusal of t1 at its second attempt,
-``result:s1`` the result with the submit id s1. A stream of tasks holds task ids alone.
+A step takes the state and returns the next one with the reply; it is the specification of the script of the same name,
+and ``test_scripts_match_model.py`` runs the two side by side. Times, sizes and names are left out,
+as no step depends on them. Entry ids describe the entry: ``refused:t1:2`` is the refusal of t1 at its second attempt,
+``result:s1`` the result with the submit id s1. Of an entry in tasks only the task id is kept.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED, settled
 
-Answer = tuple[str | int, ...]
+Reply = tuple[str | int, ...]
 
 
-class Me(NamedTuple):
-    """Who runs a step."""
+class Instance(NamedTuple):
+    """The instance of an agent or a CJ that runs a step."""
 
     role: str
     name: str
@@ -32,20 +32,20 @@ class Side(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """What Redis knows of a task; status None: nothing."""
+    """The ledger of a task; status None: there is none."""
 
     status: str | None = None
     attempt: int = 0
-    #: of the agent that took it, or handed its result in
+    #: epoch of the agent that took it, or submitted its result
     epoch: int = 0
     submit_id: str = ""
     #: submit id of a result whose payload is gone
     lost: str = ""
-    #: id of the answer in results, also after it went from there
+    #: id of its entry in results, kept after that entry was deleted
     result: str = ""
 
 
-class Letter(NamedTuple):
+class ResultEntry(NamedTuple):
     """An entry of the stream of results."""
 
     topic: str
@@ -53,21 +53,21 @@ class Letter(NamedTuple):
     ref: str
 
 
-class Db(NamedTuple):
+class LinkState(NamedTuple):
     """All keys of a link."""
 
     agent: Side = Side()
     cj: Side = Side()
     #: the open task
     task: str = ""
-    #: the answer to a settled task that still stands in results, and that task
+    #: entry of a settled task that is still in results, and that task
     kept: str = ""
     kept_task: str = ""
     ledgers: tuple[tuple[str, Ledger], ...] = ()
     tasks: tuple[str, ...] = ()
-    results: tuple[Letter, ...] = ()
+    results: tuple[ResultEntry, ...] = ()
     dead: int = 0
-    #: both sides have left and nothing is open: the keys live as long as a settled ledger
+    #: both sides have left and no task is open: the keys have the TTL of a settled ledger
     over: bool = False
 
     def ledger(self, task: str) -> Ledger:
@@ -80,156 +80,158 @@ class Db(NamedTuple):
         return self.agent if role == "agent" else self.cj
 
 
-EMPTY = Db()
+EMPTY = LinkState()
 _UNKNOWN = Ledger()
 
 
-def hello(db: Db, me: Me, now: int) -> tuple[Db, Answer]:
-    held = db.side(me.role)
-    if held.name == me.name and held.epoch >= me.epoch:
-        return db, ("OK", held.epoch)
-    if me.epoch == 0:
-        return db, ("NEXT", max(held.epoch + 1, now))
-    if held.epoch >= me.epoch:
-        return db, ("FENCED", held.epoch)
-    side = Side(me.name, me.epoch)
-    db = db._replace(agent=side) if me.role == "agent" else db._replace(cj=side)
-    return db._replace(over=False), ("OK", me.epoch)
+def hello(state: LinkState, instance: Instance, now: int) -> tuple[LinkState, Reply]:
+    holder = state.side(instance.role)
+    if holder.name == instance.name and holder.epoch >= instance.epoch:
+        return state, ("OK", holder.epoch)
+    if instance.epoch == 0:
+        return state, ("NEXT", max(holder.epoch + 1, now))
+    if holder.epoch >= instance.epoch:
+        return state, ("FENCED", holder.epoch)
+    side = Side(instance.name, instance.epoch)
+    state = state._replace(agent=side) if instance.role == "agent" else state._replace(cj=side)
+    return state._replace(over=False), ("OK", instance.epoch)
 
 
-def bye(db: Db, me: Me) -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    if db.side(me.role).closed:
-        return db, ("OK",)
-    if me.role == "agent":
-        db = db._replace(agent=db.agent._replace(closed=True))
+def bye(state: LinkState, instance: Instance) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    if state.side(instance.role).closed:
+        return state, ("OK",)
+    if instance.role == "agent":
+        state = state._replace(agent=state.agent._replace(closed=True))
     else:
-        results = _without(db.results, db.kept)
-        db = db._replace(cj=db.cj._replace(closed=True), kept="", kept_task="", results=results)
-    over = db.cj.closed and (db.agent.closed or not db.agent.name) and not db.task
-    return db._replace(over=over), ("OK",)
+        results = _without(state.results, state.kept)
+        state = state._replace(cj=state.cj._replace(closed=True), kept="", kept_task="", results=results)
+    over = state.cj.closed and (state.agent.closed or not state.agent.name) and not state.task
+    return state._replace(over=over), ("OK",)
 
 
-def assign(db: Db, me: Me, task: str, expected: str = "", lost: str = "") -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    known = db.ledger(task)
+def assign(
+    state: LinkState, instance: Instance, task: str, expected: str = "", lost: str = ""
+) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    known = state.ledger(task)
     if known.status and (known.status in (ABORTED, REJECTED) or not lost or lost != known.result):
-        return db, (known.status, known.result)
-    if db.task not in ("", task):
-        if db.task != expected:
-            return db, ("BUSY", db.task)
-        db = _finish(db, db.task, ABORTED)
-    results = _without(_without(db.results, known.result), db.kept)
+        return state, (known.status, known.result)
+    if state.task not in ("", task):
+        if state.task != expected:
+            return state, ("BUSY", state.task)
+        state = _finish(state, state.task, ABORTED)
+    results = _without(_without(state.results, known.result), state.kept)
     ledger = Ledger(NEW, known.attempt, known.epoch, lost=known.submit_id or known.lost)
-    db = _write(db, task, ledger)
-    return db._replace(task=task, tasks=(task,), results=results, kept="", kept_task=""), (NEW, "")
+    state = _write(state, task, ledger)
+    return state._replace(task=task, tasks=(task,), results=results, kept="", kept_task=""), (NEW, "")
 
 
-def take(db: Db, me: Me, task: str = "") -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    known = db.ledger(db.task)
-    if not known.status or task not in ("", db.task):
-        return db, ("NONE",)
+def take(state: LinkState, instance: Instance, task: str = "") -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    known = state.ledger(state.task)
+    if not known.status or task not in ("", state.task):
+        return state, ("NONE",)
     if known.status == SUBMITTED:
-        return db, (SUBMITTED, db.task)
-    if known.status == NEW or known.epoch != me.epoch:
-        known = known._replace(status=FETCHED, epoch=me.epoch, attempt=known.attempt + 1)
-    return _write(db, db.task, known), (FETCHED, db.task, known.attempt)
+        return state, (SUBMITTED, state.task)
+    if known.status == NEW or known.epoch != instance.epoch:
+        known = known._replace(status=FETCHED, epoch=instance.epoch, attempt=known.attempt + 1)
+    return _write(state, state.task, known), (FETCHED, state.task, known.attempt)
 
 
-def refuse(db: Db, me: Me, task: str, rc: str) -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    known = db.ledger(task)
-    if known.status != FETCHED or known.epoch != me.epoch:
-        return db, (known.status or "GONE",)
+def refuse(state: LinkState, instance: Instance, task: str, rc: str) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    known = state.ledger(task)
+    if known.status != FETCHED or known.epoch != instance.epoch:
+        return state, (known.status or "GONE",)
     ref = f"refused:{task}:{known.attempt}"
-    letters = (*_without(db.results, known.result), Letter("get_task", task, ref))
+    entries = (*_without(state.results, known.result), ResultEntry("get_task", task, ref))
     again = rc == "BLOB_MISSING"
     if again:
-        db = _write(db, task, known._replace(status=NEW, result=ref))
-        return db._replace(tasks=(), results=letters), (NEW,)
-    db = db._replace(dead=db.dead + (task in db.tasks))
-    db = _write(_finish(db, task, REJECTED), task, known._replace(status=REJECTED, result=ref))
-    return db._replace(results=letters, kept=ref, kept_task=task), (REJECTED,)
+        state = _write(state, task, known._replace(status=NEW, result=ref))
+        return state._replace(tasks=(), results=entries), (NEW,)
+    state = state._replace(dead=state.dead + (task in state.tasks))
+    state = _write(_finish(state, task, REJECTED), task, known._replace(status=REJECTED, result=ref))
+    return state._replace(results=entries, kept=ref, kept_task=task), (REJECTED,)
 
 
-def submit(db: Db, me: Me, task: str, submit_id: str) -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
+def submit(state: LinkState, instance: Instance, task: str, submit_id: str) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
     if not task:
-        return db, (("OPEN", db.task) if db.task else ("UNKNOWN",))
-    known = db.ledger(task)
+        return state, (("OPEN", state.task) if state.task else ("UNKNOWN",))
+    known = state.ledger(task)
     if known.status not in (NEW, FETCHED):
         same = known.submit_id == submit_id or known.status in (ABORTED, REJECTED)
-        return db, (known.status or "UNKNOWN" if same or not known.status else "DUPLICATE",)
+        return state, (known.status or "UNKNOWN" if same or not known.status else "DUPLICATE",)
     if known.lost == submit_id:
-        return db, ("RESEND",)
+        return state, ("RESEND",)
     ref = f"result:{submit_id}"
-    results = (*_without(db.results, known.result), Letter("submit_result", task, ref))
-    ledger = known._replace(status=SUBMITTED, submit_id=submit_id, epoch=me.epoch, result=ref)
-    return _write(db, task, ledger)._replace(tasks=(), results=results), (SUBMITTED,)
+    results = (*_without(state.results, known.result), ResultEntry("submit_result", task, ref))
+    ledger = known._replace(status=SUBMITTED, submit_id=submit_id, epoch=instance.epoch, result=ref)
+    return _write(state, task, ledger)._replace(tasks=(), results=results), (SUBMITTED,)
 
 
-def settle(db: Db, me: Me, task: str, verdict: str) -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    known = db.ledger(task)
-    if (known.status, verdict) == (ACCEPTED, REJECTED) and db.kept == known.result:
-        db = db._replace(kept="", kept_task="")
+def settle(state: LinkState, instance: Instance, task: str, status: str) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    known = state.ledger(task)
+    if (known.status, status) == (ACCEPTED, REJECTED) and state.kept == known.result:
+        state = state._replace(kept="", kept_task="")
     elif known.status != SUBMITTED:
-        return db, (known.status or "UNKNOWN",)
-    if verdict == REJECTED:
-        db = db._replace(dead=db.dead + 1)
-        return _finish(db, task, REJECTED), (REJECTED,)
-    db = _write(db, task, known._replace(status=ACCEPTED))
-    return db._replace(task="", kept=known.result, kept_task=task), (ACCEPTED,)
+        return state, (known.status or "UNKNOWN",)
+    if status == REJECTED:
+        state = state._replace(dead=state.dead + 1)
+        return _finish(state, task, REJECTED), (REJECTED,)
+    state = _write(state, task, known._replace(status=ACCEPTED))
+    return state._replace(task="", kept=known.result, kept_task=task), (ACCEPTED,)
 
 
-def abort(db: Db, me: Me | None, task: str) -> tuple[Db, Answer]:
-    if me is not None and (held := _standing(db, me)):
-        return db, held
-    status = db.ledger(task).status
-    if status is None and me is None:
-        return db, ("UNKNOWN",)
+def abort(state: LinkState, instance: Instance | None, task: str) -> tuple[LinkState, Reply]:
+    if instance is not None and (refusal := _fenced_or_lost(state, instance)):
+        return state, refusal
+    status = state.ledger(task).status
+    if status is None and instance is None:
+        return state, ("UNKNOWN",)
     if status is not None and settled(status):
-        return db, (status,)
-    return _finish(db, task, ABORTED), (ABORTED,)
+        return state, (status,)
+    return _finish(state, task, ABORTED), (ABORTED,)
 
 
-def beat(db: Db, me: Me, task: str) -> tuple[Db, Answer]:
-    if held := _standing(db, me):
-        return db, held
-    peer = db.side("cj" if me.role == "agent" else "agent")
-    over = db.over and db.side(me.role).closed
-    return db._replace(over=over), ("OK", db.task, db.ledger(task).status or "", peer.name, int(peer.closed))
+def beat(state: LinkState, instance: Instance, task: str) -> tuple[LinkState, Reply]:
+    if refusal := _fenced_or_lost(state, instance):
+        return state, refusal
+    peer = state.side("cj" if instance.role == "agent" else "agent")
+    over = state.over and state.side(instance.role).closed
+    return state._replace(over=over), ("OK", state.task, state.ledger(task).status or "", peer.name, int(peer.closed))
 
 
-def _standing(db: Db, me: Me) -> Answer | None:
-    held = db.side(me.role)
-    if not held.name or not me.epoch:
+def _fenced_or_lost(state: LinkState, instance: Instance) -> Reply | None:
+    holder = state.side(instance.role)
+    if not holder.name or not instance.epoch:
         return ("LOST",)
-    if held.name == me.name and held.epoch == me.epoch:
+    if holder.name == instance.name and holder.epoch == instance.epoch:
         return None
-    return ("FENCED",) if held.epoch > me.epoch else ("LOST",)
+    return ("FENCED",) if holder.epoch > instance.epoch else ("LOST",)
 
 
-def _finish(db: Db, task: str, status: str) -> Db:
-    known = db.ledger(task)
-    db = _write(db, task, known._replace(status=status))
-    return db._replace(
-        task="" if db.task == task else db.task,
-        tasks=tuple(other for other in db.tasks if other != task),
-        results=_without(db.results, known.result),
+def _finish(state: LinkState, task: str, status: str) -> LinkState:
+    known = state.ledger(task)
+    state = _write(state, task, known._replace(status=status))
+    return state._replace(
+        task="" if state.task == task else state.task,
+        tasks=tuple(other for other in state.tasks if other != task),
+        results=_without(state.results, known.result),
     )
 
 
-def _write(db: Db, task: str, ledger: Ledger) -> Db:
-    return db._replace(ledgers=tuple(sorted({**dict(db.ledgers), task: ledger}.items())))
+def _write(state: LinkState, task: str, ledger: Ledger) -> LinkState:
+    return state._replace(ledgers=tuple(sorted({**dict(state.ledgers), task: ledger}.items())))
 
 
-def _without(results: tuple[Letter, ...], ref: str) -> tuple[Letter, ...]:
-    return tuple(letter for letter in results if letter.ref != ref)
+def _without(results: tuple[ResultEntry, ...], ref: str) -> tuple[ResultEntry, ...]:
+    return tuple(entry for entry in results if entry.ref != ref)

@@ -17,7 +17,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class AgentArgs:
-    """What a child agent is made of."""
+    """Arguments of the agent program."""
 
     url: str
     settings: LinkSettings
@@ -27,7 +27,7 @@ class AgentArgs:
     wait_at: str = ""
     #: Seconds one task takes when serving.
     work: float = 0.0
-    #: Answer with {"data": ..., "by": "<pid>:<attempt>"}, so that no two works give the same result.
+    #: Answer with {"data": ..., "by": "<pid>:<attempt>"}, so that no two executions give the same result.
     sign: bool = False
 
 
@@ -44,33 +44,33 @@ class AgentProgram:
 
     def start(self) -> None:
         self.agent.start()
-        self._pipe.tell("started")
+        self._pipe.send("started")
 
     def get(self, timeout: float | None = None) -> None:
         """Fetch a task, see ``fetch``."""
         self.fetch(timeout)
 
     def fetch(self, timeout: float | None = None) -> bool:
-        """Tells ("task", id, attempt), "none" or "closed"."""
+        """Send ("task", id, attempt), "none" or "closed"."""
         try:
             self._task = self.agent.get_task(timeout)
         except AgentClosed as exc:
-            self._pipe.tell("closed", str(exc))
+            self._pipe.send("closed", str(exc))
             return False
         if self._task is None:
-            self._pipe.tell("none")
+            self._pipe.send("none")
         else:
-            self._pipe.tell("task", self._task.task_id, self._task.attempt)
+            self._pipe.send("task", self._task.task_id, self._task.attempt)
         return True
 
     def submit(self, data: Any) -> None:
-        """Tells ("submitted", accepted), "closed" or "refused"."""
+        """Send ("submitted", accepted), "closed" or "refused"."""
         try:
-            self._pipe.tell("submitted", self.agent.submit_result(TaskResult({}, data)))
+            self._pipe.send("submitted", self.agent.submit_result(TaskResult({}, data)))
         except AgentClosed as exc:
-            self._pipe.tell("closed", str(exc))
+            self._pipe.send("closed", str(exc))
         except EncodeError as exc:
-            self._pipe.tell("refused", str(exc))
+            self._pipe.send("refused", str(exc))
 
     def echo(self) -> None:
         """Submit the task's own data."""
@@ -79,16 +79,16 @@ class AgentProgram:
         self.submit({"data": data, "by": f"{os.getpid()}:{self._task.attempt}"} if self._args.sign else data)
 
     def await_abort(self, timeout: float) -> None:
-        """Tells ("aborted", whether it was)."""
+        """Send ("aborted", whether it was)."""
         assert self._task is not None
-        self._pipe.tell("aborted", self._task.wait_aborted(timeout))
+        self._pipe.send("aborted", self._task.wait_aborted(timeout))
 
     def serve(self) -> None:
         """Answer every task with its own data until the agent is closed."""
         while self.fetch():
             assert self._task is not None
             if self._args.work and self._task.wait_aborted(self._args.work):
-                self._pipe.tell("dropped", self._task.task_id)
+                self._pipe.send("dropped", self._task.task_id)
                 continue
             self.echo()
 
@@ -110,4 +110,4 @@ def main(connection: Connection, log: str, args: AgentArgs) -> None:
         }
     )
     program.agent.stop()
-    pipe.tell("stopped")
+    pipe.send("stopped")

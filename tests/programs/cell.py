@@ -1,4 +1,4 @@
-"""A cell that parks requests or answers them, in a process."""
+"""A process with a cell that parks requests or replies to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class CellArgs:
-    """What a child's cell is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
@@ -36,10 +36,10 @@ class CellProgram:
 
     def start(self) -> None:
         self.cell.start()
-        self._pipe.tell("started", self.cell.epoch)
+        self._pipe.send("started", self.cell.epoch)
 
     def fork(self) -> None:
-        """Fork, and let the child use the cell; tells ("forked", the child's error)."""
+        """Fork, and let the child use the cell; send ("forked", the child's error)."""
         reading, writing = os.pipe()
         if os.fork() == 0:
             try:
@@ -51,15 +51,15 @@ class CellProgram:
             os.write(writing, error.encode())
             os._exit(0)
         os.close(writing)
-        self._pipe.tell("forked", os.read(reading, 10_000).decode())
+        self._pipe.send("forked", os.read(reading, 10_000).decode())
 
     def stop(self) -> None:
         self.cell.stop()
         self._server.close()
-        self._pipe.tell("stopped")
+        self._pipe.send("stopped")
 
     def _park(self, request: Request) -> HandlerResult:
-        self._pipe.tell("parked", request.id, request.attempt)
+        self._pipe.send("parked", request.id, request.attempt)
         return LATER
 
 

@@ -1,4 +1,4 @@
-"""What the child programs share: messages and commands over a pipe, and points at which to wait for the test."""
+"""Shared by the child programs: messages and commands over a pipe, and points at which they wait for the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Death:
 
     #: Number of the exchange with Redis.
     nth: int
-    #: Whether the command reaches Redis before the death; the reply reaches nobody.
+    #: Whether the command reaches Redis before the death; the reply is not read.
     sent: bool
 
 
@@ -34,7 +34,7 @@ class ParentPipe:
 
     def __init__(self, connection: Connection, log: str) -> None:
         self._connection = connection
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._go = threading.Event()
         self._spared = False
         # a failing test shows this file
@@ -43,9 +43,9 @@ class ParentPipe:
         os.dup2(descriptor, 2)
         os.close(descriptor)
 
-    def tell(self, *message: Any) -> None:
+    def send(self, *message: Any) -> None:
         """Send a message to the test; it arrives whatever happens to this process afterwards."""
-        with self._guard:
+        with self._lock:
             self._connection.send(message)
 
     def serve(self, commands: Mapping[str, Callable[..., None]]) -> None:
@@ -99,7 +99,7 @@ class ParentPipe:
             setattr(SocketConnection, step, self._deadly(getattr(SocketConnection, step), counted, death))
 
     def spare(self) -> None:
-        """Let the process live from now on, whatever ``die_at`` has planned."""
+        """Cancel ``die_at``."""
         self._spared = True
 
     def _deadly(self, step: Callable[..., None], counted: Iterator[int], death: Death) -> Callable[..., None]:
@@ -117,5 +117,5 @@ class ParentPipe:
 
     def _wait(self, point: str) -> None:
         self._go.clear()
-        self.tell("at", point)
+        self.send("at", point)
         self._go.wait()

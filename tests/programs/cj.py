@@ -17,7 +17,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class CJArgs:
-    """What a child CJ is made of."""
+    """Arguments of the CJ program."""
 
     url: str
     settings: LinkSettings
@@ -46,19 +46,19 @@ class CJProgram:
     def start(self) -> None:
         for exchanger in self.exchangers.values():
             exchanger.start()
-        self._pipe.tell("started")
+        self._pipe.send("started")
 
     def run(self, task_id: str, data: Any = None, timeout: float | None = None, agent_id: str = "agent") -> None:
-        """Tells ("result", id, data) or ("failed", id, error's name, its words)."""
+        """Send ("result", id, data) or ("failed", id, error's name, its message)."""
         try:
             result = self.exchangers[agent_id].run("train", data, timeout=timeout, task_id=task_id)
         except RedflareError as exc:
-            self._pipe.tell("failed", task_id, type(exc).__name__, str(exc))
+            self._pipe.send("failed", task_id, type(exc).__name__, str(exc))
         else:
-            self._pipe.tell("result", task_id, result.data)
+            self._pipe.send("result", task_id, result.data)
 
     def run_array(self, task_id: str, size: int, agent_id: str) -> None:
-        """Send an array to an agent that signs; tells ("result", id, its signature) or "failed", as ``run``.
+        """Send an array to an agent that signs; send ("result", id, its signature) or "failed", as ``run``.
 
         Neither the command nor the reply fills the pipe, in which a frozen process would block its test.
         """
@@ -66,10 +66,10 @@ class CJProgram:
         try:
             result = self.exchangers[agent_id].run("train", array, task_id=task_id)
         except RedflareError as exc:
-            self._pipe.tell("failed", task_id, type(exc).__name__, str(exc))
+            self._pipe.send("failed", task_id, type(exc).__name__, str(exc))
         else:
             assert np.array_equal(result.data["data"], array), f"task {task_id} came back damaged"
-            self._pipe.tell("result", task_id, result.data["by"])
+            self._pipe.send("result", task_id, result.data["by"])
 
     def abort(self, agent_id: str = "agent") -> None:
         self.exchangers[agent_id].abort("the test says so")
@@ -77,7 +77,7 @@ class CJProgram:
     def stop(self) -> None:
         for exchanger in self.exchangers.values():
             exchanger.stop()
-        self._pipe.tell("stopped")
+        self._pipe.send("stopped")
 
 
 def main(connection: Connection, log: str, args: CJArgs) -> None:

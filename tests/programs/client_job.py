@@ -14,24 +14,24 @@ from redflare_workers.client.job.client_job import ClientJob
 from redflare_workers.ipc.exchanger import IPCExchanger
 
 from tests.programs.child_pipe import Death, ParentPipe
-from tests.programs.server_job import tell_threads
+from tests.programs.server_job import send_threads
 from tests.programs.training import number_of, trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientJobArgs:
-    """What a child CJ is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
     site: str
-    #: Without: it trains by itself, and tells what a trainer tells.
+    #: False: it trains by itself, and sends the messages of a trainer.
     agent: bool = True
-    #: "training:2": in which round to wait for the test, with the task in hand.
+    #: "training:2": in which round to wait for the test, after the task was taken.
     wait_at: str = ""
-    #: At which of its exchanges with Redis it dies; None: it does not.
+    #: The exchange with Redis at which it kills itself; None: it does not.
     die_at: Death | None = None
-    #: Seconds that a training takes.
+    #: Seconds of each training.
     work: float = 0.0
 
 
@@ -48,12 +48,12 @@ class TrainingExecutor(Executor):
             shareable.get_header(AppConstants.CURRENT_ROUND),
             shareable.get_header(ReservedHeaderKey.TASK_ID),
         )
-        self._pipe.tell("training", number, task_id)
+        self._pipe.send("training", number, task_id)
         self._pipe.reach(f"training:{number}", self._args.wait_at)
         aborted = threading.Event()
         with abort_signal.add_callback(aborted.set):
             if aborted.wait(self._args.work):
-                self._pipe.tell("dropped", number, task_id)
+                self._pipe.send("dropped", number, task_id)
                 return make_reply("TASK_ABORTED")
         weights = trained(from_shareable(shareable).data, self._args.site, number)
         meta = {"NUM_STEPS_CURRENT_ROUND": number_of(self._args.site)}
@@ -78,9 +78,9 @@ def main(connection: Connection, log: str, args: ClientJobArgs) -> None:
 
     def run() -> None:
         outcome = job.run()
-        pipe.tell("outcome", outcome.status, outcome.reason)
-        tell_threads(pipe)
+        pipe.send("outcome", outcome.status, outcome.reason)
+        send_threads(pipe)
 
-    pipe.tell("started")
+    pipe.send("started")
     pipe.run_command(run)
     pipe.serve({"stop": job.stop})

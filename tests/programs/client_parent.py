@@ -14,7 +14,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class ClientParentArgs:
-    """What a client parent is made of."""
+    """Arguments of the program."""
 
     url: str
     workspace: str
@@ -29,8 +29,8 @@ def main(connection: Connection, log: str, args: ClientParentArgs) -> None:
     engine = ClientEngine(site, SiteArgs(workspace=args.workspace, redis_url=args.url))
 
     def run() -> None:
-        pipe.tell("ended", engine.run())
+        pipe.send("ended", engine.run())
 
-    pipe.tell("started")
+    pipe.send("started")
     pipe.run_command(run)
     pipe.serve({"stop": engine.stop})

@@ -14,12 +14,12 @@ from tests.programs.agent import AgentArgs
 from tests.programs.child_pipe import ParentPipe
 
 
-def load(agent: IPCAgent, end: str, ready: Connection) -> None:
+def load(agent: IPCAgent, end: str, writer: Connection) -> None:
     """Run a loader: call the agent, which is an error, and end in one of three ways."""
     try:
         agent.get_task(timeout=1)
     except CallStateError as exc:
-        ready.send(str(exc))
+        writer.send(str(exc))
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "interrupt":
@@ -31,21 +31,21 @@ def fork_loaders(agent: IPCAgent) -> list[tuple[str, int | None]]:
     forks = multiprocessing.get_context("fork")
     seen = []
     for end in ("return", "kill", "interrupt"):
-        hears, ready = forks.Pipe(duplex=False)
-        loader = forks.Process(target=load, args=(agent, end, ready))
+        reader, writer = forks.Pipe(duplex=False)
+        loader = forks.Process(target=load, args=(agent, end, writer))
         loader.start()
-        error = hears.recv()
+        error = reader.recv()
         loader.join()
         seen.append((error, loader.exitcode))
     return seen
 
 
 def main(connection: Connection, log: str, args: AgentArgs) -> None:
-    """Serve tasks; each is answered with what became of its loaders."""
+    """Serve tasks; the result of each is how its loaders ended."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(process)d %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     with IPCAgent(args.url, args.site, args.agent_id, ".", settings=args.settings) as agent:
-        pipe.tell("started")
+        pipe.send("started")
         for task in agent.tasks():
-            pipe.tell("task", task.task_id, task.attempt)
-            pipe.tell("submitted", agent.submit_result(TaskResult({}, fork_loaders(agent))))
+            pipe.send("task", task.task_id, task.attempt)
+            pipe.send("submitted", agent.submit_result(TaskResult({}, fork_loaders(agent))))

@@ -20,7 +20,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class PassingCJArgs:
-    """What the child is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
@@ -43,7 +43,7 @@ class PassingCJProgram:
         )
 
     def pass_on(self, task_id: str, payload: EncodedPayload) -> None:
-        """Tells ("result", id, an EncodedPayload, bytes by which the memory grew) or ("failed", id, return code)."""
+        """Send ("result", id, an EncodedPayload, bytes by which the memory grew) or ("failed", id, return code)."""
         task = DXO(DataKind.WEIGHTS, payload).to_shareable()
         task.set_header(ReservedHeaderKey.TASK_ID, task_id)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
@@ -51,13 +51,13 @@ class PassingCJProgram:
         reply = self.exchanger.execute("train", task, self._contexts.new_context(), Signal())
         grown = _resident("VmHWM") - before
         if reply.get_return_code() == "OK":
-            self._pipe.tell("result", task_id, from_shareable(reply).data, grown)
+            self._pipe.send("result", task_id, from_shareable(reply).data, grown)
         else:
-            self._pipe.tell("failed", task_id, reply.get_return_code())
+            self._pipe.send("failed", task_id, reply.get_return_code())
 
     def release(self, handed_over: bool) -> None:
         self.exchanger.release_result(handed_over)
-        self._pipe.tell("released")
+        self._pipe.send("released")
 
 
 def _resident(field: str) -> int:
@@ -73,7 +73,7 @@ def main(connection: Connection, log: str, args: PassingCJArgs) -> None:
     pipe.wait_at(args.wait_at)
     program = PassingCJProgram(pipe, args)
     program.exchanger.start()
-    pipe.tell("started")
+    pipe.send("started")
     pipe.serve({"pass_on": program.pass_on, "release": program.release})
     program.exchanger.stop()
-    pipe.tell("stopped")
+    pipe.send("stopped")

@@ -1,4 +1,4 @@
-"""A job's server: runs a workflow, tells what it takes in, and waits for its test wherever that wants to kill it."""
+"""An SJ that runs a workflow, sends which results it receives, and waits for its test at any point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.programs.child_pipe import Death, ParentPipe
 
 #: Elements of a model that is small enough for an entry.
 SMALL: Final = 8
-#: Threads of a child that are no part of what it runs.
+#: Threads of a child that do not belong to the job.
 _OWN: Final = ("MainThread", "command-")
 #: Seconds that threads have to end after a run.
 _END_WITHIN: Final = 5.0
@@ -31,7 +31,7 @@ _END_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class ServerJobArgs:
-    """What a child server is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
@@ -42,17 +42,17 @@ class ServerJobArgs:
     size: int = SMALL
     #: "taken:2:1", a point of ``WatchedFedAvg``, at which to wait for the test.
     wait_at: str = ""
-    #: At which of its exchanges with Redis it dies; None: it does not.
+    #: The exchange with Redis at which it kills itself; None: it does not.
     die_at: Death | None = None
 
 
 def initial_model(size: int) -> dict[str, Any]:
-    """No two elements are equal, and each can be halved a few times without rounding."""
+    """A model whose elements are all different, and can be halved a few times without rounding."""
     return {"w": np.arange(size, dtype=np.float32)}
 
 
 def digest(model: dict[str, Any]) -> str:
-    """Equal for equal models, to the bit."""
+    """A digest that is equal for models equal to the bit."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(model[name]).tobytes() for name in sorted(model))).hexdigest()
 
 
@@ -73,13 +73,13 @@ class WatchedFedAvg(FedAvg):
         self._reach(f"checkpointed:{self.current_round}")
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        # after a job's end the next server of its name begins a new run: that is no death in a run
+        # after the end of a job its next server begins a new run, so the process must not die any more
         self._pipe.spare()
         super().stop_controller(fl_ctx)
 
     def _run_round(self, abort_signal: Any, fl_ctx: FLContext) -> bool:
         self._taken = 0
-        self._pipe.tell("round", self.current_round)
+        self._pipe.send("round", self.current_round)
         return super()._run_round(abort_signal, fl_ctx)
 
     def _take_result(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
@@ -87,7 +87,7 @@ class WatchedFedAvg(FedAvg):
         self._reach(f"taking:{number}:{nth}")
         super()._take_result(client_task, fl_ctx)
         self._taken = nth
-        self._pipe.tell("taken", number, client_task.client.name, client_task.id)
+        self._pipe.send("taken", number, client_task.client.name, client_task.id)
         self._reach(f"taken:{number}:{nth}")
 
     def _end_round(self, fl_ctx: FLContext) -> None:
@@ -97,12 +97,12 @@ class WatchedFedAvg(FedAvg):
         self._reach(f"ended:{number}")
 
 
-def tell_threads(pipe: ParentPipe) -> None:
-    """Tells ("threads", names of those that are left) when all have ended, or should have."""
+def send_threads(pipe: ParentPipe) -> None:
+    """Send ("threads", names of those that are left) when all have ended, or should have."""
     deadline = time.monotonic() + _END_WITHIN
     for thread in _threads():
         thread.join(max(deadline - time.monotonic(), 0))
-    pipe.tell("threads", [thread.name for thread in _threads()])
+    pipe.send("threads", [thread.name for thread in _threads()])
 
 
 def _threads() -> list[threading.Thread]:
@@ -110,7 +110,7 @@ def _threads() -> list[threading.Thread]:
 
 
 def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
-    """Run the job; tells ("outcome", status, reason), ("model", digest, model if it is small) and ("history", ...)."""
+    """Run the job; send ("outcome", status, reason), ("model", digest, model if it is small) and ("history", ...)."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     pipe.die_at(args.die_at)
@@ -124,11 +124,11 @@ def main(connection: Connection, log: str, args: ServerJobArgs) -> None:
 
     def run() -> None:
         outcome = job.run()
-        pipe.tell("history", controller.history)
-        pipe.tell("model", digest(controller.model), controller.model if args.size <= SMALL else None)
-        pipe.tell("outcome", outcome.status, outcome.reason)
-        tell_threads(pipe)
+        pipe.send("history", controller.history)
+        pipe.send("model", digest(controller.model), controller.model if args.size <= SMALL else None)
+        pipe.send("outcome", outcome.status, outcome.reason)
+        send_threads(pipe)
 
-    pipe.tell("started")
+    pipe.send("started")
     pipe.run_command(run)
     pipe.serve({"abort": job.abort})

@@ -14,7 +14,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class ServerParentArgs:
-    """What a server is made of."""
+    """Arguments of the program."""
 
     url: str
     workspace: str
@@ -27,11 +27,11 @@ def main(connection: Connection, log: str, args: ServerParentArgs) -> None:
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     server = ServerParent(args.workspace, args.url, policy=args.policy, max_jobs=args.max_jobs)
-    server.on_ready = lambda: pipe.tell("ready")
+    server.on_ready = lambda: pipe.send("ready")
 
     def run() -> None:
-        pipe.tell("ended", server.run())
+        pipe.send("ended", server.run())
 
-    pipe.tell("started")
+    pipe.send("started")
     pipe.run_command(run)
     pipe.serve({"stop": server.stop})

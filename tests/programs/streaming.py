@@ -21,7 +21,7 @@ from tests.programs.child_pipe import ParentPipe
 
 @dataclass(frozen=True, kw_only=True)
 class StreamArgs:
-    """What a child is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
@@ -45,7 +45,7 @@ class StreamProgram(RunEngine):
         self._before = 0
         self._chunks = 0
         self._cell.start()
-        pipe.tell("started", self._cell.epoch)
+        pipe.send("started", self._cell.epoch)
 
     def find_peer(self, name: str) -> str | None:
         return f"{name}.job"
@@ -57,26 +57,26 @@ class StreamProgram(RunEngine):
         """From now on, memory counts."""
         Path("/proc/self/clear_refs").write_text("5")
         self._before = _resident("VmRSS")
-        self._pipe.tell("measures")
+        self._pipe.send("measures")
 
     def send(self, path: str) -> None:
         """Send a file; tells ("sent", return code, peak of memory)."""
         rc, _ = FileStreamer.stream_file("files", "t", {}, ["server"], path, self.new_context())
-        self._pipe.tell("sent", rc, _resident("VmHWM") - self._before)
+        self._pipe.send("sent", rc, _resident("VmHWM") - self._before)
 
     def stop(self) -> None:
         self.messenger.close()
         self._cell.stop()
         self._server.close()
-        self._pipe.tell("stopped")
+        self._pipe.send("stopped")
 
     def _chunk(self, *args: Any) -> None:
         self._chunks += 1
         if self._chunks % 16 == 0:
-            self._pipe.tell("chunks", self._chunks)
+            self._pipe.send("chunks", self._chunks)
 
     def _received(self, stream_ctx: dict[str, Any], fl_ctx: Any) -> None:
-        self._pipe.tell(
+        self._pipe.send(
             "received",
             FileStreamer.get_rc(stream_ctx),
             FileStreamer.get_file_location(stream_ctx),

@@ -1,4 +1,4 @@
-"""An agent that trains: tells which round it trains, for which task, and what became of the result."""
+"""An agent that trains: it sends which round it trains, for which task, and whether the result was accepted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.programs.training import number_of, trained
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerArgs:
-    """What a child trainer is made of."""
+    """Arguments of the program."""
 
     url: str
     settings: LinkSettings
     site: str
-    #: "training:2": in which round to wait for the test, with the task in hand.
+    #: "training:2": in which round to wait for the test, after the task was taken.
     wait_at: str = ""
-    #: At which of its exchanges with Redis it dies; None: it does not.
+    #: The exchange with Redis at which it kills itself; None: it does not.
     die_at: Death | None = None
     #: Seconds that a training takes.
     work: float = 0.0
@@ -44,19 +44,19 @@ class TrainerProgram:
                 if task is not None:
                     self._train(task)
             except AgentClosed as exc:
-                self._pipe.tell("closed", str(exc))
+                self._pipe.send("closed", str(exc))
                 return
 
     def _train(self, task: Task) -> None:
         number = task.meta["current_round"]
-        self._pipe.tell("training", number, task.task_id)
+        self._pipe.send("training", number, task.task_id)
         self._pipe.reach(f"training:{number}", self._args.wait_at)
         if task.wait_aborted(self._args.work):
-            self._pipe.tell("dropped", number, task.task_id)
+            self._pipe.send("dropped", number, task.task_id)
             return
         weights = trained(task.data, self._args.site, number)
         meta = {"NUM_STEPS_CURRENT_ROUND": number_of(self._args.site)}
-        self._pipe.tell("submitted", number, self.agent.submit_result(TaskResult(meta, weights)))
+        self._pipe.send("submitted", number, self.agent.submit_result(TaskResult(meta, weights)))
 
 
 def main(connection: Connection, log: str, args: TrainerArgs) -> None:
@@ -64,10 +64,10 @@ def main(connection: Connection, log: str, args: TrainerArgs) -> None:
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     pipe.die_at(args.die_at)
-    pipe.tell("started")
+    pipe.send("started")
     program = TrainerProgram(pipe, args)
     program.agent.start()
     pipe.run_command(program.serve)
     pipe.serve({})
     program.agent.stop()
-    pipe.tell("stopped")
+    pipe.send("stopped")

@@ -1,4 +1,4 @@
-"""A trainer that gives back what it gets; for NVFlare's IPCAgent, or with other imports for another one.
+"""A trainer that returns its data; for NVFlare's IPCAgent, or with other imports for another one.
 
 Arguments: URL, site, agent, workspace.
 """

@@ -1,4 +1,4 @@
-"""What the trainers of these tests learn: a line through points that only their site has. The same numbers always."""
+"""The training of these tests: a line through points that only their site has. Its numbers are always the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STEPS = 3
 
 
 def train(params: dict[str, Any], site: str, current_round: int) -> dict[str, Any]:
-    """A few steps down the gradient; float32, so that every bit of the model is at stake."""
+    """A few steps of gradient descent in float32, so that every bit of the model can be compared."""
     rng = np.random.default_rng(zlib.crc32(f"{site} {current_round}".encode()))
     points = rng.normal(size=(50, 2)).astype(np.float32)
     values = points @ np.float32([[2.0, -1.0], [0.5, 3.0]])

@@ -34,7 +34,7 @@ class _Timed:
             def trips(nbytes: int, count: int) -> list[float]:
                 return [self._trip(nbytes, fl_ctx, abort_signal) for _ in range(count)]
 
-            trips(TINY, 3)  # connections stand
+            trips(TINY, 3)  # open the connections
             figures: dict[str, Any] = {"tiny": trips(TINY, self.plan["tiny"])}
             for megabytes, count in self.plan["payload"]:
                 figures[f"{megabytes} MB"] = trips(megabytes * 1_000_000, count + 1)[1:]

@@ -32,17 +32,17 @@ SETTINGS: Final = LinkSettings(
 
 
 class Cells:
-    """Makes cells at one server."""
+    """A factory of cells at one server."""
 
     def __init__(self, server: Server, settings: LinkSettings = SETTINGS) -> None:
         self.server = server
         self.settings = settings
-        #: Looks for keys; replaced where the cells' user may not.
+        #: Scans for keys; replaced where the cells' user has no right to.
         self.scan: Callable[[], Iterable[str]] = lambda: server.scan(f"{settings.namespace}:*")
         self._made: list[Cell] = []
 
     def make(self, fqcn: str, handlers: dict[str, Callable[..., Any]] | None = None, **changes: Any) -> Cell:
-        """A cell that runs, with handlers by topic on channel "c"."""
+        """Start a cell, with handlers by topic on channel "c"."""
         cell = Cell(self.server, fqcn, replace(self.settings, **changes))
         self._made.append(cell)
         for topic, handler in (handlers or {}).items():
@@ -51,7 +51,7 @@ class Cells:
         return cell
 
     def redis(self, *command: Any) -> RedisReply:
-        """Run a command where the keys of a cell are that is its second word."""
+        """Run a command on the node of its key."""
         with self.server.borrow(command[1] if len(command) > 1 else "any") as connection:
             return connection.call(*command)
 
@@ -94,7 +94,7 @@ def _entry(item: RedisReply) -> dict[str, str]:
 
 
 class Parking:
-    """A handler that answers later."""
+    """A handler that replies later."""
 
     def __init__(self) -> None:
         self.parked: list[Request] = []
@@ -104,13 +104,13 @@ class Parking:
         return LATER
 
     def wait(self, count: int = 1) -> Request:
-        """The last of so many requests."""
+        """Wait for so many requests; return the last."""
         wait_until(lambda: len(self.parked) >= count, what=f"{count} parked requests")
         return self.parked[-1]
 
 
 class Replies:
-    """Takes the replies of ``ask``."""
+    """Records the replies of ``ask``."""
 
     def __init__(self) -> None:
         self.all: list[Reply] = []
@@ -120,7 +120,7 @@ class Replies:
 
 
 def threads_of(fqcn: str) -> list[str]:
-    """Names of threads of a cell that run."""
+    """Names of the running threads of a cell."""
     return [thread.name for thread in threading.enumerate() if thread.name.partition(f"-{fqcn}")[1]]
 
 

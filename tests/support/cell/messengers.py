@@ -39,7 +39,7 @@ class Peer(RunEngine):
 
 
 class Peers:
-    """Engines by name, at one server; those made later with the same name take the place of the earlier."""
+    """Engines by name, at one server; one made later with the same name replaces the earlier."""
 
     def __init__(self, server: Server, settings: LinkSettings) -> None:
         self.server = server
@@ -49,7 +49,7 @@ class Peers:
         self._made: list[Peer] = []
 
     def make(self, name: str, server: Server | None = None, **changes: Any) -> Peer:
-        """An engine; ``server``: another connection."""
+        """Start an engine; ``server``: another connection."""
         self.places[name] = f"{name}.job-1"
         cell = Cell(server or self.server, self.places[name], replace(self.settings, **changes))
         peer = Peer(name, self, cell)

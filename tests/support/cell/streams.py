@@ -13,7 +13,7 @@ from redflare_workers.apis.streaming import ConsumerFactory, ObjectConsumer, Obj
 
 
 class Numbers(ObjectProducer):
-    """Produces what it is given; the replies are kept, and a failure ends the stream.
+    """Produces the given values; records the replies; a failed reply ends the stream.
 
     Args:
         values: one for each object.
@@ -45,10 +45,10 @@ class Numbers(ObjectProducer):
 
 
 class Sink(ConsumerFactory):
-    """Makes consumers that keep what comes; ``calls`` has the calls of their methods, in order.
+    """Makes consumers that record values; ``calls`` lists the calls of their methods, in order.
 
     Args:
-        take: what a consumer does with a value; a tuple is what ``consume`` returns.
+        take: called with each value; a tuple is returned by ``consume``.
     """
 
     def __init__(self, take: Callable[[Any], Any] = lambda value: None) -> None:

@@ -18,12 +18,12 @@ from redflare_workers.engine.client_listeners import ClientListeners
 
 
 class LocalEngine(ServerEngineSpec):
-    """Clients join by ``join``; components hear events, and ``events`` lists the types of all that were fired.
+    """Clients join by ``join``; components receive events, and ``events`` lists the types of all that were fired.
 
     Args:
-        clients: names of those who have joined already.
-        job_meta: what ``JOB_META`` shall be.
-        workspace: folder for the job's files; one of its own is made when it is asked for.
+        clients: names of clients that have joined already.
+        job_meta: the value of ``JOB_META``.
+        workspace: folder for the job's files; a temporary one is created on demand.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class LocalEngine(ServerEngineSpec):
             self.join(name)
 
     def join(self, name: str) -> Client:
-        """The client of that name; it joins if it has not."""
+        """Return the client of that name, after it has joined."""
         with self._lock:
             client = self._clients.setdefault(name, Client(name, f"token-of-{name}"))
         self._watch.changed()
         return client
 
     def leave(self, name: str) -> None:
-        """The client is none of the job's any more."""
+        """Remove a client from the job."""
         with self._lock:
             self._clients.pop(name, None)
         self._watch.changed()

@@ -1,4 +1,4 @@
-"""Tasks as they stand after some sendings and answers, for the tables of the task managers."""
+"""Tasks after some sendings and answers, for tests of the task managers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from redflare_workers.apis import Client, ClientTask, Shareable, Task
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One sending: to whom, when (None: it is about to be), and when the answer came."""
+    """One sending: the client, its time (None: it is not sent yet), and the time of the answer."""
 
     name: str
     at: float | None
     answered: float | None = None
 
 
-def standing(targets: list[str] | None, *sendings: Sent, created: float = 0, scheduled: float = 0) -> Task:
-    """A task for these targets, sent so far as ``sendings`` say."""
+def standing_task(targets: list[str] | None, *sendings: Sent, created: float = 0, scheduled: float = 0) -> Task:
+    """Return a standing task for these targets, after ``sendings``."""
     task = Task("train", Shareable())
     task.targets = None if targets is None else list(targets)
     task.create_time, task.schedule_time, task.is_standing = created, scheduled, True
@@ -27,7 +27,7 @@ def standing(targets: list[str] | None, *sendings: Sent, created: float = 0, sch
 
 
 def send(task: Task, sending: Sent) -> ClientTask:
-    """Note in the task that it was sent once more."""
+    """Add a sending to a task."""
     client_task = ClientTask(Client(sending.name, ""), task)
     client_task.task_sent_time, client_task.result_received_time = sending.at, sending.answered
     client_task.task_send_count = 0 if sending.at is None else 1
@@ -37,5 +37,5 @@ def send(task: Task, sending: Sent) -> ClientTask:
 
 
 def asking(task: Task, name: str) -> ClientTask:
-    """The ClientTask with which a manager is asked: a new one."""
+    """Return a new ClientTask, as it is passed to a manager."""
     return ClientTask(Client(name, ""), task)

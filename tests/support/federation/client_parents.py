@@ -27,7 +27,7 @@ from tests.support.link.processes import RETENTION
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
 
-#: Seconds until a job's process has started, or come to its end, on a busy machine.
+#: Seconds for the start or the end of a job's process on a busy machine.
 PATIENCE: Final = 40.0
 SITE_1: Final = "site-1"
 JOB: Final = "job-1"
@@ -65,7 +65,7 @@ def start_child():
     print("child", child.pid, flush=True)
 
 class Waiting(Executor):
-    """Works until it is aborted; then, if it is stubborn, still."""
+    """Waits until it is aborted, and goes on after that if it ignores aborts."""
 
     def __init__(self, ignores=(), child=False):
         super().__init__()
@@ -84,7 +84,7 @@ class Waiting(Executor):
         return make_reply("TASK_ABORTED")
 
 class Frozen(Waiting):
-    """Its process stops for good when it works: no thread of it hears anything."""
+    """Stops its process when it is executed: no thread goes on."""
 
     def execute(self, task_name, shareable, fl_ctx, abort_signal):
         print("working", flush=True)
@@ -106,7 +106,7 @@ class Refusing(Adding):
         raise RuntimeError("no such device")
 
 class Slow(Adding):
-    """Takes for ever to be made."""
+    """Its constructor never returns."""
 
     def __init__(self):
         print("making", flush=True)
@@ -131,7 +131,7 @@ class RecordingReporter:
     def __init__(self) -> None:
         self.reports: list[SiteReport] = []
         self.lines: list[tuple[str, str]] = []
-        #: by job: why it must not go on
+        #: by job: the reason for which it must be aborted
         self.abort: dict[str, str] = {}
 
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
@@ -155,12 +155,12 @@ class RecordingReporter:
         return [report.status for report in self.reports if report.job == job]
 
     def wait_for(self, status: str, job: str = JOB) -> SiteReport:
-        """The last report of a job, when it is of this status."""
+        """Wait until the last report of a job has this status; return that report."""
         wait_until(lambda: status in self.statuses(job)[-1:], PATIENCE, f"job {job} {status}: {self.reports}")
         return next(report for report in reversed(self.reports) if report.job == job)
 
     def wait_for_line(self, text: str, count: int = 1) -> str:
-        """The last line that contains the text."""
+        """Wait for a line that contains the text; return the last one."""
 
         def found() -> list[str]:
             return [line for _, line in self.lines if text in line]
@@ -169,14 +169,14 @@ class RecordingReporter:
 
 
 class Sites:
-    """Client parents of one namespace, the server's parent process, which only listens, and servers of jobs."""
+    """Client parents of one namespace, an SP that only records reports, and SJs."""
 
     def __init__(self, url: str, folder: Path, namespace: str) -> None:
         self.url = url
         self.folder = folder
         self.namespace = namespace
         self.reporter = RecordingReporter()
-        #: those in this process
+        #: client parents in this process
         self.engines: list[ClientEngine] = []
         self._undo: list[Callable[[], object]] = []
 
@@ -199,7 +199,7 @@ class Sites:
         return SiteArgs(workspace=self.folder / site, redis_url=self.url)
 
     def engine(self, site: str = SITE_1, *, workers: int = 5, **settings: Any) -> ClientEngine:
-        """A client parent in this process, which serves."""
+        """Run a client parent in this process."""
         workspace = self.workspace(site, **settings)
         engine = ClientEngine(Site(name=site, settings=load_site_settings(workspace)), self.args(site), 0, workers)
         thread = threading.Thread(target=engine.run, name=f"client-parent-{site}")
@@ -216,12 +216,12 @@ class Sites:
         return engine
 
     def process(self, site: str = SITE_1, **settings: Any) -> Child:
-        """A client parent in a process of its own."""
+        """Run a client parent in a process of its own."""
         workspace = self.workspace(site, **settings)
         args = ClientParentArgs(url=self.url, workspace=str(workspace), site=site)
         child = Child(client_parent.main, args, self.folder / f"{site}-{len(self._undo)}.log")
         self._undo.append(child.close)
-        child.hear("started")
+        child.receive("started")
         return child
 
     def end_engine(self) -> None:
@@ -240,19 +240,19 @@ class Sites:
         self._undo += [server.close, cell.stop]
         return cell
 
-    def parent_server(self) -> Parent:
+    def parent_server(self) -> ServerParentCell:
         """The server's parent process."""
         handlers = {
             (SiteReport.CHANNEL, SiteReport.TOPIC): self.reporter.on_report,
             (SiteLog.CHANNEL, SiteLog.TOPIC): self.reporter.on_log,
         }
-        return Parent(self.cell("server", handlers))
+        return ServerParentCell(self.cell("server", handlers))
 
-    def server_job(self, job: str = JOB, rounds: int = 2, clients: int = 1) -> Running:
+    def server_job(self, job: str = JOB, rounds: int = 2, clients: int = 1) -> ServerJobThread:
         """The server of a job."""
         controller = FedAvg({"w": [0.0]}, min_clients=clients, num_rounds=rounds, wait_time_after_min_received=0)
         settings = load_settings(self.workspace("server"))
-        running = Running(ServerJob(controller, redis_url=self.url, job_id=job, settings=settings))
+        running = ServerJobThread(ServerJob(controller, redis_url=self.url, job_id=job, settings=settings))
         self._undo.append(running.end)
         return running
 
@@ -261,8 +261,8 @@ class Sites:
             self._undo.pop()()
 
 
-class Running:
-    """A server's job in a thread."""
+class ServerJobThread:
+    """An SJ in a thread."""
 
     def __init__(self, job: ServerJob) -> None:
         self.job = job
@@ -274,7 +274,7 @@ class Running:
         self.outcome = self.job.run()
 
     def wait(self) -> JobOutcome:
-        """How it has ended."""
+        """Wait for the outcome."""
         self._thread.join(PATIENCE)
         assert self.outcome is not None
         return self.outcome
@@ -286,8 +286,8 @@ class Running:
         assert not self._thread.is_alive()
 
 
-class Parent:
-    """Asks sites as the server's parent process does."""
+class ServerParentCell:
+    """Sends requests to sites as the SP does."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell

@@ -1,4 +1,4 @@
-"""A federation that is operated: the server's parent, client parents, and jobs from the store, all of them real."""
+"""A real federation: an SP, CPs, and jobs from the job store."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.federation.client_parents import CUSTOM, PATIENCE, Sites, cli
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
 
-#: Longer than a test takes; jobs are deleted in the end.
+#: Longer than a test; jobs are deleted in the end.
 POLICY: Final = JobRetentionPolicy(job_retention=60.0, upload_keep=6.0, event_retention=6.0)
 
 FEDAVG: Final = "redflare_workers.workflow.FedAvg"
 
 
 def averaging(rounds: int = 2, clients: int = 1, **args: Any) -> dict[str, Any]:
-    """Federated averaging, which resumes."""
+    """The config of federated averaging, which can resume."""
     given = {"initial_model": {"w": [0.0]}, "min_clients": clients, "num_rounds": rounds, **args}
     return {"path": FEDAVG, "args": {"wait_time_after_min_received": 0, "save_dir": "models", **given}}
 
@@ -65,7 +65,7 @@ def job_of(
 
 
 class Operation(Sites):
-    """Operates it.
+    """The SP, the CPs and the job store of a federation.
 
     Args:
         client: the test's connection.
@@ -84,7 +84,7 @@ class Operation(Sites):
         args = ServerParentArgs(url=self.url, workspace=str(workspace), policy=POLICY, max_jobs=max_jobs)
         child = Child(server_parent.main, args, self.folder / f"server-{len(self._undo)}.log")
         self._undo.append(child.close)
-        child.hear("ready", PATIENCE)
+        child.receive("ready", PATIENCE)
         return child
 
     def submit(self, job: tuple[dict[str, Any], bytes], job_id: str = "job-1") -> str:
@@ -117,13 +117,13 @@ class Operation(Sites):
         return [moment.status for moment in self.record(job_id).history]
 
     def state(self, job_id: str = "job-1") -> RunState:
-        """What the server notes of a job that runs."""
+        """The run state that the server has recorded for a running job."""
         state = RunState.read(RunFolder(self.folder / "server", job_id))
         assert state is not None
         return state
 
     def processes(self) -> list[str]:
-        """Commands of the processes of jobs that there are."""
+        """Command lines of the processes of jobs."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -135,7 +135,7 @@ class Operation(Sites):
         return found
 
     def assert_nothing_is_left(self) -> None:
-        """No process of a job, and no key without a TTL."""
+        """Check that no process of a job runs, and that every key has a TTL."""
         wait_until(lambda: not self.processes(), PATIENCE, "no process of a job")
         for key in self.client.scan_iter(f"{self.namespace}:*", 1000):
             assert self.client.pttl(key) != -1, f"{key!r} never expires"
@@ -151,7 +151,7 @@ class Operation(Sites):
 
 @contextmanager
 def operation_at(url: str, folder: Path, namespace: str, client: redis.Redis) -> Iterator[Operation]:
-    """One at a real server; in the end nothing of it is left."""
+    """An operation at a real server; in the end nothing of it may be left."""
     operation = Operation(url, folder, namespace, client)
     try:
         yield operation

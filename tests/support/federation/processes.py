@@ -49,7 +49,7 @@ class Federation:
         self.keys = Keys(self.settings.namespace).job("server.job")
         self.inbox = Keys(self.settings.namespace).cell("server.job").inbox
         self.servers: list[Child] = []
-        #: What trains and what takes part, by site; those that were replaced are among them.
+        #: Agents and CJs by site, including those that were replaced.
         self.trainers: dict[str, list[Child]] = {}
         self.cjs: dict[str, list[Child]] = {}
         self._folder = folder
@@ -93,33 +93,37 @@ class Federation:
     def _start(self, main: Any, args: object, site: str = "") -> Child:
         name = type(args).__name__.removesuffix("Args").lower()
         child = self._children.enter_context(Child(main, args, self._folder / f"{next(_numbers)}-{name}-{site}.log"))
-        child.hear("started")
+        child.receive("started")
         return child
 
-    # -- what they told ------------------------------------------------------------------------------------------------
+    # -- their messages -----------------------------------------------------------------------------------------------
 
     def trainings(self) -> Counter[tuple[str, int]]:
         """How often each site has begun to train each round."""
-        return Counter((site, told[0]) for site, children in self.trainers.items() for told in _told(children))
+        return Counter((site, number) for site, children in self.trainers.items() for number, _ in _trainings(children))
 
     def trained_for(self) -> dict[tuple[str, int], str]:
         """Id of the client task that each site has trained last in each round."""
-        return {(site, told[0]): told[1] for site, children in self.trainers.items() for told in _told(children)}
+        return {
+            (site, number): task_id
+            for site, children in self.trainers.items()
+            for number, task_id in _trainings(children)
+        }
 
     def taken(self) -> dict[tuple[str, int], set[str]]:
-        """Ids of the client tasks whose results the server, and its predecessors, have taken in."""
+        """Ids of the client tasks whose results the server, and its predecessors, have received."""
         found: dict[tuple[str, int], set[str]] = {}
         for child in self.servers:
-            for number, site, task_id in child.heard("taken"):
+            for number, site, task_id in child.received("taken"):
                 found.setdefault((site, number), set()).add(task_id)
         return found
 
     def model_of(self, server: Child, rounds: int) -> str:
-        """Digest of the model that a run came to; it ended well, and the model is what its history must lead to."""
-        status, reason = server.hear("outcome", PATIENCE)
+        """Check that a run completed with the model that follows from its history; return the model's digest."""
+        status, reason = server.receive("outcome", PATIENCE)
         assert status == COMPLETED, f"{status}: {reason}\n{server.log_tail()}"
-        found, model = server.hear("model")
-        (history,) = server.hear("history")
+        found, model = server.receive("model")
+        (history,) = server.receive("history")
         assert len(history) == rounds
         if model is not None:
             np.testing.assert_allclose(model["w"], averaged(model["w"].size, [each["clients"] for each in history]))
@@ -128,25 +132,25 @@ class Federation:
     # -- the promises --------------------------------------------------------------------------------------------------
 
     def assert_trained_once(self, sites: Iterable[int], rounds: int) -> None:
-        """Each site has trained each round once, and the server has taken in what it was handed for it."""
+        """Check that each site has trained each round once, and that the server has received those results."""
         expected = {(f"site-{number}", each) for number in sites for each in range(rounds)}
         assert self.trainings() == Counter(expected)
         for slot, task_ids in self.taken().items():
             assert task_ids == {self.trained_for()[slot]}, f"results of {slot} came for several client tasks"
 
     def assert_all_end(self) -> None:
-        """Every process that lives has heard how the job ended, and no thread of it is left; then they end."""
+        """Check that every running process knows how the job ended, and has no thread left; end them."""
         for site, children in self.cjs.items():
             for child in (child for child in children if child.alive):
-                status, reason = child.hear("outcome", 15)
+                status, reason = child.receive("outcome", 15)
                 assert status == COMPLETED, f"{site} ended with {status}: {reason}"
         for child in [*self.servers, *itertools.chain(*self.cjs.values())]:
             if child.alive:
-                assert child.hear("threads") == ([],)
+                assert child.receive("threads") == ([],)
                 child.end()
         for children in self.trainers.values():
             for child in (child for child in children if child.alive):
-                assert "bye" in child.hear("closed")[0]
+                assert "bye" in child.receive("closed")[0]
                 child.end()
 
     def heartbeats_of(self, site: str, *, agent: bool, cj: bool) -> list[str]:
@@ -155,7 +159,7 @@ class Federation:
         return [link.heartbeat("agent")] * agent + [self.keys.heartbeat(site), link.heartbeat("cj")] * cj
 
     def own_keys(self) -> list[str]:
-        """All that stands under the namespace."""
+        """All keys of the namespace."""
         return sorted(key.decode() for key in self.client.scan_iter(f"{self.settings.namespace}:*", 1000))
 
     def blobs(self) -> list[str]:
@@ -163,11 +167,11 @@ class Federation:
         return [key for key in self.own_keys() if "blob:" in key]
 
     def assert_clean(self) -> None:
-        """No chunk of a payload is left, and no key stands for ever."""
+        """Check that no chunk of a payload is left, and that every key has a TTL."""
         wait_until(lambda: not self.blobs(), what="no chunk of a payload is left")
         for key in self.own_keys():
             left = self.client.pttl(key)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} stands for {left} ms"
+            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
 
     def close(self) -> None:
         """Kill the processes that are left."""
@@ -183,7 +187,7 @@ class Federation:
 
 
 def averaged(size: int, rounds: Iterable[dict[str, float]]) -> Any:
-    """The model that these sites must come to, who took part in these rounds with these steps."""
+    """The expected model after rounds in which these sites took part with these steps."""
     model = initial_model(size)
     for number, steps in enumerate(rounds):
         assert all(steps[site] == number_of(site) for site in steps)
@@ -193,5 +197,5 @@ def averaged(size: int, rounds: Iterable[dict[str, float]]) -> Any:
     return model["w"]
 
 
-def _told(children: list[Child]) -> list[tuple[Any, ...]]:
-    return [told for child in children for told in child.heard("training")]
+def _trainings(children: list[Child]) -> list[tuple[Any, ...]]:
+    return [training for child in children for training in child.received("training")]

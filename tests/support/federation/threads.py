@@ -17,15 +17,15 @@ from redflare_workers.workflow.controller import Controller
 
 from tests.support.communicator.local_engine import LocalEngine
 
-#: What a site does with a task: its name and data come in, the result goes out; None: the site dies with the task.
+#: The work of a site: from name and data of a task to its result; None: the site dies with the task.
 Work = Callable[[str, Shareable], Shareable | None]
 
 
 class _Wakeup(CommObserver):
-    """Wakes sites that wait for a task."""
+    """Wakes sites that wait for a task; ``count`` is the number of wake-ups."""
 
     def __init__(self) -> None:
-        self.rung = 0
+        self.count = 0
         self.changed = threading.Condition()
 
     def may_ask(self, names: Set[str] | None) -> None:
@@ -33,7 +33,7 @@ class _Wakeup(CommObserver):
 
     def set(self) -> None:
         with self.changed:
-            self.rung += 1
+            self.count += 1
             self.changed.notify_all()
 
 
@@ -41,8 +41,8 @@ class LocalFederation:
     """A controller and its sites.
 
     Args:
-        controller: what is run.
-        sites: what each site does, by name; all of them join at once.
+        controller: the one to run.
+        sites: the work of each site, by name; all of them join at once.
     """
 
     def __init__(self, controller: Controller, sites: dict[str, Work] | None = None) -> None:
@@ -59,7 +59,7 @@ class LocalFederation:
             self.join(name, work)
 
     def join(self, name: str, work: Work) -> None:
-        """One more site; the same name again: the site was restarted."""
+        """Add a site; a known name restarts that site."""
         client = self.engine.join(name)
         thread = threading.Thread(target=self._live, args=(client, work), name=f"site-{name}", daemon=True)
         self._threads.append(thread)
@@ -67,7 +67,7 @@ class LocalFederation:
         self._wakeup.set()
 
     def run(self) -> None:
-        """The whole run; raises what a site's work raised."""
+        """Run the controller; raise the exception of a site's work."""
         with self.engine.new_context() as fl_ctx:
             self.communicator.initialize_run(fl_ctx)
             try:
@@ -95,11 +95,11 @@ class LocalFederation:
         wakeup = self._wakeup
         while not self._over:
             with wakeup.changed:
-                heard = wakeup.rung
+                seen = wakeup.count
             name, task_id, data = self.communicator.process_task_request(client, self.engine.new_context())
             if data is None:
                 with wakeup.changed:
-                    wakeup.changed.wait_for(lambda heard=heard: wakeup.rung != heard or self._over)  # type: ignore[misc]
+                    wakeup.changed.wait_for(lambda seen=seen: wakeup.count != seen or self._over)  # type: ignore[misc]
                 continue
             result = work(name, copy.deepcopy(data))
             if result is None:

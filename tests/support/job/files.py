@@ -1,4 +1,4 @@
-"""A job without mistakes, to be changed."""
+"""The files of a valid job, for tests that change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on a server inside this process; at the end nothing may be left of them."""
+"""Jobs on fakeredis; at the end they must have left no thread, no payload, and no key without a TTL."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def job(redis: fakeredis.FakeRedis) -> Iterator[JobRuns]:
     wait_until(lambda: not set(threading.enumerate()) - before, what="threads end")
     keys = [str(key, "utf8") for key in redis.scan_iter()]
     assert not [key for key in keys if ":blob:" in key], "payloads are left"
-    assert not [key for key in keys if redis.pttl(key) == -1], "keys without an end are left"
+    assert not [key for key in keys if redis.pttl(key) == -1], "keys without a TTL are left"

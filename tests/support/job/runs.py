@@ -1,4 +1,4 @@
-"""A server's job and its sites in threads of this process, on any Redis; with controllers and executors of tests."""
+"""An SJ and its CJs in threads of this process, on any Redis; with controllers and executors for tests."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from redflare_workers.workflow.controller import Controller
 
 from tests.support.waiting import wait_until
 
-#: What a site does with a task.
+#: The body of an executor.
 Work = Callable[[str, Shareable, FLContext, Signal], Any]
 
 
-class Script(Controller):
-    """A controller whose flow is a function; ``unknown`` lists the results that it had no task for.
+class FunctionController(Controller):
+    """A controller whose control flow is a function; ``unknown`` lists the results of unknown tasks.
 
     Args:
         flow: called as ``flow(controller, abort_signal, fl_ctx)``.
@@ -66,8 +66,8 @@ class Script(Controller):
         self.unknown.append((client.name, client_task_id, result))
 
 
-class Doing(Executor):
-    """An executor that is a function; ``done`` lists the ids of the tasks that it was given."""
+class FunctionExecutor(Executor):
+    """An executor that calls a function; ``done`` lists the ids of its tasks."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()
@@ -80,28 +80,28 @@ class Doing(Executor):
 
 
 def echo(task_name: str, shareable: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
-    """Work that answers with what came."""
+    """Return the task's data."""
     return shareable
 
 
 def until_aborted(task_name: str, shareable: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
-    """Work that goes on until it is aborted."""
-    gone = threading.Event()
-    with abort.add_callback(gone.set):
-        gone.wait(30)
+    """Work until aborted."""
+    aborted = threading.Event()
+    with abort.add_callback(aborted.set):
+        aborted.wait(30)
     return shareable
 
 
-class Running:
-    """Something that runs to its outcome in a thread."""
+class RunThread:
+    """A thread that runs a job to its outcome."""
 
     def __init__(self, name: str, run: Callable[[], JobOutcome]) -> None:
         self._outcome: JobOutcome | BaseException | None = None
         self._run = run
-        self.thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
         self.thread.start()
 
-    def _live(self) -> None:
+    def _main(self) -> None:
         try:
             self._outcome = self._run()
         except BaseException as error:
@@ -112,7 +112,7 @@ class Running:
         return self.thread.is_alive()
 
     def outcome(self, timeout: float = 20.0) -> JobOutcome:
-        """How it ended; raises what it raised."""
+        """Wait for the outcome; raise the exception of the run."""
         self.thread.join(timeout)
         assert not self.thread.is_alive(), f"{self.thread.name} still runs"
         if isinstance(self._outcome, BaseException):
@@ -122,10 +122,10 @@ class Running:
 
 
 class JobRuns:
-    """One job; a context manager that ends all that still runs.
+    """One job; a context manager that ends all of its threads.
 
     Args:
-        client: a redis-py or fakeredis client for everybody; None: ``url``.
+        client: a redis-py or fakeredis client for all of them; None: ``url``.
         beat: seconds between two heartbeats.
     """
 
@@ -134,23 +134,23 @@ class JobRuns:
             namespace=namespace, heartbeat_interval=beat, heartbeat_ttl=max(6 * beat, 2.0), allow_eviction=True
         )
         self.place: dict[str, Any] = {"client": client, "redis_url": url, "settings": self.settings}
-        self.servers: list[tuple[ServerJob, Running]] = []
-        self.sites: list[tuple[ClientJob, Running]] = []
+        self.servers: list[tuple[ServerJob, RunThread]] = []
+        self.sites: list[tuple[ClientJob, RunThread]] = []
 
     def serve(self, controller: Controller | Callable[[Any, Signal, FLContext], None], **more: Any) -> ServerJob:
         """Run a controller at the server."""
         if not isinstance(controller, Controller):
-            controller = Script(controller)
+            controller = FunctionController(controller)
         more.setdefault("communicator", WFCommServer(dead_client_grace_period=0.2, dead_client_check_lead_time=0.1))
         job = ServerJob(controller, **self.place, **more)
-        self.servers.append((job, Running("server", job.run)))
+        self.servers.append((job, RunThread("server", job.run)))
         return job
 
     def join(self, name: str, work: Work | Executor | Mapping[str, Executor] = echo, **more: Any) -> ClientJob:
         """Run a site."""
-        executors = work if isinstance(work, Executor | Mapping) else Doing(work)
+        executors = work if isinstance(work, Executor | Mapping) else FunctionExecutor(work)
         job = ClientJob(name, executors, **self.place, **more)
-        self.sites.append((job, Running(name, job.run)))
+        self.sites.append((job, RunThread(name, job.run)))
         return job
 
     def outcome(self) -> JobOutcome:
@@ -182,14 +182,14 @@ class JobRuns:
 
 
 def serving(server: ServerJob) -> ServingJob:
-    """The job of a server, as soon as it answers requests."""
+    """Wait until a server serves requests; return its serving job."""
     found = wait_until(lambda: server._serving)
     assert found is not None
     return found
 
 
 def parked_requests(server: ServerJob) -> ParkedRequests:
-    """The requests for tasks that wait at a server."""
+    """The parked requests for tasks at a server."""
     return serving(server).tasks._parked
 
 
@@ -199,7 +199,7 @@ def task(data: Shareable | None = None, name: str = "train", **more: Any) -> Tas
 
 
 class RawSite:
-    """A site whose every message a test writes itself; a context manager."""
+    """A site that sends only the messages a test writes; a context manager."""
 
     def __init__(self, runs: JobRuns, name: str, job_id: str = "job") -> None:
         self.host = CellHost(
@@ -210,7 +210,7 @@ class RawSite:
         self._server = f"server.{job_id}"
 
     def ask(self, topic: str, data: object = None, *, timeout: float = 10.0, **meta: Any) -> Reply:
-        """A request with this site's credentials, unless ``meta`` has others."""
+        """Send a request with this site's credentials, unless ``meta`` has others."""
         given = {**self.membership.credentials.to_meta(), **meta}
         return self.host.cell.send_request(GetTask.CHANNEL, topic, self._server, given, data, timeout=timeout)
 

@@ -1,4 +1,4 @@
-"""A job's members and tasks on any server, for tests; the server's cell is a hash that the test writes itself."""
+"""A test bench for a job's members and tasks in Redis; the hash of the server's cell is written by the test."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class JobBench:
     # -- the server ----------------------------------------------------------------------------------------------------
 
     def serve(self) -> Lease:
-        """Another server process takes the cell over."""
+        """Let another server process take over the cell."""
         self._starts += 1
         self.lease = Lease(instance=f"s{self._starts}", epoch=self._starts, run=f"r{self._starts}")
         self.hold_cell()
         return self.lease
 
     def hold_cell(self) -> None:
-        """The newest server's cell stands in Redis."""
+        """Write the hash of the newest server's cell."""
         self.connection.call("HSET", self.keys.cell, "instance", self.lease.instance, "epoch", self.lease.epoch)
         self.connection.call("PEXPIRE", self.keys.cell, self.policy.retention_ms)
 
@@ -53,7 +53,7 @@ class JobBench:
         return JobTaskStore(self.server, self.keys, lease or self.lease, self.policy, resume=resume)
 
     def started(self, *, resume: bool = True) -> JobTaskStore:
-        """The store of another server, which has begun."""
+        """Start another server; return its task store."""
         self.serve()
         self.begin(resume=resume)
         return self.task_store(resume=resume)
@@ -62,7 +62,7 @@ class JobBench:
         return Members.read_members(self.run(self.membership.list_members_command(lease or self.lease)))
 
     def run(self, command: list[Arg]) -> RedisReply:
-        """Run a command as those do who pipeline it."""
+        """Run a command through a pipeline, as the sources do."""
         return run_pipeline(self.connection, [command])[0]
 
     def status(self, command: list[Arg]) -> str:
@@ -79,7 +79,7 @@ class JobBench:
     def beat(self, lease: Lease, ttl_ms: int = 60_000) -> Any:
         return Members.read_beat(self.run(self.membership.beat_command(lease, interval=5.0, ttl_ms=ttl_ms)))
 
-    # -- what stands in Redis ------------------------------------------------------------------------------------------
+    # -- keys in Redis ------------------------------------------------------------------------------------------------
 
     def hash(self, key: str) -> dict[str, str]:
         reply = self.connection.call("HGETALL", key)
@@ -119,12 +119,12 @@ def received(task_id: str = "ct1", name: str = "site-1", **fields: Any) -> Clien
 
 
 def small(word: str = "x") -> EncodedPayload:
-    """A payload that stands in a hash."""
+    """A payload that is stored in a hash."""
     return EncodedPayload(b'{"w":{"$bytes":[0,3]},"s":"' + word.encode() + b'"}', (b"\xff\x00a",))
 
 
 def large(number: int = 1, chunks: int = 3) -> EncodedPayload:
-    """A payload that says its buffers stand in chunks."""
+    """A payload that refers to chunks."""
     return EncodedPayload(
         b'{"$bytes":[0,1]}', blob=BlobRef(prefix=f"flare:blob:{{b{number}}}", chunk=10, sizes=(10 * chunks,))
     )

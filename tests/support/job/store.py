@@ -1,4 +1,4 @@
-"""A job store on fakeredis or on any server, for tests, with a look at what stands in Redis."""
+"""A test bench for the job store, on fakeredis or any server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARCHIVE = bytes(range(256)) * 10
 
 
 class StoreBench:
-    """One store, and a connection of the test's own."""
+    """A test bench for the job store, with a connection of its own."""
 
     def __init__(
         self, server: Server, connection: Connection, namespace: str = "flare", policy: JobRetentionPolicy | None = None
@@ -36,7 +36,7 @@ class StoreBench:
         return self.store.submit({**META, **fields}, ARCHIVE, job_id, submitter="ann")
 
     def running(self, job_id: str = "job-1") -> JobRecord:
-        """A job that runs."""
+        """Submit a job and set it running."""
         self.submit(job_id)
         self.store.advance(job_id, SUBMITTED, DISPATCHED, "2 sites")
         return self.get(job_id, self.store.advance(job_id, DISPATCHED, RUNNING))
@@ -50,13 +50,13 @@ class StoreBench:
         assert found is not None
         return found
 
-    # -- what stands in Redis ------------------------------------------------------------------------------------------
+    # -- keys in Redis ------------------------------------------------------------------------------------------------
 
     def run(self, command: list[Arg]) -> RedisReply:
         return run_pipeline(self.connection, [command])[0]
 
     def names(self) -> list[str]:
-        """All keys, by what is behind the tag."""
+        """All keys, without namespace and hash tag."""
         head = f"{self.keys.prefix}:"
         return sorted(key.removeprefix(head) for key in self.server.scan(f"{self.keys.namespace}:*"))
 
@@ -71,8 +71,8 @@ class StoreBench:
     def ttls_ms(self) -> dict[str, int]:
         return {name: self.ttl_ms(f"{self.keys.prefix}:{name}") for name in self.names()}
 
-    def stands(self, job_id: str = "job-1") -> list[RedisReply]:
-        """All of a job but its chunks."""
+    def content(self, job_id: str = "job-1") -> list[RedisReply]:
+        """The content of all keys of a job, except its chunks."""
         return self.connection.pipeline(
             [
                 ("ZRANGE", self.keys.jobs, 0, -1, "WITHSCORES"),
@@ -82,7 +82,7 @@ class StoreBench:
         )
 
     def events(self) -> list[Envelope]:
-        """What the server's cell was told."""
+        """The events in the inbox of the server's cell."""
         entries = cast("list[tuple[bytes, list[bytes]]]", self.connection.call("XRANGE", self.keys.inbox, "-", "+"))
         return [
             Envelope.parse(self.keys.inbox, entry_id.decode(), flat, self.keys.namespace) for entry_id, flat in entries

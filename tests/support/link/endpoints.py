@@ -1,4 +1,4 @@
-"""The two sides of a link without the threads around them, and what befalls them."""
+"""The two sides of a link, without their threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redflare_broker.testing.plugin import LinkUnderTest
 
 from tests.support.waiting import wait_until
 
-#: Above what stands in an entry, so it goes through blobs.
+#: Too large for an entry, so it is stored as a blob.
 BIG = np.zeros(100_000)
 
 
@@ -34,7 +34,7 @@ def nothing() -> None:
 
 @contextmanager
 def agent_link(link: LinkUnderTest, on_abort: Callable[[str], None] = lambda _: None) -> Iterator[AgentLink]:
-    """The agent's side without threads of its own."""
+    """The agent's side, without threads."""
     with link.server() as server:
         session = link.session(server, "agent")
         yield AgentLink(session, Liveness(60.0), Heartbeats(server), nothing, on_abort)
@@ -43,7 +43,7 @@ def agent_link(link: LinkUnderTest, on_abort: Callable[[str], None] = lambda _: 
 
 @contextmanager
 def job_link(link: LinkUnderTest, kind: type[CJLink] = CJLink) -> Iterator[CJLink]:
-    """The CJ's side without threads of its own."""
+    """The CJ's side, without threads."""
     with link.server() as server:
         session = link.session(server, "cj")
         session.open_connection()
@@ -53,7 +53,7 @@ def job_link(link: LinkUnderTest, kind: type[CJLink] = CJLink) -> Iterator[CJLin
 
 @contextmanager
 def exchanging(side: CJLink, task_id: str) -> Iterator[list[ExchangeOutcome]]:
-    """An exchange in another thread, which is given up at the end of the block."""
+    """Run an exchange in another thread; it is given up at the end of the block."""
     outcomes: list[ExchangeOutcome] = []
     reasons = [""]
     working = threading.Thread(
@@ -69,7 +69,7 @@ def exchanging(side: CJLink, task_id: str) -> Iterator[list[ExchangeOutcome]]:
 
 
 def beat(side: AgentLink | CJLink) -> Any:
-    """The reply to a heartbeat that the side does not hear of yet."""
+    """Send a heartbeat; return its reply, which the side has not processed yet."""
     with side.session.server.borrow(side.session.keys.link) as connection:
         command = side.beat()
         reply = connection.pipeline([command])[0]
@@ -79,11 +79,11 @@ def beat(side: AgentLink | CJLink) -> Any:
 
 
 def fake_server(link: LinkUnderTest) -> Any:
-    """The server inside this process; ``connected = False`` takes it away."""
+    """The fake server; ``connected = False`` disconnects it."""
     return link.client.connection_pool.connection_kwargs["server"]  # type: ignore[attr-defined]
 
 
 def submit(side: AgentLink, task_id: str, data: object) -> None:
-    """Hand a result in, with little patience."""
+    """Submit a result, with short timeouts."""
     encoded = encode_result({}, data, side.session.settings)
     side.submit(task_id, "train", "OK", encoded, resend_interval=0.1, answer_timeout=0.2, give_up=lambda: False)

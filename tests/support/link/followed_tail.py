@@ -1,4 +1,4 @@
-"""A tail in the hands of a test: each event awaited for a few seconds at most."""
+"""A tail read in a thread, so that a test can wait for each event with a timeout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from redflare_broker.inspection.tail_event import TailEvent
 from tests.support.link.steps import LinkSteps
 
 
-class Followed:
-    """A tail whose events are taken one by one, each within a few seconds."""
+class FollowedTail:
+    """A tail, and the queue of its events."""
 
     def __init__(self, tail: Tail) -> None:
         self._tail = tail
@@ -23,7 +23,7 @@ class Followed:
         self.seen: list[str] = []
 
     def expect(self, kind: str, pattern: str) -> TailEvent:
-        """The next event of this kind and text; others are passed over."""
+        """Wait for the next event of this kind and text; skip others."""
         while True:
             try:
                 event = self._events.get(timeout=10)
@@ -39,7 +39,7 @@ class Followed:
             self._events.put(event)
         self._events.put(None)
 
-    def __enter__(self) -> Followed:
+    def __enter__(self) -> FollowedTail:
         self._tail.__enter__()
         self._thread.start()
         return self
@@ -52,8 +52,8 @@ class Followed:
         assert not self._thread.is_alive()
 
 
-def follow_one_task(link: LinkSteps, events: Followed) -> None:
-    """One task from end to end, each step awaited before the next is taken."""
+def follow_one_task(link: LinkSteps, events: FollowedTail) -> None:
+    """Run one task from end to end, and wait for the event of each step before the next."""
     link.hello("cj", "cj-host:101:c")
     events.expect("cj", "CJ cj-host:101 connected")
     link.assign("t1")

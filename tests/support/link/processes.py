@@ -1,4 +1,4 @@
-"""A link between real processes on a real server, and what must hold of it in the end."""
+"""The real processes of a link on a real server, and the checks of its promises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.programs.cj import CJArgs
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
 
-#: Seconds that unsettled work stands after the last heartbeat; longer than any pause a test makes.
+#: Seconds that an open task is kept after the last heartbeat; longer than any pause in a test.
 RETENTION: Final = 6.0
 
 Fields = dict[bytes, bytes]
@@ -47,7 +47,7 @@ def quick_settings(namespace: str = "flare", **changes: Any) -> LinkSettings:
     )
 
 
-class Scene:
+class LinkProcesses:
     """The processes of one link in a namespace of its own, watched through a connection of the test's own.
 
     Args:
@@ -85,17 +85,17 @@ class Scene:
         number = len(self.agents) + len(self.cjs)
         name = type(args).__name__.removesuffix("Args").lower()
         child = self._children.enter_context(Child(main, args, self._folder / f"{number}-{name}.log"))
-        child.hear("started")
+        child.receive("started")
         return child
 
     def agent_with_task(self, **args: Any) -> Child:
         """Start an agent and let it fetch the open task."""
         child = self.agent(**args)
-        child.say("get")
-        child.hear("task")
+        child.send("get")
+        child.receive("task")
         return child
 
-    # -- what stands in Redis ------------------------------------------------------------------------------------------
+    # -- keys in Redis -------------------------------------------------------------------------------------------------
 
     def status(self, task_id: str) -> str | None:
         """The task's status by its ledger."""
@@ -111,7 +111,7 @@ class Scene:
         return cast("list[tuple[bytes, Fields]]", self.client.xrange(stream))
 
     def own_keys(self) -> list[str]:
-        """All that stands under the scene's namespace."""
+        """All keys of the namespace."""
         return sorted(key.decode() for key in self.client.scan_iter(f"{self.settings.namespace}:*", 1000))
 
     def abort_as_operator(self, task_id: str) -> None:
@@ -122,40 +122,40 @@ class Scene:
 
     # -- the promises --------------------------------------------------------------------------------------------------
 
-    def works(self) -> list[tuple[str, int]]:
-        """Every hand-out of a task to an agent: (task id, attempt)."""
-        return [(task_id, attempt) for child in self.agents for task_id, attempt in child.heard("task")]
+    def executions(self) -> list[tuple[str, int]]:
+        """Every take of a task by an agent: (task id, attempt)."""
+        return [(task_id, attempt) for child in self.agents for task_id, attempt in child.received("task")]
 
-    def assert_settled(self, statuses: Mapping[str, str], works: Mapping[str, int] | None = None) -> None:
+    def assert_settled(self, statuses: Mapping[str, str], executions: Mapping[str, int] | None = None) -> None:
         """Check the promises after the last task.
 
         Args:
-            statuses: what each task must have become: ACCEPTED, REJECTED or ABORTED.
-            works: how often each task was in an agent's hands; once each, when not given.
+            statuses: the expected status of each task: ACCEPTED, REJECTED or ABORTED.
+            executions: how often each task was taken; once each, when not given.
         """
-        results = [message for child in self.cjs for message in child.heard("result")]
+        results = [message for child in self.cjs for message in child.received("result")]
         for task_id, status in statuses.items():
             assert self.status(task_id) == status, f"{task_id} is {self.status(task_id)}"
             answers = [pickle.dumps(data) for found, data in results if found == task_id]
             assert bool(answers) == (status == "ACCEPTED"), f"{task_id} is {status}, but gave {len(answers)} results"
             assert len(set(answers)) <= 1, f"{task_id} gave different results"
-        counted = [task_id for task_id, _ in self.works()]
-        for task_id, count in (dict.fromkeys(statuses, 1) if works is None else works).items():
-            assert counted.count(task_id) == count, f"{task_id} was worked on {counted.count(task_id)} times"
+        counted = [task_id for task_id, _ in self.executions()]
+        for task_id, count in (dict.fromkeys(statuses, 1) if executions is None else executions).items():
+            assert counted.count(task_id) == count, f"{task_id} was taken {counted.count(task_id)} times"
         assert self.client.xlen(self.keys.tasks) == 0
         assert self.client.hget(self.keys.link, "task") in (b"", None)
-        accepted = sum(child.heard("submitted").count((True,)) for child in self.agents)
+        accepted = sum(child.received("submitted").count((True,)) for child in self.agents)
         assert accepted <= list(statuses.values()).count("ACCEPTED"), "more submissions accepted than there are tasks"
-        self.assert_all_keys_end()
+        self.assert_all_keys_expire()
 
-    def assert_all_keys_end(self) -> None:
-        """No key stands for ever, or longer than it should."""
+    def assert_all_keys_expire(self) -> None:
+        """Check that each key has a TTL, and none longer than expected."""
         for key in self.own_keys():
             left = self.client.pttl(key)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} stands for {left} ms"
+            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
 
     def assert_nothing_is_left(self) -> None:
-        """End all processes; when the TTLs have run out, no key is left."""
+        """End all processes, and wait until all keys have expired."""
         self.close()
         wait_until(lambda: not self.own_keys(), RETENTION + 4)
 

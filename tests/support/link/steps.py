@@ -1,4 +1,4 @@
-"""A link brought to any state by its scripts alone, for tests that look at what stands in Redis."""
+"""A link brought to any state by its scripts alone, for tests of the inspection."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class LinkSteps:
         self.cj = Lease(name="cj", instance="none")
 
     def hello(self, role: Role, name: str) -> None:
-        """A new instance takes over a side."""
+        """Let a new instance take over a side."""
         with self.server.borrow(self.keys.link) as connection:
             epoch = self.scripts.hello(connection, Lease(name=role, instance=name)).number()
         setattr(self, role, Lease(name=role, instance=name, epoch=epoch))
 
     def beat(self, role: Role, *, interval: float = 5.0, age_ms: int = 0, left_ms: int = 60_000) -> None:
-        """A heartbeat that is ``age_ms`` old already and expires in ``left_ms``."""
+        """Write a heartbeat that is ``age_ms`` old and expires in ``left_ms``."""
         lease: Lease = getattr(self, role)
         host, pid, _ = lease.instance.split(":")
         beat = {"instance": lease.instance, "epoch": lease.epoch, "host": host, "pid": int(pid), "interval": interval}
@@ -41,7 +41,7 @@ class LinkSteps:
             connection.call(*eval_command(command))
 
     def both(self) -> None:
-        """CJ and agent are connected."""
+        """Connect CJ and agent."""
         self.hello("cj", "cj-host:100:a")
         self.beat("cj")
         self.hello("agent", "agent-host:200:b")
@@ -61,9 +61,9 @@ class LinkSteps:
         with self.server.borrow(self.keys.link) as connection:
             return self.scripts.submit(connection, self.agent, entry, submit_id="s", size=blob.nbytes if blob else 7)
 
-    def settle(self, task_id: str, verdict: str = "ACCEPTED", reason: str = "") -> ScriptReply:
+    def settle(self, task_id: str, status: str = "ACCEPTED", reason: str = "") -> ScriptReply:
         with self.server.borrow(self.keys.link) as connection:
-            return self.scripts.settle(connection, self.cj, task_id, verdict, reason)
+            return self.scripts.settle(connection, self.cj, task_id, status, reason)
 
     def abort(self, task_id: str, reason: str) -> ScriptReply:
         with self.server.borrow(self.keys.link) as connection:
@@ -74,12 +74,12 @@ class LinkSteps:
             self.scripts.bye(connection, getattr(self, role))
 
     def register(self) -> None:
-        """``ns:agents`` notes that the agent was seen now."""
+        """Record in ``ns:agents`` that the agent was seen now."""
         with self.server.borrow(Keys().agents) as connection:
             self.scripts.register(connection, Keys().agents)
 
     def bury(self, stream: str, reason: str, *fields: str | bytes) -> str:
-        """A foreign entry is added to a stream and buried; the id of its dead letter."""
+        """Add a foreign entry to a stream and bury it; return the id of its dead letter."""
         with self.server.borrow(stream) as connection:
             entry = connection.call("XADD", stream, "*", *fields)
             assert isinstance(entry, bytes)
@@ -91,7 +91,7 @@ class LinkSteps:
         return newest[0][0].decode()
 
     def store(self, prefix: str, *sizes: int) -> BlobRef:
-        """A payload of chunks with these sizes."""
+        """Write a payload in chunks of these sizes."""
         for number, size in enumerate(sizes):
             key = f"{prefix}:{number}"
             with self.server.borrow(key) as connection:

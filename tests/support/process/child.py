@@ -19,7 +19,7 @@ FORKSERVER.set_forkserver_preload(
     [f"tests.programs.{name}" for name in ("agent", "cj", "client_job", "server_job", "trainer")]
 )
 
-#: Seconds a child may take for a message that a test waits for.
+#: Seconds until a message that a test waits for must arrive.
 PATIENCE: Final = 10.0
 _LOG_LINES: Final = 40
 
@@ -32,7 +32,7 @@ class Child:
 
     def __init__(self, main: Main, args: object, log: Path) -> None:
         self._log = log
-        self._unheard: list[Message] = []
+        self._unread: list[Message] = []
         self._all: list[Message] = []
         self._pipe, other = FORKSERVER.Pipe()
         self._process: ForkServerProcess = FORKSERVER.Process(target=main, args=(other, str(log), args))
@@ -50,65 +50,65 @@ class Child:
 
     @property
     def connection(self) -> Connection:
-        """Readable when a message has come, for ``multiprocessing.connection.wait``."""
+        """Readable when a message has arrived, for ``multiprocessing.connection.wait``."""
         return self._pipe
 
-    def say(self, *command: Any) -> None:
+    def send(self, *command: Any) -> None:
         """Send a command."""
         self._pipe.send(command)
 
-    def hear(self, kind: str, timeout: float = PATIENCE) -> Message:
-        """Wait for the next message of a kind, its first item; return the others. Messages of other kinds are kept."""
+    def receive(self, kind: str, timeout: float = PATIENCE) -> Message:
+        """Wait for the next message of a kind, its first item; return its other items. Keep messages of other kinds."""
         deadline = time.monotonic() + timeout
         while True:
-            for index, message in enumerate(self._unheard):
+            for index, message in enumerate(self._unread):
                 if message[0] == kind:
-                    return self._unheard.pop(index)[1:]
-            if not self._receive(deadline - time.monotonic()):
+                    return self._unread.pop(index)[1:]
+            if not self._poll(deadline - time.monotonic()):
                 raise AssertionError(f"no {kind!r} within {timeout:g} s, but {self._all}\n{self.log_tail()}")
 
-    def heard(self, kind: str) -> list[Message]:
-        """All messages of a kind that have come so far."""
-        while self._receive(0):
+    def received(self, kind: str) -> list[Message]:
+        """All messages of a kind received so far."""
+        while self._poll(0):
             pass
         return [message[1:] for message in self._all if message[0] == kind]
 
     def next_message(self) -> Message | None:
-        """The next message, if one has come."""
-        if self._unheard or self._receive(0):
-            return self._unheard.pop(0)
+        """The next message, if one has arrived."""
+        if self._unread or self._poll(0):
+            return self._unread.pop(0)
         return None
 
-    def _receive(self, timeout: float) -> bool:
+    def _poll(self, timeout: float) -> bool:
         try:
             if self._pipe.closed or not self._pipe.poll(max(timeout, 0)):
                 return False
             message = self._pipe.recv()
         except (EOFError, OSError):
             return False
-        self._unheard.append(message)
+        self._unread.append(message)
         self._all.append(message)
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to a child that lives."""
-        assert self._process.is_alive(), f"it has ended already:\n{self.log_tail()}"
+        """Send a signal to a running child."""
+        assert self._process.is_alive(), f"it has exited already:\n{self.log_tail()}"
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it has exited."""
         self.signal(signal.SIGKILL)
         self._process.join()
 
     def dismiss(self) -> None:
-        """SIGKILL, unless it has ended by itself; messages that it has sent can still be read."""
+        """SIGKILL, unless it has exited; messages that it has sent can still be read."""
         self._process.kill()
 
     def end(self) -> None:
-        """Let it stop its agent or exchanger, and end."""
-        self.say("end")
+        """Ask it to stop its agent or exchanger, and wait until it has exited."""
+        self.send("end")
         self._process.join(PATIENCE)
-        assert self._process.exitcode == 0, f"it ended with {self._process.exitcode}:\n{self.log_tail()}"
+        assert self._process.exitcode == 0, f"it exited with {self._process.exitcode}:\n{self.log_tail()}"
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -116,7 +116,7 @@ class Child:
         return "\n".join(lines[-_LOG_LINES:])
 
     def close(self) -> None:
-        """Kill it if it lives, and close the pipe. May be called again."""
+        """Kill it if it runs, and close the pipe. May be called again."""
         if self._pipe.closed:
             return
         if self._process.is_alive():

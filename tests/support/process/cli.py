@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 
 class Cli:
-    """Runs the command in this process against a fake server."""
+    """Runs the command in this process, on fakeredis."""
 
     def __init__(self) -> None:
         self.client = fakeredis.FakeRedis(server=fakeredis.FakeServer())

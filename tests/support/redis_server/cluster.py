@@ -34,7 +34,7 @@ class Cluster:
         return redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", node.port) for node in self.nodes])
 
     def form(self) -> None:
-        """Join the nodes, share out the slots, give every primary a replica; wait until all agree."""
+        """Join the nodes, assign the slots, give every primary a replica; wait until all agree."""
         clients = [node.client() for node in self.nodes]
         for number, (node, client) in enumerate(zip(self.nodes, clients, strict=True)):
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
@@ -65,7 +65,7 @@ class Cluster:
         return lost
 
     def hand_over(self, key: str) -> Node:
-        """Let the replica of the node that serves ``key`` take over without a loss; return it when all know."""
+        """Let the replica of the node that serves ``key`` take over without a loss; return it when all nodes agree."""
         old = self.primary_of(key)
         with old.client() as client:
             (replica,) = client.execute_command("ROLE")[2]
@@ -98,5 +98,5 @@ def _cluster_info(client: redis.Redis) -> dict[str, str]:
 def _replicate(replica: redis.Redis, primary: str) -> bool:
     try:
         return bool(replica.execute_command("CLUSTER REPLICATE", primary))
-    except redis.ResponseError:  # it has not heard of the primary yet
+    except redis.ResponseError:  # it does not know the primary yet
         return False

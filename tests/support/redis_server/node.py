@@ -26,14 +26,14 @@ from tests.support.waiting import wait_until
 Settings = Mapping[str, str | int]
 N = TypeVar("N", bound="Node")
 
-#: What both sides of a link run, and nothing more.
+#: The commands that both sides of a link run.
 _COMMANDS: Final = (
     "+eval +evalsha +time +ping +info +set +get +del +unlink +pexpire +pttl +hset +hget +hmget +hdel "
     "+xadd +xread +xrange +xdel +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
 )
 #: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.
 AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
-#: What cells and jobs run in addition.
+#: Further commands of cells and jobs.
 _JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
 #: Rules of a CJ's and a server's user: everything in the namespace.
 CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS} {_JOB_COMMANDS}"
@@ -69,7 +69,7 @@ class Node:
         wait_until(self._answers, what=f"a server at {self.url} that answers")
 
     def stop(self) -> None:
-        """End the process in an orderly way."""
+        """Shut the process down."""
         if self._watchdog:
             self._watchdog.end()
             self._watchdog = None
@@ -86,7 +86,7 @@ class Node:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP the process: it keeps its connections and answers nothing."""
+        """SIGSTOP the process: it keeps its connections and does not reply."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks on demand, for tests of what a network does."""
+"""A TCP proxy that injects faults of the network."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Proxy:
         self._hang_up()
 
     def delay(self, seconds: float) -> None:
-        """Forward every piece ``seconds`` late."""
+        """Forward all data ``seconds`` late."""
         self._set("pass", seconds)
 
     def half_open(self) -> None:
-        """Keep connections open and swallow all bytes."""
+        """Keep connections open and drop all bytes."""
         self._set("half_open", 0.0)
 
     def close(self) -> None:

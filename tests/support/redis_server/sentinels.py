@@ -1,4 +1,4 @@
-"""Sentinels for tests, and what they watch."""
+"""Sentinels for tests, and the nodes that they monitor."""
 
 # mypy: allow-untyped-calls
 
@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 
 class SentinelTrio:
-    """A primary and its replica, which change places, and the three Sentinels that see to it."""
+    """A primary and its replica, and the three Sentinels that fail over between them."""
 
     def __init__(self, nodes: list[Node], sentinels: list[Node]) -> None:
         self.nodes = nodes

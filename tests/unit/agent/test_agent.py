@@ -60,7 +60,7 @@ def test_a_timeout_that_is_not_positive_is_a_value_error(redflare_link: LinkUnde
         agent.get_task(timeout)
 
 
-def test_get_task_gives_none_when_the_time_is_over(redflare_link: LinkUnderTest) -> None:
+def test_get_task_returns_none_after_its_timeout(redflare_link: LinkUnderTest) -> None:
     with IPCAgent(**redflare_link.agent_args) as agent:
         assert agent.get_task(timeout=0.05) is None
 
@@ -166,7 +166,7 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
         assert agent.get_task(timeout=5)
         accepted: list[bool] = []
         keys = agent._link.session.keys
-        # a submission that no CJ reads: the CJ is kept from its connection while an operator aborts
+        # a submission that no CJ reads: the CJ is blocked while an operator aborts
         with server.borrow(keys.link) as connection:
             connection.call("HSET", keys.link, "cj_epoch", 1 << 52)
         submitting = threading.Thread(target=lambda: accepted.append(agent.submit_result(TaskResult({}, {}))))
@@ -179,7 +179,7 @@ def test_an_abort_ends_a_submission_that_waits_for_its_answer(redflare_link: Lin
     server.close()
 
 
-def test_a_submission_that_was_interrupted_goes_on_when_it_is_called_again(redflare_link: LinkUnderTest) -> None:
+def test_an_interrupted_submission_continues_when_it_is_called_again(redflare_link: LinkUnderTest) -> None:
     with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
         steps = LinkSteps(server, redflare_link.fqcn)
         steps.hello("cj", "h:1:c")
@@ -193,7 +193,9 @@ def test_a_submission_that_was_interrupted_goes_on_when_it_is_called_again(redfl
             assert answer.result(timeout=5).data == "first"
 
 
-def test_the_payload_of_an_interrupted_submission_goes_when_its_task_is_aborted(redflare_link: LinkUnderTest) -> None:
+def test_the_payload_of_an_interrupted_submission_is_deleted_when_its_task_is_aborted(
+    redflare_link: LinkUnderTest,
+) -> None:
     with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
         steps = LinkSteps(server, redflare_link.fqcn)
         steps.hello("cj", "h:1:c")
@@ -401,7 +403,7 @@ def test_the_decorator_makes_a_function_an_agent(redflare_link: LinkUnderTest) -
     assert not running.is_alive()
 
 
-def test_calls_in_a_forked_child_are_refused_and_the_parent_goes_on(redflare_link: LinkUnderTest) -> None:
+def test_calls_in_a_forked_child_are_refused_and_the_parent_continues(redflare_link: LinkUnderTest) -> None:
     with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
         pid = os.fork()
         if pid == 0:
@@ -425,7 +427,7 @@ def test_no_thread_is_left_after_stop(redflare_link: LinkUnderTest) -> None:
 
 
 def _submit_and_interrupt(link: LinkUnderTest, agent: IPCAgent, data: Any) -> None:
-    """Ctrl-C in the submission of task t, whose result is in Redis by then."""
+    """Interrupt the submission of task t, when its result is in Redis already."""
 
     def interrupt() -> None:
         wait_until(lambda: _status(link, "t") == "SUBMITTED")

@@ -58,7 +58,7 @@ def test_a_script_receives_trains_and_sends_until_the_job_ends(redflare_link: Li
     assert [result.data["w"].tolist() for result in results] == [[2.0, 2.0], [1.0, 1.0]]
 
 
-def test_after_the_goodbye_nothing_is_running(redflare_link: LinkUnderTest) -> None:
+def test_after_the_job_has_ended_the_script_is_not_running(redflare_link: LinkUnderTest) -> None:
     init(redflare_link)
     with redflare_link.cj():
         pass
@@ -67,7 +67,7 @@ def test_after_the_goodbye_nothing_is_running(redflare_link: LinkUnderTest) -> N
     flare.send(FLModel(params={"w": 1}))  # goes nowhere, as in NVFlare
 
 
-def test_what_a_model_says_besides_its_params(redflare_link: LinkUnderTest) -> None:
+def test_a_model_has_metrics_rounds_and_meta(redflare_link: LinkUnderTest) -> None:
     init(redflare_link)
     with redflare_link.cj() as cj:
         cj.send("train", {"w": 1.0}, META | {"initial_metrics": {"accuracy": 0.5}, "start_round": 1})
@@ -98,7 +98,7 @@ def test_what_a_model_says_besides_its_params(redflare_link: LinkUnderTest) -> N
         ("FL_MODEL", {"params": {"w": 2}, "params_type": "DIFF", "x": 1}, ParamsType.DIFF, {"w": 2}, None),
     ],
 )
-def test_what_becomes_of_the_kinds_of_tasks(
+def test_tasks_of_each_kind_are_recognised(
     redflare_link: LinkUnderTest, kind: str, data: Any, params_type: ParamsType | None, params: Any, metrics: Any
 ) -> None:
     init(redflare_link)
@@ -132,7 +132,7 @@ def test_what_becomes_of_the_models_that_are_sent(
     assert result.meta == {"data_kind": kind, **meta}
 
 
-def test_sending_gives_up_the_params_unless_told_otherwise(redflare_link: LinkUnderTest) -> None:
+def test_send_clears_the_params_by_default(redflare_link: LinkUnderTest) -> None:
     init(redflare_link)
     with redflare_link.cj() as cj:
         for clear in (True, False):
@@ -162,7 +162,7 @@ def test_a_send_without_a_receive_or_of_nothing_is_refused(redflare_link: LinkUn
         assert answer.result(5).data == {"w": 1}
 
 
-def test_the_model_of_an_aborted_task_is_dropped_and_the_next_one_comes(
+def test_the_model_of_an_aborted_task_is_dropped_and_the_next_one_is_received(
     redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = init(redflare_link)
@@ -201,7 +201,7 @@ def test_a_newer_agent_ends_the_script(redflare_link: LinkUnderTest) -> None:
 # -- how the link is found ---------------------------------------------------------------------------------------------
 
 
-def test_before_init_every_call_says_so() -> None:
+def test_every_call_before_init_raises_an_error_that_names_init() -> None:
     with pytest.raises(RuntimeError, match=r"flare\.init"):
         flare.receive()
 
@@ -215,7 +215,7 @@ def test_a_second_init_gives_the_same_context_and_warns(
     assert "called before" in caplog.text
 
 
-def test_after_shutdown_init_begins_anew(redflare_link: LinkUnderTest) -> None:
+def test_init_after_shutdown_opens_a_new_link(redflare_link: LinkUnderTest) -> None:
     first = init(redflare_link)
     flare.shutdown()
     assert init(redflare_link) is not first
@@ -263,7 +263,7 @@ def test_an_argument_wins_over_the_file(redflare_link: LinkUnderTest, tmp_path: 
         ("[]", "must hold a JSON object"),
     ],
 )
-def test_a_file_that_does_not_do_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "redflare.json").write_text(content)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -291,12 +291,12 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
         ({"start_round": True}, TypeError),
     ],
 )
-def test_a_model_that_makes_no_sense_is_refused(args: dict[str, Any], error: type[Exception]) -> None:
+def test_an_invalid_model_is_refused(args: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         FLModel(**args)
 
 
-def test_a_models_text_tells_what_is_in_it_and_not_the_values() -> None:
+def test_the_repr_of_a_model_names_its_content_without_the_values() -> None:
     model = FLModel(params={"w": np.zeros(1000)}, metrics={"loss": 1.0}, current_round=3)
     assert repr(model) == "FLModel({'params_type': 'FULL', 'params': 1, 'metrics': 1, 'current_round': 3})"
 

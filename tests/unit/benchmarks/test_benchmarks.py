@@ -19,7 +19,7 @@ from tests.benchmarks.report import Report
 
 
 class Adder:
-    """What the tests below let live in a child process."""
+    """Runs in a child process of the tests below."""
 
     def __init__(self, first: int) -> None:
         if first < 0:
@@ -81,7 +81,7 @@ def test_a_failure_in_a_child_arrives_with_its_traceback() -> None:
         assert adder.call("add", 1) == 2
 
 
-def test_a_child_that_cannot_start_says_why() -> None:
+def test_a_child_that_cannot_start_reports_why() -> None:
     with pytest.raises(ChildError, match="first is -1"), children(lambda: Child(Adder, -1)):
         pytest.fail("the block was entered")
 
@@ -107,14 +107,14 @@ def test_twenty_samples_of_the_round_trip_become_a_table_and_json(tmp_path: Path
 
 
 @pytest.mark.parametrize("benchmark", [server_tasks.BENCHMARK, server_payload.BENCHMARK], ids=lambda each: each.name)
-def test_a_few_samples_of_a_server_are_what_its_figures_speak_of(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_a_few_samples_of_a_server_have_all_its_figures(benchmark: Benchmark, tmp_path: Path) -> None:
     with EmbeddedServer() as server:
         values = benchmark.measure(BenchmarkContext(url=server.url, workspace=str(tmp_path), scale=0.01))
     assert {figure.key for figure in benchmark.figures} <= values.keys()
     assert all(value > 0 for key, value in values.items() if not key.endswith("cpu") and key != "passed")
 
 
-def test_light_clients_hold_tasks_until_they_are_told_to_answer() -> None:
+def test_light_clients_hold_results_back_until_answer() -> None:
     with (
         EmbeddedServer() as redis_server,
         children(
@@ -133,7 +133,7 @@ def test_light_clients_hold_tasks_until_they_are_told_to_answer() -> None:
         assert server.result() == [0, 0, 0]
 
 
-def test_commands_of_clients_and_of_scripts_are_told_apart() -> None:
+def test_commands_of_clients_and_of_scripts_are_counted_separately() -> None:
     with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
         client.ping()
         with count_commands(server.url) as count:

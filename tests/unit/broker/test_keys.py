@@ -1,4 +1,4 @@
-"""Every key of the protocol: ``docs/protocol.md`` and ``keys.py`` say the same of each, and a link is in one slot."""
+"""Every key of the protocol: ``docs/protocol.md`` and ``keys.py`` agree on each, and a link is in one slot."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ CHUNKED: Final = ("blob", "result_blob", "task_blob")
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What is said of one key."""
+class KeyDescription:
+    """Type and expiry of a key, as documented."""
 
     kind: str
     expires: bool
 
 
-def documented() -> dict[str, Described]:
+def documented() -> dict[str, KeyDescription]:
     """The rows of the table of keys."""
     table = PAGE.read_text().partition("| Key or channel |")[2].partition("\n\n")[0]
     found = {}
     for row in table.splitlines()[2:]:
         names, kind, _, _, life = (cell.strip() for cell in row.strip("|").split("|"))
         for name in re.findall(r"`([^`]+)`", names):
-            found[name] = Described(kind, "TTL" in life)
+            found[name] = KeyDescription(kind, "TTL" in life)
     return found
 
 
-def coded() -> dict[str, Described]:
-    """What ``keys.py`` makes, with what its docstrings say."""
+def coded() -> dict[str, KeyDescription]:
+    """The keys of ``keys.py``, as its docstrings describe them."""
     made = [
         *_made(LINK, LinkKeys, except_for=("prefix",)),
         *_made(NS, Keys, except_for=("link", "job", "cell", "store")),
@@ -71,7 +71,7 @@ def coded() -> dict[str, Described]:
 
 def _made(
     keys: Any, kind: type, except_for: tuple[str, ...], arguments: dict[str, list[str]] = ARGUMENTS
-) -> Iterator[tuple[str, Described]]:
+) -> Iterator[tuple[str, KeyDescription]]:
     for name, member in vars(kind).items():
         if (
             name.startswith("_")
@@ -80,20 +80,20 @@ def _made(
         ):
             continue
         text = inspect.getdoc(member) or ""
-        said = Described(re.split("[,;]", text)[0], "TTL" in text)
+        description = KeyDescription(re.split("[,;]", text)[0], "TTL" in text)
         made = [getattr(keys, name)] if isinstance(member, property) else map(getattr(keys, name), arguments[name])
         for key in made:
-            yield f"{key}:<n>" if name in CHUNKED else key, said
+            yield f"{key}:<n>" if name in CHUNKED else key, description
 
 
 def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
     assert documented() == coded()
 
 
-def test_the_table_has_no_key_without_an_end() -> None:
+def test_the_table_has_no_key_without_a_ttl() -> None:
     rows = documented()
     assert len(rows) == 27
-    assert {said.kind for said in rows.values() if not said.expires} == {"channel"}
+    assert {description.kind for description in rows.values() if not description.expires} == {"channel"}
 
 
 @pytest.mark.parametrize("fqcn", ["site-1--trainer", "site-1.job-7.trainer", "a", "~_-.b"])
@@ -139,6 +139,6 @@ def test_a_task_id_that_cannot_be_part_of_a_key_is_refused(wrong: object) -> Non
 
 
 @pytest.mark.parametrize("wrong", ["", None, 5])
-def test_a_namespace_that_is_no_name_is_refused_with_its_value(wrong: Any) -> None:
+def test_an_invalid_namespace_is_refused_with_its_value(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(wrong))):
         Keys(wrong)

@@ -50,7 +50,7 @@ from redflare_workers import (
 from redflare_workers.workflow import Controller, WFCommServer
 
 from tests.support.communicator.local_engine import LocalEngine
-from tests.support.job.runs import Doing, JobRuns, echo
+from tests.support.job.runs import FunctionExecutor, JobRuns, echo
 from tests.support.waiting import wait_until
 from tests.unit.docs.test_docs_examples import DOCS
 
@@ -110,7 +110,7 @@ def test_a_custom_class_in_data_is_an_error_that_names_it(redflare_link: LinkUnd
 
 
 def started(work: Callable[[], T]) -> Callable[[], T]:
-    """Run something in a thread; the answer waits for it."""
+    """Run a function in a thread; return a function that waits for its result."""
     found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
     thread.start()
@@ -123,7 +123,7 @@ def started(work: Callable[[], T]) -> Callable[[], T]:
 
 
 def has_task(link: LinkUnderTest) -> bool:
-    """Whether a task was assigned on the link."""
+    """Whether a task is assigned on the link."""
     return any(b":task:" in key for key in link.client.keys())  # type: ignore[attr-defined]  # noqa: SIM118
 
 
@@ -279,7 +279,7 @@ def results(task: Task) -> list[str]:
 
 
 @shows("`min_responses`, when it is not given")
-def test_all_to_whom_a_task_was_sent_must_answer(communicator: WFCommServer, engine: LocalEngine) -> None:
+def test_all_clients_that_a_task_was_sent_to_must_answer(communicator: WFCommServer, engine: LocalEngine) -> None:
     assert parameters(Controller.broadcast)["min_responses"] == 0
     assert parameters(NVFlareController.broadcast)["min_responses"] == 1
     task = Task("train", Shareable())
@@ -316,7 +316,7 @@ def test_waiting_is_over_after_task_done_cb_and_the_status_is_final(job: JobRuns
 
 
 @shows("A task that a client has and has not answered")
-def test_an_unanswered_task_comes_before_others(communicator: WFCommServer, engine: LocalEngine) -> None:
+def test_an_unanswered_task_is_sent_before_others(communicator: WFCommServer, engine: LocalEngine) -> None:
     communicator.broadcast(Task("first", Shareable()), engine.new_context(), ["site-1"])
     given = ask(communicator, engine)
     communicator.broadcast(Task("second", Shareable()), engine.new_context(), ["site-1"])
@@ -412,7 +412,7 @@ def test_callbacks_of_two_tasks_run_at_once_and_those_of_one_do_not(job: JobRuns
 
 
 def answers(job: JobRuns, work: Any) -> list[str]:
-    """Return codes that the controller sees when a site works so."""
+    """Return the codes that the controller gets when sites execute ``work``."""
     seen: list[str] = []
 
     def flow(controller: Any, abort: Signal, fl_ctx: FLContext) -> None:
@@ -515,7 +515,7 @@ def test_a_shareable_inside_another_arrives_as_a_dict_and_other_classes_are_name
 
 
 @shows("`DXO.to_bytes`, `to_file`")
-def test_neither_reads_the_other_s_bytes() -> None:
+def test_neither_reads_the_bytes_of_the_other() -> None:
     ours = DXO(DataKind.METRICS, {"n": 1}).to_bytes()
     theirs = nvflare_dxo.DXO(nvflare_dxo.DataKind.METRICS, {"n": 1}).to_bytes()
     with pytest.raises(Exception):  # noqa: B017, PT011
@@ -534,10 +534,10 @@ def test_a_federation_event_stays_in_its_process(job: JobRuns) -> None:
     class Listener(FLComponent):
         def __init__(self) -> None:
             super().__init__()
-            self.heard = False
+            self.received = False
 
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-            self.heard = self.heard or event_type == "greeting"
+            self.received = self.received or event_type == "greeting"
 
     here, there = Listener(), Listener()
 
@@ -549,7 +549,7 @@ def test_a_federation_event_stays_in_its_process(job: JobRuns) -> None:
     job.join("site-1", components={"listener": there})
     assert job.outcome().ok
     assert all(each.ok for each in job.site_outcomes())
-    assert (here.heard, there.heard) == (True, False)
+    assert (here.received, there.received) == (True, False)
 
 
 AUX: Final = ["register_aux_message_handler", "send_aux_request"]
@@ -558,7 +558,9 @@ STREAMS: Final = ["stream_objects", "register_stream_processing"]
 
 def idle_jobs(job: JobRuns) -> tuple[ServerJob, ClientJob]:
     """Return a server's and a site's job that are not run."""
-    return ServerJob(Flow(lambda controller, fl_ctx: None), **job.place), ClientJob("site-1", Doing(echo), **job.place)
+    return ServerJob(Flow(lambda controller, fl_ctx: None), **job.place), ClientJob(
+        "site-1", FunctionExecutor(echo), **job.place
+    )
 
 
 @pytest.mark.parametrize("name", [*AUX, *STREAMS])

@@ -215,18 +215,18 @@ def test_initialize_global_weights_takes_those_of_the_site_that_it_names(run: Ru
 
 def test_broadcast_and_process_gives_all_answers_to_its_processor(run: Run) -> None:
     base = moved("app_common.abstract.response_processor").ResponseProcessor
-    heard: dict[str, float] = {}
+    answers: dict[str, float] = {}
 
     class Collect(base):  # type: ignore[misc, valid-type]
         def create_task_data(self, task_name: str, fl_ctx: FLContext) -> Shareable:
             return DXO(DataKind.METRICS, {"n": 20}).to_shareable()
 
         def process_client_response(self, client: Any, task_name: str, response: Shareable, fl_ctx: FLContext) -> bool:
-            heard[client.name] = from_shareable(response).data["n"]
+            answers[client.name] = from_shareable(response).data["n"]
             return True
 
         def final_process(self, fl_ctx: FLContext) -> bool:
-            return set(heard) == set(SITES)
+            return set(answers) == set(SITES)
 
     def site(amount: int) -> Executor:
         def add(task: Shareable) -> Shareable:
@@ -236,7 +236,7 @@ def test_broadcast_and_process_gives_all_answers_to_its_processor(run: Run) -> N
 
     controller = moved("app_common.workflows.broadcast_and_process").BroadcastAndProcess(Collect(), "count")
     run(controller, site(1), site(3))
-    assert heard == {"site-1": 21, "site-2": 23}
+    assert answers == {"site-1": 21, "site-2": 23}
 
 
 def test_fedavg_on_the_model_controller_averages(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The suite does not depend on how it was started: a shell's background job, a supervisor, pytest-xdist."""
+"""The suite does not depend on how it was started: as a shell's background job, by a supervisor, by pytest-xdist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_signals_have_the_handlers_that_python_gives_them() -> None:
 def test_tests_pass_when_pytest_was_started_with_signals_ignored(workers: int) -> None:
     tests = [
         "tests/unit/suite/test_how_it_was_started.py::test_signals_have_the_handlers_that_python_gives_them",
-        "tests/unit/agent/test_agent.py::test_a_submission_that_was_interrupted_goes_on_when_it_is_called_again",
+        "tests/unit/agent/test_agent.py::test_an_interrupted_submission_continues_when_it_is_called_again",
     ]
     pytest_here = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", str(workers), *tests]
     ran = subprocess.run(

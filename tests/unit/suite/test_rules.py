@@ -19,7 +19,7 @@ TESTS: Final = ROOT / "tests"
 #: The only files that sleep, and why.
 MAY_SLEEP: Final = {
     "benchmarks/harness.py": "`idle`: what a link does while nothing is asked of it is measured",
-    "chaos/random_pause.py": "faults hit at moments that nobody has chosen",
+    "chaos/random_pause.py": "faults hit at random moments",
     "inside_nvflare/scripts/ipc_agent.py": "written for NVFlare, whose tasks can only be polled",
     "inside_nvflare/scripts/timed.py": "an idle minute inside NVFlare is measured",
 }

@@ -16,7 +16,7 @@ import pytest
 from redflare_workers import apis, workflow
 
 NAMES: Final[dict[str, Any]] = json.loads(Path(__file__).with_name("nvflare_names.json").read_text())
-#: In which module of ``redflare_workers.apis`` a word is looked for by whoever changes the name of the package only.
+#: The module of ``redflare_workers.apis`` in which code finds a name when only its package's name was changed.
 MODULES: Final = {
     "app_constant": ["AlgorithmConstants", "AppConstants", "ModelName", "ValidateType"],
     "app_event_type": ["AppEventType"],
@@ -45,7 +45,7 @@ MODULES: Final = {
 
 
 def found(path: str) -> Any:
-    """What stands under a name of the vocabulary or of the workflows, ``Task.set_prop`` for example."""
+    """The object with a name of the vocabulary or of the workflows, ``Task.set_prop`` for example."""
     name, _, attribute = path.partition(".")
     value = getattr(apis, name, None) or getattr(workflow, name)
     return getattr(value, attribute) if attribute else value
@@ -72,7 +72,7 @@ def test_callables_keep_their_parameters_and_defaults(name: str) -> None:
     count = len(wanted.split(", ")) if wanted else 0
     known, more = parameters(found(name))[:count], parameters(found(name))[count:]
     assert ", ".join(map(written, known)) == wanted
-    # what came besides can be left out
+    # further parameters have defaults
     assert [each.name for each in more if each.kind is not each.KEYWORD_ONLY and each.default is each.empty] == []
 
 

@@ -1,4 +1,4 @@
-"""What users import: the names, the documented signatures, and how little comes along with them."""
+"""What users import: names, documented signatures, and how few modules are loaded with them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def defaults(function: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("package", TOP_LEVEL)
-def test_a_package_tells_type_checkers_that_it_is_typed(package: str) -> None:
+def test_a_package_has_a_py_typed_file(package: str) -> None:
     assert (TOP_LEVEL[package] / package / "py.typed").is_file()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import orjson
 import typer
-from redflare_broker.inspection.presence import PresenceState
+from redflare_broker.inspection.presence import Presence, PresenceState
 from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console, RenderableType

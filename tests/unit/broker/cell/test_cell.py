@@ -1,4 +1,4 @@
-"""What cells say to each other: requests, replies, events."""
+"""Messages between cells: requests, replies, events."""
 
 from __future__ import annotations
 
@@ -163,9 +163,7 @@ def test_commands_run_before_the_reply_is_posted(cells: Cells) -> None:
     assert (cells.redis("GET", seen), cells.redis("GET", second)) == (b"0", b"1")
 
 
-def test_a_command_that_is_refused_is_logged_and_the_reply_goes_out(
-    cells: Cells, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_command_is_logged_and_the_reply_is_sent(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     parking, replies = Parking(), Replies()
     cells.make("server", {"park": parking})
     cells.make("site").ask("c", "park", "server", on_reply=replies)
@@ -183,7 +181,7 @@ def test_a_request_without_a_reply_times_out_and_is_taken_back(cells: Cells) -> 
     wait_until(lambda: not cells.entries("server"))
 
 
-def test_a_reply_that_comes_too_late_is_deleted_with_its_chunks(cells: Cells) -> None:
+def test_a_late_reply_is_deleted_with_its_chunks(cells: Cells) -> None:
     parking = Parking()
     cells.make("server", {"park": parking})
     site = cells.make("site")
@@ -219,7 +217,7 @@ def test_abort_ends_every_wait_and_later_requests_work(cells: Cells) -> None:
     assert site.send_request("c", "echo", "server", timeout=5).ok
 
 
-def test_a_cancelled_request_hears_nothing(cells: Cells) -> None:
+def test_on_reply_is_not_called_for_a_cancelled_request(cells: Cells) -> None:
     parking, replies = Parking(), Replies()
     cells.make("server", {"park": parking, "echo": echo})
     site = cells.make("site")
@@ -314,13 +312,13 @@ def test_a_broadcast_returns_a_timeout_for_a_cell_that_did_not_answer(cells: Cel
 
 
 def test_an_event_reaches_all_its_targets_once_even_those_that_start_later(cells: Cells) -> None:
-    heard: list[tuple[str, Any]] = []
-    listening = {"note": lambda request: heard.append((request.meta["to"], request.data.sum()))}
+    received: list[tuple[str, Any]] = []
+    listening = {"note": lambda request: received.append((request.meta["to"], request.data.sum()))}
     cells.make("site-0", listening)
     cells.make("server").fire_and_forget("c", "note", ["site-0", "site-1"], {"to": "all"}, BIG)
-    wait_until(lambda: len(heard) == 1)
+    wait_until(lambda: len(received) == 1)
     cells.make("site-1", listening)
-    wait_until(lambda: len(heard) == 2)
+    wait_until(lambda: len(received) == 2)
     wait_until(lambda: not cells.entries("site-0") and not cells.entries("site-1") and not cells.blobs())
     assert cells.entries("server") == []
 
@@ -443,7 +441,7 @@ def test_a_cell_that_was_not_started_cannot_be_used(cells: Cells, caplog: pytest
 
 
 class waiting:  # noqa: N801 - reads as a word
-    """Runs a call in a thread; its results are in the list."""
+    """Run a call in a thread; its results are in the list."""
 
     def __init__(self, call: Any) -> None:
         self._got: list[Any] = []

@@ -1,4 +1,4 @@
-"""What holds when messages come twice, get lost or are none, when cells restart, and when Redis forgets."""
+"""Cells under duplicate, lost and invalid messages, restarts, and loss of data in Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cells() -> Iterator[Cells]:
 
 
 class Counting:
-    """A handler that counts what it was asked, and can answer later."""
+    """A handler that records its requests, and can reply later."""
 
     def __init__(self, later: bool = False) -> None:
         self.later = later
@@ -48,7 +48,7 @@ def post(cells: Cells, to: str, **fields: Any) -> None:
 
 
 def read_to_the_end(cell: Cell) -> None:
-    """Wait until a cell has dealt with all that came so far."""
+    """Wait until a cell has processed all messages so far."""
     done = threading.Event()
     try:
         cell.register_request_cb("test", "mark", lambda request: done.set())
@@ -61,7 +61,7 @@ def read_to_the_end(cell: Cell) -> None:
 # -- twice -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_copy_of_a_request_in_hand_is_not_handled(cells: Cells) -> None:
+def test_a_second_copy_of_a_request_in_progress_is_not_handled(cells: Cells) -> None:
     handler = Counting(later=True)
     server = cells.make("server", {"do": handler})
     for _ in range(3):
@@ -98,7 +98,7 @@ def test_a_second_copy_of_an_answered_request_is_not_handled(cells: Cells) -> No
     assert len(handler.requests) == 1
 
 
-def test_a_copy_that_comes_while_the_reply_is_being_written_is_deleted_too(
+def test_a_copy_that_arrives_while_the_reply_is_being_written_is_deleted_too(
     cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, answered = threading.Event(), Counting()
@@ -211,7 +211,7 @@ def test_a_reply_of_a_replaced_cell_is_left_to_its_successor(cells: Cells) -> No
     cells.make("server", {"get": park}, heartbeat_interval=5.0, heartbeat_ttl=20.0)
     pending = cells.make("site").ask("c", "get", "server", on_reply=lambda reply: None)
     wait_until(lambda: held)
-    # the successor is not there to read yet, only its hold
+    # the successor does not read yet, but holds the lease
     cells.redis("HSET", "ns:{server}:cell", "instance", "newer:1:ab", "epoch", 10**15)
     held[0].reply("OK")
     wait_until(lambda: not cells.entries("site"))
@@ -230,7 +230,7 @@ def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.
     new = cells.make("server", {"do": new_handler})
     assert new.epoch > old.epoch
     assert site.send_request("c", "do", "server", timeout=5).meta["count"] >= 1
-    assert fenced.wait(5), "it hears so from its own read, long before its heartbeat"
+    assert fenced.wait(5), "its own read reports it, long before its heartbeat"
     assert old.fenced
     assert len(old_handler.requests) == 1
     assert [reply.rc for reply in mine.all] == [ReplyCode.ABORTED]
@@ -245,7 +245,7 @@ def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.
     assert cells.redis("HGET", "ns:{server}:cell", "closed") == b"0"
 
 
-def test_an_idle_cell_hears_from_its_heartbeat_that_it_was_replaced(cells: Cells) -> None:
+def test_an_idle_cell_learns_from_its_heartbeat_that_it_was_replaced(cells: Cells) -> None:
     fenced = threading.Event()
     old = cells.make("server")
     old.on_fenced = fenced.set
@@ -277,7 +277,7 @@ def test_cells_resume_after_redis_lost_everything(cells: Cells) -> None:
     wait_until(lambda: not cells.entries("server") and not cells.entries("site"))
 
 
-def test_a_reply_that_redis_lost_is_given_again(cells: Cells) -> None:
+def test_a_reply_that_redis_lost_is_sent_again(cells: Cells) -> None:
     handler, replies = Counting(), Replies()
     cells.make("server", {"do": handler})
     site = cells.make("site")
@@ -386,7 +386,7 @@ BLOB = '{"prefix":"%s","chunk":10,"sizes":[10]}'
     ],
     ids=str,
 )
-def test_an_entry_that_is_none_is_buried_with_the_reason(cells: Cells, fields: dict[str, Any], reason: str) -> None:
+def test_an_invalid_entry_is_buried_with_the_reason(cells: Cells, fields: dict[str, Any], reason: str) -> None:
     handler = Counting()
     cells.make("server", {"do": handler})
     given = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Requests to several cells at once, and what is known of another cell's heartbeat."""
+"""Requests to several cells at once, and the heartbeat of another cell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def echo(request: Request) -> tuple[str, dict[str, object], object]:
 
 
 @pytest.mark.parametrize("data", [7, {"w": BIG}], ids=["small", "large"])
-def test_each_gets_its_own_meta_and_the_same_data_and_one_cell_may_be_asked_twice(cells: Cells, data: object) -> None:
+def test_each_target_gets_its_own_meta_and_the_same_data_and_a_cell_may_be_asked_twice(
+    cells: Cells, data: object
+) -> None:
     for name in ("a", "b"):
         cells.make(name, {"echo": echo})
     recorded = RecordedReplies()
@@ -112,7 +114,7 @@ def test_the_last_heartbeat_of_a_cell_has_its_instance_and_age(cells: Cells) -> 
     assert site.in_touch
 
 
-def test_an_odd_value_is_not_a_heartbeat(cells: Cells) -> None:
+def test_an_invalid_value_is_not_a_heartbeat(cells: Cells) -> None:
     site = cells.make("site")
     cells.redis("SET", site.federation.cell("odd").heartbeat, b"[]", "PX", 1000)
     assert site.heartbeat_of("odd") is None

@@ -1,4 +1,4 @@
-"""What a workspace says: ``comm_config.json`` and ``startup/``, and the page that documents every key."""
+"""The settings in a workspace, ``comm_config.json`` and ``startup/``, and the page that documents every key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def configure(workspace: Path, config: object) -> Path:
-    """Write ``comm_config.json``; answers with the workspace."""
+    """Write ``comm_config.json``; return the workspace."""
     (workspace / "comm_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     return workspace
 
@@ -79,7 +79,7 @@ class TestTheFile:
         )
 
     @pytest.mark.parametrize(
-        ("config", "said"),
+        ("config", "message"),
         [
             ({"namspace": "x", "blok": 1}, r"unknown keys \['blok', 'namspace'\]; known are .*'namespace'"),
             ({"password": "secret"}, r"unknown keys \['password'\]"),
@@ -88,14 +88,14 @@ class TestTheFile:
         ],
     )
     def test_unknown_keys_are_named_with_those_that_are_known(
-        self, workspace: Path, config: dict[str, Any], said: str
+        self, workspace: Path, config: dict[str, Any], message: str
     ) -> None:
-        with pytest.raises(ConfigError, match=said) as refused:
+        with pytest.raises(ConfigError, match=message) as refused:
             load_settings(configure(workspace, config))
         assert str(workspace / "comm_config.json") in str(refused.value)
 
     @pytest.mark.parametrize(
-        ("config", "said"),
+        ("config", "message"),
         [
             ({"heartbeat_interval": "5"}, r"heartbeat_interval must be a number > 0 \(seconds\), but got '5'"),
             ({"heartbeat_ttl": 0}, "heartbeat_ttl must be a number > 0 .* got 0"),
@@ -118,16 +118,16 @@ class TestTheFile:
             ({"heartbeat_interval": 40}, "heartbeat_ttl 60.0 is less than twice heartbeat_interval 40"),
         ],
     )
-    def test_a_wrong_value_is_shown_with_its_key(self, workspace: Path, config: dict[str, Any], said: str) -> None:
-        with pytest.raises(ConfigError, match=said):
+    def test_a_wrong_value_is_shown_with_its_key(self, workspace: Path, config: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
             load_settings(configure(workspace, config))
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [("{", "is not JSON"), ("", "is not JSON"), ("[]", "must hold a JSON object, but holds a list")],
     )
-    def test_a_file_that_is_no_object_is_named(self, workspace: Path, text: str, said: str) -> None:
-        with pytest.raises(ConfigError, match=said) as refused:
+    def test_a_file_that_is_no_object_is_named(self, workspace: Path, text: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message) as refused:
             load_settings(configure(workspace, text))
         assert str(workspace / "comm_config.json") in str(refused.value)
 
@@ -136,7 +136,7 @@ class TestTheFile:
         with pytest.raises(ConfigError, match=r"comm_config\.json cannot be read"):
             load_settings(workspace)
 
-    def test_a_password_file_stands_beside_it(self, workspace: Path) -> None:
+    def test_a_relative_password_file_is_found_in_the_workspace(self, workspace: Path) -> None:
         (workspace / "redis.password").write_text("s3cret\n")
         loaded = load_settings(configure(workspace, {"password_file": "redis.password"}))
         assert loaded.connection.read_password() == "s3cret"
@@ -162,7 +162,9 @@ class TestCertificates:
         assert connection.client_key == str(workspace / "startup" / "client.key")
 
     @pytest.mark.parametrize(("there", "missing"), [("client.crt", "client.key"), ("client.key", "client.crt")])
-    def test_half_a_pair_is_refused_and_the_other_half_named(self, workspace: Path, there: str, missing: str) -> None:
+    def test_a_certificate_without_its_key_is_refused_and_the_missing_file_named(
+        self, workspace: Path, there: str, missing: str
+    ) -> None:
         certify(workspace, "rootCA.pem", there)
         with pytest.raises(ConfigError, match=re.escape(f"{workspace / 'startup' / missing} is missing")):
             load_settings(workspace)

@@ -30,13 +30,13 @@ LEFT = present(state="left", left_ms=ago(180))
 
 
 def share(site: str, sent: float = 12, received: float | None = None, count: int = 1) -> ClientTaskRecord:
-    """A site has had the task for ``sent`` seconds, and answered ``received`` seconds ago."""
+    """The client task of a site: sent ``sent`` seconds ago, answered ``received`` seconds ago."""
     done = ago(received) / 1000 if received is not None else 0
     return ClientTaskRecord(id=f"{site}-ct", client=site, sent=ago(sent) / 1000, count=count, received=done)
 
 
 def task(kind: str = "broadcast", *shares: ClientTaskRecord, targets: str | None = None, **fields: Any) -> JobTaskView:
-    """An open task; fields that no record and no view has are options of its scheduling."""
+    """Return an open task; fields that neither record nor view have are options of its scheduling."""
     view = {name: fields.pop(name) for name in list(fields) if name in JobTaskView.__dataclass_fields__}
     known = {name: fields.pop(name) for name in list(fields) if name in TaskRecord.__dataclass_fields__}
     names = None if targets is None else tuple(targets.split())
@@ -277,11 +277,11 @@ OTHER = (("t0", "validate", ClientTaskView(record=share("site-2", 30), now=NOW))
         pytest.param(task("dance"), [], "unknown kind of task: 'dance'", id="an unknown kind"),
     ],
 )
-def test_a_task_says_what_it_waits_for(open_task: JobTaskView, sites: list[SiteView], words: str) -> None:
+def test_what_a_task_waits_for_is_explained(open_task: JobTaskView, sites: list[SiteView], words: str) -> None:
     assert explained(open_task, *sites) == words
 
 
-def test_a_task_whose_payload_is_gone_says_so() -> None:
+def test_a_lost_payload_is_explained() -> None:
     open_task = task("broadcast", share("site-1"), blob="flare:blob:{b}", blob_bytes=20, stored=10)
 
     assert explained(open_task) == (
@@ -290,7 +290,7 @@ def test_a_task_whose_payload_is_gone_says_so() -> None:
     )
 
 
-def test_a_job_without_its_server_says_so_first() -> None:
+def test_a_missing_server_is_explained_first() -> None:
     waiting = why_not_done(task("broadcast", share("site-1")), job(site(1), server=SILENT))
 
     assert waiting == "no server runs the job (silent for 40 s); waiting for site-1 (sent 12 s ago)"
@@ -317,11 +317,11 @@ def test_a_job_without_its_server_says_so_first() -> None:
         ),
     ],
 )
-def test_a_job_says_what_it_waits_for(whole: JobView, words: str) -> None:
+def test_what_a_job_waits_for_is_explained(whole: JobView, words: str) -> None:
     assert why_job_waits(whole) == words
 
 
-def test_times_of_a_clock_that_is_ahead_are_now() -> None:
+def test_times_in_the_future_are_shown_as_now() -> None:
     ahead = replace(share("site-1"), sent=(NOW + 5_000) / 1000)
 
     assert explained(task("broadcast", ahead)) == "waiting for site-1 (sent 0 s ago)"

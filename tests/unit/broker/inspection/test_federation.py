@@ -106,7 +106,7 @@ def test_the_list_of_agents_knows_when_a_gone_agent_was_last_seen(
     assert read(inspector, link).agent.absence == "no agent is connected (last heartbeat 1 min ago)"
 
 
-def test_an_agent_that_misses_beats_is_silent(inspector: Inspector, link: LinkSteps, server: Server) -> None:
+def test_an_agent_that_misses_heartbeats_is_silent(inspector: Inspector, link: LinkSteps, server: Server) -> None:
     link.both()
     link.assign("t1")
     link.take("t1")
@@ -253,7 +253,7 @@ def test_a_task_id_that_is_not_legal_is_refused(inspector: Inspector, task_id: s
         inspector.task(task_id)
 
 
-def test_views_become_json(inspector: Inspector, link: LinkSteps) -> None:
+def test_views_are_converted_to_json(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")
 

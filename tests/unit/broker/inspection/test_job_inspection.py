@@ -19,23 +19,23 @@ from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
 
-from tests.support.job.scene import JobScene, scheduled
+from tests.support.job.live_bench import LiveJobBench, scheduled
 from tests.support.job.state import small
 
 
 @pytest.fixture
-def scene() -> Iterator[JobScene]:
+def bench() -> Iterator[LiveJobBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     with Server.connect(client=redis) as server, server.borrow("any") as connection:
-        yield JobScene(server, connection)
+        yield LiveJobBench(server, connection)
 
 
-def jobs(scene: JobScene, namespace: str = "flare") -> JobInspector:
-    return JobInspector(scene.server, Keys(namespace))
+def jobs(bench: LiveJobBench, namespace: str = "flare") -> JobInspector:
+    return JobInspector(bench.server, Keys(namespace))
 
 
-def read(scene: JobScene) -> JobView:
-    [job] = jobs(scene).find("job-1")
+def read(bench: LiveJobBench) -> JobView:
+    [job] = jobs(bench).find("job-1")
     return job
 
 
@@ -43,25 +43,25 @@ def site(job: JobView, name: str) -> SiteView:
     return next(each for each in job.sites if each.name == name)
 
 
-def test_without_jobs_nothing_is_found(scene: JobScene) -> None:
-    assert jobs(scene).all() == jobs(scene).find("job-1") == []
+def test_without_jobs_nothing_is_found(bench: LiveJobBench) -> None:
+    assert jobs(bench).all() == jobs(bench).find("job-1") == []
 
 
-def test_a_job_is_found_by_its_id_and_by_the_name_of_its_server(scene: JobScene) -> None:
-    scene.run_server()
+def test_a_job_is_found_by_its_id_and_by_the_name_of_its_server(bench: LiveJobBench) -> None:
+    bench.run_server()
 
     for name in ("job-1", "server.job-1"):
-        assert [job.fqcn for job in jobs(scene).find(name)] == ["server.job-1"]
-    assert jobs(scene).find("job-2") == jobs(scene).find("server") == jobs(scene, "other").all() == []
+        assert [job.fqcn for job in jobs(bench).find(name)] == ["server.job-1"]
+    assert jobs(bench).find("job-2") == jobs(bench).find("server") == jobs(bench, "other").all() == []
     with pytest.raises(ConfigError, match="'a b'"):
-        jobs(scene).find("a b")
+        jobs(bench).find("a b")
 
 
-def test_the_server_is_seen_with_its_run(scene: JobScene) -> None:
-    scene.run_server()
-    scene.run_server()
+def test_the_server_is_seen_with_its_run(bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.run_server()
 
-    job = read(scene)
+    job = read(bench)
 
     assert (job.status, job.run, job.began, job.previous) == ("RUNNING", "r2", "RESUMED", "r1")
     assert (job.server.state, job.server.instance, job.server.place) == ("connected", "s2", "hub:42")
@@ -69,32 +69,32 @@ def test_the_server_is_seen_with_its_run(scene: JobScene) -> None:
     assert job.waiting == "waiting for sites: none has joined"
 
 
-def test_a_server_without_heartbeats_is_silent_then_gone(scene: JobScene) -> None:
-    scene.run_server()
-    scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
-    scene.server_beats(age_ms=40_000)
-    assert read(scene).waiting == "waiting for a server (last one: silent for 40 s)"
+def test_a_server_without_heartbeats_is_silent_then_gone(bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.connection.call("HINCRBY", bench.keys.cell, "since", -100_000)
+    bench.server_beats(age_ms=40_000)
+    assert read(bench).waiting == "waiting for a server (last one: silent for 40 s)"
 
-    scene.connection.call("DEL", scene.keys.server_heartbeat)
-    assert read(scene).waiting == "waiting for a server (last one: no heartbeat found)"
+    bench.connection.call("DEL", bench.keys.server_heartbeat)
+    assert read(bench).waiting == "waiting for a server (last one: no heartbeat found)"
 
-    scene.connection.call("HSET", scene.keys.cell, "closed", scene.now_ms() - 12_000)
-    assert read(scene).waiting == "waiting for a server (last one: left 12 s ago)"
+    bench.connection.call("HSET", bench.keys.cell, "closed", bench.now_ms() - 12_000)
+    assert read(bench).waiting == "waiting for a server (last one: left 12 s ago)"
 
 
 @pytest.mark.parametrize("beat", ["no JSON", "[]", "{}", '{"instance": "s0", "ttl_ms": 60000}'])
-def test_a_heartbeat_of_another_instance_is_ignored(scene: JobScene, beat: str) -> None:
-    scene.run_server()
-    scene.connection.call("HINCRBY", scene.keys.cell, "since", -100_000)
-    scene.connection.call("SET", scene.keys.server_heartbeat, beat)
+def test_a_heartbeat_of_another_instance_is_ignored(bench: LiveJobBench, beat: str) -> None:
+    bench.run_server()
+    bench.connection.call("HINCRBY", bench.keys.cell, "since", -100_000)
+    bench.connection.call("SET", bench.keys.server_heartbeat, beat)
 
-    assert read(scene).server.state == "gone"
+    assert read(bench).server.state == "gone"
 
 
-def test_sites_that_come_before_the_server_are_seen(scene: JobScene) -> None:
-    scene.site("site-1")
+def test_sites_that_join_before_the_server_are_seen(bench: LiveJobBench) -> None:
+    bench.site("site-1")
 
-    [job] = jobs(scene).all()
+    [job] = jobs(bench).all()
 
     assert (job.status, job.server.state, job.waiting) == (
         "",
@@ -104,15 +104,15 @@ def test_sites_that_come_before_the_server_are_seen(scene: JobScene) -> None:
     assert [each.name for each in job.sites] == ["site-1"]
 
 
-def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
-    scene.run_server()
-    scene.site("site-1")
-    scene.falls_silent(scene.site("site-2"))
-    scene.falls_silent(scene.site("site-3"), age_ms=60_000)
-    scene.membership.leave(scene.connection, scene.site("site-4"))
-    scene.joined("site-5")
+def test_sites_are_connected_silent_gone_or_have_left(bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.site("site-1")
+    bench.silence(bench.site("site-2"))
+    bench.silence(bench.site("site-3"), age_ms=60_000)
+    bench.membership.leave(bench.connection, bench.site("site-4"))
+    bench.joined("site-5")
 
-    job = read(scene)
+    job = read(bench)
 
     states = [(each.name, each.presence.state) for each in job.sites]
     assert states == [
@@ -127,17 +127,17 @@ def test_sites_are_connected_silent_gone_or_have_left(scene: JobScene) -> None:
     assert job.connected == 2
 
 
-def test_a_site_is_shown_with_its_work(scene: JobScene) -> None:
-    store = scene.run_server()
-    requesting, working, submitting = scene.site("site-1"), scene.site("site-2"), scene.site("site-3")
+def test_a_site_is_shown_with_its_work(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    requesting, working, submitting = bench.site("site-1"), bench.site("site-2"), bench.site("site-3")
     standing = scheduled()
     store.schedule(standing)
-    scene.asks(requesting)
-    scene.has(store, standing, working, count=2)
-    share = scene.has(store, standing, submitting)
-    scene.asks(submitting, "submit", task_id=share.id)
+    bench.add_request(requesting)
+    bench.give_task(store, standing, working, count=2)
+    share = bench.give_task(store, standing, submitting)
+    bench.add_request(submitting, "submit", task_id=share.id)
 
-    job = read(scene)
+    job = read(bench)
 
     assert job.now - site(job, "site-1").requested < 2_000
     [(root_id, name, work)] = site(job, "site-2").working_on
@@ -147,41 +147,41 @@ def test_a_site_is_shown_with_its_work(scene: JobScene) -> None:
     assert "site-3 (submitted its result" in job.tasks[0].waiting
 
 
-def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_count(scene: JobScene) -> None:
-    scene.run_server()
-    old = scene.site("site-1")
-    scene.asks(replace(old, instance="site-1:6:z"))
-    scene.connection.call("XADD", scene.inbox, "*", "hello", "world")
-    scene.connection.call("XADD", scene.inbox, "*", "kind", "request", "meta", "[1]", "topic", "get_task")
+def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_count(bench: LiveJobBench) -> None:
+    bench.run_server()
+    old = bench.site("site-1")
+    bench.add_request(replace(old, instance="site-1:6:z"))
+    bench.connection.call("XADD", bench.inbox, "*", "hello", "world")
+    bench.connection.call("XADD", bench.inbox, "*", "kind", "request", "meta", "[1]", "topic", "get_task")
 
-    job = read(scene)
+    job = read(bench)
 
     assert (site(job, "site-1").requested, job.inbox) == (0, 3)
 
 
-def test_a_long_inbox_is_read_page_by_page(scene: JobScene) -> None:
-    scene.run_server()
+def test_a_long_inbox_is_read_page_by_page(bench: LiveJobBench) -> None:
+    bench.run_server()
     for _ in range(600):
-        scene.connection.call("XADD", scene.inbox, "*", "kind", "event")
-    scene.asks(scene.site("site-1"))
+        bench.connection.call("XADD", bench.inbox, "*", "kind", "event")
+    bench.add_request(bench.site("site-1"))
 
-    assert read(scene).sites[0].requested
+    assert read(bench).sites[0].requested
 
 
-def test_open_tasks_come_in_their_order_with_the_share_of_every_site(scene: JobScene) -> None:
-    store = scene.run_server()
-    one, two = scene.site("site-1"), scene.site("site-2")
+def test_open_tasks_come_in_their_order_with_the_share_of_every_site(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    one, two = bench.site("site-1"), bench.site("site-2")
     relay = scheduled(
         "t2", "test", "relay", order=2, targets=("site-2", "site-1"), options={"send_order": "sequential"}
     )
     first = scheduled(timeout=60, targets=("site-1", "site-2", "site-3"), options={"min_responses": 3})
     store.schedule(relay)
     store.schedule(first)
-    done = replace(scene.has(store, first, one), received=time.time(), rc="OK", result=small())
+    done = replace(bench.give_task(store, first, one), received=time.time(), rc="OK", result=small())
     store.note("t1", [done])
-    scene.has(store, first, two)
+    bench.give_task(store, first, two)
 
-    train, test = read(scene).tasks
+    train, test = read(bench).tasks
 
     assert [train.record.name, test.record.name] == ["train", "test"]
     assert (train.record.kind, train.record.targets, dict(train.record.options)) == (
@@ -197,81 +197,81 @@ def test_open_tasks_come_in_their_order_with_the_share_of_every_site(scene: JobS
     assert test.timeout_left is None
 
 
-def test_data_of_a_task_is_measured_and_not_read(scene: JobScene) -> None:
-    store = scene.run_server()
-    chunks = RedisPayloadStore(scene.server).put("flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
+def test_data_of_a_task_is_measured_and_not_read(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    chunks = RedisPayloadStore(bench.server).put("flare:blob:{b1}", [memoryview(bytes(25))], chunk=10, ttl_ms=60_000)
     store.schedule(scheduled("t1", data=EncodedPayload(b"[1]", blob=chunks)))
     store.schedule(scheduled("t2", order=2, data=EncodedPayload(b"[12]", (b"abcdef",))))
     store.schedule(scheduled("t3", order=3))
-    large, inline, none = read(scene).tasks
+    large, inline, none = read(bench).tasks
     assert (large.size, large.blob, large.blob_bytes, large.stored) == (28, "flare:blob:{b1}", 25, 25)
     assert (inline.size, inline.blob) == (10, "")
     assert (none.size, none.blob) == (0, "")
 
-    scene.connection.call("DEL", "flare:blob:{b1}:1")
-    [large, *_] = read(scene).tasks
+    bench.connection.call("DEL", "flare:blob:{b1}:1")
+    [large, *_] = read(bench).tasks
     assert large.stored == 15
     assert "its data is no longer in Redis" in large.waiting
 
 
-def test_the_last_tasks_that_ended_are_remembered_the_newest_first(scene: JobScene) -> None:
-    store = scene.run_server(resume=False)
+def test_the_last_tasks_that_ended_are_remembered_the_newest_first(bench: LiveJobBench) -> None:
+    store = bench.run_server(resume=False)
     store.resume = False
     begun = time.time()
     for number in range(MOST_ENDED + 2):
         store.schedule(scheduled(f"t{number}", order=number, scheduled=begun))
         store.finish(f"t{number}", "timeout" if number else "ok", begun + number)
 
-    job = read(scene)
+    job = read(bench)
 
     assert job.tasks == ()
     assert [task.record.root_id for task in job.ended_tasks] == [
         f"t{number}" for number in range(MOST_ENDED + 1, 1, -1)
     ]
     assert {(task.record.status, task.waiting) for task in job.ended_tasks} == {("timeout", "")}
-    assert jobs(scene).all()[0].ended_tasks == ()
+    assert jobs(bench).all()[0].ended_tasks == ()
 
 
-def test_a_job_that_has_ended_shows_how(scene: JobScene) -> None:
-    scene.run_server()
-    scene.membership.end(scene.connection, scene.lease, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
+def test_a_job_that_has_ended_shows_how(bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.membership.end(bench.connection, bench.lease, "FINISHED:ABORTED", "FINISHED:ABORTED: by me")
 
-    job = read(scene)
+    job = read(bench)
 
     assert (job.runs, job.waiting) == (False, "FINISHED:ABORTED 0 s ago: by me")
 
 
-def test_a_task_of_a_job_is_no_task_of_an_agent(scene: JobScene) -> None:
-    scene.run_server().schedule(scheduled())
+def test_a_task_of_a_job_is_no_task_of_an_agent(bench: LiveJobBench) -> None:
+    bench.run_server().schedule(scheduled())
 
-    assert Inspector(scene.server).task("t1") == []
-    assert jobs(scene).with_task("t1") == ["server.job-1"]
-    assert jobs(scene).with_task("t2") == []
+    assert Inspector(bench.server).task("t1") == []
+    assert jobs(bench).with_task("t1") == ["server.job-1"]
+    assert jobs(bench).with_task("t2") == []
 
 
-def test_a_record_that_cannot_be_read_is_named(scene: JobScene) -> None:
-    scene.run_server()
-    scene.connection.call("HSET", scene.keys.clients, "site-1", "{}")
+def test_a_record_that_cannot_be_read_is_named(bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.connection.call("HSET", bench.keys.clients, "site-1", "{}")
 
     with pytest.raises(DecodeError, match="site-1"):
-        read(scene)
+        read(bench)
 
 
-def test_the_status_of_a_federation_contains_its_jobs(scene: JobScene) -> None:
-    scene.run_server().schedule(scheduled())
+def test_the_status_of_a_federation_contains_its_jobs(bench: LiveJobBench) -> None:
+    bench.run_server().schedule(scheduled())
 
-    status = Inspector(scene.server).status()
+    status = Inspector(bench.server).status()
 
     assert (status.links, [job.fqcn for job in status.jobs]) == ((), ["server.job-1"])
 
 
-def test_a_job_becomes_json(scene: JobScene) -> None:
-    store = scene.run_server()
+def test_a_job_is_converted_to_json(bench: LiveJobBench) -> None:
+    store = bench.run_server()
     standing = scheduled(targets=("site-1", "site-2"))
     store.schedule(standing)
-    scene.has(store, standing, scene.site("site-1"))
+    bench.give_task(store, standing, bench.site("site-1"))
 
-    document: dict[str, Any] = orjson.loads(orjson.dumps(read(scene).to_json()))
+    document: dict[str, Any] = orjson.loads(orjson.dumps(read(bench).to_json()))
 
     assert (document["job_id"], document["server"]["state"]) == ("job-1", "connected")
     [train] = document["tasks"]

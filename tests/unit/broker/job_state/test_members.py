@@ -1,4 +1,4 @@
-"""The members of a job: who they are, who is alive, and what their beats bring."""
+"""The members of a job: joining, leaving, heartbeats, and fencing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_client_that_joins_is_a_member_with_its_own_properties(bench: JobBench
 
 def test_clients_may_join_and_beat_before_the_server_has_begun(bench: JobBench) -> None:
     lease = bench.joined()
-    said = bench.beat(lease)
-    assert (said.status, said.run, said.server_age) == ("OK", "", None)
+    reply = bench.beat(lease)
+    assert (reply.status, reply.run, reply.server_age) == ("OK", "", None)
     bench.serve()
     assert not bench.begin().resumed
     assert [(member.name, member.alive) for member in bench.list_members().members] == [("site-1", True)]
@@ -72,7 +72,7 @@ def test_the_newest_instance_of_a_name_wins(bench: JobBench) -> None:
     assert bench.beat(new).status == "OK"
 
 
-def test_a_client_that_redis_forgot_is_told_so_and_joins_with_the_epoch_it_has(bench: JobBench) -> None:
+def test_a_client_that_redis_lost_gets_an_error_and_joins_again_with_its_epoch(bench: JobBench) -> None:
     old, new = bench.joined(instance="c1"), bench.joined(instance="c2")
     bench.connection.call("FLUSHALL")
     assert bench.beat(new).status == bench.membership.leave(bench.connection, new).status == "LOST"
@@ -86,7 +86,7 @@ def test_a_client_that_has_not_joined_is_lost(bench: JobBench) -> None:
     assert bench.beat(client()).status == bench.membership.leave(bench.connection, client()).status == "LOST"
 
 
-def test_who_leaves_has_no_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: JobBench) -> None:
+def test_a_client_that_left_has_no_heartbeat_and_a_late_beat_does_not_restore_it(bench: JobBench) -> None:
     bench.serve()
     bench.begin()
     lease = bench.joined()
@@ -99,7 +99,7 @@ def test_who_leaves_has_no_heartbeat_and_a_late_beat_does_not_bring_it_back(benc
     assert (member.left, member.alive, member.heartbeat_ms) == (left, False, -2)
 
 
-def test_who_comes_back_after_it_left_is_a_member_again(bench: JobBench) -> None:
+def test_a_client_that_joins_again_after_it_left_is_a_member(bench: JobBench) -> None:
     bench.membership.leave(bench.connection, bench.joined(instance="c1"))
     bench.serve()
     bench.begin()
@@ -111,19 +111,19 @@ def test_who_comes_back_after_it_left_is_a_member_again(bench: JobBench) -> None
 # -- what a beat tells -------------------------------------------------------------------------------------------------
 
 
-def test_a_beat_tells_the_run_and_how_long_ago_the_server_has_beaten(bench: JobBench) -> None:
+def test_a_beat_returns_the_run_and_the_age_of_the_servers_heartbeat(bench: JobBench) -> None:
     bench.serve()
     bench.begin()
     lease = bench.joined()
     bench.connection.call("SET", bench.keys.server_heartbeat, b'{"ttl_ms":60000,"instance":"s1"}', "PX", 50_000)
-    said = bench.beat(lease)
-    assert (said.status, said.run, said.server_instance) == ("OK", "r1", "s1")
-    assert said.server_age is not None
-    assert 10 <= said.server_age < 20
+    reply = bench.beat(lease)
+    assert (reply.status, reply.run, reply.server_instance) == ("OK", "r1", "s1")
+    assert reply.server_age is not None
+    assert 10 <= reply.server_age < 20
 
 
 @pytest.mark.parametrize("beat", [b"no JSON", b"7", b"{}", b'{"ttl_ms":[]}'])
-def test_a_heartbeat_that_is_none_counts_as_silence(bench: JobBench, beat: bytes) -> None:
+def test_an_invalid_heartbeat_counts_as_silence(bench: JobBench, beat: bytes) -> None:
     lease = bench.joined()
     bench.connection.call("SET", bench.keys.server_heartbeat, beat, "PX", 50_000)
     assert bench.beat(lease).server_age is None
@@ -134,8 +134,8 @@ def test_a_heartbeat_is_readable_json_and_expires(bench: JobBench) -> None:
     bench.beat(lease, ttl_ms=30_000)
     text = bench.connection.call("GET", bench.keys.heartbeat("site-1"))
     assert isinstance(text, bytes)
-    told = orjson.loads(text)
-    assert (told["instance"], told["epoch"], told["host"], told["ttl_ms"]) == (
+    heartbeat = orjson.loads(text)
+    assert (heartbeat["instance"], heartbeat["epoch"], heartbeat["host"], heartbeat["ttl_ms"]) == (
         "gpu-1:7:c1",
         lease.epoch,
         "gpu-1",
@@ -147,7 +147,7 @@ def test_a_heartbeat_is_readable_json_and_expires(bench: JobBench) -> None:
 # -- the server begins and ends ----------------------------------------------------------------------------------------
 
 
-def test_a_first_run_is_new_and_the_next_one_goes_on_with_it(bench: JobBench) -> None:
+def test_the_first_run_is_new_and_the_next_one_resumes_it(bench: JobBench) -> None:
     bench.serve()
     first = bench.begin()
     assert (first.resumed, first.previous) == (False, "")
@@ -176,7 +176,7 @@ def test_a_server_that_does_not_resume_drops_the_tasks_and_keeps_the_clients(ben
     assert [member.name for member in bench.list_members().members] == ["site-1"]
 
 
-def test_a_job_that_has_ended_is_begun_anew(bench: JobBench) -> None:
+def test_a_job_that_has_ended_is_started_anew(bench: JobBench) -> None:
     bench.joined()
     bench.started().schedule(task())
     bench.membership.end(bench.connection, bench.lease, reason="done")
@@ -188,7 +188,7 @@ def test_a_job_that_has_ended_is_begun_anew(bench: JobBench) -> None:
     assert bench.ttl_ms(bench.keys.job) > bench.policy.settled_ms
 
 
-def test_clients_hear_that_the_job_has_ended_and_why(bench: JobBench) -> None:
+def test_clients_learn_that_the_job_has_ended_and_why(bench: JobBench) -> None:
     bench.started()
     lease = bench.joined()
     bench.beat(lease)
@@ -235,7 +235,7 @@ def test_a_server_whose_cell_redis_forgot_is_lost_at_every_step(bench: JobBench)
 
 
 @pytest.mark.parametrize("change", [{"instance": "x"}, {"epoch": 2}, {"epoch": 0}, {"run": "x"}], ids=str)
-def test_a_hold_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: dict[str, str]) -> None:
+def test_a_lease_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: dict[str, str]) -> None:
     bench.started()
     assert bench.list_members(replace(bench.lease, **change)).status == "LOST"  # type: ignore[arg-type]
 
@@ -244,7 +244,7 @@ def test_a_hold_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: di
 
 
 @pytest.mark.parametrize("record", [b"7", b"{}", b"[1]", b'{"instance":1'])
-def test_a_record_that_is_none_of_ours_is_named(bench: JobBench, record: bytes) -> None:
+def test_an_invalid_record_is_named(bench: JobBench, record: bytes) -> None:
     bench.started()
     bench.connection.call("HSET", bench.keys.clients, "site-9", record)
     with pytest.raises(DecodeError, match=r"record of member b'site-9'"):

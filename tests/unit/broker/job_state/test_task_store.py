@@ -1,4 +1,4 @@
-"""The store of a job: what a server that died leaves to the next, and what goes when it is not needed any more."""
+"""The task store of a job: what the next server recovers, and what is deleted when it is not needed any more."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_was_written_is_recovered_by_the_next_server(bench: JobBench) -> No
     assert found.prefixes() == prefixes([relay.data.blob])  # type: ignore[union-attr]
 
 
-def test_a_result_in_chunks_comes_back_by_reference_and_is_owned(bench: JobBench) -> None:
+def test_a_result_in_chunks_is_recovered_by_reference_and_owned(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task())
     bench.run(store.note_command("t1", received(result=large(5, chunks=4))))
@@ -70,7 +70,7 @@ def test_a_task_that_has_ended_since_the_checkpoint_is_recovered_with_its_result
     assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(received(),)),)
 
 
-def test_a_task_that_is_scheduled_again_stands_again_with_its_client_tasks(bench: JobBench) -> None:
+def test_a_task_that_is_scheduled_again_is_open_again_with_its_client_tasks(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task())
     bench.run(store.note_command("t1", received()))
@@ -81,7 +81,7 @@ def test_a_task_that_is_scheduled_again_stands_again_with_its_client_tasks(bench
     assert store.recover().tasks == (task(data=small("again"), client_tasks=(received(),)),)
 
 
-def test_a_ledger_that_is_written_behind_the_end_of_its_task_changes_nothing(bench: JobBench) -> None:
+def test_a_record_written_after_the_end_of_its_task_changes_nothing(bench: JobBench) -> None:
     store = bench.started()
     late = task(client_tasks=(sent(),))
     schedule, note = store.schedule_commands(late)
@@ -93,7 +93,7 @@ def test_a_ledger_that_is_written_behind_the_end_of_its_task_changes_nothing(ben
     assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(sent(),)),)
 
 
-def test_a_ledger_goes_with_the_first_reply_and_stands_as_if_it_had_been_scheduled(bench: JobBench) -> None:
+def test_a_record_written_with_the_first_reply_equals_one_written_when_the_task_is_scheduled(bench: JobBench) -> None:
     store = bench.started()
     whole = task(data=small(), client_tasks=(sent(),))
     for command in store.schedule_commands(whole):
@@ -124,7 +124,7 @@ def test_many_client_tasks_are_written_at_once(bench: JobBench) -> None:
     assert store.recover().tasks[0].client_tasks == clients
 
 
-def test_people_read_a_ledger_with_hgetall(bench: JobBench) -> None:
+def test_a_record_can_be_read_with_hgetall(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task(targets=("site-1",), data=small()))
     bench.run(store.note_command("t1", received()))
@@ -138,8 +138,8 @@ def test_people_read_a_ledger_with_hgetall(bench: JobBench) -> None:
         "ended": "0",
         "targets": '["site-1"]',
     }
-    told = orjson.loads(ledger["client:ct1"])
-    assert told == {
+    client_task = orjson.loads(ledger["client:ct1"])
+    assert client_task == {
         "received": 1_002_125,
         "client": "site-1",
         "sent": 1_001_500,
@@ -162,7 +162,7 @@ def test_the_first_result_counts(bench: JobBench) -> None:
     assert store.owned() == []
 
 
-def test_a_result_for_a_ledger_that_is_gone_leaves_no_key_and_sets_its_payload_free(bench: JobBench) -> None:
+def test_a_result_for_a_record_that_is_gone_leaves_no_key_and_frees_its_payload(bench: JobBench) -> None:
     store = bench.started()
     assert bench.status(store.note_command("gone", received(result=large()))) == "GONE"
     assert bench.status(store.note_command("gone", sent())) == "GONE"
@@ -193,7 +193,7 @@ def test_a_checkpoint_keeps_the_newest_state(bench: JobBench) -> None:
     assert (found.checkpoint, found.state) == (3, ({"round": 3}, small("third")))
 
 
-def test_the_next_server_counts_checkpoints_on(bench: JobBench) -> None:
+def test_the_next_server_continues_the_count_of_checkpoints(bench: JobBench) -> None:
     bench.started().checkpoint({}, small())
     store = bench.started()
     store.recover()
@@ -213,7 +213,7 @@ def test_a_state_without_buffers_is_a_state(bench: JobBench) -> None:
     assert bench.started().recover().state == ({"round": 1}, EncodedPayload(b"null"))
 
 
-def test_a_checkpoint_drops_what_has_ended_and_tells_which_payloads_are_free(bench: JobBench) -> None:
+def test_a_checkpoint_drops_ended_tasks_and_returns_the_payloads_that_are_free(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task("t1", 1))
     store.schedule(task("t2", 2))
@@ -248,7 +248,7 @@ def test_a_state_that_keeps_its_payload_keeps_it(bench: JobBench) -> None:
     assert bench.started().orphans() == []
 
 
-def test_free_payloads_are_told_until_they_are_discarded(bench: JobBench) -> None:
+def test_free_payloads_are_returned_until_they_are_discarded(bench: JobBench) -> None:
     store = bench.started()
     store.checkpoint({}, large(1))
     assert prefixes(store.checkpoint({}, small())) == prefixes(store.checkpoint({}, small())) == {"flare:blob:{b1}"}
@@ -293,12 +293,12 @@ def test_without_resume_a_task_that_is_sent_for_ever_does_not_grow(bench: JobBen
 
 
 def stored(bench: JobBench, number: int) -> BlobRef:
-    """A payload of three chunks that stands in Redis."""
+    """Store a payload of three chunks in Redis."""
     view = memoryview(b"x" * 30)
     return RedisPayloadStore(bench.server).put(f"flare:blob:{{b{number}}}", [view], chunk=10, ttl_ms=60_000)
 
 
-def test_what_a_dead_server_left_and_no_record_needs_is_found_and_deleted(bench: JobBench) -> None:
+def test_payloads_of_a_dead_server_that_no_record_needs_are_found_and_deleted(bench: JobBench) -> None:
     store = bench.started()
     for number in (1, 2):
         store.own(f"flare:blob:{{b{number}}}", 3)
@@ -350,7 +350,7 @@ def test_a_payload_that_is_discarded_by_its_reference_is_gone(bench: JobBench) -
     assert [key for key in bench.own_keys() if ":blob:" in key] == []
 
 
-def test_what_a_job_that_is_over_still_owns_can_be_deleted(bench: JobBench) -> None:
+def test_payloads_of_an_ended_job_can_be_deleted(bench: JobBench) -> None:
     store = bench.started()
     for number in (1, 2):
         store.own(f"flare:blob:{{b{number}}}", 3)
@@ -395,7 +395,7 @@ def test_a_job_that_redis_lost_is_not_written_in_part(bench: JobBench, step: Cal
 
 
 @pytest.mark.parametrize("step", [name for name in STEPS if name != "disown"])
-def test_nothing_is_written_to_a_job_that_is_over(bench: JobBench, step: str) -> None:
+def test_nothing_is_written_to_an_ended_job(bench: JobBench, step: str) -> None:
     store = bench.started()
     store.schedule(task())
     bench.membership.end(bench.connection, bench.lease, reason="done")
@@ -421,7 +421,7 @@ def test_nothing_is_written_to_a_job_that_is_over(bench: JobBench, step: str) ->
         ("kind", None),
     ],
 )
-def test_a_ledger_that_is_none_of_ours_is_named(bench: JobBench, field: str, value: bytes | None) -> None:
+def test_an_invalid_record_is_named(bench: JobBench, field: str, value: bytes | None) -> None:
     store = bench.started()
     store.schedule(task(data=small()))
     key = bench.keys.task("t1")
@@ -431,7 +431,7 @@ def test_a_ledger_that_is_none_of_ours_is_named(bench: JobBench, field: str, val
 
 
 @pytest.mark.parametrize("value", [b"", b"3", b"x r1"])
-def test_a_payload_that_is_noted_wrongly_is_named(bench: JobBench, value: bytes) -> None:
+def test_an_invalid_payload_reference_is_named(bench: JobBench, value: bytes) -> None:
     store = bench.started()
     bench.connection.call("HSET", bench.keys.blobs, "flare:blob:{x}", value)
     with pytest.raises(RedflareError, match=r"flare:blob:\{x\}"):

@@ -1,4 +1,4 @@
-"""Archives and results of jobs: in chunks, all or nothing, and nothing left behind."""
+"""Archives and results of jobs: stored in chunks, completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redflare_broker.transport.server import Server
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
 from tests.support.waiting import wait_until
 
-#: More than is in memory at once.
+#: More bytes than are in memory at once.
 LARGE = bytes(range(251)) * 40_000
 
 
@@ -32,7 +32,7 @@ def bench() -> Iterator[StoreBench]:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", ARCHIVE, LARGE, bytes(8 << 20), bytes((1 << 20) + 1)])
-def test_an_archive_comes_back_as_it_was(bench: StoreBench, tmp_path: Path, content: bytes) -> None:
+def test_an_archive_is_read_back_unchanged(bench: StoreBench, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.zip"
     path.write_bytes(content)
     sources: list[Source] = [content, memoryview(content), path, str(path)]
@@ -53,7 +53,7 @@ def test_an_archive_comes_back_as_it_was(bench: StoreBench, tmp_path: Path, cont
     ]
 
 
-def test_a_result_replaces_the_one_before_and_leaves_nothing_of_it(bench: StoreBench, tmp_path: Path) -> None:
+def test_a_result_replaces_the_previous_one_completely(bench: StoreBench, tmp_path: Path) -> None:
     bench.finished()
     bench.store.put_result("job-1", LARGE)
     assert len(bench.chunks()) == 1 + 10
@@ -67,7 +67,7 @@ def test_a_result_replaces_the_one_before_and_leaves_nothing_of_it(bench: StoreB
     assert bench.store.fetch_result("job-1", target).read_bytes() == b"second"
 
 
-def test_what_is_not_there_cannot_be_fetched(bench: StoreBench, tmp_path: Path) -> None:
+def test_a_missing_file_cannot_be_fetched(bench: StoreBench, tmp_path: Path) -> None:
     with pytest.raises(JobUnknown, match="no job gone"):
         bench.store.fetch_archive("gone", tmp_path / "a")
     with pytest.raises(JobUnknown, match="no job gone"):
@@ -142,13 +142,13 @@ def test_a_file_that_cannot_be_read_is_named(bench: StoreBench, tmp_path: Path) 
     assert len(bench.chunks()) == 1
 
 
-def test_chunks_that_nobody_has_named_yet_expire_soon(bench: StoreBench) -> None:
+def test_chunks_that_no_record_names_yet_expire_soon(bench: StoreBench) -> None:
     bench.store._steps.upload("job-1-archive", LARGE)
     assert len(bench.chunks()) == 10
     assert all(0 < left <= 3_600_000 for left in bench.ttls_ms().values())
 
 
-def test_what_was_written_lives_on_while_a_slow_file_is_read(tmp_path: Path) -> None:
+def test_chunks_are_renewed_while_a_slow_file_is_read(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
@@ -174,20 +174,20 @@ def test_what_was_written_lives_on_while_a_slow_file_is_read(tmp_path: Path) -> 
 def test_a_job_whose_chunks_have_gone_meanwhile_is_not_listed(bench: StoreBench) -> None:
     file = bench.store._steps.upload("job-1-archive", LARGE)
     bench.connection.call("DEL", f"{file.blob.prefix}:9")
-    said = bench.run(submission(bench, "job-1", file, 10))
-    assert said == [b"BLOB_MISSING"]
+    reply = bench.run(submission(bench, "job-1", file, 10))
+    assert reply == [b"BLOB_MISSING"]
     assert bench.store.list() == []
     bench.submit()
-    said = bench.run(result(bench, "job-1", file, 10))
-    assert (said, bench.get().result) == ([b"BLOB_MISSING"], None)
+    reply = bench.run(result(bench, "job-1", file, 10))
+    assert (reply, bench.get().result) == ([b"BLOB_MISSING"], None)
 
 
 def test_a_job_that_is_deleted_while_its_result_is_stored_leaves_no_chunk(bench: StoreBench) -> None:
     bench.finished()
     file = bench.store._steps.upload("job-1-result", b"late")
     bench.store.delete("job-1")
-    said = bench.run(result(bench, "job-1", file, 1))
-    assert said == [b"UNKNOWN"]
+    reply = bench.run(result(bench, "job-1", file, 1))
+    assert reply == [b"UNKNOWN"]
     bench.store._steps.remove(file)
     assert bench.chunks() == []
 

@@ -1,4 +1,4 @@
-"""The job store: how jobs come in, move forward, are aborted, live on and go."""
+"""The job store: submission, changes of status, aborts, renewal and deletion of jobs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _run(threads: list[threading.Thread]) -> None:
 # -- submitting --------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_was_submitted_is_there_with_all_that_was_given(bench: StoreBench) -> None:
+def test_a_submitted_job_is_stored_with_all_its_fields(bench: StoreBench) -> None:
     job_id = bench.store.submit(META, ARCHIVE, submitter="ann")
     record = bench.get(job_id)
     assert (record.id, record.status, record.name, record.meta) == (job_id, "SUBMITTED", "hello", META)
@@ -51,31 +51,31 @@ def test_a_job_that_was_submitted_is_there_with_all_that_was_given(bench: StoreB
     assert bench.store.read_archive(job_id) == ARCHIVE
 
 
-def test_who_submits_is_user_and_host_unless_told(bench: StoreBench) -> None:
+def test_the_default_submitter_is_user_and_host(bench: StoreBench) -> None:
     assert bench.get(bench.store.submit(META, ARCHIVE)).submitter == whoami()
     assert "@" in whoami()
 
 
-def test_the_server_is_woken_by_an_event_in_its_inbox_that_does_not_stand_for_ever(bench: StoreBench) -> None:
+def test_the_server_is_woken_by_an_event_in_its_inbox_that_expires(bench: StoreBench) -> None:
     bench.submit()
     bench.store.request_abort("job-1", "bob")
     bench.store.delete("job-1")
-    told = [(event.kind, event.channel, event.topic, orjson.loads(event.meta)["change"]) for event in bench.events()]
-    # one that a server does not know the script of is told twice
-    assert list(dict.fromkeys(told)) == [
+    changes = [(event.kind, event.channel, event.topic, orjson.loads(event.meta)["change"]) for event in bench.events()]
+    # a script that the server does not know yet is run twice, and so is its event
+    assert list(dict.fromkeys(changes)) == [
         ("event", "server", "jobs_changed", word) for word in ("submitted", "abort", "deleted")
     ]
     assert {orjson.loads(event.meta)["job_id"] for event in bench.events()} == {"job-1"}
-    assert len({event.id for event in bench.events()}) == len(told)
+    assert len({event.id for event in bench.events()}) == len(changes)
     assert 0 < bench.ttl_ms(bench.keys.inbox) <= 86_400_000
 
 
 def test_a_job_that_is_submitted_again_is_the_same_job(bench: StoreBench) -> None:
     assert bench.submit() == bench.submit() == "job-1"
     bench.store.advance("job-1", "SUBMITTED", "RUNNING")
-    before = bench.stands()
+    before = bench.content()
     assert bench.submit() == "job-1"
-    assert bench.stands() == before
+    assert bench.content() == before
     assert len(bench.chunks()) == 1
 
 
@@ -87,7 +87,7 @@ def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], 
     assert len(bench.chunks()) == 1
 
 
-def test_of_two_who_submit_at_once_one_stores_the_job_and_the_other_leaves_nothing(bench: StoreBench) -> None:
+def test_of_two_concurrent_submissions_one_stores_the_job_and_the_other_leaves_nothing(bench: StoreBench) -> None:
     answers: list[object] = []
 
     def submit(archive: bytes) -> None:
@@ -133,12 +133,13 @@ def test_an_id_that_could_not_be_part_of_a_name_is_refused_everywhere(bench: Sto
 
 
 @pytest.mark.parametrize(
-    ("meta", "said"), [({"x": object()}, "must be JSON"), ({1: 2}, "must be JSON"), ({"x": "y" * (1 << 20)}, "1048576")]
+    ("meta", "message"),
+    [({"x": object()}, "must be JSON"), ({1: 2}, "must be JSON"), ({"x": "y" * (1 << 20)}, "1048576")],
 )
 def test_a_meta_that_cannot_be_stored_is_refused_before_anything_is_written(
-    bench: StoreBench, meta: dict[str, object], said: str
+    bench: StoreBench, meta: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(EncodeError, match=said):
+    with pytest.raises(EncodeError, match=message):
         bench.store.submit(meta, ARCHIVE)
     assert bench.names() == []
 
@@ -146,7 +147,7 @@ def test_a_meta_that_cannot_be_stored_is_refused_before_anything_is_written(
 # -- forward only ------------------------------------------------------------------------------------------------------
 
 
-def test_each_change_stands_in_the_history_with_time_reason_and_who(bench: StoreBench) -> None:
+def test_each_change_is_in_the_history_with_time_reason_and_author(bench: StoreBench) -> None:
     bench.running()
     record = bench.store.advance(
         "job-1", {"RUNNING", "DISPATCHED"}, "FINISHED:EXECUTION_EXCEPTION", 'it "broke"\n', "s1"
@@ -181,16 +182,16 @@ def test_a_status_moves_only_forward_and_never_leaves_finished(bench: StoreBench
     assert bench.get().status == (to if moved else at)
 
 
-def test_a_job_that_is_elsewhere_does_not_move(bench: StoreBench) -> None:
+def test_a_job_in_another_status_does_not_change(bench: StoreBench) -> None:
     bench.submit()
-    before = bench.stands()
+    before = bench.content()
     assert bench.store.advance("job-1", {"APPROVED", "DISPATCHED"}, "RUNNING") is None
     assert bench.store.advance("job-1", (), "RUNNING") is None
     assert bench.store.advance("gone", STATUSES, "RUNNING") is None
-    assert bench.stands() == before
+    assert bench.content() == before
 
 
-def test_of_many_who_move_a_job_one_does(bench: StoreBench) -> None:
+def test_of_many_concurrent_changes_of_status_one_succeeds(bench: StoreBench) -> None:
     bench.submit()
     moved: list[object] = []
     threads = [
@@ -203,7 +204,7 @@ def test_of_many_who_move_a_job_one_does(bench: StoreBench) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["FINISHED", "DONE", "", None])
-def test_a_status_that_is_none_is_refused(bench: StoreBench, wrong: str) -> None:
+def test_an_unknown_status_is_refused(bench: StoreBench, wrong: str) -> None:
     bench.submit()
     for step in (
         lambda: bench.store.advance("job-1", "SUBMITTED", wrong),
@@ -218,7 +219,7 @@ def test_a_status_that_is_none_is_refused(bench: StoreBench, wrong: str) -> None
 
 
 @pytest.mark.parametrize("at", ["SUBMITTED", "APPROVED"])
-def test_a_job_that_no_site_has_seen_is_over_at_once_when_it_is_aborted(bench: StoreBench, at: str) -> None:
+def test_a_job_that_was_not_dispatched_ends_at_once_when_it_is_aborted(bench: StoreBench, at: str) -> None:
     bench.submit()
     bench.store.advance("job-1", "SUBMITTED", at)
     record = bench.store.request_abort("job-1", "bob", "wrong data")
@@ -242,7 +243,7 @@ def test_after_an_abort_only_an_end_follows(bench: StoreBench, at: str) -> None:
     assert (ended.finished, ended.abort_requested, ended.abort) == (True, False, record.abort)
 
 
-def test_the_first_who_aborts_counts_and_what_is_over_stays(bench: StoreBench) -> None:
+def test_the_first_abort_counts_and_an_ended_job_is_not_changed(bench: StoreBench) -> None:
     bench.running()
     first = bench.store.request_abort("job-1", "bob", "wrong")
     assert bench.store.request_abort("job-1", "eve", "no") == first
@@ -268,7 +269,7 @@ def test_of_an_abort_and_a_dispatch_at_once_one_wins(bench: StoreBench) -> None:
         assert record.abort
 
 
-def test_what_is_not_there_cannot_be_aborted(bench: StoreBench) -> None:
+def test_an_unknown_job_cannot_be_aborted(bench: StoreBench) -> None:
     with pytest.raises(JobUnknown, match="the store of server has no job gone"):
         bench.store.request_abort("gone", "bob")
 
@@ -276,7 +277,7 @@ def test_what_is_not_there_cannot_be_aborted(bench: StoreBench) -> None:
 # -- sites and reasons -------------------------------------------------------------------------------------------------
 
 
-def test_the_record_tells_what_became_of_a_job_at_each_site_and_since_when(bench: StoreBench) -> None:
+def test_the_record_has_the_status_of_each_site_and_its_time(bench: StoreBench) -> None:
     bench.running()
     assert bench.store.set_site("job-1", "site-2", "started")
     assert bench.store.set_site("job-1", "site-1", "stopped", exit_code=9, reason="aborted", how="killed")
@@ -294,7 +295,7 @@ def test_the_record_tells_what_became_of_a_job_at_each_site_and_since_when(bench
     assert bench.get().sites["site-2"].at >= before
 
 
-def test_why_a_job_waits_is_told_since_when_until_it_goes_on(bench: StoreBench) -> None:
+def test_the_record_has_the_reason_of_a_wait_and_its_time_until_the_wait_ends(bench: StoreBench) -> None:
     bench.submit()
     assert bench.get().waiting is None
     bench.store.set_waiting("job-1", "1 of 2 sites is there")
@@ -309,7 +310,7 @@ def test_why_a_job_waits_is_told_since_when_until_it_goes_on(bench: StoreBench) 
     assert bench.get().waiting is None
 
 
-def test_nothing_is_noted_of_a_job_that_is_not_there_and_no_waiting_of_one_that_is_over(bench: StoreBench) -> None:
+def test_nothing_is_recorded_for_an_unknown_job_and_no_wait_for_an_ended_one(bench: StoreBench) -> None:
     assert not bench.store.set_site("gone", "site-1", "started")
     assert not bench.store.set_waiting("gone", "why")
     assert bench.names() == []
@@ -320,7 +321,7 @@ def test_nothing_is_noted_of_a_job_that_is_not_there_and_no_waiting_of_one_that_
     assert bench.get().sites["site-1"].exit_code == 0
 
 
-def test_a_site_that_is_no_name_is_refused(bench: StoreBench) -> None:
+def test_an_invalid_site_name_is_refused(bench: StoreBench) -> None:
     bench.submit()
     with pytest.raises(ConfigError, match="site 1"):
         bench.store.set_site("job-1", "site 1", "started")
@@ -339,7 +340,7 @@ def test_a_long_reason_is_cut_and_one_that_is_no_text_is_made_one(bench: StoreBe
 
 
 def _older(bench: StoreBench, name: str) -> bytes:
-    """A note as if it had been written a second earlier."""
+    """Return a note as if it had been written a second earlier."""
     text = bench.connection.call("HGET", bench.keys.record("job-1"), name)
     assert isinstance(text, bytes)
     at = orjson.loads(text)["at"]
@@ -372,7 +373,7 @@ def test_many_jobs_are_listed(bench: StoreBench) -> None:
     assert len(bench.store.list(UNFINISHED)) == 300
 
 
-def test_a_job_that_has_expired_goes_from_the_list(bench: StoreBench) -> None:
+def test_an_expired_job_is_removed_from_the_list(bench: StoreBench) -> None:
     bench.submit("old"), bench.submit("new")
     bench.connection.call("DEL", bench.keys.record("old"))
     assert [record.id for record in bench.store.list(FINISHED)] == []
@@ -397,7 +398,7 @@ def test_a_job_that_has_expired_goes_from_the_list(bench: StoreBench) -> None:
         ("result", b'{"prefix":"flare:{other}:blob:x","chunk":1,"sizes":[1],"sha256":"%s"}' % (b"0" * 64)),
     ],
 )
-def test_what_somebody_else_wrote_is_told_and_does_not_hide_other_jobs(
+def test_a_foreign_record_is_reported_and_does_not_hide_other_jobs(
     bench: StoreBench, caplog: pytest.LogCaptureFixture, name: str, value: bytes
 ) -> None:
     bench.submit(), bench.submit("job-2")
@@ -408,32 +409,32 @@ def test_what_somebody_else_wrote_is_told_and_does_not_hide_other_jobs(
     assert ("job:job-1:record" in caplog.text) == (value != b"DONE")
 
 
-def test_a_record_is_told_as_json(bench: StoreBench) -> None:
+def test_a_record_is_converted_to_json(bench: StoreBench) -> None:
     bench.running()
     bench.store.set_site("job-1", "site-1", "started")
-    told = orjson.loads(orjson.dumps(bench.get().to_json()))
-    assert (told["id"], told["status"], told["finished"], told["archive_bytes"], told["result_bytes"]) == (
+    record = orjson.loads(orjson.dumps(bench.get().to_json()))
+    assert (record["id"], record["status"], record["finished"], record["archive_bytes"], record["result_bytes"]) == (
         *("job-1", "RUNNING", False, len(ARCHIVE), None),
     )
-    assert told["history"][1]["reason"] == "2 sites"
-    assert told["sites"]["site-1"]["status"] == "started"
-    assert "sha256" not in str(told)
+    assert record["history"][1]["reason"] == "2 sites"
+    assert record["sites"]["site-1"]["status"] == "started"
+    assert "sha256" not in str(record)
 
 
-def test_people_read_a_record_with_hgetall(bench: StoreBench) -> None:
+def test_a_record_can_be_read_with_hgetall(bench: StoreBench) -> None:
     bench.running()
     reply = bench.connection.call("HGETALL", bench.keys.record("job-1"))
     assert isinstance(reply, list)
     words = [word.decode() for word in reply if isinstance(word, bytes)]
     fields = dict(zip(words[::2], words[1::2], strict=True))
     assert {"status": "RUNNING", "name": "hello", "submitter": "ann", "abort": "0"}.items() <= fields.items()
-    assert [told["status"] for told in orjson.loads(fields["history"])] == ["SUBMITTED", "DISPATCHED", "RUNNING"]
+    assert [change["status"] for change in orjson.loads(fields["history"])] == ["SUBMITTED", "DISPATCHED", "RUNNING"]
 
 
 # -- living on and going -----------------------------------------------------------------------------------------------
 
 
-def test_no_key_is_without_an_end_in_any_state(bench: StoreBench) -> None:
+def test_every_key_has_a_ttl_in_every_state(bench: StoreBench) -> None:
     bench.running()
     bench.store.append_log("job-1", "site-1", ["line"])
     bench.store.put_result("job-1", b"result")
@@ -444,7 +445,7 @@ def test_no_key_is_without_an_end_in_any_state(bench: StoreBench) -> None:
         bench.store.advance("job-1", "RUNNING", "FINISHED:COMPLETED")
 
 
-def test_a_job_lives_on_while_the_server_renews_it(bench: StoreBench) -> None:
+def test_a_job_is_kept_while_the_server_renews_it(bench: StoreBench) -> None:
     bench.running()
     for name in bench.names():
         bench.connection.call("PEXPIRE", f"{bench.keys.prefix}:{name}", WEEK_MS // 2 - 1000)
@@ -454,7 +455,7 @@ def test_a_job_lives_on_while_the_server_renews_it(bench: StoreBench) -> None:
     assert all(left > WEEK_MS - 60_000 for left in ttls.values())
 
 
-def test_a_beat_leaves_alone_what_still_lives_for_long_and_what_is_over(bench: StoreBench) -> None:
+def test_a_renewal_leaves_long_ttls_and_ended_jobs_unchanged(bench: StoreBench) -> None:
     bench.running()
     bench.finished("job-2")
     for job_id, left in (("job-1", WEEK_MS // 2 + 60_000), ("job-2", 60_000)):
@@ -463,7 +464,7 @@ def test_a_beat_leaves_alone_what_still_lives_for_long_and_what_is_over(bench: S
         assert left - 30_000 < bench.ttl_ms(bench.keys.record(job_id)) <= left
 
 
-def test_chunks_never_go_before_the_record_that_names_them(bench: StoreBench) -> None:
+def test_chunks_never_expire_before_the_record_that_names_them(bench: StoreBench) -> None:
     bench.running()
     for step in (
         lambda: bench.store.put_result("job-1", b"result"),
@@ -482,7 +483,7 @@ def test_chunks_never_go_before_the_record_that_names_them(bench: StoreBench) ->
         assert bench.ttl_ms(bench.keys.jobs) >= record - 50
 
 
-def test_a_job_that_is_over_is_deleted_with_all_that_it_had(bench: StoreBench) -> None:
+def test_an_ended_job_is_deleted_with_all_its_keys(bench: StoreBench) -> None:
     bench.finished()
     bench.store.put_result("job-1", b"result")
     bench.store.append_log("job-1", "site-1", ["line"])
@@ -493,7 +494,7 @@ def test_a_job_that_is_over_is_deleted_with_all_that_it_had(bench: StoreBench) -
 
 
 @pytest.mark.parametrize("at", UNFINISHED)
-def test_a_job_that_is_not_over_cannot_be_deleted(bench: StoreBench, at: str) -> None:
+def test_a_job_that_has_not_ended_cannot_be_deleted(bench: StoreBench, at: str) -> None:
     bench.submit()
     bench.store.advance("job-1", "SUBMITTED", at)
     with pytest.raises(JobUnfinished, match=f"job job-1 is {at} and cannot be deleted: abort it"):
@@ -515,7 +516,7 @@ def test_two_servers_have_stores_of_their_own(bench: StoreBench) -> None:
     assert repr(other).startswith("<JobStore of server-2 in ")
 
 
-def test_a_policy_says_how_long_jobs_stand() -> None:
+def test_a_policy_sets_how_long_jobs_are_kept() -> None:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     with Server.connect(client=redis) as server, server.borrow("any") as connection:
         bench = StoreBench(server, connection, policy=JobRetentionPolicy(job_retention=60, event_retention=5))
@@ -528,7 +529,7 @@ def test_a_policy_says_how_long_jobs_stand() -> None:
 # -- safe to run twice -------------------------------------------------------------------------------------------------
 
 
-def test_every_step_that_is_run_twice_answers_the_same_and_changes_nothing_more(bench: StoreBench) -> None:
+def test_every_step_that_is_run_twice_returns_the_same_and_changes_nothing_more(bench: StoreBench) -> None:
     change = b'{"status":"FINISHED:ABORTED","reason":"","by":"ann"}'
     bench.submit()
     stored = bench.store._steps.upload("job-1-result", b"result")
@@ -550,14 +551,14 @@ def test_every_step_that_is_run_twice_answers_the_same_and_changes_nothing_more(
         "delete": ("job-1", DELETE.command(one)),
     }
     for name, (job_id, command) in steps.items():
-        first, stood, chunks = bench.run(command), bench.stands(job_id), bench.chunks()
+        first, stood, chunks = bench.run(command), bench.content(job_id), bench.chunks()
         assert isinstance(first, list)
         assert first[0] == b"OK", name
         assert bench.run(command) == first, name
-        assert (bench.stands(job_id), bench.chunks()) == (stood, chunks), name
+        assert (bench.content(job_id), bench.chunks()) == (stood, chunks), name
 
 
-def test_a_submission_whose_answer_was_lost_has_its_archive_although_it_is_sent_again(bench: StoreBench) -> None:
+def test_a_submission_whose_reply_was_lost_has_its_archive_although_it_is_sent_again(bench: StoreBench) -> None:
     bench.submit()
     command = [*_sent_submission(bench)]
     assert bench.run(command) == [b"OK"]
@@ -565,7 +566,7 @@ def test_a_submission_whose_answer_was_lost_has_its_archive_although_it_is_sent_
 
 
 def _sent_submission(bench: StoreBench) -> list[Arg]:
-    """The step with which the job was submitted."""
+    """The command that submitted the job."""
     file = bench.get().archive
     assert file is not None
     return submission(bench, "job-1", file, 1)

@@ -57,7 +57,7 @@ class Following:
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
-def test_lines_and_changes_of_status_are_read_in_their_order(bench: StoreBench) -> None:
+def test_lines_and_changes_of_status_are_read_in_order(bench: StoreBench) -> None:
     bench.submit()
     assert bench.store.append_log("job-1", "site-1", ["round 0\n", "loss 0.5"], level="INFO")
     bench.store.advance("job-1", "SUBMITTED", "FINISHED:ABNORMAL", "broke")
@@ -75,7 +75,7 @@ def test_lines_and_changes_of_status_are_read_in_their_order(bench: StoreBench) 
     }  # fmt: skip
 
 
-def test_reading_goes_on_behind_a_line(bench: StoreBench) -> None:
+def test_reading_continues_after_a_given_line(bench: StoreBench) -> None:
     bench.submit()
     bench.store.append_log("job-1", "site-1", ["a", "b", "c"])
     first = bench.store.read_log("job-1", count=2)
@@ -84,7 +84,7 @@ def test_reading_goes_on_behind_a_line(bench: StoreBench) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["$", "", "x", "1-", "-", None])
-def test_an_id_of_a_line_that_is_none_is_refused(bench: StoreBench, wrong: str) -> None:
+def test_an_invalid_line_id_is_refused(bench: StoreBench, wrong: str) -> None:
     with pytest.raises(ConfigError, match="the id of a line of a log is like"):
         bench.store.read_log("job-1", wrong)
     with pytest.raises(ConfigError, match="the id of a line of a log is like"):
@@ -110,7 +110,7 @@ def test_a_job_that_is_not_there_gets_no_log(bench: StoreBench) -> None:
     assert bench.store.read_log("gone") == []
 
 
-def test_what_is_no_line_is_left_out_with_a_warning(bench: StoreBench, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_line_is_left_out_with_a_warning(bench: StoreBench, caplog: pytest.LogCaptureFixture) -> None:
     bench.submit()
     bench.connection.call("XADD", bench.keys.log("job-1"), "*", "other", "thing")
     bench.connection.call("XADD", bench.keys.log("job-1"), "*", "site", "s", "text", b"\xff")
@@ -121,12 +121,12 @@ def test_what_is_no_line_is_left_out_with_a_warning(bench: StoreBench, caplog: p
 # -- following ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_follower_of_a_job_that_is_over_tells_all_of_it_and_ends(live: StoreBench) -> None:
+def test_a_follower_of_an_ended_job_reads_the_whole_log_and_ends(live: StoreBench) -> None:
     live.finished()
     live.store.append_log("job-1", "site-1", ["late"])
     with live.store.follow("job-1") as follower:
-        told = [line.status or line.text for line in follower]
-    assert told == ["SUBMITTED", "DISPATCHED", "RUNNING", "FINISHED:COMPLETED", "late"]
+        texts = [line.status or line.text for line in follower]
+    assert texts == ["SUBMITTED", "DISPATCHED", "RUNNING", "FINISHED:COMPLETED", "late"]
 
 
 def test_a_follower_is_woken_by_each_line_and_ended_by_the_end(live: StoreBench) -> None:
@@ -152,7 +152,7 @@ def test_a_follower_ends_when_it_is_closed(live: StoreBench) -> None:
     assert list(closed) == []
 
 
-def test_a_follower_goes_on_behind_the_line_that_it_told_last(live: StoreBench) -> None:
+def test_a_follower_continues_after_the_last_line_that_it_returned(live: StoreBench) -> None:
     live.finished()
     with live.store.follow("job-1") as follower:
         for line in follower:

@@ -1,4 +1,4 @@
-"""Dead letters: seen as they were, replayed once and whole, dropped for good."""
+"""Dead letters: listed unchanged, replayed once and completely, dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def entries(link: LinkSteps, stream: str) -> list[RedisReply]:
     return [row[1] for row in found if isinstance(row, list)]
 
 
-def test_a_letter_shows_the_entry_and_the_reason(letters: DeadLetters, link: LinkSteps) -> None:
+def test_a_dead_letter_shows_the_entry_and_the_reason(letters: DeadLetters, link: LinkSteps) -> None:
     letter_id = link.bury(link.keys.results, "no version", "task_id", "t1", "raw.x", b"\xff\x00")
 
     (letter,) = letters.all()
@@ -50,7 +50,7 @@ def test_a_letter_shows_the_entry_and_the_reason(letters: DeadLetters, link: Lin
     assert letter.to_json()["fields"] == [["task_id", "t1"], ["raw.x", "\\xff\x00"]]
 
 
-def test_a_replayed_letter_is_the_entry_it_was(letters: DeadLetters, link: LinkSteps) -> None:
+def test_a_replayed_dead_letter_equals_the_original_entry(letters: DeadLetters, link: LinkSteps) -> None:
     letter_id = link.bury(link.keys.tasks, "foreign", "b", b"\xff\x00", "a", "1", "raw.reason", "x")
 
     done = letters.replay(letter_id)
@@ -60,7 +60,7 @@ def test_a_replayed_letter_is_the_entry_it_was(letters: DeadLetters, link: LinkS
     assert letters.all() == []
 
 
-def test_a_letter_is_replayed_only_once(letters: DeadLetters, link: LinkSteps) -> None:
+def test_a_dead_letter_is_replayed_only_once(letters: DeadLetters, link: LinkSteps) -> None:
     letter_id = link.bury(link.keys.tasks, "foreign", "a", "1")
 
     outcomes = [letters.replay(letter_id).outcome for _ in range(2)]
@@ -69,7 +69,7 @@ def test_a_letter_is_replayed_only_once(letters: DeadLetters, link: LinkSteps) -
     assert len(entries(link, link.keys.tasks)) == 1
 
 
-def test_a_stream_that_a_replay_makes_does_not_stay_for_ever(letters: DeadLetters, link: LinkSteps) -> None:
+def test_a_stream_that_a_replay_creates_expires(letters: DeadLetters, link: LinkSteps) -> None:
     letter_id = link.bury(link.keys.tasks, "foreign", "a", "1")
 
     letters.replay(letter_id)
@@ -83,7 +83,9 @@ def test_a_stream_that_a_replay_makes_does_not_stay_for_ever(letters: DeadLetter
 @pytest.mark.parametrize(
     "fields", [("a", "x" * 70_000), ("n" * 300, "x"), tuple("ab" * 300)], ids=["value", "name", "many"]
 )
-def test_a_letter_that_was_cut_stays(letters: DeadLetters, link: LinkSteps, fields: tuple[str, ...]) -> None:
+def test_a_truncated_dead_letter_is_not_replayed(
+    letters: DeadLetters, link: LinkSteps, fields: tuple[str, ...]
+) -> None:
     letter_id = link.bury(link.keys.tasks, "too long", *fields)
 
     assert letters.replay(letter_id).outcome == "TRUNCATED"
@@ -91,7 +93,7 @@ def test_a_letter_that_was_cut_stays(letters: DeadLetters, link: LinkSteps, fiel
     assert entries(link, link.keys.tasks) == []
 
 
-def test_a_letter_from_elsewhere_stays(letters: DeadLetters, link: LinkSteps) -> None:
+def test_a_foreign_dead_letter_is_not_replayed(letters: DeadLetters, link: LinkSteps) -> None:
     with link.server.borrow(link.keys.dead) as connection:
         connection.call("XADD", link.keys.dead, "1-1", "stream", "another", "truncated", "0", "raw.a", "1")
         connection.call("XADD", link.keys.dead, "2-1", "hello", "world")
@@ -100,7 +102,7 @@ def test_a_letter_from_elsewhere_stays(letters: DeadLetters, link: LinkSteps) ->
     assert [letter.id for letter in letters.all()] == ["1-1", "2-1"]
 
 
-def test_dropped_letters_are_gone(letters: DeadLetters, link: LinkSteps) -> None:
+def test_dropped_dead_letters_are_deleted(letters: DeadLetters, link: LinkSteps) -> None:
     first, _, third = (link.bury(link.keys.tasks, "foreign", "a", str(number)) for number in range(3))
 
     assert letters.drop([first, third, "1-1"]) == 2
@@ -110,7 +112,7 @@ def test_dropped_letters_are_gone(letters: DeadLetters, link: LinkSteps) -> None
     assert letters.drop_all() == 0
 
 
-def test_letters_of_all_links_are_found(server: Server) -> None:
+def test_dead_letters_of_all_links_are_found(server: Server) -> None:
     for fqcn in ("b--x", "a--x"):
         link = LinkSteps(server, fqcn)
         link.bury(link.keys.tasks, "foreign", "a", "1")

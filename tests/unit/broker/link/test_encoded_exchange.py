@@ -1,4 +1,4 @@
-"""A CJ that passes encoded tasks and results on: what the agent sees, and whose the chunks are, on fakeredis."""
+"""A CJ that passes encoded tasks and results on: what the agent receives, and who owns the chunks, on fakeredis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from redflare_workers.ipc.exchanger import IPCExchanger
 from tests.support.link.endpoints import BIG, agent_link, echo, job_link
 from tests.support.waiting import wait_until
 
-#: As the server's cell calls its payloads.
+#: The name of a payload of the server's cell.
 PREFIX = "flare:{server.job-1}:blob:model"
 SMALL = np.arange(3.0)
 
@@ -47,13 +47,13 @@ def lose(link: LinkUnderTest, payload: EncodedPayload) -> None:
 
 
 def chunks(link: LinkUnderTest, payload: EncodedPayload) -> int:
-    """How many of its chunks stand."""
+    """The number of its chunks in Redis."""
     assert payload.blob is not None
     return len(link.client.keys(f"{payload.blob.prefix}:*"))  # type: ignore[attr-defined]
 
 
 def ttl(link: LinkUnderTest, payload: EncodedPayload) -> float:
-    """Seconds its first chunk has to live."""
+    """The TTL of its first chunk, in seconds."""
     assert payload.blob is not None
     return float(link.client.pttl(f"{payload.blob.prefix}:0")) / 1000  # type: ignore[attr-defined]
 
@@ -103,7 +103,7 @@ def test_the_chunks_of_an_encoded_task_are_named_and_never_deleted(redflare_link
         assert not redflare_link.client.keys("flare:blob:*")  # type: ignore[attr-defined]
 
 
-def test_a_large_payload_that_nobody_stored_goes_as_the_links_own(redflare_link: LinkUnderTest) -> None:
+def test_a_large_payload_that_was_not_stored_is_stored_by_the_link(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
         outcome = exchange(side, encode_payload({"w": BIG}))
         np.testing.assert_array_equal(outcome.data["w"], BIG)
@@ -111,9 +111,7 @@ def test_a_large_payload_that_nobody_stored_goes_as_the_links_own(redflare_link:
 
 
 @pytest.mark.parametrize("meta", [{"scale": SMALL}, {"key": b"x"}])
-def test_arrays_cannot_stand_in_the_meta_beside_an_encoded_payload(
-    redflare_link: LinkUnderTest, meta: dict[str, Any]
-) -> None:
+def test_meta_beside_an_encoded_payload_may_not_hold_arrays(redflare_link: LinkUnderTest, meta: dict[str, Any]) -> None:
     with job_link(redflare_link) as side, pytest.raises(EncodeError, match="put them into the data"):
         side.exchange("t", "train", meta, encode_payload({}), give_up=lambda: "")
     assert not redflare_link.client.keys("*:task:t")  # type: ignore[attr-defined]
@@ -151,7 +149,7 @@ def test_a_payload_under_a_name_that_is_no_payloads_is_refused_by_the_agent(redf
         ("ns:link", False),
     ],
 )
-def test_what_chunks_are_called(prefix: str, legal: bool) -> None:
+def test_names_of_chunks(prefix: str, legal: bool) -> None:
     assert names_payload("ns", prefix) is legal
 
 
@@ -159,7 +157,7 @@ def test_what_chunks_are_called(prefix: str, legal: bool) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_encoded_task_whose_chunks_are_gone_is_sent_again_by_the_one_who_has_them(
+def test_an_encoded_task_whose_chunks_are_lost_is_sent_again_by_their_owner(
     redflare_link: LinkUnderTest, restarted: bool
 ) -> None:
     payload = stored(redflare_link)
@@ -202,7 +200,7 @@ def test_an_entry_that_names_a_predecessors_chunks_is_replaced(redflare_link: Li
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_comes_back_encoded_on_request(redflare_link: LinkUnderTest) -> None:
+def test_a_result_is_returned_encoded_on_request(redflare_link: LinkUnderTest) -> None:
     with echoed(redflare_link) as side:
         large = given_out(side, "a")
         assert large.blob is not None
@@ -213,7 +211,7 @@ def test_a_result_comes_back_encoded_on_request(redflare_link: LinkUnderTest) ->
         np.testing.assert_array_equal(small.decode()["w"], SMALL)
 
 
-def test_a_result_with_arrays_in_its_meta_comes_back_as_a_tree(redflare_link: LinkUnderTest) -> None:
+def test_a_result_with_arrays_in_its_meta_is_returned_as_a_tree(redflare_link: LinkUnderTest) -> None:
     answer = TaskResult({"scale": SMALL}, {"w": BIG})
     with redflare_link.agent(lambda task: answer), job_link(redflare_link) as side:
         outcome = exchange(side, encode_payload({}), encoded_result=True)
@@ -249,7 +247,7 @@ def test_a_result_that_was_handed_over_is_left_alone(redflare_link: LinkUnderTes
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_a_result_that_was_not_handed_over_goes_with_the_next_task(
+def test_a_result_that_was_not_handed_over_is_deleted_with_the_next_task(
     redflare_link: LinkUnderTest, released: bool
 ) -> None:
     with echoed(redflare_link) as side:
@@ -270,7 +268,7 @@ def test_a_result_is_renewed_until_it_is_released(redflare_link: LinkUnderTest) 
         assert not side.payloads.kept
 
 
-def test_a_result_that_was_not_handed_over_is_given_again(redflare_link: LinkUnderTest) -> None:
+def test_a_result_that_was_not_handed_over_is_returned_again(redflare_link: LinkUnderTest) -> None:
     with redflare_link.agent(echo) as agent, job_link(redflare_link) as side:
         first = given_out(side, "a")
         side.release_result(handed_over=False)
@@ -306,7 +304,7 @@ def test_a_cj_that_was_replaced_leaves_its_successors_result_alone(redflare_link
 
 
 class Loses(CJLink):
-    """A link that loses the chunks of the first result before it has made sure of them."""
+    """A link that loses the chunks of the first result before it has renewed them."""
 
     lost = 0
 
@@ -354,7 +352,7 @@ def test_an_executor_answers_an_encoded_task_with_an_encoded_result(redflare_lin
 
 
 @pytest.mark.parametrize("encoded_results", [False, True])
-def test_an_executor_returns_the_encoded_result_of_a_plain_task_when_told_to(
+def test_an_executor_returns_the_encoded_result_of_a_plain_task_on_request(
     redflare_link: LinkUnderTest, encoded_results: bool
 ) -> None:
     args = {**redflare_link.exchanger_args, "encoded_results": encoded_results}
@@ -363,7 +361,7 @@ def test_an_executor_returns_the_encoded_result_of_a_plain_task_when_told_to(
         assert isinstance(data, EncodedPayload) is encoded_results
 
 
-def test_an_executor_says_that_the_chunks_of_its_task_are_gone(redflare_link: LinkUnderTest) -> None:
+def test_an_executor_reports_that_the_chunks_of_its_task_are_lost(redflare_link: LinkUnderTest) -> None:
     payload = stored(redflare_link)
     lose(redflare_link, payload)
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:

@@ -1,4 +1,4 @@
-"""Whether the other side is there, decided by ages alone; time is a number of the test's."""
+"""Whether the peer is alive, decided by the ages of heartbeats alone, on a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEARTBEAT_TIMEOUT: Final = 300.0
 
 @dataclass
 class Clock:
-    """Monotonic seconds, moved by hand."""
+    """Monotonic seconds, set by the test."""
 
     now: float = 1000.0
 
@@ -23,8 +23,8 @@ class Clock:
 
 
 @dataclass
-class Watch:
-    """A clock, and what is known of the peer by it."""
+class WatchedPeer:
+    """A clock, and the liveness of the peer on it."""
 
     heartbeat_timeout: float | None = None
     clock: Clock = field(default_factory=Clock)
@@ -33,7 +33,7 @@ class Watch:
         self.liveness = Liveness(CONNECTION_TIMEOUT, self.heartbeat_timeout, clock=self.clock)
 
     def after(self, seconds: float) -> Peer:
-        """The peer's state when time has passed."""
+        """Put the clock forward; return the peer's state."""
         self.clock.now += seconds
         self.liveness.judge()
         return self.liveness.state
@@ -42,14 +42,14 @@ class Watch:
 @pytest.mark.parametrize(
     ("heartbeat_timeout", "age", "seconds", "state"),
     [
-        # never heard of (age None): counted from the beginning
+        # no heartbeat yet (age None): counted from the beginning
         (None, None, 0.0, Peer.AWAITED),
         (None, None, 59.9, Peer.AWAITED),
         (None, None, 60.0, Peer.DISCONNECTED),
         (None, None, 1e9, Peer.DISCONNECTED),
         (HEARTBEAT_TIMEOUT, None, 299.9, Peer.DISCONNECTED),
         (HEARTBEAT_TIMEOUT, None, 300.0, Peer.DEAD),
-        # heard once: its age counts, and what has passed since
+        # one heartbeat: its age counts, and the time since then
         (None, 0.0, 0.0, Peer.CONNECTED),
         (None, 0.0, 59.9, Peer.CONNECTED),
         (None, 0.0, 60.0, Peer.DISCONNECTED),
@@ -61,74 +61,76 @@ class Watch:
         (None, -0.5, 60.0, Peer.DISCONNECTED),
     ],
 )
-def test_silence_decides(heartbeat_timeout: float | None, age: float | None, seconds: float, state: Peer) -> None:
-    watch = Watch(heartbeat_timeout)
+def test_the_state_follows_from_the_silence(
+    heartbeat_timeout: float | None, age: float | None, seconds: float, state: Peer
+) -> None:
+    watched = WatchedPeer(heartbeat_timeout)
     if age is not None:
-        watch.liveness.heard(age)
-    assert watch.after(seconds) is state
+        watched.liveness.heard(age)
+    assert watched.after(seconds) is state
 
 
 @pytest.mark.parametrize(
     ("age", "state"), [(0.0, Peer.CONNECTED), (59.0, Peer.CONNECTED), (60.0, Peer.DISCONNECTED), (300.0, Peer.DEAD)]
 )
-def test_the_age_of_a_beat_counts_and_not_the_moment_of_the_look(age: float, state: Peer) -> None:
-    watch = Watch(HEARTBEAT_TIMEOUT)
-    assert watch.after(1000.0) is Peer.DEAD
-    watch.liveness.heard(age)
-    assert watch.after(0.0) is state
+def test_the_age_of_a_heartbeat_counts_and_not_when_it_was_read(age: float, state: Peer) -> None:
+    watched = WatchedPeer(HEARTBEAT_TIMEOUT)
+    assert watched.after(1000.0) is Peer.DEAD
+    watched.liveness.heard(age)
+    assert watched.after(0.0) is state
 
 
-def test_a_beat_that_was_there_before_this_side_began_does_not_shorten_the_wait() -> None:
-    watch = Watch()
-    watch.liveness.heard(50.0)
-    assert watch.after(59.0) is Peer.CONNECTED
-    assert watch.after(1.0) is Peer.DISCONNECTED
+def test_a_heartbeat_from_before_this_side_started_does_not_shorten_the_wait() -> None:
+    watched = WatchedPeer()
+    watched.liveness.heard(50.0)
+    assert watched.after(59.0) is Peer.CONNECTED
+    assert watched.after(1.0) is Peer.DISCONNECTED
 
 
-def test_an_older_beat_never_takes_back_a_younger_one() -> None:
-    watch = Watch()
-    assert watch.after(100.0) is Peer.DISCONNECTED
-    watch.liveness.heard(0.0)
-    watch.liveness.heard(90.0)
-    assert watch.liveness.silence == 0.0
-    assert watch.after(0.0) is Peer.CONNECTED
+def test_an_older_heartbeat_never_overrides_a_younger_one() -> None:
+    watched = WatchedPeer()
+    assert watched.after(100.0) is Peer.DISCONNECTED
+    watched.liveness.heard(0.0)
+    watched.liveness.heard(90.0)
+    assert watched.liveness.silence == 0.0
+    assert watched.after(0.0) is Peer.CONNECTED
 
 
-def test_a_peer_that_was_silent_comes_back() -> None:
-    watch = Watch(HEARTBEAT_TIMEOUT)
-    watch.liveness.heard(0.0)
-    assert [watch.after(60.0), watch.after(240.0)] == [Peer.DISCONNECTED, Peer.DEAD]
-    watch.liveness.heard(1.0)
-    assert watch.after(0.0) is Peer.CONNECTED
+def test_a_silent_peer_is_connected_again_after_a_heartbeat() -> None:
+    watched = WatchedPeer(HEARTBEAT_TIMEOUT)
+    watched.liveness.heard(0.0)
+    assert [watched.after(60.0), watched.after(240.0)] == [Peer.DISCONNECTED, Peer.DEAD]
+    watched.liveness.heard(1.0)
+    assert watched.after(0.0) is Peer.CONNECTED
 
 
-def test_a_goodbye_counts_more_than_any_beat() -> None:
-    watch = Watch(HEARTBEAT_TIMEOUT)
-    watch.liveness.heard(0.0)
-    watch.liveness.closed(True)
-    assert watch.after(0.0) is Peer.CLOSED
-    watch.liveness.heard(0.0)
-    assert watch.after(1000.0) is Peer.CLOSED
+def test_a_bye_overrides_any_heartbeat() -> None:
+    watched = WatchedPeer(HEARTBEAT_TIMEOUT)
+    watched.liveness.heard(0.0)
+    watched.liveness.closed(True)
+    assert watched.after(0.0) is Peer.CLOSED
+    watched.liveness.heard(0.0)
+    assert watched.after(1000.0) is Peer.CLOSED
 
 
-def test_a_new_instance_ends_the_goodbye_of_the_old_one() -> None:
-    watch = Watch()
-    watch.liveness.closed(True)
-    assert watch.after(1.0) is Peer.CLOSED
-    watch.liveness.closed(False)
-    assert watch.after(0.0) is Peer.AWAITED
-    watch.liveness.heard(0.0)
-    assert watch.after(0.0) is Peer.CONNECTED
+def test_a_new_instance_cancels_the_bye_of_the_old_one() -> None:
+    watched = WatchedPeer()
+    watched.liveness.closed(True)
+    assert watched.after(1.0) is Peer.CLOSED
+    watched.liveness.closed(False)
+    assert watched.after(0.0) is Peer.AWAITED
+    watched.liveness.heard(0.0)
+    assert watched.after(0.0) is Peer.CONNECTED
 
 
-def test_only_a_change_is_news() -> None:
-    watch = Watch()
+def test_only_a_change_of_state_is_reported() -> None:
+    watched = WatchedPeer()
     news = []
     for seconds in (0.0, 30.0, 30.0, 1.0):
-        watch.clock.now += seconds
-        news.append(watch.liveness.judge())
+        watched.clock.now += seconds
+        news.append(watched.liveness.judge())
     assert news == [False, False, True, False]
-    assert "disconnected, silent for 61.0 s" in repr(watch.liveness)
+    assert "disconnected, silent for 61.0 s" in repr(watched.liveness)
 
 
 @pytest.mark.parametrize(

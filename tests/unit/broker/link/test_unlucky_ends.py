@@ -1,4 +1,4 @@
-"""Starts, stops, aborts and refusals at an unlucky moment, and what they may not leave behind."""
+"""Starts, stops, aborts and refusals at unlucky moments, which must leave nothing behind."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_two_stops_at_once_release_the_shared_connection_once(redflare_link: Lin
     assert not shared_connection._connections
 
 
-def test_an_abort_that_comes_as_the_task_begins_is_heeded(redflare_link: LinkUnderTest) -> None:
+def test_an_abort_that_arrives_as_the_task_begins_is_obeyed(redflare_link: LinkUnderTest) -> None:
     class Meta(dict[str, Any]):
         def __bool__(self) -> bool:
             exchanger.abort("at once")
@@ -173,7 +173,7 @@ def test_an_exchanger_can_be_made_in_a_forked_child(server_url: str, namespace: 
 # -- what is left behind -------------------------------------------------------------------------------------------
 
 
-def test_every_abort_that_redis_was_not_told_of_is_told_later(redflare_link: LinkUnderTest) -> None:
+def test_every_abort_that_did_not_reach_redis_is_sent_later(redflare_link: LinkUnderTest) -> None:
     with IPCExchanger(**redflare_link.exchanger_args) as exchanger:
         link = exchanger._link
         assert link is not None
@@ -198,7 +198,7 @@ def test_a_fenced_cj_leaves_the_kept_result_to_its_successor(redflare_link: Link
 
 
 class LosingJobLink(CJLink):
-    """Its first look at a result's payload comes too late: the payload is gone."""
+    """A link that reads the payload of its first result too late: the payload is lost."""
 
     lost = False
 
@@ -233,7 +233,7 @@ def test_a_refused_result_leaves_no_payload(redflare_link: LinkUnderTest) -> Non
         assert not client.keys(f"{side.session.keys.result_blob('')}*")
 
 
-def test_a_refused_registration_does_not_deafen_the_agent(redflare_link: LinkUnderTest) -> None:
+def test_an_agent_receives_tasks_although_its_registration_is_refused(redflare_link: LinkUnderTest) -> None:
     redflare_link.client.set("flare:agents", "in the way")  # type: ignore[attr-defined]
     with IPCAgent(**redflare_link.agent_args) as agent:
         with redflare_link.cj():

@@ -1,4 +1,4 @@
-"""An encoded payload: what goes in comes out, and a process that carries it does not decode it."""
+"""An encoded payload: decoding returns what was encoded, and a process that passes it on does not decode it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redflare_broker.wire.task_entry import BlobRef
 
 PREFIX = "flare:blob:{model}"
 TTL = 60_000
-#: Everything but the smallest payloads goes to chunks, and those are many.
+#: All but the smallest payloads are stored, in many chunks.
 TINY = CodecLimits(inline_bytes=100, chunk_bytes=64)
 
 trees = st.recursive(
@@ -48,7 +48,7 @@ def assert_is_model(tree: Any) -> None:
 
 
 @given(trees)
-def test_any_tree_comes_out_as_it_went_in(tree: object) -> None:
+def test_any_tree_is_decoded_as_it_was_encoded(tree: object) -> None:
     assert encode_payload(tree).decode() == tree
 
 
@@ -59,7 +59,7 @@ def test_encoding_copies_no_array() -> None:
     assert payload.decode()["w"][3] == 7.0
 
 
-def test_each_opening_gives_a_tree_of_its_own() -> None:
+def test_each_decoding_returns_a_tree_of_its_own() -> None:
     payload = encode_payload(model())
     first = payload.decode()
     first["w"][:] = 0
@@ -67,7 +67,7 @@ def test_each_opening_gives_a_tree_of_its_own() -> None:
     assert_is_model(payload.decode())
 
 
-def test_an_encoded_payload_stays_as_it_is() -> None:
+def test_an_encoded_payload_is_immutable() -> None:
     payload = encode_payload({"w": 1})
     assert encode_payload(payload) is payload
 
@@ -82,7 +82,7 @@ def test_a_payload_without_buffers_is_not_stored_however_long_its_text(server: S
     assert store_payload(server, payload, PREFIX, TINY, ttl_ms=TTL) is payload
 
 
-def test_a_large_payload_stands_in_chunks(server: Server) -> None:
+def test_a_large_payload_is_stored_in_chunks(server: Server) -> None:
     payload = encode_payload(model())
     stored = store_payload(server, payload, PREFIX, TINY, ttl_ms=TTL)
     assert stored.blob is not None
@@ -91,13 +91,13 @@ def test_a_large_payload_stands_in_chunks(server: Server) -> None:
     assert store_payload(server, stored, "flare:blob:{other}", TINY, ttl_ms=TTL) is stored
 
 
-def test_many_small_buffers_stand_in_chunks_too(server: Server) -> None:
+def test_many_small_buffers_are_stored_in_chunks_too(server: Server) -> None:
     stored = store_payload(server, encode_payload([b"x"] * 300), PREFIX, ttl_ms=TTL)
     assert stored.blob is not None
     assert stored.decode(server) == [b"x"] * 300
 
 
-def test_missing_chunks_are_told(server: Server) -> None:
+def test_missing_chunks_are_reported(server: Server) -> None:
     stored = store_payload(server, encode_payload(model()), PREFIX, TINY, ttl_ms=TTL)
     assert stored.blob is not None
     RedisPayloadStore(server).remove(stored.blob)
@@ -115,7 +115,7 @@ def test_chunks_need_a_server_to_be_read() -> None:
     [
         pytest.param(EncodedPayload(b"{"), id="no JSON"),
         pytest.param(EncodedPayload(b'{"$nd":[0,"float64",[2]]}'), id="a buffer that is not there"),
-        pytest.param(EncodedPayload(b"{}", (b"x",)), id="a buffer that nobody speaks of"),
+        pytest.param(EncodedPayload(b"{}", (b"x",)), id="a buffer that is not referenced"),
         pytest.param(EncodedPayload(b'{"$nd":[1,"float64",[1]]}', (b"x" * 8,)), id="numbered from 1"),
         pytest.param(EncodedPayload(b'{"$what":1}'), id="an unknown mark"),
     ],

@@ -1,4 +1,4 @@
-"""Payload in chunks: what goes in comes out, whatever its sizes, and nothing of it stays behind."""
+"""Payloads in chunks: buffers of any size are read back unchanged, and removed completely."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def call(server: Server, *args: str | int) -> RedisReply:
 
 
 def views(sizes: Sequence[int]) -> list[memoryview]:
-    """Buffers of these sizes, each with other bytes."""
+    """Return buffers of these sizes, each with other bytes."""
     return [memoryview(bytes((number * 31 + i) % 253 for i in range(size))) for number, size in enumerate(sizes)]
 
 
@@ -134,7 +134,7 @@ class TestLife:
             assert isinstance(age := call(server, "PTTL", f"{ref.prefix}:{number}"), int)
             assert age > TTL
 
-    def test_renewing_tells_that_a_chunk_is_gone(self, server: Server) -> None:
+    def test_renewing_reports_a_lost_chunk(self, server: Server) -> None:
         ref = put(server, [10], chunk=4)
         call(server, "DEL", f"{ref.prefix}:1")
 
@@ -158,7 +158,7 @@ class TestLife:
             call(embedded, "CONFIG", "SET", "maxmemory", 0)
         assert call(embedded, "DBSIZE") == 0
 
-    def test_a_put_to_nowhere_ends_when_it_is_told_to_stop(self) -> None:
+    def test_a_put_to_an_unreachable_server_ends_when_it_is_stopped(self) -> None:
         asked: list[bool] = []
 
         def stop() -> bool:
@@ -185,7 +185,7 @@ class TestDamage:
         with pytest.raises(DecodeError, match=re.escape(f"{ref.prefix}:0' holds 3 bytes where 4 were announced")):
             fetch(server, ref)
 
-    def test_room_of_another_size_is_refused(self, server: Server) -> None:
+    def test_a_target_of_another_size_is_refused(self, server: Server) -> None:
         ref = put(server, [10], chunk=4)
 
         with pytest.raises(DecodeError, match="there is room for"):
@@ -208,9 +208,9 @@ class TestDamage:
             (1, (1 << 17,), "claims 131072 chunks"),
         ],
     )
-    def test_a_reference_with_mad_claims_is_refused(self, chunk: int, sizes: tuple[int, ...], words: str) -> None:
+    def test_an_implausible_reference_is_refused(self, chunk: int, sizes: tuple[int, ...], words: str) -> None:
         with pytest.raises(DecodeError, match=words):
             check_ref(BlobRef(prefix="p", chunk=chunk, sizes=sizes), CodecLimits())
 
-    def test_a_sane_reference_passes(self) -> None:
+    def test_a_plausible_reference_is_accepted(self) -> None:
         check_ref(BlobRef(prefix="p", chunk=1 << 20, sizes=(4 << 30, 0)), CodecLimits())

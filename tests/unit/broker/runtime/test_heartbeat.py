@@ -1,4 +1,4 @@
-"""The heartbeat thread, on a server inside the test's process; links are played by the test."""
+"""The heartbeat thread, on fakeredis, with fake links."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from redflare_broker.transport.server import Server
 
 from tests.support.waiting import wait_until
 
-#: Nothing is due again within a test, unless the test says so.
+#: An interval after which no beat is due again within a test.
 LONG = 3600.0
 
 
 class Beater:
-    """A link whose beat is one command; notes the replies it gets, and in which thread."""
+    """A link whose beat is one command; records the replies and the threads that pass them."""
 
     def __init__(self, name: str, interval: float = LONG, command: list[Arg] | None = None) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Beater:
 
 
 class Broken(Beater):
-    """A link that cannot take its answer."""
+    """A link whose ``on_beat`` raises."""
 
     def on_beat(self, reply: RedisReply) -> None:
         super().on_beat(reply)
@@ -69,7 +69,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def heartbeats(server: Server) -> Iterator[Heartbeats]:
-    """Not started: what is added before ``start`` is due together."""
+    """The thread is not started: links that are added before ``start`` are due together."""
     made = Heartbeats(server, name="beats-of-this-test")
     yield made
     made.stop()
@@ -152,7 +152,7 @@ def test_a_link_that_fails_does_not_stop_the_others(heartbeats: Heartbeats, capl
     assert "a link's own fault" in caplog.text
 
 
-def test_a_link_that_cannot_say_its_beat_does_not_end_the_thread(
+def test_a_link_whose_beat_command_raises_does_not_end_the_thread(
     heartbeats: Heartbeats, caplog: pytest.LogCaptureFixture
 ) -> None:
     link = Beater("a", interval=0.02)
@@ -222,7 +222,7 @@ def test_after_a_silence_a_slow_link_is_tried_again_soon(
     assert [str(error) for error in link.silences] == ["away", "still away"]
 
 
-def test_a_server_that_does_not_know_the_script_learns_it(server: Server, heartbeats: Heartbeats) -> None:
+def test_an_unknown_script_is_loaded(server: Server, heartbeats: Heartbeats) -> None:
     session = Session(server, "site-1--a", "agent", LinkSettings(heartbeat_interval=0.02, heartbeat_ttl=10))
     link = AgentLink(session, Liveness(60), heartbeats, lambda: None, _ignore)
     session.open_connection()
@@ -239,7 +239,7 @@ def test_a_server_that_does_not_know_the_script_learns_it(server: Server, heartb
 
 
 def _ignore(task_id: str) -> None:
-    raise AssertionError(f"nobody aborted {task_id}")
+    raise AssertionError(f"unexpected abort of {task_id}")
 
 
 def test_stop_ends_the_thread_before_it_returns(heartbeats: Heartbeats) -> None:

@@ -1,4 +1,4 @@
-"""The subscriber thread: what it passes on, and what it survives, on fakeredis and on a server that goes away."""
+"""The subscriber thread: its handlers and its reconnects, on fakeredis and on a server that is stopped."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ABORT = "ns:{F}:abort"
 NOTICE = "ns:{F}:notice"
 
 
-class Heard:
-    """A subscriber, and what it has passed on."""
+class RecordingSubscriber:
+    """A subscriber, and the calls of its handlers."""
 
     def __init__(self, server: Server, fails: bool = False) -> None:
         self.messages: list[list[str]] = []
@@ -30,11 +30,11 @@ class Heard:
         self.server = server
         self.fails = fails
         self.subscriber = Subscriber(
-            server, [ABORT, NOTICE], self._on_message, self._on_resync, name="listens-in-this-test"
+            server, [ABORT, NOTICE], self._on_message, self._on_resync, name="subscriber-of-this-test"
         )
 
-    def start(self) -> Heard:
-        """Listen, from when both channels are subscribed to."""
+    def start(self) -> RecordingSubscriber:
+        """Start, and wait until both channels are subscribed to."""
         self.subscriber.start()
         wait_until(lambda: self.resyncs >= 2)
         return self
@@ -65,8 +65,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def heard(server: Server) -> Iterator[Heard]:
-    made = Heard(server)
+def recorder(server: Server) -> Iterator[RecordingSubscriber]:
+    made = RecordingSubscriber(server)
     yield made
     made.subscriber.stop()
 
@@ -77,78 +77,78 @@ def embedded() -> Iterator[EmbeddedServer]:
         yield running
 
 
-def test_messages_of_both_channels_are_handed_on_in_words_and_in_order(heard: Heard) -> None:
-    heard.start()
-    heard.publish(ABORT, "abort task-1")
-    heard.publish(NOTICE, "accepted task-2")
-    heard.publish(NOTICE, "hello agent 17")
-    heard.publish(NOTICE, "bye")
-    wait_until(lambda: len(heard.messages) == 4)
-    assert heard.messages == [["abort", "task-1"], ["accepted", "task-2"], ["hello", "agent", "17"], ["bye"]]
-    assert heard.threads == {"listens-in-this-test"}
+def test_messages_of_both_channels_are_split_into_words_and_handled_in_order(recorder: RecordingSubscriber) -> None:
+    recorder.start()
+    recorder.publish(ABORT, "abort task-1")
+    recorder.publish(NOTICE, "accepted task-2")
+    recorder.publish(NOTICE, "hello agent 17")
+    recorder.publish(NOTICE, "bye")
+    wait_until(lambda: len(recorder.messages) == 4)
+    assert recorder.messages == [["abort", "task-1"], ["accepted", "task-2"], ["hello", "agent", "17"], ["bye"]]
+    assert recorder.threads == {"subscriber-of-this-test"}
 
 
-def test_a_message_that_is_not_text_is_handed_on_all_the_same(heard: Heard) -> None:
-    heard.start()
-    heard.publish(ABORT, b"abort \xff")
-    wait_until(lambda: heard.messages)
-    assert heard.messages == [["abort", "\ufffd"]]
+def test_a_message_that_is_not_text_is_handled_too(recorder: RecordingSubscriber) -> None:
+    recorder.start()
+    recorder.publish(ABORT, b"abort \xff")
+    wait_until(lambda: recorder.messages)
+    assert recorder.messages == [["abort", "\ufffd"]]
 
 
-def test_each_subscription_asks_for_a_look_at_the_truth(heard: Heard) -> None:
-    heard.start()
-    assert heard.resyncs == 2  # one for each channel
-    assert heard.messages == []
+def test_each_subscription_causes_a_resync(recorder: RecordingSubscriber) -> None:
+    recorder.start()
+    assert recorder.resyncs == 2  # one for each channel
+    assert recorder.messages == []
 
 
-def test_a_handler_that_fails_is_logged_and_the_next_message_comes(
+def test_a_handler_that_fails_is_logged_and_the_next_message_is_handled(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard = Heard(server, fails=True).start()
-    heard.publish(ABORT, "abort one")
-    heard.publish(ABORT, "abort two")
-    wait_until(lambda: len(heard.messages) == 2)
-    heard.subscriber.stop()
-    assert heard.messages == [["abort", "one"], ["abort", "two"]]
+    recorder = RecordingSubscriber(server, fails=True).start()
+    recorder.publish(ABORT, "abort one")
+    recorder.publish(ABORT, "abort two")
+    wait_until(lambda: len(recorder.messages) == 2)
+    recorder.subscriber.stop()
+    assert recorder.messages == [["abort", "one"], ["abort", "two"]]
     assert "a handler failed on ['abort', 'one']" in caplog.text
     assert "cannot read" in caplog.text
 
 
-def test_after_a_lost_connection_it_subscribes_again_and_looks(embedded: EmbeddedServer) -> None:
+def test_after_a_lost_connection_it_subscribes_again_and_resyncs(embedded: EmbeddedServer) -> None:
     with Server.connect(embedded.url) as server:
-        heard = Heard(server).start()
-        killed = heard.call("CLIENT", "KILL", "TYPE", "pubsub")
+        recorder = RecordingSubscriber(server).start()
+        killed = recorder.call("CLIENT", "KILL", "TYPE", "pubsub")
         assert killed == 1
-        wait_until(lambda: heard.resyncs == 4)
-        heard.publish(ABORT, "abort again")
-        wait_until(lambda: heard.messages)
-        heard.subscriber.stop()
+        wait_until(lambda: recorder.resyncs == 4)
+        recorder.publish(ABORT, "abort again")
+        wait_until(lambda: recorder.messages)
+        recorder.subscriber.stop()
 
 
 def test_a_server_that_is_away_is_tried_until_it_is_back(embedded: EmbeddedServer) -> None:
     with Server.connect(embedded.url) as server:
-        heard = Heard(server).start()
+        recorder = RecordingSubscriber(server).start()
         embedded.stop()
         embedded.start()
-        wait_until(lambda: heard.resyncs == 4)
-        heard.subscriber.stop()
+        wait_until(lambda: recorder.resyncs == 4)
+        recorder.subscriber.stop()
 
 
-def test_a_silent_connection_is_proved_by_a_ping(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_is_checked_by_a_ping(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("redflare_broker.runtime.subscriber._PATIENCE", 0.02)
     with Server.connect(embedded.url) as server:
-        heard = Heard(server).start()
+        recorder = RecordingSubscriber(server).start()
 
         def pings() -> bool:
-            counts = heard.call("INFO", "commandstats")
+            counts = recorder.call("INFO", "commandstats")
             assert isinstance(counts, bytes)
             return int(counts.partition(b"cmdstat_ping:calls=")[2].split(b",", 1)[0] or 0) >= 3
 
         wait_until(pings)
-        assert heard.resyncs == 2  # the connection is the first one
-        heard.publish(ABORT, "abort task-1")
-        wait_until(lambda: heard.messages == [["abort", "task-1"]])
-        heard.subscriber.stop()
+        assert recorder.resyncs == 2  # the connection is the first one
+        recorder.publish(ABORT, "abort task-1")
+        wait_until(lambda: recorder.messages == [["abort", "task-1"]])
+        recorder.subscriber.stop()
 
 
 def test_a_connection_that_leaves_a_ping_unanswered_is_given_up(
@@ -157,11 +157,11 @@ def test_a_connection_that_leaves_a_ping_unanswered_is_given_up(
     monkeypatch.setattr("redflare_broker.runtime.subscriber._PATIENCE", 0.02)
     monkeypatch.setattr("redflare_broker.runtime.subscriber._PONG_WITHIN", 0.02)
     with Server.connect(embedded.url) as server:
-        heard = Heard(server).start()
-        # the server holds its breath for longer than an answer may take
-        heard.call("CLIENT", "PAUSE", 300, "ALL")
-        wait_until(lambda: heard.resyncs >= 4)
-        heard.subscriber.stop()
+        recorder = RecordingSubscriber(server).start()
+        # the server is paused for longer than a reply may take
+        recorder.call("CLIENT", "PAUSE", 300, "ALL")
+        wait_until(lambda: recorder.resyncs >= 4)
+        recorder.subscriber.stop()
 
 
 @pytest.mark.parametrize("kind", ["fake", "embedded"])
@@ -170,12 +170,12 @@ def test_stop_wakes_it_at_once(kind: str, request: pytest.FixtureRequest) -> Non
         server = request.getfixturevalue("server")
     else:
         server = Server.connect(request.getfixturevalue("embedded").url)
-    heard = Heard(server).start()
+    recorder = RecordingSubscriber(server).start()
     began = time.monotonic()
-    heard.subscriber.stop()
+    recorder.subscriber.stop()
     assert time.monotonic() - began < 2.0  # its wait for a message lasts 30 s
-    assert not heard.subscriber._thread.is_alive()
-    heard.subscriber.stop()  # again is allowed
+    assert not recorder.subscriber._thread.is_alive()
+    recorder.subscriber.stop()  # again is allowed
     server.close()
 
 

@@ -1,4 +1,4 @@
-"""What each script answers, and what stands in Redis then."""
+"""The replies of each script, and the keys that it writes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
-from tests.support.link.scripts import Bench
+from tests.support.link.bench import LinkBench
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def bench() -> Iterator[LinkBench]:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     with Server.connect(client=client) as server, server.borrow("any") as connection:
-        yield Bench(connection)
+        yield LinkBench(connection)
 
 
 # -- who may do anything -----------------------------------------------------------------------------------------------
 
 
-def everything(bench: Bench, agent: Lease, cj: Lease) -> dict[str, str]:
-    """The word of every step that these instances take."""
+def everything(bench: LinkBench, agent: Lease, cj: Lease) -> dict[str, str]:
+    """The status in the reply to every step of these instances."""
     bench.agent, bench.cj = agent, cj
     return {
         "assign": bench.assign("t1").status,
@@ -47,7 +47,7 @@ def everything(bench: Bench, agent: Lease, cj: Lease) -> dict[str, str]:
     }
 
 
-def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: Bench) -> None:
+def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: LinkBench) -> None:
     agent, cj = bench.agent, bench.cj
     bench.start(Lease(name="agent", instance="a2"))
     bench.start(Lease(name="cj", instance="c2"))
@@ -55,18 +55,18 @@ def test_an_instance_that_was_replaced_is_fenced_at_every_step(bench: Bench) -> 
     assert bench.scripts.hello(bench.connection, agent).status == "FENCED"
 
 
-def test_an_instance_that_redis_forgot_is_told_so_at_every_step(bench: Bench) -> None:
+def test_an_instance_that_redis_lost_gets_lost_at_every_step(bench: LinkBench) -> None:
     bench.connection.call("FLUSHALL")
     assert set(everything(bench, bench.agent, bench.cj).values()) == {"LOST"}
 
 
-def test_an_instance_that_has_not_said_hello_is_lost(bench: Bench) -> None:
+def test_an_instance_that_has_not_said_hello_is_lost(bench: LinkBench) -> None:
     assert set(everything(bench, Lease(name="agent", instance="x"), Lease(name="cj", instance="y")).values()) == {
         "LOST"
     }
 
 
-def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are_lost(bench: Bench) -> None:
+def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are_lost(bench: LinkBench) -> None:
     old, new = bench.agent, bench.start(Lease(name="agent", instance="a2"))
     bench.connection.call("FLUSHALL")
     assert bench.scripts.hello(bench.connection, old).status == "OK"
@@ -75,16 +75,16 @@ def test_an_older_epoch_does_not_come_back_before_a_newer_one_after_all_data_are
     assert bench.scripts.hello(bench.connection, old).status == "FENCED"
 
 
-def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_before(bench: Bench) -> None:
+def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_before(bench: LinkBench) -> None:
     old = bench.agent
     bench.connection.call("FLUSHALL")
     assert bench.start(Lease(name="agent", instance="a2")).epoch > old.epoch
     assert bench.scripts.hello(bench.connection, old).status == "FENCED"
 
 
-def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None:
+def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: LinkBench) -> None:
     before = bench.connection.call("HGETALL", bench.keys.link)
-    said = HELLO.run(
+    reply = HELLO.run(
         bench.connection,
         {},
         link=bench.keys.link,
@@ -97,20 +97,20 @@ def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: Bench) -> None
         retention_ms=1000,
         publish="PUBLISH",
     )
-    assert said.status == "NEXT"
-    assert said.number() > bench.agent.epoch
+    assert reply.status == "NEXT"
+    assert reply.number() > bench.agent.epoch
     assert bench.connection.call("HGETALL", bench.keys.link) == before
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_assign_adds_a_task_once(bench: Bench) -> None:
+def test_assign_adds_a_task_once(bench: LinkBench) -> None:
     assert bench.assign("t1") == bench.assign("t1") == ScriptReply(status="NEW", rest=(b"",))
     assert len(bench.entries(bench.keys.tasks)) == 1
 
 
-def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench: Bench) -> None:
+def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench: LinkBench) -> None:
     bench.submitted("t1")
     assert bench.assign("t2") == ScriptReply(status="BUSY", rest=(b"t1",))
     assert bench.assign("t2", expected="t1").status == "NEW"
@@ -118,21 +118,21 @@ def test_assign_of_another_task_needs_the_id_of_the_open_one_and_aborts_it(bench
     assert bench.entries(bench.keys.results) == []
 
 
-@pytest.mark.parametrize("verdict", ["ACCEPTED", "REJECTED"])
-def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: Bench, verdict: str) -> None:
+@pytest.mark.parametrize("status", ["ACCEPTED", "REJECTED"])
+def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: LinkBench, status: str) -> None:
     bench.submitted("t1")
-    bench.settle("t1", verdict)
-    assert bench.assign("t1") == ScriptReply(status=verdict, rest=(bench.field("t1", "result").encode(),))
+    bench.settle("t1", status)
+    assert bench.assign("t1") == ScriptReply(status=status, rest=(bench.field("t1", "result").encode(),))
     assert bench.take().status == "NONE"
 
 
-def test_assign_of_an_aborted_task_does_not_open_it(bench: Bench) -> None:
+def test_assign_of_an_aborted_task_does_not_open_it(bench: LinkBench) -> None:
     bench.abort("t1", bench.cj)
     assert bench.assign("t1") == ScriptReply(status="ABORTED", rest=(b"",))
 
 
 @pytest.mark.parametrize("settled", [False, True])
-def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: Bench, settled: bool) -> None:
+def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: LinkBench, settled: bool) -> None:
     bench.submitted("t1")
     if settled:
         bench.settle("t1")
@@ -144,7 +144,7 @@ def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: Bench, settled
     assert bench.assign("t1", lost=lost).status == "SUBMITTED"
 
 
-def test_take_hands_out_the_open_task_and_counts_the_instances_that_had_it(bench: Bench) -> None:
+def test_take_returns_the_open_task_and_counts_the_instances_that_took_it(bench: LinkBench) -> None:
     assert bench.take() == ScriptReply(status="NONE")
     bench.assign("t1")
     assert bench.take() == bench.take("t1") == ScriptReply(status="FETCHED", rest=(b"t1", 1))
@@ -155,7 +155,7 @@ def test_take_hands_out_the_open_task_and_counts_the_instances_that_had_it(bench
     assert bench.take() == ScriptReply(status="SUBMITTED", rest=(b"t1",))
 
 
-def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
+def test_a_task_whose_payload_is_lost_is_returned_to_the_cj(bench: LinkBench) -> None:
     assert bench.refuse("t1", "BLOB_MISSING").status == "GONE"
     bench.assign("t1")
     assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
@@ -168,7 +168,7 @@ def test_a_task_whose_payload_is_gone_goes_back_to_the_cj(bench: Bench) -> None:
     assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
 
 
-def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Bench) -> None:
+def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: LinkBench) -> None:
     bench.assign("t1")
     for _ in range(2):
         bench.take()
@@ -177,7 +177,7 @@ def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Ben
     assert refusals == [bench.field("t1", "result")]
 
 
-def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None:
+def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: LinkBench) -> None:
     bench.assign("t1")
     bench.take()
     assert bench.refuse("t1", "BAD_TASK_DATA").status == "REJECTED"
@@ -190,7 +190,7 @@ def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: Bench) -> None
     assert bench.entries(bench.keys.results) == [], "the refusal goes with the next task"
 
 
-def test_submit_answers_what_became_of_the_task(bench: Bench) -> None:
+def test_submit_returns_the_status_of_the_task(bench: LinkBench) -> None:
     assert bench.submit("").status == "UNKNOWN"
     assert bench.submit("t1").status == "UNKNOWN"
     bench.assign("t1")
@@ -204,7 +204,7 @@ def test_submit_answers_what_became_of_the_task(bench: Bench) -> None:
     assert bench.submit("t2").status == "ABORTED"
 
 
-def test_settle_accepts_a_result_that_is_there_and_nothing_else(bench: Bench) -> None:
+def test_settle_accepts_only_a_submitted_result(bench: LinkBench) -> None:
     assert bench.settle("t1").status == "UNKNOWN"
     bench.assign("t1")
     assert bench.settle("t1").status == "NEW"
@@ -214,7 +214,7 @@ def test_settle_accepts_a_result_that_is_there_and_nothing_else(bench: Bench) ->
     assert bench.settle("t1").status == bench.settle("t1").status == "ACCEPTED"
 
 
-def test_a_cj_that_cannot_read_what_it_has_accepted_takes_it_back(bench: Bench) -> None:
+def test_a_cj_that_cannot_read_an_accepted_result_rejects_it(bench: LinkBench) -> None:
     bench.submitted("t1")
     bench.settle("t1")
     assert bench.settle("t1", "REJECTED").status == bench.settle("t1", "ACCEPTED").status == "REJECTED"
@@ -222,14 +222,14 @@ def test_a_cj_that_cannot_read_what_it_has_accepted_takes_it_back(bench: Bench) 
     assert len(bench.entries(bench.keys.dead)) == 1
 
 
-def test_a_result_that_has_made_room_for_the_next_task_stays_accepted(bench: Bench) -> None:
+def test_a_result_that_was_deleted_for_the_next_task_stays_accepted(bench: LinkBench) -> None:
     bench.submitted("t1")
     bench.settle("t1")
     bench.assign("t2")
     assert bench.settle("t1", "REJECTED").status == "ACCEPTED"
 
 
-def test_a_large_result_is_not_accepted_unread(bench: Bench) -> None:
+def test_a_large_result_is_not_accepted_unread(bench: LinkBench) -> None:
     bench.assign("t1")
     blob = BlobRef(prefix=bench.keys.result_blob("x"), chunk=10, sizes=(4,))
     entry = Entry(topic="submit_result", task_id="t1", blob=blob)
@@ -238,7 +238,7 @@ def test_a_large_result_is_not_accepted_unread(bench: Bench) -> None:
     assert bench.settle("t1").status == "ACCEPTED"
 
 
-def test_a_small_result_is_accepted_unread(bench: Bench) -> None:
+def test_a_small_result_is_accepted_unread(bench: LinkBench) -> None:
     bench.assign("t1")
     assert bench.accept_unread("t1").status == "NEW"
     bench.submit("t1")
@@ -246,7 +246,7 @@ def test_a_small_result_is_accepted_unread(bench: Bench) -> None:
     assert bench.assign("t1") == ScriptReply(status="ACCEPTED", rest=(bench.field("t1", "result").encode(),))
 
 
-def test_an_accepted_result_is_kept_until_the_next_task(bench: Bench) -> None:
+def test_an_accepted_result_is_kept_until_the_next_task(bench: LinkBench) -> None:
     bench.submitted("t1")
     bench.settle("t1")
     assert bench.field("t1", "result") in [entry for entry, _ in bench.entries(bench.keys.results)]
@@ -254,13 +254,13 @@ def test_an_accepted_result_is_kept_until_the_next_task(bench: Bench) -> None:
     assert bench.field("t1", "result") not in [entry for entry, _ in bench.entries(bench.keys.results)]
 
 
-def test_a_rejected_result_is_buried(bench: Bench) -> None:
+def test_a_rejected_result_is_buried(bench: LinkBench) -> None:
     bench.submitted("t1")
     assert bench.settle("t1", "REJECTED").status == "REJECTED"
     assert [fields[b"raw.topic"] for _, fields in bench.entries(bench.keys.dead)] == [b"submit_result"]
 
 
-def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: Bench) -> None:
+def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: LinkBench) -> None:
     bench.submitted("t1")
     assert bench.abort("t1").status == bench.abort("t1", bench.cj).status == "ABORTED"
     assert bench.settle("t1").status == "ABORTED"
@@ -269,31 +269,31 @@ def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: Bench) -> None:
     assert bench.abort("t2").status == "ACCEPTED"
 
 
-def test_an_operator_cannot_abort_a_task_nobody_knows(bench: Bench) -> None:
+def test_an_operator_cannot_abort_an_unknown_task(bench: LinkBench) -> None:
     assert bench.abort("t1").status == "UNKNOWN"
     assert bench.assign("t1").status == "NEW"
 
 
-def test_a_beat_tells_what_its_sender_must_know(bench: Bench) -> None:
+def test_a_beat_returns_open_task_status_and_peer(bench: LinkBench) -> None:
     bench.submitted("t1")
     bench.beat(bench.cj)
-    said = bench.beat(bench.agent, "t1")
-    assert said.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
-    assert 0 < said.number(3) <= 60_000
-    assert said.rest[4:] == (b"c1", b"0")
+    reply = bench.beat(bench.agent, "t1")
+    assert reply.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
+    assert 0 < reply.number(3) <= 60_000
+    assert reply.rest[4:] == (b"c1", b"0")
 
 
-def test_a_bye_ends_the_heartbeat_and_a_late_beat_does_not_bring_it_back(bench: Bench) -> None:
+def test_a_bye_deletes_the_heartbeat_and_a_late_beat_does_not_restore_it(bench: LinkBench) -> None:
     bench.beat(bench.agent)
     assert bench.bye(bench.agent).status == "OK"
     assert bench.beat(bench.agent).status == "OK"
     assert bench.connection.call("EXISTS", bench.keys.heartbeat("agent")) == 0
-    said = bench.beat(bench.cj)
-    assert said.text(4) == "a1"
-    assert said.number(5) >= bench.agent.epoch
+    reply = bench.beat(bench.cj)
+    assert reply.text(4) == "a1"
+    assert reply.number(5) >= bench.agent.epoch
 
 
-def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench) -> None:
+def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: LinkBench) -> None:
     bench.submitted("t1")
     bench.settle("t1")
     bench.bye(bench.cj)
@@ -303,7 +303,7 @@ def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: Bench
     assert bench.entries(bench.keys.results) == []
 
 
-def test_a_server_that_does_not_know_a_script_learns_it(bench: Bench) -> None:
+def test_an_unknown_script_is_loaded(bench: LinkBench) -> None:
     bench.connection.call("SCRIPT", "FLUSH")
     assert bench.assign("t1").status == "NEW"
 

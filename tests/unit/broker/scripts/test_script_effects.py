@@ -1,4 +1,4 @@
-"""What scripts do beside their answers: dead letters, wake-ups, keys; and what their files must say."""
+"""Effects of scripts besides their replies: dead letters, wake-ups, keys; and the headers of their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from redflare_broker.scripts.script import Script
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 
-from tests.support.link.scripts import Bench, story
+from tests.support.link.bench import LinkBench, script_steps
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def connection() -> Iterator[Connection]:
 # -- dead letters ------------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_buried_once_and_says_from_where_and_why(connection: Connection) -> None:
-    bench = Bench(connection)
+def test_an_entry_is_buried_once_with_its_stream_and_the_reason(connection: Connection) -> None:
+    bench = LinkBench(connection)
     entry = bench.connection.call("XADD", bench.keys.results, "*", "a", b"\xff\x00", "b", "2")
     assert isinstance(entry, bytes)
     assert bench.bury(bench.cj, bench.keys.results, entry.decode()).status == "BURIED"
@@ -57,8 +57,8 @@ def test_an_entry_is_buried_once_and_says_from_where_and_why(connection: Connect
         (["a", "x"] * 257, b"1"),
     ],
 )
-def test_a_dead_letter_that_was_cut_says_so(connection: Connection, fields: list[str], cut: bytes) -> None:
-    bench = Bench(connection, policy=RetentionPolicy(dead_value_bytes=10))
+def test_a_truncated_dead_letter_is_marked(connection: Connection, fields: list[str], cut: bytes) -> None:
+    bench = LinkBench(connection, policy=RetentionPolicy(dead_value_bytes=10))
     entry = connection.call("XADD", bench.keys.results, "*", *fields)
     assert isinstance(entry, bytes)
     bench.bury(None, bench.keys.results, entry.decode())
@@ -67,8 +67,8 @@ def test_a_dead_letter_that_was_cut_says_so(connection: Connection, fields: list
     assert max(len(value) for name, value in letter.items() if name.startswith(b"raw.")) <= 10
 
 
-def test_the_oldest_dead_letters_go_first(connection: Connection) -> None:
-    bench = Bench(connection, policy=RetentionPolicy(dead_entries=3))
+def test_the_oldest_dead_letters_are_deleted_first(connection: Connection) -> None:
+    bench = LinkBench(connection, policy=RetentionPolicy(dead_entries=3))
     for number in range(5):
         entry = connection.call("XADD", bench.keys.tasks, "*", "number", number)
         assert isinstance(entry, bytes)
@@ -79,26 +79,28 @@ def test_the_oldest_dead_letters_go_first(connection: Connection) -> None:
 # -- messages and keys -------------------------------------------------------------------------------------------------
 
 
-def test_a_step_publishes_what_wakes_the_other_side_and_a_repeated_one_nothing() -> None:
+def test_a_step_publishes_its_message_once() -> None:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server, server.borrow("any") as connection, client.pubsub() as ears:  # type: ignore[no-untyped-call]
-        bench = Bench(connection)
-        ears.subscribe(bench.keys.abort, bench.keys.notice)
-        for step, expected in story(bench):
+    with Server.connect(client=client) as server, server.borrow("any") as connection, client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
+        bench = LinkBench(connection)
+        pubsub.subscribe(bench.keys.abort, bench.keys.notice)
+        for step, expected in script_steps(bench):
             step()
-            heard = []
-            while message := ears.get_message():
+            published = []
+            while message := pubsub.get_message():
                 if message["type"] == "message":
-                    heard.append((message["channel"].decode(), re.sub(r"\d{13}", "<epoch>", message["data"].decode())))
-            assert heard == expected
+                    published.append(
+                        (message["channel"].decode(), re.sub(r"\d{13}", "<epoch>", message["data"].decode()))
+                    )
+            assert published == expected
 
 
 def test_every_key_that_a_script_touches_is_given_to_it(server_url: str, namespace: str) -> None:
     """``take`` alone builds a key: it is given the ledgers' prefix, for only the script knows the open task."""
     with Server.connect(server_url) as server, server.borrow("any") as connection, server.borrow("any") as spy:
         spy.call("MONITOR")
-        bench = Bench(connection, namespace)
-        for step, _ in story(bench):
+        bench = LinkBench(connection, namespace)
+        for step, _ in script_steps(bench):
             step()
         bench.scripts.register(connection, Keys(namespace).agents)
         connection.call("PING", namespace)
@@ -125,7 +127,7 @@ def test_every_key_that_a_script_touches_is_given_to_it(server_url: str, namespa
 
 
 def _monitored(line: object) -> list[str]:
-    """Where a command came from ("lua" or an address), and its words."""
+    """Parse a line of MONITOR: the source of a command ("lua" or an address), and its words."""
     assert isinstance(line, bytes)
     head, _, words = line.decode("utf-8", "replace").partition("] ")
     return [head.rpartition(" ")[2], *re.findall(r'"((?:[^"\\]|\\.)*)"', words)]
@@ -139,7 +141,7 @@ SCRIPTS = sorted(name for name in SOURCES if not Path(name).name.startswith("_")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_is_short_and_says_what_it_is(name: str) -> None:
+def test_a_script_is_short_and_has_a_header(name: str) -> None:
     source = SOURCES[name]
     assert len(source.splitlines()) <= 45
     head = source[: source.index("\nlocal ")] if "\nlocal " in source else source
@@ -160,7 +162,7 @@ def test_every_script_is_declared_once() -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_head_of_a_script_lists_its_keys_and_arguments_as_they_are_declared(name: str) -> None:
+def test_the_header_of_a_script_lists_its_keys_and_arguments_as_they_are_declared(name: str) -> None:
     declared = DECLARED[name]
     optional = [declared.optional_key] if declared.optional_key else []
     rest = [f"{declared.rest} ..."] if declared.rest else []
@@ -169,7 +171,7 @@ def test_the_head_of_a_script_lists_its_keys_and_arguments_as_they_are_declared(
 
 
 def named(source: str, title: str, following: str) -> list[str]:
-    """The names that the head of a script lists under a title, without what it explains in parentheses."""
+    """The names that the header of a script lists under a title, without explanations in parentheses."""
     listed = source[source.index(f"-- {title}:") + len(title) + 4 : source.index(f"-- {following}:")]
     names = re.split(r"[,\[\]]+", re.sub(r"\([^)]*\)", "", listed.replace("\n--", " ")))
     return [" ".join(name.split()) for name in names if name.strip()]
@@ -185,12 +187,12 @@ def test_a_script_uses_its_keys_and_arguments_by_their_names_alone(name: str) ->
     assert (rest in body) == bool(declared.rest)
 
 
-#: What any cell may run on another's inbox: ids and numbers come back, for there is nothing to be refused.
+#: Scripts that any cell may run on another's inbox: they return ids and numbers, as they refuse nothing.
 WITHOUT_WORDS = {"cell/post.lua", "cell/stands.lua"}
 
 
 @pytest.mark.parametrize("name", sorted({*SCRIPTS} - WITHOUT_WORDS))
-def test_the_head_of_a_script_names_every_word_it_answers(name: str) -> None:
+def test_the_header_of_a_script_names_every_status_it_returns(name: str) -> None:
     head, code = SOURCES[name].split("\n\n", 1) if "\n\n" in SOURCES[name] else (SOURCES[name], SOURCES[name])
     words = set(re.findall(r"return \{'([A-Z]+)'", head + code))
     returns = SOURCES[name][SOURCES[name].index("-- Returns:") : SOURCES[name].index("-- Why atomic:")]

@@ -1,4 +1,4 @@
-"""The table of a task's life."""
+"""The table of transitions of a task's status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_three_ends_are_settled_and_nothing_else_is() -> None:
     assert not task_states.settled("")
 
 
-def test_no_transition_stands_in_the_table_twice() -> None:
+def test_no_transition_is_in_the_table_twice() -> None:
     rows = [(row.step, row.source, row.target) for row in TRANSITIONS]
     assert len(rows) == len(set(rows))
     assert all(row.reason for row in TRANSITIONS)
@@ -60,11 +60,11 @@ def test_an_accepted_task_is_reopened_by_assign_alone() -> None:
     assert sorted(leads_to) == [("assign", NEW), ("settle", REJECTED)]
 
 
-def test_only_a_result_that_was_handed_in_is_accepted() -> None:
+def test_only_a_submitted_result_is_accepted() -> None:
     assert [(row.step, row.source) for row in TRANSITIONS if row.target == ACCEPTED] == [("settle", SUBMITTED)]
 
 
-def test_the_scripts_use_the_same_words() -> None:
+def test_the_scripts_use_the_same_statuses() -> None:
     lua = resources.files("redflare_broker.scripts") / "lua" / "link"
     source = "".join(file.read_text("utf-8") for file in lua.iterdir())
     assert set(re.findall(r"'status', '([A-Z]+)'", source)) <= set(STATUSES)

@@ -1,4 +1,4 @@
-"""What both kinds of connection do alike, on a real server and on fakeredis."""
+"""The common behaviour of both kinds of connection, on a real server and on fakeredis."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestEveryConnection:
         assert refusal.code == "WRONGTYPE"
         assert connection.call("GET", "k") == b"v"
 
-    def test_a_refused_call_says_what_to_do_and_leaves_the_connection_open(
+    def test_a_refused_call_names_its_remedy_and_leaves_the_connection_open(
         self, open_connection: OpenConnection
     ) -> None:
         connection = open_connection()
@@ -133,7 +133,7 @@ class TestEveryConnection:
         alarm.join()
         assert connection.closed
 
-    def test_an_interrupt_that_comes_before_the_wait_is_not_lost(self, open_connection: OpenConnection) -> None:
+    def test_an_interrupt_before_the_wait_is_not_lost(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         connection.interrupt()
         started = time.monotonic()
@@ -154,7 +154,7 @@ class TestEveryConnection:
         ("subscribe", "publish", "kind"),
         [("SUBSCRIBE", "PUBLISH", b"message"), ("SSUBSCRIBE", "SPUBLISH", b"smessage")],
     )
-    def test_a_subscribed_connection_hears_messages_and_survives_silence(
+    def test_a_subscribed_connection_receives_messages_and_survives_silence(
         self, open_connection: OpenConnection, subscribe: str, publish: str, kind: bytes
     ) -> None:
         subscriber, publisher = open_connection(), open_connection()
@@ -168,7 +168,7 @@ class TestEveryConnection:
         assert subscriber.listen(0) is None
         assert not subscriber.closed
 
-    def test_chunks_come_back_as_they_were_stored_and_expire(self, open_connection: OpenConnection) -> None:
+    def test_chunks_are_read_back_unchanged_and_expire(self, open_connection: OpenConnection) -> None:
         connection = open_connection()
         data = bytes(range(256)) * 1000
         source, target = memoryview(data), memoryview(bytearray(len(data)))
@@ -199,7 +199,7 @@ class TestEveryConnection:
 
 
 class TestFakeServer:
-    def test_a_server_that_goes_away_is_unavailable(self) -> None:
+    def test_a_server_that_is_stopped_is_unavailable(self) -> None:
         server = fakeredis.FakeServer()
         raw = fakeredis.FakeRedisConnection(server=server, protocol=2)
         raw.connect()
@@ -210,7 +210,7 @@ class TestFakeServer:
             connection.call("PING")
         assert connection.closed
 
-    def test_a_reply_that_nothing_owes_is_not_waited_for(self) -> None:
+    def test_a_reply_that_is_not_due_is_not_waited_for(self) -> None:
         raw = fakeredis.FakeRedisConnection(server=fakeredis.FakeServer(), protocol=2)
         raw.connect()
 

@@ -1,4 +1,4 @@
-"""Wake-ups and replies that come at an unlucky moment, and timeouts that hold all the same."""
+"""Wake-ups and replies at unlucky moments, and timeouts that are kept nevertheless."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_user_and_password_are_percent_decoded() -> None:
     assert (url.username, url.password) == ("site-1", "p@ss/word")
 
 
-def test_an_ipv6_address_stands_in_brackets() -> None:
+def test_an_ipv6_address_is_written_in_brackets() -> None:
     assert ServerUrl.parse("redis://[::1]:7000").nodes == (("::1", 7000),)
 
 
@@ -132,7 +132,7 @@ def test_no_repr_shows_a_password() -> None:
         ({"db": -1}, "db must be a number >= 0, but got -1"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named(settings: dict[str, object], complaint: str) -> None:
+def test_an_invalid_option_is_named(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         ConnectionOptions(**settings)  # type: ignore[arg-type]
 
@@ -246,7 +246,7 @@ def test_run_waits_out_a_server_that_is_away(server: Server, fake: fakeredis.Fak
     assert len(attempts) == 2
 
 
-def test_run_ends_when_told_to_stop(server: Server, fake: fakeredis.FakeServer) -> None:
+def test_run_ends_when_it_is_stopped(server: Server, fake: fakeredis.FakeServer) -> None:
     fake.connected = False
     with pytest.raises(Unavailable, match="cannot be reached"):
         server.run("a", lambda connection: connection.call("PING"), stop=lambda: True)

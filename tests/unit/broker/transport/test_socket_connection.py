@@ -1,4 +1,4 @@
-"""What a ``SocketConnection`` makes of odd bytes from a peer, and of a socket that takes a little at a time."""
+"""A ``SocketConnection`` with invalid bytes from the server, and with a socket that takes a little at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = 30.0
 
 @dataclass
 class Wire:
-    """One end of a socket pair where a connection expects a connection."""
+    """One end of a socket pair in the place of redis-py's connection."""
 
     _sock: socket.socket
 
@@ -43,7 +43,7 @@ def pair() -> Iterator[tuple[SocketConnection, socket.socket]]:
 
 @contextlib.contextmanager
 def in_thread(work: Callable[[], object]) -> Iterator[None]:
-    """Runs ``work`` beside the block and waits for it; what it raises is raised."""
+    """Run ``work`` in a thread during the block, and wait for it; raise its exception."""
     with ThreadPoolExecutor() as pool:
         working = pool.submit(work)
         yield
@@ -51,7 +51,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[None]:
 
 
 def read_commands(peer: socket.socket, count: int) -> bytes:
-    """Everything a connection sends, up to the end of its ``count``-th command; no argument may hold a ``*``."""
+    """Read all bytes of ``count`` commands; no argument may contain a ``*``."""
     data = bytearray()
     while data.count(b"*") < count or not data.endswith(b"\r\n"):
         data += peer.recv(1 << 16)
@@ -70,7 +70,7 @@ class TestOddPeers:
             assert connection.call("X") == [b"hel\r\n", [-7]]
 
     @pytest.mark.parametrize("sent", [b"", b"+O", b"$10\r\nhalf", b"*2\r\n:1\r\n"])
-    def test_an_end_in_the_midst_of_a_reply_closes_the_connection(
+    def test_an_end_in_the_middle_of_a_reply_closes_the_connection(
         self, pair: tuple[SocketConnection, socket.socket], sent: bytes
     ) -> None:
         connection, peer = pair
@@ -81,7 +81,7 @@ class TestOddPeers:
             connection.call("X")
         assert connection.closed
 
-    def test_what_is_no_reply_at_all_closes_the_connection(self, pair: tuple[SocketConnection, socket.socket]) -> None:
+    def test_an_invalid_reply_closes_the_connection(self, pair: tuple[SocketConnection, socket.socket]) -> None:
         connection, peer = pair
         peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with pytest.raises(Unavailable, match="Protocol error"):
@@ -119,7 +119,7 @@ class TestOddPeers:
         assert reply in str(caught.value)
         assert not connection.closed
 
-    def test_half_a_message_survives_the_silence_before_its_other_half(
+    def test_half_a_message_is_kept_until_the_other_half_arrives(
         self, pair: tuple[SocketConnection, socket.socket]
     ) -> None:
         connection, peer = pair
@@ -129,7 +129,7 @@ class TestOddPeers:
         peer.sendall(b"ey\r\n")
         assert connection.listen(5) == [b"message", b"c", b"hey"]
 
-    def test_a_listener_may_still_send_slowly(self, pair: tuple[SocketConnection, socket.socket]) -> None:
+    def test_a_subscribed_connection_may_receive_slowly(self, pair: tuple[SocketConnection, socket.socket]) -> None:
         connection, peer = pair
         assert connection.listen(0) is None
 
@@ -142,7 +142,7 @@ class TestOddPeers:
 
 
 class TestPayload:
-    def test_what_is_stored_goes_out_whole_whatever_the_socket_takes_at_once(
+    def test_a_payload_is_sent_completely_whatever_the_socket_takes_at_once(
         self, pair: tuple[SocketConnection, socket.socket]
     ) -> None:
         connection, peer = pair
@@ -160,7 +160,7 @@ class TestPayload:
         head = b"*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$%d\r\n" % len(value)
         assert sent == [head + value + b"\r\n$2\r\nPX\r\n$4\r\n1234\r\n"]
 
-    def test_a_refusal_in_the_midst_ends_the_store_and_leaves_the_connection_in_step(
+    def test_an_error_reply_in_the_middle_ends_the_store_and_keeps_the_connection_usable(
         self, pair: tuple[SocketConnection, socket.socket]
     ) -> None:
         connection, peer = pair
@@ -179,7 +179,7 @@ class TestPayload:
         peer.sendall(b"+PONG\r\n")
         assert connection.call("PING") == b"PONG"
 
-    def test_a_failover_in_the_midst_of_a_store_closes_the_connection(
+    def test_a_failover_in_the_middle_of_a_store_closes_the_connection(
         self, pair: tuple[SocketConnection, socket.socket]
     ) -> None:
         connection, peer = pair
@@ -189,7 +189,7 @@ class TestPayload:
             connection.store([("a", [memoryview(b"1")]), ("b", [memoryview(b"2")])], 1000)
         assert connection.closed
 
-    def test_ctrl_c_in_the_midst_of_a_store_closes_the_connection(
+    def test_ctrl_c_in_the_middle_of_a_store_closes_the_connection(
         self, pair: tuple[SocketConnection, socket.socket]
     ) -> None:
         connection, _ = pair
@@ -222,7 +222,9 @@ class TestPayload:
         values=st.lists(st.lists(st.integers(0, 6000), max_size=4), min_size=1, max_size=4),
         cuts=st.lists(st.integers(1, 9000), max_size=12),
     )
-    def test_values_arrive_whole_wherever_the_network_cuts_them(self, values: list[list[int]], cuts: list[int]) -> None:
+    def test_values_arrive_complete_wherever_the_network_splits_them(
+        self, values: list[list[int]], cuts: list[int]
+    ) -> None:
         mine, peer = socket.socketpair()
         data = [bytes((number * 7 + i) % 251 for i in range(sum(sizes))) for number, sizes in enumerate(values)]
         stream = b"".join(b"$%d\r\n%b\r\n" % (len(value), value) for value in data)
@@ -252,7 +254,7 @@ class TestPayload:
             (b"$1\r\nx", Unavailable, "closed the connection"),
         ],
     )
-    def test_a_load_that_goes_wrong_closes_the_connection(
+    def test_a_failed_load_closes_the_connection(
         self, pair: tuple[SocketConnection, socket.socket], sent: bytes, error: type[Exception], words: str
     ) -> None:
         connection, peer = pair
@@ -278,7 +280,7 @@ class TestTLS:
         with peers[0] as peer, contextlib.closing(SocketConnection(wire, "peer", 5.0)) as connection:
             yield connection, peer
 
-    def test_payload_goes_both_ways(self, secured: tuple[SocketConnection, ssl.SSLSocket]) -> None:
+    def test_payloads_are_sent_and_received(self, secured: tuple[SocketConnection, ssl.SSLSocket]) -> None:
         connection, peer = secured
         value = b"0123456789" * 50_000
         target = memoryview(bytearray(len(value)))

@@ -1,4 +1,4 @@
-"""Ages, sizes and moments as people read them."""
+"""Ages, sizes and times in readable form."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def test_sizes_have_three_digits(count: int, written: str) -> None:
     assert humanize.size(count) == written
 
 
-def test_moments_are_in_utc() -> None:
+def test_times_are_in_utc() -> None:
     assert humanize.iso(1_763_806_515_432) == "2025-11-22T10:15:15.432Z"
     assert humanize.iso(0) == ""

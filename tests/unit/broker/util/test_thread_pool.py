@@ -1,4 +1,4 @@
-"""A pool has few threads while work flows, and always one more when all are stuck."""
+"""A pool has few threads while work is quick, and starts another when all are blocked."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_threads_without_work_end(pool: ElasticThreadPool) -> None:
     wait_until(lambda: len(done) == 2)
 
 
-def test_what_work_raises_is_logged_and_the_thread_goes_on(
+def test_an_exception_of_the_work_is_logged_and_the_thread_continues(
     pool: ElasticThreadPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[int] = []
@@ -74,7 +74,7 @@ def test_work_that_calls_exit_costs_no_thread(pool: ElasticThreadPool, caplog: p
     wait_until(lambda: "0 busy" in repr(pool))
 
 
-def test_close_does_what_was_submitted_and_names_who_is_stuck(pool: ElasticThreadPool) -> None:
+def test_close_finishes_submitted_work_and_names_threads_that_are_stuck(pool: ElasticThreadPool) -> None:
     release, done = threading.Event(), list[int]()
     pool.submit(lambda: release.wait(10))
     for number in range(20):

@@ -1,4 +1,4 @@
-"""A message goes to bytes and comes back as what it was."""
+"""A message is encoded to bytes and decoded equal."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def assert_same_array(actual: Any, expected: np.ndarray[Any, Any]) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_plain_values_come_back_equal_and_of_the_same_type(value: object) -> None:
+def test_plain_values_are_decoded_equal_and_of_the_same_type(value: object) -> None:
     back = round_trip(value)
     assert back == value
     assert repr(back) == repr(value)
 
 
-def test_nan_comes_back_as_nan_and_not_as_none() -> None:
+def test_nan_is_decoded_as_nan_and_not_as_none() -> None:
     back = round_trip({"loss": math.nan, "history": [1.0, math.nan]})
     assert math.isnan(back["loss"])
     assert math.isnan(back["history"][1])
@@ -155,7 +155,7 @@ def test_every_shape_and_memory_order_keeps_its_values(array: np.ndarray[Any, An
     ],
     ids=lambda scalar: f"{type(scalar).__name__}-{scalar}",
 )
-def test_a_numpy_scalar_comes_back_as_the_same_scalar(scalar: np.generic) -> None:
+def test_a_numpy_scalar_is_decoded_as_the_same_scalar(scalar: np.generic) -> None:
     back = round_trip([scalar])[0]
     assert type(back) is type(scalar)
     assert back.tobytes() == scalar.tobytes()
@@ -165,7 +165,7 @@ def test_a_numpy_scalar_is_readable_on_the_wire() -> None:
     assert encode({}, np.float64(0.25)).data == b'{"$np":["float64",0.25]}'
 
 
-def test_subclasses_come_back_as_what_they_are_derived_from() -> None:
+def test_subclasses_are_decoded_as_their_base_classes() -> None:
     class Color(str, enum.Enum):  # noqa: UP042 - the older form, as users still write it
         RED = "red"
 
@@ -182,7 +182,7 @@ def test_subclasses_come_back_as_what_they_are_derived_from() -> None:
 
 
 @pytest.mark.parametrize("view", [np.arange(6, dtype=">f4").data, np.arange(6).data[::2], memoryview(b"")])
-def test_a_memoryview_of_any_format_comes_back_as_its_bytes(view: memoryview) -> None:
+def test_a_memoryview_of_any_format_is_decoded_as_its_bytes(view: memoryview) -> None:
     assert round_trip(view) == view.tobytes()
 
 
@@ -242,7 +242,7 @@ def test_tuples_inside_tuples_keep_their_arrays_and_bytes() -> None:
 
 
 @pytest.mark.parametrize("tree", [[[1.0] * 5] * 2, [["a", "b", None, True]], [list(range(5))]])
-def test_lists_of_one_kind_come_back_equal(tree: list[Any]) -> None:
+def test_lists_of_one_kind_are_decoded_equal(tree: list[Any]) -> None:
     assert round_trip(tree) == tree
 
 
@@ -258,7 +258,7 @@ def test_trees_up_to_the_depth_limit_pass_and_deeper_ones_have_a_path() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"max_depth": 121}, {"max_items": True}, {"chunk_bytes": 1.5}])
-def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CodecLimits(**wrong)
 
@@ -296,8 +296,6 @@ def test_meta_with_buffers_of_its_own_cannot_be_read_alone() -> None:
         (b"{}", b"{}", [6], "message"),
     ],
 )
-def test_data_that_is_passed_on_unread_is_checked_all_the_same(
-    meta: bytes, data: bytes, sizes: list[int], where: str
-) -> None:
+def test_data_that_is_passed_on_unread_is_checked_too(meta: bytes, data: bytes, sizes: list[int], where: str) -> None:
     with pytest.raises(DecodeError, match=f"^{where}"):
         meta_beside(meta, data, sizes)

@@ -1,4 +1,4 @@
-"""What cannot be sent or read is refused with its place in the tree, before anything is written or allocated."""
+"""Invalid data is refused with its path in the tree, before anything is written or allocated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CYCLE.append({"again": CYCLE})
 
 
 class Odd(str):
-    """Equal to nothing but itself, so that a dict holds it beside the same text."""
+    """Equal only to itself, so that a dict can hold it beside the same text."""
 
     __slots__ = ()
 
@@ -238,7 +238,7 @@ def test_meta_must_be_an_object(meta: bytes) -> None:
         plan(meta, b"{}", (1,) if b"bytes" in meta else ())
 
 
-def test_nothing_is_allocated_for_a_size_that_is_a_lie() -> None:
+def test_nothing_is_allocated_for_a_false_size() -> None:
     text = b'[{"$nd":[0,"float32",[500000000]]},{"$bytes":[1,2000000000]},{"$nd":[2,"int8",[4]]}]'
     tracemalloc.start()
     try:
@@ -249,14 +249,14 @@ def test_nothing_is_allocated_for_a_size_that_is_a_lie() -> None:
         tracemalloc.stop()
 
 
-def test_what_does_not_fit_into_memory_is_a_decode_error() -> None:
+def test_data_too_large_for_memory_is_a_decode_error() -> None:
     limits = CodecLimits(max_bytes=1 << 62)
     for text in (b'{"$nd":[0,"int8",[1152921504606846976]]}', b'{"$bytes":[0,1152921504606846976]}'):
         with pytest.raises(DecodeError, match="cannot be held"):
             plan(b"{}", text, (1 << 60,), limits)
 
 
-def test_a_dtype_that_needs_a_missing_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_dtype_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     from redflare_broker.wire import dtypes
 
     monkeypatch.delitem(dtypes._BY_NAME, "bfloat16", raising=False)

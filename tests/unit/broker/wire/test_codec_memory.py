@@ -1,4 +1,4 @@
-"""What the codec keeps in memory: nothing, once its caller has let go."""
+"""The codec keeps no reference to arrays that its caller has dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever tree can be generated comes back equal; whatever bytes are damaged give DecodeError and nothing else."""
+"""Every generated tree is decoded equal; damaged bytes raise DecodeError and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = st.one_of(
 
 @st.composite
 def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
-    """Arrays of every dtype, byte order, shape and stride; values are whatever bits come."""
+    """Arrays of every dtype, byte order, shape and stride, with random bits as values."""
     shape = draw(arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
     dtype = draw(DTYPES)
     raw = draw(st.binary(min_size=1, max_size=64))
@@ -79,7 +79,7 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(meta=METAS, data=TREES)
-def test_every_tree_comes_back_the_same(meta: dict[str, Any], data: Any) -> None:
+def test_every_tree_is_decoded_as_it_was_encoded(meta: dict[str, Any], data: Any) -> None:
     encoded = encode(meta, data)
     assert encoded.nbytes == len(encoded.meta) + len(encoded.data) + sum(view.nbytes for view in encoded.buffers)
     planned = plan(encoded.meta, encoded.data, [view.nbytes for view in encoded.buffers])

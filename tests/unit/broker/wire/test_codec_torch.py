@@ -31,7 +31,7 @@ def assert_same_tensor(actual: Any, expected: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
 @pytest.mark.parametrize("name", sorted(tensors.ITEM_SIZES))
-def test_every_dtype_keeps_its_bits_and_has_the_size_we_think(name: str) -> None:
+def test_every_dtype_keeps_its_bits_and_has_the_expected_size(name: str) -> None:
     dtype = getattr(torch, name)
     assert dtype.itemsize == tensors.ITEM_SIZES[name]
     raw = torch.arange(6 * dtype.itemsize, dtype=torch.uint8) % 2
@@ -39,7 +39,7 @@ def test_every_dtype_keeps_its_bits_and_has_the_size_we_think(name: str) -> None
         assert_same_tensor(round_trip(tensor), tensor)
 
 
-def test_a_state_dict_comes_back_as_a_dict_of_tensors() -> None:
+def test_a_state_dict_is_decoded_as_a_dict_of_tensors() -> None:
     model = torch.nn.Linear(3, 2)
     back = round_trip(model.state_dict())
     assert isinstance(model.state_dict(), OrderedDict)

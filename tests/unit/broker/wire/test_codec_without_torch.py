@@ -29,7 +29,7 @@ def test_a_bfloat16_tensor_arrives_as_an_array_of_ml_dtypes() -> None:
     assert data == 1
 
 
-def test_a_bfloat16_tensor_without_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_bfloat16_tensor_without_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from redflare_broker.wire import dtypes
 
     monkeypatch.delitem(dtypes._BY_NAME, "bfloat16", raising=False)
@@ -38,5 +38,5 @@ def test_a_bfloat16_tensor_without_ml_dtypes_says_what_to_install(monkeypatch: p
         decode(b"{}", b'{"$torch":[0,"bfloat16",[]]}', [b"\x80\x3f"])
 
 
-def test_encoding_does_not_mind_that_torch_is_away() -> None:
+def test_encoding_works_without_torch() -> None:
     assert encode({}, {"x": 1}).data == b'{"x":1}'

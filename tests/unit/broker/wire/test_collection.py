@@ -1,4 +1,4 @@
-"""Collections as they travel: plain dicts in between, objects on both sides."""
+"""Collections of DXOs: plain dicts on the wire, objects on both sides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.ipc.exchanger import IPCExchanger
 
 
-def test_what_goes_plain_comes_back_the_same() -> None:
+def test_plain_data_is_decoded_unchanged() -> None:
     data = {"a": DXO("WEIGHTS", {"w": 1}, {"m": 2}), "b": DXO("COLLECTION", {"c": DXO("APP_DEFINED", [1])}), "d": 5}
     plain = to_plain("COLLECTION", data, DXO)
     assert plain == {
@@ -46,12 +46,12 @@ def test_data_of_another_kind_is_left_alone(kind: str | None) -> None:
         {"kind": "WEIGHTS", "data": {}, "meta": {}, "more": 1},
     ],
 )
-def test_what_is_no_dxo_stays_what_it_is(item: Any) -> None:
+def test_data_that_is_no_dxo_is_unchanged(item: Any) -> None:
     assert from_plain("COLLECTION", {"a": item}, DXO) == {"a": item}
 
 
 @pytest.mark.parametrize(("kind", "data", "meta"), [("WEIGHTS", [1], None), ("WEIGHTS", {}, 5)])
-def test_an_agents_dxo_refuses_what_makes_no_sense(kind: str, data: Any, meta: Any) -> None:
+def test_an_agents_dxo_refuses_invalid_arguments(kind: str, data: Any, meta: Any) -> None:
     with pytest.raises(ValueError, match="must be a dict"):
         DXO(kind, data, meta)
 

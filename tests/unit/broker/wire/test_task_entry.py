@@ -1,4 +1,4 @@
-"""Entries of the streams: flat fields out and in, and nothing of a foreigner is trusted."""
+"""Entries of the streams: encoded as flat fields, and decoded with every field checked."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def parse(fields: dict[str, Any] | list[bytes], prefixes: tuple[str, ...] = PREF
 
 
 def changed(**fields: Any) -> dict[str, Any]:
-    """The fields of a good task, some of them replaced, or left out when None."""
+    """Return the fields of a valid task, some of them replaced, or left out when None."""
     flat = wire(TASK)
     good: dict[str, Any] = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
     return {name: value for name, value in (good | fields).items() if value is not None}
 
 
-def test_an_entry_comes_back_equal() -> None:
+def test_an_entry_is_decoded_equal() -> None:
     blob = BlobRef(prefix="flare:blob:{abc}", chunk=1 << 20, sizes=(0, 5, 1 << 39))
     for entry in (
         TASK,
@@ -49,7 +49,7 @@ def test_an_entry_comes_back_equal() -> None:
         assert parse(wire(entry)) == entry
 
 
-def test_fields_stand_in_the_order_people_read_them() -> None:
+def test_fields_are_in_reading_order() -> None:
     entry = Entry(topic="get_task", task_id="t", buffers=(b"x", memoryview(b"y")))
     assert entry.fields()[::2] == (
         ["v", "topic", "task_id", "task_name", "rc", "epoch", "session", "sender", "meta", "data", "b0", "b1"]

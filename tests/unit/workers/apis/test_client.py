@@ -17,7 +17,7 @@ def test_all_names_of_a_client_are_its_name_by_default() -> None:
     assert repr(client) == "Client(name='site-1', fqcn='site-1')"
 
 
-def test_what_was_set_is_there() -> None:
+def test_properties_can_be_read_back() -> None:
     client = Client("site-1", "token")
     client.set_token("next")
     client.set_fqcn("site-1.job-1")
@@ -36,7 +36,7 @@ def test_others_get_unusual_properties_and_never_the_token() -> None:
     config["gpus"].append(2)
     client.set_fqcn("site-1.job-1")
     client.set_is_leaf(False)
-    told = client.to_dict()
-    assert told == {"name": "site-1", "fqcn": "site-1.job-1", "is_leaf": False, "site_config": {"gpus": [0, 1]}}
-    told["site_config"]["gpus"].clear()
+    fields = client.to_dict()
+    assert fields == {"name": "site-1", "fqcn": "site-1.job-1", "is_leaf": False, "site_config": {"gpus": [0, 1]}}
+    fields["site_config"]["gpus"].clear()
     assert client.get_site_config() == {"gpus": [0, 1]}

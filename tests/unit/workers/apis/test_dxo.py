@@ -1,4 +1,4 @@
-"""A DXO says what its data is, checks it, and travels inside a Shareable."""
+"""A DXO has the kind of its data, checks it, and is sent inside a Shareable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_dxo_survives_its_way_through_a_shareable_without_copies() -> None:
     assert result.data is weights
 
 
-def test_update_shareable_keeps_what_else_the_shareable_holds() -> None:
+def test_update_shareable_keeps_other_content() -> None:
     shareable = Shareable({"other": 1})
     shareable.set_header("round", 2)
     assert DXO(DataKind.METRICS, {"loss": 0.5}).update_shareable(shareable) is shareable
@@ -104,7 +104,7 @@ def test_the_filter_history_grows_by_one_or_several_names() -> None:
     assert dxo.get_filter_history() == ["noise", "clip", "quantize"]
 
 
-def test_data_kinds_are_plain_words() -> None:
+def test_data_kinds_have_nvflares_values() -> None:
     assert f"{DataKind.WEIGHT_DIFF}" == DataKind.WEIGHT_DIFF == "WEIGHT_DIFF"
 
 
@@ -113,8 +113,8 @@ def test_repr_names_the_keys_of_the_data_and_not_the_data() -> None:
 
 
 @pytest.mark.parametrize("kind", [DataKind.WEIGHTS, DataKind.APP_DEFINED])
-def test_sealed_data_stands_for_any_kind_and_stays_sealed(kind: DataKind) -> None:
-    sealed = encode_payload({"w": [1.0]})
-    dxo = from_shareable(DXO(kind, sealed).to_shareable())
-    assert dxo.data is sealed
+def test_encoded_data_stands_for_any_kind_and_stays_encoded(kind: DataKind) -> None:
+    encoded = encode_payload({"w": [1.0]})
+    dxo = from_shareable(DXO(kind, encoded).to_shareable())
+    assert dxo.data is encoded
     assert "EncodedPayload" in repr(dxo)

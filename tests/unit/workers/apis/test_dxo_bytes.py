@@ -14,7 +14,7 @@ def collection() -> DXO:
     return DXO(DataKind.COLLECTION, {"model": DXO(DataKind.WEIGHTS, {"w": np.arange(3)}, {"k": 1}), "inner": inner})
 
 
-def test_a_dxo_comes_back_from_bytes_and_files(tmp_path: Path) -> None:
+def test_a_dxo_is_read_back_from_bytes_and_files(tmp_path: Path) -> None:
     dxo = DXO(DataKind.WEIGHTS, {"w": np.arange(6.0).reshape(2, 3), "n": 7}, {"current_round": 2})
     dxo.to_file(tmp_path / "model")
     for again in (from_bytes(dxo.to_bytes()), from_file(str(tmp_path / "model"))):
@@ -23,7 +23,7 @@ def test_a_dxo_comes_back_from_bytes_and_files(tmp_path: Path) -> None:
         again.data["w"][0, 0] = 5
 
 
-def test_a_collection_comes_back_with_its_dxos() -> None:
+def test_a_collection_is_read_back_with_its_dxos() -> None:
     leaves, errors = get_leaf_dxos(from_bytes(collection().to_bytes()), "all")
     assert errors == []
     assert {name: str(dxo.data_kind) for name, dxo in leaves.items()} == {
@@ -66,6 +66,6 @@ def test_bytes_that_hold_no_dxo_are_refused(data: bytes, complaint: str) -> None
         from_bytes(data)
 
 
-def test_what_cannot_travel_is_not_written() -> None:
+def test_data_that_cannot_be_encoded_is_not_written() -> None:
     with pytest.raises(ValueError, match="object"):
         DXO(DataKind.WEIGHTS, {"w": object()}).to_bytes()

@@ -21,7 +21,7 @@ from redflare_workers.apis import (
 
 
 class RecordingEngine:
-    """Notes every event together with what the context says about it."""
+    """Records every event together with the props of its context."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any, Any]] = []
@@ -84,7 +84,7 @@ def test_a_panic_without_an_engine_is_logged_as_critical(caplog: pytest.LogCaptu
     ]
 
 
-def test_a_log_line_names_who_and_what_it_is_about(fl_ctx: FLContext, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_line_names_site_job_workflow_peer_and_task(fl_ctx: FLContext, caplog: pytest.LogCaptureFixture) -> None:
     peer_ctx = FLContextManager(identity_name="server", job_id="job-1").new_context()
     fl_ctx.set_peer_context(peer_ctx)
     fl_ctx.set_prop(FLContextKey.WORKFLOW, "fedavg", sticky=False)

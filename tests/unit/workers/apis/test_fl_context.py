@@ -62,7 +62,7 @@ def test_reserved_props_are_removed_only_by_force() -> None:
     assert ctx.get_prop_keys() == []
 
 
-def test_a_removed_prop_may_come_back_as_another_kind() -> None:
+def test_a_removed_prop_may_be_set_again_as_another_kind() -> None:
     ctx = FLContext()
     ctx.set_prop("key", 1)
     ctx.remove_prop("key")
@@ -101,7 +101,7 @@ def test_a_new_context_knows_the_run_it_belongs_to(manager: FLContextManager) ->
         assert repr(ctx) == "FLContext(identity='site-1', job='job-1', props=6)"
 
 
-def test_a_context_of_no_run_answers_with_defaults() -> None:
+def test_a_context_of_no_run_returns_defaults() -> None:
     ctx = FLContext()
     assert ctx.get_engine("none") == "none"
     assert (ctx.get_identity_name(), ctx.get_job_id(), ctx.get_process_type()) == ("", None, None)
@@ -150,7 +150,7 @@ def test_put_stays_in_its_context_and_ignores_kinds(manager: FLContextManager) -
     assert other.get_prop("key") is None
 
 
-def test_custom_props_are_the_applications_own_corner() -> None:
+def test_custom_props_are_reserved_for_the_application() -> None:
     ctx = FLContext()
     assert ctx.get_custom_prop("a", 0) == 0
     ctx.set_custom_prop("a", 1)
@@ -178,7 +178,7 @@ def test_the_conveniences_read_what_they_set() -> None:
     assert ctx.get_run_abort_signal() is signal
 
 
-def test_of_threads_that_disagree_about_a_kind_one_wins_for_all(manager: FLContextManager) -> None:
+def test_of_threads_that_set_different_kinds_one_wins_for_all(manager: FLContextManager) -> None:
     for number in range(50):
         barrier, outcomes = threading.Barrier(2), list[bool]()
 

@@ -9,7 +9,7 @@ import pytest
 from redflare_workers.apis import ReservedHeaderKey, ReturnCode, Shareable, make_copy, make_reply
 
 
-def test_content_is_plain_dict_content_and_headers_stand_beside_it() -> None:
+def test_content_is_plain_dict_content_and_headers_are_separate() -> None:
     shareable = Shareable({"a": 1})
     shareable.set_header("round", 3)
     assert shareable == {"a": 1, "__headers__": {"round": 3}}
@@ -24,7 +24,7 @@ def test_headers_of_the_initial_data_are_left_out() -> None:
     assert first.get_header("round") == 3
 
 
-def test_headers_that_were_removed_are_made_anew() -> None:
+def test_removed_headers_are_created_again() -> None:
     shareable = Shareable()
     del shareable[ReservedHeaderKey.HEADERS]
     assert shareable.get_header("round", 7) == 7
@@ -102,7 +102,7 @@ def test_make_copy_leaves_excluded_headers_out() -> None:
     assert source.get_header("drop") == 2
 
 
-def test_make_copy_refuses_what_is_no_shareable() -> None:
+def test_make_copy_refuses_anything_but_a_shareable() -> None:
     with pytest.raises(TypeError, match="source must be a Shareable, but got dict"):
         make_copy({"a": 1})  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A Signal tells readers that something must stop, and calls back whoever would otherwise poll."""
+"""A Signal can be read, and calls callbacks when it is triggered, so that nobody has to poll it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def state(signal: Signal) -> tuple[bool, object, bool]:
     return signal.triggered, signal.value, signal.trigger_time is not None
 
 
-def test_a_trigger_sets_value_and_time_and_reset_takes_them_back() -> None:
+def test_a_trigger_sets_value_and_time_and_reset_clears_them() -> None:
     signal = Signal()
     assert state(signal) == (False, None, False)
     before = time.time()
@@ -89,7 +89,7 @@ def test_a_callback_lives_as_long_as_its_with_block() -> None:
     assert calls == []
 
 
-def test_a_spent_callback_is_forgotten_by_all_signals() -> None:
+def test_a_callback_that_has_run_is_removed_from_all_signals() -> None:
     parent = Signal()
     child = Signal(parent)
     callback = child.add_callback(lambda: None)

@@ -1,4 +1,4 @@
-"""The specs: what must be written, what says that it is missing, and with which arguments it is called."""
+"""The specs: abstract methods, errors of missing ones, and documented arguments."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SCHEDULING = {
 
 
 class Idle(ControllerSpec):
-    """What a controller must have and nothing else."""
+    """A minimal controller."""
 
     def start_controller(self, fl_ctx: FLContext) -> None: ...
 
@@ -63,7 +63,7 @@ class Idle(ControllerSpec):
 
 
 class Engine(ServerEngineSpec):
-    """What an engine must have and nothing else."""
+    """A minimal engine."""
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None: ...
 
@@ -137,7 +137,7 @@ def test_a_result_of_an_unknown_task_is_dropped_unless_a_controller_cares() -> N
     Idle().process_result_of_unknown_task(CLIENT, "train", "id", Shareable(), FL_CTX)
 
 
-def test_the_words_of_a_controller_are_found_where_they_are_looked_for() -> None:
+def test_the_constants_of_a_controller_are_in_nvflares_modules() -> None:
     assert controller_spec.Task is Task
     assert set(controller_spec.__all__) == {
         "ClientTask", "ControllerSpec", "OperatorConfigKey", "OperatorMethod", "SendOrder", "Task",
@@ -145,7 +145,7 @@ def test_the_words_of_a_controller_are_found_where_they_are_looked_for() -> None
     }  # fmt: skip
 
 
-def test_an_engine_tells_targets_that_have_joined_from_those_that_have_not() -> None:
+def test_an_engine_separates_targets_that_have_joined_from_others() -> None:
     clients, missing = Engine().validate_targets(["site-2", "nobody", "site-2"])
     assert ([client.name for client in clients], missing) == (["site-2"], ["nobody"])
 

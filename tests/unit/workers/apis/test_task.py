@@ -52,7 +52,7 @@ def test_a_refused_task_leaves_its_data_alone() -> None:
     assert data.get_header(ReservedHeaderKey.TASK_NAME) is None
 
 
-def test_a_new_task_has_been_nowhere() -> None:
+def test_a_new_task_was_not_scheduled() -> None:
     data = Shareable()
     before = time.time()
     task = Task("train", data)
@@ -66,7 +66,7 @@ def test_a_new_task_has_been_nowhere() -> None:
     assert callbacks == (None,) * 4
 
 
-def test_the_arguments_stand_in_documented_order() -> None:
+def test_the_arguments_are_in_documented_order() -> None:
     def sent(client_task: ClientTask, fl_ctx: Any) -> None: ...
 
     def done(task: Task, fl_ctx: Any) -> None: ...
@@ -124,7 +124,7 @@ def test_a_new_client_task_was_not_sent() -> None:
     assert repr(client_task) == f"ClientTask('train', {client_task.id}, client='site-1', sent=0, unanswered)"
 
 
-def test_statuses_and_orders_have_the_documented_words() -> None:
+def test_statuses_and_send_orders_have_the_documented_values() -> None:
     assert [str(status) for status in TaskCompletionStatus] == [
         "ok", "timeout", "error", "cancelled", "aborted", "ignored", "client_dead"
     ]  # fmt: skip

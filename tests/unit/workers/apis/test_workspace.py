@@ -1,4 +1,4 @@
-"""Where the files of a process and its jobs are."""
+"""The paths of the files of a process and its jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_folders_of_a_job_are_below_the_root_and_made_when_asked_for(tmp_path: P
 
 
 @pytest.mark.parametrize("job_id", ["", ".", "..", "../x", "a/b", "/etc", None, 5])
-def test_what_is_no_name_of_a_job_leads_nowhere(tmp_path: Path, job_id: Any) -> None:
+def test_an_invalid_job_name_is_refused(tmp_path: Path, job_id: Any) -> None:
     with pytest.raises(ValueError, match="must be the name of a folder"):
         Workspace(tmp_path).get_run_dir(job_id)
     assert list(tmp_path.iterdir()) == []

@@ -142,7 +142,7 @@ def test_a_replay_for_a_settled_task_warns_that_it_is_buried_again(cli: Cli, lin
     )
 
 
-def test_an_unknown_letter_is_exit_code_1(cli: Cli, link: LinkSteps) -> None:
+def test_an_unknown_dead_letter_is_exit_code_1(cli: Cli, link: LinkSteps) -> None:
     for command in ("show", "replay"):
         result = cli("dead", command, link.fqcn, "1-1")
 
@@ -245,7 +245,7 @@ def test_tail_prints_one_json_object_per_event(cli: Cli, link: LinkSteps, monkey
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("redflare-tail")]
 
 
-def test_without_typer_the_command_says_what_to_install() -> None:
+def test_the_error_without_typer_says_what_to_install() -> None:
     script = "import sys; sys.modules['typer'] = None; from redflare_workers.cli import main; main()"
 
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -53,7 +53,7 @@ def test_options_out_of_range_are_exit_code_2(arguments: list[str]) -> None:
     assert arguments[0] in result.stderr
 
 
-def test_the_help_teaches_what_a_module_looks_like_and_fits_eighty_columns() -> None:
+def test_the_help_shows_an_example_module_and_fits_eighty_columns() -> None:
     result = run("--help")
     assert result.exit_code == 0
     for word in ("initial_model", "def train(task, site):", "--workflow", "fedavg", "Exit codes"):
@@ -91,7 +91,7 @@ def test_fedavg_is_reported_round_by_round() -> None:
     assert "6, 3 per second" in shown
 
 
-def test_of_many_rounds_the_middle_is_left_out() -> None:
+def test_of_many_rounds_only_the_first_and_last_are_shown() -> None:
     lines = printed(outcome(fedavg(100))).splitlines()
     assert len(lines) < 35
     assert any(line.startswith("...") for line in lines)
@@ -124,7 +124,7 @@ def test_a_failure_is_reported_with_its_reason() -> None:
     assert "too few [results] came" in shown
 
 
-def test_the_result_becomes_json() -> None:
+def test_the_result_is_converted_to_json() -> None:
     numbers = to_json(outcome(fedavg()))
     assert numbers["rounds"] == {"done": 2, "planned": 2}
     assert numbers["history"][1]["metric"] == 0.501
@@ -154,7 +154,7 @@ def test_without_a_terminal_every_round_is_one_line() -> None:
     )
 
 
-def test_a_terminal_shows_who_has_joined_and_which_round_it_is() -> None:
+def test_a_terminal_shows_joined_sites_and_the_round() -> None:
     live = shown(progress(0, joined=1), progress(1), terminal=True)
     assert "1 of 3 sites have joined" in live
     assert "round 2 of 2" in live

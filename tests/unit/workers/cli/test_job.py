@@ -14,23 +14,23 @@ from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner
 
-from tests.support.job.scene import JobScene, scheduled
+from tests.support.job.live_bench import LiveJobBench, scheduled
 from tests.support.link.steps import LinkSteps
 from tests.support.process.cli import Cli
 
 
 @pytest.fixture
-def scene(cli: Cli) -> Iterator[JobScene]:
+def bench(cli: Cli) -> Iterator[LiveJobBench]:
     with Server.connect(client=cli.client) as server, server.borrow("any") as connection:
-        yield JobScene(server, connection)
+        yield LiveJobBench(server, connection)
 
 
 @pytest.fixture
-def busy(scene: JobScene) -> JobScene:
-    """A job with a task that one site has answered, one works on, and one has not asked for."""
-    store = scene.run_server()
-    one, two, three = (scene.site(f"site-{number}") for number in (1, 2, 3))
-    chunks = RedisPayloadStore(scene.server).put(
+def busy(bench: LiveJobBench) -> LiveJobBench:
+    """A job with a task that one site has answered, one is executing, and one has not asked for."""
+    store = bench.run_server()
+    one, two, three = (bench.site(f"site-{number}") for number in (1, 2, 3))
+    chunks = RedisPayloadStore(bench.server).put(
         "flare:blob:{b1}", [memoryview(bytes(2500))], chunk=1000, ttl_ms=60_000
     )
     standing = scheduled(
@@ -43,14 +43,14 @@ def busy(scene: JobScene) -> JobScene:
     store.schedule(before)
     store.finish("t0", "ok", time.time())
     store.schedule(standing)
-    store.note("t1", [replace(scene.has(store, standing, one), received=time.time(), rc="OK")])
-    scene.asks(one)
-    scene.has(store, standing, two, count=2)
-    scene.falls_silent(three)
-    return scene
+    store.note("t1", [replace(bench.give_task(store, standing, one), received=time.time(), rc="OK")])
+    bench.add_request(one)
+    bench.give_task(store, standing, two, count=2)
+    bench.silence(three)
+    return bench
 
 
-def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: JobScene) -> None:
+def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: LiveJobBench) -> None:
     listed = cli("job", "list", columns=200)
 
     assert listed.exit_code == 0
@@ -65,7 +65,7 @@ def test_without_jobs_the_list_is_exit_code_1(cli: Cli) -> None:
     assert cli.json("job", "list") == []
 
 
-def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: JobScene) -> None:
+def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: LiveJobBench) -> None:
     shown = cli("job", "show", "job-1", columns=120)
 
     assert shown.exit_code == 0
@@ -89,19 +89,19 @@ def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: JobScene) -> None:
     assert document["tasks"][0]["client_tasks"][1]["count"] == 2
 
 
-def test_a_job_that_is_over_is_shown_with_its_status(cli: Cli, scene: JobScene) -> None:
-    scene.run_server()
-    scene.membership.end(scene.connection, scene.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
+def test_an_ended_job_is_shown_with_its_status(cli: Cli, bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.membership.end(bench.connection, bench.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
 
     assert re.search(r"^job server\.job-1  FINISHED:COMPLETED [0-9.]+ s ago$", cli("job", "show", "job-1").stdout, re.M)
 
 
-def test_many_sites_are_counted_and_not_listed(cli: Cli, scene: JobScene) -> None:
-    store = scene.run_server()
+def test_many_sites_are_counted_and_not_listed(cli: Cli, bench: LiveJobBench) -> None:
+    store = bench.run_server()
     standing = scheduled(targets=tuple(f"site-{number}" for number in range(40)))
     store.schedule(standing)
     for number in range(20):
-        scene.has(store, standing, scene.site(f"site-{number}"))
+        bench.give_task(store, standing, bench.site(f"site-{number}"))
 
     shown = cli("job", "show", "job-1", columns=200).stdout
 
@@ -110,7 +110,7 @@ def test_many_sites_are_counted_and_not_listed(cli: Cli, scene: JobScene) -> Non
     assert " and 37 more" in shown
 
 
-def test_a_task_whose_chunks_are_gone_shows_how_much_is_left(cli: Cli, busy: JobScene) -> None:
+def test_a_task_whose_chunks_are_gone_shows_how_much_is_left(cli: Cli, busy: LiveJobBench) -> None:
     busy.connection.call("DEL", "flare:blob:{b1}:0")
 
     shown = cli("job", "show", "job-1", columns=200).stdout
@@ -118,7 +118,7 @@ def test_a_task_whose_chunks_are_gone_shows_how_much_is_left(cli: Cli, busy: Job
     assert "data: 2.5 kB in chunks flare:blob:{b1}, of which 1.5 kB are left" in shown
 
 
-def test_the_output_fits_eighty_columns(cli: Cli, busy: JobScene) -> None:
+def test_the_output_fits_eighty_columns(cli: Cli, busy: LiveJobBench) -> None:
     for command in (["job", "list"], ["job", "show", "job-1"], ["status"]):
         assert max(map(len, cli(*command).stdout.splitlines())) <= 80
 
@@ -154,7 +154,7 @@ def test_help_names_examples_and_exit_codes(cli: Cli) -> None:
         assert "Exit codes: 0 fine, 1 not found" in printed
 
 
-def test_status_shows_jobs_and_agents(cli: Cli, busy: JobScene) -> None:
+def test_status_shows_jobs_and_agents(cli: Cli, busy: LiveJobBench) -> None:
     link = LinkSteps(busy.server)
     link.both()
 
@@ -167,8 +167,8 @@ def test_status_shows_jobs_and_agents(cli: Cli, busy: JobScene) -> None:
     assert cli.json("status")["jobs"][0]["job_id"] == "job-1"
 
 
-def test_status_of_jobs_without_agents_is_fine(cli: Cli, scene: JobScene) -> None:
-    scene.run_server()
+def test_status_of_jobs_without_agents_is_fine(cli: Cli, bench: LiveJobBench) -> None:
+    bench.run_server()
 
     shown = cli("status")
 
@@ -177,7 +177,7 @@ def test_status_of_jobs_without_agents_is_fine(cli: Cli, scene: JobScene) -> Non
     assert "agents connected" not in shown.stdout
 
 
-def test_the_task_of_a_job_is_not_shown_as_an_agents(cli: Cli, busy: JobScene) -> None:
+def test_the_task_of_a_job_is_not_shown_as_an_agents(cli: Cli, busy: LiveJobBench) -> None:
     result = cli("task", "t1")
 
     assert result.exit_code == 1

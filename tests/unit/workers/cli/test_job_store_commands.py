@@ -38,7 +38,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def advanced(store: JobStore, job_id: str, to: str = RUNNING) -> None:
-    """The server has moved a job forward."""
+    """Change the status of a job, as the server does."""
     for status in (APPROVED, DISPATCHED, RUNNING, COMPLETED):
         assert store.advance(job_id, [SUBMITTED, APPROVED, DISPATCHED, RUNNING], status, f"now {status.lower()}")
         if status == to:
@@ -103,7 +103,7 @@ def test_jobs_are_listed_with_why_they_wait(cli: Cli, store: JobStore) -> None:
     assert cli.json("job", "list")[1]["record"]["status"] == COMPLETED
 
 
-def test_a_job_is_shown_with_its_history_and_its_sites_by_the_beginning_of_its_id(cli: Cli, store: JobStore) -> None:
+def test_a_job_is_shown_with_its_history_and_its_sites_by_a_prefix_of_its_id(cli: Cli, store: JobStore) -> None:
     meta = {"name": "means", "min_clients": 2, "mandatory_clients": ["site-1"], "agent_id": "trainer"}
     store.submit(meta, packed(a="b"), "monday", submitter="ann@gpu-1")
     advanced(store, "monday")
@@ -122,7 +122,7 @@ def test_a_job_is_shown_with_its_history_and_its_sites_by_the_beginning_of_its_i
     assert cli.json("job", "show", "server.monday")[0]["record"]["sites"]["site-1"]["exit_code"] == 101
 
 
-def test_a_beginning_that_fits_several_jobs_is_wrong_usage(cli: Cli, store: JobStore) -> None:
+def test_an_ambiguous_prefix_of_an_id_is_wrong_usage(cli: Cli, store: JobStore) -> None:
     for name in ("mon-1", "mon-2"):
         store.submit({"name": name}, packed(a=name), name)
 
@@ -144,7 +144,7 @@ def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) 
     assert json.loads(last)["text"] == "three [not markup]"
 
 
-def test_an_abort_of_a_waiting_job_is_over_at_once_and_a_job_that_is_over_stays(cli: Cli, store: JobStore) -> None:
+def test_a_waiting_job_is_aborted_at_once_and_an_ended_job_is_not_changed(cli: Cli, store: JobStore) -> None:
     store.submit({"name": "means"}, packed(a="b"), "monday")
 
     aborted = cli("job", "abort", "monday", "--reason", "wrong data")
@@ -167,7 +167,7 @@ def test_an_abort_that_is_not_confirmed_in_time_is_exit_code_1_and_remains_reque
     assert "abort requested" in cli("job", "show", "monday").stdout
 
 
-def test_only_jobs_that_are_over_are_deleted(cli: Cli, store: JobStore) -> None:
+def test_only_ended_jobs_are_deleted(cli: Cli, store: JobStore) -> None:
     for name in ("one", "two"):
         store.submit({"name": name}, packed(a=name), name)
     advanced(store, "one", COMPLETED)

@@ -7,7 +7,7 @@ from redflare_workers.apis import ReservedHeaderKey, Shareable, TaskCompletionSt
 from redflare_workers.communicator.managers.relay import AnyRelayTaskManager
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
-from tests.support.communicator.manager_states import Sent, asking, send, standing
+from tests.support.communicator.manager_states import Sent, asking, send, standing_task
 
 A_ANSWERED = Sent("a", 1, 2)
 
@@ -15,7 +15,7 @@ A_ANSWERED = Sent("a", 1, 2)
 @pytest.mark.parametrize(
     ("name", "sent", "now", "status"),
     [
-        pytest.param("a", [], 0, "SEND", id="whoever asks first gets it"),
+        pytest.param("a", [], 0, "SEND", id="the first client that asks gets it"),
         pytest.param("b", [], 0, "SEND", id="whichever target that is"),
         pytest.param("x", [], 0, "NO_BLOCK", id="a client that is no target does not"),
         pytest.param("b", [Sent("a", None)], 1e9, "BLOCK", id="another one is about to get it: wait"),
@@ -24,14 +24,14 @@ A_ANSWERED = Sent("a", 1, 2)
         pytest.param("b", [Sent("a", 1)], 31, "SEND", id="the one that had it is given up"),
         pytest.param("b", [A_ANSWERED], 2, "SEND", id="the one that had it has answered"),
         pytest.param("a", [A_ANSWERED], 2, "SEND", id="named twice, had once: it gets it again"),
-        pytest.param("b", [Sent("b", 1, 2)], 2, "NO_BLOCK", id="named once, had once: it gets what stands behind"),
+        pytest.param("b", [Sent("b", 1, 2)], 2, "NO_BLOCK", id="named once, had once: it gets the task behind"),
         pytest.param("b", [Sent("b", 1, 2), Sent("a", 3)], 4, "NO_BLOCK", id="who has had it does not wait for others"),
         pytest.param("a", [A_ANSWERED, Sent("a", 3, 4)], 4, "NO_BLOCK", id="named twice, had twice"),
         pytest.param("a", [A_ANSWERED, Sent("b", 3)], 4, "BLOCK", id="named twice, had once, another one has it"),
     ],
 )
 def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> None:
-    task = standing(["a", "b", "a"], *sent)
+    task = standing_task(["a", "b", "a"], *sent)
     manager = AnyRelayTaskManager(30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
     assert task.targets == ["a", "b", "a"]
@@ -40,9 +40,9 @@ def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> No
 @pytest.mark.parametrize(
     ("targets", "sent", "now", "done", "wake"),
     [
-        pytest.param(None, [], 9, False, None, id="nobody has joined"),
-        pytest.param([], [], 9, False, None, id="nobody is there"),
-        pytest.param(["a"], [], 9, False, None, id="nobody has it"),
+        pytest.param(None, [], 9, False, None, id="no client has joined"),
+        pytest.param([], [], 9, False, None, id="there is no client"),
+        pytest.param(["a"], [], 9, False, None, id="no client has it"),
         pytest.param(["a"], [Sent("a", None)], 9, False, None, id="the only one is about to get it"),
         pytest.param(["a"], [Sent("a", 1)], 9, False, 31, id="the only one has it"),
         pytest.param(["a"], [Sent("a", 1)], 31, False, None, id="the only one is given up"),
@@ -61,7 +61,7 @@ def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> No
 def test_when_it_is_done(
     targets: list[str] | None, sent: list[Sent], now: float, done: bool, wake: float | None
 ) -> None:
-    task = standing(targets, *sent)
+    task = standing_task(targets, *sent)
     manager = AnyRelayTaskManager(30, dynamic_targets=True)
     assert manager.check_task_exit(task, now) == (done, TaskCompletionStatus.OK if done else None)
     assert manager.next_change(task, now) == wake
@@ -69,15 +69,15 @@ def test_when_it_is_done(
 
 
 @pytest.mark.parametrize("timeout", [0, None])
-def test_without_a_timeout_nobody_is_given_up(timeout: int | None) -> None:
-    task = standing(["a", "b"], Sent("a", 1))
+def test_without_a_timeout_no_client_is_given_up(timeout: int | None) -> None:
+    task = standing_task(["a", "b"], Sent("a", 1))
     manager = AnyRelayTaskManager(timeout, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 1e9) is TaskCheckStatus.BLOCK
     assert manager.next_change(task, 1e9) is None
 
 
 def test_a_late_answer_is_not_asked_for_again() -> None:
-    task = standing(["a", "b"], Sent("a", 1), Sent("b", 32))
+    task = standing_task(["a", "b"], Sent("a", 1), Sent("b", 32))
     manager = AnyRelayTaskManager(30, dynamic_targets=False)
     task.client_tasks[0].result_received_time = 33
     assert manager.check_task_send(asking(task, "a"), 34) is TaskCheckStatus.NO_BLOCK
@@ -86,8 +86,8 @@ def test_a_late_answer_is_not_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("targets", [None, [], ["a"]])
-def test_whoever_asks_a_dynamic_relay_becomes_a_target(targets: list[str] | None) -> None:
-    task = standing(targets)
+def test_a_client_that_asks_a_dynamic_relay_becomes_a_target(targets: list[str] | None) -> None:
+    task = standing_task(targets)
     manager = AnyRelayTaskManager(0, dynamic_targets=True)
     assert manager.check_task_send(asking(task, "b"), 1) is TaskCheckStatus.SEND
     assert task.targets == [*(targets or []), "b"]
@@ -96,14 +96,14 @@ def test_whoever_asks_a_dynamic_relay_becomes_a_target(targets: list[str] | None
     assert task.targets == [*(targets or []), "b"]
 
 
-def test_without_targets_and_not_dynamic_nobody_gets_it() -> None:
-    task = standing(None)
+def test_without_targets_and_not_dynamic_no_client_gets_it() -> None:
+    task = standing_task(None)
     manager = AnyRelayTaskManager(0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "a"), 1) is TaskCheckStatus.NO_BLOCK
 
 
 def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> None:
-    task = standing(["a", "b"], Sent("a", 1), Sent("b", 40))
+    task = standing_task(["a", "b"], Sent("a", 1), Sent("b", 40))
     manager = AnyRelayTaskManager(30, dynamic_targets=False)
     late, in_time = Shareable(), Shareable()
     manager.check_task_result(late, task.client_tasks[0], 41)

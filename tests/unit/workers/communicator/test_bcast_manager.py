@@ -7,7 +7,7 @@ from redflare_workers.apis import TaskCompletionStatus
 from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT, BcastTaskManager
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
-from tests.support.communicator.manager_states import Sent, asking, send, standing
+from tests.support.communicator.manager_states import Sent, asking, send, standing_task
 
 ANSWERED = Sent("a", 1, 2)
 
@@ -17,12 +17,12 @@ ANSWERED = Sent("a", 1, 2)
     [
         pytest.param("a", [], "SEND", id="a target gets it"),
         pytest.param("b", [Sent("a", 1)], "SEND", id="a target gets it while another has it"),
-        pytest.param("a", [ANSWERED], "NO_BLOCK", id="a target that has answered gets what stands behind it"),
-        pytest.param("x", [], "NO_BLOCK", id="a client that is no target gets what stands behind it"),
+        pytest.param("a", [ANSWERED], "NO_BLOCK", id="a target that has answered gets the task behind it"),
+        pytest.param("x", [], "NO_BLOCK", id="a client that is no target gets the task behind it"),
     ],
 )
 def test_who_gets_a_broadcast(name: str, sent: list[Sent], status: str) -> None:
-    task = standing(["a", "b"], *sent)
+    task = standing_task(["a", "b"], *sent)
     assert BcastTaskManager().check_task_send(asking(task, name), 5) is TaskCheckStatus[status]
 
 
@@ -30,8 +30,8 @@ def test_who_gets_a_broadcast(name: str, sent: list[Sent], status: str) -> None:
     ("targets", "enough", "wait", "sent", "now", "done", "wake"),
     [
         pytest.param(["a"], 0, 0, [], 99, False, None, id="it stays when nothing was sent"),
-        pytest.param([], 0, 0, [], 99, False, None, id="it stays when nobody is there yet"),
-        pytest.param(["a"], 0, 0, [Sent("a", 1)], 99, False, None, id="it stays when nobody has answered"),
+        pytest.param([], 0, 0, [], 99, False, None, id="it stays when there is no client yet"),
+        pytest.param(["a"], 0, 0, [Sent("a", 1)], 99, False, None, id="it stays when no client has answered"),
         pytest.param(["a"], 0, 0, [Sent("a", None)], 99, False, None, id="it stays when it is about to be sent"),
         pytest.param(["a"], 0, 0, [ANSWERED], 2, True, None, id="it is done when all have answered"),
         pytest.param(["a", "b"], 0, 0, [ANSWERED], 99, False, None, id="min 0 needs all: one was not sent to"),
@@ -59,21 +59,21 @@ def test_who_gets_a_broadcast(name: str, sent: list[Sent], status: str) -> None:
 def test_when_a_broadcast_is_done(
     targets: list[str] | None, enough: int, wait: int, sent: list[Sent], now: float, done: bool, wake: float | None
 ) -> None:
-    task = standing(targets, *sent)
+    task = standing_task(targets, *sent)
     manager = BcastTaskManager(enough, wait)
     assert manager.check_task_exit(task, now) == (done, TaskCompletionStatus.OK if done else None)
     assert manager.next_change(task, now) == wake
 
 
 def test_the_end_does_not_depend_on_how_often_it_was_asked_for() -> None:
-    task = standing(["a", "b"], Sent("a", 1, 2))
+    task = standing_task(["a", "b"], Sent("a", 1, 2))
     asked, fresh = BcastTaskManager(1, 10), BcastTaskManager(1, 10)
     assert [asked.check_task_exit(task, now)[0] for now in (2, 7, 11.9, 12)] == [False, False, False, True]
     assert fresh.check_task_exit(task, 12) == (True, TaskCompletionStatus.OK)
 
 
 def test_a_client_that_joins_becomes_one_whose_answer_is_needed() -> None:
-    task = standing(["a"], Sent("a", 1, 2))
+    task = standing_task(["a"], Sent("a", 1, 2))
     manager = BcastTaskManager()
     assert task.targets is not None
     task.targets.append("b")
@@ -92,15 +92,15 @@ def test_repr_names_the_numbers() -> None:
     [
         pytest.param(2, None, 99, False, id="it is none of those that are enough"),
         pytest.param(2, Sent("c", 1, 5), 5, True, id="another makes up for it"),
-        pytest.param(3, Sent("c", 1, 5), 5, True, id="all have answered, and nobody is left to make up for it"),
+        pytest.param(3, Sent("c", 1, 5), 5, True, id="all have answered, and no client is left to replace it"),
         pytest.param(1, None, 9, True, id="enough without it: the wait begins with the first that counts"),
         pytest.param(1, None, 8.9, False, id="enough without it: the wait goes on"),
     ],
 )
-def test_a_result_of_no_use_is_an_answer_that_does_not_count(
+def test_an_unusable_result_is_an_answer_that_does_not_count(
     enough: int, last: Sent | None, now: float, done: bool
 ) -> None:
-    task = standing(["a", "b", "c"])
+    task = standing_task(["a", "b", "c"])
     send(task, Sent("a", 1, 1.5)).props[DOES_NOT_COUNT] = True
     send(task, Sent("b", 1, 2))
     if last is not None:

@@ -1,4 +1,4 @@
-"""A task's lock: a reentrant lock whose waiters can be sent home."""
+"""A task's callback lock: a reentrant lock whose waiters can be released."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import pytest
 from redflare_workers.communicator.callbacks import CallbackLock
 
-from tests.support.communicator.scene import in_thread
+from tests.support.communicator.bench import in_thread
 from tests.support.waiting import wait_until
 
 
@@ -26,21 +26,21 @@ def test_the_thread_that_has_it_may_take_it_again() -> None:
 
 def test_another_thread_waits_until_it_is_released_as_often_as_it_was_taken() -> None:
     lock = CallbackLock()
-    order: list[str] = []
+    holders: list[str] = []
 
     def other() -> None:
         with lock:
-            order.append("other")
+            holders.append("other")
 
     lock.acquire()
     lock.acquire()
     thread = in_thread(other)
     wait_until(lambda: waiting(lock))
     lock.release()
-    order.append("first")
+    holders.append("first")
     lock.release()
     thread.join()
-    assert order == ["first", "other"]
+    assert holders == ["first", "other"]
 
 
 def test_it_is_not_waited_for_when_that_is_not_wanted() -> None:
@@ -56,7 +56,7 @@ def test_only_the_thread_that_has_it_may_release_it() -> None:
         CallbackLock().release()
 
 
-def test_closing_it_sends_home_those_who_wait_to_take_part() -> None:
+def test_closing_it_releases_waiting_threads() -> None:
     lock = CallbackLock()
     answers: list[bool] = []
     with lock:

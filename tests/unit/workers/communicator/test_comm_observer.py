@@ -1,4 +1,4 @@
-"""What the communicator tells its observer."""
+"""The calls of the communicator to its observer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from redflare_workers.apis.client import Client
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.comm_observer import CommObserver
 
-from tests.support.communicator.scene import Scene
+from tests.support.communicator.bench import CommunicatorBench
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    with Scene(["site-1", "site-2"]) as scene:
-        yield scene
+def bench() -> Iterator[CommunicatorBench]:
+    with CommunicatorBench(["site-1", "site-2"]) as bench:
+        yield bench
 
 
-def heard(scene: Scene) -> list[frozenset[str] | None]:
-    """Who may ask, since the last time."""
-    asked, scene.observer.asked = scene.observer.asked, []
+def take_calls(bench: CommunicatorBench) -> list[frozenset[str] | None]:
+    """The arguments of ``may_ask`` since the last call."""
+    asked, bench.observer.asked = bench.observer.asked, []
     return asked
 
 
@@ -39,229 +39,229 @@ def handed_out(task: Task, name: str, task_id: str, *, received: float | None = 
 # -- scheduled ---------------------------------------------------------------------------------------------------------
 
 
-def test_it_hears_of_a_task_before_requests_can_see_it(scene: Scene) -> None:
+def test_it_is_notified_of_a_task_before_requests_can_see_it(bench: CommunicatorBench) -> None:
     answers: list[Any] = []
 
     def look(task: Task) -> list[ClientTask]:
-        answers.extend([scene.ask("site-1"), task.is_standing, scene.comm.schedule_of(task) is not None])
+        answers.extend([bench.ask("site-1"), task.is_standing, bench.comm.schedule_of(task) is not None])
         return []
 
-    scene.observer.adopt = look
-    scene.comm.broadcast(scene.task(), scene.ctx)
+    bench.observer.adopt = look
+    bench.comm.broadcast(bench.task(), bench.ctx)
     assert answers == ["", False, True]
-    assert scene.ask("site-1")
+    assert bench.ask("site-1")
 
 
-def test_it_does_not_hear_of_a_task_that_was_refused(scene: Scene) -> None:
+def test_it_is_not_notified_of_a_refused_task(bench: CommunicatorBench) -> None:
     with pytest.raises(ValueError, match="min_responses"):
-        scene.comm.broadcast(scene.task(), scene.ctx, ["site-1"], min_responses=2)
-    assert scene.observer.schedules == []
+        bench.comm.broadcast(bench.task(), bench.ctx, ["site-1"], min_responses=2)
+    assert bench.observer.schedules == []
 
 
-def test_what_it_raises_at_a_task_the_scheduler_gets_and_the_task_can_be_used_again(scene: Scene) -> None:
+def test_its_exception_at_a_task_reaches_the_scheduler_and_the_task_can_be_used_again(bench: CommunicatorBench) -> None:
     def refuse(task: Task) -> list[ClientTask]:
         raise ConnectionError("no ledger")
 
-    task = scene.task()
-    scene.observer.adopt = refuse
+    task = bench.task()
+    bench.observer.adopt = refuse
     with pytest.raises(ConnectionError, match="no ledger"):
-        scene.comm.broadcast(task, scene.ctx)
-    assert scene.comm.get_num_standing_tasks() == 0
-    scene.observer.adopt = lambda task: []
-    scene.comm.broadcast(task, scene.ctx)
-    assert scene.do("site-1")
+        bench.comm.broadcast(task, bench.ctx)
+    assert bench.comm.get_num_standing_tasks() == 0
+    bench.observer.adopt = lambda task: []
+    bench.comm.broadcast(task, bench.ctx)
+    assert bench.do("site-1")
 
 
-def test_client_tasks_handed_out_before_a_restart_are_sent_again_under_their_ids(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1")]
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    assert scene.ask("site-1") == "old-1"
+def test_client_tasks_handed_out_before_a_restart_are_sent_again_under_their_ids(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1")]
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    assert bench.ask("site-1") == "old-1"
     assert task.client_tasks[0].task_send_count == 2
-    assert scene.ask("site-2") not in ("", "old-1")
+    assert bench.ask("site-2") not in ("", "old-1")
 
 
-def test_the_result_of_an_adopted_client_task_is_taken(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1")]
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx, ["site-1"])
-    scene.answer("site-1", "old-1")
-    scene.check()
+def test_the_result_of_an_adopted_client_task_is_taken(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1")]
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx, ["site-1"])
+    bench.answer("site-1", "old-1")
+    bench.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
-def test_an_adopted_client_task_with_a_result_is_not_given_out_again(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1", received=1_699_999_001.0)]
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    assert scene.ask("site-1") == ""
-    scene.do("site-2")
-    scene.check()
+def test_an_adopted_client_task_with_a_result_is_not_sent_again(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(task, "site-1", "old-1", received=1_699_999_001.0)]
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    assert bench.ask("site-1") == ""
+    bench.do("site-2")
+    bench.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
-def test_a_send_that_was_handed_out_goes_to_nobody_else(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(task, "site-2", "old-2")]
-    scene.comm.send(scene.task(), scene.ctx, send_order=SendOrder.ANY)
-    assert scene.ask("site-1") == ""
-    assert scene.ask("site-2") == "old-2"
+def test_a_sent_task_is_offered_to_no_other_client(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(task, "site-2", "old-2")]
+    bench.comm.send(bench.task(), bench.ctx, send_order=SendOrder.ANY)
+    assert bench.ask("site-1") == ""
+    assert bench.ask("site-2") == "old-2"
 
 
 @pytest.mark.parametrize("order", list(SendOrder))
-def test_a_relay_goes_on_where_it_was(scene: Scene, order: SendOrder) -> None:
-    scene.observer.adopt = lambda task: [
+def test_a_relay_continues_at_its_position(bench: CommunicatorBench, order: SendOrder) -> None:
+    bench.observer.adopt = lambda task: [
         handed_out(task, "site-1", "old-1", received=1_699_999_001.0),
         handed_out(task, "site-2", "old-2"),
     ]
-    task = scene.task()
-    scene.comm.relay(task, scene.ctx, ["site-1", "site-2", "site-3"], order)
-    assert scene.ask("site-3") == ""
-    assert scene.ask("site-2") == "old-2"
-    scene.answer("site-2", "old-2")
-    assert scene.do("site-3")
-    scene.check()
+    task = bench.task()
+    bench.comm.relay(task, bench.ctx, ["site-1", "site-2", "site-3"], order)
+    assert bench.ask("site-3") == ""
+    assert bench.ask("site-2") == "old-2"
+    bench.answer("site-2", "old-2")
+    assert bench.do("site-3")
+    bench.check()
     assert task.completion_status is TaskCompletionStatus.OK
 
 
-def test_a_client_that_joined_before_the_restart_is_a_target_again(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(task, "late", "old")]
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
+def test_a_client_that_joined_before_the_restart_is_a_target_again(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(task, "late", "old")]
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
     assert task.targets == ["site-1", "site-2", "late"]
 
 
-def test_only_client_tasks_of_the_task_can_be_adopted(scene: Scene) -> None:
-    scene.observer.adopt = lambda task: [handed_out(scene.task(), "site-1", "old-1")]
+def test_only_client_tasks_of_the_task_can_be_adopted(bench: CommunicatorBench) -> None:
+    bench.observer.adopt = lambda task: [handed_out(bench.task(), "site-1", "old-1")]
     with pytest.raises(ValueError, match="only ClientTasks of"):
-        scene.comm.broadcast(scene.task(), scene.ctx)
-    assert scene.comm.get_num_standing_tasks() == 0
+        bench.comm.broadcast(bench.task(), bench.ctx)
+    assert bench.comm.get_num_standing_tasks() == 0
 
 
 # -- may_ask -----------------------------------------------------------------------------------------------------------
 
 
-def test_targets_may_ask_when_a_task_is_scheduled(scene: Scene) -> None:
-    scene.comm.broadcast(scene.task(), scene.ctx, ["site-1"])
-    scene.comm.broadcast(scene.task(), scene.ctx)
-    scene.comm.relay(scene.task(), scene.ctx, ["site-1"])
-    scene.comm.relay(scene.task(), scene.ctx, ["site-1"], dynamic_targets=False)
-    assert heard(scene) == [frozenset({"site-1"}), None, None, frozenset({"site-1"})]
+def test_targets_may_ask_when_a_task_is_scheduled(bench: CommunicatorBench) -> None:
+    bench.comm.broadcast(bench.task(), bench.ctx, ["site-1"])
+    bench.comm.broadcast(bench.task(), bench.ctx)
+    bench.comm.relay(bench.task(), bench.ctx, ["site-1"])
+    bench.comm.relay(bench.task(), bench.ctx, ["site-1"], dynamic_targets=False)
+    assert take_calls(bench) == [frozenset({"site-1"}), None, None, frozenset({"site-1"})]
 
 
-def test_those_whom_a_task_told_to_wait_may_ask_when_it_ends(scene: Scene) -> None:
-    task = scene.task()
-    scene.comm.send(task, scene.ctx, ["site-1", "site-2"])
-    assert scene.ask("site-2") == ""
-    heard(scene)
-    scene.comm.cancel_task(task)
-    scene.settle(task)
-    assert heard(scene) == [frozenset({"site-2"})]
+def test_clients_that_a_task_has_blocked_may_ask_when_it_ends(bench: CommunicatorBench) -> None:
+    task = bench.task()
+    bench.comm.send(task, bench.ctx, ["site-1", "site-2"])
+    assert bench.ask("site-2") == ""
+    take_calls(bench)
+    bench.comm.cancel_task(task)
+    bench.settle(task)
+    assert take_calls(bench) == [frozenset({"site-2"})]
 
 
-def test_the_end_of_a_task_that_nobody_waited_for_is_no_reason_to_ask(scene: Scene) -> None:
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    scene.do("site-1")
-    heard(scene)
-    scene.comm.cancel_task(task)
-    scene.settle(task)
-    assert heard(scene) == []
+def test_the_end_of_a_task_without_blocked_clients_is_no_reason_to_ask(bench: CommunicatorBench) -> None:
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    bench.do("site-1")
+    take_calls(bench)
+    bench.comm.cancel_task(task)
+    bench.settle(task)
+    assert take_calls(bench) == []
 
 
-def test_those_who_waited_for_a_send_may_ask_when_another_gets_it(scene: Scene) -> None:
-    scene.comm.send(scene.task(), scene.ctx, ["site-1", "site-2"])
-    scene.comm.broadcast(scene.task("behind"), scene.ctx, ["site-2"])
-    assert scene.ask("site-2") == ""
-    heard(scene)
-    scene.ask("site-1")
-    assert heard(scene) == [frozenset({"site-2"})]
-    assert scene.ask_fully("site-2")[0] == "behind"
+def test_clients_that_waited_for_a_send_may_ask_when_another_gets_it(bench: CommunicatorBench) -> None:
+    bench.comm.send(bench.task(), bench.ctx, ["site-1", "site-2"])
+    bench.comm.broadcast(bench.task("behind"), bench.ctx, ["site-2"])
+    assert bench.ask("site-2") == ""
+    take_calls(bench)
+    bench.ask("site-1")
+    assert take_calls(bench) == [frozenset({"site-2"})]
+    assert bench.ask_fully("site-2")[0] == "behind"
 
 
 @pytest.mark.parametrize("callback", [None, lambda client_task, fl_ctx: None])
-def test_the_targets_of_a_relay_may_ask_when_a_result_is_in(scene: Scene, callback: Any) -> None:
-    scene.comm.relay(scene.task(result_received_cb=callback), scene.ctx, ["site-1", "site-2"])
-    task_id = scene.ask("site-1")
-    assert scene.ask("late") == ""
-    heard(scene)
-    scene.answer("site-1", task_id)
-    assert heard(scene) == [frozenset({"site-1", "site-2", "late"})]
+def test_the_targets_of_a_relay_may_ask_when_a_result_is_in(bench: CommunicatorBench, callback: Any) -> None:
+    bench.comm.relay(bench.task(result_received_cb=callback), bench.ctx, ["site-1", "site-2"])
+    task_id = bench.ask("site-1")
+    assert bench.ask("late") == ""
+    take_calls(bench)
+    bench.answer("site-1", task_id)
+    assert take_calls(bench) == [frozenset({"site-1", "site-2", "late"})]
 
 
-def test_results_of_a_broadcast_are_no_reason_to_ask(scene: Scene) -> None:
-    scene.comm.broadcast(scene.task(), scene.ctx)
-    heard(scene)
-    scene.do("site-1")
-    assert heard(scene) == []
+def test_results_of_a_broadcast_are_no_reason_to_ask(bench: CommunicatorBench) -> None:
+    bench.comm.broadcast(bench.task(), bench.ctx)
+    take_calls(bench)
+    bench.do("site-1")
+    assert take_calls(bench) == []
 
 
 def test_targets_may_ask_when_time_opens_a_window() -> None:
-    with Scene(["site-1", "site-2"], monitor=True) as scene:
-        scene.comm.send(scene.task(), scene.ctx, ["site-1", "site-2"], task_assignment_timeout=10)
-        assert scene.ask("site-2") == ""
+    with CommunicatorBench(["site-1", "site-2"], monitor=True) as bench:
+        bench.comm.send(bench.task(), bench.ctx, ["site-1", "site-2"], task_assignment_timeout=10)
+        assert bench.ask("site-2") == ""
         # the monitor has seen when the next one's lock is
-        standing = next(iter(scene.comm._lifecycle.registry.standing_tasks.values()))
-        wait_until(lambda: standing.due == scene.clock.now + 10)
-        heard(scene)
-        scene.clock.now += 10
-        wait_until(lambda: scene.observer.asked == [frozenset({"site-1", "site-2"})])
-        assert scene.ask("site-2")
+        standing = next(iter(bench.comm._lifecycle.registry.standing_tasks.values()))
+        wait_until(lambda: standing.due == bench.clock.now + 10)
+        take_calls(bench)
+        bench.clock.now += 10
+        wait_until(lambda: bench.observer.asked == [frozenset({"site-1", "site-2"})])
+        assert bench.ask("site-2")
 
 
 def test_the_window_of_a_relay_opens_when_a_client_is_given_up() -> None:
-    with Scene(["site-1", "site-2"], monitor=True) as scene:
-        scene.comm.relay(scene.task(), scene.ctx, ["site-1", "site-2"], task_result_timeout=10, dynamic_targets=False)
-        scene.ask("site-1")
-        standing = next(iter(scene.comm._lifecycle.registry.standing_tasks.values()))
-        wait_until(lambda: standing.due == scene.clock.now + 10)
-        heard(scene)
-        scene.clock.now += 10
-        wait_until(lambda: scene.observer.asked)
-        assert scene.ask("site-2")
+    with CommunicatorBench(["site-1", "site-2"], monitor=True) as bench:
+        bench.comm.relay(bench.task(), bench.ctx, ["site-1", "site-2"], task_result_timeout=10, dynamic_targets=False)
+        bench.ask("site-1")
+        standing = next(iter(bench.comm._lifecycle.registry.standing_tasks.values()))
+        wait_until(lambda: standing.due == bench.clock.now + 10)
+        take_calls(bench)
+        bench.clock.now += 10
+        wait_until(lambda: bench.observer.asked)
+        assert bench.ask("site-2")
 
 
 # -- ended -------------------------------------------------------------------------------------------------------------
 
 
-def test_it_hears_of_the_end_before_task_done_and_what_is_unanswered(scene: Scene) -> None:
-    heard_before: list[int] = []
-    task = scene.task(task_done_cb=lambda task, fl_ctx: heard_before.append(len(scene.observer.ends)))
-    scene.comm.broadcast(task, scene.ctx)
-    scene.do("site-1")
-    task_id = scene.ask("site-2")
-    scene.comm.cancel_task(task)
-    scene.settle(task)
-    ((ended, unanswered),) = scene.observer.ends
+def test_it_is_notified_of_the_end_and_unanswered_client_tasks_before_task_done(bench: CommunicatorBench) -> None:
+    ends_before: list[int] = []
+    task = bench.task(task_done_cb=lambda task, fl_ctx: ends_before.append(len(bench.observer.ends)))
+    bench.comm.broadcast(task, bench.ctx)
+    bench.do("site-1")
+    task_id = bench.ask("site-2")
+    bench.comm.cancel_task(task)
+    bench.settle(task)
+    ((ended, unanswered),) = bench.observer.ends
     assert ended is task
     assert [client_task.id for client_task in unanswered] == [task_id]
-    assert heard_before == [1]
+    assert ends_before == [1]
 
 
-def test_what_it_raises_when_told_is_logged_and_nothing_else(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_exceptions_are_only_logged(bench: CommunicatorBench, caplog: pytest.LogCaptureFixture) -> None:
     class Bad(CommObserver):
         def may_ask(self, names: Any) -> None:
-            raise ConnectionError("nobody hears")
+            raise ConnectionError("not connected")
 
         def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
-            raise ConnectionError("nobody hears")
+            raise ConnectionError("not connected")
 
     done = threading.Event()
-    scene.comm.observer = Bad()
-    task = scene.task(task_done_cb=lambda task, fl_ctx: done.set())
-    scene.comm.broadcast(task, scene.ctx, ["site-1"])
-    scene.do("site-1")
-    scene.check()
+    bench.comm.observer = Bad()
+    task = bench.task(task_done_cb=lambda task, fl_ctx: done.set())
+    bench.comm.broadcast(task, bench.ctx, ["site-1"])
+    bench.do("site-1")
+    bench.check()
     assert done.wait(10)
     assert task.completion_status is TaskCompletionStatus.OK
-    assert caplog.text.count("ConnectionError: nobody hears") == 2
+    assert caplog.text.count("ConnectionError: not connected") == 2
 
 
-def test_it_is_called_without_a_lock(scene: Scene) -> None:
+def test_it_is_called_without_a_lock(bench: CommunicatorBench) -> None:
     problems: list[str] = []
 
-    class Curious(CommObserver):
+    class Reentrant(CommObserver):
         def look(self) -> None:
-            lock = scene.comm._lifecycle.lock
+            lock = bench.comm._lifecycle.lock
             if lock.acquire(timeout=5):
                 lock.release()
             else:
@@ -284,13 +284,13 @@ def test_it_is_called_without_a_lock(scene: Scene) -> None:
         def checkpoint(self, state: dict[str, Any]) -> None:
             self.look()
 
-    scene.comm.observer = Curious()
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx, ["site-1"])
-    scene.comm.relay(scene.task("relay"), scene.ctx, ["site-1", "site-2"])
-    scene.do("site-1")
-    scene.do("site-1", "relay")
-    scene.check()
-    scene.settle(task)
-    scene.comm.checkpoint({})
+    bench.comm.observer = Reentrant()
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx, ["site-1"])
+    bench.comm.relay(bench.task("relay"), bench.ctx, ["site-1", "site-2"])
+    bench.do("site-1")
+    bench.do("site-1", "relay")
+    bench.check()
+    bench.settle(task)
+    bench.comm.checkpoint({})
     assert problems == []

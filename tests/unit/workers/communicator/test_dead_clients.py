@@ -15,7 +15,7 @@ def test_a_client_is_disconnected_when_its_grace_is_over() -> None:
     assert dead.disconnected == {"a"}
 
 
-def test_it_is_told_once_that_a_client_is_disconnected() -> None:
+def test_a_disconnected_client_is_reported_once() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     dead.expire(160.0)
@@ -32,7 +32,7 @@ def test_the_first_report_counts() -> None:
     assert dead.disconnect_time("a") == 160.0
 
 
-def test_a_sign_of_life_takes_a_client_off_the_list() -> None:
+def test_a_sign_of_life_removes_a_client_from_the_list() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     assert dead.active("a") == (True, False)
@@ -41,7 +41,7 @@ def test_a_sign_of_life_takes_a_client_off_the_list() -> None:
     assert dead.active("a") == (False, False)
 
 
-def test_a_sign_of_a_disconnected_client_says_that_it_was() -> None:
+def test_a_sign_of_life_of_a_disconnected_client_returns_true() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     dead.expire(160.0)
@@ -50,7 +50,7 @@ def test_a_sign_of_a_disconnected_client_says_that_it_was() -> None:
     assert dead.disconnect_time("a") is None
 
 
-def test_after_a_comeback_the_grace_begins_anew() -> None:
+def test_after_a_sign_of_life_a_new_grace_period_begins() -> None:
     dead = DeadClients(60)
     dead.report("a", 100.0)
     dead.active("a")

@@ -1,4 +1,4 @@
-"""Whether a job may go on with the clients that are left."""
+"""Whether a job may continue with the clients that are left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from redflare_workers.communicator.dead_clients import violation
 ABC = ["a", "b", "c"]
 
 CASES: list[tuple[str, list[str], set[str], dict[str, Any], int, str]] = [
-    ("nobody is dead", ABC, set(), {"min_clients": 5, "mandatory_clients": ["z"]}, 9, ""),
-    ("nobody has joined", [], set(), {"min_clients": 2}, 0, ""),
+    ("no client is dead", ABC, set(), {"min_clients": 5, "mandatory_clients": ["z"]}, 9, ""),
+    ("no client has joined", [], set(), {"min_clients": 2}, 0, ""),
     ("those who are dead are none of the job's", ABC, {"z"}, {"min_clients": 3}, 3, ""),
     ("all are dead", ABC, {"a", "b", "c"}, {}, 3, "no client is alive"),
     ("all are dead before enough had joined", ["a"], {"a"}, {"min_clients": 3}, 1, "no client is alive"),
-    ("one is alive and one is enough unless said otherwise", ABC, {"a", "b"}, {}, 3, ""),
+    ("one is alive and one is enough by default", ABC, {"a", "b"}, {}, 3, ""),
     ("just enough are alive", ABC, {"a"}, {"min_clients": 2}, 3, ""),
     ("fewer than enough are alive", ABC, {"a", "b"}, {"min_clients": 2}, 3, "only 1 clients are alive, 2 are needed"),
     ("fewer than enough are alive, but there never were enough", ABC, {"a"}, {"min_clients": 4}, 3, ""),

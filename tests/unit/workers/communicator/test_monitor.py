@@ -1,4 +1,4 @@
-"""The thread that sweeps: when it is woken, when something is due, and after failures."""
+"""The monitor thread: it sweeps when it is woken, when something is due, and after failures."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_it_may_be_stopped_by_its_own_sweep() -> None:
     assert sweeps.count == 1
 
 
-def test_stopping_says_when_a_sweep_does_not_end() -> None:
+def test_stopping_warns_when_a_sweep_does_not_end() -> None:
     sweeps = Sweeps(None)
     monitor = Monitor("monitor")
     inside, go_on = threading.Event(), threading.Event()

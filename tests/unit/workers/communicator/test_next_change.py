@@ -1,4 +1,4 @@
-"""Whoever sleeps until ``next_change`` misses nothing and is not woken for nothing, whatever was sent and answered."""
+"""A caller that sleeps until ``next_change`` misses no change and is not woken without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redflare_workers.communicator.managers.relay import AnyRelayTaskManager, Se
 from redflare_workers.communicator.managers.simple import BcastForeverTaskManager, BcastTaskManager, SendTaskManager
 from redflare_workers.communicator.managers.task_manager import TaskManager
 
-from tests.support.communicator.manager_states import Sent, asking, standing
+from tests.support.communicator.manager_states import Sent, asking, standing_task
 
 NAMES = "abcd"
 FAR = 1e6
@@ -22,7 +22,7 @@ PERIODS = st.sampled_from([0, 0.1, 3, 7.5, 40])
 
 @st.composite
 def histories(draw: st.DrawFn, repeat: bool) -> tuple[Task, float]:
-    """A task with some sendings, one after the other, and a moment after them."""
+    """Generate a task with some sendings, one after the other, and a time after them."""
     names = st.sampled_from(NAMES)
     targets = draw(st.lists(names, min_size=1, max_size=5, unique=not repeat))
     moment, sendings = draw(SECONDS), []
@@ -33,11 +33,11 @@ def histories(draw: st.DrawFn, repeat: bool) -> tuple[Task, float]:
         sendings.append(Sent(name, sent, answered))
     scheduled = draw(SECONDS)
     now = max(moment, scheduled) + draw(SECONDS)
-    return standing(targets, *sendings, created=min(scheduled, 1), scheduled=scheduled), now
+    return standing_task(targets, *sendings, created=min(scheduled, 1), scheduled=scheduled), now
 
 
 def decisions(manager: TaskManager, task: Task, now: float) -> object:
-    """Everything the manager says at a moment, about clients that it may be asked for."""
+    """Return all decisions of the manager at a time, for all clients."""
     newest = task.last_client_task_map
     may_ask = [name for name in NAMES if name not in newest or newest[name].result_received_time is not None]
     sends = {name: manager.check_task_send(asking(task, name), now) for name in may_ask}

@@ -1,4 +1,4 @@
-"""A task that is sent goes to one client: whoever asks first, or the first target whose turn has come."""
+"""A send goes to one client: the first that asks, or the first target whose window is open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from redflare_workers.apis import SendOrder, TaskCompletionStatus
 from redflare_workers.communicator.managers.simple import SendTaskManager
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
-from tests.support.communicator.manager_states import Sent, asking, standing
+from tests.support.communicator.manager_states import Sent, asking, standing_task
 
 ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
 
@@ -15,7 +15,7 @@ ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
 @pytest.mark.parametrize(
     ("order", "timeout", "name", "sent", "now", "status"),
     [
-        pytest.param(ANY, 0, "c", [], 100, "SEND", id="ANY: whoever asks first gets it"),
+        pytest.param(ANY, 0, "c", [], 100, "SEND", id="ANY: the first client that asks gets it"),
         pytest.param(ANY, 10, "c", [], 100, "SEND", id="ANY: an assignment timeout changes nothing"),
         pytest.param(ANY, 0, "x", [], 100, "NO_BLOCK", id="ANY: a client that is no target does not"),
         pytest.param(ANY, 0, "b", [Sent("a", 1)], 100, "NO_BLOCK", id="ANY: another one has it"),
@@ -26,7 +26,7 @@ ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
         pytest.param(SEQUENTIAL, None, "b", [], 1e9, "BLOCK", id="a timeout of None is none"),
         pytest.param(SEQUENTIAL, -1, "b", [], 1e9, "BLOCK", id="a negative timeout is none"),
         pytest.param(SEQUENTIAL, 10, "a", [], 100, "SEND", id="the first target gets it at once"),
-        pytest.param(SEQUENTIAL, 10, "b", [], 109.9, "BLOCK", id="the second waits for its turn"),
+        pytest.param(SEQUENTIAL, 10, "b", [], 109.9, "BLOCK", id="the second waits for its window"),
         pytest.param(SEQUENTIAL, 10, "b", [], 110, "SEND", id="the second gets it one timeout after creation"),
         pytest.param(SEQUENTIAL, 10, "c", [], 110, "BLOCK", id="the third still waits then"),
         pytest.param(SEQUENTIAL, 10, "c", [], 120, "SEND", id="the third gets it one timeout later"),
@@ -38,7 +38,7 @@ ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
 def test_who_gets_it(
     order: SendOrder, timeout: int | None, name: str, sent: list[Sent], now: float, status: str
 ) -> None:
-    task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
+    task = standing_task(["a", "b", "c"], *sent, created=100, scheduled=105)
     manager = SendTaskManager(order, timeout)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
 
@@ -46,9 +46,9 @@ def test_who_gets_it(
 @pytest.mark.parametrize(
     ("targets", "sent", "done"),
     [
-        pytest.param(["a"], [], False, id="nobody has it"),
-        pytest.param([], [], False, id="nobody is there"),
-        pytest.param(None, [], False, id="nobody has joined"),
+        pytest.param(["a"], [], False, id="no client has it"),
+        pytest.param([], [], False, id="there is no client"),
+        pytest.param(None, [], False, id="no client has joined"),
         pytest.param(["a"], [Sent("a", 1)], False, id="one has it and has not answered"),
         pytest.param(["a"], [Sent("a", 1, 2)], True, id="the one that has it has answered"),
         pytest.param(["a", "b"], [Sent("b", 1, 2)], True, id="no other has to answer"),
@@ -56,7 +56,7 @@ def test_who_gets_it(
 )
 @pytest.mark.parametrize("order", SendOrder)
 def test_it_is_done_with_the_result(order: SendOrder, targets: list[str] | None, sent: list[Sent], done: bool) -> None:
-    task = standing(targets, *sent)
+    task = standing_task(targets, *sent)
     status = TaskCompletionStatus.OK if done else None
     assert SendTaskManager(order, 10).check_task_exit(task, 1e9) == (done, status)
 
@@ -64,24 +64,24 @@ def test_it_is_done_with_the_result(order: SendOrder, targets: list[str] | None,
 @pytest.mark.parametrize(
     ("order", "timeout", "sent", "now", "wake"),
     [
-        pytest.param(SEQUENTIAL, 10, [], 100, 110, id="the second target's turn"),
+        pytest.param(SEQUENTIAL, 10, [], 100, 110, id="the second target's window"),
         pytest.param(SEQUENTIAL, 10, [], 110, 120, id="then the third's"),
         pytest.param(SEQUENTIAL, 10, [], 119.9, 120, id="the third's is yet to come"),
-        pytest.param(SEQUENTIAL, 10, [], 120, None, id="all have had their turn"),
-        pytest.param(SEQUENTIAL, 0, [], 100, None, id="there are no turns without a timeout"),
+        pytest.param(SEQUENTIAL, 10, [], 120, None, id="all windows are open"),
+        pytest.param(SEQUENTIAL, 0, [], 100, None, id="there are no windows without a timeout"),
         pytest.param(SEQUENTIAL, 10, [Sent("a", 100)], 100, None, id="one has it"),
-        pytest.param(ANY, 10, [], 100, None, id="there are no turns in any order"),
+        pytest.param(ANY, 10, [], 100, None, id="there are no windows in any order"),
     ],
 )
 def test_when_time_alone_changes_something(
     order: SendOrder, timeout: int, sent: list[Sent], now: float, wake: float | None
 ) -> None:
-    task = standing(["a", "b", "c"], *sent, created=100, scheduled=105)
+    task = standing_task(["a", "b", "c"], *sent, created=100, scheduled=105)
     assert SendTaskManager(order, timeout).next_change(task, now) == wake
 
 
-def test_without_targets_whoever_joins_gets_it() -> None:
-    task = standing(None)
+def test_without_targets_any_client_that_joins_gets_it() -> None:
+    task = standing_task(None)
     assert SendTaskManager(ANY, 0).check_task_send(asking(task, "late"), 1) is TaskCheckStatus.SEND
 
 

@@ -1,4 +1,4 @@
-"""A relay in sequence: a window moves along the targets and grows while nobody takes the task."""
+"""A relay in sequence: a window moves along the targets and grows while no client asks for the task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from redflare_workers.apis import ReservedHeaderKey, Shareable, TaskCompletionSt
 from redflare_workers.communicator.managers.relay import SequentialRelayTaskManager
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus
 
-from tests.support.communicator.manager_states import Sent, asking, send, standing
+from tests.support.communicator.manager_states import Sent, asking, send, standing_task
 
 OK, TIMEOUT = TaskCompletionStatus.OK, TaskCompletionStatus.TIMEOUT
 #: The task is scheduled at 100, an assignment has 10 seconds and a result 30.
@@ -20,7 +20,7 @@ ALL_ANSWERED = [*A_ANSWERED, Sent("b", 121, 130), Sent("c", 131, 140)]
     ("name", "sent", "now", "status"),
     [
         pytest.param("a", [], 100, "SEND", id="the first target is in the window from scheduling on"),
-        pytest.param("b", [], 109.9, "NO_BLOCK", id="the second is not yet: it gets what stands behind"),
+        pytest.param("b", [], 109.9, "NO_BLOCK", id="the second is not yet: it gets the task behind"),
         pytest.param("b", [], 110, "SEND", id="the second is after one assignment timeout"),
         pytest.param("a", [], 110, "SEND", id="the first still is then"),
         pytest.param("c", [], 110, "NO_BLOCK", id="the third is not yet then"),
@@ -31,19 +31,19 @@ ALL_ANSWERED = [*A_ANSWERED, Sent("b", 121, 130), Sent("c", 131, 140)]
         pytest.param("b", [Sent("a", None)], 999, "BLOCK", id="the first is about to get it: all wait"),
         pytest.param("b", A_HAS_IT, 134.9, "BLOCK", id="the first has time to answer: all wait"),
         pytest.param("x", A_HAS_IT, 120, "NO_BLOCK", id="the first has it: others than targets do not wait"),
-        pytest.param("b", A_ANSWERED, 120, "SEND", id="the first has answered: it is the second's turn"),
+        pytest.param("b", A_ANSWERED, 120, "SEND", id="the first has answered: the second may have it"),
         pytest.param("c", A_ANSWERED, 129.9, "NO_BLOCK", id="the first has answered: not yet the third's"),
         pytest.param("c", A_ANSWERED, 130, "SEND", id="the window grows from the moment of the answer"),
         pytest.param("a", A_ANSWERED, 130, "NO_BLOCK", id="who has had it is behind the window"),
-        pytest.param("b", A_HAS_IT, 135, "SEND", id="the first is given up: it is the second's turn"),
+        pytest.param("b", A_HAS_IT, 135, "SEND", id="the first is given up: the second may have it"),
         pytest.param("c", A_HAS_IT, 144.9, "NO_BLOCK", id="the first is given up: not yet the third's"),
         pytest.param("c", A_HAS_IT, 145, "SEND", id="the window grows from the moment of giving up"),
-        pytest.param("b", [Sent("c", 120, 125)], 125, "BLOCK", id="who was passed over has lost its turn"),
+        pytest.param("b", [Sent("c", 120, 125)], 125, "BLOCK", id="a skipped target is not asked again"),
         pytest.param("a", ALL_ANSWERED, 140, "BLOCK", id="all have answered: it is about to end"),
     ],
 )
 def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> None:
-    task = standing(["a", "b", "c"], *sent, created=50, scheduled=100)
+    task = standing_task(["a", "b", "c"], *sent, created=50, scheduled=100)
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
     assert task.targets == ["a", "b", "c"]
@@ -55,8 +55,8 @@ def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> No
         pytest.param([], 100, None, 110, id="the window has opened and will grow"),
         pytest.param([], 110, None, 120, id="it has grown and will again"),
         pytest.param([], 120, None, 140, id="all are in it, what comes is the end"),
-        pytest.param([], 139.9, None, 140, id="nobody takes it, just before the end"),
-        pytest.param([], 140, TIMEOUT, None, id="nobody took it"),
+        pytest.param([], 139.9, None, 140, id="no client asks, just before the end"),
+        pytest.param([], 140, TIMEOUT, None, id="no client asked"),
         pytest.param([Sent("a", None)], 999, None, None, id="the first is about to get it"),
         pytest.param(A_HAS_IT, 106, None, 135, id="the first has time to answer"),
         pytest.param(A_HAS_IT, 135, None, 145, id="the first is given up, the window has moved"),
@@ -73,7 +73,7 @@ def test_who_gets_it(name: str, sent: list[Sent], now: float, status: str) -> No
     ],
 )
 def test_when_it_is_done(sent: list[Sent], now: float, done: TaskCompletionStatus | None, wake: float | None) -> None:
-    task = standing(["a", "b", "c"], *sent, created=50, scheduled=100)
+    task = standing_task(["a", "b", "c"], *sent, created=50, scheduled=100)
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_exit(task, now) == (done is not None, done)
     assert manager.next_change(task, now) == wake
@@ -81,7 +81,7 @@ def test_when_it_is_done(sent: list[Sent], now: float, done: TaskCompletionStatu
 
 @pytest.mark.parametrize("timeout", [0, None])
 def test_without_timeouts_it_waits_for_ever_for_the_next_target_and_for_its_answer(timeout: int | None) -> None:
-    task = standing(["a", "b"])
+    task = standing_task(["a", "b"])
     manager = SequentialRelayTaskManager(timeout, timeout, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 1e9) is TaskCheckStatus.NO_BLOCK
     assert manager.check_task_send(asking(task, "a"), 1e9) is TaskCheckStatus.SEND
@@ -94,25 +94,25 @@ def test_without_timeouts_it_waits_for_ever_for_the_next_target_and_for_its_answ
 
 
 def test_a_client_that_is_named_twice_has_it_twice_at_its_places() -> None:
-    task = standing(["a", "b", "a"])
+    task = standing_task(["a", "b", "a"])
     manager = SequentialRelayTaskManager(0, 0, dynamic_targets=True)
-    order = []
+    served = []
     for moment in range(3):
         (name,) = [name for name in "ab" if manager.check_task_send(asking(task, name), moment) is TaskCheckStatus.SEND]
-        order.append(name)
+        served.append(name)
         send(task, Sent(name, moment, moment))
-    assert order == ["a", "b", "a"]
+    assert served == ["a", "b", "a"]
     assert manager.check_task_exit(task, 3) == (True, OK)
 
 
 def test_a_name_that_is_in_the_window_twice_takes_its_first_place() -> None:
-    task = standing(["a", "b", "a"], Sent("a", 25, 26))
+    task = standing_task(["a", "b", "a"], Sent("a", 25, 26))
     manager = SequentialRelayTaskManager(10, 0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 26) is TaskCheckStatus.SEND
 
 
 def test_a_dead_site_in_the_middle_is_passed_over() -> None:
-    task = standing(["a", "dead", "c"], Sent("a", 0, 5))
+    task = standing_task(["a", "dead", "c"], Sent("a", 0, 5))
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "c"), 14) is TaskCheckStatus.NO_BLOCK
     assert manager.check_task_send(asking(task, "c"), 15) is TaskCheckStatus.SEND
@@ -121,15 +121,15 @@ def test_a_dead_site_in_the_middle_is_passed_over() -> None:
 
 
 def test_a_site_that_dies_with_the_task_is_passed_over() -> None:
-    task = standing(["a", "dies", "c"], Sent("a", 0, 5), Sent("dies", 6))
+    task = standing_task(["a", "dies", "c"], Sent("a", 0, 5), Sent("dies", 6))
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "c"), 35.9) is TaskCheckStatus.BLOCK
     assert manager.check_task_send(asking(task, "c"), 36) is TaskCheckStatus.SEND
 
 
 @pytest.mark.parametrize("targets", [None, []])
-def test_a_dynamic_relay_without_a_client_yet_goes_on(targets: list[str] | None) -> None:
-    task = standing(targets, scheduled=100)
+def test_a_dynamic_relay_without_clients_continues(targets: list[str] | None) -> None:
+    task = standing_task(targets, scheduled=100)
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     for now in (100, 1000):
         assert manager.check_task_exit(task, now) == (False, None)
@@ -139,7 +139,7 @@ def test_a_dynamic_relay_without_a_client_yet_goes_on(targets: list[str] | None)
 
 @pytest.mark.parametrize("seen_before", [False, True])
 def test_the_first_client_of_a_dynamic_relay_gets_it_however_late_it_comes(seen_before: bool) -> None:
-    task = standing(None, scheduled=100)
+    task = standing_task(None, scheduled=100)
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     if seen_before:
         assert manager.check_task_exit(task, 100) == (False, None)
@@ -148,7 +148,7 @@ def test_the_first_client_of_a_dynamic_relay_gets_it_however_late_it_comes(seen_
 
 
 def test_the_first_client_of_a_dynamic_relay_has_its_whole_time_also_when_others_add_it() -> None:
-    task = standing([], scheduled=100)
+    task = standing_task([], scheduled=100)
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=True)
     assert manager.check_task_exit(task, 100) == (False, None)
     task.targets = ["late", "later"]
@@ -159,8 +159,8 @@ def test_the_first_client_of_a_dynamic_relay_has_its_whole_time_also_when_others
     assert manager.check_task_exit(task, 1030) == (True, TIMEOUT)
 
 
-def test_whoever_asks_a_dynamic_relay_becomes_its_last_target_once() -> None:
-    task = standing(["a"], Sent("a", 1))
+def test_a_client_that_asks_a_dynamic_relay_becomes_its_last_target_once() -> None:
+    task = standing_task(["a"], Sent("a", 1))
     manager = SequentialRelayTaskManager(0, 0, dynamic_targets=True)
     assert manager.check_task_send(asking(task, "b"), 2) is TaskCheckStatus.BLOCK
     assert manager.check_task_send(asking(task, "b"), 3) is TaskCheckStatus.BLOCK
@@ -170,14 +170,14 @@ def test_whoever_asks_a_dynamic_relay_becomes_its_last_target_once() -> None:
     assert manager.check_task_send(asking(task, "b"), 4) is TaskCheckStatus.SEND
 
 
-def test_without_targets_and_not_dynamic_nobody_gets_it() -> None:
-    task = standing(None)
+def test_without_targets_and_not_dynamic_no_client_gets_it() -> None:
+    task = standing_task(None)
     manager = SequentialRelayTaskManager(0, 0, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "a"), 1) is TaskCheckStatus.NO_BLOCK
 
 
 def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> None:
-    task = standing(["a", "b"], Sent("a", 1), Sent("b", 40))
+    task = standing_task(["a", "b"], Sent("a", 1), Sent("b", 40))
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     late, in_time = Shareable({"w": 1}), Shareable({"w": 2})
     manager.check_task_result(late, task.client_tasks[0], 41)
@@ -187,8 +187,8 @@ def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> No
     assert late["w"] == 1
 
 
-def test_decisions_follow_from_what_was_sent_so_a_new_manager_goes_on_where_the_old_one_was() -> None:
-    task = standing(["a", "b", "c", "b"], Sent("a", 1, 2), Sent("b", 3, 4), Sent("c", 5))
+def test_decisions_follow_from_the_client_tasks_so_a_new_manager_continues_for_the_old_one() -> None:
+    task = standing_task(["a", "b", "c", "b"], Sent("a", 1, 2), Sent("b", 3, 4), Sent("c", 5))
     manager = SequentialRelayTaskManager(10, 30, dynamic_targets=False)
     assert manager.check_task_send(asking(task, "b"), 6) is TaskCheckStatus.BLOCK
     task.client_tasks[-1].result_received_time = 7
@@ -196,7 +196,7 @@ def test_decisions_follow_from_what_was_sent_so_a_new_manager_goes_on_where_the_
 
 
 def test_at_the_moment_it_names_something_does_change() -> None:
-    task = standing([f"site-{number}" for number in range(9)], scheduled=0.7)
+    task = standing_task([f"site-{number}" for number in range(9)], scheduled=0.7)
     manager = SequentialRelayTaskManager(0.1, 0.3, dynamic_targets=False)
     now, moments = 0.7, []
     while (following := manager.next_change(task, now)) is not None:
@@ -207,6 +207,6 @@ def test_at_the_moment_it_names_something_does_change() -> None:
     assert manager.check_task_exit(task, now) == (True, TIMEOUT)
 
 
-def test_repr_names_what_it_goes_by() -> None:
+def test_repr_names_its_arguments() -> None:
     manager = SequentialRelayTaskManager(1, 2, dynamic_targets=True)
     assert repr(manager) == "SequentialRelayTaskManager(result_timeout=2, dynamic=True)"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redflare_workers.apis import Shareable, Task, TaskCompletionStatus
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus, TaskManager, periods_passed
 
-from tests.support.communicator.manager_states import Sent, asking, standing
+from tests.support.communicator.manager_states import Sent, asking, standing_task
 
 MOMENTS = st.floats(min_value=0, max_value=2e9)
 PERIODS = st.one_of(st.integers(1, 10_000), st.floats(min_value=0.01, max_value=1e4))
@@ -27,23 +27,21 @@ class Endless(TaskManager):
         pytest.param(["a"], [], "SEND", id="a target gets the task"),
         pytest.param(["b"], [], "NO_BLOCK", id="a client that is no target does not get it"),
         pytest.param(None, [], "SEND", id="without targets everybody gets it"),
-        pytest.param([], [], "NO_BLOCK", id="with an empty list of targets nobody gets it"),
+        pytest.param([], [], "NO_BLOCK", id="with an empty list of targets no client gets it"),
         pytest.param(["a"], [Sent("a", 1, 2)], "NO_BLOCK", id="a client that has answered does not get it again"),
         pytest.param(["a", "b"], [Sent("b", 1, 2)], "SEND", id="another one's answer changes nothing"),
     ],
 )
-def test_who_gets_a_task_unless_a_manager_says_otherwise(
-    targets: list[str] | None, sent: list[Sent], status: str
-) -> None:
-    task = standing(targets, *sent)
+def test_which_clients_get_a_task_by_default(targets: list[str] | None, sent: list[Sent], status: str) -> None:
+    task = standing_task(targets, *sent)
     assert Endless().check_task_send(asking(task, "a"), 10) is TaskCheckStatus[status]
     for client_task in task.client_tasks:
         if client_task.client.name == "a":
             assert Endless().check_task_send(client_task, 10) is TaskCheckStatus[status]
 
 
-def test_unless_a_manager_says_otherwise_results_are_left_alone_and_time_changes_nothing() -> None:
-    task = standing(["a"], Sent("a", 1))
+def test_by_default_results_are_left_alone_and_time_changes_nothing() -> None:
+    task = standing_task(["a"], Sent("a", 1))
     result = Shareable({"w": 1})
     Endless().check_task_result(result, task.client_tasks[0], 2)
     assert result == Shareable({"w": 1})

@@ -1,64 +1,64 @@
-"""The registry: what it keeps does not grow, and what a step costs does not grow with what stands."""
+"""The registry: its size is limited, and the cost of a step does not grow with the number of standing tasks."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from redflare_workers.communicator import task_registry as board_module
+from redflare_workers.communicator import task_registry as registry_module
 from redflare_workers.communicator.task_registry import SubmissionCheck
 
-from tests.support.communicator.scene import Scene
+from tests.support.communicator.bench import CommunicatorBench
 
 
 def test_it_remembers_a_limited_number_of_ended_client_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "_REMEMBERED", 3)
-    with Scene(["site-1"]) as scene:
+    monkeypatch.setattr(registry_module, "_REMEMBERED", 3)
+    with CommunicatorBench(["site-1"]) as bench:
         ids = []
         for _ in range(5):
-            task = scene.task()
-            scene.comm.broadcast(task, scene.ctx, ["site-1"])
-            ids.append(scene.do("site-1"))
-            scene.comm.cancel_task(task)
-        client = scene.engine.join("site-1")
-        checks = [scene.comm.peek_submission(client, "train", task_id) for task_id in ids]
+            task = bench.task()
+            bench.comm.broadcast(task, bench.ctx, ["site-1"])
+            ids.append(bench.do("site-1"))
+            bench.comm.cancel_task(task)
+        client = bench.engine.join("site-1")
+        checks = [bench.comm.peek_submission(client, "train", task_id) for task_id in ids]
         assert checks == [SubmissionCheck.UNKNOWN] * 2 + [SubmissionCheck.DUPLICATE] * 3
 
 
 def test_a_duplicate_that_is_asked_for_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "_REMEMBERED", 2)
-    with Scene(["site-1"]) as scene:
+    monkeypatch.setattr(registry_module, "_REMEMBERED", 2)
+    with CommunicatorBench(["site-1"]) as bench:
         ids = []
         for number in range(3):
-            task = scene.task()
-            scene.comm.broadcast(task, scene.ctx, ["site-1"])
-            ids.append(scene.do("site-1"))
-            scene.comm.cancel_task(task)
+            task = bench.task()
+            bench.comm.broadcast(task, bench.ctx, ["site-1"])
+            ids.append(bench.do("site-1"))
+            bench.comm.cancel_task(task)
             if number == 1:
-                scene.answer("site-1", ids[0])
-        client = scene.engine.join("site-1")
-        assert scene.comm.peek_submission(client, "train", ids[0]) is SubmissionCheck.DUPLICATE
-        assert scene.comm.peek_submission(client, "train", ids[1]) is SubmissionCheck.UNKNOWN
+                bench.answer("site-1", ids[0])
+        client = bench.engine.join("site-1")
+        assert bench.comm.peek_submission(client, "train", ids[0]) is SubmissionCheck.DUPLICATE
+        assert bench.comm.peek_submission(client, "train", ids[1]) is SubmissionCheck.UNKNOWN
 
 
 def test_ten_thousand_are_remembered() -> None:
-    assert board_module._REMEMBERED == 10_000
+    assert registry_module._REMEMBERED == 10_000
 
 
 @pytest.mark.parametrize("targets", [None, ["site-1", "site-2"]])
 def test_nothing_is_left_of_tasks_that_have_ended(targets: list[str] | None) -> None:
-    with Scene(["site-1", "site-2"]) as scene:
-        tasks = [scene.task() for _ in range(4)]
-        scene.comm.broadcast(tasks[0], scene.ctx, targets and list(targets))
-        scene.comm.broadcast_forever(tasks[1], scene.ctx, targets and list(targets))
-        scene.comm.relay(tasks[2], scene.ctx, targets and list(targets), dynamic_targets=targets is None)
-        scene.comm.send(tasks[3], scene.ctx, ["site-1", "site-2"])
-        scene.do("site-1")
-        scene.ask("site-2")
-        scene.comm.cancel_all_tasks()
+    with CommunicatorBench(["site-1", "site-2"]) as bench:
+        tasks = [bench.task() for _ in range(4)]
+        bench.comm.broadcast(tasks[0], bench.ctx, targets and list(targets))
+        bench.comm.broadcast_forever(tasks[1], bench.ctx, targets and list(targets))
+        bench.comm.relay(tasks[2], bench.ctx, targets and list(targets), dynamic_targets=targets is None)
+        bench.comm.send(tasks[3], bench.ctx, ["site-1", "site-2"])
+        bench.do("site-1")
+        bench.ask("site-2")
+        bench.comm.cancel_all_tasks()
         for task in tasks:
-            scene.settle(task)
-        registry = scene.comm._lifecycle.registry
+            bench.settle(task)
+        registry = bench.comm._lifecycle.registry
         kept = (
             registry.standing_tasks,
             registry.by_task,
@@ -72,18 +72,18 @@ def test_nothing_is_left_of_tasks_that_have_ended(targets: list[str] | None) -> 
 
 def test_a_request_costs_about_the_same_with_hundreds_of_standing_tasks_of_others() -> None:
     def seconds_per_request(others: int) -> float:
-        with Scene(["site-1"]) as scene:
+        with CommunicatorBench(["site-1"]) as bench:
             for number in range(others):
-                scene.comm.broadcast(scene.task(), scene.ctx, [f"other-{number}"])
-                scene.comm.send(scene.task(), scene.ctx, [f"other-{number}"])
-            client, ctx = scene.engine.join("site-1"), scene.engine.new_context()
+                bench.comm.broadcast(bench.task(), bench.ctx, [f"other-{number}"])
+                bench.comm.send(bench.task(), bench.ctx, [f"other-{number}"])
+            client, ctx = bench.engine.join("site-1"), bench.engine.new_context()
             best = 1.0
             for _ in range(20):
                 began = time.perf_counter()
                 for _ in range(50):
-                    scene.comm.process_task_request(client, ctx)
+                    bench.comm.process_task_request(client, ctx)
                 best = min(best, (time.perf_counter() - began) / 50)
             return best
 
-    # the best of many tries, and a wide margin: one that went through all tasks would take hundreds of times as long
+    # the best of many tries, with a wide margin: a scan of all tasks would take hundreds of times as long
     assert seconds_per_request(500) < 10 * seconds_per_request(0)

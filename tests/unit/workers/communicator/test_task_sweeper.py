@@ -1,4 +1,4 @@
-"""The monitor's rules: when a task ends, what wakes it, and that it survives everything."""
+"""The rules of the monitor: when a task ends, what wakes it, and which errors it survives."""
 
 from __future__ import annotations
 
@@ -15,77 +15,77 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.managers.task_manager import TaskCheckStatus, TaskManager
 
-from tests.support.communicator.scene import Scene
+from tests.support.communicator.bench import CommunicatorBench
 from tests.support.waiting import wait_until
 
 OK, TIMEOUT, ERROR = TaskCompletionStatus.OK, TaskCompletionStatus.TIMEOUT, TaskCompletionStatus.ERROR
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    """Only the test checks tasks."""
-    with Scene(["site-1", "site-2"]) as scene:
-        yield scene
+def bench() -> Iterator[CommunicatorBench]:
+    """A bench without the monitor: only the test checks tasks."""
+    with CommunicatorBench(["site-1", "site-2"]) as bench:
+        yield bench
 
 
 @pytest.fixture
-def live() -> Iterator[Scene]:
-    """The monitor checks tasks."""
-    with Scene(["site-1", "site-2"], monitor=True) as scene:
-        yield scene
+def live() -> Iterator[CommunicatorBench]:
+    """A bench with the monitor, which checks tasks."""
+    with CommunicatorBench(["site-1", "site-2"], monitor=True) as bench:
+        yield bench
 
 
-def test_a_task_stands_until_its_manager_says_that_it_is_done(scene: Scene) -> None:
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    scene.do("site-1")
-    scene.check()
+def test_a_task_is_standing_until_its_manager_reports_that_it_is_done(bench: CommunicatorBench) -> None:
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    bench.do("site-1")
+    bench.check()
     assert task.completion_status is None
-    scene.do("site-2")
-    scene.check()
+    bench.do("site-2")
+    bench.check()
     assert task.completion_status is OK
     assert not task.is_standing
 
 
-def test_a_broadcast_to_all_waits_for_everybody_it_was_sent_to(scene: Scene) -> None:
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    late = scene.ask("late")
-    scene.do("site-1")
-    scene.do("site-2")
-    scene.check()
+def test_a_broadcast_to_all_waits_for_every_client_that_it_was_sent_to(bench: CommunicatorBench) -> None:
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    late = bench.ask("late")
+    bench.do("site-1")
+    bench.do("site-2")
+    bench.check()
     assert task.completion_status is None
-    scene.answer("late", late)
-    scene.check()
+    bench.answer("late", late)
+    bench.check()
     assert task.completion_status is OK
 
 
-def test_a_task_times_out_from_its_scheduling_on(scene: Scene) -> None:
-    task = scene.task(timeout=10)
-    scene.clock.now += 100
-    scene.comm.broadcast(task, scene.ctx)
-    scene.check(after=9.9)
+def test_a_task_times_out_from_its_scheduling_on(bench: CommunicatorBench) -> None:
+    task = bench.task(timeout=10)
+    bench.clock.now += 100
+    bench.comm.broadcast(task, bench.ctx)
+    bench.check(after=9.9)
     assert task.completion_status is None
-    scene.check(after=0.1)
+    bench.check(after=0.1)
     assert task.completion_status is TIMEOUT
 
 
-def test_a_task_without_a_timeout_never_times_out(scene: Scene) -> None:
-    task = scene.task()
-    scene.comm.broadcast(task, scene.ctx)
-    scene.check(after=10.0**9)
+def test_a_task_without_a_timeout_never_times_out(bench: CommunicatorBench) -> None:
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    bench.check(after=10.0**9)
     assert task.completion_status is None
 
 
-def test_being_done_comes_before_the_timeout(scene: Scene) -> None:
-    task = scene.task(timeout=10)
-    scene.comm.send(task, scene.ctx, ["site-1"])
-    scene.do("site-1")
-    scene.check(after=11)
+def test_a_task_that_is_done_does_not_time_out(bench: CommunicatorBench) -> None:
+    task = bench.task(timeout=10)
+    bench.comm.send(task, bench.ctx, ["site-1"])
+    bench.do("site-1")
+    bench.check(after=11)
     assert task.completion_status is OK
 
 
-def test_a_status_that_was_set_by_hand_ends_the_task(live: Scene) -> None:
+def test_a_status_set_by_the_user_ends_the_task(live: CommunicatorBench) -> None:
     ends: list[Task] = []
     task = live.task(task_done_cb=lambda task, fl_ctx: ends.append(task))
     live.comm.broadcast(task, live.ctx)
@@ -95,7 +95,7 @@ def test_a_status_that_was_set_by_hand_ends_the_task(live: Scene) -> None:
     assert live.comm.get_num_standing_tasks() == 0
 
 
-def test_task_done_runs_once(live: Scene) -> None:
+def test_task_done_runs_once(live: CommunicatorBench) -> None:
     ends: list[Task] = []
     task = live.task(task_done_cb=lambda task, fl_ctx: ends.append(task))
     live.comm.broadcast(task, live.ctx, ["site-1"])
@@ -107,7 +107,7 @@ def test_task_done_runs_once(live: Scene) -> None:
     assert ends == [task]
 
 
-def test_it_checks_when_something_happened_and_not_only_each_period(live: Scene) -> None:
+def test_it_checks_when_something_happened_and_not_only_each_period(live: CommunicatorBench) -> None:
     live.comm.task_check_period = 3600.0
     task = live.task()
     live.comm.broadcast(task, live.ctx, ["site-1"])
@@ -119,18 +119,18 @@ def test_it_checks_when_something_happened_and_not_only_each_period(live: Scene)
 def test_it_wakes_at_the_moment_a_task_is_due() -> None:
     import time
 
-    with Scene(["site-1"], monitor=False) as scene:
-        comm = type(scene.comm)(3600.0, clock=time.time)
-        comm.initialize_run(scene.ctx)
-        task = scene.task(timeout=1)
+    with CommunicatorBench(["site-1"], monitor=False) as bench:
+        comm = type(bench.comm)(3600.0, clock=time.time)
+        comm.initialize_run(bench.ctx)
+        task = bench.task(timeout=1)
         began = time.monotonic()
-        comm.broadcast_and_wait(task, scene.ctx)
+        comm.broadcast_and_wait(task, bench.ctx)
         assert task.completion_status is TIMEOUT
         assert time.monotonic() - began < 30
-        comm.finalize_run(scene.ctx)
+        comm.finalize_run(bench.ctx)
 
 
-def test_the_period_is_honoured_as_the_controller_sets_it(live: Scene) -> None:
+def test_the_period_is_honoured_as_the_controller_sets_it(live: CommunicatorBench) -> None:
     live.controller.set_communicator(live.comm)
     assert live.comm.task_check_period == 0.01
     task = live.task(timeout=5)
@@ -140,7 +140,7 @@ def test_the_period_is_honoured_as_the_controller_sets_it(live: Scene) -> None:
     assert task.completion_status is TIMEOUT
 
 
-def test_without_open_tasks_it_does_not_sweep(live: Scene) -> None:
+def test_without_open_tasks_it_does_not_sweep(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     live.comm.cancel_task(task)
@@ -153,7 +153,7 @@ def test_without_open_tasks_it_does_not_sweep(live: Scene) -> None:
 
 
 class Failing(TaskManager):
-    """Raises where it is told to."""
+    """Raises in the method with the given name."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -180,7 +180,9 @@ class Failing(TaskManager):
 
 @pytest.mark.parametrize("where", ["check_task_send", "check_task_exit", "check_task_result", "next_change"])
 @pytest.mark.parametrize("callback", [None, lambda client_task, fl_ctx: None])
-def test_a_manager_that_raises_ends_its_task_and_nothing_else(live: Scene, where: str, callback: Any) -> None:
+def test_a_manager_that_raises_ends_its_task_and_nothing_else(
+    live: CommunicatorBench, where: str, callback: Any
+) -> None:
     task, other = live.task("bad", result_received_cb=callback), live.task("good")
     live.comm.broadcast(task, live.ctx)
     live.comm.broadcast(other, live.ctx, ["site-1"])
@@ -199,17 +201,19 @@ def test_a_manager_that_raises_ends_its_task_and_nothing_else(live: Scene, where
 
 @pytest.mark.parametrize("order", list(SendOrder))
 def test_a_relay_without_any_client_yet_does_not_stop_the_monitor(order: SendOrder) -> None:
-    with Scene(monitor=True) as scene:
-        relay, other = scene.task("relay"), scene.task("other", timeout=5)
-        scene.comm.relay(relay, scene.ctx, None, order, task_assignment_timeout=1, task_result_timeout=1)
-        scene.comm.broadcast(other, scene.ctx)
-        scene.clock.now += 5
-        scene.settle(other)
+    with CommunicatorBench(monitor=True) as bench:
+        relay, other = bench.task("relay"), bench.task("other", timeout=5)
+        bench.comm.relay(relay, bench.ctx, None, order, task_assignment_timeout=1, task_result_timeout=1)
+        bench.comm.broadcast(other, bench.ctx)
+        bench.clock.now += 5
+        bench.settle(other)
         assert relay.completion_status is None
-        assert scene.ask_fully("late")[0] == "relay"
+        assert bench.ask_fully("late")[0] == "relay"
 
 
-def test_a_sweep_that_fails_is_logged_and_the_monitor_goes_on(live: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sweep_that_fails_is_logged_and_the_monitor_continues(
+    live: CommunicatorBench, caplog: pytest.LogCaptureFixture
+) -> None:
     real = live.comm._sweeper.check
     failed = threading.Event()
 
@@ -232,44 +236,46 @@ def test_a_sweep_that_fails_is_logged_and_the_monitor_goes_on(live: Scene, caplo
 
 
 class Listener(FLComponent):
-    """Keeps whom the events about clients name."""
+    """Records the clients that events name."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
+        self.events: list[tuple[str, Any]] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type == EventType.CLIENT_DISCONNECTED:
-            self.heard.append(("disconnected", fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)))
+            self.events.append(("disconnected", fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)))
         elif event_type == EventType.CLIENT_RECONNECTED:
-            self.heard.append(("reconnected", fl_ctx.get_prop(FLContextKey.RECONNECTED_CLIENT_NAME)))
+            self.events.append(("reconnected", fl_ctx.get_prop(FLContextKey.RECONNECTED_CLIENT_NAME)))
 
 
 @pytest.fixture
-def listener(live: Scene) -> Listener:
+def listener(live: CommunicatorBench) -> Listener:
     listener = Listener()
     live.engine.add_component("listener", listener)
     return listener
 
 
-def lose(scene: Scene, name: str) -> None:
-    """Have a client reported dead, and its grace end."""
-    scene.comm.process_dead_client_report(name, scene.ctx)
-    scene.clock.now += 60
-    wait_until(lambda: scene.comm.get_client_disconnect_time(name))
+def lose(bench: CommunicatorBench, name: str) -> None:
+    """Report a client dead, and let its grace period pass."""
+    bench.comm.process_dead_client_report(name, bench.ctx)
+    bench.clock.now += 60
+    wait_until(lambda: bench.comm.get_client_disconnect_time(name))
 
 
-def test_a_client_reported_dead_is_disconnected_after_the_grace_period(live: Scene, listener: Listener) -> None:
+def test_a_client_reported_dead_is_disconnected_after_the_grace_period(
+    live: CommunicatorBench, listener: Listener
+) -> None:
     live.comm.process_dead_client_report("site-1", live.ctx)
     live.clock.now += 59.9
     live.comm._sweeper.sweep()
     assert live.comm.get_client_disconnect_time("site-1") is None
     live.clock.now += 0.2
-    wait_until(lambda: listener.heard == [("disconnected", "site-1")])
+    wait_until(lambda: listener.events == [("disconnected", "site-1")])
     assert live.comm.get_client_disconnect_time("site-1") == live.clock.now
     assert live.comm.get_client_disconnect_time("site-2") is None
 
 
-def test_reports_that_are_repeated_do_not_extend_the_grace_period(live: Scene) -> None:
+def test_reports_that_are_repeated_do_not_extend_the_grace_period(live: CommunicatorBench) -> None:
     live.comm.process_dead_client_report("site-1", live.ctx)
     live.clock.now += 40
     live.comm.process_dead_client_report("site-1", live.ctx)
@@ -277,30 +283,30 @@ def test_reports_that_are_repeated_do_not_extend_the_grace_period(live: Scene) -
     wait_until(lambda: live.comm.get_client_disconnect_time("site-1"))
 
 
-def test_a_client_that_shows_itself_in_time_is_watched_no_longer(live: Scene, listener: Listener) -> None:
+def test_a_client_that_is_active_in_time_is_no_longer_watched(live: CommunicatorBench, listener: Listener) -> None:
     live.comm.process_dead_client_report("site-1", live.ctx)
     live.clock.now += 59
     live.comm.client_is_active("site-1", "it asked", live.ctx)
     live.clock.now += 60
     live.comm._sweeper.sweep()
     assert live.comm.get_client_disconnect_time("site-1") is None
-    assert listener.heard == []
+    assert listener.events == []
 
 
-def test_a_disconnected_client_that_shows_itself_is_connected_again(live: Scene, listener: Listener) -> None:
+def test_a_disconnected_client_that_is_active_is_connected_again(live: CommunicatorBench, listener: Listener) -> None:
     lose(live, "site-1")
     live.comm.client_is_active("site-1", "it asked", live.ctx)
     assert live.comm.get_client_disconnect_time("site-1") is None
-    wait_until(lambda: len(listener.heard) == 2)
-    assert sorted(listener.heard) == [("disconnected", "site-1"), ("reconnected", "site-1")]
+    wait_until(lambda: len(listener.events) == 2)
+    assert sorted(listener.events) == [("disconnected", "site-1"), ("reconnected", "site-1")]
 
 
-def test_a_sign_of_a_client_nobody_missed_is_nothing(live: Scene, listener: Listener) -> None:
+def test_a_sign_of_life_of_a_connected_client_changes_nothing(live: CommunicatorBench, listener: Listener) -> None:
     live.comm.client_is_active("site-1", "it asked", live.ctx)
-    assert listener.heard == []
+    assert listener.events == []
 
 
-def test_a_handler_that_never_returns_does_not_stop_the_monitor(live: Scene) -> None:
+def test_a_handler_that_never_returns_does_not_stop_the_monitor(live: CommunicatorBench) -> None:
     opened = threading.Event()
 
     class Slow(FLComponent):
@@ -318,7 +324,7 @@ def test_a_handler_that_never_returns_does_not_stop_the_monitor(live: Scene) -> 
     opened.set()
 
 
-def test_a_handler_that_raises_does_not_stop_the_monitor(live: Scene) -> None:
+def test_a_handler_that_raises_does_not_stop_the_monitor(live: CommunicatorBench) -> None:
     class Bad(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if event_type == EventType.CLIENT_DISCONNECTED:
@@ -333,7 +339,7 @@ def test_a_handler_that_raises_does_not_stop_the_monitor(live: Scene) -> None:
     assert task.completion_status is TIMEOUT
 
 
-def test_a_task_that_waits_only_for_disconnected_clients_ends(live: Scene) -> None:
+def test_a_task_that_waits_only_for_disconnected_clients_ends(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     live.do("site-2")
@@ -342,7 +348,7 @@ def test_a_task_that_waits_only_for_disconnected_clients_ends(live: Scene) -> No
     assert task.completion_status is TaskCompletionStatus.CLIENT_DEAD
 
 
-def test_a_task_goes_on_while_one_target_without_an_answer_is_alive(live: Scene) -> None:
+def test_a_task_continues_while_a_target_without_an_answer_is_alive(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     lose(live, "site-1")
@@ -350,7 +356,7 @@ def test_a_task_goes_on_while_one_target_without_an_answer_is_alive(live: Scene)
     assert task.completion_status is None
 
 
-def test_a_task_waits_at_least_30_seconds_for_disconnected_clients(live: Scene) -> None:
+def test_a_task_waits_at_least_30_seconds_for_disconnected_clients(live: CommunicatorBench) -> None:
     lose(live, "site-1")
     task = live.task()
     live.comm.send(task, live.ctx, ["site-1"])
@@ -361,7 +367,7 @@ def test_a_task_waits_at_least_30_seconds_for_disconnected_clients(live: Scene) 
     assert task.completion_status is TaskCompletionStatus.CLIENT_DEAD
 
 
-def test_a_client_that_comes_back_in_time_gets_the_task_again(live: Scene) -> None:
+def test_a_client_that_is_active_again_in_time_gets_the_task_again(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
     task_id = live.ask("site-1")
@@ -370,7 +376,7 @@ def test_a_client_that_comes_back_in_time_gets_the_task_again(live: Scene) -> No
     assert live.ask("site-1") == task_id
 
 
-def test_a_relay_that_names_a_living_client_twice_does_not_end_before_its_second_turn(live: Scene) -> None:
+def test_a_relay_that_names_a_living_client_twice_does_not_end_before_its_second_place(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.relay(task, live.ctx, ["site-1", "site-2", "site-1"], SendOrder.ANY, dynamic_targets=False)
     live.do("site-1")
@@ -382,67 +388,69 @@ def test_a_relay_that_names_a_living_client_twice_does_not_end_before_its_second
 # -- the job's policy --------------------------------------------------------------------------------------------------
 
 
-def panics(scene: Scene) -> list[str]:
-    return scene.engine.panics
+def panics(bench: CommunicatorBench) -> list[str]:
+    return bench.engine.panics
 
 
-def test_the_job_is_aborted_when_nobody_is_alive() -> None:
-    with Scene(["site-1"], monitor=True) as scene:
-        lose(scene, "site-1")
-        wait_until(lambda: panics(scene))
-        assert "Aborting job due to deployment policy violation" in panics(scene)[0]
-        assert scene.engine.abort_signal.triggered
+def test_the_job_is_aborted_when_no_client_is_alive() -> None:
+    with CommunicatorBench(["site-1"], monitor=True) as bench:
+        lose(bench, "site-1")
+        wait_until(lambda: panics(bench))
+        assert "Aborting job due to deployment policy violation" in panics(bench)[0]
+        assert bench.engine.abort_signal.triggered
 
 
-def test_the_job_goes_on_while_enough_are_alive() -> None:
-    with Scene(["a", "b", "c"], monitor=True, job_meta={"min_clients": 2}) as scene:
-        lose(scene, "a")
-        scene.comm._sweeper.sweep()
-        assert panics(scene) == []
-        lose(scene, "b")
-        wait_until(lambda: panics(scene))
-        assert "only 1 clients are alive, 2 are needed" in panics(scene)[0]
+def test_the_job_continues_while_enough_are_alive() -> None:
+    with CommunicatorBench(["a", "b", "c"], monitor=True, job_meta={"min_clients": 2}) as bench:
+        lose(bench, "a")
+        bench.comm._sweeper.sweep()
+        assert panics(bench) == []
+        lose(bench, "b")
+        wait_until(lambda: panics(bench))
+        assert "only 1 clients are alive, 2 are needed" in panics(bench)[0]
 
 
 def test_too_few_alive_count_only_once_enough_had_joined() -> None:
-    with Scene(["a", "b"], monitor=True, job_meta={"min_clients": 3}) as scene:
-        lose(scene, "a")
-        scene.comm._sweeper.sweep()
-        assert panics(scene) == []
-        scene.engine.join("c")
-        wait_until(lambda: panics(scene))
+    with CommunicatorBench(["a", "b"], monitor=True, job_meta={"min_clients": 3}) as bench:
+        lose(bench, "a")
+        bench.comm._sweeper.sweep()
+        assert panics(bench) == []
+        bench.engine.join("c")
+        wait_until(lambda: panics(bench))
 
 
 def test_the_job_is_aborted_when_a_mandatory_client_is_dead() -> None:
-    with Scene(["a", "b", "c"], monitor=True, job_meta={"min_clients": 1, "mandatory_clients": ["b"]}) as scene:
-        lose(scene, "a")
-        scene.comm._sweeper.sweep()
-        assert panics(scene) == []
-        lose(scene, "b")
-        wait_until(lambda: panics(scene))
-        assert "mandatory clients are disconnected: b" in panics(scene)[0]
+    with CommunicatorBench(
+        ["a", "b", "c"], monitor=True, job_meta={"min_clients": 1, "mandatory_clients": ["b"]}
+    ) as bench:
+        lose(bench, "a")
+        bench.comm._sweeper.sweep()
+        assert panics(bench) == []
+        lose(bench, "b")
+        wait_until(lambda: panics(bench))
+        assert "mandatory clients are disconnected: b" in panics(bench)[0]
 
 
-def test_it_panics_once_and_goes_on_checking_tasks() -> None:
-    with Scene(["site-1"], monitor=True) as scene:
-        task = scene.task(timeout=100)
-        scene.comm.broadcast(task, scene.ctx, ["another"])
-        lose(scene, "site-1")
-        wait_until(lambda: panics(scene))
-        scene.clock.now += 100
-        scene.settle(task)
+def test_it_panics_once_and_continues_to_check_tasks() -> None:
+    with CommunicatorBench(["site-1"], monitor=True) as bench:
+        task = bench.task(timeout=100)
+        bench.comm.broadcast(task, bench.ctx, ["another"])
+        lose(bench, "site-1")
+        wait_until(lambda: panics(bench))
+        bench.clock.now += 100
+        bench.settle(task)
         assert task.completion_status is TIMEOUT
-        assert len(panics(scene)) == 1
+        assert len(panics(bench)) == 1
 
 
 def test_a_policy_that_cannot_be_checked_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    with Scene(["site-1", "site-2"], monitor=True, job_meta={"min_clients": "many"}) as scene:
-        task = scene.task(timeout=100)
-        scene.comm.broadcast(task, scene.ctx, ["another"])
-        lose(scene, "site-1")
-        scene.clock.now += 100
-        scene.settle(task)
-        scene.comm._sweeper.sweep()
+    with CommunicatorBench(["site-1", "site-2"], monitor=True, job_meta={"min_clients": "many"}) as bench:
+        task = bench.task(timeout=100)
+        bench.comm.broadcast(task, bench.ctx, ["another"])
+        lose(bench, "site-1")
+        bench.clock.now += 100
+        bench.settle(task)
+        bench.comm._sweeper.sweep()
     assert caplog.text.count("the job's minimum of clients could not be checked") == 1
     levels = [record.levelno for record in caplog.records if "could not be checked" in record.getMessage()]
     assert levels == [logging.ERROR]

@@ -1,4 +1,4 @@
-"""The demo's data: every image in one place, the same places for the same seed."""
+"""The demo's data: every image is at one site, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def test_no_site_is_left_with_next_to_nothing_even_when_there_are_many(seed: int
     assert min(len(samples) for samples in load_split(8, seed).sites.values()) >= FEWEST
 
 
-def test_samples_come_back_from_their_file_as_they_were(split: Split, tmp_path: Path) -> None:
+def test_samples_are_read_back_unchanged(split: Split, tmp_path: Path) -> None:
     split.held_out.save(tmp_path / "samples.npz")
     assert equal(Samples.load(tmp_path / "samples.npz"), split.held_out)

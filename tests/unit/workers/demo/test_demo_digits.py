@@ -1,4 +1,4 @@
-"""The digits at simulated sites: each has its own, the same in every process, and learns."""
+"""The digits at simulated sites: each site has its own, the same in every process, and learns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_sites_that_begin_at_the_same_time_read_the_digits_once() -> None:
     assert digits._read_digits.cache_info().misses == 1
 
 
-def test_a_round_makes_the_model_better_and_tells_how_good_it_was() -> None:
+def test_a_round_improves_the_model_and_reports_its_metrics() -> None:
     result = digits.train(task(), "site-1")
     assert result.meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 60
     assert 0 <= result.meta[MetaKey.INITIAL_METRICS]["accuracy"] < 0.5

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs."""
+"""The output of the demo while it runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_without_a_terminal_a_killed_server_is_named() -> None:
     )
 
 
-def test_the_live_table_shows_who_was_killed_until_the_successor_is_ready() -> None:
+def test_the_live_table_shows_the_killed_agent_until_the_successor_is_ready() -> None:
     last = shown(KILLED, STARTED, terminal=True).splitlines()
     row = next(line for line in reversed(last) if "site-1" in line)
     assert row.split() == ["site-1", "12", "█··▂·····▁", "4712", "2", "killed", "1"]
@@ -62,5 +62,5 @@ def test_the_live_table_shows_loss_accuracy_and_time_of_site_and_federation() ->
 
 
 @pytest.mark.parametrize(("counts", "bars"), [([0, 1, 8], "·▁█"), ([8, 8], "██"), ([], "")])
-def test_a_sparkline_has_full_bars_for_the_top_and_dots_for_nothing(counts: list[int], bars: str) -> None:
+def test_a_sparkline_has_full_bars_for_the_maximum_and_dots_for_missing_values(counts: list[int], bars: str) -> None:
     assert sparkline(counts, 8) == bars

@@ -1,4 +1,4 @@
-"""Whom the demo kills: one agent a round, in turn, once; and the server in some rounds."""
+"""The processes that the demo kills: one agent each round, and the server in some rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture at the end."""
+"""The plot at the end of the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watched process of one site: how it ends when it cannot live."""
+"""The process of one site: how it ends when it cannot run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def events() -> SimpleQueue[Event]:
 
 @pytest.fixture
 def hopeless(tmp_path: Path, events: SimpleQueue[Event]) -> Iterator[AgentProcess]:
-    """An agent whose URL is none."""
+    """An agent with an invalid URL."""
     given = settings(tmp_path, "nonsense://nowhere")
     given.save()
     Samples(images=np.zeros((3, 64), np.float32), labels=np.zeros(3, np.int64)).save(
@@ -41,7 +41,7 @@ def hopeless(tmp_path: Path, events: SimpleQueue[Event]) -> Iterator[AgentProces
     agent.stop()
 
 
-def test_an_agent_that_dies_again_and_again_ends_the_demo_with_its_last_words(
+def test_an_agent_that_dies_again_and_again_ends_the_demo_with_its_last_output(
     hopeless: AgentProcess, events: SimpleQueue[Event]
 ) -> None:
     hopeless.start()
@@ -86,7 +86,7 @@ def test_a_status_counts_even_behind_output_without_a_line_break(tmp_path: Path,
     assert list(agent._log_lines) == ["epoch 1"]
 
 
-def test_settings_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
+def test_settings_are_read_back_unchanged(tmp_path: Path) -> None:
     given = settings(tmp_path, "redis://:secret@host")
     given.save()
     assert DemoSettings.load(str(tmp_path)) == given

@@ -28,7 +28,7 @@ def test_a_signal_becomes_an_event_and_interrupts_nothing(number: signal.Signals
     assert events.empty()
 
 
-def test_the_handlers_of_before_are_put_back() -> None:
+def test_the_previous_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in STOPPING]
     with signals_to(lambda received: None, *STOPPING):
         assert [signal.getsignal(number) for number in STOPPING] != before

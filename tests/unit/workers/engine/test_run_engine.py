@@ -11,33 +11,37 @@ from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.engine.run_engine import RunEngine
 
 
-class Ear(FLComponent):
+class EventRecorder(FLComponent):
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.heard.append(event_type)
+        self.events.append(event_type)
 
 
-class Deaf(FLComponent):
+class FailingHandler(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         raise RuntimeError("what?")
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def recorder() -> EventRecorder:
+    return EventRecorder()
 
 
 @pytest.fixture
-def engine(ear: Ear) -> RunEngine:
+def engine(recorder: EventRecorder) -> RunEngine:
     return RunEngine(
-        "site-1", "job-1", {"min_clients": 2}, ProcessType.CLIENT_JOB, {"deaf": Deaf(), "ear": ear, "x": 7}
+        "site-1",
+        "job-1",
+        {"min_clients": 2},
+        ProcessType.CLIENT_JOB,
+        {"failing": FailingHandler(), "recorder": recorder, "x": 7},
     )
 
 
-def test_a_context_tells_who_runs_which_job(engine: RunEngine) -> None:
+def test_a_context_has_the_names_of_site_and_job(engine: RunEngine) -> None:
     with engine.new_context() as fl_ctx:
         assert fl_ctx.get_identity_name() == "site-1"
         assert fl_ctx.get_job_id() == "job-1"
@@ -55,44 +59,44 @@ def test_sticky_props_reach_later_contexts(engine: RunEngine) -> None:
         assert (second.get_prop("round"), second.get_prop("here")) == (3, None)
 
 
-def test_every_component_hears_events_although_one_fails(
-    engine: RunEngine, ear: Ear, caplog: pytest.LogCaptureFixture
+def test_every_component_receives_events_although_one_fails(
+    engine: RunEngine, recorder: EventRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with engine.new_context() as fl_ctx:
         engine.fire_event("something", fl_ctx)
-    assert ear.heard == ["something"]
-    assert "component 'deaf' failed on event something" in caplog.text
+    assert recorder.events == ["something"]
+    assert "component 'failing' failed on event something" in caplog.text
 
 
 def test_a_component_can_be_added_while_an_event_is_handled(engine: RunEngine) -> None:
-    late = Ear()
+    late = EventRecorder()
 
-    class Adds(FLComponent):
+    class Adding(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if fl_ctx.get_engine().get_component("late") is None:
                 fl_ctx.get_engine().add_component("late", late)
 
-    engine.add_component("adds", Adds())
+    engine.add_component("adds", Adding())
     with engine.new_context() as fl_ctx:
         engine.fire_event("one", fl_ctx)
         engine.fire_event("two", fl_ctx)
-    assert late.heard == ["two"]
+    assert late.events == ["two"]
 
 
-def test_components_are_found_by_their_id(engine: RunEngine, ear: Ear) -> None:
-    assert engine.get_component("ear") is ear
+def test_components_are_found_by_their_id(engine: RunEngine, recorder: EventRecorder) -> None:
+    assert engine.get_component("recorder") is recorder
     assert engine.get_component("x") == 7
     assert engine.get_component("nobody") is None
-    with pytest.raises(ValueError, match="'ear'"):
-        engine.add_component("ear", object())
+    with pytest.raises(ValueError, match="'recorder'"):
+        engine.add_component("recorder", object())
     with pytest.raises(TypeError, match="int"):
         engine.add_component(5, object())  # type: ignore[arg-type]
 
 
-def test_a_panic_reaches_its_listener_with_the_reason(engine: RunEngine, ear: Ear) -> None:
+def test_a_panic_reaches_its_listener_with_the_reason(engine: RunEngine, recorder: EventRecorder) -> None:
     reasons: list[str] = []
     engine.add_component("panics", PanicListener(reasons.append))
     with engine.new_context() as fl_ctx:
-        ear.system_panic("out of memory", fl_ctx)
+        recorder.system_panic("out of memory", fl_ctx)
     assert reasons == ["out of memory"]
-    assert ear.heard == [EventType.FATAL_SYSTEM_ERROR]
+    assert recorder.events == [EventType.FATAL_SYSTEM_ERROR]

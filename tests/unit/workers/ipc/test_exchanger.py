@@ -30,7 +30,7 @@ def echo(task: ReceivedTask) -> TaskResult:
 
 
 class Engine:
-    """What an executor needs of its engine: contexts, and somebody who hears events."""
+    """What an executor needs of its engine: contexts, and events."""
 
     def __init__(self, job_meta: dict[str, Any] | None = None) -> None:
         self.events: list[tuple[str, Any]] = []
@@ -65,7 +65,7 @@ def a_task(data: dict[str, Any] | None = None, kind: str = DataKind.WEIGHTS, tas
     return shareable
 
 
-def test_run_gives_the_agents_result(redflare_link: LinkUnderTest) -> None:
+def test_run_returns_the_agents_result(redflare_link: LinkUnderTest) -> None:
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:
         result = exchanger.run("train", {"w": np.ones(2)}, {"round": 3}, timeout=10)
     assert result.return_code == RC.OK
@@ -184,7 +184,7 @@ def test_an_app_defined_task_gives_an_app_defined_result(redflare_link: LinkUnde
 
 
 @pytest.mark.parametrize("rc", [RC.BAD_TASK_DATA, RC.EXECUTION_EXCEPTION, "MY_OWN_CODE"])
-def test_an_error_code_of_the_agent_becomes_the_replys(redflare_link: LinkUnderTest, rc: str) -> None:
+def test_an_error_code_of_the_agent_is_the_return_code_of_the_reply(redflare_link: LinkUnderTest, rc: str) -> None:
     with redflare_link.agent(lambda task: TaskResult({}, {}, rc)), running(redflare_link) as (exchanger, ctx):
         assert exchanger.execute("train", a_task(), ctx, Signal()).get_return_code() == rc
 
@@ -218,7 +218,7 @@ def test_a_task_in_progress_is_bad_request_data(redflare_link: LinkUnderTest) ->
     assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED
 
 
-def test_the_abort_signal_aborts_the_task_and_tells_the_agent(redflare_link: LinkUnderTest) -> None:
+def test_the_abort_signal_aborts_the_task_and_reaches_the_agent(redflare_link: LinkUnderTest) -> None:
     signal = Signal()
     reached = threading.Event()
     agents: list[FakeAgent] = []
@@ -239,7 +239,7 @@ def test_the_abort_signal_aborts_the_task_and_tells_the_agent(redflare_link: Lin
         assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED
 
 
-def test_a_signal_that_cannot_call_back_is_seen_too(redflare_link: LinkUnderTest) -> None:
+def test_a_signal_without_callbacks_is_polled(redflare_link: LinkUnderTest) -> None:
     class PlainSignal:
         triggered = False
 
@@ -334,7 +334,7 @@ def test_every_task_keeps_its_timeout(redflare_link: LinkUnderTest) -> None:
             assert time.monotonic() - began < 3
 
 
-def test_garbage_in_the_results_goes_to_the_dead_letters_and_the_task_works(redflare_link: LinkUnderTest) -> None:
+def test_invalid_entries_in_results_are_buried_and_the_task_works(redflare_link: LinkUnderTest) -> None:
     key = f"flare:{{{redflare_link.fqcn}}}"
     redflare_link.client.xadd(f"{key}:results", {"hello": b"\xff\xfe not ours"})  # type: ignore[attr-defined]
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:
@@ -344,7 +344,7 @@ def test_garbage_in_the_results_goes_to_the_dead_letters_and_the_task_works(redf
     assert b"field v is missing" in fields[b"reason"]
 
 
-def test_garbage_in_the_tasks_goes_to_the_dead_letters_and_the_task_works(redflare_link: LinkUnderTest) -> None:
+def test_invalid_entries_in_tasks_are_buried_and_the_task_works(redflare_link: LinkUnderTest) -> None:
     key = f"flare:{{{redflare_link.fqcn}}}"
     redflare_link.client.xadd(f"{key}:tasks", {"v": "9", "topic": "get_task"})  # type: ignore[attr-defined]
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:

@@ -1,4 +1,4 @@
-"""Archives from others: what is refused, and that nothing is left of it then."""
+"""Untrusted archives: what is refused, without leaving files behind."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_empty_folders_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "app").iterdir()) == ["config", "empty"]
 
 
-def test_what_killed_processes_have_left_is_swept_away(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".redflare-unpack-app-x1" / "new").mkdir(parents=True)
     (tmp_path / "app").mkdir()
     assert sweep(tmp_path) == [".redflare-unpack-app-x1"]

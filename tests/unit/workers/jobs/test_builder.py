@@ -1,4 +1,4 @@
-"""What a site builds of a job, and what it refuses before it is imported."""
+"""How a site builds the app of a job, and what it refuses before it is imported."""
 
 from __future__ import annotations
 

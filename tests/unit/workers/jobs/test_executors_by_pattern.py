@@ -1,4 +1,4 @@
-"""Which executor a task gets, and that an engine tells a component once."""
+"""The executor of a task, and that an engine passes an event to a component once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from redflare_workers.engine.run_engine import RunEngine
 
 
 class Named(Executor):
-    """Answers with its name, and counts the events it hears."""
+    """Returns its name, and records its events."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
         self.label = label
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.heard.append(event_type)
+        self.events.append(event_type)
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         answer = Shareable()
@@ -40,7 +40,7 @@ class Named(Executor):
         ("validate", "all"),
     ],
 )
-def test_the_exact_name_counts_before_patterns_and_all_comes_last(task: str, expected: str) -> None:
+def test_an_exact_name_is_preferred_to_patterns_and_the_pattern_for_all_is_last(task: str, expected: str) -> None:
     names = {"*": "all", "train*": "first", "*_fast": "second", "train": "exact"}
     runner = TaskRunner({name: Named(label) for name, label in names.items()}, [], [])
     engine = RunEngine("site-1", "job", {}, ProcessType.CLIENT_JOB, {})
@@ -56,16 +56,16 @@ def test_a_task_that_no_pattern_matches_is_unknown() -> None:
     assert answer.get_return_code() == ReturnCode.TASK_UNKNOWN
 
 
-def test_an_executor_for_several_tasks_hears_an_event_once() -> None:
+def test_an_executor_for_several_tasks_receives_an_event_once() -> None:
     executor = Named("both")
     engine = RunEngine("site-1", "job", {}, ProcessType.CLIENT_JOB, {"executor:a": executor, "executor:b": executor})
     with engine.new_context() as context:
         engine.fire_event(EventType.START_RUN, context)
-    assert executor.heard == [EventType.START_RUN]
+    assert executor.events == [EventType.START_RUN]
 
 
 class Quitting(Named):
-    """Ends as a script does."""
+    """Ends as a script does, with ``sys.exit``."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         raise SystemExit(0)
@@ -74,7 +74,7 @@ class Quitting(Named):
         raise SystemExit(0)
 
 
-def test_an_executor_that_calls_exit_has_failed_and_the_server_hears_of_it() -> None:
+def test_an_executor_that_calls_exit_has_failed_and_the_server_is_notified() -> None:
     runner = TaskRunner({"*": Quitting("quits")}, [], [])
     engine = RunEngine("site-1", "job", {}, ProcessType.CLIENT_JOB, {"quits": Quitting("quits")})
     with engine.new_context() as context:

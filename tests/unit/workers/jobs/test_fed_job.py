@@ -1,4 +1,4 @@
-"""A job written in Python is the job that its folder says."""
+"""A job written in Python equals the job in its exported folder."""
 
 from __future__ import annotations
 

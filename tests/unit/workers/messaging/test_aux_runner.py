@@ -1,4 +1,4 @@
-"""Aux messages: who handles them, what their senders get back, and what is refused."""
+"""Aux messages: their handlers, their replies, and what is refused."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_handler_that_returns_no_shareable_is_an_error(peers: Peers) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_cookie_jar_comes_back(peers: Peers, fails: bool) -> None:
+def test_the_cookie_jar_is_returned(peers: Peers, fails: bool) -> None:
     server, site = peers.make("server"), peers.make("site")
     if not fails:
         server.register_aux_message_handler("t", echo)

@@ -1,4 +1,4 @@
-"""Files through a stream: whole or not at all."""
+"""Streams of files: received completely or not at all."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_name_of_a_file_is_not_a_path_at_the_receiver(peers: Peers, tmp_path
 
 
 class Chunks(ObjectProducer):
-    """Makes chunks by hand."""
+    """Produces chunks without reading a file."""
 
     def __init__(self, chunks: list[tuple[Any, Any, Any]]) -> None:
         self._chunks = iter(chunks)

@@ -1,4 +1,4 @@
-"""Components of a running job talk to each other: the server's, the sites', and sites that share a process."""
+"""Messages between components of a running job: of the server, of sites, and of sites that share a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.messaging import FileStreamer
 from redflare_workers.protocol.job_outcome import COMPLETED
 
-from tests.support.job.runs import JobRuns, Script
+from tests.support.job.runs import FunctionController, JobRuns
 from tests.support.paths import DOCS
 from tests.support.waiting import wait_until
 
@@ -39,8 +39,8 @@ def job() -> Iterator[JobRuns]:
     client.close()
 
 
-class Talker(FLComponent):
-    """Answers "name" with the name of its process; at the start of the run it does what it is answers to."""
+class MessagingComponent(FLComponent):
+    """Answers "name" with the name of its process; at the start of the run it sends its own requests."""
 
     def __init__(self, at_start: Any = None) -> None:
         self._at_start = at_start
@@ -70,15 +70,15 @@ def test_the_server_asks_all_sites_and_a_site_its_server_and_other_sites(job: Jo
     answers: list[Any] = []
     asked = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 2)
         answers.append(ask_name(fl_ctx))
         answers.append(ask_name(fl_ctx, ["b", "nobody"]))
         asked.wait(20)
 
-    job.serve(flow, components={"talker": Talker()})
-    job.join("a", components={"talker": Talker()})
-    site = job.join("b", components={"talker": Talker()})
+    job.serve(flow, components={"talker": MessagingComponent()})
+    job.join("a", components={"talker": MessagingComponent()})
+    site = job.join("b", components={"talker": MessagingComponent()})
     wait_until(lambda: len(answers) == 2)
     with site.engine.new_context() as fl_ctx:
         assert ask_name(fl_ctx) == {"server": ["server", "b"]}
@@ -89,13 +89,13 @@ def test_the_server_asks_all_sites_and_a_site_its_server_and_other_sites(job: Jo
 
 
 def test_a_message_to_a_server_that_has_only_begun_is_answered_when_it_runs(job: JobRuns) -> None:
-    talker = Talker(ask_name)
+    talker = MessagingComponent(ask_name)
     job.join("a", components={"talker": talker})
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: talker.answers)
 
-    job.serve(flow, components={"talker": Talker()})
+    job.serve(flow, components={"talker": MessagingComponent()})
     assert job.outcome().status == COMPLETED
     assert talker.answers == [{"server": ["server", "a"]}]
 
@@ -106,7 +106,7 @@ def test_the_component_of_the_page_on_messaging_answers(job: JobRuns) -> None:
     names: dict[str, Any] = {}
     exec(component, names)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 2)
         exec(ask, names | {"fl_ctx": fl_ctx}, names)
 
@@ -124,14 +124,14 @@ def test_sites_of_one_process_get_their_own_messages(job: JobRuns) -> None:
     answers: list[Any] = []
     done = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         wait_until(lambda: len(fl_ctx.get_engine().get_clients()) == 3)
         answers.append(ask_name(fl_ctx))
         done.wait(20)
 
-    job.serve(flow, components={"talker": Talker()})
+    job.serve(flow, components={"talker": MessagingComponent()})
     with CellHost("sites", "job", settings=job.settings, client=job.place["client"]) as host:
-        sites = [job.join(name, host=host, components={"talker": Talker()}) for name in ("a", "b", "c")]
+        sites = [job.join(name, host=host, components={"talker": MessagingComponent()}) for name in ("a", "b", "c")]
         wait_until(lambda: answers)
         with sites[0].engine.new_context() as fl_ctx:
             assert ask_name(fl_ctx, ["c", "server"]) == {"c": ["c", "a"], "server": ["server", "a"]}
@@ -150,7 +150,7 @@ def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: 
     arrived = threading.Event()
     answers: list[Any] = []
 
-    class Files(Talker):
+    class Files(MessagingComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             name = fl_ctx.get_identity_name()
             if event_type == EventType.START_RUN:
@@ -162,7 +162,7 @@ def test_a_file_goes_from_a_site_to_the_server_and_back(job: JobRuns, tmp_path: 
             os.rename(FileStreamer.get_file_location(stream_ctx), folders[fl_ctx.get_identity_name()] / "got")
             arrived.set()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         assert arrived.wait(20)
         wait_until(lambda: answers)
         back = str(folders["server"] / "got")

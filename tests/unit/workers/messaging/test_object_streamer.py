@@ -1,4 +1,4 @@
-"""Object streams: their order, their end, what holds a sender back, and what is refused."""
+"""Object streams: order, end, flow control, and what is refused."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_result_of_the_producer_ends_the_stream(peers: Peers, result: Any, rc:
     assert sink.calls[1] == ("finalize", rc if rc == ReturnCode.OK else ReturnCode.TASK_ABORTED)
 
 
-def test_the_topic_comes_before_the_channel_and_that_before_any(peers: Peers) -> None:
+def test_topic_handlers_are_preferred_to_channel_handlers_and_those_to_default_ones(peers: Peers) -> None:
     server, site = peers.make("server"), peers.make("site")
     exact, channel, rest = receive(server), receive(server, topic="*"), receive(server, channel="*", topic="*")
     for where in (("c", "t"), ("c", "other"), ("other", "t")):
@@ -175,7 +175,7 @@ def test_a_slow_consumer_holds_the_sender_back(peers: Peers, window: int) -> Non
 def test_the_timeout_counts_from_the_last_answer(peers: Peers) -> None:
     go = threading.Event()
     sink = receive(peers.make("server"), Sink(lambda value: go.wait(0.2)))
-    # each of the window waits for those before it, all in all longer than its timeout
+    # each object of the window waits for those before it, in total longer than its timeout
     producer = Numbers(range(10), window=8, timeout=0.7)
     assert stream(peers.make("site"), producer) == (ReturnCode.OK, None)
     assert len(sink.values) == 10
@@ -371,7 +371,7 @@ def test_wrong_arguments_are_refused(peers: Peers) -> None:
 
 
 def raw(peer: Peer, seq: Any, stream_id: str = "s", **more: Any) -> str:
-    """Send an object by hand; return code of the answer."""
+    """Send an object without a streamer; return the code of the reply."""
     content = Shareable({"value": seq})
     content.set_header("ObjectStreamer.CTX", {"name": "x"})
     content.set_peer_props({"__identity_name__": peer.identity})
@@ -413,7 +413,7 @@ def test_an_object_that_is_not_due_is_refused_and_ends_the_stream(
     assert sink.values == [*values, 7]
 
 
-def test_an_object_behind_a_refused_one_is_refused_before_the_sender_hears_of_the_first(
+def test_an_object_after_a_refused_one_is_refused_before_the_sender_gets_the_first_reply(
     peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink, site = receive(peers.make("server")), peers.make("site")
@@ -431,7 +431,7 @@ def test_an_object_behind_a_refused_one_is_refused_before_the_sender_hears_of_th
     assert sink.values == [0]
 
 
-def test_a_first_object_that_comes_again_while_it_is_consumed_does_not_block(peers: Peers) -> None:
+def test_a_first_object_that_is_sent_again_while_it_is_consumed_does_not_block(peers: Peers) -> None:
     reached, go = threading.Event(), threading.Event()
 
     def hold(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Messages between parents, and between a parent and its jobs' processes, survive the way; bad fields are refused."""
+"""Messages between parents, and between a parent and its jobs' processes: encoded, decoded, and checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_a_message_survives_the_way_and_ignores_fields_of_a_later_version(message: Fields) -> None:
+def test_a_message_is_received_unchanged_and_fields_of_a_later_version_are_ignored(message: Fields) -> None:
     meta = orjson.loads(orjson.dumps(message.to_meta()))
     assert type(message).from_meta({**meta, "of a later version": 1}) == message
 

@@ -1,4 +1,4 @@
-"""Shareables as messages: what is meta, what is data, what stays sealed, and what is none."""
+"""Shareables as messages: what is meta, what is data, what stays encoded, and what is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_data_of_a_dxo_is_the_messages_data_and_all_around_it_is_meta() -> N
 
 
 @pytest.mark.parametrize("where", ["headers", "dxo meta", "beside"])
-def test_a_dxo_with_arrays_elsewhere_is_data_as_a_whole_and_comes_back_all_the_same(server: Server, where: str) -> None:
+def test_a_dxo_with_arrays_elsewhere_is_data_as_a_whole_and_is_decoded_unchanged(server: Server, where: str) -> None:
     shareable = weights(**({"extra": np.ones(2)} if where == "dxo meta" else {}))
     if where == "headers":
         shareable.set_header("extra", np.ones(2))
@@ -81,7 +81,7 @@ def test_numbers_of_any_kind_in_the_meta_leave_the_data_to_be_passed_on(server: 
     [Shareable(), Shareable({"a": [1, {"b": None}], "w": 1.5}), make_reply("EMPTY_RESULT")],
     ids=["empty", "plain", "reply"],
 )
-def test_a_shareable_without_a_dxo_comes_back(server: Server, shareable: Shareable) -> None:
+def test_a_shareable_without_a_dxo_is_decoded_unchanged(server: Server, shareable: Shareable) -> None:
     shareable.set_header("x", {"deep": [1]})
     assert carried(shareable, server) == shareable
 
@@ -93,32 +93,32 @@ def test_the_context_of_a_peer_is_not_sent(server: Server) -> None:
     assert shareable.get_header(ReservedHeaderKey.PEER_CTX) is not None
 
 
-def test_what_is_sealed_is_passed_on_as_it_is() -> None:
-    sealed = encode_payload({"w": np.ones(3)})
-    passed = DXO(DataKind.WEIGHTS, sealed).to_shareable()
-    assert encoded_data(passed) is sealed
-    assert to_message(passed)[1] is sealed
-    whole = from_message({"headers": {"a": 1}}, sealed)
-    assert encoded_data(whole) is sealed
-    assert to_message(whole) == ({"headers": {"a": 1}}, sealed)
+def test_an_encoded_payload_is_passed_on_unchanged() -> None:
+    encoded = encode_payload({"w": np.ones(3)})
+    passed = DXO(DataKind.WEIGHTS, encoded).to_shareable()
+    assert encoded_data(passed) is encoded
+    assert to_message(passed)[1] is encoded
+    received = from_message({"headers": {"a": 1}}, encoded)
+    assert encoded_data(received) is encoded
+    assert to_message(received) == ({"headers": {"a": 1}}, encoded)
     assert encoded_data(weights()) is None
 
 
-def test_opening_what_is_not_sealed_changes_nothing(server: Server) -> None:
+def test_decoding_data_that_is_not_encoded_changes_nothing(server: Server) -> None:
     shareable = weights()
     assert decoded(shareable, server, LIMITS) is shareable
 
 
 def test_chunks_that_are_gone_are_missing(server: Server) -> None:
     meta, data = to_message(DXO(DataKind.WEIGHTS, {"w": np.ones(100_000)}).to_shareable())
-    sealed = store_payload(server, encode_payload(data), "flare:{x}:blob:1", ttl_ms=1000)
+    encoded = store_payload(server, encode_payload(data), "flare:{x}:blob:1", ttl_ms=1000)
     with server.borrow("x") as connection:
         connection.call("DEL", "flare:{x}:blob:1:0")
     with pytest.raises(BlobMissing):
-        decoded(from_message(meta, sealed), server, LIMITS)
+        decoded(from_message(meta, encoded), server, LIMITS)
 
 
-def test_what_cannot_be_encoded_says_where() -> None:
+def test_the_error_of_data_that_cannot_be_encoded_names_the_place() -> None:
     _, data = to_message(Shareable({"deep": {"thing": object()}}))
     with pytest.raises(EncodeError, match="thing"):
         encode_payload(data)
@@ -162,6 +162,6 @@ def test_a_message_that_carries_no_shareable_is_refused(meta: Any, data: Any) ->
 
 
 @pytest.mark.parametrize("text", [b"", b"nonsense", b"[1]", b'{"$nd":[0,"float32",[3]]}', b"null"], ids=repr)
-def test_sealed_data_that_is_no_shareable_is_refused_when_it_is_opened(server: Server, text: bytes) -> None:
+def test_encoded_data_that_is_no_shareable_is_refused_when_it_is_decoded(server: Server, text: bytes) -> None:
     with pytest.raises(DecodeError):
         decoded(from_message({}, EncodedPayload(text)), server, LIMITS)

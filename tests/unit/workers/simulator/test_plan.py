@@ -1,4 +1,4 @@
-"""Which sites there are, and how they are divided among processes."""
+"""The sites of a simulation, and how they are divided among processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_parts_differ_by_one_at_most_and_hold_everyone_in_order(sites: int, 
 
 
 @pytest.mark.parametrize(
-    ("sites", "processes", "job_id", "error", "said"),
+    ("sites", "processes", "job_id", "error", "message"),
     [
         (0, None, None, ConfigError, "at least one site"),
         ([], None, None, ConfigError, "at least one site"),
@@ -59,7 +59,9 @@ def test_the_parts_differ_by_one_at_most_and_hold_everyone_in_order(sites: int, 
         (2, None, "a b", ConfigError, "job_id 'a b' is not legal"),
     ],
 )
-def test_a_wrong_argument_is_named(sites: Any, processes: Any, job_id: Any, error: type[Exception], said: str) -> None:
+def test_a_wrong_argument_is_named(
+    sites: Any, processes: Any, job_id: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as raised:
         make_plan(sites, processes, job_id)
-    assert said in str(raised.value)
+    assert message in str(raised.value)

@@ -90,11 +90,11 @@ def test_a_server_that_cannot_be_used_is_an_error_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("controller", "train", "said"),
+    ("controller", "train", "message"),
     [("FedAvg", simulated.train, "controller must be a Controller"), (None, "train", "train must be a function")],
 )
-def test_anything_but_a_controller_and_a_function_is_refused(controller: Any, train: Any, said: str) -> None:
-    with pytest.raises(TypeError, match=said):
+def test_anything_but_a_controller_and_a_function_is_refused(controller: Any, train: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         simulate(controller or fedavg(1), train, sites=1)
 
 

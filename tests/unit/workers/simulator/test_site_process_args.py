@@ -1,4 +1,4 @@
-"""What goes to a process with sites, and which functions cannot go there."""
+"""The arguments of a process with sites, and functions that cannot be sent to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redflare_workers.simulator.site_process_args import PROGRAM, SiteProcessArg
 from tests.programs.simulated import train
 
 
-def order(function: Any) -> SiteProcessArgs:
+def args_of(function: Any) -> SiteProcessArgs:
     return SiteProcessArgs(
         name="simulator-1",
         url="redis://:secret@host",
@@ -28,9 +28,9 @@ def order(function: Any) -> SiteProcessArgs:
 
 def test_unpacked_arguments_equal_the_packed_ones() -> None:
     arguments, paths = sys.argv, sys.path
-    source = io.BytesIO(order(train).pack())
+    source = io.BytesIO(args_of(train).pack())
     try:
-        assert unpack(source) == order(train)
+        assert unpack(source) == args_of(train)
     finally:
         sys.argv, sys.path = arguments, paths
     assert source.read() == b"", "what follows is the lifeline"
@@ -41,7 +41,7 @@ def test_a_function_that_cannot_be_imported_is_refused_with_a_remedy() -> None:
         return train(task, site)
 
     with pytest.raises(ConfigError, match=r"cannot be handed to other processes.*processes=0"):
-        order(local).pack()
+        args_of(local).pack()
 
 
 def test_a_function_of_a_notebook_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_function_of_a_notebook_is_refused_with_a_remedy(monkeypatch: pytest.M
     exec("def train(task, site): ...", notebook.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", notebook)
     with pytest.raises(ConfigError, match=r"of a notebook or a prompt.*processes=0"):
-        order(notebook.train).pack()
+        args_of(notebook.train).pack()
 
 
 def test_a_process_that_is_importing_the_program_may_not_simulate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Names of the user's things: what is found, and what is said when it is not."""
+"""References to objects of the user: how they are found, and the error when they are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def evaluate(task, site): ...
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with modules."""
+    """A current folder with modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
@@ -47,7 +47,7 @@ def test_another_name_of_the_module_is_found_or_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("naming_module", "--x must be module:name, such as trainer:train, but is 'naming_module'"),
         (":train", "--x must be module:name, such as trainer:train, but is ':train'"),
@@ -63,7 +63,7 @@ def test_another_name_of_the_module_is_found_or_none() -> None:
         ("naming_module:trainer.xyz", "module 'naming_module' has no 'xyz'"),
     ],
 )
-def test_a_wrong_reference_is_an_error_that_names_the_wrong_part(reference: str, said: str) -> None:
+def test_a_wrong_reference_is_an_error_that_names_the_wrong_part(reference: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         named(reference, "--x")
-    assert said in str(raised.value)
+    assert message in str(raised.value)

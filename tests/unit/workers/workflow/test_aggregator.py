@@ -1,4 +1,4 @@
-"""The mean of models: numpy's numbers, whatever the order; and what is refused before anything is added."""
+"""The mean of models: equal to numpy's in any order of arrival; invalid updates are refused before any addition."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arrays(tree: Model) -> list[Any]:
     return [tree["layers"][0]["w"], tree["layers"][0]["b"], tree["layers"][1]["w"], tree["scale"]]
 
 
-def test_the_weighted_mean_is_numpys() -> None:
+def test_the_weighted_mean_equals_numpys() -> None:
     updates, weights = [model(seed) for seed in range(7)], [3, 1.5, 20, 100, 7, 1, 0.25]
     mean = mean_of(updates, weights)
     for actual, *parts in zip(arrays(mean), *map(arrays, updates), strict=True):
@@ -56,7 +56,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(dtype: Any) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_what_float64_would_lose_between_large_numbers_is_kept() -> None:
+def test_small_addends_between_large_numbers_are_kept() -> None:
     numbers = [1e17, 1.0, -1e17, 1.0]
     for order in itertools.permutations(numbers):
         assert mean_of([{"w": np.array([number])} for number in order], [1] * 4)["w"] == 0.5
@@ -121,7 +121,7 @@ def test_a_difference_counts_as_the_model_it_leads_to() -> None:
     np.testing.assert_array_equal(mean["layers"][1]["w"], base["layers"][1]["w"])
 
 
-def test_a_factor_makes_an_update_smaller_without_changing_what_the_others_count() -> None:
+def test_a_factor_scales_an_update_without_changing_the_weight_of_others() -> None:
     base = {"w": np.array([10.0])}
     aggregator = Aggregator(base)
     aggregator.add({"w": np.array([12.0])}, minus=base, factor=0.5)

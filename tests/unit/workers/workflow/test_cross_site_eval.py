@@ -16,7 +16,7 @@ from tests.support.federation.threads import LocalFederation, Work
 
 
 def site(number: float, kind: DataKind = DataKind.METRICS) -> Work:
-    """Its model is a number, and its measure of a model the distance to that."""
+    """A site whose model is a number, and whose metric of a model is the distance to it."""
 
     def work(name: str, data: Shareable) -> Shareable | None:
         if name == "submit_model":
@@ -102,15 +102,15 @@ def test_an_abort_ends_it_without_a_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_of_the_models_is_kept() -> None:
+def test_no_model_is_kept() -> None:
     kept: list[Any] = []
 
-    class Looking(CrossSiteEval):
+    class Recording(CrossSiteEval):
         def broadcast(self, task: Any, *args: Any, **kwargs: Any) -> None:
             kept.append(task)
             super().broadcast(task, *args, **kwargs)
 
-    run(Looking(min_clients=2), {"a": site(1), "b": site(2)})
+    run(Recording(min_clients=2), {"a": site(1), "b": site(2)})
     assert len(kept) == 3
     assert not any("DXO" in task.data for task in kept)
     assert not any(client_task.result for task in kept for client_task in task.client_tasks)

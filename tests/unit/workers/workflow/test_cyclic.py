@@ -1,4 +1,4 @@
-"""Cyclic over a communicator in this process: the model goes round, past those who are dead, late or wrong."""
+"""Cyclic with a communicator in this process: the model is passed on; dead, late and failing sites are skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(workflow: Cyclic, sites: dict[str, Work]) -> LocalFederation:
 
 
 def writing(number: int) -> Work:
-    """A site that appends a digit to each weight: the model tells who had it, in which order."""
+    """A site that appends a digit to each weight: the model shows which sites had it, in which order."""
 
     def work(name: str, data: Shareable) -> Shareable | None:
         given = from_shareable(data).data["w"]
@@ -53,7 +53,7 @@ def test_each_site_trains_what_the_one_before_it_made(tmp_path: Path) -> None:
     assert notes == {"rounds": 2, "history": workflow.history}
 
 
-def test_a_given_order_is_kept_and_a_site_may_have_two_turns() -> None:
+def test_a_given_order_is_kept_and_a_site_may_be_named_twice() -> None:
     workflow = Cyclic(model(), num_rounds=1, order=["b", "a", "b"])
     run(workflow, {"a": writing(1), "b": writing(2)})
     assert workflow.model["w"][0] == 212
@@ -93,7 +93,7 @@ def test_a_site_that_never_asks_is_passed_over() -> None:
     assert workflow.model["w"][0] == 13
 
 
-def test_a_result_that_comes_after_its_turn_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_late_result_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     workflow = Cyclic(model(), num_rounds=1, min_clients=2, task_result_timeout=1, task_assignment_timeout=1)
     others = threading.Event()
     warned = threading.Event()
@@ -114,7 +114,7 @@ def test_a_result_that_comes_after_its_turn_is_dropped(caplog: pytest.LogCapture
     assert workflow.model["w"][0] == 2
 
 
-def test_a_result_of_no_use_leaves_the_model_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_an_unusable_result_the_next_site_gets_the_model(caplog: pytest.LogCaptureFixture) -> None:
     workflow = Cyclic(model(), num_rounds=1, min_clients=3)
     bad: Work = lambda name, data: make_reply(ReturnCode.EXECUTION_EXCEPTION)  # noqa: E731
     run(workflow, {"a": writing(1), "bad": bad, "c": writing(3)})
@@ -129,7 +129,7 @@ def test_a_round_without_a_good_result_panics() -> None:
 
 
 @pytest.mark.parametrize("order", [RelayOrder.RANDOM, "RANDOM_WITHOUT_SAME_IN_A_ROW"])
-def test_a_random_order_gives_everybody_one_turn_a_round(order: str) -> None:
+def test_a_random_order_has_each_site_once_a_round(order: str) -> None:
     workflow = Cyclic(model(), num_rounds=8, order=order, min_clients=3, seed=1)
     run(workflow, {name: adding(1) for name in "abc"})
     assert [sorted(turns) for turns in workflow.history] == [["a", "b", "c"]] * 8
@@ -152,6 +152,6 @@ def test_an_abort_ends_it() -> None:
     assert len(workflow.history) == 1
 
 
-def test_an_order_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(ValueError, match="order must be one of FIXED, RANDOM, RANDOM_WITHOUT_SAME_IN_A_ROW or a list"):
         Cyclic(model(), order="SORTED")

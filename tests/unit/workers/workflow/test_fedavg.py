@@ -1,4 +1,4 @@
-"""FedAvg over a communicator in this process: the mean, who counts, what is kept."""
+"""FedAvg with a communicator in this process: the mean, the results that count, and what is saved."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ BAD: dict[str, tuple[Work, str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_result_of_no_use_is_logged_with_its_site_and_does_not_count(
+def test_an_unusable_result_is_logged_with_its_site_and_does_not_count(
     what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     workflow = FedAvg(model(), min_clients=2, num_rounds=1, wait_time_after_min_received=0)
@@ -88,16 +88,16 @@ def test_a_result_of_no_use_is_logged_with_its_site_and_does_not_count(
     def wrong(name: str, data: Shareable) -> Shareable | None:
         return bad(name, data)
 
-    class Told(logging.Handler):
+    class SettingHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             others.set()
 
-    told = Told(logging.WARNING)
-    workflow.logger.addHandler(told)
+    handler = SettingHandler(logging.WARNING)
+    workflow.logger.addHandler(handler)
     try:
         run(workflow, {"wrong": wrong, "a": adding(2), "b": last})
     finally:
-        workflow.logger.removeHandler(told)
+        workflow.logger.removeHandler(handler)
     assert workflow.model["w"].tolist() == [2, 2, 2]
     assert set(workflow.history[0]["clients"]) == {"a", "b"}
     line = next(record.getMessage() for record in caplog.records if "wrong" in record.getMessage())
@@ -215,28 +215,28 @@ def test_a_run_may_begin_with_a_function_or_a_saved_model(tmp_path: Path) -> Non
 def test_no_result_is_kept() -> None:
     results: list[Any] = []
 
-    class Looking(FedAvg):
+    class Recording(FedAvg):
         def broadcast_and_wait(self, task: Any, *args: Any, **kwargs: Any) -> None:
             super().broadcast_and_wait(task, *args, **kwargs)
             results.extend(client_task.result for client_task in task.client_tasks)
 
-    run(Looking(model(), min_clients=2, num_rounds=1), {"a": adding(1), "b": BAD["key"][0], "c": adding(1)})
+    run(Recording(model(), min_clients=2, num_rounds=1), {"a": adding(1), "b": BAD["key"][0], "c": adding(1)})
     assert results == [None, None, None]
 
 
 @pytest.mark.parametrize("stop_before", [0, 1, 2, 3])
-def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(stop_before: int) -> None:
+def test_a_run_that_was_stopped_resumes_from_its_checkpoint(stop_before: int) -> None:
     def site(name: str, data: Shareable) -> Shareable | None:
         metrics = {"accuracy": [0.1, 0.9, 0.3][round_of(data)]}
         return adding(1 + round_of(data), initial_metrics=metrics)(name, data)
 
-    class Kept(FedAvg):
+    class Checkpointed(FedAvg):
         def checkpoint(self, fl_ctx: Any) -> None:
             encoded = codec.encode({}, self.state())
             kept.append(codec.decode(encoded.meta, encoded.data, encoded.buffers)[1])
 
     kept: list[dict[str, Any]] = []
-    whole = Kept(model(), min_clients=1, num_rounds=3)
+    whole = Checkpointed(model(), min_clients=1, num_rounds=3)
     run(whole, {"a": site})
     assert [state["round"] for state in kept] == [0, 1, 2, 3]
     resumed = FedAvg(lambda: pytest.fail("the initial model was asked for"), min_clients=1, num_rounds=3)
@@ -259,6 +259,6 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(stop_before: int) ->
         ({"wait_time_after_min_received": "1"}, TypeError, "wait_time_after_min_received must be an int"),
     ],
 )
-def test_what_it_is_made_with_is_checked(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+def test_arguments_are_checked(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         FedAvg(model(), **{"min_clients": 1, "num_rounds": 1, **arguments})

@@ -1,4 +1,4 @@
-"""FedBuff over a communicator in this process: versions, staleness, and nobody waits for a slow site."""
+"""FedBuff with a communicator in this process: versions, staleness, and no waiting for slow sites."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_site_alone_trains_the_newest_version_again_and_again(difference: bool
 
 
 class _Steps:
-    """Sites that answer in an order that is given."""
+    """Sites that answer in a given order."""
 
     def __init__(self, order: str) -> None:
         self._order = order
@@ -78,7 +78,7 @@ def test_a_result_counts_less_the_more_versions_have_passed(difference: bool) ->
     ready = threading.Barrier(2)
 
     def first(work: Work) -> Work:
-        """Both have version 0 before anybody answers."""
+        """Wait until both sites have version 0 before one answers."""
         met: list[bool] = []
 
         def wait(task: str, data: Shareable) -> Shareable | None:
@@ -98,7 +98,9 @@ def test_a_result_counts_less_the_more_versions_have_passed(difference: bool) ->
     assert workflow.contributions == {"a": 5, "b": 1}
 
 
-def test_a_slow_site_holds_up_nobody_and_one_too_far_behind_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_site_delays_no_other_and_a_result_too_far_behind_does_not_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     workflow = FedBuff(model(), buffer_size=1, num_updates=5, max_staleness=1)
     has_it, late = threading.Event(), threading.Event()
 
@@ -131,19 +133,19 @@ def test_steps_count_within_a_buffer() -> None:
 
 
 def test_versions_that_no_site_has_are_forgotten() -> None:
-    class Looking(FedBuff):
+    class Recording(FedBuff):
         most = 0
 
         def _begin_version(self, model: Any) -> None:
             super()._begin_version(model)
             self.most = max(self.most, len(self._versions))
 
-    workflow = Looking(model(), buffer_size=1, num_updates=50)
+    workflow = Recording(model(), buffer_size=1, num_updates=50)
     run(workflow, {name: adding(1) for name in "abc"})
     assert workflow.most <= 4
 
 
-def test_a_result_of_no_use_is_logged_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unusable_result_is_logged_and_training_continues(caplog: pytest.LogCaptureFixture) -> None:
     answers = iter([make_reply(ReturnCode.EXECUTION_EXCEPTION), Shareable({"x": 1})])
 
     def site(name: str, data: Shareable) -> Shareable | None:

@@ -27,7 +27,7 @@ def test_it_waits_for_those_that_are_named() -> None:
     timer.join()
 
 
-def test_when_the_time_is_over_whoever_is_there_will_do() -> None:
+def test_after_the_timeout_the_present_clients_are_enough() -> None:
     assert wait_for_clients(LocalEngine(["a"]), 2, Signal(), timeout=0.01) == ["a"]
 
 

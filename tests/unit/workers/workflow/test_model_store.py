@@ -1,4 +1,4 @@
-"""Models in files: they come back as they were, anybody can read them, and nobody sees half of one."""
+"""Models in files: read back unchanged, readable by numpy, and never half written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from redflare_workers.workflow.model_store import ModelStore, initial, load_model, save_model
 
 
-def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_model_is_read_back_unchanged(tmp_path: Path) -> None:
     model = {
         "layers": [{"w": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"w": np.zeros((0, 2), np.float64)}],
         "conv1.weight": np.array([1, 2], ">i4"),
@@ -63,7 +63,7 @@ def test_extension_dtypes_keep_their_bits(tmp_path: Path) -> None:
     assert (loaded.dtype, loaded.shape, loaded.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
-def test_tensors_come_back_as_tensors(tmp_path: Path) -> None:
+def test_tensors_are_read_back_as_tensors(tmp_path: Path) -> None:
     torch: Any = pytest.importorskip("torch")
     model = {"w": torch.ones(2, 3), "h": torch.ones(2, dtype=torch.bfloat16), "empty": torch.empty(0, 3)}
     save_model(tmp_path / "m.npz", model)
@@ -90,7 +90,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["m.npz"]
 
 
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     np.savez(tmp_path / "other.npz", w=np.zeros(1))
     for name in ("text", "other.npz"):

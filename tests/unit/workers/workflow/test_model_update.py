@@ -1,4 +1,4 @@
-"""What workflows read from results, and which metric makes a model the best."""
+"""How workflows read results, and which model is the best."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_data_of_a_site_that_stopped_early_is_good() -> None:
         (DXO("ANALYTIC", {}).to_shareable(), "the data is ANALYTIC"),
     ],
 )
-def test_a_result_without_an_update_says_why(result: Any, text: str) -> None:
+def test_the_error_of_a_result_without_an_update_says_why(result: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         update_of(result)
 

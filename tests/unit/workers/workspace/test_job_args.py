@@ -1,4 +1,4 @@
-"""The files by which a parent and the process of a job tell each other what they must know."""
+"""The files through which a parent and the process of a job pass arguments and the outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on a server inside this process, for all tests of this folder."""
+"""Fixtures for jobs on fakeredis."""
 
 from tests.support.job.fixtures import job, redis
 

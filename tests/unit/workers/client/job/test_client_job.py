@@ -1,4 +1,4 @@
-"""A site's part in a job, on a server inside this process: executors, filters, ends."""
+"""A CJ with a server in this process: executors, filters, and how it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.protocol.job_messages import RC_JOB_ENDED, GetTask, Submit
 from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, FENCED, STOPPED
 
-from tests.support.job.runs import Doing, JobRuns, Running, Script, echo, serving, task, until_aborted
+from tests.support.job.runs import (
+    FunctionController,
+    FunctionExecutor,
+    JobRuns,
+    RunThread,
+    echo,
+    serving,
+    task,
+    until_aborted,
+)
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -38,12 +47,12 @@ def model(size: int = 3, **meta: Any) -> Shareable:
 
 
 def one_task(job: JobRuns, data: Shareable | None = None) -> list[Shareable]:
-    """A server with one task for site a; its results."""
+    """Run a server with one task for site a; return its results."""
     results: list[Shareable] = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task(data or model())
-        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
         results.extend(each.result for each in one.client_tasks if each.result is not None)
 
     job.serve(flow)
@@ -69,7 +78,7 @@ def fails(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Share
     ],
     ids=["raises", "nothing", "no Shareable", "a return code", "cannot be sent", "objects in an array"],
 )
-def test_what_an_executor_does_wrong_reaches_the_controller_as_a_return_code(job: JobRuns, work: Any, rc: str) -> None:
+def test_errors_of_an_executor_reach_the_controller_as_return_codes(job: JobRuns, work: Any, rc: str) -> None:
     results = one_task(job)
     job.join("a", work)
     assert job.outcome().status == COMPLETED
@@ -79,7 +88,7 @@ def test_what_an_executor_does_wrong_reaches_the_controller_as_a_return_code(job
 
 def test_a_task_that_no_executor_is_named_for_is_unknown(job: JobRuns) -> None:
     results = one_task(job)
-    job.join("a", {"validate": Doing(echo)})
+    job.join("a", {"validate": FunctionExecutor(echo)})
     assert job.outcome().status == COMPLETED
     assert [result.get_return_code() for result in results] == ["TASK_UNKNOWN"]
 
@@ -116,7 +125,7 @@ def test_filters_see_tasks_and_results_in_order(job: JobRuns) -> None:
 @pytest.mark.parametrize("where", ["task_filters", "result_filters"])
 def test_a_filter_that_fails_lets_nothing_through(job: JobRuns, where: str, bad: type[Filter]) -> None:
     results = one_task(job)
-    executor = Doing(echo)
+    executor = FunctionExecutor(echo)
     job.join("a", executor, **{where: [bad()]})
     assert job.outcome().status == COMPLETED
     rc = {"task_filters": "TASK_DATA_FILTER_ERROR", "result_filters": "TASK_RESULT_FILTER_ERROR"}[where]
@@ -125,7 +134,7 @@ def test_a_filter_that_fails_lets_nothing_through(job: JobRuns, where: str, bad:
 
 
 class PassesOn(Executor):
-    """Looks at nothing, like an IPCExchanger."""
+    """Does not decode data, like an IPCExchanger."""
 
     accepts_encoded = True
 
@@ -157,12 +166,12 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
         accepts_encoded = True
 
         def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-            sealed: Any = from_shareable(shareable).data
+            encoded: Any = from_shareable(shareable).data
             if not lost.is_set():
-                redis.delete(*redis.scan_iter(f"{sealed.blob.prefix}*"))
+                redis.delete(*redis.scan_iter(f"{encoded.blob.prefix}*"))
                 lost.set()
             try:
-                sealed.decode(serving(server).payloads.server)
+                encoded.decode(serving(server).payloads.server)
             except BlobMissing:
                 return make_reply(BLOB_MISSING)
             return Shareable()
@@ -175,17 +184,17 @@ def test_a_task_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: fa
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 
-def test_stop_ends_a_task_in_hand_and_events_tell_of_the_end(job: JobRuns) -> None:
+def test_stop_ends_a_running_task_and_fires_events(job: JobRuns) -> None:
     events: list[str] = []
 
-    class Watch(FLComponent):
+    class EventRecorder(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if event_type in (EventType.START_RUN, EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
                 events.append(event_type)
 
     one_task(job)
-    executor = Doing(until_aborted)
-    site = job.join("a", executor, components={"watch": Watch()})
+    executor = FunctionExecutor(until_aborted)
+    site = job.join("a", executor, components={"watch": EventRecorder()})
     wait_until(lambda: executor.done)
     site.stop("going home")
     [outcome] = job.site_outcomes()
@@ -219,9 +228,9 @@ def test_a_panic_at_a_site_ends_its_part_and_not_the_job(job: JobRuns) -> None:
             self.system_panic("my disk is full", fl_ctx)
             return Shareable()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast(task(name="first"), fl_ctx, targets=["a"])
-        me.send_and_wait(task(name="second"), fl_ctx, targets=["b"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast(task(name="first"), fl_ctx, targets=["a"])
+        controller.send_and_wait(task(name="second"), fl_ctx, targets=["b"], abort_signal=abort)
 
     job.serve(flow, job_meta={"min_clients": 1})
     job.join("a", Nervous())
@@ -234,13 +243,13 @@ def test_a_panic_at_a_site_ends_its_part_and_not_the_job(job: JobRuns) -> None:
 def test_a_newer_process_of_a_site_takes_over_its_task_and_the_older_ends(job: JobRuns) -> None:
     answered: list[str] = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task(model(BIG))
-        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
         answered.extend(each.id for each in one.client_tasks if each.result is not None)
         wait_until(lambda: not job.sites[0][1].running)
 
-    older, newer = Doing(until_aborted), Doing(echo)
+    older, newer = FunctionExecutor(until_aborted), FunctionExecutor(echo)
     job.serve(flow)
     job.join("a", older)
     wait_until(lambda: older.done)
@@ -253,16 +262,16 @@ def test_a_newer_process_of_a_site_takes_over_its_task_and_the_older_ends(job: J
 def test_sites_that_share_a_host_each_do_their_own_tasks(job: JobRuns) -> None:
     got: list[str] = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task(model(BIG))
-        me.broadcast_and_wait(one, fl_ctx, targets=names, abort_signal=abort)
+        controller.broadcast_and_wait(one, fl_ctx, targets=names, abort_signal=abort)
         got.extend(each.client.name for each in one.client_tasks)
 
     names = [f"site-{number}" for number in range(20)]
     job.serve(flow)
     with CellHost("many", "job", client=job.place["client"], settings=job.settings) as host:
-        sites = [ClientJob(name, Doing(echo), host=host) for name in names]
-        running = [Running(site.site_name, site.run) for site in sites]
+        sites = [ClientJob(name, FunctionExecutor(echo), host=host) for name in names]
+        running = [RunThread(site.site_name, site.run) for site in sites]
         assert job.outcome().status == COMPLETED
         assert [each.outcome().status for each in running] == [COMPLETED] * 20
     assert sorted(got) == sorted(names)
@@ -271,8 +280,8 @@ def test_sites_that_share_a_host_each_do_their_own_tasks(job: JobRuns) -> None:
 # -- servers that misbehave --------------------------------------------------------------------------------------------
 
 
-class OddServer:
-    """A cell in the place of a server; answers each request with the next of ``answers``."""
+class ScriptedServer:
+    """A cell in the place of a server; replies to each request with the next of ``answers``."""
 
     def __init__(self, job: JobRuns, answers: list[Any]) -> None:
         self.asked: list[str] = []
@@ -286,11 +295,11 @@ class OddServer:
         self.asked.append(request.topic)
         if not self._answers:
             return LATER
-        said = self._answers.pop(0)
-        answer: HandlerResult = said(request) if callable(said) else said
-        return answer
+        answer = self._answers.pop(0)
+        result: HandlerResult = answer(request) if callable(answer) else answer
+        return result
 
-    def __enter__(self) -> OddServer:
+    def __enter__(self) -> ScriptedServer:
         self.cell.start()
         return self
 
@@ -315,18 +324,18 @@ ENDED = (RC_JOB_ENDED, {"reason": COMPLETED}, None)
     ids=repr,
 )
 def test_a_reply_that_is_no_task_ends_the_site_with_a_reason(job: JobRuns, answer: Any) -> None:
-    with OddServer(job, [answer]):
+    with ScriptedServer(job, [answer]):
         job.join("a")
         [outcome] = job.site_outcomes()
     assert outcome.status == FAILED
     assert "is no task" in outcome.reason
 
 
-def test_a_site_does_not_hammer_a_server_that_fails_again_and_again(job: JobRuns) -> None:
+def test_a_site_waits_between_requests_to_a_failing_server(job: JobRuns) -> None:
     def broken(request: Request) -> HandlerResult:
         raise RuntimeError("out of order")
 
-    with OddServer(job, [broken] * 4 + [ENDED]) as server:
+    with ScriptedServer(job, [broken] * 4 + [ENDED]) as server:
         started = time.monotonic()
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
@@ -335,34 +344,34 @@ def test_a_site_does_not_hammer_a_server_that_fails_again_and_again(job: JobRuns
 
 
 @pytest.mark.parametrize("rc", ["EXECUTION_EXCEPTION", "BAD_REQUEST_DATA"])
-def test_a_result_that_the_server_cannot_handle_is_not_brought_again(job: JobRuns, rc: str) -> None:
-    with OddServer(job, [TASK, (rc, {"reason": "no"}, None), ENDED]) as server:
+def test_a_result_that_the_server_cannot_handle_is_not_submitted_again(job: JobRuns, rc: str) -> None:
+    with ScriptedServer(job, [TASK, (rc, {"reason": "no"}, None), ENDED]) as server:
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
     assert server.asked == [GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC]
 
 
-def test_a_result_whose_handler_failed_is_brought_again(job: JobRuns) -> None:
+def test_a_result_whose_handler_failed_is_submitted_again(job: JobRuns) -> None:
     def broken(request: Request) -> HandlerResult:
         raise RuntimeError("out of order")
 
-    with OddServer(job, [TASK, broken, ("OK", {"verdict": "ACCEPT"}, None), ENDED]) as server:
+    with ScriptedServer(job, [TASK, broken, ("OK", {"verdict": "ACCEPT"}, None), ENDED]) as server:
         job.join("a")
         assert job.site_outcomes()[0].status == COMPLETED
     assert server.asked == [GetTask.TOPIC, Submit.TOPIC, Submit.TOPIC, GetTask.TOPIC]
 
 
-def test_a_result_whose_payload_is_gone_at_the_server_is_worked_out_again(job: JobRuns) -> None:
-    executor = Doing(echo)
+def test_a_result_whose_payload_is_lost_at_the_server_is_computed_again(job: JobRuns) -> None:
+    executor = FunctionExecutor(echo)
     answers = [TASK, (BLOB_MISSING, {"reason": "gone"}, None), TASK, ("OK", {"verdict": "ACCEPT"}, None), ENDED]
-    with OddServer(job, answers) as server:
+    with ScriptedServer(job, answers) as server:
         job.join("a", executor)
         assert job.site_outcomes()[0].status == COMPLETED
     assert server.asked == [GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC, Submit.TOPIC, GetTask.TOPIC]
     assert executor.done == ["t1", "t1"]
 
 
-def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(job: JobRuns) -> None:
+def test_an_event_that_arrives_before_its_task_ends_the_task_too(job: JobRuns) -> None:
     aborted = threading.Event()
 
     def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
@@ -370,7 +379,7 @@ def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(j
             aborted.set()
         return data
 
-    with OddServer(job, []) as server:
+    with ScriptedServer(job, []) as server:
         site = job.join("a", work)
         wait_until(lambda: server.asked)
         server.cell.fire_and_forget("job", "task_ended", "a.job", {"clients": ["a"], "task_ids": ["t0", "t1"]})
@@ -384,8 +393,8 @@ def test_an_event_about_a_task_that_comes_before_the_task_ends_it_all_the_same(j
 
 
 @pytest.mark.parametrize("meta", [{}, {"clients": 7}, {"clients": ["a"], "task_ids": 7}, {"clients": ["a"]}], ids=repr)
-def test_an_event_that_makes_no_sense_changes_nothing(job: JobRuns, meta: dict[str, Any]) -> None:
-    with OddServer(job, []) as server:
+def test_an_invalid_event_changes_nothing(job: JobRuns, meta: dict[str, Any]) -> None:
+    with ScriptedServer(job, []) as server:
         job.join("a")
         wait_until(lambda: server.asked)
         server.cell.fire_and_forget("job", "task_ended", "a.job", meta)

@@ -1,4 +1,4 @@
-"""How a site carries out one task: which executor, what the context says, unsafe jobs."""
+"""How a site executes a task: the executor, the props of the context, unsafe jobs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Marks(Filter):
 
 
 class Notes(FLComponent):
-    """Lists what of the context a component sees with each event."""
+    """Records the props that a component sees with each event."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_without_a_fitting_pattern_a_task_is_unknown() -> None:
     assert run({"train*": Named()}, "validate")[0].get_return_code() == "TASK_UNKNOWN"
 
 
-def test_the_context_shows_data_and_result_as_they_become() -> None:
+def test_the_context_shows_the_current_data_and_result() -> None:
     notes = Notes()
     run({"*": Named()}, task_filters=[Marks()], result_filters=[Marks()], notes=notes)
     assert notes.seen == [
@@ -100,13 +100,13 @@ def test_the_context_shows_data_and_result_as_they_become() -> None:
     ]
 
 
-def test_a_result_says_what_it_is_for() -> None:
+def test_a_result_has_the_name_and_id_of_its_task() -> None:
     result, _ = run({"*": Named()}, result_filters=[Marks()])
     assert (result.get_header("__task_name__"), result.get_header("__task_id__")) == ("train", "id-1")
 
 
 @pytest.mark.parametrize("where", ["executor", "task_filters", "result_filters"])
-def test_whoever_says_that_a_job_is_unsafe_is_believed_from_then_on(where: str) -> None:
+def test_a_job_that_a_component_marks_as_unsafe_stays_unsafe(where: str) -> None:
     executor = Unsafe() if where == "executor" else Named()
     filters: dict[str, Any] = {} if where == "executor" else {where: [Unsafe()]}
     result, fl_ctx = run({"*": executor}, **filters)
@@ -115,7 +115,7 @@ def test_whoever_says_that_a_job_is_unsafe_is_believed_from_then_on(where: str) 
     assert executor.unsafe
 
 
-def test_an_executor_can_say_what_went_wrong() -> None:
+def test_an_executor_can_return_the_reason_of_an_error() -> None:
     class Gives(Named):
         def execute(self, *args: Any) -> Shareable:
             return make_reply("SERVICE_UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""A site breaks off its task: the server learns of it, and the job continues."""
+"""A site aborts its task: the server is notified, and the job continues."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.task import ClientTask
 from redflare_workers.protocol.job_outcome import COMPLETED
 
-from tests.support.job.runs import Doing, JobRuns, Script, echo, task, until_aborted
+from tests.support.job.runs import FunctionController, FunctionExecutor, JobRuns, echo, task, until_aborted
 from tests.support.waiting import wait_until
 
 
-def test_an_aborted_task_is_answered_and_the_next_one_is_carried_out() -> None:
+def test_an_aborted_task_gets_a_reply_and_the_next_one_is_executed() -> None:
     codes: list[Any] = []
     reasons: list[Any] = []
 
@@ -28,13 +28,15 @@ def test_an_aborted_task_is_answered_and_the_next_one_is_carried_out() -> None:
     def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
         codes.append(client_task.result.get_return_code())
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         for name in ("long", "short"):
-            me.send_and_wait(task(name=name, result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
+            controller.send_and_wait(
+                task(name=name, result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort
+            )
 
     with JobRuns(fakeredis.FakeRedis(server=fakeredis.FakeServer())) as job:
         job.serve(flow)
-        executor = Doing(work)
+        executor = FunctionExecutor(work)
         site = job.join("a", executor)
         wait_until(lambda: site.current_task == "long")
         assert site.abort_task("that one is wrong", 10.0) == ("long", True)
@@ -44,21 +46,21 @@ def test_an_aborted_task_is_answered_and_the_next_one_is_carried_out() -> None:
     assert len(executor.done) == 2, "the aborted task was not handed out again"
 
 
-def test_work_that_does_not_end_is_reported_and_there_may_be_none() -> None:
+def test_an_abort_reports_whether_the_work_has_ended_and_may_find_no_task() -> None:
     ended: list[bool] = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send_and_wait(task(name="deaf"), fl_ctx, targets=["a"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send_and_wait(task(name="unresponsive"), fl_ctx, targets=["a"], abort_signal=abort)
 
-    def deaf(name: str, shareable: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+    def unresponsive(name: str, shareable: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
         wait_until(lambda: ended, 20)
         return shareable
 
     with JobRuns(fakeredis.FakeRedis(server=fakeredis.FakeServer())) as job:
-        site = job.join("a", deaf)
+        site = job.join("a", unresponsive)
         assert site.abort_task("early", 0.0) == ("", True)
         job.serve(flow)
-        wait_until(lambda: site.current_task == "deaf")
-        assert site.abort_task("enough", 0.05) == ("deaf", False)
+        wait_until(lambda: site.current_task == "unresponsive")
+        assert site.abort_task("enough", 0.05) == ("unresponsive", False)
         ended.append(True)
         assert job.outcome().status == COMPLETED

@@ -1,4 +1,4 @@
-"""What a site takes in, what it refuses, and that nothing is left of what it refused."""
+"""Deployment at a site: what is accepted, what is refused, and that refused apps leave nothing behind."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_all_errors_of_an_app_are_reported_together(tmp_path: Path) -> None:
         ({"client_name": "site-2"}, "this is site site-1"),
     ],
 )
-def test_names_and_metas_that_make_no_sense_are_refused(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
+def test_invalid_names_and_metas_are_refused(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
     args = {"app_name": "app", "job_id": JOB, "job_meta": META, "client_name": SITE_1, "app_data": PLAIN, **changed}
     error = engine_in(tmp_path).deploy_app(**args)
     assert error.startswith("ERROR: ")

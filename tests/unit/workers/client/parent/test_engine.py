@@ -83,30 +83,30 @@ def test_an_illegal_name_is_refused() -> None:
 # -- components --------------------------------------------------------------------------------------------------------
 
 
-class Hearing(FLComponent):
+class EventRecorder(FLComponent):
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.heard.append(event_type)
+        self.events.append(event_type)
 
 
-def test_components_are_added_once_found_and_hear_events(engine: ClientEngine) -> None:
-    component = Hearing()
+def test_components_are_added_once_found_and_receive_events(engine: ClientEngine) -> None:
+    component = EventRecorder()
     engine.add_component("one", component)
     assert engine.get_component("one") is component
     assert engine.get_component("absent") is None
     with engine.new_context() as fl_ctx:
         engine.fire_event("_my_event", fl_ctx)
-    assert component.heard == ["_my_event"]
+    assert component.events == ["_my_event"]
     with pytest.raises(TypeError, match="component_id must be a str"):
         engine.add_component(1, component)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="component 'one' exists already"):
-        engine.add_component("one", Hearing())
+        engine.add_component("one", EventRecorder())
 
 
-def test_a_context_tells_where_it_is(engine: ClientEngine, tmp_path: Path) -> None:
+def test_a_context_has_engine_name_and_process_type(engine: ClientEngine, tmp_path: Path) -> None:
     with engine.new_context() as fl_ctx:
         assert fl_ctx.get_engine() is engine
         assert fl_ctx.get_identity_name() == SITE_1
@@ -114,7 +114,7 @@ def test_a_context_tells_where_it_is(engine: ClientEngine, tmp_path: Path) -> No
         assert fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT) == str(tmp_path)
 
 
-def test_another_deployer_may_be_put_in(engine: ClientEngine) -> None:
+def test_the_deployer_can_be_replaced(engine: ClientEngine) -> None:
     class Other:
         def deploy(self, *args: Any) -> str:
             return f"not today, {args[1]}"
@@ -126,7 +126,7 @@ def test_another_deployer_may_be_put_in(engine: ClientEngine) -> None:
 # -- jobs that are not there -------------------------------------------------------------------------------------------
 
 
-def test_calls_for_an_unknown_job_are_answered(engine: ClientEngine) -> None:
+def test_calls_for_an_unknown_job_get_a_reply(engine: ClientEngine) -> None:
     assert engine.start_app(JOB, META) == ("ERROR: Client app does not exist. Please deploy it before starting client.")
     assert engine.abort_app(JOB) == "Client app has not started."
     assert engine.abort(JOB).how == "not running"
@@ -144,7 +144,7 @@ def test_resources_of_a_job_are_freed_when_it_does_not_start(engine: ClientEngin
     assert freed == [({"gpus": 1}, "token")]
 
 
-def test_statuses_have_the_words_and_numbers_that_users_know() -> None:
+def test_statuses_have_nvflares_names_and_numbers() -> None:
     words = ["not started", "starting", "started", "stopped", "exception"]
     assert [ClientStatus(number).label for number in range(5)] == words
 
@@ -183,7 +183,7 @@ def test_requests_with_bad_fields_are_refused(
     assert reply.error.startswith(error)
 
 
-def test_a_report_survives_the_way() -> None:
+def test_a_report_is_received_unchanged() -> None:
     report = SiteReport(site=SITE_1, job=JOB, run="r", status="stopped", exit_code=0, how="killed", at=1.0)
     assert SiteReport.from_meta({**report.to_meta(), "of a later version": 1}) == report
     assert report.final
@@ -197,7 +197,7 @@ def test_a_report_survives_the_way() -> None:
 
 @pytest.fixture
 def server(cells: Cells) -> Iterator[Peer]:
-    """The server's parent process, as far as messages go."""
+    """A cell in the place of the SP."""
     peers = Peers(cells.server, cells.settings)
     peers.places["server"] = "server"
     cell = Cell(cells.server, "server", cells.settings)

@@ -1,4 +1,4 @@
-"""Reports of a site reach the server in order, whenever it is there; its log does not pile up."""
+"""Reports of a site reach the server in order, as soon as it runs; lines of logs do not accumulate."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def report(status: str, job: str = "job-1", code: int | None = None) -> SiteRepo
     return SiteReport(site="site-1", job=job, run="r", status=status, exit_code=code)
 
 
-def test_reports_of_a_job_are_heard_in_order_though_the_server_is_slow(cells: Cells, reporter: CellReporter) -> None:
-    heard: list[str] = []
+def test_reports_of_a_job_arrive_in_order_although_the_server_is_slow(cells: Cells, reporter: CellReporter) -> None:
+    statuses: list[str] = []
     taken: list[tuple[str, str]] = []
     go = threading.Event()
     for status in ("starting", "started", "stopped"):
@@ -48,7 +48,7 @@ def test_reports_of_a_job_are_heard_in_order_though_the_server_is_slow(cells: Ce
     def slow(request: Request) -> HandlerResult:
         if request.meta["status"] == "starting":
             go.wait(20)
-        heard.append(request.meta["status"])
+        statuses.append(request.meta["status"])
         return "OK", {"abort": "no" if request.meta["status"] == "started" else ""}, None
 
     server(cells, SiteReport, slow)
@@ -56,7 +56,7 @@ def test_reports_of_a_job_are_heard_in_order_though_the_server_is_slow(cells: Ce
     reporter.report(report("starting", "job-2"), other.append)
     go.set()
     wait_until(lambda: len(taken) == 3 and other)
-    assert [status for status in heard if status != "starting"] == ["started", "stopped"]
+    assert [status for status in statuses if status != "starting"] == ["started", "stopped"]
     assert taken == [("starting", ""), ("started", "no"), ("stopped", "")]
     assert reporter._reports == {}
 
@@ -88,7 +88,7 @@ def test_reports_of_a_cell_that_was_stopped_are_dropped(cells: Cells, reporter: 
     assert taken == []
 
 
-def test_lines_that_the_server_does_not_take_in_do_not_pile_up(cells: Cells, reporter: CellReporter) -> None:
+def test_lines_that_the_server_does_not_receive_do_not_accumulate(cells: Cells, reporter: CellReporter) -> None:
     parked: list[Request] = []
 
     def park(request: Request) -> HandlerResult:

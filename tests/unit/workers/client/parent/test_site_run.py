@@ -1,4 +1,4 @@
-"""One run of a job at a site, with processes that are not those of jobs: it always ends in a definite status."""
+"""One run of a job at a site, with other programs as its process: it always ends with a definite status."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.federation.client_parents import JOB, META, SITE_1, app_of
 from tests.support.waiting import wait_until
 
 
-class Around:
-    """What is around a run: its process is a program."""
+class RunCallbacks:
+    """The callbacks of a run, and a program as its process."""
 
     def __init__(self, program: str) -> None:
         self.settings = SiteSettings(abort_grace=0.1, stop_grace=5.0)
@@ -59,21 +59,21 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def test_a_process_that_ends_without_a_report_has_failed_whatever_its_exit_code(folder: RunFolder) -> None:
-    around = Around("pass")
-    SiteRun(folder, around).launch()
-    wait_until(lambda: around.ended)
-    record = around.ended[0]
+    callbacks = RunCallbacks("pass")
+    SiteRun(folder, callbacks).launch()
+    wait_until(lambda: callbacks.ended)
+    record = callbacks.ended[0]
     assert record.status is ClientStatus.EXCEPTION
     assert record.exit_code == 0
     assert "without reporting how" in record.reason
 
 
 def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) -> None:
-    around = Around("import signal; signal.pause()")
-    run = SiteRun(folder, around)
+    callbacks = RunCallbacks("import signal; signal.pause()")
+    run = SiteRun(folder, callbacks)
     run.launch()
     proof = run.abort("enough")
-    assert around.notifying.wait(20)
+    assert callbacks.notifying.wait(20)
 
     def others_ask() -> None:
         run.on_status(ClientStatus.STARTED)
@@ -83,7 +83,7 @@ def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) 
     others.start()
     others.join(5)
     assert not others.is_alive()
-    around.notified.set()
+    callbacks.notified.set()
     assert proof.result(20).how == "terminated"
 
 

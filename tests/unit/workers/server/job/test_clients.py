@@ -1,4 +1,4 @@
-"""The clients of a job: who takes part, who is silent, and what the communicator hears of it."""
+"""The clients of a job: members, silent ones, and the calls to their listener."""
 
 from __future__ import annotations
 
@@ -24,57 +24,57 @@ def asks(name: object = "a", instance: object = "h:1:x", epoch: object = 1) -> t
     return Credentials.from_meta({"client": name, "instance": instance, "epoch": epoch}), "get_task"
 
 
-class Bench:
+class ClientsBench:
     """The clients of a job, the member list that they read, and the calls of their listener."""
 
     def __init__(self) -> None:
         self.members: list[Member] = []
         self.reads = 0
-        self.heard: list[str] = []
+        self.calls: list[str] = []
         self.clients = JobClients("job", self._read, self)
 
     def on_silent(self, name: str) -> None:
-        self.heard.append(f"{name} silent")
+        self.calls.append(f"{name} silent")
 
     def on_alive(self, name: str, sign: str) -> None:
-        self.heard.append(f"{name} alive")
+        self.calls.append(f"{name} alive")
 
     def on_heard(self, name: str) -> None:
-        self.heard.append(f"{name} heard")
+        self.calls.append(f"{name} heard")
 
     def on_change(self) -> None:
-        self.heard.append("change")
+        self.calls.append("change")
 
     def _read(self) -> list[Member]:
         self.reads += 1
         return self.members
 
     def update(self, *entries: Member) -> list[str]:
-        """The calls because of this member list."""
-        self.heard.clear()
+        """Pass a member list; return the calls that it causes."""
+        self.calls.clear()
         self.clients.update(entries)
-        return list(self.heard)
+        return list(self.calls)
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> ClientsBench:
+    return ClientsBench()
 
 
-def test_who_joins_is_a_client_in_the_order_of_joining(bench: Bench) -> None:
+def test_members_are_clients_in_the_order_of_joining(bench: ClientsBench) -> None:
     assert bench.update(entry("b", epoch=2), entry("a", epoch=5)) == ["change", "change"]
     assert [client.name for client in bench.clients.clients()] == ["b", "a"]
     assert bench.update(entry("b", epoch=2), entry("a", epoch=5)) == []
 
 
-def test_who_has_left_is_no_client_any_more(bench: Bench) -> None:
+def test_a_member_that_has_left_is_no_client_any_more(bench: ClientsBench) -> None:
     bench.update(entry())
     assert bench.update(entry(beat=None, left=7)) == ["change", "a silent"]
     assert bench.clients.clients() == []
     assert bench.clients.by_cell() == {}
 
 
-def test_a_client_that_has_just_joined_and_not_beaten_is_not_reported_yet(bench: Bench) -> None:
+def test_a_client_that_has_just_joined_and_not_beaten_is_not_reported_yet(bench: ClientsBench) -> None:
     assert bench.update(entry(beat=None)) == ["change"]
     assert bench.clients.is_silent("a")
     assert bench.update(entry(beat=None)) == ["a silent"]
@@ -84,7 +84,7 @@ def test_a_client_that_has_just_joined_and_not_beaten_is_not_reported_yet(bench:
 
 @pytest.mark.parametrize(("beat", "silent"), [(0.9, False), (2.9, False), (3.1, True), (50.0, True)])
 def test_nothing_is_for_a_client_whose_beats_are_missing_but_it_is_not_reported(
-    bench: Bench, beat: float, silent: bool
+    bench: ClientsBench, beat: float, silent: bool
 ) -> None:
     bench.update(entry())
     assert bench.update(entry(beat=beat)) == []
@@ -92,25 +92,25 @@ def test_nothing_is_for_a_client_whose_beats_are_missing_but_it_is_not_reported(
     assert bench.update(entry()) == (["a heard"] if silent else [])
 
 
-def test_a_request_of_a_known_client_reads_no_member_list(bench: Bench) -> None:
+def test_a_request_of_a_known_client_reads_no_member_list(bench: ClientsBench) -> None:
     bench.update(entry())
     client, _ = bench.clients.client_of(*asks())
     assert (client.name, bench.reads) == ("a", 0)
 
 
-def test_a_request_of_an_unknown_client_reads_the_member_list_once(bench: Bench) -> None:
+def test_a_request_of_an_unknown_client_reads_the_member_list_once(bench: ClientsBench) -> None:
     bench.members = [entry(props={"gpus": 2})]
     client, peer = bench.clients.client_of(*asks())
     assert (client.name, peer.get_prop("gpus"), bench.reads) == ("a", 2, 1)
 
 
-def test_a_request_of_a_client_that_is_reported_is_a_sign_of_life(bench: Bench) -> None:
+def test_a_request_of_a_client_that_is_reported_is_a_sign_of_life(bench: ClientsBench) -> None:
     bench.update(entry())
     bench.members = [entry(beat=None)]
     bench.update(*bench.members)
-    bench.heard.clear()
+    bench.calls.clear()
     bench.clients.client_of(*asks())
-    assert bench.heard == ["a alive"]
+    assert bench.calls == ["a alive"]
 
 
 @pytest.mark.parametrize(
@@ -128,36 +128,36 @@ def test_a_request_of_a_client_that_is_reported_is_a_sign_of_life(bench: Bench) 
     ],
     ids=repr,
 )
-def test_who_is_no_member_is_refused(bench: Bench, who: tuple[Any, Any, Any], rc: str) -> None:
+def test_a_request_of_no_member_is_refused(bench: ClientsBench, who: tuple[Any, Any, Any], rc: str) -> None:
     bench.members = [entry()]
     with pytest.raises(Refused) as refused:
         bench.clients.client_of(*asks(*who))
     assert refused.value.rc == rc
 
 
-def test_another_process_of_a_name_is_another_client_and_whoever_waits_is_asked_for(bench: Bench) -> None:
+def test_another_process_of_a_name_is_another_client_and_waiting_requests_are_checked(bench: ClientsBench) -> None:
     bench.update(entry())
     [older] = bench.clients.clients()
     assert bench.update(entry(instance="h:2:y", epoch=2)) == ["a heard"]
     [newer] = bench.clients.clients()
     assert not bench.clients.is_current(older)
     assert bench.clients.is_current(newer)
-    # a list that was read earlier comes late
+    # an older list is applied late
     assert bench.update(entry()) == []
     assert bench.clients.clients() == [newer]
 
 
-def test_cells_hold_the_names_of_their_clients(bench: Bench) -> None:
+def test_cells_hold_the_names_of_their_clients(bench: ClientsBench) -> None:
     bench.update(entry("a", cell="host.job"), entry("b", cell="host.job"), entry("c"))
     assert bench.clients.by_cell() == {"host.job": ["a", "b"], "c.job": ["c"]}
     assert bench.clients.by_cell({"a", "c"}) == {"host.job": ["b"]}
     assert (bench.clients.cell_of("a"), bench.clients.cell_of("x")) == ("host.job", None)
 
 
-def test_the_last_word_on_a_client_is_true_whatever_threads_are_in_between() -> None:
+def test_the_last_report_on_a_client_is_true_whatever_threads_interleave() -> None:
     inside, leave = threading.Event(), threading.Event()
 
-    class Slow(Bench):
+    class Slow(ClientsBench):
         def on_silent(self, name: str) -> None:
             inside.set()
             leave.wait(10)
@@ -167,7 +167,7 @@ def test_the_last_word_on_a_client_is_true_whatever_threads_are_in_between() -> 
     clients = bench.clients
 
     def reports() -> list[str]:
-        return [call for call in bench.heard if call in ("a silent", "a alive")]
+        return [call for call in bench.calls if call in ("a silent", "a alive")]
 
     clients.update([entry()])
     slow = threading.Thread(target=lambda: clients.update([entry(beat=None)]))

@@ -1,4 +1,4 @@
-"""What sites may do wrong: it is logged with site and task, answered, and the run goes on for the others."""
+"""Invalid requests of sites: each is logged with site and task, and answered, and the run continues for the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from redflare_workers.protocol.job_messages import (
 )
 from redflare_workers.protocol.job_outcome import COMPLETED
 
-from tests.support.job.runs import JobRuns, RawSite, Script, parked_requests, serving, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, parked_requests, serving, task
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -41,7 +41,7 @@ def model(size: int = 3, **headers: Any) -> Shareable:
 
 
 class Flow:
-    """One task for one site; ``got`` are its results."""
+    """One task for one site; ``got`` lists its results."""
 
     def __init__(self, name: str = "train", **more: Any) -> None:
         self.got: list[Shareable] = []
@@ -51,15 +51,15 @@ class Flow:
         assert client_task.result is not None
         self.got.append(client_task.result)
 
-    def __call__(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send_and_wait(self.task, fl_ctx, targets=["a"], abort_signal=abort)
+    def __call__(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send_and_wait(self.task, fl_ctx, targets=["a"], abort_signal=abort)
 
 
 def test_a_submission_sent_twice_counts_once(job: JobRuns) -> None:
     flow, hold = Flow(), threading.Event()
 
-    def then(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        flow(me, abort, fl_ctx)
+    def then(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        flow(controller, abort, fl_ctx)
         hold.wait(20)
 
     job.serve(then)
@@ -72,7 +72,7 @@ def test_a_submission_sent_twice_counts_once(job: JobRuns) -> None:
     assert len(flow.got) == 1
 
 
-def test_the_same_result_that_comes_while_the_first_is_handled_waits_for_it_and_counts_once(job: JobRuns) -> None:
+def test_a_copy_of_a_result_that_is_being_handled_waits_and_counts_once(job: JobRuns) -> None:
     inside, leave = threading.Event(), threading.Event()
     calls = []
 
@@ -83,8 +83,8 @@ def test_the_same_result_that_comes_while_the_first_is_handled_waits_for_it_and_
 
     one = task(model(), result_received_cb=block)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send_and_wait(one, fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     with RawSite(job, "a") as site:
@@ -148,9 +148,9 @@ def test_a_result_under_another_name_is_dropped(job: JobRuns, caplog: pytest.Log
     assert "WRONG_NAME" in caplog.text
 
 
-def test_a_result_for_a_task_that_nobody_knows_goes_to_the_controller(job: JobRuns) -> None:
+def test_the_result_of_an_unknown_task_goes_to_the_controller(job: JobRuns) -> None:
     flow = Flow()
-    controller = Script(flow)
+    controller = FunctionController(flow)
     job.serve(controller)
     with RawSite(job, "a") as site:
         assert site.submit("train", "no-such-id", model(BIG)).meta["verdict"] == "UNKNOWN"
@@ -162,7 +162,7 @@ def test_a_result_for_a_task_that_nobody_knows_goes_to_the_controller(job: JobRu
 def test_a_controller_that_fails_on_an_unknown_result_is_not_asked_again_and_again(job: JobRuns) -> None:
     flow, calls = Flow(), []
 
-    class Strict(Script):
+    class Strict(FunctionController):
         def process_result_of_unknown_task(self, client: Any, task_name: str, *rest: Any) -> None:
             calls.append(task_name)
             raise LookupError("what is this")
@@ -204,7 +204,9 @@ def test_a_submission_without_name_or_id_is_refused(job: JobRuns, name: object, 
     ],
     ids=repr,
 )
-def test_what_is_no_shareable_counts_as_a_result_with_an_error(job: JobRuns, message: object, data: object) -> None:
+def test_a_submission_that_is_no_shareable_counts_as_a_result_with_an_error(
+    job: JobRuns, message: object, data: object
+) -> None:
     flow = Flow()
     job.serve(flow)
     with RawSite(job, "a") as site:
@@ -215,7 +217,7 @@ def test_what_is_no_shareable_counts_as_a_result_with_an_error(job: JobRuns, mes
     assert [result.get_return_code() for result in flow.got] == ["EXECUTION_RESULT_ERROR"]
 
 
-def test_headers_that_lie_change_nothing(job: JobRuns) -> None:
+def test_false_headers_change_nothing(job: JobRuns) -> None:
     flow = Flow()
     job.serve(flow)
     lies: dict[str, Any] = {
@@ -240,10 +242,10 @@ def test_a_result_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: 
         message: dict[str, Any] = {"headers": {}}
         data = {"w": np.ones(BIG)}
         prefix = site.host.cell.keys.blob("x")
-        sealed = store_payload(site.host.server, encode_payload(data), prefix, ttl_ms=10_000)
+        payload = store_payload(site.host.server, encode_payload(data), prefix, ttl_ms=10_000)
         for key in redis.scan_iter(f"{prefix}*"):
             redis.delete(key)
-        reply = site.ask(Submit.TOPIC, sealed, task_name="train", task_id=task_id, message=message)
+        reply = site.ask(Submit.TOPIC, payload, task_name="train", task_id=task_id, message=message)
         assert reply.rc == BLOB_MISSING
         assert site.get_task().meta["task_id"] == task_id
         assert site.submit("train", task_id, model()).meta["verdict"] == "ACCEPT"
@@ -255,42 +257,42 @@ def test_a_result_whose_payload_is_gone_is_asked_for_again(job: JobRuns, redis: 
     [{"client": "nobody"}, {"client": 7}, {"client": None}, {"client": ["a"]}, {"epoch": 1 << 50, "instance": "x"}],
     ids=repr,
 )
-def test_who_has_not_joined_is_told_so_and_keeps_its_payload(job: JobRuns, who: dict[str, Any]) -> None:
+def test_a_site_that_has_not_joined_is_refused_and_keeps_its_payload(job: JobRuns, who: dict[str, Any]) -> None:
     flow = Flow()
     job.serve(flow)
     with RawSite(job, "a") as site:
         assert site.get_task(**who).rc == RC_NOT_JOINED
         task_id = site.get_task().meta["task_id"]
-        sealed = store_payload(
+        payload = store_payload(
             site.host.server, encode_payload(model(BIG)["DXO"]["data"]), site.host.cell.keys.blob("x"), ttl_ms=9_000
         )
         message = {"headers": {}, "kind": "WEIGHTS"}
         given = {"task_name": "train", "task_id": task_id, "message": message}
-        assert site.ask(Submit.TOPIC, sealed, **given, **who).rc == RC_NOT_JOINED
-        assert site.ask(Submit.TOPIC, sealed, **given).meta["verdict"] == "ACCEPT"
+        assert site.ask(Submit.TOPIC, payload, **given, **who).rc == RC_NOT_JOINED
+        assert site.ask(Submit.TOPIC, payload, **given).meta["verdict"] == "ACCEPT"
         assert job.outcome().status == COMPLETED
     assert flow.got[0]["DXO"]["data"]["w"].shape == (BIG,)
 
 
-def test_of_two_processes_of_one_name_the_newer_is_served_and_the_older_told(job: JobRuns) -> None:
+def test_of_two_processes_of_one_name_the_newer_is_served_and_the_older_fenced(job: JobRuns) -> None:
     flow, go = Flow(), threading.Event()
 
-    def wait_first(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def wait_first(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         go.wait(20)
-        flow(me, abort, fl_ctx)
+        flow(controller, abort, fl_ctx)
 
     server = job.serve(wait_first)
-    # in hosts of their own, so that only the roll knows that they are the same site
+    # in hosts of their own, so that only the member list knows that they are the same site
     with RawSite(job, "a") as older:
-        told: list[str] = []
-        thread = threading.Thread(target=lambda: told.append(older.get_task().rc))
+        codes: list[str] = []
+        thread = threading.Thread(target=lambda: codes.append(older.get_task().rc))
         thread.start()
         wait_until(lambda: len(parked_requests(server)))
         with CellHost("elsewhere", "job", client=job.place["client"], settings=job.settings) as host:
             newer = Membership(host, "server.job", "a", {}, lambda membership: None)
             newer.join(lambda: "")
             thread.join(10)
-            assert told == [RC_FENCED]
+            assert codes == [RC_FENCED]
             assert older.get_task().rc == RC_FENCED
             assert older.submit("train", "x", model()).rc == RC_FENCED
             go.set()
@@ -303,30 +305,30 @@ def test_of_two_processes_of_one_name_the_newer_is_served_and_the_older_told(job
 def test_a_request_that_its_client_has_replaced_is_answered_and_forgotten(job: JobRuns) -> None:
     go, flow = threading.Event(), Flow()
 
-    def wait_first(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def wait_first(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         go.wait(20)
-        flow(me, abort, fl_ctx)
+        flow(controller, abort, fl_ctx)
 
     server = job.serve(wait_first)
     with RawSite(job, "a") as site:
-        told: list[str] = []
-        first = threading.Thread(target=lambda: told.append(site.get_task().rc))
+        codes: list[str] = []
+        first = threading.Thread(target=lambda: codes.append(site.get_task().rc))
         first.start()
         wait_until(lambda: len(parked_requests(server)))
-        second = threading.Thread(target=lambda: told.append(site.get_task().rc))
+        second = threading.Thread(target=lambda: codes.append(site.get_task().rc))
         second.start()
         first.join(10)
-        assert told == ["SUPERSEDED"]
+        assert codes == ["SUPERSEDED"]
         go.set()
         second.join(10)
-        assert told == ["SUPERSEDED", "OK"]
+        assert codes == ["SUPERSEDED", "OK"]
         server.abort()
 
 
-def test_whoever_comes_when_the_job_is_over_is_told(job: JobRuns) -> None:
+def test_a_request_after_the_end_of_the_job_gets_its_outcome(job: JobRuns) -> None:
     flow, closing, end = Flow(), threading.Event(), threading.Event()
 
-    class Slow(Script):
+    class Slow(FunctionController):
         def stop_controller(self, fl_ctx: FLContext) -> None:
             closing.set()
             end.wait(20)
@@ -355,10 +357,10 @@ def test_a_site_whose_result_is_stuck_in_a_callback_is_answered_when_the_task_en
     one = task(model(), result_received_cb=block)
     cancelled = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send(one, fl_ctx, targets=["a"])
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send(one, fl_ctx, targets=["a"])
         inside.wait(10)
-        me.cancel_task(one, fl_ctx=fl_ctx)
+        controller.cancel_task(one, fl_ctx=fl_ctx)
         cancelled.wait(20)
 
     job.serve(flow)
@@ -370,16 +372,16 @@ def test_a_site_whose_result_is_stuck_in_a_callback_is_answered_when_the_task_en
         assert job.outcome().status == COMPLETED
 
 
-def test_a_site_hears_of_the_end_of_its_task_and_its_late_result_is_dropped(job: JobRuns) -> None:
+def test_a_site_is_notified_of_the_end_of_its_task_and_its_late_result_is_dropped(job: JobRuns) -> None:
     one, sent, end = task(model()), threading.Event(), threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send(one, fl_ctx, targets=["a"])
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send(one, fl_ctx, targets=["a"])
         sent.wait(20)
-        me.cancel_task(one, fl_ctx=fl_ctx)
+        controller.cancel_task(one, fl_ctx=fl_ctx)
         end.wait(20)
 
-    controller = Script(flow)
+    controller = FunctionController(flow)
     job.serve(controller)
     with RawSite(job, "a") as site:
         task_id = site.get_task().meta["task_id"]

@@ -1,4 +1,4 @@
-"""Large things come one after another, and nobody waits for ever for one that is stuck."""
+"""Large payloads are handled one at a time, and a stuck one is not waited for for ever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from redflare_workers.server.job.memory_gate import MemoryGate
 
 
-def test_only_one_is_inside() -> None:
+def test_only_one_thread_holds_it() -> None:
     gate, inside, most = MemoryGate(), [0], [0]
 
     def work() -> None:
@@ -26,7 +26,7 @@ def test_only_one_is_inside() -> None:
     assert most == [1]
 
 
-def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None:
+def test_a_stuck_thread_is_skipped_and_its_late_exit_admits_no_other() -> None:
     gate, leave, left = MemoryGate(patience=0.1), threading.Event(), threading.Event()
 
     def stuck() -> None:
@@ -49,7 +49,7 @@ def test_who_is_stuck_is_passed_by_and_its_way_out_lets_nobody_else_in() -> None
     thread.join(10)
 
 
-def test_an_exception_lets_the_next_one_in() -> None:
+def test_an_exception_admits_the_next_thread() -> None:
     gate = MemoryGate()
     try:
         with gate.enter():

@@ -1,4 +1,4 @@
-"""What a dead server has left, until it is taken up or given up."""
+"""Open tasks of a dead server, until they are resumed or given up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def left(root_id: str, order: int, *client_tasks: str, **more: Any) -> TaskRecor
     return TaskRecord(root_id=root_id, order=order, client_tasks=clients, **{**given, **more})
 
 
-def test_a_task_takes_up_the_oldest_ledger_of_its_name_kind_and_targets() -> None:
+def test_a_task_takes_the_oldest_record_of_its_name_kind_and_targets() -> None:
     recovery = Recovery([left("1", 1, name="other"), left("2", 2), left("3", 3), left("4", 4, targets=None)])
     taken = [recovery.take_up("train", "broadcast", ("a",)) for _ in range(3)]
     assert [each and each.root_id for each in taken] == ["2", "3", None]
@@ -24,7 +24,7 @@ def test_a_task_takes_up_the_oldest_ledger_of_its_name_kind_and_targets() -> Non
     assert recovery.last_order == 4
 
 
-def test_submissions_for_what_is_not_taken_up_yet_wait_until_it_is() -> None:
+def test_submissions_for_tasks_that_are_not_resumed_yet_wait_until_they_are() -> None:
     one = left("1", 1, "x", "y")
     recovery = Recovery([one])
     assert not recovery.hold("z", lambda: None)
@@ -32,7 +32,7 @@ def test_submissions_for_what_is_not_taken_up_yet_wait_until_it_is() -> None:
     assert recovery.hold("x", first)
     assert recovery.hold("x", second)
     assert recovery.take_up("train", "broadcast", ("a",)) is one
-    # taken up, but its results have not been given to the controller yet
+    # resumed, but its results have not been passed to the controller yet
     assert recovery.hold("y", first)
     recovery.adopt(one)
     assert recovery.restoring
@@ -42,7 +42,7 @@ def test_submissions_for_what_is_not_taken_up_yet_wait_until_it_is() -> None:
     assert not recovery.hold("x", first)
 
 
-def test_giving_up_releases_everything() -> None:
+def test_giving_up_releases_all_waiting_submissions() -> None:
     recovery = Recovery([left("1", 1, "x"), left("2", 2, "y")])
     retry = lambda: None  # noqa: E731
     recovery.hold("y", retry)

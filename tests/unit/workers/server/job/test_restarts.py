@@ -1,4 +1,4 @@
-"""A server that dies or is replaced, and a Redis that loses everything, in the middle of a job."""
+"""A server that dies or is replaced, and a Redis that loses all data, in the middle of a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED
 
-from tests.support.job.runs import Doing, JobRuns, RawSite, Script, parked_requests, serving, task, until_aborted
+from tests.support.job.runs import (
+    FunctionController,
+    FunctionExecutor,
+    JobRuns,
+    RawSite,
+    parked_requests,
+    serving,
+    task,
+    until_aborted,
+)
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -28,7 +37,7 @@ def model(value: float, size: int) -> Shareable:
     return DXO(DataKind.WEIGHTS, {"w": np.full(size, value, np.float32)}).to_shareable()
 
 
-class Rounds(Script):
+class Rounds(FunctionController):
     """A controller that adds up what sites answer, round by round, and can go on after a restart.
 
     Args:
@@ -60,7 +69,7 @@ class Rounds(Script):
         self.round, self.total = state["round"], state["total"]
         self.restored += 1
 
-    def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         while self.round < self.rounds and not abort.triggered:
             self.checkpoint(fl_ctx)
             one = task(model(self.total, self.size), result_received_cb=self._take)
@@ -90,10 +99,12 @@ def held_until(event: threading.Event) -> Callable[..., Shareable]:
 
 
 @SIZES
-def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works_twice(job: JobRuns, size: int) -> None:
+def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_trains_twice(
+    job: JobRuns, size: int
+) -> None:
     go, came = threading.Event(), threading.Event()
     first = Rounds(2, size, ["a", "b"], lambda name: came.set())
-    quick, slow = Doing(one_each), Doing(held_until(go))
+    quick, slow = FunctionExecutor(one_each), FunctionExecutor(held_until(go))
     server = job.serve(first)
     job.join("a", quick)
     job.join("b", slow)
@@ -101,7 +112,7 @@ def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works
     wait_until(lambda: slow.done)
     results = serving(server).results
     wait_until(lambda: not results._in_hand)
-    # a new process of the same name: the older is fenced, as a dead one would be gone
+    # a new process of the same name: the older one is fenced, which has the effect of its death
     second = Rounds(2, size, ["a", "b"])
     job.serve(second)
     assert job.servers[0][1].outcome().status == FENCED
@@ -114,7 +125,7 @@ def test_a_controller_that_resumes_gets_accepted_results_again_and_no_site_works
     assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
 
 
-def test_a_site_that_gets_a_task_while_its_ledger_is_on_the_way_is_noted(
+def test_a_site_that_gets_a_task_while_its_record_is_being_written_is_recorded(
     job: JobRuns, redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply, overtaken = Request.reply, threading.Event()
@@ -146,9 +157,9 @@ def test_a_site_that_gets_a_task_while_its_ledger_is_on_the_way_is_noted(
 
 
 @SIZES
-def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkpoint(job: JobRuns, size: int) -> None:
+def test_a_task_that_had_ended_is_resumed_and_ends_again_before_the_next_checkpoint(job: JobRuns, size: int) -> None:
     class Pausing(Rounds):
-        """Stops for ever in front of the checkpoint, or the task, of a round."""
+        """Blocks for ever before the checkpoint, or the task, of a round."""
 
         def __init__(self, before: str, round_number: int) -> None:
             super().__init__(3, size, ["a"])
@@ -162,7 +173,7 @@ def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkp
                 with abort.add_callback(gone.set):
                     gone.wait(20)
 
-        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
             while self.round < self.rounds and not abort.triggered:
                 self._stop_at("checkpoint", abort)
                 self.checkpoint(fl_ctx)
@@ -171,7 +182,7 @@ def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkp
                 self.broadcast_and_wait(one, fl_ctx, targets=self.sites, abort_signal=abort)
                 self.round += 1
 
-    executor = Doing(one_each)
+    executor = FunctionExecutor(one_each)
     job.join("a", executor)
     controllers = [Pausing("checkpoint", 1), Pausing("task", 1), Pausing("", 0)]
     for controller in controllers:
@@ -179,7 +190,7 @@ def test_a_task_that_had_ended_is_taken_up_and_ends_again_before_the_next_checkp
         if controller.pause[0]:
             assert controller.paused.wait(10)
     assert job.outcome().status == COMPLETED
-    # the second had the result of the first round from the first one, the third the state behind it
+    # the second server recovered the result of the first round, the third one the state after it
     assert [each.added for each in controllers] == [[(0, "a")], [(0, "a")], [(1, "a"), (2, "a")]]
     assert controllers[-1].total == 3.0
     assert len(executor.done) == 3
@@ -191,7 +202,7 @@ def test_a_result_that_a_checkpoint_contains_is_not_given_to_the_controller_agai
     job: JobRuns, size: int, where: str
 ) -> None:
     class Keeping(Rounds):
-        """Keeps its state in the middle of a task, when the first result is in."""
+        """Writes a checkpoint in the middle of a task, after the first result."""
 
         def __init__(self) -> None:
             super().__init__(1, size, ["a", "b", "c"])
@@ -207,7 +218,7 @@ def test_a_result_that_a_checkpoint_contains_is_not_given_to_the_controller_agai
             if where == "in the callback":
                 self._keep(fl_ctx)
 
-        def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+        def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
             one = task(model(self.total, self.size), result_received_cb=self._take)
             self.broadcast(one, fl_ctx, targets=self.sites)
             if where == "in the flow" and not self.restored:
@@ -231,7 +242,7 @@ def test_a_result_that_a_checkpoint_contains_is_not_given_to_the_controller_agai
     assert [name for _, name in second.added] == ["b", "c"]
 
 
-def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job: JobRuns) -> None:
+def test_a_result_that_arrives_before_its_task_is_resumed_waits_for_it(job: JobRuns) -> None:
     first = Rounds(1, BIG, ["a"])
     job.serve(first)
     with RawSite(job, "a") as site:
@@ -245,20 +256,20 @@ def test_a_result_that_comes_before_the_task_is_taken_up_again_waits_for_it(job:
         second = Late(1, BIG, ["a"])
         server = job.serve(second)
         assert job.servers[0][1].outcome().status == FENCED
-        told: list[str] = []
+        verdicts: list[str] = []
         result = model(1.0, BIG)
-        thread = threading.Thread(target=lambda: told.append(site.submit("train", task_id, result).meta["verdict"]))
+        thread = threading.Thread(target=lambda: verdicts.append(site.submit("train", task_id, result).meta["verdict"]))
         thread.start()
         wait_until(lambda: serving(server).recovery._early)
-        assert told == []
+        assert verdicts == []
         go.set()
         thread.join(10)
-        assert told == ["ACCEPT"]
+        assert verdicts == ["ACCEPT"]
         assert job.outcome().status == COMPLETED
     assert second.total == 1.0
 
 
-def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(job: JobRuns) -> None:
+def test_a_task_that_is_not_resumed_ends_and_its_results_are_dropped(job: JobRuns) -> None:
     first = Rounds(1, BIG, ["a"])
     job.serve(first)
     with RawSite(job, "a") as site:
@@ -266,7 +277,7 @@ def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(j
         go = threading.Event()
 
         class Other(Rounds):
-            def _flow(self, me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+            def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
                 go.wait(20)
                 self.checkpoint(fl_ctx)
                 self.send_and_wait(task(name="other"), fl_ctx, targets=["a"], abort_signal=abort)
@@ -275,9 +286,9 @@ def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(j
         second = Other(1, BIG, ["a"])
         server = job.serve(second)
         assert job.servers[0][1].outcome().status == FENCED
-        told: list[str] = []
+        verdicts: list[str] = []
         thread = threading.Thread(
-            target=lambda: told.append(site.submit("train", task_id, model(1.0, BIG)).meta["verdict"])
+            target=lambda: verdicts.append(site.submit("train", task_id, model(1.0, BIG)).meta["verdict"])
         )
         thread.start()
         wait_until(lambda: serving(server).recovery._early)
@@ -286,22 +297,22 @@ def test_a_task_that_is_not_taken_up_again_ends_and_its_results_are_for_nobody(j
         assert other.meta["task_name"] == "other"
         site.submit("other", other.meta["task_id"], Shareable())
         thread.join(10)
-        assert told == ["UNKNOWN"]
+        assert verdicts == ["UNKNOWN"]
         assert job.outcome().status == COMPLETED
 
 
 @SIZES
 def test_a_controller_that_does_not_resume_begins_anew_and_the_sites_take_part(job: JobRuns, size: int) -> None:
     go = threading.Event()
-    executor = Doing(held_until(go))
+    executor = FunctionExecutor(held_until(go))
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     job.join("a", executor)
     wait_until(lambda: executor.done)
-    controller = Script(flow)
+    controller = FunctionController(flow)
     job.serve(controller)
     assert job.servers[0][1].outcome().status == FENCED
     go.set()
@@ -310,9 +321,7 @@ def test_a_controller_that_does_not_resume_begins_anew_and_the_sites_take_part(j
     assert [client for client, *_ in controller.unknown] == ["a"]
 
 
-def test_a_server_that_was_replaced_leaves_the_payloads_and_the_work_of_its_tasks_alone(
-    job: JobRuns, redis: fakeredis.FakeRedis
-) -> None:
+def test_a_replaced_server_leaves_payloads_and_client_tasks_unchanged(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
     first = Rounds(1, BIG, ["a", "b"])
     job.serve(first)
     with RawSite(job, "a") as site, RawSite(job, "b") as other:
@@ -339,10 +348,10 @@ def test_a_server_that_was_replaced_leaves_the_payloads_and_the_work_of_its_task
         assert job.outcome().status == COMPLETED
 
 
-def test_an_aborted_job_does_not_go_on_when_its_server_is_started_again(job: JobRuns) -> None:
+def test_an_aborted_job_does_not_resume_when_its_server_is_restarted(job: JobRuns) -> None:
     first = Rounds(1, 10, ["a"])
     server = job.serve(first)
-    executor = Doing(until_aborted)
+    executor = FunctionExecutor(until_aborted)
     job.join("a", executor)
     wait_until(lambda: executor.done)
     server.abort()
@@ -350,7 +359,7 @@ def test_an_aborted_job_does_not_go_on_when_its_server_is_started_again(job: Job
     job.site_outcomes()
     second = Rounds(1, 10, ["b"])
     again = job.serve(second)
-    # who comes before it has begun is told how the job of that name ended
+    # a request before it has begun gets the outcome of the job of that name
     serving(again)
     job.join("b", one_each)
     assert job.outcome().status == COMPLETED
@@ -362,13 +371,13 @@ def test_an_aborted_job_does_not_go_on_when_its_server_is_started_again(job: Job
 
 @pytest.mark.parametrize("resume", [True, False], ids=["resuming", "plain"])
 @SIZES
-def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_work(
+def test_a_job_continues_when_redis_loses_all_data_while_its_sites_train(
     job: JobRuns, redis: fakeredis.FakeRedis, size: int, resume: bool
 ) -> None:
     go = threading.Event()
     controller = Rounds(3, size, ["a", "b"])
     controller.resume = resume
-    executors = [Doing(held_until(go)), Doing(held_until(go))]
+    executors = [FunctionExecutor(held_until(go)), FunctionExecutor(held_until(go))]
     job.serve(controller)
     job.join("a", executors[0])
     job.join("b", executors[1])
@@ -381,16 +390,16 @@ def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_work(
 
 
 @SIZES
-def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_wait(
+def test_a_job_continues_when_redis_loses_all_data_while_its_sites_wait(
     job: JobRuns, redis: fakeredis.FakeRedis, size: int
 ) -> None:
     go, lost = threading.Event(), threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast_and_wait(task(model(0.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
         go.set()
         lost.wait(20)
-        me.broadcast_and_wait(task(model(1.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
+        controller.broadcast_and_wait(task(model(1.0, size)), fl_ctx, targets=["a", "b"], abort_signal=abort)
 
     server = job.serve(flow)
     job.join("a", one_each)
@@ -403,7 +412,7 @@ def test_a_job_goes_on_when_redis_loses_everything_while_its_sites_wait(
     assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
 
 
-def test_the_data_of_a_broadcast_that_redis_lost_is_stored_again_for_those_who_come_later(
+def test_the_lost_data_of_a_broadcast_is_stored_again_for_later_clients(
     job: JobRuns, redis: fakeredis.FakeRedis
 ) -> None:
     controller = Rounds(1, BIG, ["a", "b"])

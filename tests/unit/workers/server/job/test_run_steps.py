@@ -1,4 +1,4 @@
-"""The steps of a run at the server and at its sites, and what each side shows the other, as NVFlare's code expects."""
+"""The steps of a run at the server and its sites, and the public props of each side, as NVFlare's code expects."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from redflare_workers.apis import (
 from redflare_workers.protocol.job_outcome import FAILED
 from redflare_workers.workflow import Controller
 
-from tests.support.job.runs import JobRuns, RawSite, Script, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
 
 
-class Steps(Controller):
-    """Notes its steps, and the run's events, in order."""
+class RecordingController(Controller):
+    """Records its steps, and the run's events, in order."""
 
     def __init__(self, fails_in: str = "") -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Steps(Controller):
         self.step("start", fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        assert fl_ctx.get_prop(FLContextKey.WORKFLOW) == "Steps"
+        assert fl_ctx.get_prop(FLContextKey.WORKFLOW) == "RecordingController"
         self.step("flow", fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
@@ -67,7 +67,7 @@ END = ["stop", EventType.END_WORKFLOW, EventType.ABOUT_TO_END_RUN, EventType.END
 
 
 def test_a_run_has_its_steps_in_order_each_with_a_context_of_its_own(job: JobRuns) -> None:
-    steps = Steps()
+    steps = RecordingController()
     job.serve(steps)
     assert job.outcome().ok
     assert steps.steps == [*START, EventType.START_WORKFLOW, "flow", *END]
@@ -78,25 +78,23 @@ def test_a_run_has_its_steps_in_order_each_with_a_context_of_its_own(job: JobRun
     ("fails_in", "between"),
     [("start", []), ("flow", [EventType.START_WORKFLOW, "flow"])],
 )
-def test_a_controller_that_fails_is_stopped_all_the_same(job: JobRuns, fails_in: str, between: list[str]) -> None:
-    steps = Steps(fails_in)
+def test_a_controller_that_fails_is_stopped_too(job: JobRuns, fails_in: str, between: list[str]) -> None:
+    steps = RecordingController(fails_in)
     job.serve(steps)
     assert (job.outcome().status, job.outcome().reason) == (FAILED, f"RuntimeError: {fails_in} failed")
     assert steps.steps == [*START, *between, *END]
 
 
-def test_a_controller_that_cannot_be_stopped_has_come_to_its_end(
-    job: JobRuns, caplog: pytest.LogCaptureFixture
-) -> None:
-    steps = Steps("stop")
+def test_the_run_of_a_controller_whose_stop_fails_has_ended(job: JobRuns, caplog: pytest.LogCaptureFixture) -> None:
+    steps = RecordingController("stop")
     job.serve(steps)
     assert job.outcome().ok
     assert steps.steps[-4:] == END
     assert "stop_controller failed" in caplog.text
 
 
-class Tells(Executor):
-    """Sets a public prop, and notes what it sees of the server."""
+class PropsExecutor(Executor):
+    """Sets a public prop, and records those of the server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,41 +124,41 @@ def test_each_side_sees_public_props_of_the_other(job: JobRuns) -> None:
         assert fl_ctx.get_prop(FLContextKey.TASK_NAME) == result.get_header("__task_name__") == "train"
         assert fl_ctx.get_prop(FLContextKey.TASK_ID) == result.get_header("__task_id__") == client_task.id
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         fl_ctx.set_prop("round", 3, private=False, sticky=True)
         fl_ctx.set_prop("secret", 4, private=True, sticky=True)
-        fl_ctx.set_prop("me", me, private=False, sticky=True)
-        me.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
+        fl_ctx.set_prop("me", controller, private=False, sticky=True)
+        controller.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
-    executor = Tells()
+    executor = PropsExecutor()
     job.join("a", executor, props={"org": "us"})
     assert job.outcome().ok
     assert executor.server == ["server", "job", 3, None]
     assert seen == [["a", "job", "us", 2, None, None], 2]
 
 
-def test_props_that_are_none_change_nothing(job: JobRuns) -> None:
+def test_invalid_props_change_nothing(job: JobRuns) -> None:
     seen: list[Any] = []
 
     def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
         seen.append(client_task.result.get_peer_props())
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         for _ in range(2):
-            me.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
+            controller.send_and_wait(task(result_received_cb=take), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     with RawSite(job, "a") as site:
         for props in (["no", "dict"], {"__identity_name__": "b", "__run_num__": "other"}):
-            told = site.get_task().meta
-            site.submit("train", told["task_id"], Shareable(), props=props)
+            meta = site.get_task().meta
+            site.submit("train", meta["task_id"], Shareable(), props=props)
         assert job.outcome().ok
     assert seen == [{"__identity_name__": "a", "__run_num__": "job"}] * 2
 
 
-def test_an_executor_named_for_several_tasks_hears_each_event_once(job: JobRuns) -> None:
-    class Counts(Tells):
+def test_an_executor_named_for_several_tasks_receives_each_event_once(job: JobRuns) -> None:
+    class CountingExecutor(PropsExecutor):
         def __init__(self) -> None:
             super().__init__()
             self.started = 0
@@ -168,34 +166,34 @@ def test_an_executor_named_for_several_tasks_hears_each_event_once(job: JobRuns)
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             self.started += event_type == EventType.START_RUN
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         for name in ("train", "validate"):
-            me.send_and_wait(task(name=name), fl_ctx, targets=["a"], abort_signal=abort)
+            controller.send_and_wait(task(name=name), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
-    executor = Counts()
+    executor = CountingExecutor()
     site = job.join("a", {"train": executor, "validate": executor})
     assert job.outcome().ok
     assert executor.started == 1
     assert site.engine.get_component("executor:train") is executor
 
 
-def test_a_collection_reaches_a_site_and_comes_back_as_dxos(job: JobRuns) -> None:
+def test_a_collection_reaches_a_site_and_is_returned_as_dxos(job: JobRuns) -> None:
     leaves: list[Any] = []
 
-    class Looks(Executor):
+    class WorkspaceExecutor(Executor):
         def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
             leaves.append(get_leaf_dxos(from_shareable(shareable)))
             return from_shareable(shareable).to_shareable()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         inner = DXO(DataKind.COLLECTION, {"m": DXO(DataKind.METRICS, {"loss": 1})})
         data = DXO(DataKind.COLLECTION, {"w": DXO(DataKind.WEIGHTS, {"w": 2}), "inner": inner}).to_shareable()
-        me.send_and_wait(one := task(data), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(one := task(data), fl_ctx, targets=["a"], abort_signal=abort)
         leaves.append(get_leaf_dxos(from_shareable(one.client_tasks[0].result)))
 
     job.serve(flow)
-    job.join("a", Looks())
+    job.join("a", WorkspaceExecutor())
     assert job.outcome().ok
     assert [({name: dxo.data for name, dxo in found.items()}, errors) for found, errors in leaves] == [
         ({".w": {"w": 2}, ".inner.m": {"loss": 1}}, [])
@@ -203,16 +201,16 @@ def test_a_collection_reaches_a_site_and_comes_back_as_dxos(job: JobRuns) -> Non
 
 
 def test_both_sides_have_a_folder_in_the_workspace_that_was_named(job: JobRuns, tmp_path: Path) -> None:
-    class Writes(FLComponent):
+    class WritingComponent(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if event_type == EventType.START_RUN:
                 Path(fl_ctx.get_prop(FLContextKey.APP_ROOT), "started").touch()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
 
-    job.serve(flow, workspace_dir=tmp_path, components={"writes": Writes()})
-    job.join("a", workspace_dir=tmp_path, components={"writes": Writes()})
+    job.serve(flow, workspace_dir=tmp_path, components={"writes": WritingComponent()})
+    job.join("a", workspace_dir=tmp_path, components={"writes": WritingComponent()})
     assert job.outcome().ok
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("started")) == [
         "job/app_a/started",
@@ -220,35 +218,35 @@ def test_both_sides_have_a_folder_in_the_workspace_that_was_named(job: JobRuns, 
     ]
 
 
-def test_a_result_that_comes_when_the_run_is_over_is_nobodys(job: JobRuns) -> None:
+def test_a_result_after_the_end_of_the_run_is_dropped(job: JobRuns) -> None:
     stopped, go, got = threading.Event(), threading.Event(), threading.Event()
 
-    class Late(Script):
+    class Late(FunctionController):
         def process_result_of_unknown_task(
             self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
         ) -> None:
             assert not stopped.is_set()
             super().process_result_of_unknown_task(client, task_name, client_task_id, result, fl_ctx)
 
-    class Ends(FLComponent):
+    class EndRunHandler(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if event_type == EventType.END_WORKFLOW:
                 stopped.set()
                 go.wait(10)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = Task("train", Shareable())
-        me.broadcast(one, fl_ctx, targets=["a"])
+        controller.broadcast(one, fl_ctx, targets=["a"])
         assert got.wait(10)
-        me.cancel_task(one)
+        controller.cancel_task(one)
 
     late = Late(flow)
-    job.serve(late, components={"ends": Ends()})
+    job.serve(late, components={"ends": EndRunHandler()})
     with RawSite(job, "a") as site:
-        told = site.get_task().meta
+        meta = site.get_task().meta
         got.set()
         assert stopped.wait(10)
-        assert site.submit("train", told["task_id"], Shareable()).ok
+        assert site.submit("train", meta["task_id"], Shareable()).ok
         go.set()
         assert job.outcome().ok
     assert late.unknown == []

@@ -1,4 +1,4 @@
-"""A job on a server inside this process: what the server's side promises to controllers and sites."""
+"""An SJ with its sites in this process: what it guarantees to controllers and sites."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED
 
-from tests.support.job.runs import Doing, JobRuns, Script, echo, parked_requests, serving, task, until_aborted
+from tests.support.job.runs import (
+    FunctionController,
+    FunctionExecutor,
+    JobRuns,
+    echo,
+    parked_requests,
+    serving,
+    task,
+    until_aborted,
+)
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -36,14 +45,14 @@ def value_of(result: Any) -> float:
 
 
 @pytest.mark.parametrize("size", [10, BIG], ids=["small", "large"])
-def test_a_broadcast_reaches_every_site_and_every_result_comes_back(job: JobRuns, size: int) -> None:
+def test_a_broadcast_reaches_every_site_and_every_result_the_server(job: JobRuns, size: int) -> None:
     got: dict[str, float] = {}
 
     def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
         got[client_task.client.name] = value_of(client_task.result)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast_and_wait(
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast_and_wait(
             task(weights(3.0, size), result_received_cb=take), fl_ctx, targets=["a", "b"], abort_signal=abort
         )
 
@@ -55,12 +64,12 @@ def test_a_broadcast_reaches_every_site_and_every_result_comes_back(job: JobRuns
     assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED, COMPLETED]
 
 
-def test_a_site_that_joins_before_the_server_is_served_when_it_comes(job: JobRuns) -> None:
-    executor = Doing(echo)
+def test_a_site_that_joins_before_the_server_is_served_when_it_starts(job: JobRuns) -> None:
+    executor = FunctionExecutor(echo)
     job.join("a", executor)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.send_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.send_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     assert job.outcome().status == COMPLETED
@@ -70,11 +79,11 @@ def test_a_site_that_joins_before_the_server_is_served_when_it_comes(job: JobRun
 def test_a_site_that_joins_late_becomes_a_target_of_a_task_for_all(job: JobRuns) -> None:
     standing = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task()
-        me.broadcast(one, fl_ctx, min_responses=2)
+        controller.broadcast(one, fl_ctx, min_responses=2)
         standing.set()
-        me.wait(one, abort)
+        controller.wait(one, abort)
 
     job.serve(flow)
     job.join("a")
@@ -84,12 +93,12 @@ def test_a_site_that_joins_late_becomes_a_target_of_a_task_for_all(job: JobRuns)
     assert job.outcome().status == COMPLETED
 
 
-def test_a_request_that_waits_is_answered_as_soon_as_there_is_a_task_without_a_look_at_the_clock(job: JobRuns) -> None:
+def test_a_parked_request_is_answered_at_once_when_a_task_is_scheduled(job: JobRuns) -> None:
     go, done = threading.Event(), threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         go.wait(20)
-        me.broadcast_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.broadcast_and_wait(task(), fl_ctx, targets=["a"], abort_signal=abort)
         done.set()
 
     server = job.serve(flow)
@@ -100,13 +109,13 @@ def test_a_request_that_waits_is_answered_as_soon_as_there_is_a_task_without_a_l
     assert done.wait(2)
 
 
-def test_each_turn_of_a_sequential_send_opens_for_the_site_that_waits(job: JobRuns) -> None:
-    executor = Doing(echo)
+def test_each_window_of_a_sequential_send_opens_for_the_parked_request(job: JobRuns) -> None:
+    executor = FunctionExecutor(echo)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task(timeout=20)
-        # the first target is not there, the second gets it a second later
-        me.send_and_wait(one, fl_ctx, targets=["nobody", "a"], task_assignment_timeout=1, abort_signal=abort)
+        # the first target has not joined, so the second gets it a second later
+        controller.send_and_wait(one, fl_ctx, targets=["nobody", "a"], task_assignment_timeout=1, abort_signal=abort)
         assert one.completion_status is TaskCompletionStatus.OK
 
     job.serve(flow)
@@ -115,7 +124,7 @@ def test_each_turn_of_a_sequential_send_opens_for_the_site_that_waits(job: JobRu
     assert len(executor.done) == 1
 
 
-def test_a_site_is_told_when_the_task_it_works_on_has_ended(job: JobRuns) -> None:
+def test_a_site_is_notified_when_its_task_has_ended(job: JobRuns) -> None:
     begun, aborted = threading.Event(), threading.Event()
 
     def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
@@ -125,13 +134,13 @@ def test_a_site_is_told_when_the_task_it_works_on_has_ended(job: JobRuns) -> Non
             aborted.set()
         return data
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         slow = task(name="slow")
-        me.send(slow, fl_ctx, targets=["a"])
+        controller.send(slow, fl_ctx, targets=["a"])
         begun.wait(20)
-        me.cancel_task(slow, fl_ctx=fl_ctx)
+        controller.cancel_task(slow, fl_ctx=fl_ctx)
         # the site is free for the next one
-        me.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     job.join("a", work)
@@ -144,14 +153,14 @@ def test_a_task_that_cannot_be_sent_ends_and_the_site_gets_the_one_behind_it(
 ) -> None:
     statuses = []
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         bad, good = Shareable(), task(name="good")
         bad["thing"] = object()
         first = task(bad, name="bad")
-        me.send(first, fl_ctx, targets=["a"])
-        me.send(good, fl_ctx, targets=["a"])
-        me.wait(first, abort)
-        me.wait(good, abort)
+        controller.send(first, fl_ctx, targets=["a"])
+        controller.send(good, fl_ctx, targets=["a"])
+        controller.wait(first, abort)
+        controller.wait(good, abort)
         statuses.extend([first.completion_status, good.completion_status])
 
     job.serve(flow)
@@ -162,13 +171,13 @@ def test_a_task_that_cannot_be_sent_ends_and_the_site_gets_the_one_behind_it(
 
 
 @pytest.mark.parametrize("value", [1 << 80, float("inf"), np.float64(0.5), np.float32(0.5), (1, 2)], ids=repr)
-def test_headers_and_meta_that_plain_json_has_no_word_for_come_and_go(
+def test_headers_and_meta_beyond_plain_json_are_sent_and_received(
     job: JobRuns, redis: fakeredis.FakeRedis, value: object
 ) -> None:
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         data = DXO(DataKind.WEIGHTS, {"w": np.zeros(3)}, {"value": value}).to_shareable()
         data.set_header("value", value)
-        me.send_and_wait(one := task(data), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(one := task(data), fl_ctx, targets=["a"], abort_signal=abort)
         result = one.client_tasks[0].result
         assert result is not None
         assert result.get_header("value") == value
@@ -190,19 +199,19 @@ def test_headers_that_cannot_be_sent_are_an_error_of_that_task_and_leave_no_requ
             result.set_header("names", {1: "one"})
         return result
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         bad = Shareable()
         if where == "server":
             bad.set_header("names", {1: "one"})
         first = task(bad, name="bad")
-        me.send_and_wait(first, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(first, fl_ctx, targets=["a"], abort_signal=abort)
         if where == "server":
             assert first.completion_status is TaskCompletionStatus.CANCELLED
         else:
             result = first.client_tasks[0].result
             assert result is not None
             assert result.get_return_code() == "EXECUTION_RESULT_ERROR"
-        me.send_and_wait(task(name="good"), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(task(name="good"), fl_ctx, targets=["a"], abort_signal=abort)
 
     job.serve(flow)
     job.join("a", spoil)
@@ -213,11 +222,11 @@ def test_headers_that_cannot_be_sent_are_an_error_of_that_task_and_leave_no_requ
 # -- how it ends -------------------------------------------------------------------------------------------------------
 
 
-def test_the_controller_is_stopped_and_the_sites_are_told_when_it_raises(job: JobRuns) -> None:
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+def test_when_the_controller_raises_it_is_stopped_and_the_sites_are_notified(job: JobRuns) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         raise RuntimeError("no idea")
 
-    controller = Script(flow)
+    controller = FunctionController(flow)
     job.join("a")
     job.serve(controller)
     outcome = job.outcome()
@@ -229,13 +238,13 @@ def test_the_controller_is_stopped_and_the_sites_are_told_when_it_raises(job: Jo
 def test_abort_ends_the_wait_of_the_controller_and_the_sites(job: JobRuns) -> None:
     begun = threading.Event()
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast(one := task(), fl_ctx, targets=["a"])
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast(one := task(), fl_ctx, targets=["a"])
         begun.set()
-        me.wait(one, abort)
+        controller.wait(one, abort)
 
     server = job.serve(flow)
-    executor = Doing(until_aborted)
+    executor = FunctionExecutor(until_aborted)
     job.join("a", executor)
     begun.wait(10)
     wait_until(lambda: executor.done)
@@ -250,7 +259,7 @@ def test_a_panic_of_a_component_ends_the_job(job: JobRuns) -> None:
             if event_type == EventType.START_WORKFLOW:
                 self.system_panic("the disk is on fire", fl_ctx)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         raise AssertionError("the workflow must not begin")
 
     job.serve(flow, components={"nervous": Nervous()})
@@ -258,8 +267,8 @@ def test_a_panic_of_a_component_ends_the_job(job: JobRuns) -> None:
 
 
 def test_nothing_unread_is_left_in_the_inboxes_of_sites_that_waited(redis: fakeredis.FakeRedis, job: JobRuns) -> None:
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
-        me.broadcast_and_wait(task(), fl_ctx, targets=["a", "b"], abort_signal=abort)
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast_and_wait(task(), fl_ctx, targets=["a", "b"], abort_signal=abort)
         wait_until(lambda: len(parked_requests(server)) == 2)
 
     server = job.serve(flow)
@@ -273,20 +282,20 @@ def test_nothing_unread_is_left_in_the_inboxes_of_sites_that_waited(redis: faker
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_that_never_returns_keeps_nobody_from_other_tasks(job: JobRuns) -> None:
+def test_a_callback_that_never_returns_does_not_block_other_tasks(job: JobRuns) -> None:
     stuck, release = threading.Event(), threading.Event()
 
     def block(client_task: ClientTask, fl_ctx: FLContext) -> None:
         stuck.set()
         release.wait(30)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         bad = task(weights(1.0, BIG), name="bad", result_received_cb=block, timeout=1)
-        me.send(bad, fl_ctx, targets=["a"])
+        controller.send(bad, fl_ctx, targets=["a"])
         assert stuck.wait(10)
-        me.broadcast_and_wait(task(weights(1.0, BIG), name="good"), fl_ctx, targets=["b"], abort_signal=abort)
+        controller.broadcast_and_wait(task(weights(1.0, BIG), name="good"), fl_ctx, targets=["b"], abort_signal=abort)
         # it ends by its timeout, and its site is free for the next task although the callback still runs
-        me.send_and_wait(task(weights(1.0, BIG), name="next"), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(task(weights(1.0, BIG), name="next"), fl_ctx, targets=["a"], abort_signal=abort)
         assert bad.completion_status is TaskCompletionStatus.TIMEOUT
         release.set()
 
@@ -307,16 +316,16 @@ def test_a_site_whose_task_is_stuck_in_a_callback_gets_the_next_one_when_that_ta
         stuck.set()
         release.wait(30)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         bad = Task("bad", Shareable(), **{where: block})  # type: ignore[arg-type]
-        me.send(bad, fl_ctx, targets=["a"])
+        controller.send(bad, fl_ctx, targets=["a"])
         assert stuck.wait(10)
-        me.send_and_wait(task(name="other"), fl_ctx, targets=["b"], abort_signal=abort)
-        me.cancel_task(bad, fl_ctx=fl_ctx)
-        me.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)
+        controller.send_and_wait(task(name="other"), fl_ctx, targets=["b"], abort_signal=abort)
+        controller.cancel_task(bad, fl_ctx=fl_ctx)
+        controller.send_and_wait(task(name="next"), fl_ctx, targets=["a"], abort_signal=abort)
         release.set()
 
-    executor = Doing(echo)
+    executor = FunctionExecutor(echo)
     job.serve(flow)
     job.join("a", executor)
     job.join("b")
@@ -333,12 +342,12 @@ def test_a_callback_that_raises_ends_its_task_and_nothing_else(
     def fail(client_task: ClientTask, fl_ctx: FLContext) -> None:
         raise ValueError("not today")
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         bad = Task("bad", Shareable(), **{where: fail})  # type: ignore[arg-type]
-        me.broadcast_and_wait(bad, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.broadcast_and_wait(bad, fl_ctx, targets=["a"], abort_signal=abort)
         assert bad.completion_status is TaskCompletionStatus.ERROR
         good = task(name="good")
-        me.broadcast_and_wait(good, fl_ctx, targets=["a"], abort_signal=abort)
+        controller.broadcast_and_wait(good, fl_ctx, targets=["a"], abort_signal=abort)
         assert good.completion_status is TaskCompletionStatus.OK
 
     job.serve(flow)
@@ -351,21 +360,21 @@ def test_a_callback_that_raises_ends_its_task_and_nothing_else(
 # -- sites that are gone -----------------------------------------------------------------------------------------------
 
 
-def test_a_site_that_is_gone_is_reported_and_its_task_ends(job: JobRuns) -> None:
+def test_a_dead_site_is_reported_and_its_task_ends(job: JobRuns) -> None:
     events: list[str] = []
 
-    class Watch(FLComponent):
+    class EventRecorder(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
             if event_type in (EventType.CLIENT_DISCONNECTED, EventType.CLIENT_RECONNECTED):
                 events.append(event_type)
 
-    def flow(me: Script, abort: Signal, fl_ctx: FLContext) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = task()
-        me.broadcast_and_wait(one, fl_ctx, targets=["a", "b"], abort_signal=abort)
+        controller.broadcast_and_wait(one, fl_ctx, targets=["a", "b"], abort_signal=abort)
         assert one.completion_status is TaskCompletionStatus.CLIENT_DEAD
         wait_until(lambda: EventType.CLIENT_RECONNECTED in events)
 
-    job.serve(flow, components={"watch": Watch()})
+    job.serve(flow, components={"watch": EventRecorder()})
     job.join("b")
     dead = job.join("a", until_aborted)
     job.joined("a", "b")

@@ -33,7 +33,7 @@ def test_a_job_for_some_begins_on_those_as_soon_as_there_are_enough() -> None:
     assert decided.begin == {"one": ("a", "b")}
 
 
-def test_too_few_sites_and_the_reason_says_which_are_missing() -> None:
+def test_with_too_few_sites_the_reason_names_the_missing_ones() -> None:
     decided = plan([job("one", "a", "b", "x", min_clients=2)], [*sites("a"), SchedulableSite(name="b", alive=False)])
     assert decided.begin == {}
     assert decided.waiting == {

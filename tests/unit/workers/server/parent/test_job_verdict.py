@@ -37,7 +37,7 @@ def ends_as(report: ServerJobReport, code: int = 0, *, parent_restarted: bool = 
         pytest.param(reported(job_outcome.FENCED, resumes=True), None, id="another has taken over and is gone too"),
     ],
 )
-def test_how_a_job_ends_whose_server_is_gone(report: ServerJobReport, status: str | None) -> None:
+def test_outcome_of_a_job_whose_server_has_exited(report: ServerJobReport, status: str | None) -> None:
     assert ends_as(report, -9) == status
 
 
@@ -62,7 +62,7 @@ def test_a_server_is_not_started_again_for_ever() -> None:
         pytest.param(reported(job_outcome.COMPLETED), COMPLETED, id="it came to its end all the same"),
     ],
 )
-def test_how_a_job_ends_whose_parent_was_started_again(report: ServerJobReport, status: str | None) -> None:
+def test_outcome_of_a_job_whose_parent_was_restarted(report: ServerJobReport, status: str | None) -> None:
     assert ends_as(report, parent_restarted=True) == status
 
 

@@ -1,4 +1,4 @@
-"""Lines of jobs' logs on their way into the store."""
+"""The thread that writes lines of jobs' logs into the job store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines_of(store: JobStore) -> list[tuple[str, str]]:
     return [(line.site, line.text) for line in store.read_log("job-1") if line.site]
 
 
-def test_lines_are_stored_in_their_order(store: JobStore) -> None:
+def test_lines_are_stored_in_order(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.write("job-1", "site-1", ["one", "two"])
     writer.start()
@@ -64,7 +64,7 @@ def test_an_unreachable_redis_does_not_cost_endless_memory(store: JobStore) -> N
 
 
 class Odd(str):
-    """A line that makes the writer fail in an unforeseen way."""
+    """A line that raises an unexpected exception in the writer."""
 
     __slots__ = ()
 

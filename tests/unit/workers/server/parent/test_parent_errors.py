@@ -25,8 +25,8 @@ from tests.support.waiting import wait_until
 META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
 
 
-class Scene:
-    """A server's parent that runs, and its store."""
+class ParentBench:
+    """A running SP, and its job store."""
 
     def __init__(self, folder: Path) -> None:
         client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
@@ -50,25 +50,27 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(tmp_path)
+def bench(tmp_path: Path) -> Iterator[ParentBench]:
+    made = ParentBench(tmp_path)
     yield made
     made.close()
 
 
-def test_a_job_whose_check_fails_unexpectedly_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_check_fails_unexpectedly_is_rejected(bench: ParentBench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any) -> str:
         raise LookupError("an unforeseen error")
 
     monkeypatch.setattr(server_parent, "refusal", fails)
-    scene.store.submit(META, b"zip", "job-1")
-    wait_until(lambda: scene.status() == CAN_NOT_SCHEDULE)
-    record = scene.store.get("job-1")
+    bench.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: bench.status() == CAN_NOT_SCHEDULE)
+    record = bench.store.get("job-1")
     assert record is not None
     assert "an unforeseen error" in record.reason
 
 
-def test_a_check_that_redis_refuses_is_not_tried_again_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_redis_refuses_is_not_tried_again_at_once(
+    bench: ParentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[str] = []
     often = threading.Event()
 
@@ -80,24 +82,24 @@ def test_a_check_that_redis_refuses_is_not_tried_again_at_once(scene: Scene, mon
         raise ServerError("OOM command not allowed")
 
     monkeypatch.setattr(server_parent, "refusal", refuses)
-    scene.store.submit(META, b"zip", "job-1")
+    bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: tried)
     assert not often.wait(0.5)
-    assert scene.status() == SUBMITTED
+    assert bench.status() == SUBMITTED
 
 
 def test_a_site_is_asked_to_abort_a_job_that_is_over_but_not_one_that_runs(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    bench: ParentBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runner of one that runs may have failed to record something, and another is about to be made."""
-    scene.store.submit(META, b"zip", "job-1")
-    wait_until(lambda: scene.status() == CAN_NOT_SCHEDULE)
+    """A running job may have no runner, when that failed to record something and the next was not made yet."""
+    bench.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: bench.status() == CAN_NOT_SCHEDULE)
     monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
-    scene.store.submit(META, b"zip", "job-2")
-    wait_until(lambda: (record := scene.store.get("job-2")) is not None and record.waiting and scene.parent._renewed)
-    assert scene.store.advance("job-2", APPROVED, DISPATCHED)
-    assert scene.store.advance("job-2", DISPATCHED, RUNNING)
-    with Cell(scene.server, "site-1", SETTINGS) as cell:
+    bench.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: (record := bench.store.get("job-2")) is not None and record.waiting and bench.parent._renewed)
+    assert bench.store.advance("job-2", APPROVED, DISPATCHED)
+    assert bench.store.advance("job-2", DISPATCHED, RUNNING)
+    with Cell(bench.server, "site-1", SETTINGS) as cell:
 
         def abort_reason(job: str) -> Any:
             report = SiteReport(site="site-1", job=job, run="r", status="started")
@@ -110,7 +112,7 @@ def test_a_site_is_asked_to_abort_a_job_that_is_over_but_not_one_that_runs(
 
 
 def test_an_error_while_processing_the_open_jobs_does_not_end_the_server(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    bench: ParentBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = threading.Event()
 
@@ -121,7 +123,7 @@ def test_an_error_while_processing_the_open_jobs_does_not_end_the_server(
     monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
     with monkeypatch.context() as once:
         once.setattr(server_parent, "plan", fails)
-        scene.store.submit(META, b"zip", "job-1")
+        bench.store.submit(META, b"zip", "job-1")
         assert failed.wait(20)
-    scene.store.submit(META, b"zip", "job-2")
-    wait_until(lambda: (record := scene.store.get("job-2")) is not None and record.waiting)
+    bench.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: (record := bench.store.get("job-2")) is not None and record.waiting)

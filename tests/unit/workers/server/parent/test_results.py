@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_the_arguments_of_a_process_are_not_in_the_result(folder: RunFolder, tmp_path: Path) -> None:
-    """It may hold a password; the process removes them, but may have died before."""
+    """The file may hold a password; the process deletes it, but may have died before."""
     folder.write(ARGS_FILE, {"redis_url": "redis://:secret@example.org"})
     with Server.connect(client=fakeredis.FakeRedis()) as server:
         store = JobStore(server, Keys("flare"))

@@ -8,47 +8,47 @@ from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
-class Work:
-    """A task in an agent's hands."""
+class Execution:
+    """One take of a task by an agent."""
 
     #: "<pid>:<attempt>", which signs the result
     by: str
     attempt: int
-    #: what was done to the agent afterwards: why somebody else had to do the work again; "" when nothing was
-    hurt: str = ""
+    #: the fault that hit the agent afterwards, for which the task had to be executed again; "" when there was none
+    fault: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class SoakOutcome:
     """Counts of one run; ``broken`` is empty when all promises held."""
 
     tasks: int
     injected: Counter[str] = field(default_factory=Counter)
-    works: defaultdict[str, list[Work]] = field(default_factory=lambda: defaultdict(list))
-    #: signatures of the results that a CJ was given, by task
+    executions: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
+    #: signatures of the results that a CJ received, by task
     results: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     #: signatures of the results whose submission was reported as accepted, by task
     submitted: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    #: tasks whose abort was ordered, and those that ended so
-    abort_ordered: set[str] = field(default_factory=set)
+    #: tasks whose abort was requested, and those that were aborted
+    abort_requested: set[str] = field(default_factory=set)
     aborted: set[str] = field(default_factory=set)
-    #: status and attempts of each ledger in the end
+    #: final status and attempts of each ledger
     ledgers: dict[str, tuple[str, int]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def judge(self, task_ids: list[str]) -> None:
+    def check(self, task_ids: list[str]) -> None:
         """Find broken promises."""
         for task_id in task_ids:
-            self._judge_outcome(task_id)
-            self._judge_works(task_id)
+            self._check_result(task_id)
+            self._check_executions(task_id)
 
-    def _judge_outcome(self, task_id: str) -> None:
+    def _check_result(self, task_id: str) -> None:
         signatures = set(self.results[task_id])
         status = self.ledgers.get(task_id, ("none", 0))[0]
         if task_id in self.aborted:
-            if task_id not in self.abort_ordered:
-                self.broken.append(f"{task_id} was aborted, but nobody ordered it")
+            if task_id not in self.abort_requested:
+                self.broken.append(f"{task_id} was aborted, but no abort was requested")
             if signatures or status == "ACCEPTED" or self.submitted[task_id]:
                 self.broken.append(
                     f"{task_id} was aborted and accepted: {signatures} {self.submitted[task_id]} {status}"
@@ -63,21 +63,23 @@ class Tally:
         if set(self.submitted[task_id]) - signatures:
             self.broken.append(f"{task_id}: submission reported as accepted, but lost: {self.submitted[task_id]}")
 
-    def _judge_works(self, task_id: str) -> None:
-        for work in self._given_up(task_id):
-            if not work.hurt:
-                self.broken.append(f"{task_id} was worked on again, though nothing happened to {work.by}")
+    def _check_executions(self, task_id: str) -> None:
+        for execution in self._superseded(task_id):
+            if not execution.fault:
+                self.broken.append(f"{task_id} was executed again, though no fault hit {execution.by}")
 
-    def _given_up(self, task_id: str) -> list[Work]:
-        """All works but the last; a frozen agent may report its own after its successor."""
-        return sorted(self.works[task_id], key=lambda work: work.attempt)[:-1]
+    def _superseded(self, task_id: str) -> list[Execution]:
+        """All executions but the last, by attempt; a frozen agent may report its own after its successor."""
+        return sorted(self.executions[task_id], key=lambda execution: execution.attempt)[:-1]
 
-    def why_twice(self) -> Counter[str]:
-        """Causes of work that was done again."""
-        return Counter(work.hurt or "no reason" for task_id in self.works for work in self._given_up(task_id))
+    def causes_of_repeats(self) -> Counter[str]:
+        """Count the causes of repeated executions."""
+        return Counter(
+            execution.fault or "no reason" for task_id in self.executions for execution in self._superseded(task_id)
+        )
 
     def table(self) -> str:
-        """For people."""
+        """The counts as text."""
         rows: list[tuple[str, Any]] = [("injected", self.injected.total())]
         rows += [(f"  {kind}", count) for kind, count in sorted(self.injected.items())]
         accepted = [task_id for task_id, results in self.results.items() if results]
@@ -88,11 +90,11 @@ class Tally:
             ("  aborted", len(self.aborted)),
             ("  lost", self.tasks - len(accepted) - len(self.aborted)),
             ("attempts, by the ledgers", sum(attempts for _, attempts in self.ledgers.values())),
-            ("works begun", sum(map(len, self.works.values()))),
-            ("results given again to a CJ that restarted", duplicates),
-            ("work done twice", self.why_twice().total()),
+            ("executions", sum(map(len, self.executions.values()))),
+            ("results received again by a CJ that restarted", duplicates),
+            ("executions repeated", self.causes_of_repeats().total()),
         ]
-        rows += [(f"  because of: {why}", count) for why, count in sorted(self.why_twice().items())]
+        rows += [(f"  because of: {why}", count) for why, count in sorted(self.causes_of_repeats().items())]
         rows += [("seconds", f"{self.seconds:.1f}"), ("promises broken", len(self.broken))]
         lines = [f"{name:<46}{value:>10}" for name, value in rows]
         return "\n".join([*lines, *(f"BROKEN: {words}" for words in self.broken)])

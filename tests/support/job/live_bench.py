@@ -1,4 +1,4 @@
-"""A job that stands in Redis as its server and its sites write it, for tests that look in."""
+"""A job in Redis, as its server and its sites write it, for tests of the inspection."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from redflare_broker.wire.message_entry import Envelope
 from tests.support.job.state import JobBench
 
 
-class JobScene(JobBench):
-    """As ``JobBench``, with heartbeats of the server, requests in its inbox, and times of today."""
+class LiveJobBench(JobBench):
+    """As ``JobBench``, with heartbeats of the server, requests in its inbox, and current times."""
 
     def __init__(self, server: Server, connection: Connection, namespace: str = "flare") -> None:
         super().__init__(server, connection, namespace)
         self.inbox = Keys(namespace).cell(self.keys.fqcn).inbox
 
     def run_server(self, *, resume: bool = True) -> JobTaskStore:
-        """Another server has begun, and is connected."""
+        """Start another server, which is connected."""
         store = self.started(resume=resume)
         self.connection.call("HSET", self.keys.cell, "since", self.now_ms(), "closed", 0, "host", "hub", "pid", 42)
         self.server_beats()
@@ -35,13 +35,13 @@ class JobScene(JobBench):
         self.connection.call("SET", self.keys.server_heartbeat, orjson.dumps(beat), "PX", 60_000 - age_ms)
 
     def site(self, name: str) -> Lease:
-        """A site has joined, and is connected."""
+        """Let a site join and connect."""
         lease = self.joined(name, name)
         self.beat(lease)
         return lease
 
-    def falls_silent(self, lease: Lease, *, age_ms: int = 40_000) -> None:
-        """Its last heartbeat is that old, or gone; it has joined an hour before."""
+    def silence(self, lease: Lease, *, age_ms: int = 40_000) -> None:
+        """Make its last heartbeat that old, or delete it; the site has joined an hour ago."""
         if age_ms < 60_000:
             self.connection.call("PEXPIRE", self.keys.heartbeat(lease.name), 60_000 - age_ms)
         else:
@@ -50,9 +50,9 @@ class JobScene(JobBench):
         record["joined"] -= 3_600_000
         self.connection.call("HSET", self.keys.clients, lease.name, orjson.dumps(record))
 
-    def asks(self, lease: Lease, topic: str = "get_task", **meta: str) -> None:
-        """A request of a site stands in the server's inbox."""
-        told = {"client": lease.name, "instance": lease.instance, "epoch": lease.epoch, **meta}
+    def add_request(self, lease: Lease, topic: str = "get_task", **meta: str) -> None:
+        """Put a request of a site into the server's inbox."""
+        fields = {"client": lease.name, "instance": lease.instance, "epoch": lease.epoch, **meta}
         envelope = Envelope(
             kind="request",
             id=f"{lease.name}-{topic}",
@@ -60,12 +60,12 @@ class JobScene(JobBench):
             channel="job",
             topic=topic,
             origin=f"{lease.name}.job-1",
-            meta=orjson.dumps(told),
+            meta=orjson.dumps(fields),
         )
         self.connection.call("XADD", self.inbox, "*", *envelope.fields())
 
-    def has(self, store: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
-        """A task is handed to a site."""
+    def give_task(self, store: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
+        """Record that a task was given to a site."""
         record = ClientTaskRecord(id=f"{task.root_id}-{lease.name}", client=lease.name, sent=time.time(), count=count)
         store.note(task.root_id, [record])
         return record
@@ -75,6 +75,6 @@ class JobScene(JobBench):
 
 
 def scheduled(root_id: str = "t1", name: str = "train", kind: str = "broadcast", **fields: object) -> TaskRecord:
-    """A task that was scheduled just now."""
+    """Return the record of a task that was scheduled just now."""
     known: dict[str, object] = {"order": 1, "scheduled": time.time(), "kind": kind, "name": name}
     return TaskRecord(root_id=root_id, **{**known, **fields})  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""A communicator on a clock of the test's own, and clients that ask and answer when the test says so.
+"""A test bench for the communicator: with a clock that the test sets, and clients whose requests the test sends.
 
-Nothing checks the tasks unless the test calls ``check``, or has the monitor started (``Scene(monitor=True)``).
+Nothing checks the tasks unless the test calls ``check``, or starts the monitor: ``CommunicatorBench(monitor=True)``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from redflare_workers.workflow.controller import Controller
 from tests.support.communicator.local_engine import LocalEngine
 from tests.support.waiting import wait_until
 
-#: A real date, so that an age that is taken for one is noticed.
+#: A date, so that a test fails where an age is taken for a date.
 START = 1_700_000_000.0
 
 
 class Clock:
-    """Stands still until it is put forward."""
+    """Seconds, changed by the test alone."""
 
     def __init__(self) -> None:
         self.now = START
@@ -59,8 +59,8 @@ class IdleController(Controller):
 
 
 @dataclass
-class Log(CommObserver):
-    """An observer that keeps what it hears."""
+class RecordingObserver(CommObserver):
+    """An observer that records its calls."""
 
     asked: list[frozenset[str] | None] = field(default_factory=list)
     ends: list[tuple[Task, list[ClientTask]]] = field(default_factory=list)
@@ -78,12 +78,12 @@ class Log(CommObserver):
         self.ends.append((task, unanswered))
 
 
-class Scene(AbstractContextManager["Scene"]):
+class CommunicatorBench(AbstractContextManager["CommunicatorBench"]):
     """See the module's docstring.
 
     Args:
-        clients: names of those who have joined.
-        monitor: start the monitor, which checks tasks by itself.
+        clients: names of clients that have joined.
+        monitor: start the monitor, which checks the tasks periodically.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Scene(AbstractContextManager["Scene"]):
         self.clock = Clock()
         self.engine = LocalEngine(clients, job_meta=job_meta)
         self.comm = WFCommServer(0.01, clock=self.clock, **options)
-        self.observer = self.comm.observer = Log()
+        self.observer = self.comm.observer = RecordingObserver()
         self.controller = IdleController()
         self.controller.set_communicator(self.comm)
         self.ctx = self.engine.new_context()
@@ -111,33 +111,33 @@ class Scene(AbstractContextManager["Scene"]):
         self.comm.finalize_run(self.ctx)
 
     def task(self, name: str = "train", data: dict[str, Any] | None = None, **options: Any) -> Task:
-        """A task whose age is counted on the scene's clock."""
+        """A task whose age is counted on the bench's clock."""
         task = Task(name, Shareable(data), **options)
         task.create_time = self.clock()
         return task
 
     def ask(self, name: str, fl_ctx: FLContext | None = None) -> str:
-        """Have a client ask; the id of what it got, ``""``: nothing."""
+        """Request a task for a client; return its id, "" if there is none."""
         return self.ask_fully(name, fl_ctx)[1]
 
     def ask_fully(self, name: str, fl_ctx: FLContext | None = None) -> tuple[str, str, Shareable | None]:
-        """Have a client ask; name, id and data of what it got."""
+        """Request a task for a client; return its name, id and data."""
         return self.comm.process_task_request(self.engine.join(name), fl_ctx or self.engine.new_context())
 
     def answer(self, name: str, task_id: str, task_name: str = "train", result: Shareable | None = None) -> None:
-        """Have a client submit."""
+        """Submit a result for a client."""
         result = Shareable() if result is None else result
         self.comm.process_submission(self.engine.join(name), task_name, task_id, result, self.engine.new_context())
 
     def do(self, name: str, task_name: str = "train") -> str:
-        """Have a client ask and answer; the id of what it got."""
+        """Request a task for a client and submit a result; return the task's id."""
         task_id = self.ask(name)
         assert task_id, f"{name} got nothing"
         self.answer(name, task_id, task_name)
         return task_id
 
     def check(self, after: float = 0.0) -> None:
-        """Check all tasks, some seconds later."""
+        """Put the clock forward, and check all tasks."""
         self.clock.now += after
         self.comm.check_tasks()
 
@@ -148,7 +148,7 @@ class Scene(AbstractContextManager["Scene"]):
 
 
 class Gate:
-    """A callback that waits inside until it is opened."""
+    """A callback that blocks until ``opened`` is set."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -156,11 +156,11 @@ class Gate:
 
     def __call__(self, **arguments: Any) -> None:
         self.entered.set()
-        assert self.opened.wait(30), "nobody opened the gate"
+        assert self.opened.wait(30), "the gate was not opened"
 
 
 def in_thread(work: Callable[..., object], *args: object) -> threading.Thread:
-    """Run it in a thread of its own; join it at the end of the test."""
+    """Run a function in a thread, which the test must join."""
     thread = threading.Thread(target=work, args=args, daemon=True)
     thread.start()
     return thread

@@ -1,4 +1,4 @@
-"""A link and its scripts, for tests of what each script answers and does."""
+"""A test bench for the scripts of a link."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redflare_broker.transport.replies import RedisReply
 from redflare_broker.wire.task_entry import Entry
 
 
-class Bench:
+class LinkBench:
     """One link, its scripts, and the newest instance of each side."""
 
     def __init__(self, connection: Connection, namespace: str = "flare", policy: RetentionPolicy | None = None) -> None:
@@ -44,8 +44,8 @@ class Bench:
         entry = Entry(topic="submit_result", task_id=task, rc="OK", data=b'"' + b"y" * 100 + b'"')
         return self.scripts.submit(self.connection, self.agent, entry, submit_id=submit_id, size=4)
 
-    def settle(self, task: str, verdict: str = "ACCEPTED") -> ScriptReply:
-        return self.scripts.settle(self.connection, self.cj, task, verdict, "why")
+    def settle(self, task: str, status: str = "ACCEPTED") -> ScriptReply:
+        return self.scripts.settle(self.connection, self.cj, task, status, "why")
 
     def accept_unread(self, task: str) -> ScriptReply:
         sent = self.scripts.accept_command(self.cj, task)
@@ -74,45 +74,45 @@ class Bench:
         found = []
         for entry in _list(self.connection.call("XRANGE", stream, "-", "+")):
             entry_id, fields = _list(entry)
-            words = [word for word in _list(fields) if isinstance(word, bytes)]
+            flat = [item for item in _list(fields) if isinstance(item, bytes)]
             assert isinstance(entry_id, bytes)
-            found.append((entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True))))
+            found.append((entry_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))))
         return found
 
     def ttl_ms(self, key: str | bytes) -> int:
-        left = self.connection.call("PTTL", key)
-        assert isinstance(left, int)
-        return left
+        ttl = self.connection.call("PTTL", key)
+        assert isinstance(ttl, int)
+        return ttl
 
     def field(self, task: str, name: str) -> str:
         value = self.connection.call("HGET", self.keys.task(task), name)
         return value.decode() if isinstance(value, bytes) else ""
 
 
-def story(bench: Bench) -> Iterator[tuple[Callable[[], object], list[tuple[str, str]]]]:
-    """Steps that together run every branch of every script, and the messages each is to publish."""
-    a, c, later = bench.keys.abort, bench.keys.notice, Lease(name="agent", instance="a2")
+def script_steps(bench: LinkBench) -> Iterator[tuple[Callable[[], object], list[tuple[str, str]]]]:
+    """Yield calls that together run every branch of every script, with the messages each must publish."""
+    abort, notice, successor = bench.keys.abort, bench.keys.notice, Lease(name="agent", instance="a2")
     yield lambda: bench.assign("t1"), []
     yield bench.take, []
     yield lambda: bench.refuse("t1", "BLOB_MISSING"), []
     yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), []
     yield lambda: bench.submit("t1"), []
-    yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), [(c, "resend t1")]
+    yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), [(notice, "resend t1")]
     yield lambda: bench.submit("t1", "s2"), []
     yield lambda: bench.beat(bench.cj, "t1"), []
-    yield lambda: bench.settle("t1"), [(c, "accepted t1")]
+    yield lambda: bench.settle("t1"), [(notice, "accepted t1")]
     yield lambda: bench.assign("t2"), []
-    yield lambda: bench.assign("t3", expected="t2"), [(a, "abort t2")]
+    yield lambda: bench.assign("t3", expected="t2"), [(abort, "abort t2")]
     yield bench.take, []
     yield lambda: bench.refuse("t3", "BAD_TASK_DATA"), []
     yield lambda: bench.submitted("t4"), []
-    yield lambda: bench.settle("t4", "REJECTED"), [(c, "rejected t4")]
-    yield lambda: bench.abort("t5", bench.cj), [(a, "abort t5")]
+    yield lambda: bench.settle("t4", "REJECTED"), [(notice, "rejected t4")]
+    yield lambda: bench.abort("t5", bench.cj), [(abort, "abort t5")]
     yield lambda: bench.abort("t5", bench.cj), []
-    yield lambda: setattr(bench, "agent", bench.start(later)), [(c, "hello agent <epoch>")]
+    yield lambda: setattr(bench, "agent", bench.start(successor)), [(notice, "hello agent <epoch>")]
     yield lambda: bench.bury(bench.agent, bench.keys.tasks, "1-1"), []
-    yield lambda: bench.bye(bench.cj), [(c, "bye cj")]
-    yield lambda: bench.bye(bench.agent), [(c, "bye agent")]
+    yield lambda: bench.bye(bench.cj), [(notice, "bye cj")]
+    yield lambda: bench.bye(bench.agent), [(notice, "bye agent")]
     yield lambda: bench.bye(bench.agent), []
 
 

@@ -1,7 +1,8 @@
 """Fully qualified cell names (FQCN): who is who in a federation.
 
-Keys, ACL patterns and hash tags are built from these names, so only segments of ``[A-Za-z0-9_~-]`` are let in.
-The shapes follow NVFlare's ``FQCN`` and ``agent_site_fqcn``.
+Keys, ACL patterns, hash tags and names of folders are built from these names, so only segments of ``[A-Za-z0-9_~-]``
+are let in, and none that is longer than a name of a file may be. The shapes follow NVFlare's ``FQCN`` and
+``agent_site_fqcn``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from typing import Final
 from .errors import ConfigError
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-]+")
+#: Most characters of a segment: a file system takes 255 bytes, and some prefix a segment.
+_SEGMENT_LENGTH: Final = 200
+_JOB_ID_LENGTH: Final = 64
+#: Folders that a workspace has beside those of its jobs.
+_WORKSPACE_FOLDERS: Final = frozenset({"startup", "local"})
 
 
 class FQCN:
@@ -21,12 +27,18 @@ class FQCN:
     SEPARATOR: Final = "."
 
     @staticmethod
-    def check_segment(segment: str, what: str = "FQCN segment") -> str:
+    def check_segment(segment: object, what: str = "FQCN segment") -> str:
         """Return ``segment`` unchanged; raise ConfigError (a ValueError) that names it when it is not legal."""
         if not isinstance(segment, str):
             raise TypeError(f"{what} must be a str, but got {type(segment).__name__} ({segment!r})")
         if not _SEGMENT.fullmatch(segment):
-            raise ConfigError(f"{what} {segment!r} is not legal: use one or more of A-Z a-z 0-9 _ ~ - and nothing else")
+            raise ConfigError(
+                f"{what} {segment!r:.300} is not legal: use one or more of A-Z a-z 0-9 _ ~ - and nothing else"
+            )
+        if len(segment) > _SEGMENT_LENGTH:
+            raise ConfigError(
+                f"{what} {segment[:40]!r}... has {len(segment)} characters: use at most {_SEGMENT_LENGTH}"
+            )
         return segment
 
     @staticmethod
@@ -57,6 +69,20 @@ def agent_site_fqcn(site_name: str, agent_id: str, job_id: str | None = None) ->
     FQCN.check_segment(site_name, "site_name")
     FQCN.check_segment(agent_id, "agent_id")
     if not job_id:
-        return f"{site_name}--{agent_id}"
-    FQCN.check_segment(job_id, "job_id")
-    return FQCN.join([site_name, job_id, agent_id])
+        return FQCN.check_segment(f"{site_name}--{agent_id}", "name of the agent at its site")
+    return FQCN.join([site_name, check_job_id(job_id), agent_id])
+
+
+def check_job_id(job_id: object) -> str:
+    """Return a job's id unchanged if it may be one, for keys, cells and folders alike.
+
+    Raises:
+        TypeError: it is not a str.
+        ConfigError: it cannot be a segment of an FQCN, is too long, or is the name of a folder of each workspace.
+    """
+    name = FQCN.check_segment(job_id, "job_id")
+    if len(name) > _JOB_ID_LENGTH:
+        raise ConfigError(f"job_id {name[:40]!r}... has {len(name)} characters: use at most {_JOB_ID_LENGTH}")
+    if name in _WORKSPACE_FOLDERS:
+        raise ConfigError(f"job_id {name!r} is the name of a folder that every workspace has: use another id")
+    return name

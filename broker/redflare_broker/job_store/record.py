@@ -31,17 +31,9 @@ UNFINISHED: Final = (SUBMITTED, APPROVED, DISPATCHED, RUNNING)
 FINISHED: Final = (COMPLETED, ABORTED, EXECUTION_EXCEPTION, ABNORMAL, CAN_NOT_SCHEDULE, FAILED_TO_RUN)
 STATUSES: Final = (*UNFINISHED, *FINISHED)
 
-_JOB_ID: Final = re.compile(r"[A-Za-z0-9_~-]{1,64}")
 _LINE_ID: Final = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SITE: Final = "site:"
-
-
-def check_job_id(job_id: object) -> str:
-    """Return ``job_id`` unchanged when it may be part of a name; ConfigError otherwise."""
-    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
-        raise ConfigError(f"a job's id must be 1 to 64 of A-Z a-z 0-9 _ ~ -, but is {job_id!r:.300}")
-    return job_id
 
 
 def check_status(status: object) -> str:

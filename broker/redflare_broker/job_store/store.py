@@ -21,7 +21,7 @@ import orjson
 
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_job_id
 from redflare_broker.keys import Keys, StoreKeys
 from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
 from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESULT, SUBMIT
@@ -39,7 +39,6 @@ from .record import (
     LogLine,
     StoredFile,
     check_after,
-    check_job_id,
     check_status,
 )
 from .steps import (

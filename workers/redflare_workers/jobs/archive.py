@@ -34,6 +34,8 @@ _PATH_BYTES: Final = 1024
 _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED: Final = 0x1
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+#: Marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm: a name with one is shown as another.
+_BIDIRECTIONAL: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: Archives of the same files have the same bytes, whenever they are made.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
@@ -70,13 +72,14 @@ def safe_extract(
         max_files: limit of the number of entries.
 
     Raises:
-        ArchiveError: an entry has an absolute path, a drive letter, a ``..``, a duplicate name; it is a symlink or a
-            device, encrypted, damaged; or a limit is exceeded. ``target`` is as before.
+        ArchiveError: an entry has an absolute path, a drive letter, a ``..``, the name of another but for upper and
+            lower case; it is a symlink or a device, encrypted, damaged; or a limit is exceeded.
+            ``target`` is as before.
         OSError: it cannot be written. ``target`` is as before.
     """
     path = Path(target)
-    with _opened(source) as archive:
-        entries = _checked(archive, max_bytes, max_files)
+    with _opened(source, max_files) as archive:
+        entries = _checked(archive, max_bytes)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name[:80]}-", dir=path.parent))
         try:
@@ -102,8 +105,8 @@ def sweep(folder: str | os.PathLike[str]) -> list[str]:
 def read_files(source: Source, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> dict[str, bytes]:
     """Read the files of an archive, by path. Raises as ``safe_extract`` does."""
     left, files = max_bytes, {}
-    with _opened(source) as archive:
-        for entry in _checked(archive, max_bytes, max_files):
+    with _opened(source, max_files) as archive:
+        for entry in _checked(archive, max_bytes):
             if not entry.folder:
                 files[entry.name] = b"".join(_content(archive, entry, left))
                 left -= len(files[entry.name])
@@ -137,13 +140,14 @@ def pack_folder(
         ArchiveError: a limit is exceeded; ``target`` is removed.
         OSError: something cannot be read or written.
     """
-    root, left_out, size, count = Path(folder), [], 0, 0
+    root, left_out, size = Path(folder), list[str](), 0
+    count, spellings = 0, dict[str, str]()
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             for path in walk(root):
                 name = path.relative_to(root).as_posix()
                 mode = path.lstat().st_mode
-                if not stat.S_ISREG(mode) or _bad_name(name):
+                if not stat.S_ISREG(mode) or _bad_name(name) or _other_spelling(name, spellings):
                     left_out.append(name)
                     continue
                 count += 1
@@ -163,12 +167,41 @@ def pack_folder(
 # -- checks ------------------------------------------------------------------------------------------------------------
 
 
+class _Entries(list[zipfile.ZipInfo]):
+    """The entries of an archive while zipfile reads them: it ends at the limit, whatever count the archive declares."""
+
+    def __init__(self, max_files: int) -> None:
+        super().__init__()
+        self._max_files = max_files
+
+    def append(self, info: zipfile.ZipInfo) -> None:
+        if len(self) >= self._max_files:
+            raise ArchiveError(f"the archive has more than {self._max_files} entries, which is the most allowed")
+        super().append(info)
+
+
+class _Archive(zipfile.ZipFile):
+    """An archive of bounded length: an entry of a few bytes costs zipfile 400 in memory."""
+
+    def __init__(self, file: str | os.PathLike[str] | io.BytesIO, max_files: int) -> None:
+        self._max_files = max_files
+        super().__init__(file)
+
+    @property
+    def filelist(self) -> list[zipfile.ZipInfo]:
+        return self._entries
+
+    @filelist.setter
+    def filelist(self, _empty: list[zipfile.ZipInfo]) -> None:
+        self._entries = _Entries(self._max_files)
+
+
 @contextmanager
-def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
+def _opened(source: Source, max_files: int) -> Iterator[zipfile.ZipFile]:
     """Open an archive; turn all that zipfile and zlib raise in the block into ArchiveErrors."""
     file = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _Archive(file, max_files) as archive:
             yield archive
     except ArchiveError:
         raise
@@ -177,16 +210,15 @@ def _opened(source: Source) -> Iterator[zipfile.ZipFile]:
         raise ArchiveError(f"this is not a zip archive, or it is damaged: {exc}; create it again with zip") from exc
 
 
-def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_Entry]:
+def _checked(archive: zipfile.ZipFile, max_bytes: int) -> list[_Entry]:
     infos = archive.infolist()
-    if len(infos) > max_files:
-        raise ArchiveError(f"the archive has {len(infos)} entries, but at most {max_files} are allowed")
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
         raise ArchiveError(f"the archive unpacks to {total} bytes, but at most {max_bytes} are allowed")
     entries: list[_Entry] = []
     #: by name: "folder" or "file" for an entry, "parent" for the folder of one
     seen: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for info in infos:
         entry = _check_entry(info)
         name = unicodedata.normalize("NFC", entry.name)
@@ -196,6 +228,8 @@ def _checked(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[_
         for parent in map(str, PurePosixPath(name).parents):
             if seen.setdefault(parent, "parent") == "file":
                 raise _refused(info, f"{parent!r} is also a file")
+        if other := _other_spelling(name, spellings):
+            raise _refused(info, f"its path differs from {other!r} only by upper and lower case")
         entries.append(entry)
     return entries
 
@@ -220,6 +254,8 @@ def _bad_name(name: str) -> str:
     """Why an entry may not have this name; "": it may."""
     if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         return "its name is empty or has control characters"
+    if _BIDIRECTIONAL.search(name):
+        return "its name has characters that change the direction of writing"
     if name.startswith("/") or "\\" in name or _DRIVE.match(name):
         return "its path is absolute, has a drive letter, or a backslash"
     parts = name.removesuffix("/").split("/")
@@ -227,6 +263,14 @@ def _bad_name(name: str) -> str:
         return "its path has an empty part, '.' or '..'"
     if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
         return f"its path has more than {_PATH_BYTES} bytes, or a part of it more than {_NAME_BYTES}"
+    return ""
+
+
+def _other_spelling(name: str, spellings: dict[str, str]) -> str:
+    """Note how a path and its folders are spelled; return an earlier one that some file systems take for the same."""
+    for path in (*reversed(list(_parents(name))), name):
+        if (other := spellings.setdefault(unicodedata.normalize("NFC", path.casefold()), path)) != path:
+            return other
     return ""
 
 

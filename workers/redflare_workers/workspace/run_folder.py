@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from redflare_broker.config.settings import STARTUP_FOLDER
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_job_id
 
 from redflare_workers.util.atomic_file import replacing
-
-from .site_settings import LOCAL_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +26,6 @@ PROCESS_FILE: Final = "process.json"
 OUTCOME_FILE: Final = "outcome.json"
 #: FQCNs of the agents that a run works with.
 AGENTS_FILE: Final = "agents.json"
-
-_LONGEST: Final = 64
-_NOT_JOBS: Final = frozenset({STARTUP_FOLDER, LOCAL_FOLDER})
-
-
-def check_job_id(job_id: str) -> str:
-    """Return a job's id, if it is legal.
-
-    Raises:
-        TypeError: it is not a str.
-        ConfigError: it cannot be a segment of an FQCN, is too long, or is the name of a folder of each workspace.
-    """
-    FQCN.check_segment(job_id, "job_id")
-    if len(job_id) > _LONGEST:
-        raise ConfigError(f"job_id {job_id[:80]!r} has {len(job_id)} characters, but {_LONGEST} are the most")
-    if job_id in _NOT_JOBS:
-        raise ConfigError(f"job_id {job_id!r} is the name of a folder that every workspace has")
-    return job_id
 
 
 class RunFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -95,6 +96,11 @@ REFUSED = {
     "a folder that says it is a file": made(("folder", b""), mode=stat.S_IFDIR | 0o755),
     "a name that is there twice": made(("x.json", b"1"), ("x.json", b"2")),
     "one name in two spellings": made(("\u00e9.json", b"1"), ("e\u0301.json", b"2")),
+    "two names in upper and lower case": made(("x.json", b"1"), ("X.json", b"2")),
+    "two folders in upper and lower case": made(("app_Site-1/x.json", b"1"), ("app_site-1/y.json", b"2")),
+    "a file and a folder in upper and lower case": made(("X", b"1"), ("x/y.json", b"2")),
+    "a name that is shown as another": made(("x\u202egpj.sh", b"1")),
+    "an invisible mark in a name": made(("x\u200f.json", b"1")),
     "a file that is a folder too": made(("x", b"1"), ("x/y.json", b"2")),
     "a folder that is a file too": made(("x/y.json", b"2"), ("x", b"1")),
     "another compression": made(("x", b"1"), flags=lambda info: setattr(info, "compress_type", zipfile.ZIP_BZIP2)),
@@ -154,8 +160,24 @@ def test_the_declared_size_of_an_entry_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match="has 11 entries, but at most 10 are allowed"):
+    with pytest.raises(ArchiveError, match="has more than 10 entries, which is the most allowed"):
         safe_extract(pack_files({f"{n}.txt": b"" for n in range(11)}), tmp_path / "app", max_files=10)
+
+
+@pytest.mark.parametrize("declared", [20_000, 1])
+def test_too_many_files_cost_no_memory_before_they_are_refused(declared: int) -> None:
+    packed = bytearray(pack_files({f"{n}": b"" for n in range(20_000)}))
+    end = packed.rindex(b"PK\x05\x06")
+    packed[end + 8 : end + 12] = declared.to_bytes(2, "little") * 2
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="more than 100 entries"):
+            read_files(packed, max_files=100)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # the copy of it, and its directory once more
+    assert peak < 2.2 * len(packed)
 
 
 def test_empty_folders_are_kept(tmp_path: Path) -> None:
@@ -190,6 +212,15 @@ def test_a_folder_is_packed_into_a_file_without_its_links(tmp_path: Path) -> Non
     (folder / "link").symlink_to("/etc")
     assert pack_folder(folder, tmp_path / "job.zip") == ["link"]
     assert read_files(tmp_path / "job.zip") == FILES
+
+
+def test_a_folder_is_packed_so_that_it_can_be_unpacked_where_case_does_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    safe_extract(pack_files(FILES), folder)
+    (folder / "CUSTOM").mkdir()
+    (folder / "CUSTOM" / "net.py").write_bytes(b"x = 2\n")
+    assert pack_folder(folder, tmp_path / "job.zip") == ["custom/net.py", "custom/run.sh"]
+    assert sorted(read_files(tmp_path / "job.zip")) == ["CUSTOM/net.py", "config/config_fed_client.json"]
 
 
 @pytest.mark.parametrize("name", [b"model-\xff.bin", b"two\nlines", b"back\\slash", b"C:"])

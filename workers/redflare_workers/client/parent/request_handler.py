@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.errors import ConfigError
+from redflare_broker.fqcn import check_job_id
 
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.protocol.job_control import JobStatus
@@ -24,7 +25,6 @@ from redflare_workers.protocol.parent_messages import (
     StartReply,
     StartRequest,
 )
-from redflare_workers.workspace.run_folder import check_job_id
 
 if TYPE_CHECKING:
     from .client_engine import ClientEngine

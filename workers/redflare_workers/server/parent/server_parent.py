@@ -20,6 +20,7 @@ from redflare_broker.cell.cell import Cell, HandlerResult, Request
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, JobLost, JobUnknown, RedflareError, Unavailable
+from redflare_broker.fqcn import check_job_id
 from redflare_broker.job_store.record import (
     APPROVED,
     CAN_NOT_SCHEDULE,
@@ -29,7 +30,6 @@ from redflare_broker.job_store.record import (
     SUBMITTED,
     UNFINISHED,
     JobRecord,
-    check_job_id,
 )
 from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
 from redflare_broker.keys import Keys

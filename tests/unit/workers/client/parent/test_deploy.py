@@ -139,7 +139,7 @@ def test_all_errors_of_an_app_are_reported_together(tmp_path: Path) -> None:
         ({"job_id": "../up"}, "not legal"),
         ({"job_id": "a/b"}, "not legal"),
         ({"job_id": ""}, "not legal"),
-        ({"job_id": "a" * 65}, "64 are the most"),
+        ({"job_id": "a" * 65}, "at most 64"),
         ({"job_id": "startup"}, "every workspace has"),
         ({"job_id": "local"}, "every workspace has"),
         ({"job_id": 7}, "must be a str"),

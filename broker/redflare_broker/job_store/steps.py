@@ -15,6 +15,7 @@ import orjson
 
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
+from redflare_broker.fqcn import check_job_id
 from redflare_broker.keys import StoreKeys
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.cell_scripts import POST
@@ -38,7 +39,7 @@ from redflare_broker.wire.message_entry import EVENT, Envelope
 
 from . import job_files
 from .job_files import Source
-from .record import JobRecord, StoredFile, check_job_id, read_record
+from .record import JobRecord, StoredFile, read_record
 
 #: Channel and topic of the events that announce changes to the server's cell.
 STORE_CHANNEL: Final = "server"

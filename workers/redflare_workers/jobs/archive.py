@@ -268,7 +268,7 @@ def _bad_name(name: str) -> str:
 
 def _other_spelling(name: str, spellings: dict[str, str]) -> str:
     """Note how a path and its folders are spelled; return an earlier one that some file systems take for the same."""
-    for path in (*reversed(list(_parents(name))), name):
+    for path in (*reversed(list(map(str, PurePosixPath(name).parents))), name):
         if (other := spellings.setdefault(unicodedata.normalize("NFC", path.casefold()), path)) != path:
             return other
     return ""

@@ -13,6 +13,7 @@ from typing import cast
 
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys, LinkKeys
 from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
@@ -20,7 +21,7 @@ from redflare_broker.wire.task_entry import check_id
 from .job_view import JobView
 from .jobs import JobInspector
 from .presence import LinkPresence, side_of_link
-from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, stored_bytes, text_hash
+from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, text_hash
 from .task_view import TaskView, waiting
 
 
@@ -210,13 +211,14 @@ class Inspector:
         if task is None or not task.assigned:
             # unknown, or a task of a job: its key has the same form
             return None
+        payloads = payloads_of(self.server)
         return LinkTaskView(
             task=task,
             agent=agent,
             cj=cj,
             waiting=waiting(task, agent, cj),
-            task_blob_bytes=stored_bytes(self.server, task.blob),
-            result_blob_bytes=stored_bytes(self.server, task.result_blob),
+            task_blob_bytes=payloads.stored(task.blob),
+            result_blob_bytes=payloads.stored(task.result_blob),
         )
 
 

@@ -16,6 +16,7 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member, read_member
 from redflare_broker.job_state.task_record import STANDING, read_task
 from redflare_broker.keys import CellKeys, JobKeys, Keys
+from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
@@ -23,7 +24,7 @@ from redflare_broker.wire.task_entry import check_id
 from .explain_wait import why_job_waits, why_not_done
 from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
 from .presence import server_of_job, site_of_job
-from .redis_read import fields_of, fqcns, now_of, pipeline, stored_bytes, text_hash
+from .redis_read import fields_of, fqcns, now_of, pipeline, text_hash
 
 #: Ended tasks that are shown.
 MOST_ENDED: Final = 10
@@ -97,7 +98,7 @@ class JobInspector:
         return replace(explained, waiting=why_job_waits(explained))
 
     def _with_stored(self, task: JobTaskView) -> JobTaskView:
-        return replace(task, stored=stored_bytes(self._server, task.blob)) if task.blob else task
+        return replace(task, stored=payloads_of(self._server).stored(task.blob)) if task.blob else task
 
 
 def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Member], list[str]]:

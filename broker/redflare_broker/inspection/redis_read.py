@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 from redflare_broker.transport.connection import Command, Connection, RedisReply, require
-from redflare_broker.transport.server import Server
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -62,16 +61,3 @@ def is_fqcn(name: str) -> bool:
     except ConfigError:
         return False
     return True
-
-
-def stored_bytes(server: Server, prefix: str) -> int:
-    """Bytes of one blob's chunks in Redis, up to the first gap of a whole batch; 0 without a prefix."""
-    total, first = 0, 0
-    while prefix:
-        with server.borrow(prefix) as connection:
-            replies = pipeline(connection, [("STRLEN", f"{prefix}:{first + n}") for n in range(BATCH)])
-        found = sum(cast("list[int]", replies))
-        if not found:
-            break
-        total, first = total + found, first + BATCH
-    return total

@@ -4,7 +4,7 @@ Way in: ``payload_store.payloads_of`` returns the ``PayloadStore`` of a server; 
 keeps chunks in Redis. ``encoded_payload.EncodedPayload`` is a payload as it is on the wire, for a process that passes
 it on without decoding it.
 
-A second store (S3, a disk) is one new module here: a class with the four methods of ``PayloadStore``. Its setting is a
+A second store (S3, a disk) is one new module here: a class with the methods of ``PayloadStore``. Its setting is a
 field of ``ConnectionOptions``, which each ``Server`` has; ``payloads_of`` chooses by it. Once two stores are in use at
 the same time, ``BlobRef`` (``wire.task_entry``) needs a field with the store's name. The files of the job store are
 streamed to chunks in Redis by ``job_store.job_files``, whatever store the payloads have.

@@ -56,6 +56,13 @@ class PayloadStore(Protocol):
             Unavailable: as ``put``.
         """
 
+    def stored(self, prefix: str) -> int:
+        """Count the bytes of a payload that are there, for inspection: one attempt; 0 without a prefix.
+
+        Raises:
+            Unavailable: the store is away.
+        """
+
     def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
         """Delete the payload; one that is gone already is no error.
 

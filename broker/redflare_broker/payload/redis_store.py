@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 from redflare_broker.errors import DecodeError, RedflareError
 from redflare_broker.transport.connection import Connection
@@ -80,6 +80,19 @@ class RedisPayloadStore:
         """Set the TTL of every chunk; False if one is gone."""
         replies = self._pipelined(ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
         return all(reply == 1 for reply in replies)
+
+    def stored(self, prefix: str) -> int:
+        """Add up the chunks, up to the first gap of a whole slice."""
+        total, first = 0, 0
+        while prefix:
+            commands = [("STRLEN", _key(prefix, first + number)) for number in range(_SLICE)]
+            with self._server.borrow(_key(prefix, 0)) as connection:
+                replies = [require(reply, connection.node) for reply in connection.pipeline(commands)]
+            found = sum(cast("list[int]", replies))
+            if not found:
+                break
+            total, first = total + found, first + _SLICE
+        return total
 
     def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
         """Unlink the chunks."""

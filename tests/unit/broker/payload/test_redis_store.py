@@ -140,6 +140,14 @@ class TestLife:
 
         assert not RedisPayloadStore(server).renew(ref, TTL)
 
+    def test_the_stored_bytes_are_those_of_the_chunks_that_are_there(self, server: Server) -> None:
+        store, ref = RedisPayloadStore(server), put(server, [1201], chunk=2)
+        assert store.stored(ref.prefix) == 1201
+        call(server, "DEL", f"{ref.prefix}:0", f"{ref.prefix}:600")
+
+        assert store.stored(ref.prefix) == 1198
+        assert (store.stored("flare:blob:{none}"), store.stored("")) == (0, 0)
+
     def test_removing_leaves_nothing_and_may_be_repeated(self, server: Server) -> None:
         ref = put(server, [1200], chunk=1)
         RedisPayloadStore(server).remove(ref)

@@ -171,7 +171,7 @@ class Federation:
         wait_until(lambda: not self.blobs(), what="no chunk of a payload is left")
         for key in self.own_keys():
             left = self.client.pttl(key)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
+            assert left == -2 or 0 <= left <= RETENTION * 1000, f"{key} expires in {left} ms"
 
     def close(self) -> None:
         """Kill the processes that are left."""

@@ -34,7 +34,7 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.signal import Signal
 
 from .shared_connection import SharedConnection
-from .translation import problem_of, reply_of
+from .translation import problem_of, reply_of, task_meta
 
 logger = logging.getLogger(__name__)
 
@@ -254,9 +254,9 @@ class AgentExecutor(ABC):
     def _prepare(self, fl_ctx: FLContext) -> None:
         """Take from the context of a run that begins what no argument has said."""
 
-    @abstractmethod
     def _meta_of(self, dxo: Any, shareable: Shareable) -> dict[str, Any]:
         """Make the meta of the agent's task of a Shareable and its DXO."""
+        return task_meta(dxo, shareable)
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Hand a task to the agent and wait, without a limit, for its result.

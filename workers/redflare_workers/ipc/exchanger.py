@@ -15,15 +15,15 @@ from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.constants import TaskResult
 from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 
-from redflare_workers.apis.dxo import DXO, from_shareable
+from redflare_workers.apis.dxo import from_shareable
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
-from redflare_workers.apis.shareable import Shareable, make_reply
+from redflare_workers.apis.shareable import make_reply
 from redflare_workers.errors import TaskAborted, TaskFailed, TaskRejected, TaskTimeout
 
 from .agent_executor import AgentExecutor, AgentTask
-from .translation import agent_id_of, task_meta
+from .translation import agent_id_of
 
 __all__ = ["IPCExchanger", "TaskAborted", "TaskFailed", "TaskRejected", "TaskTimeout"]
 
@@ -159,9 +159,6 @@ class IPCExchanger(AgentExecutor, Executor):
     def _prepare(self, fl_ctx: FLContext) -> None:
         self.agent_id = self.agent_id or agent_id_of(fl_ctx.get_prop(FLContextKey.JOB_META))
         self._site_name = self._site_name or fl_ctx.get_identity_name()
-
-    def _meta_of(self, dxo: DXO, shareable: Shareable) -> dict[str, Any]:
-        return task_meta(dxo, shareable)
 
     def release_result(self, handed_over: bool) -> None:
         """Release the payload of the last result that came back encoded; without one this has no effect.

@@ -42,7 +42,7 @@ def agent_id_of(job_meta: object) -> str:
 def task_meta(dxo: Any, shareable: Shareable, headers: Mapping[str, str] = ROUNDS) -> dict[str, Any]:
     """Make the meta of the agent's task: the DXO's, its kind, and the Shareable's ``headers`` by their keys in it."""
     meta = dict(dxo.meta or {})
-    meta[MetaKey.DATA_KIND] = str(dxo.data_kind)
+    meta[MetaKey.DATA_KIND] = dxo.data_kind
     for key, header in headers.items():
         value = shareable.get_header(header)
         if value is not None:

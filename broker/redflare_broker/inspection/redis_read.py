@@ -44,7 +44,7 @@ def number(value: object) -> int:
     """Read a whole number; 0 if the value is none."""
     try:
         return int(value) if isinstance(value, int | float | str) else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 

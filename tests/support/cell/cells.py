@@ -16,6 +16,7 @@ from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.limits import CodecLimits
 
+from tests.support.redis_server.expiry import assert_expires
 from tests.support.waiting import wait_until
 
 #: Seconds after which keys of a test are gone.
@@ -79,9 +80,7 @@ class Cells:
         for cell in self._made:
             cell.stop(timeout=2.0)
         for key in self.keys():
-            left = self.redis("PTTL", key)
-            assert isinstance(left, int)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
+            assert_expires(key, self.redis("PTTL", key), RETENTION)
 
 
 def _entry(item: RedisReply) -> dict[str, str]:

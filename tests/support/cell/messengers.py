@@ -15,6 +15,7 @@ from redflare_workers.apis.fl_constant import ProcessType
 from redflare_workers.engine.run_engine import RunEngine
 
 from tests.support.cell.cells import RETENTION, SETTINGS
+from tests.support.redis_server.expiry import assert_expires
 
 
 class Peer(RunEngine):
@@ -69,9 +70,7 @@ class Peers:
             peer.close()
         for key in self.keys():
             with self.server.borrow(key) as connection:
-                left = connection.call("PTTL", key)
-            assert isinstance(left, int)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
+                assert_expires(key, connection.call("PTTL", key), RETENTION)
 
 
 @contextmanager

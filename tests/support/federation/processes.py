@@ -23,6 +23,7 @@ from tests.programs.trainer import TrainerArgs
 from tests.programs.training import number_of, trained
 from tests.support.link.processes import RETENTION, quick_settings
 from tests.support.process.child import Child
+from tests.support.redis_server.expiry import assert_expires
 from tests.support.waiting import wait_until
 
 #: Seconds that a whole run may take.
@@ -170,8 +171,7 @@ class Federation:
         """Check that no chunk of a payload is left, and that every key has a TTL."""
         wait_until(lambda: not self.blobs(), what="no chunk of a payload is left")
         for key in self.own_keys():
-            left = self.client.pttl(key)
-            assert left == -2 or 0 <= left <= RETENTION * 1000, f"{key} expires in {left} ms"
+            assert_expires(key, self.client.pttl(key), RETENTION)
 
     def close(self) -> None:
         """Kill the processes that are left."""

@@ -23,6 +23,7 @@ from tests.programs import cj as cj_program
 from tests.programs.agent import AgentArgs
 from tests.programs.cj import CJArgs
 from tests.support.process.child import Child
+from tests.support.redis_server.expiry import assert_expires
 from tests.support.waiting import wait_until
 
 #: Seconds that an open task is kept after the last heartbeat; longer than any pause in a test.
@@ -151,8 +152,7 @@ class LinkProcesses:
     def assert_all_keys_expire(self) -> None:
         """Check that each key has a TTL, and none longer than expected."""
         for key in self.own_keys():
-            left = self.client.pttl(key)
-            assert left == -2 or 0 < left <= RETENTION * 1000, f"{key} expires in {left} ms"
+            assert_expires(key, self.client.pttl(key), RETENTION)
 
     def assert_nothing_is_left(self) -> None:
         """End all processes, and wait until all keys have expired."""

@@ -25,7 +25,7 @@ def test_nobody_opens_a_port(
     with IPCAgent(**agent_args) as agent, IPCExchanger(**exchanger_args) as job:
         background(serve, lambda task: TaskResult({}, None), agent)
         job.run("train", np.zeros(1_000_000))
-        open_sockets = psutil.Process().net_connections()
+        open_sockets = psutil.Process().net_connections("all")
         assert open_sockets, "both have connected to Redis"
         assert [socket for socket in open_sockets if socket.status == psutil.CONN_LISTEN] == []
 

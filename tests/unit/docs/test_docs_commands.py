@@ -40,14 +40,14 @@ def test_the_commands_on_the_pages_exist_with_their_options(line: str) -> None:
     _, *words = shlex.split(line)
     command: Any = typer.main.get_command(app)
     path = ["redflare"]
-    while words and hasattr(command, "commands") and words[0] in command.commands:
-        command = command.commands[words[0]]
+    while words and hasattr(command, "get_command") and (found := command.get_command(None, words[0])):
+        command = found
         path.append(words.pop(0))
     if words:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         known |= {"--install-completion", "--help"}
         assert {word for word in words if word.startswith("-")} <= known, f"{line}: {' '.join(path)} has {known}"
-        assert not hasattr(command, "commands") or words[0].startswith("-"), f"{line}: there is no such command"
+        assert not hasattr(command, "get_command") or words[0].startswith("-"), f"{line}: there is no such command"
 
 
 def test_every_make_target_on_the_pages_exists() -> None:

@@ -27,7 +27,9 @@ EXIT_CODES: Final = (
     "taken its place, 2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."
 )
 
-app = typer.Typer(help="Run your training code at a site.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    add_completion=False, help="Run your training code at a site.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 @app.callback()

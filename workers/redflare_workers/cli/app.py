@@ -1,19 +1,105 @@
-"""The app with all commands of ``redflare``."""
+"""The app with all commands of ``redflare``; the module of a command is imported when the command is used.
+
+A health check runs a command every few seconds, so none pays for the imports of the others, and help for none.
+"""
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from redflare_workers.demo.command import demo
-
-from . import agent, dead, doctor, job, server, service, simulate, site, status, tail, task
 from .exit_codes import EXIT_CODES
+
+#: By name: the module, whose ``app`` is the command, and the summary that the list of commands shows.
+COMMANDS: Final = {
+    "server": (
+        "redflare_workers.cli.server",
+        "Run the server of a federation: accept submitted jobs, run them on the sites, and record how each ends.",
+    ),
+    "site": (
+        "redflare_workers.cli.site",
+        "Run a site: take part in the server's jobs, each in a child process of this one.",
+    ),
+    "agent": ("redflare_workers.cli.agent", "Run your training code at a site."),
+    "job": (
+        "redflare_workers.cli.job",
+        "Submit jobs, see what they are waiting for, follow their logs, abort, download and delete them.",
+    ),
+    "doctor": ("redflare_workers.cli.doctor", "Check that Redis is ready for jobs, and say what to change."),
+    "status": (
+        "redflare_workers.cli.status",
+        "Show all jobs and agents: who is connected, the open tasks and what they wait for, queues, payload.",
+    ),
+    "task": (
+        "redflare_workers.cli.task",
+        "Show one task of an agent: when it was assigned, fetched, submitted and settled, and why it waits.",
+    ),
+    "tail": (
+        "redflare_workers.cli.tail",
+        "Follow one agent live: its tasks and results, their states, aborts, notices, connects and disconnects.",
+    ),
+    "dead": (
+        "redflare_workers.cli.dead",
+        "Dead letters: messages that could not be read, kept with the reason.",
+    ),
+    "simulate": (
+        "redflare_workers.cli.simulate",
+        "Run a workflow with all its sites on this machine, with the same code as in a distributed run.",
+    ),
+    "demo": (
+        "redflare_workers.demo.command",
+        "Train a classifier of handwritten digits at four sites by federated averaging, and watch it.",
+    ),
+}
+
+
+class Commands(TyperGroup):
+    """The commands by name; help and completion need their summaries alone."""
+
+    _only_summaries = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the names of all commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, summary = COMMANDS[cmd_name]
+        if self._only_summaries:
+            return TyperCommand(cmd_name, help=summary)
+        command = typer.main.get_command(import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        with self._summaries():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """List the commands and options that begin with a text."""
+        with self._summaries():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _summaries(self) -> Iterator[None]:
+        self._only_summaries = True
+        try:
+            yield
+        finally:
+            self._only_summaries = False
+
 
 app = typer.Typer(
     name="redflare",
+    cls=Commands,
     add_completion=True,
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -25,6 +111,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # this takes a moment
+
         typer.echo(f"redflare {version('redflare')}")
         raise typer.Exit
 
@@ -60,16 +148,3 @@ def options(
     All commands but demo print JSON with --json. --install-completion sets up
     completion of commands and job ids in your shell.
     """
-
-
-app.command("server", epilog=service.EXIT_CODES)(server.server)
-app.command("site", epilog=service.EXIT_CODES)(site.site)
-app.add_typer(agent.app, name="agent")
-app.add_typer(job.app, name="job")
-app.command("doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
-app.command("status", epilog=EXIT_CODES)(status.status)
-app.command("task", epilog=EXIT_CODES)(task.task)
-app.command("tail", epilog=EXIT_CODES)(tail.tail)
-app.add_typer(dead.app, name="dead")
-app.command("simulate", epilog=simulate.EXIT_CODES)(simulate.simulate)
-app.command("demo")(demo)

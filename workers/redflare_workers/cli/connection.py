@@ -7,13 +7,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from redflare_broker.errors import Unavailable
-from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions, Server
+
+if TYPE_CHECKING:
+    from redflare_broker.inspection.federation import Inspector
 
 from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail
 
@@ -37,6 +39,8 @@ class Target:
 
     @property
     def inspector(self) -> Inspector:
+        from redflare_broker.inspection.federation import Inspector  # a health check does without
+
         return Inspector(self.server, self.namespace)
 
 

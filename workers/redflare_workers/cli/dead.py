@@ -15,6 +15,7 @@ from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND, USAGE, fail
 
 app = typer.Typer(
+    add_completion=False,
     help="Dead letters: messages that could not be read, kept with the reason.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 import typer
-from redflare_broker.inspection.presence import Presence, PresenceState
 from redflare_broker.util import humanize
 from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from redflare_broker.inspection.presence import Presence, PresenceState
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -22,6 +22,10 @@ EXIT_CODES: Final = (
 _SYMBOLS: Final = {CheckResult.OK: ("✓", "green"), CheckResult.ADVICE: ("!", "yellow"), CheckResult.BAD: ("✗", "red")}
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EXIT_CODES)
 @connected
 def doctor(
     target: Target,

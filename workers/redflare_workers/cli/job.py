@@ -18,6 +18,7 @@ from .job_display import reason_of, show_job, show_record
 from .job_lookup import ServerName, complete_job, find, is_server_running, redis_now, store_of
 
 app = typer.Typer(
+    add_completion=False,
     help="Submit jobs, see what they are waiting for, follow their logs, abort, download and delete them.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

@@ -12,9 +12,12 @@ from redflare_broker.keys import Keys
 from . import display
 from .connection import DEFAULT_URL
 from .exit_codes import exit_on_error
-from .service import Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve
+from .service import EXIT_CODES, Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
+@app.command(epilog=EXIT_CODES)
 @exit_on_error()
 def server(
     name: Annotated[

@@ -35,6 +35,10 @@ class Workflow(StrEnum):
     FEDBUFF = "fedbuff"
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EXIT_CODES)
 def simulate(
     train: Annotated[str, typer.Argument(metavar="MODULE:TRAIN", help="Function train(task, site) -> TaskResult.")],
     sites: Annotated[int, typer.Option("--sites", "-s", min=1, help="How many sites: site-1, site-2 ...")] = 4,

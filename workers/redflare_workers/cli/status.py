@@ -20,7 +20,7 @@ from rich.text import Text
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import NOT_FOUND
+from .exit_codes import EXIT_CODES, NOT_FOUND
 from .job_display import job_line
 
 #: Longest and shortest pause between two readings, in seconds.
@@ -28,6 +28,10 @@ _LONGEST_PAUSE: Final = 2.0
 _SHORTEST_PAUSE: Final = 0.25
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EXIT_CODES)
 @connected
 def status(
     target: Target,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from . import display
 from .connection import Target, connected
+from .exit_codes import EXIT_CODES
 
 _STYLES: Final[dict[Kind, str]] = {
     "task": "yellow",
@@ -24,6 +25,10 @@ _STYLES: Final[dict[Kind, str]] = {
 }
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EXIT_CODES)
 @connected
 def tail(
     target: Target,

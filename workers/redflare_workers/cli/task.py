@@ -12,9 +12,12 @@ from rich.text import Text
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import NOT_FOUND, fail
+from .exit_codes import EXIT_CODES, NOT_FOUND, fail
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
+@app.command(epilog=EXIT_CODES)
 @connected
 def task(
     target: Target,

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .run import DemoOptions
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
 def demo(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of federated averaging.")] = 30,
     sites: Annotated[int, typer.Option(min=2, max=8, help="Sites, each with an agent process of its own.")] = 4,

@@ -127,7 +127,7 @@ class CJLink(LinkEndpoint):
                 outcome = self._attempt(task, give_up, deadline)
                 backoff.reset()
             except Unavailable as exc:
-                level = logging.DEBUG if backoff.failures else logging.WARNING
+                level = backoff.level(exc, logging.WARNING)
                 logger.log(level, "%s: task %s waits for Redis: %s", self.session.label, task.task_id, exc)
                 self.session.pause(min(backoff.next_delay(), self._longest_read))
                 continue

@@ -121,10 +121,11 @@ class Server:
             dialled = self._idle.take(node) or self._open(node)
             yield dialled.connection
         except BaseException as error:
+            # a server that refused a command for now goes on: nothing is wrong with the way to it
+            if isinstance(error, Unavailable) and not (error.cause and dialled and not dialled.connection.closed):
+                self._failed(node)
             if dialled:
                 dialled.connection.close()
-            if isinstance(error, Unavailable):
-                self._failed(node)
             raise
         self._idle.put(node, dialled)
         if self._closing.is_set():
@@ -158,7 +159,8 @@ class Server:
                 delay = backoff.next_delay()
                 if (stop and stop()) or (deadline is not None and time.monotonic() + delay > deadline):
                     raise
-                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, delay)
+                level = backoff.level(error, logging.DEBUG)
+                _log.log(level, "waiting for Redis: %s", error)
                 if self._closing.wait(delay):
                     raise
 

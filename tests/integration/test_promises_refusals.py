@@ -1,9 +1,12 @@
 """The promises of a link when a running server refuses for a while: full memory, full disk, too many clients."""
 
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +149,24 @@ def test_a_task_is_assigned_and_taken_when_the_refusal_has_passed(processes: Lin
         cj.send("run", "t", 2)
     assert cj.receive("result") == ("t", 2)
     processes.assert_settled({"first": "ACCEPTED", "t": "ACCEPTED"}, {"first": 1, "t": 1})
+
+
+def test_a_result_is_submitted_when_the_password_file_follows_the_server(
+    processes: LinkProcesses, tmp_path: Path
+) -> None:
+    client, secret = processes.client, tmp_path / "password"
+    secret.write_text("first")
+    connection = replace(processes.settings.connection, username="user", password_file=secret)
+    processes.settings = replace(processes.settings, connection=connection)
+    client.execute_command("ACL", "SETUSER", "user", "on", ">first", "~*", "&*", "+@all")
+    cj, agent = at_work(processes)
+    client.execute_command("ACL", "SETUSER", "user", "resetpass", ">second")
+    client.execute_command("CLIENT", "KILL", "USER", "user")
+    agent.send("echo")
+    denied = "acl_access_denied_auth"
+    wait_until(lambda: client.info("stats")[denied] >= MANY, what="logins were refused")
+    secret.write_text("second")
+    expect_result(processes, cj, agent)
 
 
 def test_a_pair_that_starts_when_there_are_too_many_clients_waits(processes: LinkProcesses) -> None:

@@ -229,7 +229,7 @@ class IPCAgent(FlareAgent):
                     # stop() in another thread has closed the server under this call
                     continue
                 except Unavailable as exc:
-                    level = logging.DEBUG if backoff.failures else logging.WARNING
+                    level = backoff.level(exc, logging.WARNING)
                     logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
                     self._session.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
@@ -360,7 +360,7 @@ class IPCAgent(FlareAgent):
     # -- what the other threads learn ----------------------------------------------------------------------------------
 
     def _preflight(self, keys: LinkKeys) -> None:
-        check(self._server, allow_eviction=self._settings.allow_eviction, keys=keys)
+        check(self._server, allow_eviction=self._settings.allow_eviction, keys=keys, wait=True)
 
     def _on_abort(self, task_id: str) -> None:
         with self._state:

@@ -11,17 +11,24 @@ from __future__ import annotations
 class RedflareError(Exception):
     """Root of all errors of this project."""
 
+    #: The first word or words of what the server said, by which causes are told apart; "" when it said nothing.
+    cause: str = ""
+
 
 class ConfigError(RedflareError, ValueError):
     """A setting, URL, name or path is wrong; the message names it, its value, and what is accepted."""
 
 
 class Unavailable(RedflareError):
-    """The server cannot be reached, or cannot serve now (loading, failing over); retry with backoff."""
+    """The server cannot be reached, or cannot serve now (loading, failing over, memory full); retry with backoff."""
+
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class ServerError(RedflareError):
-    """The server refused a command for good (permission, memory, wrong type); retrying would not help."""
+    """The server refused a command for good (permission, wrong type); retrying would not help."""
 
 
 class PreflightError(RedflareError):

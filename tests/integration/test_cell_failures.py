@@ -86,6 +86,26 @@ def test_a_handler_behind_a_broken_network_answers_when_it_is_back(url: str, cab
         assert replies.all[0].meta == {"late": True}
 
 
+def test_requests_and_replies_wait_while_the_memory_is_full(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    parking, replies = Parking(), Replies()
+    with EmbeddedServer() as server, cells_at(server.url, namespace) as cells:
+        cells.make("server", {"park": parking})
+        site = cells.make("site")
+        site.ask("c", "park", "server", on_reply=replies)
+        request = parking.wait()
+        cells.redis("CONFIG", "SET", "maxmemory", 1)
+        request.reply("OK", {"late": True})
+        site.ask("c", "park", "server", on_reply=replies)
+        wait_until(lambda: caplog.text.count("inbox: writing waits: ") == 2, what="both say that they wait")
+        assert not replies.all
+        cells.redis("CONFIG", "SET", "maxmemory", 0)
+        parking.wait(2)
+        parking.parked[1].reply("OK", {"late": True})
+        wait_until(lambda: len(replies.all) == 2)
+        assert [reply.meta for reply in replies.all] == [{"late": True}] * 2
+    assert caplog.text.count("inbox: writing waits: ") == 2
+
+
 def test_a_cell_starts_when_its_server_does(namespace: str) -> None:
     with embedded() as node, cells_at(node.url, namespace) as cells:
         node.kill()

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -137,6 +141,41 @@ def test_a_rotated_password_file_is_read_again(node: Node, tmp_path: Path) -> No
             connection.close()
 
 
+def test_a_password_that_changes_at_the_server_before_the_file_is_waited_for(
+    node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("first")
+    options = ConnectionOptions(username="late", password_file=secret)
+    with node.client() as admin, Server.connect(node.url, options) as server:
+        admin.execute_command("ACL", "SETUSER", "late", "on", ">first", "+ping")
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+        admin.execute_command("ACL", "SETUSER", "late", "resetpass", ">second")
+        admin.execute_command("CLIENT", "KILL", "USER", "late")
+        attempts: list[int] = []
+
+        def stop() -> bool:
+            attempts.append(1)
+            if len(attempts) == 3:
+                secret.write_text("second")
+            return False
+
+        assert server.run(KEY, _ping, stop=stop, deadline=_soon()) == b"PONG"
+    assert len(attempts) == 3
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert re.search(r"refuses the login: .* accepted before: this is waited out for (60|59) s more", warning)
+
+
+def test_a_login_that_is_refused_for_too_long_is_final(node: Node) -> None:
+    url = node.url.replace("//", "//leaver:pw@")
+    with node.client() as admin, Server.connect(url, ConnectionOptions(login_patience=0.3)) as server:
+        admin.execute_command("ACL", "SETUSER", "leaver", "on", ">pw", "+ping")
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+        admin.execute_command("ACL", "DELUSER", "leaver")
+        with pytest.raises(ServerError, match="refuses the login"):
+            server.run(KEY, _ping, deadline=_soon())
+
+
 def test_connections_that_died_while_idle_are_not_lent(node: Node) -> None:
     with Server.connect(node.url) as server:
         with server.borrow(KEY) as first, server.borrow(KEY) as second:
@@ -256,6 +295,32 @@ def test_a_missing_client_certificate_is_named(tls: TlsNode) -> None:
     options = ConnectionOptions(ca_cert=tls.options.ca_cert, username="cj", password="cj-secret")
     with Server.connect(tls.url, options) as server, pytest.raises(ServerError, match="client certificate"):
         server.run(KEY, _ping, deadline=_soon())
+
+
+@pytest.mark.parametrize("what", ["client_cert", "ca_cert"])
+@pytest.mark.parametrize("content", ["half", "nothing", "another"])
+def test_a_certificate_that_is_being_written_is_waited_for(
+    tls: TlsNode, tmp_path: Path, what: str, content: str
+) -> None:
+    file = tmp_path / f"{what}.pem"
+    good = Path(str(getattr(tls.options, what))).read_bytes()
+    bad = {"half": good[: len(good) // 2], "nothing": b"", "another": trustme.CA().cert_pem.bytes()}[content]
+    file.write_bytes(good)
+    changes: dict[str, Any] = {what: file}
+    with Server.connect(tls.url, replace(tls.options, **changes)) as server:
+        assert server.run(KEY, _ping, deadline=_soon()) == b"PONG"
+        server._idle.close()
+        file.write_bytes(bad)
+        attempts: list[int] = []
+
+        def stop() -> bool:
+            attempts.append(1)
+            if len(attempts) == 2:
+                file.write_bytes(good)
+            return False
+
+        assert server.run(KEY, _ping, stop=stop, deadline=_soon()) == b"PONG"
+    assert len(attempts) == 2
 
 
 def test_tls_connections_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:

@@ -179,6 +179,25 @@ def test_a_full_server_is_refused(server: Server, admin: redis.Redis) -> None:
     assert complaint.count("OOM") == 1
 
 
+def test_a_full_server_is_unavailable_to_those_who_wait(server: Server, admin: redis.Redis) -> None:
+    admin.config_set("maxmemory", "1")
+    with pytest.raises(Unavailable, match="Raise maxmemory") as caught:
+        check(server, wait=True)
+    assert caught.value.cause == "OOM"
+    admin.config_set("maxmemory", "0")
+    assert check(server, wait=True).eviction == "noeviction"
+
+
+def test_those_who_wait_are_told_what_is_wrong_besides(
+    server: Server, running: EmbeddedServer, admin: redis.Redis
+) -> None:
+    admin.config_set("maxmemory", "1")
+    admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">pw", *RIGHTS, "-xread")
+    url = running.url.replace("//", "//bob:pw@")
+    with Server.connect(url) as limited, pytest.raises(PreflightError, match="xread"):
+        check(limited, wait=True)
+
+
 def test_a_missing_login_is_reported_once() -> None:
     with EmbeddedServer(extra={"requirepass": "geheim"}) as running, Server.connect(running.url) as server:
         assert _refused(server, "Give user and password").count("NOAUTH") == 1

@@ -112,6 +112,30 @@ def test_a_cj_killed_after_it_accepted_and_before_it_used_the_result_gets_it_aga
     processes.assert_all_keys_expire()
 
 
+def test_a_cj_that_asks_for_an_older_task_does_not_have_it_done_again(processes: LinkProcesses) -> None:
+    doomed, agent = processes.cj(), processes.agent()
+    agent.send("serve")
+    doomed.send("run", "older", 1)
+    assert doomed.receive("result") == ("older", 1)
+    agent.kill()
+    agent = processes.agent()
+    agent.send("get")
+    doomed.send("run", "newer", 2)
+    agent.receive("task")
+    doomed.kill()
+    successor = processes.cj()
+    successor.send("run", "older", 1)
+    _, kind, reason = successor.receive("failed")
+    assert kind == "TaskRejected"
+    assert "task older was accepted before, and other tasks came after it" in reason
+    assert processes.status("newer") == "FETCHED"
+    agent.send("echo")
+    successor.send("run", "newer", 2)
+    assert successor.receive("result") == ("newer", 2)
+    assert agent.receive("submitted") == (True,)
+    processes.assert_settled({"older": "ACCEPTED", "newer": "ACCEPTED"})
+
+
 def test_a_cj_replaced_while_the_agent_trains_is_fenced_and_its_successor_gets_the_result(
     processes: LinkProcesses,
 ) -> None:

@@ -147,8 +147,8 @@ class ComparedLink:
         for role in ("agent", "cj"):
             name, epoch, closed = (link.get(role + field, "") for field in SIDE_FIELDS)
             assert (name, int(epoch or 0), closed not in ("", "0")) == state.side(role)
-        found = [link.get(field, "") for field in ("task", "kept_task", "kept")]
-        assert found == [state.task, state.kept_task, self.ids[state.kept]]
+        found = [link.get(field, "") for field in ("task", "last", "kept_task", "kept")]
+        assert found == [state.task, state.last, state.kept_task, self.ids[state.kept]]
 
     def _assert_ledger_equal(self, task: str) -> None:
         ledger, known = self._hash(self.keys.task(task)), self.state.ledger(task)

@@ -60,6 +60,8 @@ class LinkState(NamedTuple):
     cj: Side = Side()
     #: the open task
     task: str = ""
+    #: the task that was added last
+    last: str = ""
     #: entry of a settled task that is still in results, and that task
     kept: str = ""
     kept_task: str = ""
@@ -117,6 +119,8 @@ def assign(
     if refusal := _fenced_or_lost(state, instance):
         return state, refusal
     known = state.ledger(task)
+    if known.status == ACCEPTED and state.last not in ("", task):
+        return state, (ACCEPTED, "")
     if known.status and (known.status in (ABORTED, REJECTED) or not lost or lost != known.result):
         return state, (known.status, known.result)
     if state.task not in ("", task):
@@ -126,7 +130,8 @@ def assign(
     results = _without(_without(state.results, known.result), state.kept)
     ledger = Ledger(NEW, known.attempt, known.epoch, lost=known.submit_id or known.lost)
     state = _write(state, task, ledger)
-    return state._replace(task=task, tasks=(task,), results=results, kept="", kept_task=""), (NEW, "")
+    state = state._replace(task=task, last=task, tasks=(task,), results=results, kept="", kept_task="")
+    return state, (NEW, "")
 
 
 def take(state: LinkState, instance: Instance, task: str = "") -> tuple[LinkState, Reply]:

@@ -92,7 +92,7 @@ class Inbox:
                 backoff.reset()
                 continue
             except Unavailable as exc:
-                logger.debug("%s: %s", self._key, exc)
+                logger.log(backoff.level(exc, logging.DEBUG), "%s: reading waits: %s", self._key, exc)
             except Fenced as exc:
                 logger.debug("stopped reading %s: %s", self._key, exc)
                 break
@@ -100,7 +100,7 @@ class Inbox:
                 logger.error("stopped reading %s: %s", self._key, exc)
                 break
             except RedflareError as exc:
-                logger.error("cannot read %s, retrying: %s", self._key, exc)
+                logger.log(backoff.level(exc, logging.ERROR), "cannot read %s, retrying: %s", self._key, exc)
             except Exception:
                 logger.exception("reading %s failed, retrying", self._key)
             self._drop_connection()

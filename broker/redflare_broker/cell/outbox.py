@@ -17,7 +17,7 @@ from typing import Final
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.scripts.script import eval_command, run_pipeline
 from redflare_broker.transport.cluster_slots import Address
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, require
+from redflare_broker.transport.replies import Arg, Kind, RedisReply, ReplyError, require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.thread_pool import ElasticThreadPool
@@ -65,6 +65,8 @@ class Outbox:
         self._pool = pool
         self._changed = threading.Condition()
         self._queue: list[OutboundMessage] = []
+        #: the writer's
+        self._backoff = Backoff(first=0.1)
         self._writing = False
         self._closed = False
         self._deadline: float | None = None
@@ -104,7 +106,7 @@ class Outbox:
 
     def _work(self, rounds: int = 0) -> None:
         """Write until the queue is empty; a thread of the pool takes over after ``rounds`` round trips (0: never)."""
-        backoff, done = Backoff(first=0.1), 0
+        done = 0
         while batch := self._take():
             try:
                 undelivered = self._deliver(batch)
@@ -120,13 +122,13 @@ class Outbox:
                 raise
             done += 1
             if not undelivered:
-                backoff.reset()
+                self._backoff.reset()
             if undelivered and not self._put_back(undelivered):
                 return
             if (undelivered or done == rounds) and rounds and self._pool.submit(self._work):
                 return
             if undelivered:
-                self._pause(backoff.next_delay())
+                self._pause(self._backoff.next_delay())
 
     def _take(self) -> list[OutboundMessage]:
         """Take the next messages from the queue; none: this thread has stopped writing."""
@@ -184,7 +186,7 @@ class Outbox:
             try:
                 replies = self._exchange(messages[0].route, posts) if node is not None else []
             except Unavailable as exc:
-                logger.debug("%s: %s", self._inbox, exc)
+                self._log_wait(exc)
                 failed += messages
                 continue
             self._report_all(messages, replies)
@@ -204,7 +206,7 @@ class Outbox:
         try:
             replies = self._exchange(self._inbox, commands) if commands else []
         except Unavailable as exc:
-            logger.debug("%s: %s", self._inbox, exc)
+            self._log_wait(exc)
             return batch
         self._deletes = []
         posts = []
@@ -221,7 +223,8 @@ class Outbox:
     def _run_before(self, message: OutboundMessage) -> bool:
         try:
             self._check_before(message, self._exchange(message.before_route or self._inbox, message.before))
-        except Unavailable:
+        except Unavailable as exc:
+            self._log_wait(exc)
             return False
         return True
 
@@ -238,14 +241,25 @@ class Outbox:
             self._deletes = []
         except Unavailable as exc:
             # if they are read again they are known, and they are deleted with the next round
-            logger.debug("%s: %s", self._inbox, exc)
+            self._log_wait(exc)
+
+    def _log_wait(self, error: Unavailable) -> None:
+        logger.log(self._backoff.level(error, logging.DEBUG), "%s: writing waits: %s", self._inbox, error)
 
     def _exchange(self, route: str, commands: Sequence[list[Arg]]) -> list[RedisReply]:
-        """Run commands in one round trip, each script by its digest where the node knows it already."""
+        """Run commands in one round trip, each script by its digest where the node knows it already.
+
+        Raises:
+            Unavailable: the node is away, or refuses one of them for now: all are to be run again.
+        """
         try:
             with self._server.borrow(route) as connection:
                 sent = [self._prepared(connection.node, command) for command in commands]
-                return run_pipeline(connection, sent)
+                replies = run_pipeline(connection, sent)
+                for reply in replies:
+                    if isinstance(reply, ReplyError) and reply.rule.kind is not Kind.FINAL:
+                        raise reply.error(connection.node)
+                return replies
         except Unavailable:
             # whatever comes back may be another server
             self._known.clear()

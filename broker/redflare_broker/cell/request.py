@@ -37,7 +37,7 @@ class ReplyCode:
     HANDLER_EXCEPTION: Final = "HANDLER_EXCEPTION"
     #: The payload's chunks are gone: send the request again with its payload.
     BLOB_MISSING: Final = script.BLOB_MISSING
-    #: Redis refused the message (no memory, no permission).
+    #: Redis refused the message (no permission).
     COMM_ERROR: Final = "COMM_ERROR"
 
 

@@ -67,7 +67,9 @@ def _positive(name: str, value: object) -> None:
 
 
 #: Keys of comm_config.json at its top level that go to the connection.
-_CONNECTION_KEYS: Final = ("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout")
+_CONNECTION_KEYS: Final = (
+    *("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout", "login_patience"),
+)
 _TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "allow_eviction")
 #: Top-level keys that are not durations, with their types; null is like a name that is not given.
 _TYPES: Final[dict[str, type]] = {

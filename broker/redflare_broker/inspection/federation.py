@@ -22,6 +22,7 @@ from .job_view import JobView
 from .jobs import JobInspector
 from .presence import LinkPresence, side_of_link
 from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, text_hash
+from .refusals import refusals
 from .task_view import TaskView, waiting
 
 
@@ -68,6 +69,8 @@ class FederationStatus:
     #: all payload chunks in Redis, shared ones counted once
     blob_chunks: int
     blob_bytes: int
+    #: what Redis refuses to write now, with the reason and what to do; all sides wait until that has passed
+    refusals: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         links, jobs = [link.to_json() for link in self.links], [job.to_json() for job in self.jobs]
@@ -116,6 +119,7 @@ class Inspector:
             jobs=tuple(self.jobs.all(names)),
             blob_chunks=len(chunks),
             blob_bytes=sum(chunks.values()),
+            refusals=refusals(self.server, [self.keys.link(fqcn) for fqcn in sorted(linked) or ["preflight"]]),
         )
 
     def link(self, fqcn: str) -> LinkStatus:

@@ -203,7 +203,7 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     status = sending.once()
                 except Unavailable as exc:
-                    level = logging.DEBUG if backoff.failures else logging.INFO
+                    level = backoff.level(exc, logging.INFO)
                     logger.log(level, "%s: submit waits: %s", self.session.label, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue

@@ -76,7 +76,8 @@ class CJLink(LinkEndpoint):
         """Hand a task to the agent and wait for the result.
 
         Args:
-            task_id: the same id again, also from another process, gets the same result.
+            task_id: the same id again, also from another process, gets the same result; once another task was handed
+                out, the outcome is REJECTED.
             data: a tree, or an ``EncodedPayload``, which is passed on as it is. Its chunks are the caller's to renew
                 and delete; when they are gone, the outcome is REJECTED with rc BLOB_MISSING, and the task stays open
                 until it is sent again with others, or another task replaces it.
@@ -127,7 +128,7 @@ class CJLink(LinkEndpoint):
                 outcome = self._attempt(task, give_up, deadline)
                 backoff.reset()
             except Unavailable as exc:
-                level = logging.DEBUG if backoff.failures else logging.WARNING
+                level = backoff.level(exc, logging.WARNING)
                 logger.log(level, "%s: task %s waits for Redis: %s", self.session.label, task.task_id, exc)
                 self.session.pause(min(backoff.next_delay(), self._longest_read))
                 continue
@@ -347,9 +348,16 @@ class CJLink(LinkEndpoint):
         return self.payloads.receive(entry).finish()
 
     def _kept_result(self, task: OutgoingTask, entry_id: str) -> ExchangeOutcome | None:
-        """Read the result of a task that was accepted before, by this process or one that died; None: begin again."""
+        """Read the result of a task that was accepted before, by this process or one that died; None: begin again.
+
+        Args:
+            entry_id: of the result; "": it is gone, for other tasks came after it.
+        """
         session = self.session
-        reply = session.open_connection().call("XRANGE", session.keys.results, entry_id, entry_id) if entry_id else None
+        if not entry_id:
+            reason = f"task {task.task_id} was accepted before, and other tasks came after it: it is not done again"
+            return ExchangeOutcome(status=REJECTED, reason=reason)
+        reply = session.open_connection().call("XRANGE", session.keys.results, entry_id, entry_id)
         for _, fields in entries_in(reply if isinstance(reply, list) else []):
             try:
                 entry = self._parse(entry_id, fields)

@@ -117,7 +117,7 @@ def store_payload(
 
     Raises:
         Unavailable: ``stop`` or ``deadline`` ended the attempts; nothing is left behind.
-        ServerError: the server refused (no memory, no permission).
+        ServerError: the server refused (no permission).
     """
     if payload.fits_entry(limits):
         return payload

@@ -35,7 +35,7 @@ class PayloadStore(Protocol):
 
         Raises:
             Unavailable: ``stop`` or ``deadline`` ended the attempts.
-            ServerError: the store refused (no memory, no permission).
+            ServerError: the store refused (no permission).
         """
 
     def fetch(

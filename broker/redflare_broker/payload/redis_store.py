@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, TypeVar, cast
 
-from redflare_broker.errors import DecodeError, RedflareError
+from redflare_broker.errors import DecodeError, RedflareError, Unavailable
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Command, RedisReply, require
 from redflare_broker.transport.server import Server
@@ -53,7 +53,7 @@ class RedisPayloadStore:
             if ref.chunks:
                 self._server.run(
                     _key(prefix, 0),
-                    lambda connection: connection.store(_cut(ref, buffers), ttl_ms),
+                    lambda connection: self._store(connection, ref, buffers, ttl_ms),
                     stop=stop,
                     deadline=deadline,
                 )
@@ -62,6 +62,16 @@ class RedisPayloadStore:
                 self.remove(ref, deadline=time.monotonic())
             raise
         return ref
+
+    @staticmethod
+    def _store(connection: Connection, ref: BlobRef, buffers: Sequence[memoryview], ttl_ms: int) -> None:
+        try:
+            connection.store(_cut(ref, buffers), ttl_ms)
+        except Unavailable:
+            if not connection.closed:
+                # refused for want of memory: what this one has written would keep it from others while it waits
+                connection.pipeline([("UNLINK", *keys) for keys in _sliced(_keys(ref))])
+            raise
 
     def fetch(
         self, ref: BlobRef, targets: Sequence[memoryview], *, stop: Stop = None, deadline: float | None = None

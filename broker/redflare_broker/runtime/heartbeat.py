@@ -17,6 +17,7 @@ from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 from redflare_broker.transport.server import Server
+from redflare_broker.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Heartbeats:
         self._due: dict[HeartbeatSource, float] = {}
         self._changed = threading.Condition()
         self._stopped = False
+        self._failures = Backoff()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -105,17 +107,30 @@ class Heartbeats:
             with self._server.borrow(links[0].route) as connection:
                 replies = run_pipeline(connection, [link.beat() for link in links])
         except RedflareError as exc:
-            if not isinstance(exc, Unavailable):
-                logger.exception("heartbeats cannot be sent")
+            self._log_failure(exc, f"heartbeats cannot be sent, trying again: {exc}")
             for link in links:
-                self._schedule(link, min(_RETRY_AFTER, link.interval))
-                self._pass_on(link, exc)
+                self._silent(link, exc)
             return
         except Exception:
             logger.exception("heartbeats failed; they go on")
             return
+        if not any(isinstance(reply, ReplyError) for reply in replies):
+            self._failures.reset()
         for link, reply in zip(links, replies, strict=True):
-            self._pass_on(link, reply)
+            if isinstance(reply, ReplyError):
+                self._log_failure(reply.error(self._server.url), f"the heartbeat of {link!r} is refused: {reply}")
+                self._silent(link, reply)
+            else:
+                self._pass_on(link, reply)
+
+    def _silent(self, link: HeartbeatSource, error: RedflareError) -> None:
+        self._schedule(link, min(_RETRY_AFTER, link.interval))
+        self._pass_on(link, error)
+
+    def _log_failure(self, error: RedflareError, text: str) -> None:
+        """Log each cause once until all is well again."""
+        first = logging.DEBUG if isinstance(error, Unavailable) else logging.ERROR
+        logger.log(self._failures.level(error, first), text)
 
     def _schedule(self, link: HeartbeatSource, after: float) -> None:
         with self._changed:
@@ -123,8 +138,6 @@ class Heartbeats:
                 self._due[link] = time.monotonic() + after
 
     def _pass_on(self, link: HeartbeatSource, reply: RedisReply | RedflareError) -> None:
-        if isinstance(reply, ReplyError):
-            logger.error("the heartbeat of %r is refused: %s", link, reply)
         try:
             if isinstance(reply, RedflareError):
                 link.on_silence(reply)

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.transport.connection import Connection, RedisReply
+from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import Server
 
 _INVALIDATE: Final = "__redis__:invalidate"
@@ -139,8 +140,8 @@ def _subscribe(connection: Connection, verb: str, channels: Sequence[str]) -> No
         reply = connection.listen(_PONG_WITHIN)
         if reply is None:
             raise Unavailable(f"{connection.node} did not confirm a subscription within {_PONG_WITHIN:g} s")
-        if isinstance(reply, ServerError):
-            raise ServerError(f"{connection.node} refused to subscribe to {', '.join(channels)}: {reply}") from reply
+        if isinstance(reply, ReplyError):
+            raise reply.error(connection.node, f"to subscribe to {', '.join(channels)}") from reply
         if isinstance(reply, list) and isinstance(reply[0], bytes) and reply[0].endswith(b"subscribe"):
             confirmed += 1
 

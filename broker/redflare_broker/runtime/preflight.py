@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ from redflare_broker.keys import Keys, LinkKeys
 from redflare_broker.scripts.link_scripts import PREFLIGHT
 from redflare_broker.scripts.script import eval_command
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Command, ReplyError
+from redflare_broker.transport.replies import Command, Kind, ReplyError
 from redflare_broker.transport.server import Server
 
 #: Milliseconds after which a key of a check that was cut short is gone.
@@ -48,7 +48,12 @@ class ServerFacts:
 
 
 def check(
-    server: Server, allow_eviction: bool = False, *, keys: LinkKeys | None = None, jobs: bool = False
+    server: Server,
+    allow_eviction: bool = False,
+    *,
+    keys: LinkKeys | None = None,
+    jobs: bool = False,
+    wait: bool = False,
 ) -> ServerFacts:
     """Try the server; return what is known about it when it is fit.
 
@@ -57,15 +62,20 @@ def check(
         allow_eviction: accept a server that may evict keys when its memory is full.
         keys: the link that will be used, when permissions differ between links; None: any.
         jobs: also try what cells and jobs need beyond links.
+        wait: the caller waits for what passes by: memory or disk that is full is Unavailable.
 
     Raises:
         PreflightError: it is not fit; the message says what is wrong and the commands that fix it.
-        Unavailable: it cannot be reached now.
+        Unavailable: it cannot be reached now, or with ``wait`` refuses to write for now.
         ServerError: it refuses the login.
     """
     link = keys or Keys().link("preflight")
     with _misplaced(server), server.borrow(link.link) as connection:
-        if complaints := _complaints(server.url, connection, link, _try_all(connection, link, server, jobs)):
+        refused = list(_try_all(connection, link, server, jobs))
+        if wait and refused and all(reply.rule.kind is Kind.WAIT for _, reply in refused):
+            name, reply = refused[0]
+            raise reply.error(server.url, name)
+        if complaints := _complaints(server.url, connection, link, refused):
             raise _unfit(server.url, complaints)
         software = _info(connection, "server")
     for node in server.primaries():
@@ -136,7 +146,7 @@ def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command
 
 
 def _complaints(
-    url: str, connection: Connection, link: LinkKeys, refused: Iterator[tuple[str, ReplyError]]
+    url: str, connection: Connection, link: LinkKeys, refused: Iterable[tuple[str, ReplyError]]
 ) -> list[str]:
     """Write one sentence per problem, with its fix; all that one ACL command fixes share a sentence."""
     complaints: list[str] = []

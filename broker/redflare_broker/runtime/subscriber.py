@@ -13,6 +13,7 @@ from typing import Final
 
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Kind, ReplyError
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 
@@ -72,7 +73,7 @@ class Subscriber:
             except RedflareError as exc:
                 if self._stopped.is_set():
                     return
-                level = logging.INFO if isinstance(exc, Unavailable) else logging.ERROR
+                level = backoff.level(exc, logging.INFO if isinstance(exc, Unavailable) else logging.ERROR)
                 logger.log(level, "subscriber of %s lost its connection, tries again: %s", self._channels[0], exc)
             except Exception:
                 logger.exception("subscriber of %s failed; it goes on", self._channels[0])
@@ -90,6 +91,8 @@ class Subscriber:
                     message = connection.listen(_PONG_WITHIN)
                     if message is None:
                         raise Unavailable(f"{connection.node} did not answer a PING")
+                if isinstance(message, ReplyError) and message.rule.kind is Kind.FINAL:
+                    raise message.error(connection.node, "to subscribe")
                 if not isinstance(message, list) or len(message) < 3 or not isinstance(message[0], bytes):
                     continue
                 if message[0].endswith(b"subscribe"):

@@ -17,7 +17,7 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import ServerError
 from redflare_broker.keys import CellKeys, JobKeys, LinkKeys
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
+from redflare_broker.transport.replies import Arg, Kind, RedisReply, ReplyError
 
 #: The step took effect, now or when it was run before.
 OK: Final = "OK"
@@ -208,8 +208,15 @@ def run_command(connection: Connection, sent: list[Arg]) -> ScriptReply:
 
 
 def parse_reply(name: str, reply: RedisReply) -> ScriptReply:
-    """Read a script's reply; raise ServerError when it is none."""
+    """Read a script's reply.
+
+    Raises:
+        Unavailable: the server refuses it for now.
+        ServerError: it is none.
+    """
     if isinstance(reply, ReplyError):
+        if reply.rule.kind is not Kind.FINAL:
+            raise reply.error("Redis", f"script {name}")
         raise ServerError(f"script {name} failed on the server: {reply}")
     if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
         raise ServerError(f"script {name} answered {reply!r}, which is not an answer of this protocol")

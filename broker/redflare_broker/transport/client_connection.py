@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redflare_broker.errors import Unavailable
 
 from .connection import Connection
-from .replies import TRANSIENT, Arg, Command, RedisReply, ReplyError, check_transient, missing, wrong_size
+from .replies import Arg, Command, Kind, RedisReply, ReplyError, missing, wrong_size
 
 #: Longest wait inside the foreign connection, in seconds: how late an interrupt may be seen.
 _SLICE: Final = 0.02
@@ -61,9 +61,9 @@ class ClientConnection(Connection):
         if not self._replies:
             self._fail(RedisTimeoutError("a reply was asked for that no command owes"))
         reply = self._replies.popleft()
-        if isinstance(reply, ReplyError) and reply.code in TRANSIENT:
+        if isinstance(reply, ReplyError) and reply.rule.kind is Kind.AWAY:
             self.close()
-            check_transient(reply, self.node)
+            raise reply.error(self.node)
         return reply
 
     def listen(self, timeout: float) -> RedisReply:
@@ -76,6 +76,8 @@ class ClientConnection(Connection):
             try:
                 if self._connection.can_read(min(remaining, _SLICE)):
                     return self._connection.read_response(disable_decoding=True)
+            except ResponseError as error:
+                return reply_of(error)
             except RedisError as error:
                 self._fail(error)
             if not remaining:
@@ -112,7 +114,7 @@ class ClientConnection(Connection):
             self._connection.send_command(*command)
             return self._connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            return ReplyError(f"{error.status_code} {error}" if error.status_code else str(error))
+            return reply_of(error)
         except RedisError as error:
             self._fail(error)
 
@@ -142,6 +144,11 @@ class ClientConnection(Connection):
     def _fail(self, error: RedisError) -> NoReturn:
         self.close()
         raise Unavailable(f"{self.node}: {error}") from error
+
+
+def reply_of(error: RedisError) -> ReplyError:
+    """Put an error reply together again that redis-py has taken apart."""
+    return ReplyError(f"{error.status_code} {error}" if error.status_code else str(error))
 
 
 def _block_index(command: Command) -> int | None:

@@ -33,7 +33,8 @@ class Connection(ABC):
         """Run one command.
 
         Raises:
-            Unavailable: no answer came, or one that means "not now"; the connection is closed.
+            Unavailable: no answer came, or one that means "not now"; the connection is closed, unless the server
+                refuses the command and goes on (memory or disk full).
             ReplyError: the answer is NOSCRIPT.
             ServerError: the server refused the command.
         """

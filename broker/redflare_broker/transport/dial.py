@@ -27,9 +27,10 @@ from redis.sentinel import Sentinel
 
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
 
-from .client_connection import ClientConnection
+from .client_connection import ClientConnection, reply_of
 from .cluster_slots import Address
 from .connection import Connection
+from .replies import check_away
 from .socket_connection import SocketConnection
 from .url import ConnectionOptions, ServerUrl
 
@@ -271,6 +272,9 @@ def _errors_of(where: str) -> Iterator[None]:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             remedy = "Does it speak TLS there, and does it want a client certificate (client_cert, client_key)?"
             raise ServerError(f"TLS with {where} failed: {cause}. {remedy}") from error
+        if isinstance(error, redis.RedisError):
+            check_away(reply_of(error), where)
         raise Unavailable(f"{where} cannot be reached: {error}") from error
     except redis.RedisError as error:
+        check_away(reply_of(error), where)
         raise ServerError(f"{where} refuses the connection: {error}") from error

@@ -1,37 +1,81 @@
-"""Replies of a server: which of its errors mean "away" and which mean "no".
+"""Replies of a server: which of its errors pass by, and which are final; ``RULES`` is the one table of them.
 
-An error reply is a value inside a pipeline, so that one refused command does not hide the answers of the others. Some
-errors are about the server's state and pass by (a failover, a restart): they become ``Unavailable``. All others are
-final: ``require`` raises them as ``ServerError`` with what to do. NOSCRIPT stays a ``ReplyError``: the sender of the
-EVALSHA knows the script and loads it.
+An error reply is a value inside a pipeline, so that one refused command does not hide the answers of the others. What
+passes by (a restart, a failover, memory or disk that is full) becomes ``Unavailable``, and its caller tries again. All
+other errors are final: ``require`` raises them as ``ServerError`` with what to do. NOSCRIPT stays a ``ReplyError``: the
+sender of the EVALSHA knows the script and loads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Final, TypeAlias, Union
 
-from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
+from redflare_broker.errors import BlobMissing, DecodeError, RedflareError, ServerError, Unavailable
 
 Arg: TypeAlias = str | bytes | int | float | memoryview
 Command: TypeAlias = Sequence[Arg]
 RedisReply: TypeAlias = Union[bytes, int, list["RedisReply"], "ReplyError", None]
 
-#: First words of error replies of a server that is starting, failing over, moving slots, or stuck in a script.
-TRANSIENT: Final = frozenset(
-    ["LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK", "UNBLOCKED", "NOREPLICAS", "BUSY"]
-)
 
-_REMEDIES: Final = {
-    "NOPERM": "Grant this ACL user what the reply names: +command, ~key or &channel (ACL GETUSER shows its rules).",
-    "NOAUTH": "Set the user and password of this server.",
-    "WRONGPASS": "Correct the user and password of this server.",
-    "OOM": "Raise maxmemory (CONFIG SET maxmemory), or free space on the server.",
-    "MISCONF": "The server cannot save to its disk; read its log, free disk space or correct its permissions.",
-    "WRONGTYPE": "Another program uses this key; give redflare a namespace or a database of its own.",
-    "CROSSSLOT": "The keys of one command must share a hash tag; this is a bug in the caller.",
-}
-_OTHER_REMEDY: Final = "See the server's documentation and log; the same command would be refused again."
+class Kind(Enum):
+    """What an error reply means for its command, and for the connection that it came on."""
+
+    #: This server cannot serve now: connect again, maybe to another one.
+    AWAY = "away"
+    #: This server refuses the command for now; the connection goes on.
+    WAIT = "wait"
+    #: The same command would be refused again.
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRule:
+    """What the error replies that begin with some words mean, and what to do about them."""
+
+    words: str
+    kind: Kind
+    remedy: str
+
+
+#: Every error reply that is known; any other is final.
+RULES: Final = (
+    ReplyRule("LOADING", Kind.AWAY, "It reads its data from disk and serves when that is done."),
+    ReplyRule("READONLY", Kind.AWAY, "It is a replica; its primary, or a failover, serves writes."),
+    ReplyRule("MASTERDOWN", Kind.AWAY, "It is a replica without its primary; see whether that is up."),
+    ReplyRule("NOREPLICAS", Kind.AWAY, "It has fewer replicas than min-replicas-to-write; see whether they are up."),
+    ReplyRule("CLUSTERDOWN", Kind.AWAY, "A part of the cluster is down; see CLUSTER INFO."),
+    ReplyRule("TRYAGAIN", Kind.AWAY, "The cluster is moving slots."),
+    ReplyRule("MOVED", Kind.AWAY, "The cluster has moved a slot."),
+    ReplyRule("ASK", Kind.AWAY, "The cluster is moving a slot."),
+    ReplyRule("UNBLOCKED", Kind.AWAY, "It has become a replica."),
+    ReplyRule("BUSY", Kind.AWAY, "A script or function runs for too long; end it with SCRIPT KILL or FUNCTION KILL."),
+    ReplyRule("ERR max number of clients", Kind.AWAY, "Raise maxclients (CONFIG SET maxclients), or end some clients."),
+    ReplyRule("OOM", Kind.WAIT, "Raise maxmemory (CONFIG SET maxmemory), or free space on the server."),
+    ReplyRule(
+        "MISCONF",
+        Kind.WAIT,
+        "The server cannot save to its disk; read its log, free disk space or correct its permissions.",
+    ),
+    ReplyRule(
+        "NOPERM",
+        Kind.FINAL,
+        "Grant this ACL user what the reply names: +command, ~key or &channel (ACL GETUSER shows its rules).",
+    ),
+    ReplyRule("NOAUTH", Kind.FINAL, "Set the user and password of this server."),
+    ReplyRule("WRONGPASS", Kind.FINAL, "Correct the user and password of this server."),
+    ReplyRule(
+        "WRONGTYPE",
+        Kind.FINAL,
+        "Another program uses this key; give redflare a namespace or a database of its own.",
+    ),
+    ReplyRule("CROSSSLOT", Kind.FINAL, "The keys of one command must share a hash tag; this is a bug in the caller."),
+)
+_OTHER: Final = ReplyRule(
+    "", Kind.FINAL, "See the server's documentation and log; the same command would be refused again."
+)
 
 
 class ReplyError(ServerError):
@@ -41,17 +85,32 @@ class ReplyError(ServerError):
         super().__init__(text)
         self.code = text.partition(" ")[0]
 
+    @property
+    def rule(self) -> ReplyRule:
+        """The line of the table that this reply falls under."""
+        text = f"{self} "
+        return next((rule for rule in RULES if text.startswith(f"{rule.words} ")), _OTHER)
 
-def check_transient(reply: ReplyError, node: str) -> None:
-    """Raise ``Unavailable`` if an error reply is about a passing state of the server."""
-    if reply.code in TRANSIENT:
-        raise Unavailable(f"{node} cannot serve now: {reply}")
+    def error(self, node: str, what: str = "a command") -> RedflareError:
+        """Make the error to raise for this reply: ``Unavailable`` if it passes by, else ``ServerError``."""
+        rule = self.rule
+        if rule.kind is Kind.FINAL:
+            return ServerError(f"{node} refused {what}: {self}. {rule.remedy}")
+        does = "cannot serve now" if rule.kind is Kind.AWAY else f"refused {what} for now"
+        return Unavailable(f"{node} {does}: {str(self).rstrip('.')}. {rule.remedy}", cause=rule.words)
+
+
+def check_away(reply: ReplyError, node: str) -> None:
+    """Raise ``Unavailable`` if an error reply says that this server cannot serve now."""
+    if reply.rule.kind is Kind.AWAY:
+        raise reply.error(node)
 
 
 def require(reply: RedisReply, node: str) -> RedisReply:
     """Return the reply of a command that had to succeed.
 
     Raises:
+        Unavailable: it is an error that passes by.
         ReplyError: it is a NOSCRIPT error.
         ServerError: it is another error; the message names the server, its words, and what to do.
     """
@@ -59,8 +118,7 @@ def require(reply: RedisReply, node: str) -> RedisReply:
         return reply
     if reply.code == "NOSCRIPT":
         raise reply
-    remedy = _REMEDIES.get(reply.code, _OTHER_REMEDY)
-    raise ServerError(f"{node} refused a command: {reply}. {remedy}") from reply
+    raise reply.error(node) from reply
 
 
 def missing(node: str, key: str) -> BlobMissing:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 if TYPE_CHECKING:
     from redis.connection import Connection as RawConnection
 
-from redflare_broker.errors import ConfigError, Unavailable
+from redflare_broker.errors import ConfigError, ServerError, Unavailable
 from redflare_broker.util.backoff import Backoff
 
 from .cluster_slots import Address, Topology
 from .connection import Connection
 from .dial import Client, Dialer, Dialled, abandon, client_dialer, url_dialer
 from .idle_connections import IdleConnections
+from .lockouts import Lockouts
 from .url import ConnectionOptions, ServerUrl
 
 __all__ = ["ConnectionOptions", "Server"]
@@ -57,6 +58,7 @@ class Server:
         self._options = options
         self._idle = IdleConnections()
         self._topology = Topology(dialer.seeds, lambda node: self._open(node).connection) if self.cluster else None
+        self._lockouts = Lockouts(options.login_patience)
         self._opened: weakref.WeakSet[RawConnection] = weakref.WeakSet()
         self._closing = threading.Event()
         self._pid = os.getpid()
@@ -87,7 +89,7 @@ class Server:
         """Open a connection to the node that serves ``key``, for the caller alone, who closes it.
 
         Raises:
-            Unavailable: it cannot be reached now.
+            Unavailable: it cannot be reached now, or refuses for now a login that it has accepted before.
             ServerError: it refuses the login.
         """
         if self._topology:
@@ -121,10 +123,11 @@ class Server:
             dialled = self._idle.take(node) or self._open(node)
             yield dialled.connection
         except BaseException as error:
+            # a server that refused a command for now goes on: nothing is wrong with the way to it
+            if isinstance(error, Unavailable) and not (error.cause and dialled and not dialled.connection.closed):
+                self._failed(node)
             if dialled:
                 dialled.connection.close()
-            if isinstance(error, Unavailable):
-                self._failed(node)
             raise
         self._idle.put(node, dialled)
         if self._closing.is_set():
@@ -158,7 +161,8 @@ class Server:
                 delay = backoff.next_delay()
                 if (stop and stop()) or (deadline is not None and time.monotonic() + delay > deadline):
                     raise
-                _log.debug("%s: %s; next attempt in %.2f s", self.url, error, delay)
+                level = backoff.level(error, logging.DEBUG)
+                _log.log(level, "waiting for Redis: %s", error)
                 if self._closing.wait(delay):
                     raise
 
@@ -208,7 +212,16 @@ class Server:
 
     def _open(self, node: Address | None) -> Dialled:
         self._check_usable()
-        raw = self._dialer.dial(node)
+        try:
+            raw = self._dialer.dial(node)
+        except (ConfigError, ServerError) as error:
+            if patience := self._lockouts.refused(node):
+                raise Unavailable(
+                    f"{error} It was accepted before: this is waited out for {patience:.0f} s more.",
+                    cause=str(error).partition(":")[0],
+                ) from error
+            raise
+        self._lockouts.accepted(node)
         self._opened.add(raw)
         return Dialled.wrap(raw, self._options.socket_timeout)
 

@@ -19,7 +19,7 @@ import hiredis
 from redflare_broker.errors import Unavailable
 
 from .connection import Connection
-from .replies import Command, RedisReply, ReplyError, check_transient, missing, require, wrong_size
+from .replies import Command, RedisReply, ReplyError, check_away, missing, require, wrong_size
 
 #: Payload commands in flight: enough to keep both sides busy, few enough to bound the buffers of server and kernel.
 _WINDOW: Final = 4
@@ -72,14 +72,17 @@ class SocketConnection(Connection):
         try:
             reply = self._parse(self._default_timeout if timeout is None else timeout)
             if isinstance(reply, ReplyError):
-                check_transient(reply, self.node)
+                check_away(reply, self.node)
             return reply
         except BaseException as error:
             self._fail(error)
 
     def listen(self, timeout: float) -> RedisReply:
         try:
-            return self._parse(max(timeout, 0.001))
+            reply = self._parse(max(timeout, 0.001))
+            if isinstance(reply, ReplyError):
+                check_away(reply, self.node)
+            return reply
         except TimeoutError:
             return None
         except BaseException as error:
@@ -185,7 +188,7 @@ class SocketConnection(Connection):
             raise missing(self.node, key)
         if line[:1] != b"$":
             refusal = ReplyError(line[1:].decode(errors="replace"))
-            check_transient(refusal, self.node)
+            check_away(refusal, self.node)
             require(refusal, self.node)
         size = sum(view.nbytes for view in views)
         if line != b"$%d" % size:

@@ -61,6 +61,9 @@ class ConnectionOptions:
     #: Seconds without an answer after which the server counts as unavailable.
     socket_timeout: float = 5.0
     connect_timeout: float = 5.0
+    #: Seconds for which a login or a certificate that is refused is waited out where one was accepted before; 0: it is
+    #: final at once, as it always is at the start.
+    login_patience: float = 60.0
     #: TCP keepalive, so that a dead peer is noticed on an idle connection too.
     keepalive: bool = True
     #: Shown by ``CLIENT LIST``; needs the permission ``+client|setname``.
@@ -74,6 +77,9 @@ class ConnectionOptions:
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
                 raise ConfigError(f"{name} must be a positive number of seconds, but got {seconds!r}")
+        patience = self.login_patience
+        if isinstance(patience, bool) or not isinstance(patience, int | float) or not patience >= 0:
+            raise ConfigError(f"login_patience must be a number of seconds >= 0, but got {patience!r}")
         if self.password is not None and self.password_file is not None:
             raise ConfigError("password and password_file are both set: give one of them")
         if self.client_key is not None and self.client_cert is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
+
+from redflare_broker.errors import RedflareError
 
 
 class Backoff:
@@ -20,6 +23,19 @@ class Backoff:
         self._jitter = jitter
         #: Attempts that failed since the last success.
         self.failures = 0
+        self._causes: set[tuple[type[RedflareError], str]] = set()
+
+    def level(self, error: RedflareError, first: int) -> int:
+        """Return the level at which to log a failure: each cause is told once until a success, the rest is DEBUG.
+
+        Args:
+            first: the level of one that the server has not explained; one that it has is a WARNING at least.
+        """
+        cause = type(error), error.cause
+        if cause in self._causes:
+            return logging.DEBUG
+        self._causes.add(cause)
+        return max(first, logging.WARNING) if error.cause else first
 
     def next_delay(self) -> float:
         """Count a failure; return the seconds to wait before the next attempt."""
@@ -30,6 +46,7 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay: an attempt succeeded."""
         self.failures = 0
+        self._causes.clear()
         self._next = self._first
 
     def __repr__(self) -> str:

@@ -57,6 +57,8 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
                 target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
                 command(target, **given)
         except Unavailable as error:
+            if error.cause:
+                fail(str(error), UNAVAILABLE)
             fail(f"{str(error).rstrip('.')}. Is Redis up? Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

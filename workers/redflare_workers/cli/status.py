@@ -52,7 +52,8 @@ def status(
 
     T/R/D is the length of the streams: tasks, results, dead letters.
 
-    Jobs come first, with what each of their open tasks waits for;
+    A Redis that refuses to write now (memory or disk full) is shown before
+    all else. Jobs come next, with what each of their open tasks waits for;
     `redflare job show` shows more of one.
 
     [bold]Examples[/bold]
@@ -115,9 +116,10 @@ def _wait_for_change(feed: KeyspaceFeed) -> None:
 
 def _show(found: FederationStatus) -> Group:
     where = f"{found.url}, namespace {found.namespace}"
+    refusals = [Text(f"{refusal} Everything waits for it.", style="red") for refusal in found.refusals]
     if not found.links and not found.jobs:
-        return Group(Text(f"no agents, CJs or jobs found at {where}"))
-    parts: list[RenderableType] = [*_jobs(found.jobs)]
+        return Group(*refusals, Text(f"no agents, CJs or jobs found at {where}"))
+    parts: list[RenderableType] = [*refusals, *_jobs(found.jobs)]
     payload = f"{humanize.size(found.blob_bytes)} of payload in chunks"
     if found.links:
         parts += [_links(found.links), Text(), _open_tasks(found.links), Text()]

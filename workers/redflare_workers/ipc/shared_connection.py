@@ -64,7 +64,7 @@ class SharedConnection:
         """
         with self.checking:
             if jobs not in self.checked:
-                check(self.server, allow_eviction=allow_eviction, keys=keys, jobs=jobs)
+                check(self.server, allow_eviction=allow_eviction, keys=keys, jobs=jobs, wait=True)
                 self.checked |= {jobs, False}
 
     def preflight_cell(self, settings: LinkSettings, fqcn: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
+from redflare_broker.errors import BlobMissing, DecodeError, Unavailable
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.redis_store import RedisPayloadStore, check_ref
 from redflare_broker.transport.connection import RedisReply
@@ -160,11 +160,29 @@ class TestLife:
         big = memoryview(bytes(16 << 20))
         call(embedded, "CONFIG", "SET", "maxmemory", 8 << 20)
         try:
-            with pytest.raises(ServerError, match="Raise maxmemory"):
-                RedisPayloadStore(embedded).put(next(_ids), [big], chunk=1 << 20, ttl_ms=TTL)
+            with pytest.raises(Unavailable, match="Raise maxmemory"):
+                RedisPayloadStore(embedded).put(next(_ids), [big], chunk=1 << 20, ttl_ms=TTL, stop=lambda: True)
         finally:
             call(embedded, "CONFIG", "SET", "maxmemory", 0)
         assert call(embedded, "DBSIZE") == 0
+
+    def test_a_put_waits_for_memory_and_holds_none_of_it_meanwhile(self, embedded: Server) -> None:
+        call(embedded, "FLUSHALL")
+        big = memoryview(bytes(16 << 20))
+        call(embedded, "CONFIG", "SET", "maxmemory", 8 << 20)
+        kept: list[object] = []
+
+        def stop() -> bool:
+            kept.append(call(embedded, "DBSIZE"))
+            call(embedded, "CONFIG", "SET", "maxmemory", 0)
+            return False
+
+        try:
+            ref = RedisPayloadStore(embedded).put(next(_ids), [big], chunk=1 << 20, ttl_ms=TTL, stop=stop)
+        finally:
+            call(embedded, "CONFIG", "SET", "maxmemory", 0)
+        assert kept == [0]
+        assert call(embedded, "DBSIZE") == ref.chunks == 16
 
     def test_a_put_to_an_unreachable_server_ends_when_it_is_stopped(self) -> None:
         asked: list[bool] = []

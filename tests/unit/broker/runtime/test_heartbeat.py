@@ -185,6 +185,24 @@ def test_a_refused_beat_is_silence_for_its_link_alone_and_is_logged(
     assert "the heartbeat of <Beater refused> is refused: WRONGTYPE" in caplog.text
 
 
+def test_beats_that_are_refused_for_now_go_on_and_say_why_once(caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedServer() as embedded, Server.connect(embedded.url) as server:
+        heartbeats = Heartbeats(server)
+        link = Beater("a", interval=0.02)
+        heartbeats.add(link)
+        heartbeats.start()
+        wait_until(lambda: link.replies)
+        borrowed(server, "", "CONFIG", "SET", "maxmemory", 1)
+        wait_until(lambda: len(link.silences) >= 5)
+        borrowed(server, "", "CONFIG", "SET", "maxmemory", 0)
+        before = len(link.replies)
+        wait_until(lambda: len(link.replies) > before)
+        heartbeats.stop()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "OOM command not allowed" in warnings[0]
+
+
 def test_an_unreachable_server_is_silence_until_it_is_back() -> None:
     with EmbeddedServer() as embedded, Server.connect(embedded.url) as server:
         heartbeats = Heartbeats(server)

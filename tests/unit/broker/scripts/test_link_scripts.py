@@ -126,6 +126,34 @@ def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: L
     assert bench.take().status == "NONE"
 
 
+@pytest.mark.parametrize("open_task", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_assign_of_an_accepted_task_after_another_says_that_its_result_is_gone(
+    bench: LinkBench, open_task: bool, lost: bool
+) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    result = bench.field("t1", "result") if lost else ""
+    bench.submitted("t2")
+    if not open_task:
+        bench.settle("t2", "REJECTED")
+    status = bench.field("t2", "status")
+    reply = bench.assign("t1", expected="t2", lost=result)
+    assert (reply.status, reply.text()) == ("ACCEPTED", "")
+    assert (bench.field("t1", "status"), bench.field("t2", "status")) == ("ACCEPTED", status)
+    assert bench.assign("t2").status == status
+
+
+def test_assign_of_the_last_task_whose_result_is_gone_opens_it_again(bench: LinkBench) -> None:
+    bench.submitted("t1")
+    bench.settle("t1")
+    bench.bye(bench.cj)
+    bench.cj = bench.start(Lease(name="cj", instance="c2"))
+    result = bench.assign("t1").text()
+    assert result
+    assert bench.assign("t1", lost=result).status == "NEW"
+
+
 def test_assign_of_an_aborted_task_does_not_open_it(bench: LinkBench) -> None:
     bench.abort("t1", bench.cj)
     assert bench.assign("t1") == ScriptReply(status="ABORTED", rest=(b"",))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.util.backoff import Backoff
 
 
@@ -27,3 +30,13 @@ def test_no_delay_is_longer_than_the_longest_however_often_it_failed(failures: i
     for _ in range(failures):
         backoff.next_delay()
     assert backoff.next_delay() <= 2.0
+
+
+def test_each_cause_is_told_once_until_something_succeeds() -> None:
+    backoff = Backoff()
+    full, away = Unavailable("the memory is full", cause="OOM"), Unavailable("no answer")
+    levels = [backoff.level(error, logging.INFO) for error in (away, full, away, full)]
+    assert levels == [logging.INFO, logging.WARNING, logging.DEBUG, logging.DEBUG]
+    assert backoff.level(ServerError("no"), logging.ERROR) == logging.ERROR
+    backoff.reset()
+    assert backoff.level(full, logging.DEBUG) == logging.WARNING

@@ -48,7 +48,7 @@ class Payloads:
 
         Raises:
             EncodeError: it cannot be sent; says where and why.
-            ServerError: the server refused (no memory, no permission).
+            ServerError: the server refused (no permission).
             Fenced, JobEnded: another server has taken over, or the job is over.
             Unavailable: ``stop`` ended the attempts.
         """

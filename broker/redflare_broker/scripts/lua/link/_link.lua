@@ -2,18 +2,22 @@
 --
 -- Keys of one link (all share the hash tag {F}); docs/protocol.md describes each field:
 --   link     hash    agent, agent_epoch, agent_since, agent_closed and the same for cj; task (the open one);
---                    kept, kept_task (last result of a settled task); streams (1: both have been made)
+--                    last (the newest task); kept, kept_task (last result of a settled task); streams (1: both have been
+--                    made)
 --   tasks    stream  at most one entry: the open task that nobody has answered yet
 --   results  stream  the answer to it, and the answer to a settled task that is still kept
 --   task     hash    the ledger of one task
 
 -- Check the caller's lease of its side: OK; FENCED by a newer one; LOST when Redis forgot it, or the caller (epoch 0) has
--- not said hello yet. Behind the status: the link's open task ('' for none), its kept entry, and whether its streams exist.
+-- not said hello yet. Behind the status: the link's open task ('' for none), its kept entry, whether its streams exist, and
+-- its newest task.
 local function side_lease(link, role, instance, epoch)
-  local known = redis.call('HMGET', link, role, role .. '_epoch', 'task', 'kept', 'streams')
+  local known = redis.call('HMGET', link, role, role .. '_epoch', 'task', 'kept', 'streams', 'last')
   if not known[1] or tonumber(epoch) == 0 then return 'LOST' end
   local current = tonumber(known[2])
-  if known[1] == instance and current == tonumber(epoch) then return 'OK', known[3] or '', known[4] or '', known[5] end
+  if known[1] == instance and current == tonumber(epoch) then
+    return 'OK', known[3] or '', known[4] or '', known[5], known[6]
+  end
   if current > tonumber(epoch) then return 'FENCED' end
   return 'LOST'
 end

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from redflare_broker.errors import ConfigError
 from .problems import Problem, did_you_mean
 
 _OWN: Final = frozenset({"redflare_agent", "redflare_broker", "redflare_workers"})
+#: ``ast.parse`` in two threads raises SystemError when garbage is collected in the middle of both (CPython 3.11).
+_PARSING: Final = threading.Lock()
 
 
 @dataclass(eq=False)
@@ -67,7 +70,8 @@ class CustomCode:
             folder = any(each.startswith(f"{stem}/") for each in self.files)
             return f"{self.place} has no {stem}.py" + (", only a folder of that name" if folder else "")
         try:
-            tree = ast.parse(self.files[file])
+            with _PARSING:
+                tree = ast.parse(self.files[file])
         except SyntaxError as error:
             return f"{self.place}/{file}, line {error.lineno}: {error.msg}"
         except (ValueError, RecursionError, MemoryError) as error:

@@ -67,7 +67,10 @@ class Controller(FLComponent, ControllerSpec, ABC):
         )
 
     def checkpoint(self, fl_ctx: FLContext) -> None:
-        """Store the current state; without ``resume`` this has no effect."""
+        """Store the current state.
+
+        Without ``resume``, and once the job is left to another server, this has no effect.
+        """
         if self.resume:
             keep = getattr(self._comm, "checkpoint", None)
             if keep is None:

@@ -144,7 +144,7 @@ class ServerJob:
             try:
                 outcome = self._serve(shared, cell) if self._start(cell) else self._ended
             finally:
-                messenger.close()
+                messenger.close(keep=self._is_left())
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
@@ -197,7 +197,9 @@ class ServerJob:
             shared.heartbeats.add(poller)
             self._run_controller(job)
         except (KeyboardInterrupt, SystemExit):
-            if not self.controller.resume:
+            if self.controller.resume:
+                job.journal.leave()
+            else:
                 self._end(JobOutcome(status=ABORTED, reason="the server was interrupted"))
             self._close(shared, job)
             raise
@@ -349,13 +351,19 @@ class ServerJob:
         with self._guard:
             if self._outcome is not None:
                 return
-            self._outcome, serving = outcome, self._serving
-        if outcome.status in _LEFT and serving is not None:
-            serving.journal.leave()
+            if outcome.status in _LEFT and self._serving is not None:
+                # first, or a result could be answered that a failed retry, which ends with the outcome, has not noted
+                self._serving.journal.leave()
+            self._outcome = outcome
         self.engine.abort_signal.trigger(outcome.reason or outcome.status)
 
     def _is_over(self) -> bool:
         return self._outcome is not None
+
+    def _is_left(self) -> bool:
+        """Whether this run is over, and another server goes on."""
+        serving = self._serving
+        return serving.journal.left if serving else self._outcome is None or self._outcome.status in _LEFT
 
     @property
     def _ended(self) -> JobOutcome:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from redflare_broker.cell.cell import Cell, HandlerResult
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult
 from redflare_broker.cell.request import ReplyCode, Request
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member
@@ -92,7 +92,10 @@ class ServingJob(CommObserver):
     # -- clients -------------------------------------------------------------------------------------------------------
 
     def handle(self, request: Request) -> HandlerResult:
-        """Answer a request of a client."""
+        """Answer a request of a client; once the job is left to another server, that one does."""
+        if self.journal.left:
+            # its entry stays in the inbox
+            return LATER
         handler = self._handlers.get(request.topic)
         if handler is None:
             logger.warning("%s from %s is refused: the job has no handler for it", request.topic, request.origin)

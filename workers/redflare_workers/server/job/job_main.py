@@ -72,7 +72,7 @@ class ServerProgram:
             job_id=args.job_id,
             server_name=args.server_name,
             job_meta={**args.meta, "job_id": args.job_id},
-            components={**app.components, **app.controllers},
+            components={**app.inner, **app.components, **app.controllers},
             workspace_dir=args.workspace,
             settings=load_settings(args.workspace, args.secure_mode),
             prepare=self._control,

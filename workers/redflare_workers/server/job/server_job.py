@@ -72,7 +72,7 @@ class ServerJob:
         job_id: name of the job, by which sites take part.
         server_name: the server's name, first part of its cell's FQCN.
         job_meta: ``min_clients``, ``mandatory_clients``, and all that components read.
-        components: further components by id, which hear events.
+        components: further components by id. They hear events, and so do those in arguments of all that takes part.
         communicator: instead of one with NVFlare's grace periods.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``, and for files of components.
         secure_mode: ``startup/rootCA.pem`` must be there.

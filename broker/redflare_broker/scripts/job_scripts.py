@@ -34,6 +34,7 @@ BEAT: Final = Script(
 LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch")
 BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
 LIST_MEMBERS: Final = Script("job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms")
+AWAIT: Final = Script("job/await", "cell job", "instance epoch run awaited retention_ms")
 END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms")
 SCHEDULE: Final = Script(
     "job/schedule",

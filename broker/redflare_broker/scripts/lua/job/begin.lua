@@ -25,6 +25,6 @@ end
 if not resumed then redis.call('HSET', job, 'started', now(), 'checkpoint', 0) end
 local began = resumed and 'RESUMED' or 'NEW'
 redis.call('HSET', job, 'run', run, 'instance', instance, 'epoch', epoch, 'status', 'RUNNING', 'reason', '',
-  'ended', 0, 'began', began, 'begun', now(), 'previous', known[1] or '')
+  'ended', 0, 'awaited', '', 'began', began, 'begun', now(), 'previous', known[1] or '')
 keep(retention_ms, job, clients, standing, ended, blobs)
 return {'OK', began, known[1] or ''}

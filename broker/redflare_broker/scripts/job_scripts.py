@@ -20,7 +20,7 @@ RUNNING: Final = "RUNNING"
 #: Reply of ``begin``: the state of the run before this one is there. NEW otherwise.
 RESUMED: Final = "RESUMED"
 
-_JOB: Final = "cell job clients standing ended blobs task_prefix"
+_JOB: Final = "cell job clients standing ended blobs history task_prefix"
 
 JOIN: Final = Script(
     "job/join",
@@ -59,6 +59,7 @@ CHECKPOINT: Final = Script(
     "instance epoch run checkpoint_id state_prefix chunks retention_ms settled_ms",
     rest="fields",
 )
+APPEND: Final = Script("job/append", "cell job history", "instance epoch run from retention_ms", rest="entries")
 OWN: Final = Script("job/own", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
 
 

@@ -261,6 +261,7 @@ class ServerJob:
             pool=self._pool,
             begin_again=partial(self._begin_again, registration),
         )
+        job.journal.results.resume_history(len(recovered.history) if restored else 0)
         if not restored and (recovered.state is not None or _lacks_results(recovered)):
             logger.error("%s begins anew: Redis has lost the checkpoint, or results that came after it", self)
             job.journal.abandon()
@@ -275,6 +276,8 @@ class ServerJob:
         except (BlobMissing, DecodeError) as error:
             logger.error("%s: checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False
+        if recovered.history:
+            self.controller.restore_appended(list(recovered.history))
         self.controller.restore(state)
         return True
 

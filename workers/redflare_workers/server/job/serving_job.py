@@ -162,9 +162,9 @@ class ServingJob(CommObserver):
         if entry is not None:
             self.journal.close_task(entry)
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Store the state of the controller."""
-        self.journal.checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
+        """Store the state of the controller, and what is new in its history."""
+        self.journal.checkpoint(state, history)
 
     def _catch_up(self, tasks: list[TaskRecord]) -> None:
         """Give the controller the results that were accepted before, in order; then retry what came too early."""

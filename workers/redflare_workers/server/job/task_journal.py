@@ -125,8 +125,10 @@ class TaskJournal:
         """Write the end of a task, and delete the payloads that were stored for it."""
         self._log_errors(partial(self._close, entry))
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Store a controller's state; results that it contains need not be kept any more.
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
+        """Store a controller's state, and what is new in its history.
+
+        Results that it contains need not be kept any more.
 
         Once the job is left to another server this has no effect: its tasks were ended before their time.
 
@@ -139,7 +141,7 @@ class TaskJournal:
             return
         began = time.time()
         self.abandon()
-        self.results.checkpoint(state, began)
+        self.results.checkpoint(state, history, began)
 
     # -- client tasks --------------------------------------------------------------------------------------------------
 

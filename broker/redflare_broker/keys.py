@@ -85,6 +85,7 @@ class JobKeys(_TaggedKeys):
     clients = _Key("hash, field = client name, value = JSON; clients write, server reads; TTL renewed by both.")
     standing = _Key("sorted set, member = root id, score = order; open tasks; server writes and reads; TTL.")
     ended = _Key("sorted set, member = root id, score = order; tasks ended since the last checkpoint; TTL.")
+    history = _Key("hash, field = number, value = JSON; what a controller has appended; server writes and reads; TTL.")
     blobs = _Key(
         "hash, field = prefix, value = chunks and run; payloads that the server owns; TTL renewed by the server."
     )

@@ -80,6 +80,31 @@ def test_a_job_waits_for_its_sites_and_names_them(operation: Operation) -> None:
     assert operation.wait_for(COMPLETED).waiting is None
 
 
+def test_a_workflow_that_asks_who_is_there_gets_a_site_that_takes_long_to_start(operation: Operation) -> None:
+    slow = f"{CUSTOM}\nclass Slow(Adding):\n    def __init__(self, fifo):\n        super().__init__()\n"
+    slow += "        print('importing', flush=True)\n        Path(fifo).read_text()\n"
+    asking = "from redflare_workers.workflow import FedAvg\nclass Flow(FedAvg):\n"
+    asking += "    def start_controller(self, fl_ctx):\n        super().start_controller(fl_ctx)\n"
+    asking += "        there = sorted(each.name for each in fl_ctx.get_engine().get_clients())\n"
+    asking += "        print('there:', *there, flush=True)\n"
+    fifo = operation.folder / "go"
+    os.mkfifo(fifo)
+    operation.server()
+    operation.engine("site-1")
+    operation.engine("site-2")
+    apps = {"quick": {"executor": "Adding"}, "slow": {"executor": "Slow", "fifo": str(fifo)}}
+    where = {"quick": ["server", "site-1"], "slow": ["site-2"]}
+    flow = {**averaging(1, 2), "path": "flow.Flow"}
+    operation.submit(job_of(apps, flow, custom=slow, server_code=asking, deploy_map=where))
+    operation.wait_for(RUNNING)
+    operation.wait_for_log("site-2: importing")
+    operation.wait_for_log("waiting for site-2 to join; begins without it in")
+    assert "there:" not in operation.log()
+    fifo.write_text("now")
+    operation.wait_for(COMPLETED)
+    assert "there: site-1 site-2" in operation.log()
+
+
 def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")

@@ -38,6 +38,13 @@ def why_job_waits(job: JobView) -> str:
         return f"waiting for a server ({last})"
     if not job.status:
         return "the server is connected and has not started the job yet"
+    return _what_it_waits_for(job)
+
+
+def _what_it_waits_for(job: JobView) -> str:
+    """What a job waits for whose server runs."""
+    if job.awaited is not None:
+        return job.awaited.describe(job.now)
     if not job.connected:
         return "waiting for sites: " + (f"0 of {len(job.sites)} connected" if job.sites else "none has joined")
     if not job.tasks:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.task_record import STANDING, ClientTaskRecord, TaskRecord
 
 from .presence import JobPresence
@@ -161,6 +162,8 @@ class JobView:
     ended: int
     #: number of the last checkpoint
     checkpoint: int
+    #: the sites that the controller waits for before it begins; None: it has begun
+    awaited: AwaitedSites | None = None
     server: JobPresence
     sites: tuple[SiteView, ...] = ()
     #: open tasks, in the order in which they were scheduled
@@ -195,6 +198,7 @@ class JobView:
     def to_json(self) -> dict[str, object]:
         lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("sites", "tasks", "ended_tasks")}
         own = {"job_id": self.job_id, "age": self.age, "server": self.server.to_json()}
+        own["awaited"] = None if self.awaited is None else _fields(self.awaited)
         return {**_fields(self), **own, **lists}
 
 

@@ -13,6 +13,7 @@ from typing import Final, cast
 import orjson
 
 from redflare_broker.errors import RedflareError
+from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, read_member
 from redflare_broker.job_state.task_record import STANDING, read_task
 from redflare_broker.keys import CellKeys, JobKeys, Keys
@@ -107,7 +108,7 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
         connection,
         [
             ("TIME",),
-            ("HMGET", keys.job, *_JOB_FIELDS),
+            ("HMGET", keys.job, *_JOB_FIELDS, "awaited"),
             ("HGETALL", keys.cell),
             ("GET", keys.server_heartbeat),
             ("PTTL", keys.server_heartbeat),
@@ -118,13 +119,14 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
         ],
     )
     now = now_of(time)
-    values = zip(_JOB_FIELDS, cast("list[bytes | None]", job), strict=True)
+    texts = [(value or b"").decode("utf-8", "replace") for value in cast("list[bytes | None]", job)]
     records = cast("list[bytes]", clients)
     beats = pipeline(connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]])
     members = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
     view = JobView(
         fqcn=keys.fqcn,
-        **fields_of(JobView, {name: (value or b"").decode("utf-8", "replace") for name, value in values}),
+        **fields_of(JobView, dict(zip(_JOB_FIELDS, texts, strict=False))),
+        awaited=AwaitedSites.parse(texts[-1]),
         server=server_of_job(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
         inbox=cast("int", inbox),
         payloads=cast("int", payloads),

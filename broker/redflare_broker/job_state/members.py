@@ -16,11 +16,13 @@ import orjson
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost
 from redflare_broker.keys import JobKeys
-from redflare_broker.scripts.job_scripts import BEAT, BEGIN, END, JOIN, LEAVE, LIST_MEMBERS, RESUMED, job_values
+from redflare_broker.scripts.job_scripts import AWAIT, BEAT, BEGIN, END, JOIN, LEAVE, LIST_MEMBERS, RESUMED, job_values
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, FENCED, LOST, OK, ScriptReply, parse_reply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
+
+from .awaited_sites import AwaitedSites
 
 _NO_HEARTBEAT: Final = -2
 
@@ -210,6 +212,15 @@ class Members:
     def list_members(self, connection: Connection, lease: Lease) -> MemberList:
         """Run ``list_members_command`` now."""
         return _member_list(LIST_MEMBERS.run(connection, self._values, **lease.args))
+
+    def note_awaited(self, connection: Connection, lease: Lease, awaited: AwaitedSites | None) -> None:
+        """Note for which sites the controller waits before it begins; None: it waits no longer.
+
+        Raises:
+            Fenced, JobLost, JobEnded: it is not this server's job (any more).
+        """
+        text = "" if awaited is None else awaited.to_json()
+        check(AWAIT.run(connection, self._values, **lease.args, awaited=text), self.keys)
 
     def end(self, connection: Connection, lease: Lease, status: str = ENDED, reason: str = "") -> None:
         """End the job: clients hear it with their next beat, and all its keys expire after a while.

@@ -11,7 +11,7 @@ Every step is one script that is safe to run twice, and refuses a server that wa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import payloads_of
-from redflare_broker.scripts.job_scripts import CHECKPOINT, FINISH, NOTE, OWN, SCHEDULE, job_values
+from redflare_broker.scripts.job_scripts import APPEND, CHECKPOINT, FINISH, NOTE, OWN, SCHEDULE, job_values
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ScriptReply, run_scripts
 from redflare_broker.transport.connection import Connection
@@ -45,6 +45,10 @@ from .task_record import (
 __all__ = ["STANDING", "ClientTaskRecord", "JobTaskStore", "OwnedBlob", "Recovered", "TaskRecord"]
 
 _FREE: Final = b"free"
+#: Entries of a history in one step.
+_ENTRIES: Final = 1000
+#: Key of a checkpoint's meta: how many entries of the history the state goes with.
+_HISTORY: Final = "history"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,8 @@ class Recovered:
     checkpoint: int = 0
     #: Meta and payload of the controller's state at that checkpoint; None without one.
     state: tuple[dict[str, Any], EncodedPayload] | None = None
+    #: What the controller had appended by then.
+    history: tuple[Any, ...] = ()
     #: In the order they were scheduled; those that have ended since the checkpoint are among them.
     tasks: tuple[TaskRecord, ...] = ()
 
@@ -148,11 +154,21 @@ class JobTaskStore:
             read_task(self.keys.task(root), root, fields) for root, fields in zip(roots, records, strict=True) if fields
         ]
         state = payload_from(self.keys.job, known, "state_data")
+        meta = orjson.loads(known.get(b"state", b"{}"))
         return Recovered(
             checkpoint=int(known.get(b"checkpoint", b"0")),
-            state=(orjson.loads(known.get(b"state", b"{}")), state) if state else None,
+            state=(meta, state) if state else None,
+            history=tuple(self._history(connection, meta.pop(_HISTORY, 0))),
             tasks=tuple(sorted(tasks, key=lambda task: task.order)),
         )
+
+    def _history(self, connection: Connection, length: int) -> Iterator[Any]:
+        for first in range(0, length, _ENTRIES):
+            numbers = range(first, min(first + _ENTRIES, length))
+            for entry in _list(connection.call("HMGET", self.keys.history, *numbers)):
+                if not isinstance(entry, bytes):
+                    return
+                yield orjson.loads(entry)
 
     def orphans(self) -> list[OwnedBlob]:
         """List payloads of previous runs that no record needs, and all that a checkpoint freed: ``discard`` them."""
@@ -242,10 +258,29 @@ class JobTaskStore:
         finish = FINISH.command(self._values, task=task, root_id=root_id, status=status, ended_ms=ended_ms)
         self._run([*written, finish])
 
-    def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload) -> list[OwnedBlob]:
+    def append(self, first: int, entries: Sequence[bytes]) -> bool:
+        """Append JSON to the history, behind its ``first`` entries; False: Redis has lost these.
+
+        What is behind the entries that the last checkpoint counted belongs to the next checkpoint; if that is never
+        written it does not count, and is replaced.
+
+        Raises:
+            Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
+        """
+        for offset in range(0, len(entries), _ENTRIES):
+            some = entries[offset : offset + _ENTRIES]
+            [reply] = self._run([APPEND.command(self._values, some, **{"from": first + offset})])
+            if not reply.number():
+                return False
+        return True
+
+    def checkpoint(self, meta: Mapping[str, Any], state: EncodedPayload, history: int = 0) -> list[OwnedBlob]:
         """Keep a controller's state, and drop what it contains: ended tasks, and results of open ones.
 
         All or nothing. A payload of the state is noted as owned here too, but ``own`` it before its chunks are written.
+
+        Args:
+            history: how many entries of the history the state goes with.
 
         Returns:
             The payloads that no record needs any more: ``discard`` them.
@@ -253,7 +288,8 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
-        fields = ["state", orjson.dumps(dict(meta)), *payload_fields("state_data", state)]
+        meta = {**meta, _HISTORY: history} if history else dict(meta)
+        fields = ["state", orjson.dumps(meta), *payload_fields("state_data", state)]
         prefix, chunks = blob_of(state)
         command = CHECKPOINT.command(
             self._values, fields, checkpoint_id=uuid.uuid4().hex, state_prefix=prefix, chunks=chunks

@@ -20,7 +20,7 @@ RUNNING: Final = "RUNNING"
 #: Reply of ``begin``: the state of the run before this one is there. NEW otherwise.
 RESUMED: Final = "RESUMED"
 
-_JOB: Final = "cell job clients standing ended blobs task_prefix"
+_JOB: Final = "cell job clients standing ended blobs history task_prefix"
 
 JOIN: Final = Script(
     "job/join",
@@ -34,6 +34,7 @@ BEAT: Final = Script(
 LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch")
 BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
 LIST_MEMBERS: Final = Script("job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms")
+AWAIT: Final = Script("job/await", "cell job", "instance epoch run awaited retention_ms")
 END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms")
 SCHEDULE: Final = Script(
     "job/schedule",
@@ -58,6 +59,7 @@ CHECKPOINT: Final = Script(
     "instance epoch run checkpoint_id state_prefix chunks retention_ms settled_ms",
     rest="fields",
 )
+APPEND: Final = Script("job/append", "cell job history", "instance epoch run from retention_ms", rest="entries")
 OWN: Final = Script("job/own", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
 
 

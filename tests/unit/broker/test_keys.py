@@ -92,7 +92,7 @@ def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
 
 def test_the_table_has_no_key_without_a_ttl() -> None:
     rows = documented()
-    assert len(rows) == 27
+    assert len(rows) == 28
     assert {description.kind for description in rows.values() if not description.expires} == {"channel"}
 
 
@@ -106,7 +106,7 @@ def test_all_keys_of_a_link_are_in_one_slot(fqcn: str) -> None:
 
 def test_all_keys_of_a_job_and_its_servers_cell_are_in_one_slot() -> None:
     job = Keys().job("server.job-1")
-    keys = [job.job, job.clients, job.standing, job.ended, job.task("t:1"), job.task(""), job.blobs]
+    keys = [job.job, job.clients, job.standing, job.ended, job.task("t:1"), job.task(""), job.blobs, job.history]
     keys += [job.heartbeat("site-1"), job.heartbeat(""), job.cell, job.server_heartbeat]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server.job-1")}
 

@@ -1,16 +1,17 @@
 """``FLComponent``: base of all components: gets and fires events, and logs with the context's names.
 
-After NVFlare's ``FLComponent``. It has no state, so a subclass that forgets ``super().__init__()`` works.
+After NVFlare's ``FLComponent``. Its constructor does nothing, so a subclass that forgets ``super().__init__()`` works.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from .dxo import DXO, DataKind
 from .event_type import EventType
@@ -50,8 +51,43 @@ def log_prefix(fl_ctx: FLContext | None) -> str:
     return f"[{', '.join(f'{name}={value}' for name, value in names.items() if value is not None)}]: "
 
 
+def components_in(value: object, _entered: set[int] | None = None) -> Iterator[FLComponent]:
+    """The components in a value, which may be one, or hold some in lists, tuples, sets and dicts; each once.
+
+    Those in the arguments of a component's constructor come before it.
+    """
+    entered = set() if _entered is None else _entered
+    if not isinstance(value, _HOLDERS) or id(value) in entered:
+        return
+    entered.add(id(value))
+    if isinstance(value, FLComponent):
+        inside: Iterable[object] = value._components_in_arguments
+    else:
+        inside = value.values() if isinstance(value, dict) else value
+    for each in inside:
+        # one of many numbers costs no more than this
+        if isinstance(each, _HOLDERS):
+            yield from components_in(each, entered)
+    if isinstance(value, FLComponent):
+        yield value
+
+
 class FLComponent:
-    """Base of executors, controllers, filters and all other components of a job."""
+    """Base of executors, controllers, filters and all other components of a job.
+
+    Components that are given to its constructor, themselves or in lists and dicts, take part in the run with it.
+    """
+
+    _components_in_arguments: tuple[FLComponent, ...] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if (args or kwargs) and cls.__init__ is object.__init__:
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        self = super().__new__(cls)
+        if given := tuple(components_in((args, kwargs))):
+            # also where a subclass forbids to set attributes
+            self.__dict__["_components_in_arguments"] = given
+        return self
 
     @property
     def name(self) -> str:
@@ -196,3 +232,9 @@ class FLComponent:
         record = DXO(DataKind.ANALYTIC, data, meta={"analytics_data_type": "TEXT"}).to_shareable()
         fl_ctx.set_prop(FLContextKey.EVENT_DATA, record, private=True, sticky=False)
         self.fire_event(event_type, fl_ctx)
+
+
+#: What may be a component or hold some.
+_HOLDERS: Final = (FLComponent, list, tuple, set, frozenset, dict)
+# for a class without a constructor of its own, which takes no arguments
+FLComponent.__new__.__signature__ = inspect.Signature([inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)])  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ thread, without a lock of the communicator.
 from __future__ import annotations
 
 import copy
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from redflare_workers.apis.shareable import Shareable
@@ -39,5 +39,8 @@ class CommObserver:
     def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Note that a task is final; its task_done_cb runs next. ``unanswered`` were handed out and have no result."""
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Store the state of a controller that can be resumed. Exceptions reach the controller."""
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
+        """Store the state of a controller that can be resumed; ``history`` as ``Controller.appended``.
+
+        Exceptions reach the controller.
+        """

@@ -385,9 +385,9 @@ class WFCommServer(FLComponent, WFCommSpec):
 
     # -- resume --------------------------------------------------------------------------------------------------------
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Have the observer store a controller's state; its exceptions reach the caller."""
-        self._lifecycle.observer.checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]] = lambda start: []) -> None:
+        """Have the observer store a controller's state and history; its exceptions reach the caller."""
+        self._lifecycle.observer.checkpoint(state, history)
 
 
 def _check_adopted(task: Task, adopted: list[ClientTask]) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redflare_workers.apis.fl_component import EventHandler, FLComponent
+from redflare_workers.apis.fl_component import EventHandler, FLComponent, components_in
 from redflare_workers.apis.fl_constant import FLContextKey, ReservedKey
 from redflare_workers.apis.fl_context import FLContext, FLContextManager
 from redflare_workers.apis.signal import Signal
@@ -36,7 +36,7 @@ class RunEngine(JobMessaging):
     Args:
         identity: name of the server or the site.
         process_type: one of ``ProcessType``.
-        components: further components by id, which hear events.
+        components: further components by id. They hear events, and so do those in arguments of their constructors.
         workspace: root of the folders for files of components.
     """
 
@@ -55,7 +55,9 @@ class RunEngine(JobMessaging):
         self.abort_signal = Signal()
         #: aux messages and object streams; opened by the job, with its cell
         self.messenger = Messenger(self, identity, self.find_peer)
-        self._components = dict(components)
+        self._components: dict[str, object] = {}
+        #: The components that hear events, each once however many hold it; by identity, with a name for the log.
+        self._listening: dict[int, tuple[str, FLComponent]] = {}
         self._workspace = Workspace(workspace, identity)
         self._contexts = FLContextManager(
             engine=self,
@@ -70,6 +72,9 @@ class RunEngine(JobMessaging):
                 ReservedKey.APP_ROOT: os.path.join(os.path.abspath(workspace), job_id, f"app_{identity}"),
             },
         )
+
+        for component_id, component in components.items():
+            self._add(component_id, component)
 
     def find_peer(self, name: str) -> str | None:
         """The FQCN of a peer's cell; None: no peer has that name."""
@@ -90,7 +95,13 @@ class RunEngine(JobMessaging):
             raise TypeError(f"component_id must be a str, but got {type(component_id).__name__}")
         if component_id in self._components:
             raise ValueError(f"component {component_id!r} exists already; ids must differ")
+        self._add(component_id, component)
+
+    def _add(self, component_id: str, component: object) -> None:
         self._components[component_id] = component
+        for each in components_in(component):
+            name = component_id if each is component else f"{component_id}/{each.name}"
+            self._listening.setdefault(id(each), (name, each))
 
     def get_component(self, component_id: str) -> Any:
         """The component of that id, or None."""
@@ -114,7 +125,7 @@ class RunEngine(JobMessaging):
         return self._workspace
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand an event to every component; an exception of one is logged, and does not reach the others.
+        """Hand an event to every component, once; an exception of one is logged, and does not reach the others.
 
         Each finds the event's data, origin and scope in the context as they were when it was fired. Exceptions are in
         the context's EXCEPTIONS, by name of the component.
@@ -122,12 +133,10 @@ class RunEngine(JobMessaging):
         Raises:
             RuntimeError: handlers of an event fire events endlessly.
         """
-        # a component with several ids gets the event once
-        each_once = {id(component): (component_id, component) for component_id, component in self._components.items()}
         listening = [
             (component_id, component, handlers)
-            for component_id, component in each_once.values()
-            if isinstance(component, FLComponent) and (handlers := _handlers(component, event_type))
+            for component_id, component in list(self._listening.values())
+            if (handlers := _handlers(component, event_type))
         ]
         if not listening:
             return

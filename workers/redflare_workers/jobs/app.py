@@ -10,6 +10,7 @@ from typing import Any
 
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
+from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.workflow.controller import Controller
 
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, parse_side
@@ -24,6 +25,8 @@ from .task_filter import TaskFilter
 class _BuiltApp:
     #: further components by id
     components: dict[str, object]
+    #: those that were built for arguments of others, by their place in the config; they hear events too
+    inner: dict[str, FLComponent]
     task_filters: list[Filter]
     result_filters: list[Filter]
 
@@ -68,6 +71,7 @@ def build_server_app(
     return ServerApp(
         controllers=controllers,
         components=app.components,
+        inner=app.inner,
         task_filters=app.filters(app.side.task_data_filters),
         result_filters=app.filters(app.side.task_result_filters),
     )
@@ -81,6 +85,7 @@ def build_client_app(
     return ClientApp(
         executors={task: app.built[spec.executor.key] for spec in app.side.executors for task in spec.tasks},
         components=app.components,
+        inner=app.inner,
         task_filters=app.filters(app.side.task_data_filters),
         result_filters=app.filters(app.side.task_result_filters),
     )
@@ -106,6 +111,7 @@ class _App:
         #: by key of the config
         self.built: dict[str, Any] = {}
         self.components: dict[str, object] = {}
+        self.inner: dict[str, FLComponent] = {}
         self._build()
 
     def filters(self, chains: tuple[FilterSpec, ...]) -> list[Filter]:
@@ -134,7 +140,12 @@ class _App:
             self.custom.admit()
         for kind, spec in self.side.specs():
             scope = Scope(
-                file=self.side.file, key=spec.key, custom=self.custom, components=dict(self.components), kind=kind
+                file=self.side.file,
+                key=spec.key,
+                custom=self.custom,
+                components=dict(self.components),
+                kind=kind,
+                inner=self.inner,
             )
             built = self.built[spec.key] = self.builder.build_checked(spec.data, scope)
             if kind is object:

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Final
 
+from redflare_workers.apis.fl_component import FLComponent
+
 from .app_config import SideConfig
 from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
 from .constructor import known_of, misfits, path_arguments
@@ -37,13 +39,15 @@ class Scope:
     components: Mapping[str, object] = field(default_factory=dict)
     #: the type it must be an instance of
     kind: type = object
+    #: those that were built for arguments, by their place; filled while the component is built
+    inner: dict[str, FLComponent] = field(default_factory=dict)
 
     def at(self, *keys: str | int) -> Scope:
         """The scope of a value inside this component, of any kind."""
         key = self.key
         for each in keys:
             key = f"{key}[{each}]" if isinstance(each, int) else f"{key}.{each}".removeprefix(".")
-        return Scope(file=self.file, key=key, custom=self.custom, components=self.components)
+        return Scope(file=self.file, key=key, custom=self.custom, components=self.components, inner=self.inner)
 
     def problem(self, text: str, *keys: str | int, unsafe: bool = False) -> Problem:
         """A problem of this component, or of a value inside it."""
@@ -168,7 +172,12 @@ class ComponentBuilder:
         if (name := reference_of(value)) is not None:
             return scope.components[name]
         if is_component(value):
-            return None if value.get("disabled") is True else self.build_checked(value, scope)
+            if value.get("disabled") is True:
+                return None
+            built = self.build_checked(value, scope)
+            if isinstance(built, FLComponent):
+                scope.inner[scope.key] = built
+            return built
         if isinstance(value, dict) and value.get("config_type") == "dict":
             return {key: each for key, each in value.items() if key != "config_type"}
         return value

@@ -23,9 +23,6 @@ class TaskFilter(Filter):
     def name(self) -> str:
         return self.inner.name
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        self.inner.handle_event(event_type, fl_ctx)
-
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         task = fl_ctx.get_prop(FLContextKey.TASK_NAME) or ""
         if any(fnmatch.fnmatchcase(task, pattern) for pattern in self.tasks):

@@ -48,11 +48,15 @@ class Messenger:
         if self._switchboard is not None:
             self._switchboard.connect(self)
 
-    def close(self) -> None:
-        """End all streams, and receive no more messages. Again is allowed."""
+    def close(self, *, keep: bool = False) -> None:
+        """End all streams, and receive no more messages. Again is allowed.
+
+        Args:
+            keep: leave messages that still come to the next process that has the cell; else they are refused.
+        """
         self.streamer.shutdown()
         if self._switchboard is not None:
-            self._switchboard.disconnect(self)
+            self._switchboard.disconnect(self, keep=keep)
         self.sender.cell = None
 
     # -- from the switchboard ------------------------------------------------------------------------------------------

@@ -62,11 +62,13 @@ class Switchboard:
             # it finishes the submitted calls, and ends
             pool.close(0.0)
 
-    def disconnect(self, receiver: Receiver) -> None:
-        """Hand no more messages to a receiver."""
+    def disconnect(self, receiver: Receiver, *, keep: bool = False) -> None:
+        """Hand no more messages to a receiver; ``keep``: as after ``expect``, instead of refusing them."""
         with self._guard:
             if self._connected.get(receiver.name) is receiver:
                 del self._connected[receiver.name]
+                if keep:
+                    self._expected[receiver.name] = []
 
     def has(self, name: str) -> bool:
         """Whether an engine of that name is reached through this cell."""

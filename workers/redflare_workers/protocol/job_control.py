@@ -44,6 +44,13 @@ class AbortRunTask(JobControl, topic="abort_task"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectSites(JobControl, topic="expect"):
+    """Begin without any but these sites, because the others have failed (at the server). An event."""
+
+    sites: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PingRun(JobControl, topic="ping"):
     """Ask whether the process is there, and what it does; answered with ``PingReply``."""
 

@@ -155,6 +155,7 @@ class Simulation(Generic[C]):
             job_meta=job_meta,
             components={**components, "simulator": counter},
             settings=self._settings,
+            participants=self._plan.sites,
         )
         self._ending.callback(self._end)
         self._server_thread.start()

@@ -66,15 +66,29 @@ class Controller(FLComponent, ControllerSpec, ABC):
             f"{self.name} has no restore(): write state() and restore(), or do without resume=True"
         )
 
+    def appended(self, start: int) -> list[Any]:
+        """Return the history from its entry number ``start`` on: JSON values, to which each step only appends.
+
+        A checkpoint stores the new ones, so it does not grow with the number of rounds as a ``state`` would that holds
+        them all.
+        """
+        return []
+
+    def restore_appended(self, history: list[Any]) -> None:
+        """Take the entries of ``appended`` at the checkpoint; called before ``restore`` if there are any."""
+
     def checkpoint(self, fl_ctx: FLContext) -> None:
-        """Store the current state; without ``resume`` this has no effect."""
+        """Store the current state.
+
+        Without ``resume``, and once the job is left to another server, this has no effect.
+        """
         if self.resume:
             keep = getattr(self._comm, "checkpoint", None)
             if keep is None:
                 raise NotImplementedError(
                     f"{type(self._comm).__name__} cannot keep checkpoints: do without resume=True"
                 )
-            keep(self.state())
+            keep(self.state(), self.appended)
 
     # -- scheduling ----------------------------------------------------------------------------------------------------
 

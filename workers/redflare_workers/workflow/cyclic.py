@@ -105,7 +105,7 @@ class Cyclic(ModelWorkflow):
             return False
         self.history.append(self._trained)
         if self.store is not None:
-            self.store.save(self.model, {"rounds": self.current_round + 1, "history": self.history})
+            self.store.save_round(self.model, self.current_round + 1, self._trained)
         return True
 
     def _targets(self, fl_ctx: FLContext) -> list[str]:

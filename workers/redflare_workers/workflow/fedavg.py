@@ -128,14 +128,20 @@ class FedAvg(ModelWorkflow):
             self.best.offer(self.model, value, self.current_round)
         self.history.append({"clients": self._steps, "metric": value})
         if self.store is not None:
-            self.store.save(self.model, {"rounds": self.current_round, "history": self.history})
+            self.store.save_round(self.model, self.current_round, self.history[-1])
         self.log_info(fl_ctx, f"round {self.current_round} of {self.num_rounds} finished: {self.history[-1]}")
 
     def state(self) -> dict[str, Any]:
         """Return the round, its model, and the best one."""
-        return {"round": self.current_round, "model": self.model, "best": self.best.state(), "history": self.history}
+        return {"round": self.current_round, "model": self.model, "best": self.best.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume where ``state`` was called."""
-        self.current_round, self.model, self.history = state["round"], state["model"], state["history"]
+        self.current_round, self.model = state["round"], state["model"]
         self.best.restore(state["best"])
+
+    def appended(self, start: int) -> list[Any]:
+        return self.history[start:]
+
+    def restore_appended(self, history: list[Any]) -> None:
+        self.history = history

@@ -49,12 +49,44 @@ class ModelStore:
     NEWEST: Final = "FL_global_model.npz"
     #: The one with the best metric.
     BEST: Final = "best_FL_global_model.npz"
+    #: What each round was like, a line of JSON for each.
+    HISTORY: Final = "history.jsonl"
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     def __repr__(self) -> str:
         return f"ModelStore({str(self.folder)!r})"
+
+    def save_round(self, model: Model, rounds: int, entry: Any) -> Path:
+        """Save the model that so many rounds have made as the newest one, and append the last round to the history.
+
+        Args:
+            entry: of the last round, a JSON value; ``load`` returns those of all rounds as the note ``history``.
+        """
+        path = self.folder / self.HISTORY
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            # the line before may be torn
+            file.write(b"\n" + json.dumps([rounds, entry]).encode() + b"\n")
+        return self.save(model, {"rounds": rounds})
+
+    def history(self, rounds: int) -> list[Any]:
+        """Return the entries of the first rounds; one that was repeated, or begun anew, counts as it was in the end."""
+        found: list[tuple[int, Any]] = []
+        try:
+            lines = (self.folder / self.HISTORY).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            try:
+                number, entry = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            while found and found[-1][0] >= number:
+                found.pop()
+            found.append((number, entry))
+        return [entry for number, entry in found if number <= rounds]
 
     def save(self, model: Model, notes: dict[str, Any], *, best: bool = False) -> Path:
         """Save a model as the newest one, or the best; return its file. Errors as ``save_model``'s."""
@@ -63,8 +95,11 @@ class ModelStore:
         return path
 
     def load(self, *, best: bool = False) -> tuple[Model, dict[str, Any]]:
-        """Load the newest or best model with its notes. Errors as ``load_model``'s."""
-        return load_model(self.folder / (self.BEST if best else self.NEWEST))
+        """Load the newest or best model with its notes, the newest with its history. Errors as ``load_model``'s."""
+        model, notes = load_model(self.folder / (self.BEST if best else self.NEWEST))
+        if not best and (history := self.history(notes.get("rounds", 0))):
+            notes["history"] = history
+        return model, notes
 
 
 def save_model(path: str | os.PathLike[str], model: Model, notes: dict[str, Any] | None = None) -> None:

@@ -30,6 +30,8 @@ class Workflows(Controller):
         self._workflows = dict(workflows)
         self._number = 0
         self._begun = False
+        #: How many entries each of those that are over has appended.
+        self._lengths: list[int] = []
         for workflow in self._workflows.values():
             if workflow.resume:
                 # what it keeps is a part of what is kept of all
@@ -56,8 +58,33 @@ class Workflows(Controller):
     def restore(self, state: dict[str, Any]) -> None:
         """Resume the one that ran."""
         self._number = int(state["workflow"])
+        self._lengths = [self._length_of(workflow) for workflow in list(self._workflows.values())[: self._number]]
         if state["begun"]:
             self.current.restore(state["state"])
+
+    def appended(self, start: int) -> list[Any]:
+        """Return what they have appended, one after the other, each entry with the number of its workflow."""
+        found: list[Any] = []
+        before = 0
+        for number, workflow in enumerate(self._workflows.values()):
+            first = max(start - before, 0)
+            over = number < len(self._lengths)
+            if workflow.resume and (not over or first < self._lengths[number]):
+                found += [[number, entry] for entry in workflow.appended(first)]
+            if not over:
+                break
+            before += self._lengths[number]
+        return found
+
+    def restore_appended(self, history: list[Any]) -> None:
+        """Give each its own."""
+        for number, workflow in enumerate(self._workflows.values()):
+            if own := [entry for of, entry in history if of == number]:
+                workflow.restore_appended(own)
+
+    @staticmethod
+    def _length_of(workflow: Controller) -> int:
+        return len(workflow.appended(0)) if workflow.resume else 0
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Do nothing: each is started when its turn comes."""
@@ -77,6 +104,7 @@ class Workflows(Controller):
             if abort_signal.triggered:
                 return
             self._begun = False
+            self._lengths.append(self._length_of(self.current))
             self._number += 1
             if self._number < len(self._workflows):
                 self.checkpoint(fl_ctx)

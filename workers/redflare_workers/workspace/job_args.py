@@ -12,6 +12,7 @@ import orjson
 from redflare_workers.jobs.component_builder import ComponentBuilder
 
 from .run_folder import ARGS_FILE, RunFolder
+from .site_settings import JOIN_WAIT
 
 #: Name of the server in paths and variables, as ``app_server``.
 SERVER_APP: Final = "server"
@@ -89,6 +90,11 @@ class ServerJobArgs(JobArgs):
     """The arguments of a job's process at the server (SJ)."""
 
     PROGRAM: ClassVar[str] = "redflare_workers.server.job.job_main"
+
+    #: the sites that the job was deployed to
+    participants: list[str] = field(default_factory=list)
+    #: see ``SiteSettings``
+    join_wait: float = JOIN_WAIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,9 @@ from redflare_workers.jobs.archive import MAX_BYTES, MAX_FILES
 from redflare_workers.jobs.class_path import SHIPPED
 from redflare_workers.jobs.problems import did_you_mean
 
+#: Default of ``join_wait``.
+JOIN_WAIT: Final = 60.0
+
 LOCAL_FOLDER: Final = "local"
 SITE_FILE: Final = "site.json"
 
@@ -41,6 +44,8 @@ class SiteSettings:
     stop_grace: float = 5.0
     #: How often a job's process that was killed by a signal is started again; it keeps its task.
     restarts: int = 3
+    #: Seconds that a job at the server waits for all of its sites before it begins; then ``min_clients`` will do.
+    join_wait: float = JOIN_WAIT
 
     def __post_init__(self) -> None:
         if isinstance(self.allow, str) or not all(isinstance(each, str) and each for each in self.allow):
@@ -52,7 +57,7 @@ class SiteSettings:
             raise ConfigError(f'resources must be an object like {{"gpus": 2}}, but is {self.resources!r}')
         for name, amount in self.resources.items():
             _check_amount(f"resources.{name}", amount)
-        for name in ("max_bytes", "max_files", "abort_grace", "stop_grace", "restarts"):
+        for name in ("max_bytes", "max_files", "abort_grace", "stop_grace", "restarts", "join_wait"):
             _check_amount(name, getattr(self, name))
 
 

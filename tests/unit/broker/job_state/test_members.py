@@ -9,6 +9,7 @@ import fakeredis
 import orjson
 import pytest
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, ServerError
+from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, Members
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
@@ -238,6 +239,52 @@ def test_a_server_whose_cell_redis_forgot_is_lost_at_every_step(bench: JobBench)
 def test_a_lease_that_is_not_the_one_in_redis_is_lost(bench: JobBench, change: dict[str, str]) -> None:
     bench.started()
     assert bench.list_members(replace(bench.lease, **change)).status == "LOST"  # type: ignore[arg-type]
+
+
+# -- whom the server waits for -----------------------------------------------------------------------------------------
+
+
+def awaited(bench: JobBench) -> AwaitedSites | None:
+    return AwaitedSites.parse(bench.hash(bench.keys.job).get("awaited", ""))
+
+
+def test_the_sites_that_are_awaited_are_noted_until_the_next_run(bench: JobBench) -> None:
+    bench.started()
+    sites = AwaitedSites(sites=("site-1", "site-2"), least=1, until=99)
+    for _ in range(2):
+        bench.membership.note_awaited(bench.connection, bench.lease, sites)
+        assert awaited(bench) == sites
+    bench.started()
+    assert awaited(bench) is None
+    bench.membership.note_awaited(bench.connection, bench.lease, sites)
+    bench.membership.note_awaited(bench.connection, bench.lease, None)
+    assert awaited(bench) is None
+
+
+def test_a_note_of_awaited_sites_renews_the_job(bench: JobBench) -> None:
+    bench.started()
+    bench.connection.call("PEXPIRE", bench.keys.job, 1000)
+    bench.membership.note_awaited(bench.connection, bench.lease, AwaitedSites(least=1))
+    assert bench.ttl_ms(bench.keys.job) > bench.policy.retention_ms / 2
+
+
+def test_only_the_current_run_of_a_running_job_notes_whom_it_waits_for(bench: JobBench) -> None:
+    bench.started()
+    old = bench.lease
+    bench.started()
+    with pytest.raises(Fenced):
+        bench.membership.note_awaited(bench.connection, old, AwaitedSites(least=1))
+    with pytest.raises(JobLost):
+        bench.membership.note_awaited(bench.connection, replace(bench.lease, run="x"), AwaitedSites(least=1))
+    bench.membership.end(bench.connection, bench.lease, reason="done")
+    with pytest.raises(JobEnded):
+        bench.membership.note_awaited(bench.connection, bench.lease, AwaitedSites(least=1))
+    assert awaited(bench) is None
+
+
+@pytest.mark.parametrize("text", ["", "7", "{}", "[1]", '{"sites":1,"least":1,"until":1}', "no JSON"])
+def test_an_invalid_note_of_awaited_sites_is_none(text: str) -> None:
+    assert AwaitedSites.parse(text) is None
 
 
 # -- bad words ---------------------------------------------------------------------------------------------------------

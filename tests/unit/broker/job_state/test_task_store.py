@@ -368,6 +368,7 @@ STEPS: dict[str, Callable[[JobTaskStore], object]] = {
     "note": lambda store: store.note("t1", [sent()]),
     "ended": lambda store: store.finish("t1", "OK", 1.0),
     "checkpoint": lambda store: store.checkpoint({}, small()),
+    "append": lambda store: store.append(0, [b"1"]),
     "own": lambda store: store.own("flare:blob:{x}", 1),
     "disown": lambda store: store.disown("flare:blob:{x}"),
 }

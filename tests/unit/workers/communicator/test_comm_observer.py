@@ -281,7 +281,7 @@ def test_it_is_called_without_a_lock(bench: CommunicatorBench) -> None:
         def ended(self, task: Task, unanswered: list[ClientTask]) -> None:
             self.look()
 
-        def checkpoint(self, state: dict[str, Any]) -> None:
+        def checkpoint(self, state: dict[str, Any], history: Any) -> None:
             self.look()
 
     bench.comm.observer = Reentrant()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -127,3 +130,92 @@ def test_all_components_can_be_listed() -> None:
     engine = engine_with(recorder=recorder)
     engine.get_all_components().clear()
     assert engine.get_all_components() == {"recorder": recorder}
+
+
+class Holder(EventRecorder):
+    """Takes anything."""
+
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        super().__init__()
+        self.parts = parts, named
+
+
+def heard_by(*recorders: EventRecorder, **components: FLComponent) -> list[int]:
+    """How often each has heard an event of a run with these components."""
+    engine = engine_with(**components)
+    with engine.new_context() as fl_ctx:
+        engine.fire_event("a", fl_ctx)
+    return [len(each.events) for each in recorders]
+
+
+def test_components_in_the_arguments_of_others_hear_each_event_once() -> None:
+    alone, listed, keyed, deep, shared = (EventRecorder() for _ in range(5))
+    holder = Holder(alone, [listed, shared], parts={"k": (keyed, Holder(x=deep))}, other=shared)
+    recorders = (alone, listed, keyed, deep, shared, holder)
+    assert heard_by(*recorders, holder=holder, shared=shared, again=holder) == [1] * 6
+
+
+def test_components_that_are_given_to_another_hear_an_event_before_it() -> None:
+    order: list[str] = []
+
+    class Named(FLComponent):
+        def __init__(self, name: str, *parts: FLComponent) -> None:
+            self.called = name
+
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            order.append(self.called)
+
+    heard_by(outer=Named("outer", Named("middle", Named("inner")), Named("second")), last=Named("last"))
+    assert order == ["inner", "middle", "second", "outer", "last"]
+
+
+def test_components_that_join_a_run_bring_those_in_their_arguments() -> None:
+    inner = EventRecorder()
+    engine = engine_with()
+    engine.add_component("late", Holder(inner))
+    with engine.new_context() as fl_ctx:
+        engine.fire_event("a", fl_ctx)
+    assert len(inner.events) == 1
+
+
+def test_a_handler_that_a_component_in_an_argument_has_registered_is_called() -> None:
+    reasons: list[str] = []
+    engine = engine_with(holder=Holder([PanicListener(reasons.append)]))
+    with engine.new_context() as fl_ctx:
+        EventRecorder().system_panic("no disk", fl_ctx)
+    assert reasons == ["no disk"]
+
+
+def test_arguments_that_hold_themselves_or_forbid_attributes_are_no_obstacle() -> None:
+    @dataclass(frozen=True)
+    class Frozen(FLComponent):
+        part: FLComponent
+
+    inner, endless = EventRecorder(), list[Any]()
+    endless.append([endless, inner])
+    assert heard_by(inner, holder=Holder(endless), frozen=Frozen(inner)) == [1]
+
+
+def test_a_component_without_a_constructor_takes_no_arguments() -> None:
+    class Plain(FLComponent):
+        pass
+
+    with pytest.raises(TypeError, match=r"Plain\(\) takes no arguments"):
+        Plain(3)
+    assert str(inspect.signature(Plain)) == "()"
+    assert not inspect.signature(EventRecorder).parameters
+    assert list(inspect.signature(Holder).parameters) == ["parts", "named"]
+
+
+def test_the_log_names_a_component_in_an_argument_by_the_one_that_holds_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            raise RuntimeError("no GPU")
+
+    heard_by(holder=Holder(Failing()))
+    assert "component 'holder/Failing' failed on event a" in caplog.text
+
+
+def test_a_copied_component_keeps_those_in_its_arguments() -> None:
+    inner = EventRecorder()
+    assert heard_by(inner, copy=copy.copy(Holder(inner))) == [1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from redflare_workers import Executor, FLContext, Shareable
+from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.ipc.exchanger import IPCExchanger
 from redflare_workers.jobs import (
     SHIPPED,
@@ -37,6 +38,14 @@ class Trainer(Executor):
 class Marking(Filter):
     def process(self, shareable, fl_ctx):
         shareable["marked"] = True
+        return shareable
+
+class Listening(Filter):
+    def __init__(self, part=None):
+        self.part, self.heard = part, []
+        self.register_event_handler("a", lambda event, fl_ctx: self.heard.append(event))
+
+    def process(self, shareable, fl_ctx):
         return shareable
 
 class Part:
@@ -124,6 +133,24 @@ def test_custom_code_runs_where_it_is_admitted(tmp_path: Path) -> None:
     assert [part.size for part in trainer.parts] == [1, 9]
     assert trainer.parts[1] is app.components["big"]
     assert (trainer.model, trainer.names) == ({"w": [0.0, 0.0]}, {"path": "of/a/file"})
+
+
+def test_components_that_are_built_for_arguments_hear_events_whatever_holds_them(tmp_path: Path) -> None:
+    listening = {"path": "trainer.Listening"}
+    client = executor("trainer.Trainer", parts=[{"path": "trainer.Part", "args": {"size": listening}}], model=listening)
+    marking = {"path": "trainer.Listening", "args": {"part": listening}}
+    client |= {"task_data_filters": [{"tasks": ["train"], "filters": [marking]}]}
+    app = build_client_app(
+        deployed(tmp_path, client=client, custom={"trainer.py": TRAINER}), ComponentBuilder(allow_custom=True)
+    )
+    trainer: Any = app.executors["train"]
+    within = [trainer.parts[0].size, trainer.model, app.task_filters[0].inner, app.task_filters[0].inner.part]  # type: ignore[attr-defined]
+    assert list(app.inner.values()) == [within[0], within[1], within[3]]
+    parts: dict[str, object] = {"executor": trainer, "filter": app.task_filters[0]}
+    engine = RunEngine("site-1", "job-1", {}, "CJ", {**app.inner, **parts})
+    with engine.new_context() as fl_ctx:
+        engine.fire_event("a", fl_ctx)
+    assert [each.heard for each in within] == [["a"]] * 4
 
 
 def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) -> None:

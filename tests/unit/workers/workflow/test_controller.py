@@ -135,7 +135,7 @@ class StoringObserver(CommObserver):
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] = []
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
+    def checkpoint(self, state: dict[str, Any], history: Any) -> None:
         self.states.append(state)
 
 

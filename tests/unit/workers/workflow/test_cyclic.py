@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.apis import ReturnCode, Shareable, make_reply
+from redflare_workers.apis import FLContext, ReturnCode, Shareable, Signal, make_reply
 from redflare_workers.apis.dxo import from_shareable
 from redflare_workers.workflow.cyclic import Cyclic, RelayOrder
 from redflare_workers.workflow.model_store import ModelStore
@@ -51,6 +51,19 @@ def test_each_site_trains_what_the_one_before_it_made(tmp_path: Path) -> None:
     newest, notes = ModelStore(tmp_path).load()
     assert newest["w"].tolist() == [123123, 123123]
     assert notes == {"rounds": 2, "history": workflow.history}
+
+
+def test_the_saved_model_does_not_grow_with_the_rounds(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Measured(Cyclic):
+        def _run_round(self, abort_signal: Signal, fl_ctx: FLContext) -> bool:
+            ended = super()._run_round(abort_signal, fl_ctx)
+            sizes.append((tmp_path / ModelStore.NEWEST).stat().st_size)
+            return ended
+
+    run(Measured(model(), num_rounds=12, min_clients=2, save_dir=tmp_path), {"a": adding(1), "b": adding(1)})
+    assert max(sizes) - min(sizes) < 5
 
 
 def test_a_given_order_is_kept_and_a_site_may_be_named_twice() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from redflare_broker.wire import codec
 from redflare_workers.apis import DXO, DataKind, ReturnCode, Shareable, make_reply
@@ -201,7 +202,7 @@ def test_without_any_metric_there_is_no_best_model(tmp_path: Path) -> None:
     workflow = FedAvg(model(), min_clients=1, num_rounds=1, save_dir=tmp_path)
     run(workflow, {"a": adding(1)})
     assert workflow.best.model is None
-    assert [path.name for path in tmp_path.iterdir()] == ["FL_global_model.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["FL_global_model.npz", "history.jsonl"]
 
 
 def test_a_run_may_begin_with_a_function_or_a_saved_model(tmp_path: Path) -> None:
@@ -234,12 +235,15 @@ def test_a_run_that_was_stopped_resumes_from_its_checkpoint(stop_before: int) ->
         def checkpoint(self, fl_ctx: Any) -> None:
             encoded = codec.encode({}, self.state())
             kept.append(codec.decode(encoded.meta, encoded.data, encoded.buffers)[1])
+            histories.append(orjson.loads(orjson.dumps(self.appended(0))))
 
+    histories: list[list[Any]] = []
     kept: list[dict[str, Any]] = []
     whole = Checkpointed(model(), min_clients=1, num_rounds=3)
     run(whole, {"a": site})
     assert [state["round"] for state in kept] == [0, 1, 2, 3]
     resumed = FedAvg(lambda: pytest.fail("the initial model was asked for"), min_clients=1, num_rounds=3)
+    resumed.restore_appended(histories[stop_before])
     resumed.restore(kept[stop_before])
     run(resumed, {"a": site})
     np.testing.assert_array_equal(resumed.model["w"], whole.model["w"])
@@ -247,6 +251,24 @@ def test_a_run_that_was_stopped_resumes_from_its_checkpoint(stop_before: int) ->
     assert (resumed.best.value, resumed.best.rounds) == (0.9, 1)
     assert resumed.best.model is not None
     assert resumed.best.model["w"].tolist() == [1, 1, 1]
+
+
+def test_neither_state_nor_file_grow_with_the_rounds(tmp_path: Path) -> None:
+    class Checkpointed(FedAvg):
+        def checkpoint(self, fl_ctx: Any) -> None:
+            encoded = codec.encode({}, self.state())
+            sizes.append(len(encoded.data) + sum(map(len, encoded.buffers)))
+            new.append(self.appended(len(self.history) - 1) if self.history else [])
+            if (tmp_path / ModelStore.NEWEST).exists():
+                files.append((tmp_path / ModelStore.NEWEST).stat().st_size)
+
+    sizes, files, new = list[int](), list[int](), list[list[Any]]()
+    workflow = Checkpointed(model(), min_clients=3, num_rounds=20, save_dir=tmp_path)
+    run(workflow, {name: adding(1, steps=8) for name in "abc"})
+    assert max(sizes) - min(sizes) < 20
+    assert max(files) - min(files) < 20
+    assert [len(entries) for entries in new] == [0] + [1] * 20
+    assert ModelStore(tmp_path).load()[1] == {"rounds": 20, "history": workflow.history}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,33 @@ def test_a_store_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert "models" in repr(store)
 
 
+def test_the_history_of_a_store_is_returned_with_the_newest_model(tmp_path: Path) -> None:
+    store, model = ModelStore(tmp_path / "models"), {"w": np.ones(1)}
+    assert store.history(9) == []
+    for rounds in (1, 2, 3):
+        store.save_round(model, rounds, {"round": rounds})
+    assert store.load()[1] == {"rounds": 3, "history": [{"round": 1}, {"round": 2}, {"round": 3}]}
+
+
+def test_a_round_that_is_repeated_or_begun_anew_is_in_the_history_once(tmp_path: Path) -> None:
+    store, model = ModelStore(tmp_path), {"w": np.ones(1)}
+    for rounds, entry in ((1, "a"), (2, "b"), (3, "c"), (2, "B"), (3, "C")):
+        store.save_round(model, rounds, entry)
+    assert store.load()[1]["history"] == ["a", "B", "C"]
+    store.save_round(model, 1, "anew")
+    assert store.load()[1] == {"rounds": 1, "history": ["anew"]}
+
+
+def test_a_torn_line_and_a_round_without_its_model_are_no_part_of_the_history(tmp_path: Path) -> None:
+    store, model = ModelStore(tmp_path), {"w": np.ones(1)}
+    store.save_round(model, 1, "a")
+    with (tmp_path / ModelStore.HISTORY).open("ab") as file:
+        file.write(b'\n[2, "lost"]\n[3, "to')
+    assert store.load()[1] == {"rounds": 1, "history": ["a"]}
+    store.save_round(model, 2, "b")
+    assert store.load()[1] == {"rounds": 2, "history": ["a", "b"]}
+
+
 def test_a_run_begins_with_a_model_a_function_or_a_file(tmp_path: Path) -> None:
     model = {"w": np.ones(1)}
     save_model(tmp_path / "m.npz", model)

@@ -55,9 +55,12 @@ class RecordingCommunicator(WFCommServer):
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[dict[str, Any]] = []
+        #: all entries that were appended, as a server keeps them
+        self.history: list[Any] = []
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
+    def checkpoint(self, state: dict[str, Any], history: Any = lambda start: []) -> None:
         self.kept.append(state)
+        self.history += history(len(self.history))
 
 
 def run(workflows: Workflows) -> RecordingCommunicator:
@@ -107,6 +110,43 @@ def test_a_workflow_that_cannot_resume_begins_anew_and_previous_ones_do_not() ->
     successor.restore(communicator.kept[-1])
     run(successor)
     assert calls == ["two starts at 0", "two runs", "two stops"]
+
+
+class AppendingWorkflow(RecordingWorkflow):
+    """Appends two entries, and writes a checkpoint after each."""
+
+    def __init__(self, title: str, *, resume: bool = True) -> None:
+        super().__init__(title, [], resume=resume)
+        self.entries: list[Any] = []
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        for _ in range(2):
+            self.entries.append(f"{self.title}{len(self.entries)}")
+            self.checkpoint(fl_ctx)
+
+    def appended(self, start: int) -> list[Any]:
+        return self.entries[start:]
+
+    def restore_appended(self, history: list[Any]) -> None:
+        self.entries = history
+
+
+def appending() -> dict[str, AppendingWorkflow]:
+    return {name: AppendingWorkflow(name, resume=name != "b") for name in "abc"}
+
+
+def test_what_each_has_appended_is_stored_once_and_returned_to_it() -> None:
+    communicator = run(Workflows(appending()))
+    expected = [[0, "a0"], [0, "a1"], [2, "c0"], [2, "c1"]]
+    assert communicator.history == expected
+    parts = appending()
+    successor = Workflows(parts)
+    successor.restore_appended(expected[:3])
+    successor.restore(communicator.kept[-2])
+    assert {name: part.entries for name, part in parts.items()} == {"a": ["a0", "a1"], "b": [], "c": ["c0"]}
+    assert [successor.appended(start) for start in range(4)] == [expected[start:3] for start in range(4)]
+    again = run(successor)
+    assert again.history == [[0, "a0"], [0, "a1"], [2, "c0"], [2, "c1"], [2, "c2"]]
 
 
 def test_nothing_is_kept_when_none_can_resume() -> None:

@@ -66,7 +66,7 @@ class ClientJob:
         server_name: first part of the FQCN of the server's cell.
         task_filters: process a task before it is run.
         result_filters: process a result before it is submitted.
-        components: further components by id, which hear events.
+        components: further components by id. They hear events, and so do those in arguments of all that takes part.
         job_meta: the job's meta; executors find ``agent_id`` in it.
         props: public properties of this site, which controllers see in the peer context.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``.

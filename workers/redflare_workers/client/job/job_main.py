@@ -86,7 +86,12 @@ class JobProgram:
             task_filters=app.task_filters,
             result_filters=app.result_filters,
             # the last to hear that the run starts: all others are ready then
-            components={**app.components, "__panic__": PanicListener(self._on_panic), "__status__": teller},
+            components={
+                **app.inner,
+                **app.components,
+                "__panic__": PanicListener(self._on_panic),
+                "__status__": teller,
+            },
             job_meta={**args.meta, "job_id": args.job_id},
             host=host,
             workspace_dir=args.workspace,

@@ -20,7 +20,7 @@ from redflare_workers.jobs.app import ServerApp, build_server_app
 from redflare_workers.jobs.problems import exit_code_of
 from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
-from redflare_workers.protocol.job_control import NO_REASON, AbortRun, PingRun, obey, pong
+from redflare_workers.protocol.job_control import NO_REASON, AbortRun, ExpectSites, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.workflows import Workflows
@@ -72,10 +72,12 @@ class ServerProgram:
             job_id=args.job_id,
             server_name=args.server_name,
             job_meta={**args.meta, "job_id": args.job_id},
-            components={**app.components, **app.controllers},
+            components={**app.inner, **app.components, **app.controllers},
             workspace_dir=args.workspace,
             settings=load_settings(args.workspace, args.secure_mode),
             prepare=self._control,
+            participants=args.participants,
+            join_wait=args.join_wait,
         )
         return job
 
@@ -84,7 +86,13 @@ class ServerProgram:
     def _control(self, cell: Cell) -> None:
         """Let the server's parent control this process."""
         obey(cell, self.args.run, AbortRun, self._on_abort)
+        obey(cell, self.args.run, ExpectSites, self._on_expect)
         obey(cell, self.args.run, PingRun, lambda message: pong(message.run))
+
+    def _on_expect(self, message: ExpectSites) -> HandlerResult:
+        if self._job is not None:
+            self._job.expect(message.sites)
+        return pong(message.run)
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
         if self._job is not None:

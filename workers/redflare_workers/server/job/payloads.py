@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
+from typing import Any
 
+import orjson
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import JobLost, RedflareError
+from redflare_broker.errors import EncodeError, JobLost, RedflareError
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, OwnedBlob
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
@@ -131,6 +133,13 @@ class RetainedResults:
     _contained: set[str] = field(default_factory=set, init=False)
     _handling: threading.local = field(default_factory=threading.local, init=False)
     _released: bool = field(default=False, init=False)
+    #: How many entries of the history are in Redis, in this generation of the job.
+    _appended: int = field(default=0, init=False)
+    _generation: int = field(default=0, init=False)
+
+    def resume_history(self, length: int) -> None:
+        """Note how many entries of the history a predecessor has left."""
+        self._appended = length
 
     @contextmanager
     def handling(self, client_task_id: str) -> Iterator[None]:
@@ -141,22 +150,38 @@ class RetainedResults:
         finally:
             self._handling.ids = ids[:-1]
 
-    def checkpoint(self, state: object, began: float) -> None:
-        """Store a controller's state, and free the results that it contains.
+    def checkpoint(self, state: object, history: Callable[[int], list[Any]], began: float) -> None:
+        """Store a controller's state, append what is new in its history, and free the results that it contains.
 
         Raises:
             EncodeError: the state cannot be sent; says where and why.
             Fenced, Unavailable, ServerError: it is not stored.
         """
         with self._writing:
-            stored = self.payloads.store
-            freed = self.registration.retry_after_loss(lambda: self.task_store.checkpoint({}, stored(state)))
+            freed = self.registration.retry_after_loss(lambda: self._store(state, history))
             self._kept = began
             self._contained.update(getattr(self._handling, "ids", ()))
         self.payloads.discard(freed)
         with self._guard:
             for blob in freed:
                 self._retained.pop(blob.prefix, None)
+
+    def _store(self, state: object, history: Callable[[int], list[Any]]) -> list[OwnedBlob]:
+        stored = self.payloads.store(state)
+        if self._generation != self.registration.generation:
+            self._generation, self._appended = self.registration.generation, 0
+        if not self._append(history):
+            # Redis has lost entries
+            self._appended = 0
+            self._append(history)
+        return self.task_store.checkpoint({}, stored, self._appended)
+
+    def _append(self, history: Callable[[int], list[Any]]) -> bool:
+        new = [_entry(each) for each in history(self._appended)]
+        if not self.task_store.append(self._appended, new):
+            return False
+        self._appended += len(new)
+        return True
 
     def note(self, client_task: ClientTask, record: ClientTaskRecord) -> None:
         """Note a result for a successor; its payload is kept until a checkpoint contains it."""
@@ -192,3 +217,10 @@ class RetainedResults:
 
     def __repr__(self) -> str:
         return f"<RetainedResults, {len(self._retained)} payloads>"
+
+
+def _entry(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise EncodeError(f"an entry of the history must be a JSON value, but is {value!r:.200}: {error}") from None

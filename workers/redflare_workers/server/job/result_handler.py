@@ -160,11 +160,7 @@ class ResultHandler:
             check, noted = self._handle(submission)
             meta = SubmitReply(verdict=check.name).to_meta()
         except Fenced as error:
-            # its request stays in the inbox, the next server will handle it
-            logger.info("%s is left to the next server: %s", submission, error)
-            with self._changed:
-                self._in_hand.pop(submission.key, None)
-                self._changed.notify_all()
+            self._leave(submission, error)
             return
         except BlobMissing as error:
             logger.warning("%s cannot be read, its payload is gone: %s", submission, error)
@@ -173,6 +169,10 @@ class ResultHandler:
             logger.exception("%s could not be handled", submission)
             reason = f"{type(error).__name__}: {error}"
             rc, meta = str(ReturnCode.EXECUTION_EXCEPTION), Refusal(reason=reason).to_meta()
+        if self.journal.left:
+            # what came of it may be due to the end of this run
+            self._leave(submission, "this run is over")
+            return
         self._discard(submission.payload)
         with self._changed:
             mine = self._in_hand.get(submission.key) is hand
@@ -182,6 +182,13 @@ class ResultHandler:
         if mine:
             submission.request.reply(rc, meta, with_commands=noted)
             self._answer_copies(hand, check)
+
+    def _leave(self, submission: _Submission, why: object) -> None:
+        """Leave a submission to the next server: its request stays in the inbox, and its payload in Redis."""
+        logger.info("%s is left to the next server: %s", submission, why)
+        with self._changed:
+            self._in_hand.pop(submission.key, None)
+            self._changed.notify_all()
 
     def _answer_copies(self, hand: _ResultInHand, check: SubmissionCheck | None) -> None:
         """Answer the copies of a submission; when it failed (None), handle them instead."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +26,11 @@ from redflare_broker.errors import (
     JobEnded,
     JobLost,
     RedflareError,
+    ServerError,
     Unavailable,
 )
 from redflare_broker.fqcn import FQCN
+from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
@@ -48,11 +50,13 @@ from redflare_workers.protocol.job_messages import GetTask, Submit
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
 from redflare_workers.server.shared.job_registration import JobRegistration, MembershipPoller
 from redflare_workers.workflow.controller import Controller
+from redflare_workers.workspace.site_settings import JOIN_WAIT
 
 from .payloads import Payloads
 from .recovery import Recovery
 from .server_engine import ServerEngine
 from .serving_job import ServingJob
+from .start_gate import Attendance, StartGate
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +76,15 @@ class ServerJob:
         job_id: name of the job, by which sites take part.
         server_name: the server's name, first part of its cell's FQCN.
         job_meta: ``min_clients``, ``mandatory_clients``, and all that components read.
-        components: further components by id, which hear events.
+        components: further components by id. They hear events, and so do those in arguments of all that takes part.
         communicator: instead of one with NVFlare's grace periods.
         workspace_dir: folder with ``comm_config.json`` and ``startup/``, and for files of components.
         secure_mode: ``startup/rootCA.pem`` must be there.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
         prepare: called with the cell before it starts, to register further handlers.
+        participants: the sites that the job was deployed to; the controller begins when they have joined.
+        join_wait: seconds after which ``min_clients`` and the ``mandatory_clients`` of ``job_meta`` will do.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class ServerJob:
         settings: LinkSettings | None = None,
         client: Any = None,
         prepare: Callable[[Cell], object] = lambda cell: None,
+        participants: Sequence[str] = (),
+        join_wait: float = JOIN_WAIT,
     ) -> None:
         self.controller = controller
         self.job_id = job_id
@@ -108,6 +116,7 @@ class ServerJob:
         self._redis_url = redis_url
         self._client = client
         self._prepare = prepare
+        self._gate = StartGate(job_id, Attendance.of(job_meta or {}, participants), join_wait, self._note_awaited)
         self._keys = Keys(self.settings.namespace).job(self.fqcn)
         self._members = Members(self._keys, self.settings.policy)
         self._pool = ElasticThreadPool(f"redflare-job-{self.fqcn}")
@@ -115,6 +124,8 @@ class ServerJob:
         self._outcome: JobOutcome | None = None
         #: The job, once it has begun and can answer requests.
         self._serving: ServingJob | None = None
+        #: The controller goes on where its predecessor was: its sites are known.
+        self._restored = False
         #: Requests that came before.
         self._early: list[Request] = []
 
@@ -144,7 +155,7 @@ class ServerJob:
             try:
                 outcome = self._serve(shared, cell) if self._start(cell) else self._ended
             finally:
-                messenger.close()
+                messenger.close(keep=self._is_left())
                 cell.stop()
         finally:
             self._pool.close(_END_WITHIN)
@@ -162,6 +173,10 @@ class ServerJob:
         Sites wait for it. Only a controller that can resume goes on where this one was.
         """
         self._end(JobOutcome(status=STOPPED, reason=reason))
+
+    def expect(self, participants: Sequence[str]) -> None:
+        """Wait for these sites only before the controller begins, because others have failed; from any thread."""
+        self._gate.expect(participants)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +212,9 @@ class ServerJob:
             shared.heartbeats.add(poller)
             self._run_controller(job)
         except (KeyboardInterrupt, SystemExit):
-            if not self.controller.resume:
+            if self.controller.resume:
+                job.journal.leave()
+            else:
                 self._end(JobOutcome(status=ABORTED, reason="the server was interrupted"))
             self._close(shared, job)
             raise
@@ -223,7 +240,7 @@ class ServerJob:
         payloads = Payloads(shared.server, store, registration, self.settings, self._is_over)
         recovered = store.recover() if began.resumed and resume else Recovered()
         payloads.discard_orphans()
-        restored = self._restore(shared, recovered)
+        restored = self._restored = self._restore(shared, recovered)
         if restored:
             logger.info(
                 "%s resumes from checkpoint %d of run %s, with %d tasks",
@@ -244,6 +261,7 @@ class ServerJob:
             pool=self._pool,
             begin_again=partial(self._begin_again, registration),
         )
+        job.journal.results.resume_history(len(recovered.history) if restored else 0)
         if not restored and (recovered.state is not None or _lacks_results(recovered)):
             logger.error("%s begins anew: Redis has lost the checkpoint, or results that came after it", self)
             job.journal.abandon()
@@ -258,6 +276,8 @@ class ServerJob:
         except (BlobMissing, DecodeError) as error:
             logger.error("%s: checkpoint %d cannot be read: %s", self, recovered.checkpoint, error)
             return False
+        if recovered.history:
+            self.controller.restore_appended(list(recovered.history))
         self.controller.restore(state)
         return True
 
@@ -283,6 +303,8 @@ class ServerJob:
         # a context for each step: props that are not sticky do not reach the next one
         try:
             self.engine.make_app_dir()
+            if not self._restored:
+                self._gate.wait(self.engine, self.engine.abort_signal)
             with self.engine.new_context() as fl_ctx:
                 self.engine.fire_event(EventType.ABOUT_TO_START_RUN, fl_ctx)
                 self.engine.fire_event(EventType.START_RUN, fl_ctx)
@@ -349,13 +371,19 @@ class ServerJob:
         with self._guard:
             if self._outcome is not None:
                 return
-            self._outcome, serving = outcome, self._serving
-        if outcome.status in _LEFT and serving is not None:
-            serving.journal.leave()
+            if outcome.status in _LEFT and self._serving is not None:
+                # first, or a result could be answered that a failed retry, which ends with the outcome, has not noted
+                self._serving.journal.leave()
+            self._outcome = outcome
         self.engine.abort_signal.trigger(outcome.reason or outcome.status)
 
     def _is_over(self) -> bool:
         return self._outcome is not None
+
+    def _is_left(self) -> bool:
+        """Whether this run is over, and another server goes on."""
+        serving = self._serving
+        return serving.journal.left if serving else self._outcome is None or self._outcome.status in _LEFT
 
     @property
     def _ended(self) -> JobOutcome:
@@ -386,6 +414,14 @@ class ServerJob:
 
     def _cell_of(self, name: str) -> str | None:
         return self._serving.clients.find_cell(name) if self._serving is not None else None
+
+    def _note_awaited(self, awaited: AwaitedSites | None) -> None:
+        assert self._serving is not None
+        registration = self._serving.registration
+        try:
+            registration.retry_after_loss(lambda: registration.note_awaited(awaited))
+        except (Unavailable, JobLost, ServerError) as error:
+            logger.warning("%s: Redis does not show for whom it waits: %s", self, error)
 
     def _on_members(self, members: MemberList) -> None:
         """Apply a member list that the heartbeat thread has read; user code runs in other threads."""

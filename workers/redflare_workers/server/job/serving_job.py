@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from redflare_broker.cell.cell import Cell, HandlerResult
+from redflare_broker.cell.cell import LATER, Cell, HandlerResult
 from redflare_broker.cell.request import ReplyCode, Request
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member
@@ -92,7 +92,10 @@ class ServingJob(CommObserver):
     # -- clients -------------------------------------------------------------------------------------------------------
 
     def handle(self, request: Request) -> HandlerResult:
-        """Answer a request of a client."""
+        """Answer a request of a client; once the job is left to another server, that one does."""
+        if self.journal.left:
+            # its entry stays in the inbox
+            return LATER
         handler = self._handlers.get(request.topic)
         if handler is None:
             logger.warning("%s from %s is refused: the job has no handler for it", request.topic, request.origin)
@@ -159,9 +162,9 @@ class ServingJob(CommObserver):
         if entry is not None:
             self.journal.close_task(entry)
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Store the state of the controller."""
-        self.journal.checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
+        """Store the state of the controller, and what is new in its history."""
+        self.journal.checkpoint(state, history)
 
     def _catch_up(self, tasks: list[TaskRecord]) -> None:
         """Give the controller the results that were accepted before, in order; then retry what came too early."""

@@ -205,8 +205,10 @@ class TaskHandler:
                 return
 
     def _try(self, parked: ParkedRequest) -> _Attempt:
-        client = parked.client
-        if self._over is not None or self.journal.recovery.restoring or self.clients.is_silent(client.name):
+        client, journal = parked.client, self.journal
+        if self._over is not None or journal.left or journal.recovery.restoring:
+            return _Attempt.NOTHING
+        if self.clients.is_silent(client.name):
             return _Attempt.NOTHING
         if not self.clients.is_current(client):
             if self._parked.remove(parked):

@@ -77,7 +77,7 @@ class TaskJournal:
     pool: ElasticThreadPool
     #: Results that a successor would need.
     results: RetainedResults = field(init=False)
-    #: Another server has taken over: the records in Redis are its.
+    #: This run is over, and the job is another server's: the records in Redis stay as they are.
     left: bool = field(default=False, init=False)
     _orders: Iterator[int] = field(init=False)
     _open: dict[str, OpenTask] = field(default_factory=dict, init=False)
@@ -125,19 +125,23 @@ class TaskJournal:
         """Write the end of a task, and delete the payloads that were stored for it."""
         self._log_errors(partial(self._close, entry))
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Store a controller's state; results that it contains need not be kept any more.
+    def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
+        """Store a controller's state, and what is new in its history.
+
+        Results that it contains need not be kept any more.
+
+        Once the job is left to another server this has no effect: its tasks were ended before their time.
 
         Raises:
             EncodeError: the state cannot be sent; says where and why.
             Fenced, Unavailable, ServerError: it is not stored.
         """
         # right after a restart it would be the restored state, and the results after it are still to be taken up
-        if self._just_restored:
+        if self._just_restored or self.left:
             return
         began = time.time()
         self.abandon()
-        self.results.checkpoint(state, began)
+        self.results.checkpoint(state, history, began)
 
     # -- client tasks --------------------------------------------------------------------------------------------------
 
@@ -247,7 +251,7 @@ class TaskJournal:
             if stored is not None:
                 self.payloads.release([stored[1]])
         if self.left:
-            raise Fenced(f"another server has taken over {task}")
+            raise Fenced(f"{task} is another server's")
         return [] if store.resume else [store.note_command(task.msg_root_id, record)]
 
     def retains(self, result: EncodedPayload) -> bool:
@@ -258,7 +262,7 @@ class TaskJournal:
 
     def write_new(self) -> None:
         """Write the records of tasks that no client has got yet, in other threads: nobody waits for it."""
-        while self._new:
+        while self._new and not self.left:
             with suppress(KeyError):
                 _, entry = self._new.popitem()
                 self.pool.submit(partial(self._log_errors, partial(self._write, entry)))

@@ -185,7 +185,7 @@ class JobRunner:
         self._job_sites.start()
         self._check_interrupted()
         self._check_sites()
-        reason = f"at {self._job_sites.size} of {len(self.sites)} sites"
+        reason = f"at {len(self._job_sites.participants)} of {len(self.sites)} sites"
         record = self._context.store.advance(self.id, DISPATCHED, RUNNING, reason)
         if record is None:
             self._read_record()
@@ -261,6 +261,8 @@ class JobRunner:
             allow=list(context.settings.allow),
             allow_custom=context.settings.allow_custom,
             meta=dict(self._record.meta),
+            participants=self._job_sites.participants,
+            join_wait=context.settings.join_wait,
         )
         self._exit_code = None
         process = ServerProcess(
@@ -291,13 +293,28 @@ class JobRunner:
 
     def _watch(self) -> JobVerdict:
         while True:
-            self._wait(lambda: self._interrupted() or self._exit_code is not None or self._job_sites.shortage)
+            self._expect_sites()
+            self._wait(self._has_news)
             # the end of the job's server decides, whatever else has happened
             if self._exit_code is not None and (verdict := self._on_server_end(self._exit_code)):
                 return verdict
             self._check_interrupted()
             if self._exit_code is None and (shortage := self._job_sites.shortage):
                 return self._give_up(shortage)
+
+    def _has_news(self) -> bool:
+        """Whether something has happened that ``_watch`` deals with."""
+        assert self._process is not None
+        sites = self._job_sites
+        happened = self._interrupted() or self._exit_code is not None or bool(sites.shortage)
+        return happened or sites.participants != self._process.expected
+
+    def _expect_sites(self) -> None:
+        """Tell the job's server which sites are left, if others have failed since it was started."""
+        process, left = self._process, self._job_sites.participants
+        assert process is not None
+        if left != process.expected:
+            process.expect(left)
 
     def _on_server_end(self, code: int) -> JobVerdict | None:
         """Return how the job ends; None: its server was started again, or the job was interrupted."""

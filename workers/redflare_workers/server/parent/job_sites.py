@@ -113,9 +113,10 @@ class JobSites:
         return shortage(self.meta, self.sites, self._failed)
 
     @property
-    def size(self) -> int:
-        """How many sites take part."""
-        return len(self.sites) - len(self._failed)
+    def participants(self) -> list[str]:
+        """The sites that take part: all but those that have failed."""
+        failed = self._failed
+        return [site for site in self.sites if site not in failed]
 
     @property
     def expected(self) -> list[str]:
@@ -242,4 +243,4 @@ class JobSites:
             return {site: replies.get(site, nothing) for site in targets}
 
     def __repr__(self) -> str:
-        return f"<JobSites of {self.job}, {self.size} of {len(self.sites)} sites>"
+        return f"<JobSites of {self.job}, {len(self.participants)} of {len(self.sites)} sites>"

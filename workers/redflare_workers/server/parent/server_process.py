@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +14,7 @@ from redflare_broker.fqcn import FQCN
 
 from redflare_workers.processes import JobProcess, ProcessMark
 from redflare_workers.processes.how_ended import NOT_RUNNING
-from redflare_workers.protocol.job_control import AbortRun
+from redflare_workers.protocol.job_control import AbortRun, ExpectSites, JobControl
 from redflare_workers.workspace.job_args import ServerJobArgs
 from redflare_workers.workspace.job_report import ServerJobReport
 from redflare_workers.workspace.run_folder import OUTCOME_FILE
@@ -40,10 +40,13 @@ class ServerProcess:
     on_lines: Callable[[list[str]], object]
     #: called with the exit code when the process, and all that it has started, is gone
     on_exit: Callable[[int], object]
+    #: the sites that the process knows to take part
+    expected: list[str] = field(init=False)
     _gone: threading.Event = field(default_factory=threading.Event, init=False)
     _process: JobProcess = field(init=False)
 
     def __post_init__(self) -> None:
+        self.expected = self.args.participants
         self._process = JobProcess(
             f"server of job {self.args.job_id}",
             self.args.command,
@@ -88,13 +91,20 @@ class ServerProcess:
             stop_grace=self.settings.stop_grace,
         )
 
+    def expect(self, sites: Sequence[str]) -> None:
+        """Tell the process that the job is left with these sites."""
+        self.expected = list(sites)
+        self._tell(ExpectSites(run=self.args.run, sites=list(sites)))
+
     def _request_end(self, reason: str) -> None:
-        message = AbortRun(run=self.args.run, reason=reason)
+        self._tell(AbortRun(run=self.args.run, reason=reason))
+
+    def _tell(self, message: JobControl) -> None:
         try:
             target = FQCN.join([self.args.server_name, self.args.job_id])
             self.cell.fire_and_forget(message.CHANNEL, message.TOPIC, target, message.to_meta())
         except RedflareError as error:
-            logger.warning("job %s: cannot ask its server to end: %s", self.args.job_id, error)
+            logger.warning("job %s: its server cannot be told %s: %s", self.args.job_id, message, error)
 
     def release(self) -> None:
         """Let the process end itself, leaving the job to a successor if it can resume, and wait."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from redflare_broker.errors import JobLost, RedflareError
+from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import JobStart, MemberList, Members
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import OK
@@ -99,6 +100,18 @@ class JobRegistration:
         return self.server.run(
             self.members.keys.job,
             lambda connection: self.members.list_members(connection, self.lease),
+            stop=self.over,
+        )
+
+    def note_awaited(self, awaited: AwaitedSites | None) -> None:
+        """Note for which sites the controller waits before it begins; None: it waits no longer.
+
+        Raises:
+            Fenced, JobEnded, Unavailable, JobLost: it cannot be noted.
+        """
+        self.server.run(
+            self.members.keys.job,
+            lambda connection: self.members.note_awaited(connection, self.lease, awaited),
             stop=self.over,
         )
 

@@ -7,6 +7,7 @@
 --   standing  zset    root ids of the open tasks, by order
 --   ended     zset    root ids of the tasks that have ended since the last checkpoint, by order
 --   task      hash    the record of one task
+--   history   hash    number -> JSON, entries that the controller has appended; the state says how many belong to it
 --   blobs     hash    prefix -> "<chunks> <run>", and " free" behind it once no record needs it
 
 -- Check the caller's lease of the job: OK; FENCED by a newer cell; LOST when Redis forgot the cell or the job, or another

@@ -1,5 +1,5 @@
 -- Keep a controller's state, and drop what it contains: ended tasks, and the results of open ones.
--- KEYS: cell, job, clients, standing, ended, blobs, task_prefix (of the tasks of both sets)
+-- KEYS: cell, job, clients, standing, ended, blobs, history, task_prefix (of the tasks of both sets)
 -- ARGV: instance, epoch, run, checkpoint_id (new for each), state_prefix (of the state's chunks; '': inline), chunks,
 --       retention_ms, settled_ms, fields (of the state) ...
 -- Returns: {OK, number, prefix, chunks and run, ... of each payload that no record needs} | {ENDED, reason}: the job is over |

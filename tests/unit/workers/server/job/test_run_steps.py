@@ -93,6 +93,37 @@ def test_the_run_of_a_controller_whose_stop_fails_has_ended(job: JobRuns, caplog
     assert "stop_controller failed" in caplog.text
 
 
+class StartHandler(FLComponent):
+    """Records the starts of a run."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.START_RUN:
+            self.started.append(fl_ctx.get_identity_name())
+
+
+def test_components_in_arguments_of_a_controller_and_an_executor_hear_of_the_start(job: JobRuns) -> None:
+    class Aggregating(FunctionController):
+        def __init__(self, aggregator: FLComponent) -> None:
+            super().__init__(lambda own, abort, fl_ctx: own.send_and_wait(task(), fl_ctx, ["a"], abort_signal=abort))
+            self.aggregator = aggregator
+
+    class Learning(Executor):
+        def __init__(self, learner: FLComponent) -> None:
+            self.learner = learner
+
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            return shareable
+
+    aggregator, learner = StartHandler(), StartHandler()
+    job.serve(Aggregating(aggregator))
+    job.join("a", Learning(learner=learner))
+    assert job.outcome().ok
+    assert (aggregator.started, learner.started) == (["server"], ["a"])
+
+
 class PropsExecutor(Executor):
     """Sets a public prop, and records those of the server."""
 

@@ -1,0 +1,115 @@
+"""The history of a controller over restarts of its server, and over the loss of all data."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import fakeredis
+import orjson
+import pytest
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.signal import Signal
+from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, STOPPED
+
+from tests.support.job.runs import FunctionController, JobRuns, serving, task
+from tests.support.waiting import wait_until
+
+HISTORY = "flare:{server.job}:history"
+
+
+class Appending(FunctionController):
+    """Appends an entry for each step, and writes a checkpoint then; pauses before the step ``pause``."""
+
+    def __init__(self, steps: int, pause: int = -1) -> None:
+        super().__init__(self._steps)
+        self.resume = True
+        self.steps, self.pause = steps, pause
+        self.entries: list[Any] = []
+        self.restored: list[Any] | None = None
+        self.paused, self.go = threading.Event(), threading.Event()
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": len(self.entries)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        assert state["steps"] == len(self.entries)
+
+    def appended(self, start: int) -> list[Any]:
+        return self.entries[start:]
+
+    def restore_appended(self, history: list[Any]) -> None:
+        self.entries, self.restored = history, list(history)
+
+    def _steps(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        self.checkpoint(fl_ctx)
+        while len(self.entries) < self.steps:
+            if len(self.entries) == self.pause:
+                self.paused.set()
+                with abort.add_callback(self.go.set):
+                    self.go.wait(20)
+                if abort.triggered:
+                    return
+            # a checkpoint right after a restart, before any task, would be the one that was restored
+            self.send(one := task(), fl_ctx, targets=["nobody"])
+            self.cancel_task(one, fl_ctx=fl_ctx)
+            self.entries.append({"step": len(self.entries)})
+            self.checkpoint(fl_ctx)
+
+
+def stored(redis: fakeredis.FakeRedis) -> list[Any]:
+    found: Any = redis.hgetall(HISTORY)
+    return [orjson.loads(found[number])["step"] for number in sorted(found, key=int)]
+
+
+def test_a_successor_gets_the_history_and_appends_to_it(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Appending(5, pause=2), Appending(5)
+    server = job.serve(first)
+    assert first.paused.wait(10)
+    server.leave()
+    assert job.outcome().status == STOPPED
+    assert stored(redis) == [0, 1]
+    job.serve(second)
+    assert job.outcome().status == COMPLETED
+    assert second.restored == [{"step": 0}, {"step": 1}]
+    assert stored(redis) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lost", ["everything", "the history", "the end of it"])
+def test_a_history_that_redis_has_lost_is_written_again(job: JobRuns, redis: fakeredis.FakeRedis, lost: str) -> None:
+    controller = Appending(4, pause=3)
+    server = job.serve(controller)
+    assert controller.paused.wait(10)
+    if lost == "everything":
+        redis.flushall()
+        wait_until(lambda: serving(server).registration.generation)
+    elif lost == "the history":
+        redis.delete(HISTORY)
+    else:
+        redis.hdel(HISTORY, "2")
+    controller.go.set()
+    assert job.outcome().status == COMPLETED
+    assert stored(redis) == [0, 1, 2, 3]
+
+
+def test_a_job_that_begins_anew_has_a_history_of_its_own(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    first, second = Appending(5, pause=3), Appending(1)
+    server = job.serve(first)
+    assert first.paused.wait(10)
+    server.leave()
+    job.outcome()
+    # its state cannot be read any more
+    redis.hset("flare:{server.job}:job", "state_data", "no JSON")
+    job.serve(second)
+    assert job.outcome().status == COMPLETED
+    assert second.restored is None
+    assert stored(redis) == [0]
+
+
+def test_an_entry_that_is_no_json_value_is_an_error(job: JobRuns) -> None:
+    controller = Appending(1)
+    controller.entries = [object()]
+    job.serve(controller)
+    outcome = job.outcome()
+    assert outcome.status == FAILED
+    assert "an entry of the history must be a JSON value, but is <object" in outcome.reason

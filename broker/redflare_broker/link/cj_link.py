@@ -367,7 +367,7 @@ class CJLink(LinkEndpoint):
                 return ExchangeOutcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
             except (BlobMissing, DecodeError) as exc:
                 logger.warning("%s: the kept result of task %s is gone: %s", session.label, task.task_id, exc)
-                self.payloads.delete_of(task.task_id)
+                self.payloads.delete_of(task.task_id, accepted=True)
         logger.warning(
             "%s: task %s was accepted, but its result is gone: it is done again", session.label, task.task_id
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import Unavailable
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, REJECTED
 from redflare_broker.wire.task_entry import BlobRef
 
 from .exchange import OutgoingTask
@@ -69,19 +70,29 @@ class CJPayloads(LinkPayloads):
         self.delete(accepted)
         replaced, self._replaced = self._replaced, set()
         for task_id in replaced | ({expected} if expected else set()):
-            self.delete_of(task_id)
+            self.delete_of(task_id, accepted=True)
 
-    def delete_of(self, task_id: str) -> None:
-        """Delete the payloads that the ledger of a task names: it ended without a result, or another replaced it."""
+    def delete_of(self, task_id: str, *, accepted: bool = False) -> None:
+        """Delete the payloads that the ledger of a task names, if it has ended without a result.
+
+        Args:
+            accepted: or with one, which nobody asks for any more.
+        """
         session = self._session
-        try:
+
+        def delete() -> None:
             with session.server.borrow(session.keys.link) as connection:
                 found = LedgerPayloads.read(connection, session.keys, task_id)
-        except RedflareError as exc:
-            logger.warning("%s: payloads of task %s are left to expire: %s", session.label, task_id, exc)
-            return
-        for ref in found:
-            self.delete(ref)
+            # one whose abort was not written yet may have been taken up again
+            if found.status in (ABORTED, REJECTED) or (accepted and found.status == ACCEPTED):
+                for ref in found:
+                    self.delete(ref)
+
+        try:
+            delete()
+        except Unavailable as exc:
+            logger.warning("%s: payloads of task %s are deleted later: %s", session.label, task_id, exc)
+            session.server.owed.add(f"deleting the payloads of task {task_id} on {session.keys.fqcn}", delete)
 
     def end(self, task: OutgoingTask) -> None:
         """Delete a task's own payload, unless it is in the hands of a newer CJ now."""

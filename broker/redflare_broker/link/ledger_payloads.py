@@ -19,6 +19,8 @@ from redflare_broker.wire.task_entry import BlobRef
 class LedgerPayloads:
     """Those payloads of one task that a CJ may delete at its end."""
 
+    #: Of the task; "" when its ledger is gone.
+    status: str
     #: Made by a CJ of this link; not one that it passed on.
     task: BlobRef | None
     #: Made by an agent; not one that was given to somebody else, who deletes it.
@@ -27,11 +29,12 @@ class LedgerPayloads:
     @classmethod
     def read(cls, connection: Connection, keys: LinkKeys, task_id: str) -> Self:
         """Read them from a ledger; of one that is gone there are none."""
-        names = ("blob", "chunks", "result_blob", "result_chunks", "lent")
+        names = ("status", "blob", "chunks", "result_blob", "result_chunks", "lent")
         reply = connection.call("HMGET", keys.task(task_id), *names)
-        prefix, chunks, result_prefix, result_chunks, lent = reply if isinstance(reply, list) else [None] * 5
+        status, prefix, chunks, result_prefix, result_chunks, lent = reply if isinstance(reply, list) else [None] * 6
         own = Keys(keys.namespace).task_blob("").removesuffix("}")
         return cls(
+            status=status.decode() if isinstance(status, bytes) else "",
             task=_ref(prefix, chunks, own),
             result=None if lent == b"1" else _ref(result_prefix, result_chunks, keys.result_blob("")),
         )

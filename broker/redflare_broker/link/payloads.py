@@ -8,7 +8,7 @@ import time
 
 from redflare_broker.errors import BlobMissing, RedflareError
 from redflare_broker.payload.encoded_payload import INLINE_BUFFERS
-from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.payload_store import discard, payloads_of
 from redflare_broker.payload.redis_store import check_ref, ref_of, renewal
 from redflare_broker.transport.replies import Arg
 from redflare_broker.wire.codec import Encoded, ReceivePlan, plan
@@ -32,6 +32,8 @@ class LinkPayloads:
         self._kept: dict[str, BlobRef] = {}
         self._renewed = time.monotonic()
         self._unnamed: dict[str, BlobRef] = {}
+        #: what could not be told yet when to expire, and in how many seconds it shall
+        self._expiring: dict[str, tuple[BlobRef, float]] = {}
         self._unnamed_renewed = time.monotonic()
 
     @property
@@ -106,29 +108,34 @@ class LinkPayloads:
     def keep(self, ref: BlobRef) -> None:
         """Keep a payload alive from now on."""
         self._unnamed.pop(ref.prefix, None)
+        self._expiring.pop(ref.prefix, None)
         self._kept[ref.prefix] = ref
 
     def hand_over(self, ref: BlobRef) -> None:
         """Keep a payload alive no longer: somebody else renews and deletes it from now on."""
         self._unnamed.pop(ref.prefix, None)
+        self._expiring.pop(ref.prefix, None)
         self._kept.pop(ref.prefix, None)
 
     def expire(self, ref: BlobRef, seconds: float) -> None:
-        """Let a payload live for so long and no longer; one that cannot be reached now expires later."""
+        """Let a payload live for so long and no longer; with a later heartbeat, if it cannot be reached now."""
+        self._expiring[ref.prefix] = (ref, seconds)
         try:
-            self._store.renew(ref, round(seconds * 1000), deadline=time.monotonic())
+            self._expire_all()
         except RedflareError as exc:
-            logger.warning("%s: payload %s expires late: %s", self._session.label, ref.prefix, exc)
+            logger.warning("%s: payload %s expires later: %s", self._session.label, ref.prefix, exc)
+
+    def _expire_all(self) -> None:
+        """Expire what could not be reached when it should."""
+        for prefix, (ref, seconds) in tuple(self._expiring.items()):
+            self._store.renew(ref, round(seconds * 1000), deadline=time.monotonic())
+            self._expiring.pop(prefix, None)
 
     def delete(self, ref: BlobRef | None) -> None:
-        """Delete a payload that nobody needs any more; one that cannot be reached now expires."""
-        if ref is None:
-            return
-        self.hand_over(ref)
-        try:
-            self._store.remove(ref, deadline=time.monotonic())
-        except RedflareError as exc:
-            logger.warning("%s: payload %s is left to expire: %s", self._session.label, ref.prefix, exc)
+        """Delete a payload that nobody needs any more; one that cannot be reached now goes with a later heartbeat."""
+        if ref is not None:
+            self.hand_over(ref)
+            discard(self._session.server, ref)
 
     def renew(self) -> None:
         """Renew all payloads that are kept alive, and those that are being written; nothing when that is not due.
@@ -136,6 +143,7 @@ class LinkPayloads:
         Raises:
             Unavailable: the store is away.
         """
+        self._expire_all()
         now = time.monotonic()
         if self._unnamed and now - self._unnamed_renewed >= self._session.settings.heartbeat_ttl / 4:
             for ref in tuple(self._unnamed.values()):

@@ -116,6 +116,7 @@ class Heartbeats:
             return
         for link, reply in zip(links, replies, strict=True):
             self._pass_on(link, reply)
+        self._server.owed.begin()
 
     def _schedule(self, link: HeartbeatSource, after: float) -> None:
         with self._changed:

@@ -237,6 +237,21 @@ def test_the_result_of_a_dead_agent_goes_when_an_abort_is_made_up_for(redflare_l
         assert not chunks(redflare_link)
 
 
+def test_a_task_that_is_taken_up_again_before_its_abort_was_written_keeps_its_payloads(
+    redflare_link: LinkUnderTest,
+) -> None:
+    with job_link(redflare_link) as side:
+        side._assign(outgoing(side, "t"))
+        submit_and_die(redflare_link)
+        before = chunks(redflare_link)
+        # what a given up exchange owes when Redis was away
+        side.payloads.delete_of("t")
+        assert chunks(redflare_link) == before
+        np.testing.assert_array_equal(exchange(side, "t").data, BIG)
+        side.payloads.delete_of("t")
+        assert chunks(redflare_link)
+
+
 def test_what_is_left_of_a_result_whose_payload_is_lost_goes(redflare_link: LinkUnderTest) -> None:
     two_chunks = np.zeros(200_000)
     outcomes: list[ExchangeOutcome] = []

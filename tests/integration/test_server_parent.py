@@ -333,7 +333,7 @@ def test_a_server_on_another_machine_takes_over(operation: Operation) -> None:
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(300)))
     operation.wait_for_log("round 3 of 300")
-    operation.server("other")
+    operation.server("other", take_over=True)
     assert first.receive("ended", PATIENCE) == ("another server has taken over",)
     operation.wait_for(COMPLETED)
     assert operation.log().count("round 2 of 300") == 1

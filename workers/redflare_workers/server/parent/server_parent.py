@@ -13,6 +13,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,9 +43,10 @@ from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta, parse_meta
 from redflare_workers.protocol.message import refuse, register
 from redflare_workers.protocol.parent_messages import DeleteRunRequest, SiteLog, SiteReport, SiteReportReply
+from redflare_workers.workspace.name_claim import claim_name
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
-from redflare_workers.workspace.workspace_lock import workspace_lock
+from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_lock
 
 from .admission import refusal
 from .connected_sites import ConnectedSites
@@ -76,6 +79,7 @@ class ServerParent:
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
         client: a redis-py or fakeredis client to use in this process instead of the URL.
+        take_over: replace a living server of this name, which ends; otherwise this one is refused.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class ServerParent:
         max_jobs: int = 0,
         secure_mode: bool = False,
         client: Any = None,
+        take_over: bool = False,
     ) -> None:
         self.workspace = Path(workspace).resolve()
         self.server_name = server_name
@@ -102,6 +107,7 @@ class ServerParent:
         self._redis_url = redis_url
         self._secure = secure_mode
         self._client = client
+        self._take_over = take_over
         self._guard = threading.Lock()
         self._runners: dict[str, JobRunner] = {}
         self._admitting: set[str] = set()
@@ -122,12 +128,13 @@ class ServerParent:
         Raises:
             ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
             PreflightError, ServerError: Redis is not fit, or refuses this user.
+            NameTaken: a server of this name is alive, and is not to be replaced.
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(self.workspace):
+        with workspace_lock(self.workspace) as hold:
             shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
-                self._serve(shared)
+                self._serve(shared, hold)
             except (Unavailable, JobLost):
                 if not self._stopping:
                     raise
@@ -148,12 +155,17 @@ class ServerParent:
             starting.stop()
 
     @property
+    def fenced(self) -> bool:
+        """Whether another server has taken over."""
+        return self._fenced
+
+    @property
     def running(self) -> list[str]:
         """The ids of the jobs that run."""
         with self._guard:
             return sorted(self._runners)
 
-    def _serve(self, shared: SharedConnection) -> None:
+    def _serve(self, shared: SharedConnection, hold: WorkspaceHold) -> None:
         cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
         store = self._store = JobStore(shared.server, keys, self._policy, stop=self._gives_up)
@@ -164,7 +176,7 @@ class ServerParent:
         )
         self._logs, self._cell = logs, cell
         self._context = self._make_context()
-        cell.preflight = lambda: shared.preflight_cell(self.settings, self.server_name)
+        cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
         self._register(cell)
         try:
@@ -185,6 +197,16 @@ class ServerParent:
             pool.close(_FLUSH_WITHIN)
             cell.stop()
             logger.info("server %s ends: %s", self.server_name, self._stopping)
+
+    def _preflight(self, shared: SharedConnection, cell: Cell, hold: WorkspaceHold) -> None:
+        shared.preflight_cell(self.settings, self.server_name)
+        claim_name(cell, f"server {self.server_name}", hold, self._pause, take_over=self._take_over)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, at most until ``stop``; return whether it was called."""
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=seconds)
+        return bool(self._stopping)
 
     def _gives_up(self) -> bool:
         """Whether to stop retrying: this server is stopping, and Redis is unreachable."""

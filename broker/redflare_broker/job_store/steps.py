@@ -68,9 +68,9 @@ class StoreSteps:
 
     # -- scripts -------------------------------------------------------------------------------------------------------
 
-    def values(self, job_id: str) -> dict[str, Arg]:
+    def values(self, job_id: str, submission: str = "") -> dict[str, Arg]:
         """Make what all steps of a job share; ConfigError: the id is none."""
-        return job_values(self.keys, self._policy, check_job_id(job_id))
+        return job_values(self.keys, self._policy, check_job_id(job_id), submission)
 
     def run(self, command: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
         """Run a script.

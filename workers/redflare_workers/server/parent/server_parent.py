@@ -55,6 +55,7 @@ from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
 from .log_writer import LogWriter
 from .reaper import reap, recover
+from .record_keeper import RecordKeeper
 from .runner_context import RunnerContext
 
 logger = logging.getLogger(__name__)
@@ -176,8 +177,11 @@ class ServerParent:
         )
         self._logs, self._cell = logs, cell
         self._context = self._make_context()
+        self._keeper = RecordKeeper(store, self.workspace)
         cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
+        # records may be lost, or older than they were
+        cell.on_loss = cell.on_reconnect = self._wake
         self._register(cell)
         try:
             self._start(cell)
@@ -284,14 +288,17 @@ class ServerParent:
     def _reconcile(self) -> None:
         """Read the open jobs, and do for each what can be done now."""
         records = self._store.list(UNFINISHED)
+        with self._guard:
+            runners = list(self._runners.values())
+        records = self._keeper.compare(records, runners)
         candidates: list[Candidate] = []
         for record in records:
             with self._guard:
                 runner = self._runners.get(record.id)
             if runner is not None:
-                if record.abort_requested:
-                    runner.abort(record.abort_by, record.abort_reason)
-            elif record.status == SUBMITTED:
+                # it has been compared; another job of this id waits for its end
+                continue
+            if record.status == SUBMITTED:
                 self._admit(record)
             elif record.status == APPROVED and (meta := self._meta_of(record)) is not None:
                 candidates.append(Candidate(id=record.id, meta=meta))
@@ -445,14 +452,18 @@ class ServerParent:
     def _on_log(self, log: SiteLog, request: Request) -> HandlerResult:
         """Store lines that a job's process has written at a site."""
         try:
-            self._logs.write(check_job_id(log.job), log.site, log.lines)
+            with self._guard:
+                runner = self._runners.get(check_job_id(log.job))
+            self._logs.write(log.job, log.site, log.lines, runner.submission if runner else "")
         except ConfigError as error:
             return refuse(request, error)
         return None
 
     def _on_done(self, job_id: str, ended: bool) -> None:
         with self._guard:
-            self._runners.pop(job_id, None)
+            runner = self._runners.pop(job_id, None)
+        if runner is not None:
+            self._keeper.note_end(runner)
         if ended:
             # otherwise it is resumed later; what has kept it from ending may last
             self._wake()

@@ -55,6 +55,10 @@ class Fenced(RedflareError):
     """A newer instance has taken over this link; this one can change nothing any more and must stop."""
 
 
+class NameTaken(RedflareError):
+    """Another process of this name is alive; stop it first, or take its place on purpose."""
+
+
 class JobLost(RedflareError):
     """Redis has lost a job's state, or another run was begun; begin the job again and write its tasks anew."""
 

@@ -216,6 +216,6 @@ def test_another_agent_of_its_name_takes_its_place(url: str, tmp_path: Path) -> 
     (tmp_path / "other").mkdir()
     other = AgentRun(url, tmp_path / "other")
 
-    assert agent.wait() == 1
+    assert agent.wait() == 4
     assert "has taken over" in agent.errors()
     assert other.end() == 0

@@ -445,9 +445,10 @@ def test_a_client_parent_elsewhere_takes_the_site_over(sites: Sites, tmp_path: P
     pid, _ = run_of(engine)
     other = Sites(sites.url, tmp_path / "elsewhere", sites.namespace)
     try:
-        other.engine()
+        other.engine(take_over=True)
         wait_until(lambda: is_gone(pid), 20, "the job's process of the one that was replaced")
         assert engine._stopping == "another process has taken over"
+        assert engine.fenced
     finally:
         other.close()
 

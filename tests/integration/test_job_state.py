@@ -24,6 +24,7 @@ from redflare_broker.scripts.job_scripts import (
     CHECKPOINT,
     END,
     FINISH,
+    FORGET,
     JOIN,
     LEAVE,
     LIST_MEMBERS,
@@ -153,6 +154,7 @@ class Steps:
         self.take(LIST_MEMBERS, lease)
         self.take(END, lease, status="ENDED", reason="done")
         self.beat(second)
+        self.run("job/forget", FORGET.command(self.values))
 
     def _schedule(self, lease: Lease, number: int, kind: str, data: object) -> None:
         record = task(f"t{number}", number, kind, data=data)
@@ -208,6 +210,7 @@ def test_a_job_with_every_step_run_twice_ends_in_the_same_state(new_bench: Calla
         "finish",
         "checkpoint",
         "own",
+        "forget",
     }
     assert once.ran == {f"job/{name}" for name in methods}
 

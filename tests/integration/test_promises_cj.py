@@ -39,6 +39,27 @@ def test_a_cj_killed_after_it_wrote_a_large_payload_and_before_it_assigns_leaks_
     processes.assert_nothing_is_left()
 
 
+def test_cjs_killed_one_after_another_leave_no_payload_that_outlives_the_task(processes: LinkProcesses) -> None:
+    def payloads() -> list[str]:
+        return [key for key in processes.own_keys() if ":blob:" in key]
+
+    for _ in range(4):
+        doomed = processes.cj(wait_at="after:assign")
+        doomed.send("run", "t", BIG)
+        doomed.receive("at")
+        doomed.kill()
+    chunks = -(-BIG["w"].nbytes // processes.settings.limits.chunk_bytes)
+    assert len(payloads()) == chunks
+    processes.agent().send("serve")
+    successor = processes.cj()
+    successor.send("run", "t", BIG)
+    assert successor.receive("result")[0] == "t"
+    assert all(":{site-1--agent}:blob:" in key for key in payloads()), "the kept result alone may be there"
+    successor.send("run", "next", 1)
+    assert successor.receive("result") == ("next", 1)
+    assert not payloads()
+
+
 def test_a_cj_killed_after_it_assigned_gets_the_result_when_it_restarts(processes: LinkProcesses) -> None:
     doomed = processes.cj()
     doomed.send("run", "t", {"x": 1})

@@ -358,10 +358,51 @@ def test_a_server_on_another_machine_takes_over(operation: Operation) -> None:
     operation.engine("site-1")
     operation.submit(job_of("Adding", averaging(300)))
     operation.wait_for_log("round 3 of 300")
-    operation.server("other")
+    operation.server("other", take_over=True)
     assert first.receive("ended", PATIENCE) == ("another server has taken over",)
     operation.wait_for(COMPLETED)
     assert operation.log().count("round 2 of 300") == 1
+
+
+def test_redis_loses_a_running_job_which_operators_abort(tmp_path: Path) -> None:
+    with (
+        EmbeddedServer() as redis_server,
+        redis.Redis.from_url(redis_server.url) as client,
+        operation_at(redis_server.url, tmp_path, "flare", client) as operation,
+    ):
+        operation.server()
+        operation.engine("site-1")
+        operation.submit(job_of("Adding", averaging(10_000)))
+        operation.wait_for_log("round 3 of 10000")
+        before = operation.record()
+        client.flushall()
+        wait_until(lambda: operation.store.get("job-1") is not None, PATIENCE, "the record is written again")
+        after = operation.record()
+        assert (after.status, after.submission, after.submitter) == (RUNNING, before.submission, "ann")
+        operation.store.request_abort("job-1", "ann", "enough")
+        record = operation.wait_for(ABORTED)
+        assert "aborted by ann: enough" in record.reason
+        assert record.result is not None
+
+
+def test_redis_loses_a_running_job_whose_id_is_then_given_to_another(tmp_path: Path) -> None:
+    with (
+        EmbeddedServer() as redis_server,
+        redis.Redis.from_url(redis_server.url) as client,
+        operation_at(redis_server.url, tmp_path, "flare", client) as operation,
+    ):
+        server = operation.server()
+        operation.engine("site-1")
+        operation.submit(job_of("Adding", averaging(10_000)))
+        operation.wait_for_log("round 3 of 10000")
+        # so that it is not written again before the other one is there
+        pause(server)
+        client.flushall()
+        operation.submit(job_of("Adding", averaging(2), name="other"))
+        resume(server)
+        record = operation.wait_for(COMPLETED)
+        assert (record.name, operation.history()[-1]) == ("other", COMPLETED)
+        assert "of 10000" not in operation.log()
 
 
 def test_the_server_is_stopped_while_redis_is_away(tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ class ServerParentArgs:
     workspace: str
     policy: JobRetentionPolicy
     max_jobs: int = 0
+    take_over: bool = False
 
 
 def main(connection: Connection, log: str, args: ServerParentArgs) -> None:
     """Serve until the test ends it; tells ("ready"), and ("ended", why)."""
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
-    server = ServerParent(args.workspace, args.url, policy=args.policy, max_jobs=args.max_jobs)
+    server = ServerParent(
+        args.workspace, args.url, policy=args.policy, max_jobs=args.max_jobs, take_over=args.take_over
+    )
     server.on_ready = lambda: pipe.send("ready")
 
     def run() -> None:

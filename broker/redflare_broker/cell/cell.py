@@ -73,6 +73,9 @@ class Cell:
         self.on_fenced: Callable[[], object] = lambda: None
         #: Called, from a thread of the pool, when Redis had lost this cell and waiting requests were posted again.
         self.on_loss: Callable[[], object] = lambda: None
+        #: Called, from a thread of the pool, when a heartbeat has reached Redis after one that had not: a failover may
+        #: have rolled back what others wrote.
+        self.on_reconnect: Callable[[], object] = lambda: None
         #: Called once the server is reachable, before the cell is taken over; ``start`` raises its exceptions.
         self.preflight: Callable[[], object] = lambda: None
         #: Seconds after which a request that waits is checked to be still in its target's inbox.
@@ -400,6 +403,7 @@ class Cell:
             # the connection of the blocked read may be broken too, without an error
             self._silent = False
             self._inbox.begin_again()
+            self._pool.submit(self.on_reconnect)
 
     def on_silence(self, error: RedflareError) -> None:
         """Note that a heartbeat could not be sent."""

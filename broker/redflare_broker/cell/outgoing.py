@@ -112,7 +112,7 @@ class OutgoingRequests(Direction):
             self._outbox.send(OutboundMessage(route=inbox, post=self._post_command(inbox, envelope)))
 
     def discard(self, stored: EncodedPayload) -> None:
-        """Delete chunks that ``store`` has made; if Redis is unreachable they expire."""
+        """Delete chunks that ``store`` has made; if Redis is unreachable, with a later heartbeat."""
         Payload(stored, True, self._server, self._settings.limits).release()
 
     def post_again(self, some: Sequence[Pending] | None = None) -> None:

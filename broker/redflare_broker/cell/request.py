@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.errors import BlobMissing
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts import script
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
@@ -90,14 +89,10 @@ class Payload:
         return self.encoded
 
     def release(self) -> None:
-        """Delete the chunks if they are ours; if Redis is unreachable they expire."""
-        if not self.ours or self.encoded.blob is None:
-            return
-        self.ours = False
-        try:
-            payloads_of(self.server).remove(self.encoded.blob, deadline=time.monotonic())
-        except RedflareError as exc:
-            logger.warning("cannot delete payload %s, it will expire: %s", self.encoded.blob.prefix, exc)
+        """Delete the chunks if they are ours; if Redis is unreachable, with a later heartbeat."""
+        if self.ours and self.encoded.blob is not None:
+            self.ours = False
+            discard(self.server, self.encoded.blob)
 
 
 @dataclass(slots=True, eq=False)

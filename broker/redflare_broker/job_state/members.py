@@ -16,7 +16,18 @@ import orjson
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost
 from redflare_broker.keys import JobKeys
-from redflare_broker.scripts.job_scripts import AWAIT, BEAT, BEGIN, END, JOIN, LEAVE, LIST_MEMBERS, RESUMED, job_values
+from redflare_broker.scripts.job_scripts import (
+    AWAIT,
+    BEAT,
+    BEGIN,
+    END,
+    FORGET,
+    JOIN,
+    LEAVE,
+    LIST_MEMBERS,
+    RESUMED,
+    job_values,
+)
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, FENCED, LOST, OK, ScriptReply, parse_reply
 from redflare_broker.transport.connection import Connection
@@ -108,6 +119,10 @@ class Members:
     def __init__(self, keys: JobKeys, policy: RetentionPolicy) -> None:
         self.keys = keys
         self._values = job_values(keys, policy)
+
+    def forget(self, connection: Connection) -> None:
+        """Forget what another job of this id has left, before this one begins."""
+        FORGET.run(connection, self._values)
 
     # -- the client's side ---------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from redflare_broker.config.retention import RetentionPolicy
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import payloads_of
@@ -322,11 +322,19 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, Unavailable: as ``schedule``.
         """
-        gone = []
+        gone, away = [], None
         for payload in payloads:
-            payloads_of(self._server).remove(payload if isinstance(payload, BlobRef) else payload.ref, stop=self._stop)
-            gone.append(payload.prefix)
+            ref = payload if isinstance(payload, BlobRef) else payload.ref
+            try:
+                payloads_of(self._server).remove(ref, stop=self._stop)
+            except Unavailable as error:
+                # others may be on other nodes
+                away = error
+            else:
+                gone.append(payload.prefix)
         self.disown(*gone)
+        if away is not None:
+            raise away
 
     def owned(self) -> list[OwnedBlob]:
         """List all payloads that are noted as the server's, those of previous runs too."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -11,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge, RedflareError
+from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge
+from redflare_broker.payload.payload_store import discard
 from redflare_broker.payload.redis_store import MAX_CHUNKS, RedisPayloadStore
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
@@ -61,8 +61,7 @@ def upload(
                 renewed = time.monotonic()
                 RedisPayloadStore(server).renew(_ref(prefix, chunk, written), ttl_ms, stop=stop)
     except BaseException as error:
-        with contextlib.suppress(RedflareError):  # one attempt; what stays behind has its TTL
-            RedisPayloadStore(server).remove(_ref(prefix, chunk, written), deadline=time.monotonic())
+        discard(server, _ref(prefix, chunk, written))
         if isinstance(error, OSError):
             raise _unreadable(source, error) from error
         raise

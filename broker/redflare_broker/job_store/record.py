@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from redflare_broker.errors import ConfigError, DecodeError
+from redflare_broker.transport.replies import Arg
 from redflare_broker.wire.task_entry import BlobRef
 
 SUBMITTED: Final = "SUBMITTED"
@@ -130,6 +131,10 @@ class JobRecord:
     abort_reason: str = ""
     archive: StoredFile | None = None
     result: StoredFile | None = None
+    #: Identifies the job for those who submit it again.
+    fingerprint: str = ""
+    #: New for each job. When Redis has lost one, and another is submitted under its id, it tells them apart.
+    submission: str = ""
 
     @property
     def finished(self) -> bool:
@@ -142,7 +147,8 @@ class JobRecord:
 
     def to_json(self) -> dict[str, object]:
         """Show it to people and programs, without where its files are stored."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("archive", "result")}
+        hidden = ("archive", "result", "fingerprint", "submission")
+        fields = {name: value for name, value in asdict(self).items() if name not in hidden}
         files = (("archive", self.archive), ("result", self.result))
         sizes = {f"{name}_bytes": file.nbytes if file else None for name, file in files}
         return {**fields, "finished": self.finished, **sizes}
@@ -206,9 +212,27 @@ def read_record(key: str, job_id: str, fields: Mapping[bytes, bytes], prefix: st
             abort_reason=texts.get("abort_reason", ""),
             archive=_file(texts.get("archive"), prefix),
             result=_file(texts.get("result"), prefix),
+            fingerprint=texts.get("fingerprint", ""),
+            submission=texts.get("submission", ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DecodeError(f"{key} is not the record of a job: {error}") from None
+
+
+def record_fields(record: JobRecord) -> list[Arg]:
+    """Return the fields of a record's hash, without its files, from which ``read_record`` makes it again."""
+    fields: dict[str, Arg] = {
+        name: getattr(record, name)
+        for name in ("status", "name", "submitter", "submitted", "changed", "reason", "fingerprint", "submission")
+    }
+    fields |= {name: getattr(record, name) for name in ("abort", "abort_by", "abort_reason")}
+    fields["meta"] = orjson.dumps(dict(record.meta))
+    fields["history"] = orjson.dumps([asdict(change) for change in record.history])
+    for site, state in record.sites.items():
+        fields[f"{_SITE}{site}"] = orjson.dumps(
+            {name: value for name, value in asdict(state).items() if value not in (None, "") or name == "reason"}
+        )
+    return [word for pair in fields.items() for word in pair]
 
 
 def read_line(key: str, entry_id: str, flat: Sequence[bytes]) -> LogLine:

@@ -8,16 +8,15 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
 from redflare_broker.config.retention import JobRetentionPolicy
-from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown, RedflareError
+from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown
 from redflare_broker.fqcn import check_job_id
 from redflare_broker.keys import StoreKeys
-from redflare_broker.payload.redis_store import RedisPayloadStore
+from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts.cell_scripts import POST
 from redflare_broker.scripts.script import (
     BLOB_MISSING,
@@ -69,9 +68,9 @@ class StoreSteps:
 
     # -- scripts -------------------------------------------------------------------------------------------------------
 
-    def values(self, job_id: str) -> dict[str, Arg]:
+    def values(self, job_id: str, submission: str = "") -> dict[str, Arg]:
         """Make what all steps of a job share; ConfigError: the id is none."""
-        return job_values(self.keys, self._policy, check_job_id(job_id))
+        return job_values(self.keys, self._policy, check_job_id(job_id), submission)
 
     def run(self, command: list[Arg], change: tuple[str, str] | None = None) -> ScriptReply:
         """Run a script.
@@ -180,8 +179,7 @@ class StoreSteps:
         )
 
     def remove(self, file: StoredFile) -> None:
-        with suppress(RedflareError):  # one attempt; chunks that stay behind have a TTL
-            RedisPayloadStore(self._server).remove(file.blob, stop=lambda: True)
+        discard(self._server, file.blob)
 
 
 def _is_unknown_script(reply: RedisReply) -> bool:

@@ -24,7 +24,7 @@ from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfin
 from redflare_broker.fqcn import FQCN, check_job_id
 from redflare_broker.keys import Keys, StoreKeys
 from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
-from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESULT, SUBMIT
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESTORE, RESULT, SUBMIT
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -40,6 +40,7 @@ from .record import (
     StoredFile,
     check_after,
     check_status,
+    record_fields,
 )
 from .steps import (
     STORE_CHANNEL,
@@ -122,7 +123,7 @@ class JobStore:
         file = self._steps.upload(f"{job_id}-archive", archive)
         digest = fingerprint(packed, file.sha256)
         fields: list[Arg] = ["name", clean(meta.get("name", "")), "meta", packed]
-        fields += ["submitter", by, "fingerprint", digest]
+        fields += ["submitter", by, "fingerprint", digest, "submission", uuid.uuid4().hex]
         command = SUBMIT.command(
             self._steps.values(job_id),
             fields,
@@ -196,8 +197,25 @@ class JobStore:
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
+    # The server names the ``submission`` that it has in hand: a step does nothing to another job of the same id.
+
+    def restore(self, record: JobRecord) -> bool:
+        """Write the record of a job that runs again, if Redis has lost it; False: another job has its id by now.
+
+        Its archive and its log are gone.
+        """
+        values = self._steps.values(record.id, record.submission) | {"submitted": record.submitted}
+        return self._steps.run(RESTORE.command(values, record_fields(record))).status == OK
+
     def advance(
-        self, job_id: str, expected: str | Iterable[str], to: str, reason: str = "", by: str = "server"
+        self,
+        job_id: str,
+        expected: str | Iterable[str],
+        to: str,
+        reason: str = "",
+        by: str = "server",
+        *,
+        submission: str = "",
     ) -> JobRecord | None:
         """Move a job forward, if it has one of the expected statuses and ``to`` is later.
 
@@ -212,11 +230,19 @@ class JobStore:
         reason = clean(reason)
         change = status_change(check_status(to), reason, clean(by))
         step: dict[str, Arg] = {"step": uuid.uuid4().hex, "status": to, "change": change, "reason": reason}
-        reply = self._steps.run(ADVANCE.command(self._steps.values(job_id) | step, names))
+        reply = self._steps.run(ADVANCE.command(self._steps.values(job_id, submission) | step, names))
         return None if reply.status in (REFUSED, UNKNOWN) else self._steps.record(job_id, reply.rest[0])
 
     def set_site(
-        self, job_id: str, site: str, status: str, *, exit_code: int | None = None, reason: str = "", how: str = ""
+        self,
+        job_id: str,
+        site: str,
+        status: str,
+        *,
+        exit_code: int | None = None,
+        reason: str = "",
+        how: str = "",
+        submission: str = "",
     ) -> bool:
         """Note the state of a job at a site; False: no such job.
 
@@ -228,14 +254,14 @@ class JobStore:
         state: dict[str, object] = {"status": clean(status), "reason": clean(reason)}
         state |= {"exit_code": exit_code} if exit_code is not None else {}
         state |= {"how": clean(how)} if how else {}
-        return self._note(job_id, f"site:{FQCN.check(site)}", state)
+        return self._note(job_id, f"site:{FQCN.check(site)}", state, submission)
 
     def set_waiting(self, job_id: str, reason: str) -> bool:
         """Note why a job does not go on; the next change of its status takes it away. False: no such job."""
         return self._note(job_id, "waiting", {"reason": clean(reason)})
 
-    def _note(self, job_id: str, field: str, value: Mapping[str, object]) -> bool:
-        command = NOTE.command(self._steps.values(job_id), field=field, value=orjson.dumps(value))
+    def _note(self, job_id: str, field: str, value: Mapping[str, object], submission: str = "") -> bool:
+        command = NOTE.command(self._steps.values(job_id, submission), field=field, value=orjson.dumps(value))
         return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:
@@ -266,7 +292,7 @@ class JobStore:
         file = self._file(job_id, "archive")
         return job_files.load(self._server, file, most=self.policy.file_bytes, stop=self._stop)
 
-    def put_result(self, job_id: str, source: Source) -> StoredFile:
+    def put_result(self, job_id: str, source: Source, *, submission: str = "") -> StoredFile:
         """Store a job's result, a zip by content or path; it replaces the one before.
 
         Raises:
@@ -278,7 +304,7 @@ class JobStore:
             raise self._steps.unknown(job_id)
         file = self._steps.upload(f"{job_id}-result", source)
         blob, result = file.blob, file.to_json()
-        values = self._steps.values(job_id)
+        values = self._steps.values(job_id, submission)
         command = RESULT.command(values, result_prefix=blob.prefix, chunks=blob.chunks, result=result)
         self._steps.check(self._steps.run(command), job_id, file)
         return file
@@ -306,9 +332,11 @@ class JobStore:
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
-    def append_log(self, job_id: str, site: str, lines: Iterable[str], *, level: str = "") -> bool:
+    def append_log(
+        self, job_id: str, site: str, lines: Iterable[str], *, level: str = "", submission: str = ""
+    ) -> bool:
         """Write lines into a job's log, each with the time of now; False: no such job."""
-        values = self._steps.values(job_id)
+        values = self._steps.values(job_id, submission)
         texts = [truncate(line, self.policy.line_bytes) for line in lines]
         for first in range(0, len(texts), _LINES):
             batch, some = uuid.uuid4().hex, texts[first : first + _LINES]

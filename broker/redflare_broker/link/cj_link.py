@@ -22,8 +22,9 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply, ReplyError, entries_in
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.codec import meta_beside
-from redflare_broker.wire.task_entry import BlobRef, Entry, check_id
+from redflare_broker.wire.task_entry import Entry, check_id
 
+from .cj_payloads import CJPayloads
 from .endpoint import LinkEndpoint
 from .exchange import ExchangeOutcome, OutgoingTask
 from .liveness import Liveness
@@ -47,15 +48,12 @@ class CJLink(LinkEndpoint):
         self, session: Session, liveness: Liveness, on_news: Callable[[], None], *, interval: float | None = None
     ) -> None:
         super().__init__(session, liveness, on_news, interval=interval)
+        self.payloads: CJPayloads = CJPayloads(session)
         #: How the keys of payloads begin that a result may name.
         self._prefixes = (session.keys.result_blob(""), session.federation.task_blob("").removesuffix("}"))
         self._longest_read = session.settings.block
         #: the server knows the assign script: a refusal of it would leave a begun read behind
         self._scripts_known = False
-        #: payload of the last accepted result
-        self._kept: BlobRef | None = None
-        #: payload of the last accepted result, when that was given out encoded, until ``release_result``
-        self._lent: BlobRef | None = None
         #: tasks whose ledgers are stored in Redis, oldest first
         self._settled: dict[str, None] = {}
         #: aborts that could not be written to Redis, and their reasons
@@ -100,7 +98,10 @@ class CJLink(LinkEndpoint):
         self.work_on(task_id)
         self._settled.pop(task_id, None)
         try:
-            return self._until_settled(task, give_up, deadline, poll_interval)
+            outcome = self._until_settled(task, give_up, deadline, poll_interval)
+            if outcome.status != ACCEPTED:
+                self.payloads.delete_of(task_id)
+            return outcome
         except Fenced as exc:
             return ExchangeOutcome(status=ABORTED, reason=str(exc))
         except BaseException as exc:
@@ -109,7 +110,7 @@ class CJLink(LinkEndpoint):
         finally:
             self.work_on(None)
             self._settled[task_id] = None
-            self.payloads.delete(task.blob)
+            self.payloads.end(task)
 
     def _until_settled(
         self, task: OutgoingTask, give_up: Callable[[], str], deadline: float | None, poll_interval: float | None
@@ -199,6 +200,7 @@ class CJLink(LinkEndpoint):
 
     def _assign(self, task: OutgoingTask) -> ScriptReply:
         """Write the task, or find out how it stands if it was written before."""
+        self.payloads.inherit(task)
         while True:
             if task.entry is None:
                 task.entry = self._entry(task)
@@ -206,16 +208,22 @@ class CJLink(LinkEndpoint):
             if reply.status != BUSY:
                 break
             task.expected = reply.text()
-        if reply.status == NEW and self._kept is not None:
-            kept, self._kept = self._kept, None
-            self.payloads.delete(kept)
+        if reply.status == NEW:
+            if task.blob is not None:
+                self.payloads.name(task.blob)
+            self.payloads.delete_replaced(task.expected)
         logger.debug("%s: task %s %r is %s", self.session.label, task.task_id, task.name, reply.status)
         return reply
 
     def _entry(self, task: OutgoingTask) -> Entry:
         buffers: tuple[memoryview, ...] = ()
-        if task.foreign is None:
+        blob = task.foreign
+        if task.foreign is None and task.inherited is not None and not task.repeated:
+            # the task stands with its predecessor's payload; should it be gone, the agent asks for this one
+            buffers, blob = self.payloads.place(task.encoded, task.blob_prefix)
+        elif task.foreign is None:
             buffers, task.blob = self.payloads.write(task.encoded, task.blob_prefix)
+            blob = task.blob
         lease = self.session.lease
         return Entry(
             topic=TOPIC_GET_TASK,
@@ -227,7 +235,7 @@ class CJLink(LinkEndpoint):
             meta=task.encoded.meta,
             data=task.encoded.data,
             buffers=buffers,
-            blob=task.foreign or task.blob,
+            blob=blob,
         )
 
     def _assign_step(self, task: OutgoingTask, entry: Entry) -> ScriptReply:
@@ -299,13 +307,14 @@ class CJLink(LinkEndpoint):
         except BlobMissing as exc:
             label = self.session.label
             logger.warning("%s: the result of task %s must be sent again: %s", label, task.task_id, exc)
+            self.payloads.delete(entry.blob)
             task.send_again(entry_id)
             return None
         except DecodeError as exc:
             return self._reject(task, str(exc))
-        status = ACCEPTED if accepted else self._write_status(task, ACCEPTED, "")
+        status = ACCEPTED if accepted else self._write_status(task, ACCEPTED, "", lent=isinstance(data, EncodedPayload))
         if status == ACCEPTED:
-            self._look_after(entry.blob, data)
+            self.payloads.look_after(entry.blob, data)
             return ExchangeOutcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
         if status in (ABORTED, REJECTED):
             return ExchangeOutcome(status=ABORTED, reason=f"the task was {status.lower()} while its result was read")
@@ -325,11 +334,11 @@ class CJLink(LinkEndpoint):
         self._write_status(task, REJECTED, reason)
         return ExchangeOutcome(status=REJECTED, rc=RC.EXECUTION_EXCEPTION, reason=reason)
 
-    def _write_status(self, task: OutgoingTask, status: str, reason: str) -> str:
+    def _write_status(self, task: OutgoingTask, status: str, reason: str, *, lent: bool = False) -> str:
         """Accept or reject the task's result in Redis; return the status that the task has now."""
         scripts = self.session.scripts
         return self.session.step(
-            lambda connection, lease: scripts.settle(connection, lease, task.task_id, status, reason)
+            lambda connection, lease: scripts.settle(connection, lease, task.task_id, status, reason, lent=lent)
         ).status
 
     def _content(self, task: OutgoingTask, entry: Entry) -> tuple[dict[str, Any], Any]:
@@ -362,10 +371,11 @@ class CJLink(LinkEndpoint):
             try:
                 entry = self._parse(entry_id, fields)
                 meta, data = self._content(task, entry)
-                self._look_after(entry.blob, data)
+                self.payloads.look_after(entry.blob, data)
                 return ExchangeOutcome(status=ACCEPTED, rc=entry.rc, meta=meta, data=data)
             except (BlobMissing, DecodeError) as exc:
                 logger.warning("%s: the kept result of task %s is gone: %s", session.label, task.task_id, exc)
+                self.payloads.delete_of(task.task_id, accepted=True)
         logger.warning(
             "%s: task %s was accepted, but its result is gone: it is done again", session.label, task.task_id
         )
@@ -379,19 +389,6 @@ class CJLink(LinkEndpoint):
         rc, reason = (value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for value in _pair(reply))
         return ExchangeOutcome(status=REJECTED, rc=rc, reason=reason or "the task was rejected")
 
-    # -- payloads of results -------------------------------------------------------------------------------------------
-
-    def _look_after(self, blob: BlobRef | None, data: object) -> None:
-        """Keep the payload of an accepted result: for the caller if it is encoded, else for a successor."""
-        if blob is None:
-            return
-        if isinstance(data, EncodedPayload):
-            self._lent = blob
-            self._kept = None if self._kept == blob else self._kept
-            self.payloads.keep(blob)
-        else:
-            self._keep(blob)
-
     def release_result(self, handed_over: bool) -> None:
         """Release the last result that was returned encoded; without one this has no effect.
 
@@ -400,17 +397,7 @@ class CJLink(LinkEndpoint):
                 accepted result: for ``result_keep``, or until the next task. The next exchange does the latter if this
                 was not called.
         """
-        blob, self._lent = self._lent, None
-        if blob is None:
-            return
-        self.payloads.hand_over(blob)
-        if not handed_over and not self.session.fenced:
-            self._keep(blob)
-
-    def _keep(self, blob: BlobRef) -> None:
-        """Leave an accepted payload for a CJ that takes over, until the next task or for ``result_keep``."""
-        self._kept = blob
-        self.payloads.expire(blob, self.session.settings.policy.result_keep)
+        self.payloads.release(handed_over)
 
     # -- abort ---------------------------------------------------------------------------------------------------------
 
@@ -447,8 +434,11 @@ class CJLink(LinkEndpoint):
         super().on_beat(reply)
         for task_id in list(self._owed_aborts):
             reason = self._owed_aborts.pop(task_id)
-            if task_id != self.task_id and not self.abort(task_id, reason, patience=0.0):
+            if task_id == self.task_id:
+                continue
+            if not self.abort(task_id, reason, patience=0.0):
                 break
+            self.payloads.delete_of(task_id)
         if self.task_status == ABORTED:
             self.session.nudge()
 
@@ -456,7 +446,7 @@ class CJLink(LinkEndpoint):
         super().close(bye=bye)
         # a successor may be reading what this CJ has kept
         if bye and not self.session.fenced:
-            self.payloads.delete(self._kept)
+            self.payloads.delete_kept()
 
 
 def _shortest(block: float, poll_interval: float | None, deadline: float | None) -> float:

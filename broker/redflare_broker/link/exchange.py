@@ -40,6 +40,8 @@ class OutgoingTask:
     encoded_result: bool = False
     #: Chunks that were made for this task.
     blob: BlobRef | None = None
+    #: Chunks that a predecessor made for it.
+    inherited: BlobRef | None = None
     entry: Entry | None = None
     #: The open task that this one replaces, as Redis reported it.
     expected: str = ""

@@ -51,6 +51,8 @@ class ResultSubmission:
             self.payloads.delete(self._blob)
             self._submit_id = ""
         self.handed_in = reply.status == SUBMITTED
+        if self.handed_in and self._blob is not None:
+            self.payloads.keep(self._blob)
         return reply.status
 
     def _send(self, connection: Connection, lease: Lease) -> ScriptReply:
@@ -67,7 +69,11 @@ class ResultSubmission:
             blob=self._blob,
         )
         size = self.encoded.nbytes
-        return self.session.scripts.submit(connection, lease, entry, submit_id=self._submit_id, size=size)
+        # one that names chunks which went meanwhile is asked for again
+        before = self.payloads.naming(self._blob)
+        return self.session.scripts.submit(
+            connection, lease, entry, submit_id=self._submit_id, size=size, before=before
+        )
 
     def refused(self) -> None:
         """Delete the payload after the server refused for good, unless the result is in nevertheless."""

@@ -1,14 +1,19 @@
-"""``PayloadStore``: what keeps the buffers of large messages; ``payloads_of`` chooses it."""
+"""``PayloadStore``: what keeps the buffers of large messages; ``payloads_of`` chooses it, ``discard`` deletes one."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
 from .redis_store import RedisPayloadStore, Stop
+
+logger = logging.getLogger(__name__)
 
 
 class PayloadStore(Protocol):
@@ -74,3 +79,21 @@ class PayloadStore(Protocol):
 def payloads_of(server: Server) -> PayloadStore:
     """Return the store for the payloads of messages that go through ``server``; a second store is chosen here."""
     return RedisPayloadStore(server)
+
+
+def discard(server: Server, ref: BlobRef) -> None:
+    """Delete a payload that nobody needs any more; if its node is away, a later heartbeat of this process does it.
+
+    It makes one attempt, and raises nothing: a payload that cannot be deleted expires.
+    """
+
+    def remove() -> None:
+        payloads_of(server).remove(ref, deadline=time.monotonic())
+
+    try:
+        remove()
+    except Unavailable as exc:
+        logger.warning("payload %s is deleted later: %s", ref.prefix, exc)
+        server.owed.add(f"deleting payload {ref.prefix}", remove)
+    except RedflareError as exc:
+        logger.warning("payload %s cannot be deleted and expires: %s", ref.prefix, exc)

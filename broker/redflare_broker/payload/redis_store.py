@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 
 from redflare_broker.errors import DecodeError, RedflareError, Unavailable
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Command, RedisReply, require
+from redflare_broker.transport.replies import Arg, Command, RedisReply, require
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
@@ -47,8 +47,7 @@ class RedisPayloadStore:
         deadline: float | None = None,
     ) -> BlobRef:
         """Set each chunk with its TTL, straight from the buffers."""
-        sizes = tuple(map(len, buffers))
-        ref = BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
+        ref = ref_of(prefix, buffers, chunk)
         try:
             if ref.chunks:
                 self._server.run(
@@ -88,7 +87,7 @@ class RedisPayloadStore:
 
     def renew(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> bool:
         """Set the TTL of every chunk; False if one is gone."""
-        replies = self._pipelined(ref, [("PEXPIRE", key, ttl_ms) for key in _keys(ref)], stop, deadline)
+        replies = self._pipelined(ref, renewal(ref, ttl_ms), stop, deadline)
         return all(reply == 1 for reply in replies)
 
     def stored(self, prefix: str) -> int:
@@ -108,7 +107,9 @@ class RedisPayloadStore:
         """Unlink the chunks."""
         self._pipelined(ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
 
-    def _pipelined(self, ref: BlobRef, commands: list[Command], stop: Stop, deadline: float | None) -> list[RedisReply]:
+    def _pipelined(
+        self, ref: BlobRef, commands: Sequence[Command], stop: Stop, deadline: float | None
+    ) -> list[RedisReply]:
         def run(connection: Connection) -> list[RedisReply]:
             return [
                 require(reply, connection.node) for part in _sliced(commands) for reply in connection.pipeline(part)
@@ -118,6 +119,17 @@ class RedisPayloadStore:
 
     def __repr__(self) -> str:
         return f"<RedisPayloadStore at {self._server.url}>"
+
+
+def ref_of(prefix: str, buffers: Sequence[memoryview], chunk: int) -> BlobRef:
+    """The reference to buffers that are, or will be, stored under ``prefix``."""
+    sizes = tuple(map(len, buffers))
+    return BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
+
+
+def renewal(ref: BlobRef, ttl_ms: int) -> list[list[Arg]]:
+    """Make the commands that set the TTL of every chunk."""
+    return [["PEXPIRE", key, ttl_ms] for key in _keys(ref)]
 
 
 def check_ref(ref: BlobRef, limits: CodecLimits) -> None:
@@ -160,6 +172,6 @@ def _key(prefix: str, number: int) -> str:
     return f"{prefix}:{number}"
 
 
-def _sliced(items: list[T]) -> Iterator[list[T]]:
+def _sliced(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), _SLICE):
         yield items[first : first + _SLICE]

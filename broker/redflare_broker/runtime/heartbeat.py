@@ -122,6 +122,7 @@ class Heartbeats:
                 self._silent(link, reply)
             else:
                 self._pass_on(link, reply)
+        self._server.owed.begin()
 
     def _silent(self, link: HeartbeatSource, error: RedflareError) -> None:
         self._schedule(link, min(_RETRY_AFTER, link.interval))

@@ -33,6 +33,7 @@ BEAT: Final = Script(
 )
 LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch")
 BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
+FORGET: Final = Script("job/forget", "job clients standing ended task_prefix")
 LIST_MEMBERS: Final = Script("job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms")
 AWAIT: Final = Script("job/await", "cell job", "instance epoch run awaited retention_ms")
 END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms")

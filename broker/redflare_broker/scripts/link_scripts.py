@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg
 
 from .lease import Lease, Role
-from .script import Script, ScriptReply, common_values, run_command
+from .script import Script, ScriptReply, common_values, parse_reply, run_command, run_pipeline
 from .task_states import ACCEPTED
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ BEAT: Final = Script(
 ASSIGN: Final = Script(
     "link/assign",
     f"{_LINK} task expected_task abort notice",
-    "instance epoch task_id task_name expected lost size blob retention_ms settled_ms publish",
+    "instance epoch task_id task_name expected lost size blob chunks retention_ms settled_ms publish",
     optional_key="forgotten",
     rest="fields",
 )
@@ -40,11 +41,13 @@ REFUSE: Final = Script(
     f"{_LINK} task dead",
     "instance epoch task_id rc reason settled_ms retention_ms dead_entries dead_value_bytes",
 )
-SUBMIT: Final = Script("link/submit", f"{_LINK} task", "instance epoch task_id submit_id rc size blob", rest="fields")
+SUBMIT: Final = Script(
+    "link/submit", f"{_LINK} task", "instance epoch task_id submit_id rc size blob chunks", rest="fields"
+)
 SETTLE: Final = Script(
     "link/settle",
     f"{_LINK} task notice dead",
-    "instance epoch task_id status reason settled_ms publish retention_ms dead_entries dead_value_bytes inline",
+    "instance epoch task_id status reason settled_ms publish retention_ms dead_entries dead_value_bytes inline lent",
 )
 ABORT: Final = Script("link/abort", f"{_LINK} task abort", "instance epoch task_id reason settled_ms publish")
 BURY: Final = Script(
@@ -119,7 +122,7 @@ class LinkScripts:
             expected=expected,
             lost=lost,
             size=size,
-            blob=entry.blob.prefix if entry.blob else "",
+            **_chunks(entry),
         )
 
     def take_command(self, lease: Lease, task_id: str = "") -> list[Arg]:
@@ -133,9 +136,18 @@ class LinkScripts:
         task = self.keys.task(task_id)
         return REFUSE.run(connection, self._common, task=task, **lease.args, task_id=task_id, rc=rc, reason=reason)
 
-    def submit(self, connection: Connection, lease: Lease, entry: Entry, *, submit_id: str, size: int) -> ScriptReply:
-        return SUBMIT.run(
-            connection,
+    def submit(
+        self,
+        connection: Connection,
+        lease: Lease,
+        entry: Entry,
+        *,
+        submit_id: str,
+        size: int,
+        before: Sequence[list[Arg]] = (),
+    ) -> ScriptReply:
+        """Hand a result in; ``before``: commands that run right before, in the same round trip."""
+        command = SUBMIT.command(
             self._common,
             entry.fields(),
             task=self.keys.task(entry.task_id),
@@ -144,18 +156,26 @@ class LinkScripts:
             submit_id=submit_id,
             rc=entry.rc,
             size=size,
-            blob=entry.blob.prefix if entry.blob else "",
+            **_chunks(entry),
         )
+        return parse_reply(SUBMIT.name, run_pipeline(connection, [*before, command])[-1])
 
-    def settle(self, connection: Connection, lease: Lease, task_id: str, status: str, reason: str = "") -> ScriptReply:
-        """Accept or reject a result; a rejected one goes to the dead-letter stream."""
-        return run_command(connection, self._settle_command(lease, task_id, status, reason, inline=False))
+    def settle(
+        self, connection: Connection, lease: Lease, task_id: str, status: str, reason: str = "", *, lent: bool = False
+    ) -> ScriptReply:
+        """Accept or reject a result; a rejected one goes to the dead-letter stream.
+
+        ``lent``: its chunks may become somebody else's.
+        """
+        return run_command(connection, self._settle_command(lease, task_id, status, reason, lent=lent))
 
     def accept_command(self, lease: Lease, task_id: str) -> list[Arg]:
         """Accept a small result; a command to send behind the XREAD that waits for its entry."""
         return self._settle_command(lease, task_id, ACCEPTED, "", inline=True)
 
-    def _settle_command(self, lease: Lease, task_id: str, status: str, reason: str, *, inline: bool) -> list[Arg]:
+    def _settle_command(
+        self, lease: Lease, task_id: str, status: str, reason: str, *, inline: bool = False, lent: bool = False
+    ) -> list[Arg]:
         return SETTLE.command(
             self._common,
             task=self.keys.task(task_id),
@@ -164,6 +184,7 @@ class LinkScripts:
             status=status,
             reason=reason,
             inline=int(inline),
+            lent=int(lent),
         )
 
     def abort(self, connection: Connection, lease: Lease | None, task_id: str, reason: str) -> ScriptReply:
@@ -179,3 +200,8 @@ class LinkScripts:
     def register(self, connection: Connection, agents: str) -> ScriptReply:
         """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""
         return REGISTER.run(connection, self._common, agents=agents, fqcn=self.keys.fqcn)
+
+
+def _chunks(entry: Entry) -> dict[str, Arg]:
+    """What a ledger says of the payload of an entry."""
+    return {"blob": entry.blob.prefix, "chunks": entry.blob.chunks} if entry.blob else {"blob": "", "chunks": 0}

@@ -20,23 +20,27 @@ _JOB: Final = "jobs record log"
 SUBMIT: Final = Script(
     "store/submit", f"{_JOB} archive_prefix", "job_id chunks change retention_ms log_lines archive", rest="fields"
 )
-ADVANCE: Final = Script("store/advance", _JOB, "step status change reason retention_ms log_lines", rest="expected")
+ADVANCE: Final = Script(
+    "store/advance", _JOB, "step status change reason retention_ms log_lines submission", rest="expected"
+)
 ABORT: Final = Script("store/abort", _JOB, "by reason change retention_ms log_lines")
 #: A field of the record; ``waiting`` is not written any more once the job is over.
-NOTE: Final = Script("store/note", "record", "field value")
-LOG: Final = Script("store/log", "record log", "batch site level log_lines", rest="lines")
-RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms")
+NOTE: Final = Script("store/note", "record", "field value submission")
+LOG: Final = Script("store/log", "record log", "batch site level log_lines submission", rest="lines")
+RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms submission")
+RESTORE: Final = Script("store/restore", _JOB, "job_id submission submitted retention_ms log_lines", rest="fields")
 RENEW: Final = Script("store/renew", _JOB, "job_id retention_ms")
 DELETE: Final = Script("store/delete", _JOB, "job_id")
 
 
-def job_values(keys: StoreKeys, policy: JobRetentionPolicy, job_id: str) -> dict[str, Arg]:
-    """Make what all steps of one job share."""
+def job_values(keys: StoreKeys, policy: JobRetentionPolicy, job_id: str, submission: str = "") -> dict[str, Arg]:
+    """Make what all steps of one job share; ``submission``: only of the job that was submitted as this one."""
     return {
         "jobs": keys.jobs,
         "record": keys.record(job_id),
         "log": keys.log(job_id),
         "job_id": job_id,
+        "submission": submission,
         "retention_ms": policy.retention_ms,
         "log_lines": policy.log_lines,
     }

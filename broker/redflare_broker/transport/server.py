@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
 from redflare_broker.util.backoff import Backoff
+from redflare_broker.util.owed_steps import OwedSteps
 
 from .cluster_slots import Address, Topology
 from .connection import Connection
@@ -54,6 +55,8 @@ class Server:
         #: the commands for wake-up messages: sharded on a cluster, where a plain PUBLISH would go to every node
         self.publish: Literal["PUBLISH", "SPUBLISH"] = "SPUBLISH" if self.cluster else "PUBLISH"
         self.subscribe: Literal["SUBSCRIBE", "SSUBSCRIBE"] = "SSUBSCRIBE" if self.cluster else "SUBSCRIBE"
+        #: what is done as soon as a node is back; heartbeats see to it
+        self.owed = OwedSteps()
         self._dialer = dialer
         self._options = options
         self._idle = IdleConnections()

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -198,10 +199,11 @@ class Sites:
     def args(self, site: str = SITE_1) -> SiteArgs:
         return SiteArgs(workspace=self.folder / site, redis_url=self.url)
 
-    def engine(self, site: str = SITE_1, *, workers: int = 5, **settings: Any) -> ClientEngine:
+    def engine(self, site: str = SITE_1, *, workers: int = 5, take_over: bool = False, **settings: Any) -> ClientEngine:
         """Run a client parent in this process."""
         workspace = self.workspace(site, **settings)
-        engine = ClientEngine(Site(name=site, settings=load_site_settings(workspace)), self.args(site), 0, workers)
+        args = replace(self.args(site), take_over=take_over)
+        engine = ClientEngine(Site(name=site, settings=load_site_settings(workspace)), args, 0, workers)
         thread = threading.Thread(target=engine.run, name=f"client-parent-{site}")
         thread.start()
 

@@ -78,10 +78,12 @@ class Operation(Sites):
         self.store = JobStore(connection, Keys(namespace), POLICY)
         self._undo.append(connection.close)
 
-    def server(self, name: str = "server", *, max_jobs: int = 0, **settings: Any) -> Child:
+    def server(self, name: str = "server", *, max_jobs: int = 0, take_over: bool = False, **settings: Any) -> Child:
         """Start the server, or its successor; ``name``: of its workspace."""
         workspace = self.workspace(name, **settings)
-        args = ServerParentArgs(url=self.url, workspace=str(workspace), policy=POLICY, max_jobs=max_jobs)
+        args = ServerParentArgs(
+            url=self.url, workspace=str(workspace), policy=POLICY, max_jobs=max_jobs, take_over=take_over
+        )
         child = Child(server_parent.main, args, self.folder / f"server-{len(self._undo)}.log")
         self._undo.append(child.close)
         child.receive("ready", PATIENCE)

@@ -67,7 +67,7 @@ def _serve(args: AgentProcessArgs, train: Any, ending: Ending) -> int:
         logger.info("agent %s was closed; %d results were accepted", agent.fqcn, count)
         if agent.fenced:
             print(f"redflare: another agent {agent.fqcn} has taken over: this one ends", file=sys.stderr)
-            return ExitCode.EXECUTION_ERROR
+            return ExitCode.REPLACED
         if args.job_id is not None:
             break
     watched.close()

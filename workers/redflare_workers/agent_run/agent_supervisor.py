@@ -34,7 +34,7 @@ _MAX_EARLY_CRASHES: Final = 5
 _MARGIN: Final = 5.0
 
 #: Exit codes that a new process would end with too.
-_FINAL: Final = (ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.EXECUTION_ERROR)
+_FINAL: Final = (ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.REPLACED, ExitCode.EXECUTION_ERROR)
 
 Kind = Literal["started", "aborted", "died", "stopping", "ended"]
 

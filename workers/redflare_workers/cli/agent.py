@@ -18,10 +18,14 @@ from redflare_workers.processes import ExitCode
 
 from . import display
 from .connection import DEFAULT_URL
-from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, exit_on_error
+from .exit_codes import FAILED, INTERRUPTED, TAKEN, UNAVAILABLE, USAGE, exit_on_error
 from .service import Check, Secure, Url, Workspace, check
 
-_OF_PROCESS: Final = {int(ExitCode.CONFIG): USAGE, int(ExitCode.INFRASTRUCTURE): UNAVAILABLE}
+_OF_PROCESS: Final = {
+    int(ExitCode.CONFIG): USAGE,
+    int(ExitCode.INFRASTRUCTURE): UNAVAILABLE,
+    int(ExitCode.REPLACED): TAKEN,
+}
 EXIT_CODES: Final = (
     "Exit codes: 0 stopped as requested, or its job is over, 1 the trainer crashed repeatedly or another agent has "
     "taken its place, 2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."

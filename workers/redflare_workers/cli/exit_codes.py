@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import typer
-from redflare_broker.errors import ConfigError, RedflareError
+from redflare_broker.errors import ConfigError, NameTaken, RedflareError
 
 #: Not found, or the command ran and its result is a failure.
 FAILED: Final = 1
 NOT_FOUND: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
+#: Another process has the name of this one: it has taken over, or it was not replaced. Not to be started again.
+TAKEN: Final = 4
 INTERRUPTED: Final = 130
 #: The line below the help of most commands.
 EXIT_CODES: Final = (
@@ -34,5 +36,7 @@ def exit_on_error() -> Iterator[None]:
         yield
     except ConfigError as error:
         fail(str(error), USAGE)
+    except NameTaken as error:
+        fail(str(error), TAKEN)
     except RedflareError as error:
         fail(str(error), UNAVAILABLE)

@@ -12,7 +12,7 @@ from redflare_broker.keys import Keys
 from . import display
 from .connection import DEFAULT_URL
 from .exit_codes import exit_on_error
-from .service import EXIT_CODES, Check, Level, LogLevel, Secure, Url, Workspace, check, print_event, serve
+from .service import EXIT_CODES, Check, Level, LogLevel, Secure, TakeOver, Url, Workspace, check, print_event, serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -27,6 +27,7 @@ def server(
     workspace: Workspace = Path("."),
     secure: Secure = False,
     max_jobs: Annotated[int, typer.Option(min=0, help="How many jobs may run at once; 0: no limit.")] = 0,
+    take_over: TakeOver = False,
     log_level: LogLevel = Level.INFO,
     check_only: Check = False,
     as_json: display.Json = False,
@@ -36,6 +37,9 @@ def server(
     A job waits until its sites are connected (`redflare job show` shows for
     which); then its workflow runs in a child process of this one. Each job has
     a folder in the workspace; a workspace is used by one process at a time.
+
+    A server whose name is in use is refused, unless it is started with
+    --take-over; the other one then ends.
 
     Stop it with Ctrl-C or SIGTERM, and start it again: jobs whose workflows
     can resume continue, others end with the reason. What jobs may do here is
@@ -54,7 +58,14 @@ def server(
     from redflare_workers.server.parent.server_parent import ServerParent
 
     parent = ServerParent(
-        workspace, url, settings, name, policy=settings.job_store, max_jobs=max_jobs, secure_mode=secure
+        workspace,
+        url,
+        settings,
+        name,
+        policy=settings.job_store,
+        max_jobs=max_jobs,
+        secure_mode=secure,
+        take_over=take_over,
     )
     parent.on_ready = lambda: print_event("ready", f"server {name} is accepting jobs", as_json=as_json)
-    serve(f"server {name}", url, settings, parent.run, parent.stop, log_level, as_json=as_json)
+    serve(f"server {name}", url, settings, parent.run, parent.stop, lambda: parent.fenced, log_level, as_json=as_json)

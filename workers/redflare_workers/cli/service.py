@@ -22,13 +22,13 @@ from redflare_broker.util import humanize
 
 from . import display
 from .connection import URL_HELP
-from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND
+from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN
 
 #: Heartbeats that may be missing before ``--check`` fails.
 _MISSED_BEATS: Final = 4
 EXIT_CODES: Final = (
-    "Exit codes: 0 stopped as requested, 1 another process has taken its place (--check: not running), "
-    "2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."
+    "Exit codes: 0 stopped as requested, 1 it ended by itself (--check: not running), 2 wrong usage, "
+    "3 Redis cannot be used, 4 another process has its name, 130 Ctrl-C."
 )
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -58,6 +58,10 @@ Check = Annotated[
     bool, typer.Option("--check", help="Start nothing; check whether it is running: exit code 0, or 1 if not.")
 ]
 
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Replace a living process of this name, which ends; else it is refused.")
+]
+
 
 def serve(
     name: str,
@@ -65,6 +69,7 @@ def serve(
     settings: LinkSettings,
     run: Callable[[], str],
     stop: Callable[[str], object],
+    replaced: Callable[[], bool],
     level: Level,
     *,
     as_json: bool,
@@ -74,6 +79,7 @@ def serve(
     Args:
         run: returns why it has ended.
         stop: makes ``run`` return; called from a signal handler with the reason.
+        replaced: whether another process of its name has taken over.
     """
     logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)
     received: list[int] = []
@@ -91,7 +97,7 @@ def serve(
     if signal.SIGINT in received:
         raise typer.Exit(INTERRUPTED)
     if not received:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(TAKEN if replaced() else FAILED)
 
 
 def _note_if_redis_is_away(url: str, settings: LinkSettings) -> None:

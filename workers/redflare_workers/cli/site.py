@@ -12,7 +12,7 @@ from redflare_broker.keys import Keys
 from . import display
 from .connection import DEFAULT_URL
 from .exit_codes import exit_on_error
-from .service import EXIT_CODES, Check, Level, LogLevel, Secure, Url, Workspace, check, serve
+from .service import EXIT_CODES, Check, Level, LogLevel, Secure, TakeOver, Url, Workspace, check, serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -26,6 +26,7 @@ def site(
     workspace: Workspace = Path("."),
     secure: Secure = False,
     workers: Annotated[int, typer.Option(min=1, help="How many requests of the server are handled at once.")] = 5,
+    take_over: TakeOver = False,
     log_level: LogLevel = Level.INFO,
     check_only: Check = False,
     as_json: display.Json = False,
@@ -42,8 +43,9 @@ def site(
     [dim]}[/dim]
 
     Without this file only redflare's own components run, and no code from
-    jobs. Stop the site with Ctrl-C or SIGTERM; its running jobs continue when
-    it is started again.
+    jobs. A site whose name is in use is refused, unless it is started with
+    --take-over; the other one then ends. Stop the site with Ctrl-C or SIGTERM;
+    its running jobs continue when it is started again.
 
     [bold]Examples[/bold]
     redflare site site-1 --workspace /srv/site-1
@@ -59,6 +61,13 @@ def site(
     from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_settings
 
     client = Site(name=name, settings=load_site_settings(workspace))
-    args = SiteArgs(workspace=workspace, redis_url=url, server_name=server, secure_mode=secure, settings=settings)
+    args = SiteArgs(
+        workspace=workspace,
+        redis_url=url,
+        server_name=server,
+        secure_mode=secure,
+        settings=settings,
+        take_over=take_over,
+    )
     engine = ClientEngine(client, args, workers=workers)
-    serve(f"site {name}", url, settings, engine.run, engine.stop, log_level, as_json=as_json)
+    serve(f"site {name}", url, settings, engine.run, engine.stop, lambda: engine.fenced, log_level, as_json=as_json)

@@ -22,6 +22,8 @@ class ExitCode(IntEnum):
     CONFIG = 103
     #: Redis fails the preflight or refuses this user, or another process has taken over
     INFRASTRUCTURE = 104
+    #: another agent of its name has taken over
+    REPLACED = 105
 
 
 def describe_exit(code: int) -> str:

@@ -108,6 +108,8 @@ class SiteArgs:
     settings: LinkSettings | None = None
     #: a redis-py or fakeredis client to use in this process instead of the URL
     client: Any = None
+    #: replace a living client parent of this site, which ends; otherwise this one is refused
+    take_over: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,22 @@ from .site_settings import LOCAL_FOLDER
 LOCK_FILE: Final = "lock"
 
 
+@dataclass(frozen=True, slots=True)
+class WorkspaceHold:
+    """A workspace that this process has locked."""
+
+    #: The instance that last served it, which has ended; "" for none.
+    last: str
+    _handle: int
+
+    def note(self, instance: str) -> None:
+        """Note who serves it now, for the next one."""
+        os.truncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n{instance}\n".encode(), 0)
+
+
 @contextmanager
-def workspace_lock(workspace: Path) -> Iterator[None]:
+def workspace_lock(workspace: Path) -> Iterator[WorkspaceHold]:
     """Hold the lock of a workspace during the context; the kernel gives it back when the process dies.
 
     Raises:
@@ -30,12 +45,18 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(handle, 20).decode(errors="replace").strip() or "?"
+            owner = _lines(handle)[0] or "?"
             raise ConfigError(
                 f"process {owner} serves the workspace {workspace} already; stop it, or use another one"
             ) from error
-        os.truncate(handle, 0)
-        os.write(handle, b"%d\n" % os.getpid())
-        yield
+        hold = WorkspaceHold(_lines(handle)[1], handle)
+        hold.note(hold.last)
+        yield hold
     finally:
         os.close(handle)
+
+
+def _lines(handle: int) -> tuple[str, str]:
+    """Read the process and the instance of the last holder."""
+    process, _, rest = os.pread(handle, 500, 0).decode(errors="replace").partition("\n")
+    return process.strip(), rest.partition("\n")[0].strip()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.cell.outbox import OutboundMessage
-from redflare_broker.errors import Fenced
+from redflare_broker.errors import Fenced, Unavailable
 from redflare_broker.wire.message_entry import REPLY, REQUEST, Envelope
 
 from tests.support.cell.cells import Cells, Replies, cells_on_fakeredis, threads_of
@@ -255,6 +255,16 @@ def test_an_idle_cell_learns_from_its_heartbeat_that_it_was_replaced(cells: Cell
 
 
 # -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_reports_that_heartbeats_get_through_again(cells: Cells) -> None:
+    again = threading.Event()
+    server = cells.make("server")
+    server.on_reconnect = again.set
+    wait_until(lambda: cells.redis("EXISTS", "ns:{server}:heartbeat"))
+    assert not again.is_set()
+    server.on_silence(Unavailable("a failover"))
+    assert again.wait(5)
 
 
 def test_cells_resume_after_redis_lost_everything(cells: Cells) -> None:

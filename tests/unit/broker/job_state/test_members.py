@@ -311,3 +311,18 @@ def test_a_client_that_joins_beating_is_never_seen_silent(bench: JobBench) -> No
     (member,) = bench.list_members().members
     assert member.alive
     assert member.missed_beats < 1
+
+
+def test_a_job_finds_nothing_of_another_of_its_id_once_that_is_forgotten(bench: JobBench) -> None:
+    store = bench.started()
+    bench.joined()
+    store.schedule(task("t1", 1))
+    store.schedule(task("t2", 2))
+    store.finish("t2", "OK", 7.0)
+    bench.membership.end(bench.connection, bench.lease, reason="the first is over")
+    assert bench.join().status == "ENDED"
+    bench.membership.forget(bench.connection)
+    assert [key for key in bench.own_keys() if not key.endswith((":cell", ":heartbeat:site-1"))] == []
+    assert bench.join().status == "OK"
+    bench.serve()
+    assert not bench.begin().resumed

@@ -8,7 +8,7 @@ from dataclasses import replace
 import fakeredis
 import orjson
 import pytest
-from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, RedflareError
+from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, RedflareError, Unavailable
 from redflare_broker.job_state.task_store import JobTaskStore, OwnedBlob
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
@@ -437,3 +437,27 @@ def test_an_invalid_payload_reference_is_named(bench: JobBench, value: bytes) ->
     bench.connection.call("HSET", bench.keys.blobs, "flare:blob:{x}", value)
     with pytest.raises(RedflareError, match=r"flare:blob:\{x\}"):
         store.owned()
+
+
+def test_a_payload_whose_node_is_away_does_not_keep_others_from_being_deleted(
+    bench: JobBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, remove = bench.started(), RedisPayloadStore.remove
+    names = ["flare:blob:{a}", "flare:blob:{b}"]
+    for name in names:
+        store.own(name, 1)
+        bench.connection.call("SET", f"{name}:0", "x")
+
+    def first_is_away(self: RedisPayloadStore, ref: BlobRef, **options: object) -> None:
+        if ref.prefix == names[0]:
+            raise Unavailable("the shard is away")
+        remove(self, ref)
+
+    monkeypatch.setattr(RedisPayloadStore, "remove", first_is_away)
+    with pytest.raises(Unavailable):
+        store.discard(store.owned())
+    assert [blob.prefix for blob in store.owned()] == names[:1]
+    monkeypatch.undo()
+    store.discard(store.owned())
+    assert store.owned() == []
+    assert bench.connection.call("EXISTS", *[f"{name}:0" for name in names]) == 0

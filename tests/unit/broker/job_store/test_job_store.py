@@ -13,7 +13,7 @@ from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExi
 from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
 from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESTORE
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -551,6 +551,10 @@ def test_every_step_that_is_run_twice_returns_the_same_and_changes_nothing_more(
         "end": ("job-1", ADVANCE.command(one, ["RUNNING"], step="step-2", status="FINISHED:ABORTED", **why)),
         "renew": ("job-1", RENEW.command(one)),
         "delete": ("job-1", DELETE.command(one)),
+        "restore": (
+            "job-1",
+            RESTORE.command(bench.values("job-1", "s1"), ["status", "RUNNING", "submission", "s1"], submitted=7),
+        ),
     }
     for name, (job_id, command) in steps.items():
         first, stood, chunks = bench.run(command), bench.content(job_id), bench.chunks()

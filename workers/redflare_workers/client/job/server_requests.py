@@ -15,10 +15,10 @@ from secrets import token_hex
 from typing import Any, Final
 
 from redflare_broker.cell.request import Reply
-from redflare_broker.errors import DecodeError, EncodeError, RedflareError, ServerError, Unavailable
+from redflare_broker.errors import DecodeError, EncodeError, ServerError, Unavailable
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
-from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
@@ -203,7 +203,4 @@ class ServerRequests:
         )
 
     def _delete(self, blob: BlobRef) -> None:
-        try:
-            payloads_of(self.host.server).remove(blob, stop=lambda: True)
-        except RedflareError as error:
-            logger.warning("%s: payload %s cannot be deleted and expires: %s", self, blob.prefix, error)
+        discard(self.host.server, blob)

@@ -16,9 +16,11 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import LinkKeys
+from redflare_broker.link.ledger_payloads import remove_task_payloads
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.scripts.task_states import ABORTED
 from redflare_broker.transport.server import Server
 
 logger = logging.getLogger(__name__)
@@ -64,9 +66,14 @@ def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int
     if status.cj.state in ("left", "never") or not status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:"):
         return
     with server.borrow(scripts.keys.link) as connection:
-        if status.task is not None:
-            scripts.abort(connection, None, status.task.task_id, reason)
+        ended = []
+        if status.task is not None and scripts.abort(connection, None, status.task.task_id, reason).status == ABORTED:
+            ended.append(status.task.task_id)
+        if isinstance(kept := connection.call("HGET", scripts.keys.link, "kept_task"), bytes) and kept:
+            ended.append(kept.decode())
         scripts.bye(connection, Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch))
+    for task_id in ended:
+        remove_task_payloads(server, scripts.keys, task_id, deadline=time.monotonic())
     logger.info("notified agent %s that its job was aborted: %s", scripts.keys.fqcn, reason)
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +33,9 @@ from redflare_workers.protocol.job_control import AbortRun, AbortRunTask, JobCon
 from redflare_workers.protocol.parent_messages import AbortProof, TaskAbortProof
 from redflare_workers.protocol.shareable_codec import to_message
 from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.workspace.name_claim import claim_name
 from redflare_workers.workspace.site_settings import SiteSettings
-from redflare_workers.workspace.workspace_lock import workspace_lock
+from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_lock
 
 from .agent_abort import notify_agents
 from .app_deployer import AppDeployer
@@ -102,6 +104,8 @@ class ClientEngine(RunEngine):
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = ""
         self._ended = threading.Event()
+        #: another process of this site has taken over
+        self.fenced = False
 
     @property
     def _redis_url(self) -> str:
@@ -121,8 +125,9 @@ class ClientEngine(RunEngine):
         Raises:
             ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
             PreflightError, ServerError: Redis is not fit, or refuses this user.
+            NameTaken: a client parent of this site is alive, and is not to be replaced.
         """
-        with workspace_lock(self.processes.workspace):
+        with workspace_lock(self.processes.workspace) as hold:
             client = getattr(self.args, "client", None)
             host = CellHost(
                 self.client_name,
@@ -130,7 +135,7 @@ class ClientEngine(RunEngine):
                 redis_url=self._redis_url,
                 settings=self.settings,
                 client=client,
-                prepare=lambda cell, switchboard: self.initialize_comm(cell, switchboard=switchboard),
+                prepare=partial(self._prepare, hold),
             )
             self.processes.recover()
             ender = threading.Thread(target=self._await_stop, args=(host,), name="redflare-site-end", daemon=True)
@@ -149,6 +154,17 @@ class ClientEngine(RunEngine):
                 ender.join()
         return self._stopping
 
+    def _prepare(self, hold: WorkspaceHold, cell: Cell, switchboard: Switchboard) -> None:
+        """Prepare a cell that is not open yet."""
+        preflight, take_over = cell.preflight, bool(getattr(self.args, "take_over", False))
+
+        def check() -> None:
+            preflight()
+            claim_name(cell, f"site {self.client_name}", hold, self._ended.wait, take_over=take_over)
+
+        cell.preflight = check
+        self.initialize_comm(cell, switchboard=switchboard)
+
     def _await_stop(self, host: CellHost) -> None:
         """Wait for ``stop``, in a thread, and end ``run``: a signal handler must do no more than fill the queue."""
         self._stopping = self._ends.get()
@@ -156,7 +172,7 @@ class ClientEngine(RunEngine):
         self._ended.set()
 
     def _serve(self, host: CellHost) -> None:
-        host.add_site(self.client_name, lambda event: None, lambda: self.stop("another process has taken over"))
+        host.add_site(self.client_name, lambda event: None, self._on_fenced)
         props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)
@@ -182,7 +198,11 @@ class ClientEngine(RunEngine):
 
     def _on_news(self, membership: Membership) -> None:
         if membership.fenced:
-            self.stop("another process has taken over")
+            self._on_fenced()
+
+    def _on_fenced(self) -> None:
+        self.fenced = True
+        self.stop("another process has taken over")
 
     def initialize_comm(
         self, cell: Cell, *, switchboard: Switchboard | None = None, reporter: Reporter | None = None

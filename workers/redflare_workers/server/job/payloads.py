@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import EncodeError, JobLost, RedflareError
+from redflare_broker.errors import EncodeError, JobLost, RedflareError, Unavailable
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, OwnedBlob
 from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
@@ -65,7 +65,7 @@ class Payloads:
         return store_payload(self.server, encoded, prefix, limits, ttl_ms=ttl_ms, stop=self.stop)
 
     def release(self, payloads: Iterable[EncodedPayload | BlobRef | None]) -> None:
-        """Delete payloads; those that cannot be reached now expire."""
+        """Delete payloads; those that cannot be reached now go with a later heartbeat."""
         refs = [each.blob if isinstance(each, EncodedPayload) else each for each in payloads]
         self.discard([ref for ref in refs if ref is not None])
 
@@ -73,18 +73,22 @@ class Payloads:
         """``release``, of payloads as the task store names them."""
         if not payloads:
             return
+        names = [each.prefix for each in payloads]
         try:
             self.task_store.discard(payloads)
         except JobLost:
             # Redis lost them, too
             pass
+        except Unavailable as error:
+            logger.warning("payloads %s are deleted later: %s", names, error)
+            self.server.owed.add(f"deleting payloads {names}", lambda: self.task_store.discard(payloads))
         except RedflareError as error:
-            logger.warning("payloads %s cannot be deleted and expire: %s", [each.prefix for each in payloads], error)
+            logger.warning("payloads %s cannot be deleted and expire: %s", names, error)
 
     def release_all(self) -> None:
         """Delete all of them, because the job is over."""
         try:
-            self.task_store.discard(self.task_store.owned())
+            self.discard(self.task_store.owned())
         except RedflareError as error:
             logger.warning("the payloads of %s cannot be deleted and expire: %s", self.task_store.keys.fqcn, error)
 
@@ -92,7 +96,7 @@ class Payloads:
         """Delete payloads of earlier runs that are not needed any more."""
         try:
             orphans = self.task_store.orphans()
-            self.task_store.discard(orphans)
+            self.discard(orphans)
         except RedflareError as error:
             logger.warning("payloads of previous runs cannot be deleted and expire: %s", error)
         else:

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from redflare_broker.cell.cell import LATER, HandlerResult
 from redflare_broker.cell.request import Request
-from redflare_broker.errors import BlobMissing, DecodeError, Fenced, RedflareError
+from redflare_broker.errors import BlobMissing, DecodeError, Fenced
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
@@ -263,12 +263,8 @@ class ResultHandler:
 
     def _discard(self, payload: EncodedPayload) -> None:
         """Delete the payload of a result, unless a successor would need it."""
-        if payload.blob is None or self.journal.retains(payload):
-            return
-        try:
-            payloads_of(self.server).remove(payload.blob, stop=lambda: True)
-        except RedflareError as error:
-            logger.warning("payload %s cannot be deleted and expires: %s", payload.blob.prefix, error)
+        if payload.blob is not None and not self.journal.retains(payload):
+            discard(self.server, payload.blob)
 
     def replay(self, task: TaskRecord, noted: ClientTaskRecord) -> None:
         """Give the controller a result again that was accepted before a restart."""

@@ -75,12 +75,12 @@ def deploy_here(folder: RunFolder, definition: JobDefinition, meta: Mapping[str,
     )
 
 
-def keep_result(store: JobStore, folder: RunFolder) -> None:
+def keep_result(store: JobStore, folder: RunFolder, submission: str = "") -> None:
     """Store the content of a run's folder as the job's result.
 
     Raises:
         ConfigError: it is too large.
-        JobUnknown: the job is gone.
+        JobUnknown: the job of this submission is gone.
         OSError: it cannot be packed.
     """
     # it may hold a password, and is left by a process that ended before it read it
@@ -88,7 +88,7 @@ def keep_result(store: JobStore, folder: RunFolder) -> None:
     with tempfile.TemporaryDirectory(prefix=_FETCHING, dir=folder.path.parent) as temporary:
         target = Path(temporary) / "result.zip"
         pack_folder(folder.path, target, max_bytes=store.policy.file_bytes)
-        store.put_result(folder.job_id, target)
+        store.put_result(folder.job_id, target, submission=submission)
 
 
 def sweep(workspace: Path) -> None:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, RedflareError
+from redflare_broker.fqcn import FQCN
+from redflare_broker.job_state.members import Members
 from redflare_broker.job_store.record import (
     ABNORMAL,
     ABORTED,
+    APPROVED,
     COMPLETED,
     DISPATCHED,
     EXECUTION_EXCEPTION,
     FAILED_TO_RUN,
     RUNNING,
+    SUBMITTED,
+    UNFINISHED,
     JobRecord,
 )
 
@@ -70,6 +75,10 @@ class JobRunner:
         recovered: bool = False,
     ) -> None:
         self.id = record.id
+        #: tells this job from another that is submitted under its id
+        self.submission = record.submission
+        #: how it has ended, once the store has that
+        self.ended: JobVerdict | None = None
         self.meta = meta
         self.sites = sites
         self._record = record
@@ -78,7 +87,9 @@ class JobRunner:
         self._folder = RunFolder(context.workspace, record.id)
         self._changed = threading.Condition()
         self._job_meta = {**record.meta, "job_id": record.id}
-        self._job_sites = JobSites(record.id, meta, sites, self._job_meta, context, self._changed, self._interrupted)
+        self._job_sites = JobSites(
+            record.id, record.submission, meta, sites, self._job_meta, context, self._changed, self._interrupted
+        )
         self._state = RunState(job=record.id, sites=sites)
         self._process: ServerProcess | None = None
         self._exit_code: int | None = None
@@ -86,6 +97,10 @@ class JobRunner:
         self._abort: tuple[str, str] | None = None
         #: the parent is being stopped; True: because another server has taken over
         self._left: bool | None = None
+        #: the job's record is no longer this runner's: somebody else has ended it, or the id is another job's
+        self._disowned = False
+        #: how it ends is being recorded
+        self._ending = False
         #: an abort has ended the processes at the sites
         self._sites_ended = False
         self._thread = threading.Thread(target=self._run, name=f"redflare-job-{record.id}", daemon=True)
@@ -109,6 +124,29 @@ class JobRunner:
         with self._changed:
             self._abort = self._abort or (by, reason)
             self._changed.notify_all()
+
+    def compare(self, record: JobRecord | None) -> None:
+        """Compare the job with its record, None: there is none; a failover, or a loss of data, may have changed it.
+
+        A record that is lost, or that has gone back, is written again; one that is another job's ends this one.
+        """
+        if self._ending:
+            return
+        if record is None:
+            self._restore_record()
+        elif record.submission != self.submission:
+            self._disowned = True
+            self.abort("server", "Redis had lost it, and another job was submitted under its id")
+        elif record.finished:
+            self._disowned = True
+            self.abort("server", f"the store says that it is {record.status}")
+        elif record.abort_requested:
+            self.abort(record.abort_by, record.abort_reason)
+        elif (
+            self._is_behind(record) and self._advance(UNFINISHED, self._record.status, self._record.reason) is not None
+        ):
+            # a record that was read before this runner moved it is refused
+            logger.warning("job %s: its record had gone back to %s", self.id, record.status)
 
     def leave(self, *, fenced: bool = False) -> None:
         """Leave the job, if it can resume, to the next server, which has taken over already if this is ``fenced``."""
@@ -177,6 +215,8 @@ class JobRunner:
     def _dispatch(self) -> None:
         self._check_interrupted()
         definition = self._deploy()
+        if not self._recovered:
+            self._forget_namesake()
         self._check_interrupted()
         self._job_sites.deploy(definition)
         self._check_interrupted()
@@ -186,11 +226,18 @@ class JobRunner:
         self._check_interrupted()
         self._check_sites()
         reason = f"at {len(self._job_sites.participants)} of {len(self.sites)} sites"
-        record = self._context.store.advance(self.id, DISPATCHED, RUNNING, reason)
+        record = self._advance((SUBMITTED, APPROVED, DISPATCHED), RUNNING, reason)
         if record is None:
-            self._read_record()
+            self.compare(self._context.store.get(self.id))
         else:
             self._record = record
+
+    def _forget_namesake(self) -> None:
+        """Forget the state that another job of this id has left, or sites would find that theirs is over."""
+        cell = self._context.cell
+        keys = cell.federation.job(FQCN.join([self._context.server_name, self.id]))
+        members = Members(keys, cell.settings.policy)
+        cell.server.run(keys.job, members.forget, stop=self._interrupted)
 
     def _deploy(self) -> JobDefinition:
         """Unpack the server's app of the job."""
@@ -208,15 +255,25 @@ class JobRunner:
         if shortage := self._job_sites.shortage:
             raise _Over(JobVerdict(status=FAILED_TO_RUN, reason=shortage))
 
-    def _read_record(self) -> None:
-        """Find out why the store refuses to move the job: it was aborted, or its record was changed or deleted."""
-        record = self._context.store.get(self.id)
-        if record is None:
-            logger.error("job %s is gone from the store: it still runs, but its end will not be recorded", self.id)
-        elif record.finished:
-            self.abort("server", f"the store says that it is {record.status}")
-        elif record.abort_requested:
-            self.abort(record.abort_by, record.abort_reason)
+    def _is_behind(self, record: JobRecord) -> bool:
+        return UNFINISHED.index(record.status) < UNFINISHED.index(self._record.status)
+
+    # -- the record ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, expected: Iterable[str], to: str, reason: str, by: str = "server") -> JobRecord | None:
+        """Move the job; one whose record is lost gets it back before."""
+        store = self._context.store
+        record = store.advance(self.id, expected, to, reason, by, submission=self.submission)
+        if record is None and store.get(self.id) is None and self._restore_record():
+            record = store.advance(self.id, expected, to, reason, by, submission=self.submission)
+        return record
+
+    def _restore_record(self) -> bool:
+        """Write the record, which Redis has lost; False: it is not to be, or another job has the id by now."""
+        if self._disowned:
+            return False
+        logger.warning("job %s: Redis has lost its record; it is written again", self.id)
+        return self._context.store.restore(replace(self._record, sites=self._job_sites.states()))
 
     # -- after a restart of the server ---------------------------------------------------------------------------------
 
@@ -269,7 +326,7 @@ class JobRunner:
             args,
             context.cell,
             context.settings,
-            lambda lines: context.logs.write(self.id, context.server_name, lines),
+            self._log,
             self._on_exit,
         )
         try:
@@ -283,6 +340,9 @@ class JobRunner:
         except OSError as error:
             reason = f"cannot start the job's server: {error}"
             raise _Over(JobVerdict(status=FAILED_TO_RUN, reason=reason)) from error
+
+    def _log(self, lines: Sequence[str]) -> None:
+        self._context.logs.write(self.id, self._context.server_name, lines, self.submission)
 
     def _on_exit(self, code: int) -> None:
         with self._changed:
@@ -328,7 +388,7 @@ class JobRunner:
         self._state = replace(self._state, restarts=self._state.restarts + 1)
         text = f"the job's server died ({describe_exit(code)}); restart {self._state.restarts} of {MAX_RESTARTS}"
         logger.warning("job %s: %s", self.id, text)
-        self._context.logs.write(self.id, self._context.server_name, [text])
+        self._log([text])
         self._launch()
         return None
 
@@ -375,17 +435,23 @@ class JobRunner:
             if left := self._job_sites.unfinished:
                 self._job_sites.abort(f"the job is {verdict.status}", left)
         context.logs.flush(_FLUSH_WITHIN)
-        reason = "\n".join(filter(None, [verdict.reason, self._keep_result()]))
-        if context.store.advance(self.id, (DISPATCHED, RUNNING), verdict.status, reason, verdict.by) is None:
-            logger.error("job %s: the store refused to record that it is %s", self.id, verdict.status)
-        logger.info("job %s is %s %s", self.id, verdict.status, reason)
+        self._ending = True
+        if not self._disowned and context.store.get(self.id) is None:
+            self._restore_record()
+        ended = replace(verdict, reason="\n".join(filter(None, [verdict.reason, self._keep_result()])))
+        # a failover may have taken the record back
+        if self._advance(UNFINISHED, ended.status, ended.reason, ended.by) is not None:
+            self.ended = ended
+        else:
+            logger.error("job %s: the store refused to record that it is %s", self.id, ended.status)
+        logger.info("job %s is %s %s", self.id, ended.status, ended.reason)
 
     def _keep_result(self) -> str:
         """Store the content of the run's folder; return "" or why not."""
-        if not self._folder.is_run:
+        if not self._folder.is_run or self._disowned:
             return ""
         try:
-            keep_result(self._context.store, self._folder)
+            keep_result(self._context.store, self._folder, self.submission)
         # ValueError: a file that the job has left cannot be packed; it is over all the same
         except (RedflareError, OSError, ValueError) as error:
             if self._left is not None:

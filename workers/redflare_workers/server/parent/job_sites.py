@@ -64,6 +64,8 @@ class JobSites:
 
     #: the job's id
     job: str
+    #: the job's, among those of this id
+    submission: str
     meta: JobMeta
     #: that the job is given to
     sites: tuple[str, ...]
@@ -90,7 +92,7 @@ class JobSites:
                 return
             self._statuses[report.site] = status
             self.changed.notify_all()
-        self.context.store.set_site(self.job, report.site, report.status, **report.details)
+        self.context.store.set_site(self.job, report.site, report.status, **report.details, submission=self.submission)
 
     def restore(self, recorded: Mapping[str, SiteState]) -> None:
         """Take over what the last server recorded, for sites that have not reported since."""
@@ -100,6 +102,16 @@ class JobSites:
                     self._statuses[site] = SiteStatus(
                         status=state.status, reason=state.reason, exit_code=state.exit_code, how=state.how
                     )
+
+    def states(self) -> dict[str, SiteState]:
+        """How it stands now, for the job's record."""
+        at = round(time.time() * 1000)
+        with self.changed:
+            return {
+                site: SiteState(status=each.status, at=at, reason=each.reason, exit_code=each.exit_code, how=each.how)
+                for site, each in self._statuses.items()
+                if each.status != CHOSEN
+            }
 
     def begin_anew(self) -> None:
         """End whatever was begun at the sites, and forget it."""
@@ -162,7 +174,9 @@ class JobSites:
             self._statuses[site] = SiteStatus(status=status if reply.ok else FAILED, reason=reason)
         if not reply.ok:
             logger.error("job %s: site %s failed: %s", self.job, site, reason)
-        self.context.store.set_site(self.job, site, status if reply.ok else FAILED, reason=reason)
+        self.context.store.set_site(
+            self.job, site, status if reply.ok else FAILED, reason=reason, submission=self.submission
+        )
 
     def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
         """End the job's processes at sites; return how each of those ended that have confirmed it."""
@@ -195,6 +209,7 @@ class JobSites:
                 exit_code=proof.exit_code,
                 reason=f"aborted: {reason}",
                 how=proof.how,
+                submission=self.submission,
             )
         return confirmed
 

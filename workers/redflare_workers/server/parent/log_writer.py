@@ -23,7 +23,7 @@ class LogWriter:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[str, str, list[str]]] = deque()
+        self._waiting: deque[tuple[str, str, str, list[str]]] = deque()
         self._lines = 0
         self._left_out = 0
         self._writing = False
@@ -41,8 +41,12 @@ class LogWriter:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def write(self, job_id: str, site: str, lines: Sequence[str]) -> None:
-        """Queue lines that a job's process has written at a site, or at the server."""
+    def write(self, job_id: str, site: str, lines: Sequence[str], submission: str = "") -> None:
+        """Queue lines that a job's process has written at a site, or at the server.
+
+        Args:
+            submission: of the job; "": lines of whichever has this id.
+        """
         if not lines:
             return
         with self._changed:
@@ -52,7 +56,7 @@ class LogWriter:
             queued = [f"({self._left_out} lines are left out here)"] * bool(self._left_out) + list(lines)
             self._left_out = 0
             self._lines += len(queued)
-            self._waiting.append((job_id, site, queued))
+            self._waiting.append((job_id, submission, site, queued))
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -68,11 +72,11 @@ class LogWriter:
                 self._changed.wait_for(lambda: self._waiting or self._stopped)
                 if not self._waiting:
                     return
-                job_id, site, lines = self._waiting.popleft()
+                job_id, submission, site, lines = self._waiting.popleft()
                 self._lines -= len(lines)
                 self._writing = True
             try:
-                self._store.append_log(job_id, site, lines)
+                self._store.append_log(job_id, site, lines, submission=submission)
             except RedflareError as error:
                 logger.warning("cannot store %d log lines of job %s: %s", len(lines), job_id, error)
             except Exception:

@@ -13,6 +13,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,9 +43,10 @@ from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta, parse_meta
 from redflare_workers.protocol.message import refuse, register
 from redflare_workers.protocol.parent_messages import DeleteRunRequest, SiteLog, SiteReport, SiteReportReply
+from redflare_workers.workspace.name_claim import claim_name
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
-from redflare_workers.workspace.workspace_lock import workspace_lock
+from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_lock
 
 from .admission import refusal
 from .connected_sites import ConnectedSites
@@ -52,6 +55,7 @@ from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
 from .log_writer import LogWriter
 from .reaper import reap, recover
+from .record_keeper import RecordKeeper
 from .runner_context import RunnerContext
 
 logger = logging.getLogger(__name__)
@@ -76,6 +80,7 @@ class ServerParent:
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
         client: a redis-py or fakeredis client to use in this process instead of the URL.
+        take_over: replace a living server of this name, which ends; otherwise this one is refused.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class ServerParent:
         max_jobs: int = 0,
         secure_mode: bool = False,
         client: Any = None,
+        take_over: bool = False,
     ) -> None:
         self.workspace = Path(workspace).resolve()
         self.server_name = server_name
@@ -102,6 +108,7 @@ class ServerParent:
         self._redis_url = redis_url
         self._secure = secure_mode
         self._client = client
+        self._take_over = take_over
         self._guard = threading.Lock()
         self._runners: dict[str, JobRunner] = {}
         self._admitting: set[str] = set()
@@ -122,12 +129,13 @@ class ServerParent:
         Raises:
             ConfigError: a ValueError; another process serves this workspace, or a setting is wrong.
             PreflightError, ServerError: Redis is not fit, or refuses this user.
+            NameTaken: a server of this name is alive, and is not to be replaced.
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(self.workspace):
+        with workspace_lock(self.workspace) as hold:
             shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
-                self._serve(shared)
+                self._serve(shared, hold)
             except (Unavailable, JobLost):
                 if not self._stopping:
                     raise
@@ -148,12 +156,17 @@ class ServerParent:
             starting.stop()
 
     @property
+    def fenced(self) -> bool:
+        """Whether another server has taken over."""
+        return self._fenced
+
+    @property
     def running(self) -> list[str]:
         """The ids of the jobs that run."""
         with self._guard:
             return sorted(self._runners)
 
-    def _serve(self, shared: SharedConnection) -> None:
+    def _serve(self, shared: SharedConnection, hold: WorkspaceHold) -> None:
         cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
         store = self._store = JobStore(shared.server, keys, self._policy, stop=self._gives_up)
@@ -164,8 +177,11 @@ class ServerParent:
         )
         self._logs, self._cell = logs, cell
         self._context = self._make_context()
-        cell.preflight = lambda: shared.preflight_cell(self.settings, self.server_name)
+        self._keeper = RecordKeeper(store, self.workspace)
+        cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
+        # records may be lost, or older than they were
+        cell.on_loss = cell.on_reconnect = self._wake
         self._register(cell)
         try:
             self._start(cell)
@@ -185,6 +201,16 @@ class ServerParent:
             pool.close(_FLUSH_WITHIN)
             cell.stop()
             logger.info("server %s ends: %s", self.server_name, self._stopping)
+
+    def _preflight(self, shared: SharedConnection, cell: Cell, hold: WorkspaceHold) -> None:
+        shared.preflight_cell(self.settings, self.server_name)
+        claim_name(cell, f"server {self.server_name}", hold, self._pause, take_over=self._take_over)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, at most until ``stop``; return whether it was called."""
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=seconds)
+        return bool(self._stopping)
 
     def _gives_up(self) -> bool:
         """Whether to stop retrying: this server is stopping, and Redis is unreachable."""
@@ -262,14 +288,17 @@ class ServerParent:
     def _reconcile(self) -> None:
         """Read the open jobs, and do for each what can be done now."""
         records = self._store.list(UNFINISHED)
+        with self._guard:
+            runners = list(self._runners.values())
+        records = self._keeper.compare(records, runners)
         candidates: list[Candidate] = []
         for record in records:
             with self._guard:
                 runner = self._runners.get(record.id)
             if runner is not None:
-                if record.abort_requested:
-                    runner.abort(record.abort_by, record.abort_reason)
-            elif record.status == SUBMITTED:
+                # it has been compared; another job of this id waits for its end
+                continue
+            if record.status == SUBMITTED:
                 self._admit(record)
             elif record.status == APPROVED and (meta := self._meta_of(record)) is not None:
                 candidates.append(Candidate(id=record.id, meta=meta))
@@ -423,14 +452,18 @@ class ServerParent:
     def _on_log(self, log: SiteLog, request: Request) -> HandlerResult:
         """Store lines that a job's process has written at a site."""
         try:
-            self._logs.write(check_job_id(log.job), log.site, log.lines)
+            with self._guard:
+                runner = self._runners.get(check_job_id(log.job))
+            self._logs.write(log.job, log.site, log.lines, runner.submission if runner else "")
         except ConfigError as error:
             return refuse(request, error)
         return None
 
     def _on_done(self, job_id: str, ended: bool) -> None:
         with self._guard:
-            self._runners.pop(job_id, None)
+            runner = self._runners.pop(job_id, None)
+        if runner is not None:
+            self._keeper.note_end(runner)
         if ended:
             # otherwise it is resumed later; what has kept it from ending may last
             self._wake()

@@ -3,7 +3,7 @@
 --       notice (channel) [, forgotten (ledger of a task settled long ago, which goes)]
 -- ARGV: instance (of the CJ), epoch, task_id, task_name, expected (id of the open task the caller knows of),
 --       lost ('' or the id of the results entry whose payload, or whose task's payload, is gone), size (bytes of payload),
---       blob (prefix of its chunks), retention_ms, settled_ms, publish (verb), fields (of the entry) ...
+--       blob (prefix of its chunks), chunks (their number), retention_ms, settled_ms, publish (verb), fields (of the entry) ...
 -- Returns: {status, result entry id or ''}: NEW when it was added, else of the same id, unchanged; ACCEPTED with '' when
 --          another task came after it, and its result is gone | {BUSY, open id} | {FENCED} | {LOST}
 -- Why atomic: ledger, stream and the link's open task must never disagree.
@@ -24,7 +24,7 @@ if forgotten then redis.call('UNLINK', forgotten) end
 remove(tasks, known[4])
 remove(results, known[2])
 remove(results, kept)
-if known[1] then redis.call('HDEL', task, 'result', 'submit_id', 'reason', 'settled', 'rc') end
+if known[1] then redis.call('HDEL', task, 'result', 'submit_id', 'reason', 'settled', 'rc', 'lent') end
 if known[3] then
   redis.call('HSET', task, 'lost', known[3])
   redis.call(publish, notice, 'resend ' .. task_id)
@@ -32,7 +32,7 @@ end
 if not streams and redis.call('PTTL', results) == -2 then redis.call('XADD', results, 'MAXLEN', 0, '*', 'v', 1) end
 local entry = redis.call('XADD', tasks, '*', unpack(ARGV, fields_from))
 redis.call('HSET', task, 'status', 'NEW', 'name', task_name, 'entry', entry, 'session', instance, 'size', size,
-  'blob', blob, 'assigned', added(entry), 'attempt', known[5] or 0)
+  'blob', blob, 'chunks', chunks, 'assigned', added(entry), 'attempt', known[5] or 0)
 redis.call('HSET', link, 'task', task_id, 'last', task_id, 'kept', '', 'kept_task', '', 'streams', 1)
 -- with the first task the link gets its streams, whose lives the heartbeats prolong from then on
 if not streams then keep(retention_ms, tasks, results) end

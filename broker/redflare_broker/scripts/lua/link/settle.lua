@@ -2,7 +2,8 @@
 -- the entry, it accepts a small result in the round trip that brings it.
 -- KEYS: link, tasks, results, task, notice (channel), dead
 -- ARGV: instance (of the CJ), epoch, task_id, status (ACCEPTED or REJECTED), reason, settled_ms, publish (verb),
---       retention_ms, dead_entries (at most), dead_value_bytes (at most), inline (1: only a result without chunks)
+--       retention_ms, dead_entries (at most), dead_value_bytes (at most), inline (1: only a result without chunks),
+--       lent (1: the result's chunks may become somebody else's)
 -- Returns: {status} after the step | {UNKNOWN} | {FENCED} | {LOST}
 -- Why atomic: the decision and the end of the task are one thing; abort and accept exclude each other.
 -- Why safe to run twice: a task that is settled answers with its status; only the CJ that accepted a result, and then
@@ -22,6 +23,7 @@ end
 if status == 'ACCEPTED' then
   redis.call('HSET', link, 'kept', known[2], 'kept_task', task_id, 'task', '')
   redis.call('HSET', task, 'status', 'ACCEPTED', 'settled', now())
+  if lent == '1' then redis.call('HSET', task, 'lent', 1) end
   redis.call('PEXPIRE', task, settled_ms)
 else
   bury(results, known[2], dead, reason, dead_entries, dead_value_bytes, retention_ms)

@@ -1,7 +1,7 @@
 -- Hand in a result: the entry is added for the CJ and the task's own entry goes, in one step.
 -- KEYS: link, tasks, results, task
 -- ARGV: instance (of the agent), epoch, task_id ('' for the open one), submit_id, rc, size (bytes of payload),
---       blob (prefix of its chunks), fields (of the entry) ...
+--       blob (prefix of its chunks), chunks (their number), fields (of the entry) ...
 -- Returns: {SUBMITTED} | {ACCEPTED}, {REJECTED}, {ABORTED}: settled | {DUPLICATE}: another result is in |
 --          {RESEND}: its payload was lost, hand it in with a new submit id | {UNKNOWN}: no such task |
 --          {OPEN, id}: call again for this task | {FENCED} | {LOST}
@@ -23,5 +23,5 @@ local entry = redis.call('XADD', results, '*', unpack(ARGV, fields_from))
 remove(tasks, known[3])
 remove(results, known[5])
 redis.call('HSET', task, 'status', 'SUBMITTED', 'submit_id', submit_id, 'rc', rc, 'result', entry, 'result_size', size,
-  'result_blob', blob, 'epoch', epoch, 'agent', instance, 'submitted', added(entry))
+  'result_blob', blob, 'result_chunks', chunks, 'epoch', epoch, 'agent', instance, 'submitted', added(entry))
 return {'SUBMITTED'}

@@ -3,7 +3,7 @@
 -- Keys of the store whose server has the cell S (all share the hash tag {S}); docs/protocol.md describes each field:
 --   jobs    zset    job id -> submitted, ms
 --   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, site:<name>, abort,
---                   abort_by, abort_reason, archive, result, fingerprint, step, logged:<site>
+--                   abort_by, abort_reason, archive, result, fingerprint, submission, step, logged:<site>
 --   log     stream  lines, and the changes of status, whose entries wake those who follow it
 --   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they are
 --
@@ -17,6 +17,11 @@ end
 
 local function is_finished(status)
   return string.sub(status, 1, 9) == 'FINISHED:'
+end
+
+-- Whether a record is that of this submission ('': of any): another job may have been submitted under the id of a lost one.
+local function is_of(record, submission)
+  return submission == '' or redis.call('HGET', record, 'submission') == submission
 end
 
 -- A JSON object with a time put before its fields.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,15 @@ def test_a_workspace_is_locked_until_it_is_left(tmp_path: Path) -> None:
         pass
     with workspace_lock(tmp_path):
         pass
+
+
+def test_a_workspace_remembers_who_has_served_it(tmp_path: Path) -> None:
+    with workspace_lock(tmp_path) as first:
+        assert first.last == ""
+        first.note("host:1:aaaa")
+    with workspace_lock(tmp_path) as second:
+        assert second.last == "host:1:aaaa"
+        with pytest.raises(ConfigError, match=rf"^process {os.getpid()} serves"), workspace_lock(tmp_path):
+            pass
+    with workspace_lock(tmp_path) as third:
+        assert third.last == "host:1:aaaa"

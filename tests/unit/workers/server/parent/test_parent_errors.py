@@ -10,13 +10,14 @@ from typing import Any
 import fakeredis
 import pytest
 from redflare_broker.cell.cell import Cell
-from redflare_broker.errors import ServerError
+from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent.record_keeper import RecordKeeper
 from redflare_workers.server.parent.server_parent import ServerParent
 
 from tests.support.cell.cells import SETTINGS
@@ -127,3 +128,16 @@ def test_an_error_while_processing_the_open_jobs_does_not_end_the_server(
         assert failed.wait(20)
     bench.store.submit(META, b"zip", "job-2")
     wait_until(lambda: (record := bench.store.get("job-2")) is not None and record.waiting)
+
+
+def test_the_records_are_compared_as_soon_as_redis_is_back(bench: ParentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = threading.Event()
+
+    def compare(self: RecordKeeper, records: list[Any], runners: list[Any]) -> list[Any]:
+        compared.set()
+        return records
+
+    monkeypatch.setattr(RecordKeeper, "compare", compare)
+    monkeypatch.setattr(server_parent, "_RENEW_EVERY", 3600.0)
+    bench.parent._cell.on_silence(Unavailable("a failover"))
+    assert compared.wait(10)

@@ -31,6 +31,9 @@ _REMEDIES: Final = {
     "WRONGTYPE": "Another program uses this key; give redflare a namespace or a database of its own.",
     "CROSSSLOT": "The keys of one command must share a hash tag; this is a bug in the caller.",
 }
+#: Questions about a server that ends a connection before it has answered anything.
+ASK_CERTIFICATE: Final = "Does it accept this side's client certificate (client_cert, client_key), and is it up?"
+ASK_TLS: Final = "Is it a port for TLS? Then use rediss://; else, is it up?"
 _OTHER_REMEDY: Final = "See the server's documentation and log; the same command would be refused again."
 
 
@@ -60,7 +63,13 @@ def require(reply: RedisReply, node: str) -> RedisReply:
     if reply.code == "NOSCRIPT":
         raise reply
     remedy = _REMEDIES.get(reply.code, _OTHER_REMEDY)
-    raise ServerError(f"{node} refused a command: {reply}. {remedy}") from reply
+    raise ServerError(f"{node} refused a command: {sentence(reply)} {remedy}") from reply
+
+
+def sentence(error: object) -> str:
+    """What a server or a library says, with one mark at its end."""
+    text = str(error).rstrip(". ")
+    return text if text.endswith("?") else f"{text}."
 
 
 def missing(node: str, key: str) -> BlobMissing:

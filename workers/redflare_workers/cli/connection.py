@@ -14,6 +14,7 @@ import typer
 from redflare_broker.errors import ConfigError, Unavailable
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.transport.replies import sentence
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
 
@@ -68,7 +69,9 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
                 target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
                 command(target, **given)
         except Unavailable as error:
-            fail(f"{str(error).rstrip('.')}. Is Redis up? Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
+            text = sentence(error)
+            question = "" if text.endswith("?") else " Is Redis up?"
+            fail(f"{text}{question} Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from redflare_broker.util.visible import VisibleBytes
+
+from redflare_workers.util.atomic_file import open_private
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .exit_code import describe_exit
@@ -108,7 +111,7 @@ class JobProcess:
         Raises:
             OSError: it cannot be started, or its log cannot be opened.
         """
-        log = (self._log or Path(os.devnull)).open("ab", buffering=0)
+        log = open(self._log or os.devnull, "ab", buffering=0, opener=open_private)  # noqa: SIM115  # by its pump
         try:
             process = self._process = subprocess.Popen(
                 self._command,
@@ -118,6 +121,8 @@ class JobProcess:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
+                # files of a run are for its owner only
+                umask=0o077,
             )
         except BaseException:
             log.close()
@@ -223,15 +228,16 @@ class JobProcess:
 
     def _pump(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         assert process.stdout is not None
-        rest = b""
+        rest, shown = b"", VisibleBytes()
         with process.stdout as output, log:
             written = os.fstat(log.fileno()).st_size
             while piece := os.read(output.fileno(), _READ):
-                written = self._write(log, piece, written)
+                written = self._write(log, shown.feed(piece), written)
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > (self._max_line or _PIECE):
                     lines, rest = [*lines, rest], b""
                 self._forward(lines)
+            self._write(log, shown.feed(b"", last=True), written)
         self._forward([rest] if rest else [])
 
     def _write(self, log: IO[bytes], piece: bytes, written: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.job_store.record import APPROVED, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
@@ -122,6 +122,28 @@ def test_a_job_is_shown_with_its_history_and_its_sites_by_a_prefix_of_its_id(cli
     assert cli.json("job", "show", "server.monday")[0]["record"]["sites"]["site-1"]["exit_code"] == 101
 
 
+def test_a_reason_of_several_lines_is_shown_whole_by_each_command(cli: Cli, store: JobStore) -> None:
+    reason = "the server rejected the job:\n  app/config.json: workflows[0]: its class is unknown\n  meta.json: name"
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.advance("monday", SUBMITTED, CAN_NOT_SCHEDULE, reason)
+
+    joined = "the server rejected the job: app/config.json: workflows[0]: its class is unknown; meta.json: name"
+    for command in ("list", "show", "log", "abort"):
+        shown = cli("job", command, *["monday"] * (command != "list"), columns=240).stdout
+        assert joined in shown, shown
+
+
+def test_the_end_of_a_log_behind_a_reason_is_shown_by_job_show_only(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.advance("monday", SUBMITTED, CAN_NOT_SCHEDULE, "it died\nthe end of its log:\nTraceback")
+
+    assert "Traceback" in cli("job", "show", "monday").stdout
+    for command in ("list", "log", "abort"):
+        shown = cli("job", command, *["monday"] * (command != "list")).stdout
+        assert "it died" in shown
+        assert "Traceback" not in shown
+
+
 def test_an_ambiguous_prefix_of_an_id_is_wrong_usage(cli: Cli, store: JobStore) -> None:
     for name in ("mon-1", "mon-2"):
         store.submit({"name": name}, packed(a=name), name)
@@ -142,6 +164,39 @@ def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) 
     assert "three" not in cli("job", "log", "monday", "--site", "site-1").stdout
     last = cli("job", "log", "monday", "--lines", "1", "--json").stdout
     assert json.loads(last)["text"] == "three [not markup]"
+
+
+def test_lines_of_the_log_fit_eighty_columns_with_time_site_level_and_text(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    said = "[identity=site-1, run=monday, task_name=train]: " + "a text of many words that goes on " * 4
+    store.append_log("monday", "site-1", [said], level="WARNING")
+    store.append_log(
+        "monday", "a-site-of-a-long-name-indeed", ["boom\n12:00:00 server     INFO  forged"], level="ERROR"
+    )
+
+    lines = [line.rstrip() for line in cli("job", "log", "monday").stdout.splitlines()]
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d -                SUBMITTED", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d site-1     WARN  a text of many words that goes on a text of .*", lines[1])
+    assert re.match(r" {26}\w", lines[2])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d a-site-of-a-long-na… ERROR boom", lines[-2])
+    assert lines[-1] == " " * 36 + "12:00:00 server     INFO  forged"
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_list_has_one_line_for_each_job(cli: Cli, store: JobStore) -> None:
+    made_up = store.submit({"name": "means"}, packed(a="b"))
+    other = store.submit({"name": "a long name of a job, and then some"}, packed(a="c"))
+    store.submit({"name": "c"}, packed(a="d"), "2025-a-long-id-of-a-job-that-was-chosen")
+    store.advance(other, SUBMITTED, CAN_NOT_SCHEDULE, "a reason of\n  several lines\n  and many words " * 5)
+
+    lines = cli("job", "list").stdout.splitlines()
+
+    assert len(lines) == 2 + 3
+    assert max(map(len, lines)) <= 80
+    assert {made_up[:8], other[:8], "2025-a-long-id-…"} == {line.split()[0] for line in lines[2:]}
+    assert cli("job", "show", made_up[:8]).exit_code == 0
+    assert "2025-a-long-id-of-a-job-that-was-chosen" in cli("job", "list", columns=200).stdout
 
 
 def test_a_waiting_job_is_aborted_at_once_and_an_ended_job_is_not_changed(cli: Cli, store: JobStore) -> None:

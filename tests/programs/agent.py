@@ -29,6 +29,8 @@ class AgentArgs:
     work: float = 0.0
     #: Answer with {"data": ..., "by": "<pid>:<attempt>"}, so that no two executions give the same result.
     sign: bool = False
+    #: Seconds of silence after which the CJ counts as dead.
+    heartbeat_timeout: float | None = None
 
 
 class AgentProgram:
@@ -39,7 +41,13 @@ class AgentProgram:
         self._args = args
         self._task: Task | None = None
         self.agent = IPCAgent(
-            args.url, args.site, args.agent_id, ".", resend_result_interval=0.5, settings=args.settings
+            args.url,
+            args.site,
+            args.agent_id,
+            ".",
+            flare_site_heartbeat_timeout=args.heartbeat_timeout,
+            resend_result_interval=0.5,
+            settings=args.settings,
         )
 
     def start(self) -> None:

@@ -25,6 +25,8 @@ class CJArgs:
     agent_ids: tuple[str, ...] = ("agent",)
     #: "before:settle", "after:assign" and the like: where to wait for the test.
     wait_at: str = ""
+    #: Seconds of silence after which an agent counts as dead.
+    heartbeat_timeout: float | None = None
 
 
 class CJProgram:
@@ -37,6 +39,7 @@ class CJProgram:
                 redis_url=args.url,
                 site_name=args.site,
                 agent_id=agent_id,
+                agent_heartbeat_timeout=args.heartbeat_timeout,
                 agent_heartbeat_interval=args.settings.heartbeat_interval,
                 settings=args.settings,
             )

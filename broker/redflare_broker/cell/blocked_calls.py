@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from redflare_broker.util.patience import Patience
 from redflare_broker.util.wakeup import WakeupEvent
 
 from .request import Reply, ReplyCode
@@ -32,18 +32,17 @@ class BlockedCall:
         """Let the thread call ``give_up`` now; from any thread."""
         self._wakeup.set()
 
-    def wait(self, timeout: float | None, give_up: Callable[[], str] | None) -> Reply:
+    def wait(self, patience: Patience, give_up: Callable[[], str] | None) -> Reply:
         """Wait for the reply, and return it, or one with rc TIMEOUT or ABORTED."""
-        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._reply is not None:
                 return self._reply
             if give_up is not None and (reason := give_up()):
                 return Reply(ReplyCode.ABORTED, {"error": reason})
-            left = _LONG if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {timeout:g} s"})
-            self._wakeup.wait(min(left, _LONG))
+            if not patience.left:
+                return Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {patience.seconds:g} s"})
+            with patience.wait(_LONG) as seconds:
+                self._wakeup.wait(seconds)
 
 
 class BlockedCalls:

@@ -25,6 +25,7 @@ from redflare_broker.scripts.script import FENCED, LOST, common_values, parse_re
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
+from redflare_broker.util.patience import Patience
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import Envelope, pack_meta
 
@@ -215,7 +216,7 @@ class Cell:
         pending = self.ask(channel, topic, target, meta, data, on_reply=call.settle, request_id=request_id)
         try:
             with self._blocked.registered(call):
-                return call.wait(timeout, give_up)
+                return call.wait(Patience(timeout), give_up)
         finally:
             pending.cancel()
 
@@ -252,15 +253,12 @@ class Cell:
     ) -> dict[str, Reply]:
         """Send a request to many cells, store its payload once, wait for all, and return the replies by FQCN."""
         calls = {target: BlockedCall() for target in targets}
-        deadline = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(timeout)
         each = {target: (target, meta) for target in calls}
         asked = self.ask_many(channel, topic, each, data, on_reply=lambda target, reply: calls[target].settle(reply))
         try:
             with self._blocked.registered(*calls.values()):
-                return {
-                    target: call.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0), None)
-                    for target, call in calls.items()
-                }
+                return {target: call.wait(patience, None) for target, call in calls.items()}
         finally:
             asked.cancel()
 

@@ -106,6 +106,8 @@ class MemberList:
     members: tuple[Member, ...] = ()
     #: Why the job has ended.
     reason: str = ""
+    #: Moment of ``time.monotonic()`` at which it was asked for.
+    asked: float = 0.0
 
 
 class Members:

@@ -189,7 +189,7 @@ class AgentLink(LinkEndpoint):
         if sending is None or task_id not in ("", sending.task_id):
             sending = ResultSubmission(self.session, self.payloads, task_id, task_name, rc, encoded)
         self._interrupted = None
-        known_until = time.monotonic() + answer_timeout
+        unknown_since: float | None = None
         backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2), jitter=0.0)
         try:
             while True:
@@ -208,10 +208,11 @@ class AgentLink(LinkEndpoint):
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()
-                if status == UNKNOWN and time.monotonic() < known_until:
+                # from its first answer on: before that this process may have been stopped, or Redis away
+                unknown_since = (unknown_since or time.monotonic()) if status == UNKNOWN else None
+                if unknown_since is not None and time.monotonic() - unknown_since < answer_timeout:
                     self._submit_wakeup.wait(resend_interval)
                 elif status == SUBMITTED:
-                    known_until = time.monotonic() + answer_timeout
                     if end := self._wait_for_end(sending.task_id, resend_interval, give_up):
                         return sending.end(end)
                 elif status != RESEND:

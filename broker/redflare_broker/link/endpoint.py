@@ -96,6 +96,7 @@ class LinkEndpoint:
         session = self.session
         # the interval of this end may be another than the one that the settings were checked with
         ttl_ms = round(max(session.settings.heartbeat_ttl, 2 * self.interval) * 1000)
+        self.liveness.begin_look(self.interval)
         # the reply may come when this end has gone on to another task
         self._asked = self.task_id or ""
         beat = session.lease.heartbeat(self.interval, ttl_ms, task=self._asked)
@@ -120,12 +121,14 @@ class LinkEndpoint:
             # what broke this connection may have broken the one of a blocked read too, and nothing else would tell it
             self._silent = False
             self.session.nudge()
+        self.liveness.end_look(self.interval)
         self._judge()
 
     def on_silence(self, error: RedflareError) -> None:
         """Note that a heartbeat could not be sent: time passes all the same."""
         self._silent = True
         logger.debug("%s: no heartbeat: %s", self.session.label, error)
+        self.liveness.end_look(self.interval, failed=True)
         self._judge()
 
     def _judge(self) -> None:

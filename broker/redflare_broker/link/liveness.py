@@ -2,6 +2,10 @@
 
 The age comes from Redis's own clock (ttl minus PTTL); between two heartbeats, and once the key is gone, it grows by
 this process's monotonic clock. No clocks of two hosts are compared.
+
+A side *looks* with each of its own heartbeats, whose reply tells of the peer. Time counts as the peer's silence only
+while this side looks at its interval: not while its process was stopped or too busy to look, and not while Redis did
+not answer, when the peer could not be heard either. Redis away for as long as a timeout counts as silence of its own.
 """
 
 from __future__ import annotations
@@ -44,9 +48,19 @@ class Liveness:
     _heard: float = field(init=False)
     _heard_once: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
+    #: When the look that is under way began, when the one before it ended, and the last one that Redis answered.
+    _begun: float | None = field(default=None, init=False)
+    _ended: float = field(init=False)
+    _answered: float = field(init=False)
+    #: Seconds that do not count as silence, and those of them that the look under way has added.
+    _unwatched: float = field(default=0.0, init=False)
+    _pause: float = field(default=0.0, init=False)
+    #: Seconds for which every look has failed.
+    _away: float = field(default=0.0, init=False)
+    _failed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._heard = self.clock()
+        self._heard = self._ended = self._answered = self.clock()
 
     def beat_interval(self, interval: float) -> float:
         """Seconds between two heartbeats: ``interval``, or less so that a short timeout is noticed in time."""
@@ -55,12 +69,39 @@ class Liveness:
 
     @property
     def silence(self) -> float:
-        """Seconds since the peer's last heartbeat, or since this side began to listen."""
-        return self.clock() - self._heard
+        """Seconds since the peer's last heartbeat, or since this side began to listen, as far as they count."""
+        return max(self._now() - self._heard, self._away)
+
+    def begin_look(self, interval: float) -> None:
+        """Note that this side begins to look; ``interval``: seconds in which it means to do so again."""
+        now = self._begun = self.clock()
+        if self._failed:
+            self._away += min(now - self._ended, interval)
+        self._pause = max(now - self._answered - interval, 0.0)
+        self._unwatched += self._pause
+
+    def end_look(self, interval: float, *, failed: bool = False) -> None:
+        """Note that the look has ended; ``failed``: Redis did not answer. What it showed held when it began."""
+        now = self.clock()
+        begun, self._begun = now if self._begun is None else self._begun, None
+        if not failed:
+            self._unwatched += now - begun
+            self._answered, self._away = now, 0.0
+        else:
+            self._unwatched -= self._pause
+            # the first failure says nothing yet: it may be the end of a pause of this process
+            self._away += min(now - begun, interval) if self._failed else 0.0
+        self._ended, self._pause, self._failed = now, 0.0, failed
+
+    def _now(self) -> float:
+        """The time as far as it counts: that of the look under way, or of the last one that was answered."""
+        if self._begun is not None:
+            return self._begun - self._unwatched
+        return (self._answered if self._failed else self.clock()) - self._unwatched
 
     def heard(self, age: float) -> None:
         """Note a heartbeat of the peer that is ``age`` seconds old."""
-        self._heard = max(self._heard, self.clock() - max(0.0, age))
+        self._heard = max(self._heard, self._now() - max(0.0, age))
         self._heard_once = True
 
     def closed(self, closed: bool) -> None:

@@ -104,8 +104,10 @@ class Heartbeats:
         for link in links:
             self._schedule(link, link.interval * random.uniform(0.95, 1.0))
         try:
+            # before the connection is opened: a link notes when its heartbeat began
+            commands = [link.beat() for link in links]
             with self._server.borrow(links[0].route) as connection:
-                replies = run_pipeline(connection, [link.beat() for link in links])
+                replies = run_pipeline(connection, commands)
         except RedflareError as exc:
             self._log_failure(exc, f"heartbeats cannot be sent, trying again: {exc}")
             for link in links:

@@ -24,6 +24,8 @@ class DeadClients:
     disconnected: frozenset[str] = field(default=frozenset(), init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _watched: dict[str, _Watched] = field(default_factory=dict, init=False)
+    #: When the clients were last looked at; None: nobody looks, so time alone decides.
+    _looked: float | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -47,9 +49,23 @@ class DeadClients:
             self.disconnected -= {name}
             return True, True
 
-    def expire(self, now: float) -> list[str]:
-        """Mark clients as disconnected whose grace period is over; return their names."""
+    def look(self, at: float, within: float) -> None:
+        """Note that the clients were looked at, and all that are back were taken off the list.
+
+        Args:
+            within: seconds in which there should be a look; what is more was a pause of those who look, and counts for
+                no client.
+        """
         with self._lock:
+            if self._looked is not None and (pause := at - self._looked - within) > 0:
+                for watched in self._watched.values():
+                    watched.reported += pause
+            self._looked = at if self._looked is None else max(at, self._looked)
+
+    def expire(self, now: float) -> list[str]:
+        """Mark clients as disconnected whose grace period was over at the last look; return their names."""
+        with self._lock:
+            now = now if self._looked is None else min(now, self._looked)
             over = [
                 name
                 for name, watched in self._watched.items()
@@ -66,11 +82,13 @@ class DeadClients:
         watched = self._watched.get(name)
         return None if watched is None else watched.disconnected
 
-    def next_change(self) -> float | None:
-        """When the next grace period ends; None: no client is in one."""
+    def next_change(self, now: float | None = None) -> float | None:
+        """When the next grace period ends; None: no client is in one, or it is over and the next look decides."""
         with self._lock:
             waiting = [watched.reported for watched in self._watched.values() if watched.disconnected is None]
-        return min(waiting) + self.grace if waiting else None
+            due = min(waiting) + self.grace if waiting else None
+            looked = self._looked
+        return None if due is not None and now is not None and looked is not None and looked < due <= now else due
 
 
 #: Keys of a job's meta.

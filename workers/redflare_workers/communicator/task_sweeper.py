@@ -199,7 +199,7 @@ class TaskSweeper:
         lifecycle = self.lifecycle
         if not lifecycle.registry.by_task and not len(self.dead) and not len(lifecycle.callbacks):
             return None
-        grace_over = self.dead.next_change()
+        grace_over = self.dead.next_change(now)
         due = min(self._next_due, inf if grace_over is None else grace_over) - now
         return min(max(min(due, self._next_scan - time.monotonic()), _LEAST_PAUSE), self.period())
 

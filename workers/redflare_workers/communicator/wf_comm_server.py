@@ -370,6 +370,18 @@ class WFCommServer(FLComponent, WFCommSpec):
             )
             self._monitor.wake()
 
+    def clients_were_looked_at(self, ago: float, within: float) -> None:
+        """Note that reports and signs of life are complete as of ``ago`` seconds ago.
+
+        From the first call on only a look decides that a client is disconnected, not the time that passes without one.
+
+        Args:
+            within: seconds in which there should be a look.
+        """
+        self._dead.look(self._clock() - ago, within)
+        if len(self._dead):
+            self._monitor.wake()
+
     def client_is_active(self, client_name: str, reason: str, fl_ctx: FLContext) -> None:
         """Stop watching that client after a sign of life, and fire CLIENT_RECONNECTED if it was disconnected."""
         watched, disconnected = self._dead.active(client_name)

@@ -123,7 +123,8 @@ class IPCExchanger(AgentExecutor, Executor):
             data: tree of dicts, lists, scalars, bytes, numpy arrays, torch tensors.
             meta: small values beside it.
             timeout: seconds, from now to the result; None: no limit. It covers the wait for an agent to connect.
-            task_id: the same id again, also from another process after a crash, gives the same result; None: a new one.
+            task_id: the same id again, also from another process after a crash, gives the same result, until another
+                task is handed out; None: a new one.
 
         Returns:
             the agent's result, whatever its return code.

@@ -211,7 +211,8 @@ class OutgoingStream:
             self._cut_off.add(name)
             return _CHECK_EVERY
         if heartbeat is None:
-            return 0.0
+            # not at the first look: both processes may have been stopped, and this one was resumed first
+            return 0.0 if now > late_since else min(cell.interval, _CHECK_EVERY)
         if heartbeat.age >= now - late_since:
             if heartbeat.age > _MISSED * heartbeat.interval:
                 self._cut_off.add(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.multicast import Multicast
 from redflare_broker.cell.request import Reply, ReplyCode
 from redflare_broker.errors import EncodeError, RedflareError
+from redflare_broker.util.patience import Patience
 
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
@@ -60,12 +60,11 @@ class Replies:
 
     def wait(self, timeout: float, abort_signal: Signal | None) -> None:
         """Wait for all replies; those that do not come in time become TIMEOUT or, after an abort, TASK_ABORTED."""
-        deadline = time.monotonic() + timeout
+        patience = Patience(timeout)
         with watching(abort_signal, self.changed), self.changed:
-            while self.missing() and not is_triggered(abort_signal):
-                if (left := deadline - time.monotonic()) <= 0:
-                    break
-                self.changed.wait(left)
+            while self.missing() and not is_triggered(abort_signal) and patience.left:
+                with patience.wait(patience.left) as seconds:
+                    self.changed.wait(seconds)
             rc, why = ReturnCode.TIMEOUT, f"no reply within {timeout:g} s"
             if is_triggered(abort_signal):
                 rc, why = ReturnCode.TASK_ABORTED, "the run was aborted before it replied"

@@ -161,8 +161,10 @@ class StreamReceiver:
         except RedflareError as error:
             logger.debug("cannot read the heartbeat of %s: %s", session.origin, error)
             return False
+        session.missed = session.missed + 1 if heartbeat is None else 0
         if heartbeat is None:
-            return True
+            # not at the first look: both processes may have been stopped, and this one was resumed first
+            return session.missed > 1
         session.instance = session.instance or heartbeat.instance
         return session.instance != heartbeat.instance
 

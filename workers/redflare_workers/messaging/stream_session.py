@@ -73,6 +73,8 @@ class StreamSession:
     touched: float = field(default_factory=time.monotonic, init=False)
     #: instance of the sender's cell, once its heartbeat was read
     instance: str = field(default="", init=False)
+    #: looks for that heartbeat, one after the other, that found none
+    missed: int = field(default=0, init=False)
     #: whether its consumer is at work
     busy: bool = field(default=False, init=False)
     #: the last replies, in case one must be sent again

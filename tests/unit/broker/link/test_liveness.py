@@ -150,3 +150,84 @@ def test_a_short_timeout_is_noticed_in_time(
     connection_timeout: float, heartbeat_timeout: float | None, interval: float, looked: float
 ) -> None:
     assert Liveness(connection_timeout, heartbeat_timeout).beat_interval(interval) == looked
+
+
+@dataclass
+class WatchingSide:
+    """A side that looks at its peer every 3 s, and takes it for dead after 6 s of silence."""
+
+    clock: Clock = field(default_factory=Clock)
+    interval: float = 3.0
+
+    def __post_init__(self) -> None:
+        self.liveness = Liveness(CONNECTION_TIMEOUT, 6.0, clock=self.clock)
+
+    def look(self, age: float | None = None, *, after: float = 3.0, takes: float = 0.01, fails: bool = False) -> Peer:
+        """Look, and return the peer's state.
+
+        Args:
+            age: of the peer's heartbeat; None: it has none, or the look fails.
+            after: seconds since the last look.
+            takes: seconds until this side deals with the reply.
+        """
+        self.clock.now += after
+        self.liveness.begin_look(self.interval)
+        self.clock.now += takes
+        if age is not None:
+            self.liveness.heard(age)
+        self.liveness.end_look(self.interval, failed=fails)
+        self.liveness.judge()
+        return self.liveness.state
+
+
+@pytest.fixture
+def side() -> WatchingSide:
+    """A side that has just seen its peer."""
+    made = WatchingSide()
+    assert [made.look(1.0), made.look(1.0)] == [Peer.CONNECTED] * 2
+    return made
+
+
+def test_a_peer_without_a_heartbeat_is_dead_when_it_was_looked_for_long_enough(side: WatchingSide) -> None:
+    assert [side.look(), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+
+
+def test_a_pause_before_a_look_does_not_count(side: WatchingSide) -> None:
+    assert side.look(after=60.0) is Peer.CONNECTED
+    assert side.look(1.0) is Peer.CONNECTED
+
+
+def test_a_pause_during_a_look_does_not_count(side: WatchingSide) -> None:
+    assert side.look(takes=60.0) is Peer.CONNECTED
+    assert side.look(takes=60.0, fails=True) is Peer.CONNECTED
+    assert side.look(1.0) is Peer.CONNECTED
+
+
+def test_a_pause_that_breaks_the_connection_does_not_count(side: WatchingSide) -> None:
+    for _ in range(20):
+        assert side.look(after=60.0, takes=60.0, fails=True) is Peer.CONNECTED
+        assert side.look(1.0) is Peer.CONNECTED
+
+
+def test_a_peer_that_died_during_a_pause_is_found_dead_after_it(side: WatchingSide) -> None:
+    assert [side.look(after=60.0), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+
+
+def test_two_sides_that_were_paused_together_wait_for_each_other(side: WatchingSide) -> None:
+    assert side.look(age=63.0, after=60.0) is Peer.CONNECTED
+    assert side.look(age=0.1) is Peer.CONNECTED
+
+
+def test_redis_away_for_less_than_the_timeout_is_no_silence(side: WatchingSide) -> None:
+    states = [side.look(after=1.0, takes=1.0, fails=True) for _ in range(3)]
+    # it is back, and the peer has not beaten again yet
+    states.append(side.look(age=7.5, after=1.0))
+    states.append(side.look(age=0.5))
+    assert states == [Peer.CONNECTED] * 5
+
+
+def test_redis_away_for_longer_than_the_timeout_is_a_death(side: WatchingSide) -> None:
+    states = [side.look(after=1.0, takes=1.0, fails=True) for _ in range(6)]
+    assert states[0] is Peer.CONNECTED
+    assert states[-1] is Peer.DEAD
+    assert side.look(age=0.5) is Peer.CONNECTED

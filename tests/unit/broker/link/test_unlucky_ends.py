@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redflare_agent import AgentClosed, IPCAgent, Task, TaskResult, serve
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ServerError
+from redflare_broker.link.agent_link import encode_result
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import OutgoingTask
 from redflare_broker.link.liveness import Peer
@@ -249,6 +251,30 @@ def test_heartbeats_that_are_refused_do_not_stop_the_clock(redflare_link: LinkUn
         client.delete(agent._link.session.keys.tasks, agent._link.session.keys.link)
         client.set(agent._link.session.keys.link, "in the way")
         wait_until(lambda: agent.closed)
+
+
+def test_a_task_that_is_unknown_after_a_pause_is_asked_for_again(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, sent = [1000.0], [0]
+    monkeypatch.setattr("redflare_broker.link.agent_link.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def stopped_before_the_first_look() -> None:
+        sent[0] += 1
+        now[0] += 60.0 if sent[0] == 1 else 0.0
+
+    with agent_link(redflare_link) as side:
+        status = side.submit(
+            "t",
+            "train",
+            "OK",
+            encode_result({}, 1, side.session.settings),
+            resend_interval=0.01,
+            answer_timeout=30.0,
+            give_up=lambda: sent[0] >= 3,
+            on_send=stopped_before_the_first_look,
+        )
+    assert (status, sent) == ("", [3])
 
 
 def _is_aborted(client: Any, ledger: str) -> bool:

@@ -69,3 +69,37 @@ def test_the_next_change_is_the_end_of_the_oldest_grace() -> None:
     assert dead.next_change() == 190.0
     dead.expire(190.0)
     assert dead.next_change() is None
+
+
+def test_where_clients_are_looked_at_only_a_look_ends_their_grace() -> None:
+    dead = DeadClients(60)
+    dead.look(100.0, 10.0)
+    dead.report("a", 100.0)
+    for second in range(105, 160, 5):
+        dead.look(float(second), 10.0)
+    assert dead.expire(1000.0) == []
+    assert dead.next_change(1000.0) is None
+    dead.look(160.0, 10.0)
+    assert dead.expire(160.0) == ["a"]
+
+
+def test_a_pause_of_those_who_look_is_no_part_of_the_grace() -> None:
+    dead = DeadClients(60)
+    dead.look(100.0, 10.0)
+    dead.report("a", 100.0)
+    dead.look(1100.0, 10.0)
+    assert dead.expire(1100.0) == []
+    assert dead.next_change(1100.0) == 1150.0
+    for second in range(1105, 1150, 5):
+        dead.look(float(second), 10.0)
+        assert dead.expire(float(second)) == []
+    dead.look(1150.0, 10.0)
+    assert dead.expire(1150.0) == ["a"]
+
+
+def test_a_look_that_is_dealt_with_late_does_not_hide_a_later_one() -> None:
+    dead = DeadClients(60)
+    dead.report("a", 100.0)
+    dead.look(165.0, 100.0)
+    dead.look(110.0, 100.0)
+    assert dead.expire(165.0) == ["a"]

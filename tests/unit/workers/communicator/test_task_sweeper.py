@@ -275,6 +275,28 @@ def test_a_client_reported_dead_is_disconnected_after_the_grace_period(
     assert live.comm.get_client_disconnect_time("site-2") is None
 
 
+def test_after_a_pause_of_the_server_a_client_is_not_judged_before_it_was_looked_at(
+    live: CommunicatorBench, listener: Listener
+) -> None:
+    live.comm.clients_were_looked_at(0.0, within=10.0)
+    live.comm.process_dead_client_report("site-1", live.ctx)
+    live.check(after=1000)
+    assert live.comm.get_client_disconnect_time("site-1") is None
+    live.comm.client_is_active("site-1", "its heartbeat is back", live.ctx)
+    live.comm.clients_were_looked_at(0.0, within=10.0)
+    live.check(after=1000)
+    assert live.comm.get_client_disconnect_time("site-1") is None
+    assert not listener.events
+
+
+def test_a_look_wakes_the_monitor(live: CommunicatorBench) -> None:
+    live.comm.clients_were_looked_at(0.0, within=100.0)
+    live.comm.process_dead_client_report("site-1", live.ctx)
+    live.check(after=60)
+    live.comm.clients_were_looked_at(0.0, within=100.0)
+    wait_until(lambda: live.comm.get_client_disconnect_time("site-1"))
+
+
 def test_reports_that_are_repeated_do_not_extend_the_grace_period(live: CommunicatorBench) -> None:
     live.comm.process_dead_client_report("site-1", live.ctx)
     live.clock.now += 40

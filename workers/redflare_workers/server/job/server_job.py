@@ -427,7 +427,7 @@ class ServerJob:
         """Apply a member list that the heartbeat thread has read; user code runs in other threads."""
         if members.status == OK:
             if self._serving is not None:
-                self._pool.submit(partial(self._serving.look_after, members.members))
+                self._pool.submit(partial(self._serving.look_after, members))
         elif members.status == MEMBERS_FENCED:
             self._on_fenced()
         elif members.status == ENDED:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Set
+import time
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeVar
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult
 from redflare_broker.cell.request import ReplyCode, Request
 from redflare_broker.errors import RedflareError
-from redflare_broker.job_state.members import Member
+from redflare_broker.job_state.members import Member, MemberList
 from redflare_broker.job_state.task_store import JobTaskStore, TaskRecord
 from redflare_broker.scripts.script import LOST
 from redflare_broker.transport.server import Server
@@ -110,9 +111,12 @@ class ServingJob(CommObserver):
             members = self.registration.list_members()
         return members.members
 
-    def look_after(self, members: Collection[Member]) -> None:
+    def look_after(self, members: MemberList) -> None:
         """Apply a new member list, and keep the payloads alive."""
-        self.clients.update(members)
+        self.clients.update(members.members)
+        # twice the interval: a look may be late without a pause of this process
+        within = 2 * self.cell.settings.heartbeat_interval
+        self.communicator.clients_were_looked_at(time.monotonic() - members.asked, within)
         self.payloads.renew()
 
     def on_silent(self, name: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import RedflareError
@@ -23,6 +24,9 @@ from redflare_workers.server.shared.job_registration import JobRegistration, Mem
 from .job_scheduler import SchedulableSite
 
 logger = logging.getLogger(__name__)
+
+#: Intervals after which a look at the sites is so late that their heartbeats may have expired meanwhile.
+_PAUSE: Final = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +48,8 @@ class ConnectedSites:
     _members: dict[str, Member] = field(default_factory=dict, init=False)
     _registration: JobRegistration | None = field(default=None, init=False)
     _poller: MembershipPoller | None = field(default=None, init=False)
+    #: when the member list that was applied last was asked for
+    _asked: float = field(default_factory=time.monotonic, init=False)
 
     def open(self) -> None:
         """Take the member list over from an earlier server, read it, and begin to poll it.
@@ -86,10 +92,19 @@ class ConnectedSites:
 
     def _on_members(self, members: MemberList) -> None:
         if members.status == OK:
-            self._update(members.members)
+            # this process was stopped, or Redis was away: sites may have had no chance to beat either
+            paused = members.asked - self._asked > _PAUSE * self.cell.settings.heartbeat_interval
+            self._asked = members.asked
+            self._update(tuple(map(self._spared, members.members)) if paused else members.members)
             self.on_beat()
         elif members.status == "LOST":
             self.pool.submit(self._begin_again)
+
+    def _spared(self, member: Member) -> Member:
+        """A member without a heartbeat that had one before: the next look decides."""
+        before = self._members.get(member.name)
+        known = before is not None and before.alive and before.instance == member.instance
+        return replace(member, heartbeat_ms=0) if known and not member.alive and not member.left else member
 
     def _begin_again(self) -> None:
         try:

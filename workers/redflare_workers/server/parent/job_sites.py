@@ -12,6 +12,7 @@ from typing import Any, Final
 from redflare_broker.cell.cell import Reply, ReplyCode
 from redflare_broker.errors import DecodeError
 from redflare_broker.job_store.record import SiteState
+from redflare_broker.util.patience import Patience
 
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import JobMeta
@@ -245,13 +246,12 @@ class JobSites:
             return all(site in replies or not is_alive(site) for site in targets)
 
         asked = self.context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
-        interval, began = self.context.cell.interval, time.monotonic()
-        deadline = began + timeout
+        patience, began = Patience(timeout), time.monotonic()
         with self.changed:
-            # a site may vanish without a reply
-            while not self.changed.wait_for(enough, min(interval, max(deadline - time.monotonic(), 0))):
-                if time.monotonic() >= deadline:
-                    break
+            while not enough() and patience.left:
+                # a site may vanish without a reply
+                with patience.wait(self.context.cell.interval) as seconds:
+                    self.changed.wait_for(enough, seconds)
         asked.cancel()
         with self.changed:
             nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {time.monotonic() - began:.1f} s"})

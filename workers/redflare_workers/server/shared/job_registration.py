@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from redflare_broker.errors import JobLost, RedflareError
@@ -128,6 +129,7 @@ class MembershipPoller:
     interval: float
     #: called with the member list, from the heartbeat thread
     on_members: Callable[[MemberList], None]
+    _asked: float = field(default=0.0, init=False)
 
     @property
     def route(self) -> str:
@@ -135,11 +137,12 @@ class MembershipPoller:
 
     def beat(self) -> list[Arg]:
         """The heartbeat as a command."""
+        self._asked = time.monotonic()
         return self.registration.members.list_members_command(self.registration.lease)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Pass on the member list that Redis answered with."""
-        self.on_members(self.registration.members.read_members(reply))
+        self.on_members(replace(self.registration.members.read_members(reply), asked=self._asked))
 
     def on_silence(self, error: RedflareError) -> None:
         """Note that Redis is away; heartbeats of clients that are missed meanwhile do not count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -46,7 +47,9 @@ ending.finish()
 class RecordedProcess:
     """A process, its lines of output and its exit code."""
 
-    def __init__(self, folder: Path, program: str, max_log: int = MAX_LOG, max_line: int | None = 2000) -> None:
+    def __init__(
+        self, folder: Path, program: str, max_log: int = MAX_LOG, max_line: int | None = 2000, cwd: Path | None = None
+    ) -> None:
         self.mark = uuid4().hex
         self.log = folder / "log.txt"
         self.lines: list[str] = []
@@ -60,6 +63,7 @@ class RecordedProcess:
             log=self.log,
             on_lines=self.lines.extend,
             on_exit=self._on_exit,
+            cwd=cwd,
             max_log=max_log,
             max_line=max_line,
         )
@@ -110,6 +114,17 @@ def test_output_is_logged_and_forwarded_line_by_line(folder: Path) -> None:
     assert recorded.lines == ["one", "two", "three", "four"]
     assert recorded.process.tail() == recorded.lines
     assert recorded.log.read_bytes() == b"one\ntwo\nthree\r\nfour"
+
+
+def test_the_log_and_all_files_of_the_process_are_for_their_owner_only(folder: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        recorded = RecordedProcess(folder, "import os; os.mkdir('made'); open('made/model', 'w').close()", cwd=folder)
+        recorded.wait()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    assert modes == {"log.txt": 0o600, "made": 0o700, "model": 0o600}
 
 
 def test_sizes_of_log_and_lines_are_limited(folder: Path) -> None:

@@ -129,6 +129,7 @@ def test_a_wrong_password_is_refused_at_once(node: Node) -> None:
 
 def test_a_rotated_password_file_is_read_again(node: Node, tmp_path: Path) -> None:
     secret = tmp_path / "password"
+    secret.touch(mode=0o600)
     secret.write_text("first\n")
     with node.client() as admin:
         admin.execute_command("ACL", "SETUSER", "rotating", "on", ">first", "+ping")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ LINK_FILE: Final = "redflare.json"
 class LinkAddress:
     """What names a link and its server; "" is what is not known."""
 
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
     site_name: str = ""
     agent_id: str = ""
     job_id: str = ""
@@ -38,5 +38,7 @@ def load_address(path: str | Path) -> LinkAddress:
     for item in fields(LinkAddress):
         value = found.get(item.name, item.default)
         if not isinstance(value, type(item.default)):
-            raise ConfigError(f"{path}: {item.name} must be a {type(item.default).__name__}, but is {value!r}")
+            # a URL may hold a password
+            got = f"a {type(value).__name__}" if item.name == "redis_url" else repr(value)
+            raise ConfigError(f"{path}: {item.name} must be a {type(item.default).__name__}, but is {got}")
     return LinkAddress(**found)

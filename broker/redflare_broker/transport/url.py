@@ -12,10 +12,14 @@ Names and passwords with special characters are percent-encoded. A setting in ``
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redflare_broker.errors import ConfigError
 
@@ -35,6 +39,9 @@ _ACCEPTED: Final = (
     "redis+sentinel://host:port,host:port/service[/db] or redis+cluster://host:port,host:port "
     "(rediss+sentinel://, rediss+cluster:// for TLS)"
 )
+_ENCODE: Final = "percent-encode the password (%23 for #, %2F for /, %3F for ?, %40 for @)"
+_HIDDEN: Final = "***"
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z+]{0,19}")
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -88,11 +95,15 @@ class ConnectionOptions:
             raise ConfigError(f"db must be a number >= 0, but got {self.db!r}")
 
     def check_files(self) -> None:
-        """Raise ConfigError that names the first file of these options that is not there."""
+        """Raise ConfigError that names the first file that is not there, or is a secret that others can read."""
         for name in ("password_file", "ca_cert", "client_cert", "client_key"):
             path = getattr(self, name)
-            if path is not None and not Path(path).is_file():
+            if path is None:
+                continue
+            if not Path(path).is_file():
                 raise ConfigError(f"{name} {str(path)!r} does not exist: give the path of a readable file")
+            if name in _SECRET:
+                _check_private(name, Path(path))
 
     def read_password(self) -> str | None:
         """Return the password, from the file when one is named (without the line end)."""
@@ -102,6 +113,21 @@ class ConnectionOptions:
             return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise ConfigError(f"cannot read password_file {str(self.password_file)!r}: {error}") from error
+
+
+#: Files of ``ConnectionOptions`` that hold a secret.
+_SECRET: Final = ("password_file", "client_key")
+
+
+def _check_private(name: str, path: Path) -> None:
+    """Refuse a file that others can read; one of root's may be readable for its group, as in a container."""
+    found = path.stat()
+    group_may = found.st_uid == 0 != os.geteuid()
+    if found.st_mode & (stat.S_IRWXO if group_may else stat.S_IRWXO | stat.S_IRWXG):
+        mode = stat.S_IMODE(found.st_mode)
+        raise ConfigError(
+            f"{name} {str(path)!r} can be read by others (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,90 +141,118 @@ class ServerUrl:
     path: str = ""
     service: str = ""
     db: int = 0
-    username: str | None = None
+    #: Not in ``repr``, like the password: a password alone is often written in its place.
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    #: The URL with its password replaced by ``***``; the only form that is ever shown.
+    #: The URL with its password, or its name if it has no password, replaced by ``***``; the only form that is shown.
     masked: str
 
     @classmethod
     def parse(cls, url: str) -> ServerUrl:
-        """Take ``url`` apart; raise ConfigError that shows it (password masked) and the accepted forms."""
+        """Take ``url`` apart; raise ConfigError that shows its scheme, what is wrong, and the accepted forms.
+
+        Neither shows more of it: where a URL is not usable, any part behind its scheme may be a password.
+        """
         if not isinstance(url, str):
             raise ConfigError(f"a server URL must be a str, but got {type(url).__name__}: {_ACCEPTED}")
-        masked = mask(url)
         try:
-            return _parse(url, masked)
-        except ValueError as error:
-            raise ConfigError(f"server URL {masked!r} is not usable: {error}; {_ACCEPTED}") from None
+            return _parse(url)
+        except _Unusable as error:
+            reason = str(error)
+        except ValueError:  # of urllib, which quotes the URL
+            reason = "its host or its port cannot be read"
+        raise ConfigError(f"server URL {_scheme_only(url)!r} is not usable: {reason}; {_ENCODE}; {_ACCEPTED}")
 
 
-def mask(url: str) -> str:
-    """``url`` with the password in it replaced by ``***``."""
+class _Unusable(ValueError):
+    """What is wrong with a URL; never quotes a part of it behind its scheme."""
+
+
+def _scheme_only(url: str) -> str:
     scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{place}"
+    if not separator or not _SCHEME.fullmatch(scheme):
+        return _HIDDEN if url else ""
+    return f"{scheme}://" + (f"{_HIDDEN}@" if "@" in rest else "") + ("..." if rest else "")
 
 
-def _parse(url: str, masked: str) -> ServerUrl:
-    scheme, _, _ = url.partition("://")
+def _masked(scheme: str, netloc: str, url: str) -> str:
+    """The URL with its password replaced, and with a name that has no password, because it may be one."""
+    login, at, place = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    shown = f"{user}:{_HIDDEN}" if password else _HIDDEN if user else ""
+    return f"{scheme}://{shown}{at}{place}{url.partition('://')[2][len(netloc) :]}"
+
+
+def _parse(url: str) -> ServerUrl:
+    scheme, separator, rest = url.partition("://")
     if scheme == "embedded":
-        raise ValueError(
+        raise _Unusable(
             "start the embedded server first (EmbeddedServer of redflare_broker.embedded.server) and use its url"
         )
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise _Unusable("it has no scheme" if url else "it is empty")
     if scheme not in _SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}")
+        raise _Unusable(f"unknown scheme {scheme!r}")
     mode, tls = _SCHEMES[scheme]
     parts = urlsplit(url)
     if parts.fragment:
-        raise ValueError(f"unexpected {'#' + parts.fragment!r} at its end")
+        raise _Unusable("it has a #")
+    if "@" in rest[len(parts.netloc) :] and (parts.netloc or mode != "unix"):
+        raise _Unusable("it has an @ behind its host")
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     base = ServerUrl(
-        mode=mode, tls=tls, masked=masked, username=unquote(user) or None, password=unquote(password) or None
+        mode=mode,
+        tls=tls,
+        masked=_masked(scheme, parts.netloc, url),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
     )
     if mode == "unix":
         if hosts or not parts.path:
-            raise ValueError("the path of a Unix socket is absolute, with three slashes: unix:///run/redis.sock")
+            raise _Unusable("the path of a Unix socket is absolute, with three slashes: unix:///run/redis.sock")
         return replace(base, path=unquote(parts.path), db=_db_of_query(parts.query))
     if parts.query:
-        raise ValueError(f"unexpected query {parts.query!r} (such settings belong into ConnectionOptions)")
+        raise _Unusable("it has a query (such settings belong into ConnectionOptions)")
     default_port = _SENTINEL_PORT if mode == "sentinel" else _REDIS_PORT
     nodes = tuple(_node(text, default_port) for text in hosts.split(","))
     if mode == "single" and len(nodes) > 1:
-        raise ValueError("it names several servers, which only the sentinel and cluster forms do")
+        raise _Unusable("it names several servers, which only the sentinel and cluster forms do")
     service, db = _service_and_db(mode, [unquote(part) for part in parts.path.split("/") if part])
     return replace(base, nodes=nodes, service=service, db=db)
 
 
 def _db_of_query(query: str) -> int:
-    settings = parse_qs(query, strict_parsing=True) if query else {}
-    if unknown := sorted(set(settings) - {"db"}):
-        raise ValueError(f"unknown setting {unknown[0]!r} in its query")
-    return _number(settings.get("db", ["0"])[0], "database")
+    name, _, value = query.partition("=")
+    if query and (name != "db" or not value):
+        raise _Unusable("its query may only be db=<number>")
+    return _number(value or "0")
 
 
 def _node(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")  # knows [::1]:6379 and refuses ports that are none
+    parts = urlsplit(f"//{text}")  # knows [::1]:6379
     if not parts.hostname:
-        raise ValueError("a host is missing")
-    return unquote(parts.hostname), parts.port or default_port
+        raise _Unusable("a host is missing")
+    try:
+        return unquote(parts.hostname), parts.port or default_port
+    except ValueError:
+        raise _Unusable("its port is not a number up to 65535") from None
 
 
 def _service_and_db(mode: Mode, path: list[str]) -> tuple[str, int]:
     service = ""
     if mode == "sentinel":
         if not path:
-            raise ValueError("the name of the service that the Sentinels watch is missing")
+            raise _Unusable("the name of the service that the Sentinels watch is missing")
         service = path.pop(0)
     if mode == "cluster" and path:
-        raise ValueError("a cluster has no databases, nothing may follow its hosts")
+        raise _Unusable("a cluster has no databases, nothing may follow its hosts")
     if len(path) > 1:
-        raise ValueError(f"unexpected {'/'.join(path[1:])!r} at its end")
-    return service, _number(path[0], "database") if path else 0
+        raise _Unusable("nothing may follow its database")
+    return service, _number(path[0]) if path else 0
 
 
-def _number(text: str, what: str) -> int:
+def _number(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(f"{what} {text!r} is not a number")
+        raise _Unusable("its database is not a number")
     return int(text)

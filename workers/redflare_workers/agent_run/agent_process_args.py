@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Self
 
 import orjson
@@ -18,7 +18,7 @@ class AgentProcessArgs:
 
     #: ``module:function``
     train: str
-    url: str
+    url: str = field(repr=False)
     site: str
     agent_id: str
     workspace: str = "."

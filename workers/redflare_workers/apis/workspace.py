@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from redflare_workers.util.atomic_file import private_folder
+
 _APP_PREFIX: Final = "app_"
 _CUSTOM: Final = "custom"
 
@@ -73,5 +75,4 @@ class Workspace:
 
 
 def _made(folder: str) -> str:
-    os.makedirs(folder, exist_ok=True)
-    return folder
+    return str(private_folder(folder))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from redflare_broker.errors import Unavailable
+from redflare_broker.errors import ConfigError, Unavailable
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.transport.url import ServerUrl
 
 if TYPE_CHECKING:
     from redflare_broker.inspection.federation import Inspector
@@ -23,6 +25,19 @@ DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
 
 _option = functools.partial(typer.Option, rich_help_panel="Connection")
+
+
+def warn_of_password(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
+    """Warn when the command line, which all users of the machine can read, holds a password; a callback of --url."""
+    source = context.get_parameter_source("url")
+    if url and source is not None and source.name == "COMMANDLINE":
+        with suppress(ConfigError):  # which the command reports
+            if ServerUrl.parse(url).password is not None:
+                instead = ": use a password file, or set REDFLARE_URL instead" if parameter.envvar else ""
+                text = f"other users of this machine can see the password in --url (ps){instead}"
+                typer.echo(f"redflare: warning: {text}", err=True)
+    return url
+
 
 #: Opens the connection; a test puts another one into the context's ``obj``.
 Connect = Callable[[str, ConnectionOptions], Server]
@@ -35,7 +50,7 @@ class Target:
     server: Server
     namespace: str
     #: as it was given
-    url: str = ""
+    url: str = field(default="", repr=False)
 
     @property
     def inspector(self) -> Inspector:
@@ -74,7 +89,9 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 def _open(
     context: typer.Context,
     *,
-    url: Annotated[str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP)] = DEFAULT_URL,
+    url: Annotated[
+        str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=warn_of_password)
+    ] = DEFAULT_URL,
     namespace: Annotated[
         str, _option("--namespace", "-n", envvar="REDFLARE_NAMESPACE", help="The federation's namespace.")
     ] = DEFAULT_NAMESPACE,

@@ -21,7 +21,7 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
 from . import display
-from .connection import URL_HELP
+from .connection import URL_HELP, warn_of_password
 from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN
 
 #: Heartbeats that may be missing before ``--check`` fails.
@@ -42,7 +42,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-Url = Annotated[str, typer.Option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP)]
+Url = Annotated[str, typer.Option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=warn_of_password)]
 Workspace = Annotated[
     Path,
     typer.Option(

@@ -37,6 +37,8 @@ def demo(
 ) -> None:
     """Train a classifier of handwritten digits at four sites by federated averaging, and watch it."""
     began = time.monotonic()
+    if url and "@" in url:
+        typer.echo("redflare demo: warning: other users of this machine can see a password in --url (ps)", err=True)
     events: SimpleQueue[Event] = SimpleQueue()
     # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
     with signals_to(lambda number: events.put(Signalled(number=number)), *STOPPING):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 #: The images of a process: a site's own, or those held out at the server.
@@ -21,7 +21,7 @@ _PROGRAMS = "redflare_workers.demo"
 class DemoSettings:
     """The job and its sites; in a file, because a URL may hold a password and a command line can be read by all."""
 
-    url: str
+    url: str = field(repr=False)
     job_id: str  #: also the name of the agents
     sites: list[str]
     rounds: int

@@ -20,6 +20,8 @@ from typing import Final
 
 from redflare_broker.errors import ConfigError
 
+from redflare_workers.util.atomic_file import private_folder
+
 #: Default limit of the bytes that an archive unpacks to.
 MAX_BYTES: Final = 1 << 30
 #: Default limit of files and folders.
@@ -62,8 +64,8 @@ def safe_extract(
 ) -> None:
     """Unpack an archive into a temporary folder beside ``target``, then replace ``target`` by it.
 
-    If the process is killed meanwhile, ``sweep`` removes the temporary folder. Two calls for one target must not run
-    at once.
+    Only their owner can read the files. If the process is killed meanwhile, ``sweep`` removes the temporary folder. Two
+    calls for one target must not run at once.
 
     Args:
         source: a zip archive, or the path of one.
@@ -80,11 +82,11 @@ def safe_extract(
     path = Path(target)
     with _opened(source, max_files) as archive:
         entries = _checked(archive, max_bytes)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name[:80]}-", dir=path.parent))
         try:
             unpacked = fresh / "new"
-            unpacked.mkdir()
+            private_folder(unpacked)
             _unpack(archive, entries, unpacked, max_bytes)
             replace_folder(path, unpacked, fresh / "old")
         finally:
@@ -298,10 +300,10 @@ def _unpack(archive: zipfile.ZipFile, entries: list[_Entry], folder: Path, max_b
     for entry in entries:
         path = folder / entry.name
         if entry.folder:
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o755 if entry.executable else 0o644
+        private_folder(path.parent)
+        mode = 0o700 if entry.executable else 0o600
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(handle, "wb") as file:
             for piece in _content(archive, entry, left):

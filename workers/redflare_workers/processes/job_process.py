@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from redflare_workers.util.atomic_file import open_private
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .exit_code import describe_exit
@@ -108,7 +109,7 @@ class JobProcess:
         Raises:
             OSError: it cannot be started, or its log cannot be opened.
         """
-        log = (self._log or Path(os.devnull)).open("ab", buffering=0)
+        log = open(self._log or os.devnull, "ab", buffering=0, opener=open_private)  # noqa: SIM115  # by its pump
         try:
             process = self._process = subprocess.Popen(
                 self._command,
@@ -118,6 +119,8 @@ class JobProcess:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
+                # files of a run are for its owner only
+                umask=0o077,
             )
         except BaseException:
             log.close()

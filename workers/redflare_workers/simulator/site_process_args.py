@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import spawn
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -29,7 +29,7 @@ class SiteProcessArgs:
 
     #: First part of its cell's name.
     name: str
-    url: str
+    url: str = field(repr=False)
     job_id: str
     sites: tuple[str, ...]
     settings: LinkSettings

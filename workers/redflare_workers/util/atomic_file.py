@@ -1,4 +1,4 @@
-"""Replace a file in one step: readers find the old file or the new one, and both whole."""
+"""Files and folders of runs, which only their owner can read; files are replaced in one step, and found whole."""
 
 from __future__ import annotations
 
@@ -11,30 +11,46 @@ from typing import IO
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces ``path`` at the end; if the block raises, ``path`` is unchanged.
 
-    A ``private`` one is for its owner only, and its folder must exist.
+    Only its owner can read it.
+
+    Args:
+        make_folder: make the folder, if there is none.
 
     Raises:
         OSError: it cannot be written.
     """
     target = Path(path)
-    if not private:
+    if make_folder:
         target.parent.mkdir(parents=True, exist_ok=True)
+    # of mode 0600, so it is for its owner only
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # only the owner can read a file made by mkstemp
-        os.chmod(temporary, 0o600 if private else 0o644)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
     _sync_folder(target.parent)
+
+
+def private_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder that only its owner can enter, and those above it that are missing; one that exists is kept."""
+    folder = Path(path)
+    if not folder.is_dir():
+        private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file, which only its owner can read if it is made now; an ``opener`` of ``open``."""
+    return os.open(path, flags, 0o600)
 
 
 def _sync_folder(folder: Path) -> None:

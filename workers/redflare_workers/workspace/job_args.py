@@ -29,7 +29,7 @@ class JobArgs:
     job_id: str
     #: names this process
     run: str
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
     server_name: str = "server"
     secure_mode: bool = False
     #: class paths that the job may name, and whether it may bring code

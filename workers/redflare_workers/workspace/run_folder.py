@@ -75,7 +75,7 @@ class RunFolder:
             OSError: it cannot be written.
         """
         path = self.path / name
-        with replacing(path, private=True) as file:
+        with replacing(path, make_folder=False) as file:
             file.write(orjson.dumps(data, option=orjson.OPT_INDENT_2))
         return path
 

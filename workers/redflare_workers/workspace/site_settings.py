@@ -99,7 +99,7 @@ class SiteArgs:
     #: folder with ``comm_config.json``, ``startup/`` and ``local/``; runs of jobs are made in it
     workspace: str | Path = "."
     #: any form of ``redflare_broker.transport.url``
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
     #: the server's cell
     server_name: str = "server"
     #: ``startup/rootCA.pem`` must be there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,30 +77,33 @@ def test_a_cluster_url_names_some_of_its_nodes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "complaint"),
+    ("url", "shown", "complaint"),
     [
-        ("http://h", "unknown scheme 'http'"),
-        ("", "unknown scheme ''"),
-        ("redis://", "a host is missing"),
-        ("redis://h:port", "port"),
-        ("redis://h:70000", "65535"),
-        ("redis://h/first", "database 'first' is not a number"),
-        ("redis://h/-1", "database '-1' is not a number"),
-        ("redis://h/1/2", "unexpected '2'"),
-        ("redis://h?db=1", "unexpected query"),
-        ("redis://h#x", "unexpected '#x'"),
-        ("redis://a,b", "several servers"),
-        ("redis+sentinel://h", "service"),
-        ("redis+cluster://h/1", "no databases"),
-        ("unix://run/s", "three slashes"),
-        ("unix:///s?timeout=1", "unknown setting 'timeout'"),
-        ("embedded://", "EmbeddedServer"),
+        ("http://h", "http://...", "unknown scheme 'http'"),
+        ("", "", "it is empty"),
+        ("localhost:6379", "***", "it has no scheme"),
+        ("redis://", "redis://", "a host is missing"),
+        ("redis://h:port", "redis://...", "its port is not a number"),
+        ("redis://h:70000", "redis://...", "65535"),
+        ("redis://[h", "redis://...", "its host or its port cannot be read"),
+        ("redis://h/first", "redis://...", "its database is not a number"),
+        ("redis://h/-1", "redis://...", "its database is not a number"),
+        ("redis://h/1/2", "redis://...", "nothing may follow its database"),
+        ("redis://h?db=1", "redis://...", "it has a query"),
+        ("redis://h#x", "redis://...", "it has a #"),
+        ("redis://a,b", "redis://...", "several servers"),
+        ("redis+sentinel://h", "redis+sentinel://...", "service"),
+        ("redis+cluster://h/1", "redis+cluster://...", "no databases"),
+        ("unix://run/s", "unix://...", "three slashes"),
+        ("unix:///s?timeout=1", "unix://...", "its query may only be db=<number>"),
+        ("unix:///s?db=first", "unix://...", "its database is not a number"),
+        ("embedded://", "embedded://", "EmbeddedServer"),
     ],
 )
-def test_a_bad_url_is_shown_with_what_is_wrong_and_what_is_accepted(url: str, complaint: str) -> None:
+def test_a_bad_url_is_shown_with_what_is_wrong_and_what_is_accepted(url: str, shown: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ServerUrl.parse(url)
-    assert f"{url!r} is not usable" in str(caught.value)
+    assert f"{shown!r} is not usable" in str(caught.value)
     assert complaint in str(caught.value)
     assert "redis+sentinel://host:port" in str(caught.value)
 
@@ -110,6 +114,81 @@ def test_no_message_shows_a_password(url: str) -> None:
         ServerUrl.parse(url)
     assert "geheim" not in str(caught.value)
     assert "***@" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        # a password that is not percent-encoded is taken for another part
+        "redis://:57#SeCreT@host",
+        "redis://:57/SeCreT@host",
+        "redis://:57?SeCreT@host",
+        "redis://:SeCreT/x@host",
+        "redis://:SeCreT[x@host",
+        "redis://:Se]CreT@host/SeCreT",
+        "redis://:SeCreT\u2100@host",
+        "redis://user:SeCreT",
+        "redis://host:6379/SeCreT",
+        "redis://host:6379/0/SeCreT",
+        "redis://host?password=SeCreT",
+        "redis+sentinel://u:57/SeCreT@host:26379/main",
+        "redis+sentinel://u:57/SeCreT@host/0",
+        "redis+cluster://u:SeCreT/x@a,b",
+        "unix://:SeCreT/x@/run/s",
+        "unix:///run/s?SeCreT",
+        "unix:///run/s?password=SeCreT",
+        "unix:///run/s?db=SeCreT",
+        "redis:/:SeCreT@host",
+        "redis:SeCreT@host",
+        "SeCreT@host",
+        "user:SeCreT@host:6379",
+        "SeCreT",
+        "Se:CreT://SeCreT@host",
+    ],
+)
+def test_no_reason_quotes_a_part_of_a_url_behind_its_scheme(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerUrl.parse(url)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "SeCreT" not in shown
+    assert "CreT" not in str(caught.value)
+    assert "57" not in str(caught.value)
+    assert "percent-encode the password" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("redis://u:SeCreT@h:7000/3", "redis://u:***@h:7000/3"),
+        ("redis://:SeCreT@h", "redis://:***@h"),
+        ("redis://SeCreT@h", "redis://***@h"),
+        ("redis://SeCreT:@h", "redis://***@h"),
+        ("redis://:Se@CreT@h", "redis://:***@h"),
+        ("unix://SeCreT@/run/s?db=2", "unix://***@/run/s?db=2"),
+        ("unix:///run/a@b", "unix:///run/a@b"),
+        ("redis://h:7000/3", "redis://h:7000/3"),
+    ],
+)
+def test_a_password_is_masked_in_the_place_of_the_user_too(url: str, masked: str) -> None:
+    parsed = ServerUrl.parse(url)
+    assert parsed.masked == masked
+    assert "SeCreT" not in repr(parsed)
+
+
+@pytest.mark.parametrize("name", ["password_file", "client_key"])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_secret_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path, name: str, mode: int) -> None:
+    secret, certificate = tmp_path / "a secret", tmp_path / "client.crt"
+    secret.write_text("geheim")
+    certificate.write_text("")
+    options = ConnectionOptions(**{"client_cert": certificate, name: secret})  # type: ignore[arg-type]
+    secret.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        options.check_files()
+    assert f"{name} '{secret}' can be read by others (mode {mode:04o})" in str(caught.value)
+    assert f"chmod 600 '{secret}'" in str(caught.value)
+    secret.chmod(0o600)
+    options.check_files()
 
 
 def test_no_repr_shows_a_password() -> None:

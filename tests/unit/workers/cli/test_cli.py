@@ -191,6 +191,17 @@ def test_a_password_is_never_shown() -> None:
     assert "secret" not in result.output
 
 
+def test_a_password_on_the_command_line_warns(cli: Cli) -> None:
+    url = "redis://me:secret@127.0.0.1:1"
+    for command in (["status"], ["server", "--check"], ["site", "a", "--check"], ["simulate", "no:train"]):
+        shown = cli(*command, "--url", url).stderr
+        assert "redflare: warning: other users of this machine can see the password in --url (ps)" in shown, command
+        assert "secret" not in shown
+    assert "set REDFLARE_URL instead" in cli("status", "--url", url).stderr
+    assert "warning" not in cli("status", REDFLARE_URL=url).output
+    assert "warning" not in cli("status", "--url", "redis://me@127.0.0.1:1").output
+
+
 def test_a_server_that_refuses_is_exit_code_3(cli: Cli, link: LinkSteps) -> None:
     with link.server.borrow("x") as connection:
         connection.call("SET", link.keys.link, "not a hash")

@@ -52,7 +52,7 @@ def test_an_agent_that_dies_again_and_again_ends_the_demo_with_its_last_output(
     failed = events.get(timeout=30)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, DemoError)
-    assert "nonsense://nowhere" in str(failed.error)
+    assert "unknown scheme 'nonsense'" in str(failed.error)
     assert "site-1 ended by itself 3 times, the last time with exit code 1" in str(failed.error)
 
 

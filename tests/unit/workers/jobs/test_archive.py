@@ -47,6 +47,14 @@ def test_an_archive_becomes_a_folder_with_the_same_files(tmp_path: Path) -> None
     assert os.listdir(tmp_path / "jobs") == ["one"]
 
 
+def test_unpacked_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    target = tmp_path / "runs" / "job-1" / "app"
+    safe_extract(pack_files(FILES), target)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "runs", *tmp_path.rglob("*"))}
+    files = {"config_fed_client.json": 0o600, "net.py": 0o600, "run.sh": 0o700}
+    assert modes == {**dict.fromkeys(("runs", "job-1", "app", "config", "custom"), 0o700), **files}
+
+
 def test_the_same_files_give_the_same_bytes() -> None:
     assert pack_files(FILES) == pack_files(dict(reversed(FILES.items())))
 

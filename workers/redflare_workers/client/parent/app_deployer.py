@@ -19,6 +19,7 @@ from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.config_file import find_config, load_config
 from redflare_workers.jobs.custom_code import CustomCode
 from redflare_workers.jobs.problems import JobProblems, Problem
+from redflare_workers.util.atomic_file import replacing
 from redflare_workers.workspace.run_folder import APP_FILE, META_FILE, RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings
 
@@ -69,8 +70,9 @@ class AppDeployer:
         safe_extract(app_data, app, max_bytes=self.settings.max_bytes, max_files=self.settings.max_files)
         if problems := self._problems(app):
             raise JobProblems(f"the site rejected app {app_name}", problems)
-        (run / META_FILE).write_bytes(meta)
-        (run / APP_FILE).write_text(app_name)
+        for name, content in ((META_FILE, meta), (APP_FILE, app_name.encode())):
+            with replacing(run / name) as file:
+                file.write(content)
 
     def _problems(self, app: Path) -> list[Problem]:
         """Check the app without running any of it; return what keeps it from running here."""

@@ -15,6 +15,7 @@ from redflare_workers.jobs.archive import pack_folder, safe_extract
 from redflare_workers.jobs.job_folder import JobDefinition, read_job
 from redflare_workers.jobs.job_meta import SERVER
 from redflare_workers.jobs.problems import JobProblems
+from redflare_workers.util.atomic_file import private_folder, replacing
 from redflare_workers.workspace.job_args import SERVER_APP
 from redflare_workers.workspace.run_folder import APP_FILE, ARGS_FILE, META_FILE, RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings
@@ -54,8 +55,9 @@ def prepare(folder: RunFolder, app: str, sites: tuple[str, ...]) -> None:
         raise ConfigError(f"{folder.path} exists and is not the run of a job")
     if folder.is_run:
         shutil.rmtree(folder.path)
-    folder.path.mkdir(parents=True)
-    (folder.path / APP_FILE).write_text(app)
+    private_folder(folder.path)
+    with replacing(folder.path / APP_FILE) as file:
+        file.write(app.encode())
     RunState(job=folder.job_id, sites=sites).write(folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redflare_broker.cell.cell import Cell
@@ -23,7 +23,7 @@ class RunnerContext:
     cell: Cell
     store: JobStore
     logs: LogWriter
-    redis_url: str
+    redis_url: str = field(repr=False)
     server_name: str
     secure_mode: bool
     #: returns the FQCN of a site's cell

@@ -53,6 +53,12 @@ def test_an_app_is_laid_out_as_users_know_it(tmp_path: Path) -> None:
     assert json.loads((run / "meta.json").read_text())["agent_id"] == "a"
 
 
+def test_a_run_is_for_its_owner_only(tmp_path: Path) -> None:
+    assert engine_in(tmp_path).deploy_app("app", JOB, META, SITE_1, PLAIN) == ""
+    assert {path for path in (tmp_path / JOB).rglob("*") if path.stat().st_mode & 0o077} == set()
+    assert (tmp_path / JOB).stat().st_mode & 0o077 == 0
+
+
 def test_an_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
     engine = engine_in(tmp_path)
     assert engine.deploy_app("app", JOB, META, SITE_1, PLAIN) == ""

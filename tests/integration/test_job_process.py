@@ -116,6 +116,13 @@ def test_output_is_logged_and_forwarded_line_by_line(folder: Path) -> None:
     assert recorded.log.read_bytes() == b"one\ntwo\nthree\r\nfour"
 
 
+def test_the_log_shows_control_codes_and_a_terminal_does_not_obey_them(folder: Path) -> None:
+    program = "import os; [os.write(1, each) for each in (b'a\\x1b[2J\\xe2\\x80', b'\\xaeb\\r', b'\\nc\\rd\\xff')]"
+    recorded = RecordedProcess(folder, program)
+    recorded.wait()
+    assert recorded.log.read_bytes() == rb"a\x1b[2J\u202eb" + b"\r\n" + rb"c\rd\xff"
+
+
 def test_the_log_and_all_files_of_the_process_are_for_their_owner_only(folder: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -9,12 +9,14 @@ import logging
 import os
 import sys
 import threading
-from typing import Any, Final
+from typing import Any
 
 from redflare_agent import IPCAgent, serve
 from redflare_broker.errors import ConfigError, PreflightError, ServerError
+from redflare_broker.util.visible import visible
 
 from redflare_workers.processes import Ending, ExitCode
+from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.util.object_reference import named
 
 from .agent_process_args import AgentProcessArgs
@@ -22,12 +24,10 @@ from .watched_train import WatchedTrain
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 
 def main() -> int:
     """Serve until this process should end; return the exit code."""
-    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
+    log_to_stderr()
     args = AgentProcessArgs.take()
     ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
     ending.watch()
@@ -37,10 +37,10 @@ def main() -> int:
             raise ConfigError(f"{args.train} is a {type(train).__name__}, but must be a function train(task)")
         return _serve(args, train, ending)
     except ConfigError as error:
-        print(f"redflare: {error}", file=sys.stderr)
+        print(f"redflare: {visible(str(error))}", file=sys.stderr)
         return ExitCode.CONFIG
     except (PreflightError, ServerError) as error:
-        print(f"redflare: {error}", file=sys.stderr)
+        print(f"redflare: {visible(str(error))}", file=sys.stderr)
         return ExitCode.INFRASTRUCTURE
     finally:
         ending.finish()

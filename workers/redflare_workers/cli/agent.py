@@ -109,7 +109,7 @@ def run(
         if as_json:
             display.print_json(asdict(event), lines=True)
         else:
-            typer.echo(f"redflare: process {event.pid} {event.event}: {event.text}", err=True)
+            display.say(f"redflare: process {event.pid} {event.event}: {event.text}", err=True)
 
     supervisor = AgentSupervisor(args, print_event)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -55,7 +55,7 @@ def list_letters(
             table.add_row(name, age, letter.stream.rpartition(":")[2] or "?", Text(letter.reason))
         display.console().print(table)
     else:
-        typer.echo("no dead letters")
+        display.say("no dead letters")
     if not letters:
         raise typer.Exit(NOT_FOUND)
 
@@ -117,8 +117,8 @@ def replay(target: Target, fqcn: Agent, letter_id: LetterId, as_json: display.Js
     if replay.outcome == "FOREIGN":
         fail(f"dead letter {letter_id} does not come from a stream of {fqcn} and cannot be replayed", NOT_FOUND)
     if not as_json:
-        typer.echo(f"{letter_id} is back in {replay.stream} as {replay.entry}")
-        typer.echo(_prospect(target, letter))
+        display.say(f"{letter_id} is back in {replay.stream} as {replay.entry}")
+        display.say(_prospect(target, letter))
 
 
 @app.command("drop", epilog=EXIT_CODES)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 import typer
 from redflare_broker.util import humanize
+from redflare_broker.util.visible import hidden_places, visible, visible_json
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 if TYPE_CHECKING:
     from redflare_broker.inspection.presence import Presence, PresenceState
@@ -52,15 +54,43 @@ _STATUS_STYLES: Final = {
 }
 
 
-def console() -> Console:
-    """A console on standard output, as it is now."""
-    return Console(highlight=False)
+class _VisibleConsole(Console):
+    """Shows what others wrote, instead of obeying it: neither control codes nor rich's markup."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        shown = _visible_text(renderable) if isinstance(renderable, Text) else renderable
+        for segment in super().render(shown, options):
+            # what rich itself writes as control codes, such as the moves of a live table, is marked as such
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def _visible_text(text: Text) -> Text:
+    """The same with all hidden letters escaped, before it is laid out, so that it fits its place."""
+    places = hidden_places(text.plain)
+    if not places:
+        return text
+    shown = text.blank_copy()
+    for part in text.divide(sorted({cut for at in places for cut in (at, at + 1)})):
+        escaped = visible(part.plain)
+        spans = [Span(0, len(escaped), span.style) for span in part.spans]
+        shown.append_text(part if escaped == part.plain else Text(escaped, spans=spans))
+    return shown
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on standard output or error, as it is now, for text that may come from others."""
+    return _VisibleConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line of text as it is, but visibly."""
+    typer.echo(visible(text), err=err)
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
     """Print a JSON document, indented, or with ``lines`` on one line."""
     option = 0 if lines else orjson.OPT_INDENT_2
-    typer.echo(orjson.dumps(value, option=option).decode())
+    typer.echo(visible_json(orjson.dumps(value, option=option).decode()))
 
 
 def output(document: object, text: RenderableType, *, as_json: bool, lines: bool = False) -> None:
@@ -68,7 +98,7 @@ def output(document: object, text: RenderableType, *, as_json: bool, lines: bool
     if as_json:
         print_json(document, lines=lines)
     elif isinstance(text, str):
-        typer.echo(text)
+        say(text)
     else:
         console().print(text, soft_wrap=isinstance(text, Text))
 

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 import typer
 from redflare_broker.errors import ConfigError, NameTaken, RedflareError
+from redflare_broker.util.visible import visible
 
 #: Not found, or the command ran and its result is a failure.
 FAILED: Final = 1
@@ -25,8 +26,13 @@ EXIT_CODES: Final = (
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on one line of standard error."""
-    typer.echo(f"redflare: {' '.join(message.split())}", err=True)
+    typer.echo(visible(f"redflare: {' '.join(message.split())}"), err=True)
     raise typer.Exit(code)
+
+
+def note(message: str) -> None:
+    """Write a note to standard error; the command goes on."""
+    typer.echo(visible(f"redflare: note: {message}"), err=True)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def list_jobs(
             table.add_row(*_row(record, view, now, server_is_running=server_is_running))
         display.console().print(table)
     else:
-        typer.echo(f"no jobs in namespace {target.namespace}")
+        display.say(f"no jobs in namespace {target.namespace}")
     if not jobs:
         raise typer.Exit(NOT_FOUND)
 

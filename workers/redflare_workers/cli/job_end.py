@@ -12,7 +12,7 @@ from rich.text import Text
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import FAILED, NOT_FOUND, fail
+from .exit_codes import FAILED, NOT_FOUND, fail, note
 from .job_display import ending
 from .job_lookup import ServerName, StoredJob, complete_job, find, is_server_running, need, store_of
 from .job_output import follow_log
@@ -49,7 +49,7 @@ def abort(
     record = store.request_abort(found.id, whoami(), reason)
     if not record.finished and wait:
         if not is_server_running(target, server):
-            typer.echo(f"redflare: note: server {server!r} is not running; it aborts the job when it starts", err=True)
+            note(f"server {server!r} is not running; it aborts the job when it starts")
         follow_log(store, found.id, quiet=True, timeout=wait)
         record = store.get(found.id) or record
     _print_status(record, "" if record.finished else "abort requested, still ", as_json=as_json)
@@ -96,7 +96,7 @@ def delete(
     if as_json:
         display.print_json({"deleted": deleted, "refused": refused})
     for job_id in deleted if not as_json else ():
-        typer.echo(f"deleted {job_id}")
+        display.say(f"deleted {job_id}")
     if refused:
         fail("; ".join(refused), FAILED)
     if not deleted:

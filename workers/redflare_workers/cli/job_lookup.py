@@ -14,6 +14,7 @@ from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.util.visible import visible
 
 from .connection import DEFAULT_URL, Connect, Target
 from .exit_codes import NOT_FOUND, USAGE, fail
@@ -46,7 +47,7 @@ def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str,
             records = JobStore(server, Keys(namespace).store(name), stop=lambda: True).list()
         for record in records:
             if record.id.startswith(incomplete):
-                yield record.id, f"{record.name} {record.status}"
+                yield record.id, visible(f"{record.name} {record.status}")
 
 
 #: The argument of a command that names a job in the store.

@@ -152,4 +152,4 @@ def download(
         sizes = {str(each.relative_to(path)) if each != path else each.name: each.stat().st_size for each in files}
         display.print_json({"job_id": record.id, "path": str(path), "files": sizes})
     else:
-        typer.echo(path)
+        display.say(str(path))

@@ -14,7 +14,7 @@ from redflare_workers.jobs import ArchiveError, JobDefinition, JobProblems, read
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import FAILED, NOT_FOUND, USAGE, fail
+from .exit_codes import FAILED, NOT_FOUND, USAGE, fail, note
 from .job_display import ending
 from .job_lookup import ServerName, is_server_running, store_of
 from .job_output import follow_log
@@ -49,7 +49,7 @@ def submit(
     """
     job = _read(path, as_json=as_json)
     for warning in job.warnings:
-        typer.echo(f"redflare: note: {warning}", err=True)
+        note(str(warning))
     if check:
         display.output({"name": job.meta.name, "problems": []}, f"{job.meta.name}: no errors", as_json=as_json)
         return
@@ -62,9 +62,9 @@ def submit(
     if as_json and not wait and record:
         display.print_json(record.to_json())
     elif not as_json:
-        typer.echo(submitted)
+        display.say(submitted)
     if not is_server_running(target, server):
-        typer.echo(f"redflare: note: server {server!r} is not running; the job waits for `redflare server`", err=True)
+        note(f"server {server!r} is not running; the job waits for `redflare server`")
     if wait:
         follow_log(store, submitted, as_json=as_json)
         _print_ending(store, submitted, as_json=as_json)
@@ -80,7 +80,7 @@ def _read(path: Path, *, as_json: bool) -> JobDefinition:
             problems = [{"file": each.file, "key": each.key, "text": each.text} for each in error.problems]
             display.print_json({"problems": problems})
         else:
-            typer.echo(f"redflare: {error}", err=True)
+            display.say(f"redflare: {error}", err=True)
         raise typer.Exit(USAGE) from None
     except ArchiveError as error:
         fail(str(error), USAGE)

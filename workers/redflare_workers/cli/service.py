@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +18,11 @@ from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
+from redflare_workers.util.log_format import log_to_stderr
+
 from . import display
 from .connection import URL_HELP, warn_of_password
-from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN
+from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN, note
 
 #: Heartbeats that may be missing before ``--check`` fails.
 _MISSED_BEATS: Final = 4
@@ -30,7 +30,6 @@ EXIT_CODES: Final = (
     "Exit codes: 0 stopped as requested, 1 it ended by itself (--check: not running), 2 wrong usage, "
     "3 Redis cannot be used, 4 another process has its name, 130 Ctrl-C."
 )
-_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Level(StrEnum):
@@ -81,7 +80,7 @@ def serve(
         stop: makes ``run`` return; called from a signal handler with the reason.
         replaced: whether another process of its name has taken over.
     """
-    logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)
+    log_to_stderr(level.upper())
     received: list[int] = []
 
     def on_signal(number: int, _frame: object) -> None:
@@ -107,7 +106,7 @@ def _note_if_redis_is_away(url: str, settings: LinkSettings) -> None:
             with server.borrow(key) as connection:
                 connection.call("PING")
         except Unavailable as error:
-            typer.echo(f"redflare: note: {str(error).rstrip('.')}; waiting for it", err=True)
+            note(f"{str(error).rstrip('.')}; waiting for it")
 
 
 def print_event(event: str, text: str, *, as_json: bool) -> None:
@@ -115,7 +114,7 @@ def print_event(event: str, text: str, *, as_json: bool) -> None:
     if as_json:
         display.print_json({"event": event, "pid": os.getpid(), "text": text}, lines=True)
     else:
-        typer.echo(f"redflare: {event}: {text}", err=True)
+        display.say(f"redflare: {event}: {text}", err=True)
 
 
 def check(

@@ -32,7 +32,7 @@ class SimulationDisplay:
     """
 
     def __init__(self, sites: int, *, quiet: bool, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or display.console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._sites = sites

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from redflare_broker.util.visible import VisibleBytes
+
 from redflare_workers.util.atomic_file import open_private
 from redflare_workers.util.blas_env import ONE_THREAD
 
@@ -226,15 +228,16 @@ class JobProcess:
 
     def _pump(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         assert process.stdout is not None
-        rest = b""
+        rest, shown = b"", VisibleBytes()
         with process.stdout as output, log:
             written = os.fstat(log.fileno()).st_size
             while piece := os.read(output.fileno(), _READ):
-                written = self._write(log, piece, written)
+                written = self._write(log, shown.feed(piece), written)
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > (self._max_line or _PIECE):
                     lines, rest = [*lines, rest], b""
                 self._forward(lines)
+            self._write(log, shown.feed(b"", last=True), written)
         self._forward([rest] if rest else [])
 
     def _write(self, log: IO[bytes], piece: bytes, written: int) -> int:

@@ -31,6 +31,7 @@ from redflare_workers.protocol.job_control import NO_REASON, AbortRun, AbortRunT
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
 from redflare_workers.protocol.parent_messages import TaskAbortProof
 from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.workspace.job_args import ClientJobArgs
 from redflare_workers.workspace.job_report import ClientJobReport
 from redflare_workers.workspace.run_folder import AGENTS_FILE
@@ -195,7 +196,7 @@ class StatusReporter(FLComponent):
 
 def main() -> int:
     """Run the job of ``args.json`` to its end; the exit code."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     program = JobProgram(ClientJobArgs.take(sys.argv[1]))
     program.ending.watch()
     try:

@@ -22,6 +22,7 @@ from redflare_workers.processes.ending import Ending
 from redflare_workers.processes.exit_code import ExitCode
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, ExpectSites, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
+from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.workflow.controller import Controller
 from redflare_workers.workflow.workflows import Workflows
 from redflare_workers.workspace.job_args import SERVER_APP, ServerJobArgs
@@ -146,7 +147,7 @@ def _controller(app: ServerApp) -> Controller:
 
 def main() -> None:
     """Run the job of ``args.json`` to its end, and exit with how it ended."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     program = ServerProgram(ServerJobArgs.take(sys.argv[1]))
     program.ending.watch()
     try:

@@ -32,6 +32,10 @@ UNFINISHED: Final = (SUBMITTED, APPROVED, DISPATCHED, RUNNING)
 FINISHED: Final = (COMPLETED, ABORTED, EXECUTION_EXCEPTION, ABNORMAL, CAN_NOT_SCHEDULE, FAILED_TO_RUN)
 STATUSES: Final = (*UNFINISHED, *FINISHED)
 
+
+#: Before the last lines of a log, behind the reason of a failure.
+LOG_TAIL: Final = "the end of its log:"
+
 _LINE_ID: Final = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SITE: Final = "site:"
@@ -49,6 +53,17 @@ def check_after(line_id: object) -> str:
     if not isinstance(line_id, str) or not _LINE_ID.fullmatch(line_id):
         raise ConfigError(f"the id of a line of a log is like 1795345193440-0, but not {line_id!r:.100}")
     return line_id
+
+
+def summary(reason: str) -> str:
+    """A reason on one line, without the end of a log that may stand behind it.
+
+    Lines below one that ends with a colon are its items: ``the job cannot be used: meta.json: name ...; ...``.
+    """
+    lines = [" ".join(line.split()) for line in reason.partition(f"\n{LOG_TAIL}\n")[0].split("\n")]
+    first, *rest = [line for line in lines if line] or [""]
+    joined = "; ".join(rest)
+    return " ".join(part for part in (first if first.endswith(":") or not rest else f"{first};", joined) if part)
 
 
 def is_finished(status: str) -> bool:

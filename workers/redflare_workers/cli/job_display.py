@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from redflare_broker.inspection.job_view import ClientTaskView, JobTaskView, JobView, SiteView
-from redflare_broker.job_store.record import JobRecord
+from redflare_broker.job_store.record import JobRecord, summary
 from redflare_broker.util import humanize
 from rich.console import RenderableType
 from rich.table import Table
@@ -32,7 +32,7 @@ def ago(now: int, since: int) -> str:
 def reason_of(record: JobRecord, now: int, *, server_is_running: bool) -> str:
     """Why a job waits, or how it ended; "" if it is running."""
     if record.finished:
-        return record.reason.partition("\n")[0]
+        return summary(record.reason)
     if record.abort_requested:
         reason = f": {record.abort_reason}" if record.abort_reason else ""
         return f"abort requested {ago(now, record.abort)}{reason}"
@@ -47,7 +47,7 @@ def ending(record: JobRecord) -> Text:
     """``FINISHED:ABORTED: by ann``, and how each site ended it."""
     text = display.status(record.status)
     if record.reason:
-        text.append(": " + record.reason.partition("\n")[0])
+        text.append(": " + summary(record.reason))
     for name, site in record.sites.items():
         how = f" {site.how}" if site.how else ""
         text.append(f"\n  {name}  {site.status}{how}, {display.clock(site.at)}", style="dim")
@@ -102,7 +102,7 @@ def _history(record: JobRecord) -> Table:
     changes = []
     for change in record.history:
         # the whole reason of the end is shown above
-        parts = (f"by {change.by}" if change.by else "", change.reason.partition("\n")[0])
+        parts = (f"by {change.by}" if change.by else "", summary(change.reason))
         text = Text(": ".join(part for part in parts if part))
         changes.append((change.at, display.status(change.status), text))
     return display.timeline(changes, digits=1)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from redflare_broker.errors import BlobMissing
-from redflare_broker.job_store.record import LogLine
+from redflare_broker.job_store.record import LogLine, summary
 from redflare_broker.job_store.store import JobStore
 from rich.text import Text
 
@@ -100,8 +100,7 @@ def _print_line(line: LogLine, *, as_json: bool) -> None:
         display.print_json(line.to_json(), lines=True)
         return
     # the reason of a failure ends with the last lines of a log, which are printed anyway
-    reason = line.text.partition("\n")[0]
-    text = display.status(f"{line.status} {reason}".rstrip()) if line.status else Text(line.text)
+    text = display.status(f"{line.status} {summary(line.text)}".rstrip()) if line.status else Text(line.text)
     time, site = (display.clock(line.at), "dim"), (f"{line.site or '-':<10}", "cyan")
     display.console().print(Text.assemble(time, "  ", site, "  ", text), soft_wrap=True)
 

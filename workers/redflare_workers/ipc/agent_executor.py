@@ -34,7 +34,7 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.signal import Signal
 
 from .shared_connection import SharedConnection
-from .translation import problem_of, reply_of, task_meta
+from .translation import LONGEST_REASON, problem_of, reply_of, task_meta
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class AgentExecutor(ABC):
     #: Of the executor's kind of Shareable: its DXO, or an exception that says why it has none; and a reply of a return
     #: code alone.
     _dxo_of: Callable[[Any], Any]
-    _make_reply: Callable[[str], Shareable]
+    _make_reply: Callable[..., Shareable]
     #: Results come back as ``EncodedPayload`` whether or not their task came as one.
     encoded_results: bool = False
     agent_id: str | None
@@ -267,18 +267,16 @@ class AgentExecutor(ABC):
             EXECUTION_EXCEPTION when the result is not one, TASK_ABORTED, or the agent's own.
             BLOB_MISSING: the task came encoded and its chunks are gone; it stays open until it is sent with others.
         """
-        component: Any = self
         if not self._begin():
-            component.log_error(fl_ctx, f"task {task_name!r} came while another is in progress")
-            return self._make_reply(ReturnCode.BAD_REQUEST_DATA)
+            why = f"task {task_name!r} came while another is in progress"
+            return self._failed(ReturnCode.BAD_REQUEST_DATA, why, fl_ctx)
         try:
             if self._link is None or self._done or abort_signal.triggered:
                 return self._make_reply(ReturnCode.TASK_ABORTED)
             try:
                 dxo = self._dxo_of(shareable)
             except Exception as exc:
-                component.log_error(fl_ctx, f"task {task_name!r} holds no DXO: {exc}")
-                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+                return self._failed(ReturnCode.BAD_TASK_DATA, f"task {task_name!r} holds no DXO: {exc}", fl_ctx)
             task = AgentTask(
                 task_id=shareable.get_header(ReservedHeaderKey.TASK_ID) or token_hex(16),
                 meta=self._meta_of(dxo, shareable),
@@ -288,11 +286,11 @@ class AgentExecutor(ABC):
             try:
                 outcome = self._exchange_until_aborted(task_name, task, abort_signal)
             except EncodeError as exc:
-                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} cannot be sent: {exc}")
-                return self._make_reply(ReturnCode.BAD_TASK_DATA)
+                why = f"task {task_name!r} {task.task_id} cannot be sent: {exc}"
+                return self._failed(ReturnCode.BAD_TASK_DATA, why, fl_ctx)
             except RedflareError as exc:
-                component.log_error(fl_ctx, f"task {task_name!r} {task.task_id} failed: {exc}")
-                return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
+                why = f"task {task_name!r} {task.task_id} failed: {exc}"
+                return self._failed(ReturnCode.EXECUTION_EXCEPTION, why, fl_ctx)
             return self._reply(outcome, dxo, task_name, fl_ctx)
         finally:
             self._end()
@@ -322,8 +320,14 @@ class AgentExecutor(ABC):
         try:
             return reply_of(outcome, dxo, self._make_reply)
         except ValueError as exc:
-            component.log_error(fl_ctx, f"task {task_name!r}: the agent's result is no DXO: {exc}")
-            return self._make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            why = f"task {task_name!r}: the agent's result is no DXO: {exc}"
+            return self._failed(ReturnCode.EXECUTION_EXCEPTION, why, fl_ctx)
+
+    def _failed(self, code: str, why: str, fl_ctx: FLContext) -> Shareable:
+        """Log why there is no result, and reply with it."""
+        component: Any = self
+        component.log_error(fl_ctx, why)
+        return self._make_reply(code, {ReservedHeaderKey.ERROR: why[:LONGEST_REASON]})
 
     # -- what the heartbeat thread learns ------------------------------------------------------------------------------
 

@@ -15,13 +15,15 @@ from redflare_broker.wire.collection import from_plain
 from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.dxo import DataKind
 from redflare_workers.apis.fl_constant import ReturnCode
-from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 
 #: Keys of the meta of the agent's task, and the header of the Shareable that each is from.
 ROUNDS: Final[Mapping[str, str]] = {
     MetaKey.CURRENT_ROUND: AppConstants.CURRENT_ROUND,
     MetaKey.TOTAL_ROUND: AppConstants.NUM_ROUNDS,
 }
+#: Characters of the reason in a reply.
+LONGEST_REASON: Final = 1000
 
 
 def agent_id_of(job_meta: object) -> str:
@@ -62,7 +64,7 @@ def _code_of(outcome: ExchangeOutcome) -> str:
     return "" if outcome.rc in (RC.OK, RC.EARLY_TERMINATION) else outcome.rc
 
 
-def reply_of(outcome: ExchangeOutcome, dxo: Any, make_reply: Callable[[str], Shareable]) -> Shareable:
+def reply_of(outcome: ExchangeOutcome, dxo: Any, make_reply: Callable[..., Shareable]) -> Shareable:
     """Make the executor's reply to a task.
 
     Args:
@@ -73,7 +75,8 @@ def reply_of(outcome: ExchangeOutcome, dxo: Any, make_reply: Callable[[str], Sha
         ValueError: kind and data of the result do not fit each other.
     """
     if code := _code_of(outcome):
-        return make_reply(code)
+        why = problem_of(outcome)
+        return make_reply(code, {ReservedHeaderKey.ERROR: why[:LONGEST_REASON]} if why else None)
     kind = dxo.data_kind
     if kind != DataKind.APP_DEFINED:
         kind = outcome.meta.get(MetaKey.DATA_KIND, DataKind.WEIGHTS.value)

@@ -16,7 +16,7 @@ from .aggregator import Aggregator
 from .controller import check_count
 from .gathering import wait_for_clients
 from .model_store import InitialModel
-from .model_update import model_shareable, update_of
+from .model_update import model_shareable, update_of, why_unusable
 from .model_workflow import ModelWorkflow
 
 
@@ -76,6 +76,7 @@ class Cyclic(ModelWorkflow):
         self.history: list[list[str]] = []
         self._random = random.Random(seed)
         self._trained: list[str] = []
+        self._refused: dict[str, str] = {}
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Wait for the sites, then run the rounds."""
@@ -87,7 +88,7 @@ class Cyclic(ModelWorkflow):
             self.current_round += 1
 
     def _run_round(self, abort_signal: Signal, fl_ctx: FLContext) -> bool:
-        self._trained = []
+        self._trained, self._refused = [], {}
         task = Task(self.task_name, self._data(), result_received_cb=self._take_result)
         self.relay_and_wait(
             task,
@@ -101,7 +102,8 @@ class Cyclic(ModelWorkflow):
         if abort_signal.triggered:
             return False
         if not self._trained:
-            self.system_panic(f"round {self.current_round} ended without a good result of any site", fl_ctx)
+            why = why_unusable(self._refused)
+            self.system_panic(f"round {self.current_round + 1} ended without a good result of any site{why}", fl_ctx)
             return False
         self.history.append(self._trained)
         if self.store is not None:
@@ -135,7 +137,8 @@ class Cyclic(ModelWorkflow):
             checked = Aggregator(self.model)
             checked.add(update.data, plus=self.model if update.difference else None)
         except ValueError as exc:
-            self.log_warning(fl_ctx, f"round {self.current_round}: the result of {site} is not used: {exc}")
+            self.log_warning(fl_ctx, f"round {self.current_round + 1}: the result of {site} is not used: {exc}")
+            self._refused[site] = str(exc)
             return
         self.model = checked.result()
         self._trained.append(site)

@@ -16,7 +16,7 @@ from .best_model import BestModel, RoundMetric
 from .controller import check_count
 from .model_store import InitialModel
 from .model_tree import Model
-from .model_update import model_shareable, update_of
+from .model_update import model_shareable, update_of, why_unusable
 from .model_workflow import ModelWorkflow
 
 
@@ -79,6 +79,7 @@ class FedAvg(ModelWorkflow):
         self._aggregator = Aggregator(self.model)
         self._round_metric = RoundMetric(self.metric)
         self._steps: dict[str, float] = {}
+        self._refused: dict[str, str] = {}
         data = model_shareable(self.model, self.current_round, self.num_rounds)
         task = Task(self.task_name, data, timeout=self.timeout, result_received_cb=self._take_result)
         self.broadcast_and_wait(
@@ -94,8 +95,8 @@ class FedAvg(ModelWorkflow):
             sites = sorted(self._steps)
             valid = f"{len(sites)} valid result{'s' * (len(sites) != 1)}" + f" ({', '.join(sites)})" * bool(sites)
             self.system_panic(
-                f"round {self.current_round} ended ({task.completion_status}) with {valid}, but min_clients is "
-                f"{self.min_clients}; the log shows why the others were invalid",
+                f"round {self.current_round + 1} ended ({task.completion_status}) with {valid}, but min_clients is "
+                f"{self.min_clients}{why_unusable(self._refused)}",
                 fl_ctx,
             )
             return False
@@ -110,8 +111,9 @@ class FedAvg(ModelWorkflow):
             update = update_of(result)
             self._aggregator.add(update.data, update.steps, plus=self.model if update.difference else None)
         except ValueError as exc:
-            self.log_warning(fl_ctx, f"round {self.current_round}: the result of {site} does not count: {exc}")
+            self.log_warning(fl_ctx, f"round {self.current_round + 1}: the result of {site} does not count: {exc}")
             client_task.props[DOES_NOT_COUNT] = True
+            self._refused[site] = str(exc)
             return
         self._steps[site] = float(update.steps)
         self._round_metric.add(update.meta, update.steps)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Final
 
 from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from redflare_workers.apis.fl_constant import ReturnCode
-from redflare_workers.apis.shareable import Shareable
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 
 from .model_tree import Model
+
+#: Sites that a reason names, and characters of what each of them reports.
+_NAMED: Final = 5
+_LONGEST: Final = 300
 
 
 def model_shareable(model: Model, current_round: int, num_rounds: int) -> Shareable:
@@ -48,6 +53,18 @@ def update_of(result: object) -> ModelUpdate:
     return ModelUpdate(data=dxo.data, difference=dxo.data_kind == DataKind.WEIGHT_DIFF, steps=steps, meta=dxo.meta)
 
 
+def why_unusable(refused: Mapping[str, str]) -> str:
+    """Say why the results of some sites were not used: ``: site-1: update.w holds NaN; ...``, or "" if there are none.
+
+    Args:
+        refused: by site, why its result was not used.
+    """
+    named = [f"{site}: {' '.join(why.split())[:_LONGEST]}" for site, why in list(refused.items())[:_NAMED]]
+    if len(refused) > _NAMED:
+        named.append(f"and {len(refused) - _NAMED} more")
+    return f": {'; '.join(named)}" if named else ""
+
+
 def metrics_of(result: object) -> dict[str, float]:
     """Return the numbers in a result by name; all else is ignored.
 
@@ -66,7 +83,8 @@ def _dxo_of(result: object) -> DXO:
         raise ValueError(f"the result is a {type(result).__name__} and no Shareable")
     rc = result.get_return_code()
     if rc not in (ReturnCode.OK, ReturnCode.EARLY_TERMINATION):
-        raise ValueError(f"the return code is {rc}")
+        why = result.get_header(ReservedHeaderKey.ERROR)
+        raise ValueError(f"the return code is {rc}" + (f": {why}" if why else ""))
     dxo = from_shareable(result)
     if not isinstance(dxo.data, dict):
         raise ValueError(f"its data is a {type(dxo.data).__name__} and no dict")

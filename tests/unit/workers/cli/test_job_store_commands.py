@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.job_store.record import APPROVED, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
@@ -120,6 +120,28 @@ def test_a_job_is_shown_with_its_history_and_its_sites_by_a_prefix_of_its_id(cli
     ):
         assert re.search(line, shown, re.MULTILINE), f"{line!r} is not in\n{shown}"
     assert cli.json("job", "show", "server.monday")[0]["record"]["sites"]["site-1"]["exit_code"] == 101
+
+
+def test_a_reason_of_several_lines_is_shown_whole_by_each_command(cli: Cli, store: JobStore) -> None:
+    reason = "the server rejected the job:\n  app/config.json: workflows[0]: its class is unknown\n  meta.json: name"
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.advance("monday", SUBMITTED, CAN_NOT_SCHEDULE, reason)
+
+    joined = "the server rejected the job: app/config.json: workflows[0]: its class is unknown; meta.json: name"
+    for command in ("list", "show", "log", "abort"):
+        shown = cli("job", command, *["monday"] * (command != "list"), columns=240).stdout
+        assert joined in shown, shown
+
+
+def test_the_end_of_a_log_behind_a_reason_is_shown_by_job_show_only(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    store.advance("monday", SUBMITTED, CAN_NOT_SCHEDULE, "it died\nthe end of its log:\nTraceback")
+
+    assert "Traceback" in cli("job", "show", "monday").stdout
+    for command in ("list", "log", "abort"):
+        shown = cli("job", command, *["monday"] * (command != "list")).stdout
+        assert "it died" in shown
+        assert "Traceback" not in shown
 
 
 def test_an_ambiguous_prefix_of_an_id_is_wrong_usage(cli: Cli, store: JobStore) -> None:

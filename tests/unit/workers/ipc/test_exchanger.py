@@ -189,6 +189,17 @@ def test_an_error_code_of_the_agent_is_the_return_code_of_the_reply(redflare_lin
         assert exchanger.execute("train", a_task(), ctx, Signal()).get_return_code() == rc
 
 
+def test_the_reply_says_why_the_agent_failed(redflare_link: LinkUnderTest) -> None:
+    failed = TaskResult({"exception": "ValueError: no data"}, None, RC.EXECUTION_EXCEPTION)
+    with redflare_link.agent(lambda task: failed), running(redflare_link) as (exchanger, ctx):
+        reply = exchanger.execute("train", a_task(), ctx, Signal())
+        assert (
+            reply.get_header(ReservedHeaderKey.ERROR) == "the agent answered EXECUTION_EXCEPTION: ValueError: no data"
+        )
+        reply = exchanger.execute("train", Shareable(), ctx, Signal())
+        assert "holds no DXO" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
 def test_early_termination_carries_its_data(redflare_link: LinkUnderTest) -> None:
     with (
         redflare_link.agent(lambda task: TaskResult({}, {"w": 3}, RC.EARLY_TERMINATION)),

@@ -66,7 +66,7 @@ def test_a_workflow_that_fails_is_an_outcome_with_its_reason(server_url: str) ->
     outcome = simulate(fedavg(2), simulated.failing, sites=2, processes=0, url=server_url)
     assert not outcome.ok
     assert outcome.status == FAILED
-    assert "1 valid result (site-1), but min_clients is 2" in outcome.reason
+    assert "1 valid result (site-1), but min_clients is 2: site-2: the return code is EXECUTION_EXC" in outcome.reason
 
 
 def test_a_site_whose_function_ends_its_thread_ends_the_simulation(server_url: str) -> None:

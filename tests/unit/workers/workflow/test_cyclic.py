@@ -132,13 +132,16 @@ def test_after_an_unusable_result_the_next_site_gets_the_model(caplog: pytest.Lo
     bad: Work = lambda name, data: make_reply(ReturnCode.EXECUTION_EXCEPTION)  # noqa: E731
     run(workflow, {"a": writing(1), "bad": bad, "c": writing(3)})
     assert workflow.model["w"][0] == 13
-    assert "round 0: the result of bad is not used: the return code is EXECUTION_EXCEPTION" in caplog.text
+    assert "round 1: the result of bad is not used: the return code is EXECUTION_EXCEPTION" in caplog.text
 
 
 def test_a_round_without_a_good_result_panics() -> None:
     workflow = Cyclic(model(), num_rounds=3, min_clients=1)
     federation = run(workflow, {"bad": lambda name, data: Shareable()})
-    assert federation.engine.panics == ["round 0 ended without a good result of any site"]
+    (reason,) = federation.engine.panics
+    assert reason.startswith(
+        "round 1 ended without a good result of any site: bad: the Shareable holds no DXO: its con"
+    )
 
 
 @pytest.mark.parametrize("order", [RelayOrder.RANDOM, "RANDOM_WITHOUT_SAME_IN_A_ROW"])

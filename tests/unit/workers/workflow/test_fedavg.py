@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import orjson
 import pytest
 from redflare_broker.wire import codec
-from redflare_workers.apis import DXO, DataKind, ReturnCode, Shareable, make_reply
+from redflare_workers.apis import DXO, DataKind, ReservedHeaderKey, ReturnCode, Shareable, make_reply
 from redflare_workers.apis.dxo import from_shareable
 from redflare_workers.workflow.fedavg import FedAvg
 from redflare_workers.workflow.model_store import ModelStore, save_model
@@ -109,15 +110,38 @@ def test_fewer_good_results_than_min_clients_make_the_run_panic() -> None:
     workflow = FedAvg(model(), min_clients=2, num_rounds=3)
     federation = run(workflow, {"a": adding(1), "b": BAD["return code"][0]})
     (reason,) = federation.engine.panics
-    assert reason.startswith("round 0 ended (ok) with 1 valid result (a), but min_clients is 2")
+    assert reason.startswith("round 1 ended (ok) with 1 valid result (a), but min_clients is 2")
     assert workflow.current_round == 0
     assert workflow.model["w"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_the_outcome_says_why_each_result_was_not_used(what: str) -> None:
+    bad, text = BAD[what]
+    federation = run(FedAvg(model(), min_clients=2, num_rounds=1), {"bad": bad, "worse": bad})
+    (reason,) = federation.engine.panics
+    start = r"round 1 ended \(ok\) with 0 valid results, but min_clients is 2: (bad|worse): .*"
+    assert re.fullmatch(f"{start}{text}.*; (bad|worse): .*{text}.*", reason), reason
+
+
+def test_the_outcome_has_what_a_site_reports_on_one_line_and_names_some_sites_only() -> None:
+    def failing(name: str, data: Shareable) -> Shareable:
+        return make_reply(
+            ReturnCode.EXECUTION_EXCEPTION, {ReservedHeaderKey.ERROR: "ValueError:\nno data " + "!" * 999}
+        )
+
+    federation = run(FedAvg(model(), min_clients=7, num_rounds=1), {f"site-{n}": failing for n in range(7)})
+    (reason,) = federation.engine.panics
+    assert "the return code is EXECUTION_EXCEPTION: ValueError: no data !!" in reason
+    assert reason.endswith("; and 2 more")
+    assert len(reason) < 2000
+    assert "\n" not in reason
 
 
 def test_a_round_that_times_out_panics_unless_enough_are_there() -> None:
     workflow = FedAvg(model(), min_clients=2, num_rounds=1, timeout=1)
     federation = run(workflow, {"a": adding(1), "dead": lambda name, data: None})
-    assert "round 0 ended (timeout) with 1 valid result (a)" in federation.engine.panics[0]
+    assert "round 1 ended (timeout) with 1 valid result (a)" in federation.engine.panics[0]
     workflow = FedAvg(model(), min_clients=1, num_rounds=1, timeout=1, wait_time_after_min_received=60)
     federation = run(workflow, {"a": adding(1), "dead": lambda name, data: None})
     assert federation.engine.panics == []

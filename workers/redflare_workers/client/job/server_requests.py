@@ -25,7 +25,7 @@ from redflare_broker.wire.message_entry import pack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
 from redflare_workers.apis.fl_constant import ReturnCode
-from redflare_workers.apis.shareable import Shareable, make_reply
+from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.protocol.job_messages import (
@@ -180,7 +180,8 @@ class ServerRequests:
                 logger.error(
                     "%s: the result of task %s %r cannot be sent: %s", self, task.task_id, task.task_name, error
                 )
-                return self._store(make_reply(ReturnCode.EXECUTION_RESULT_ERROR))
+                why = f"the result cannot be sent: {error}"
+                return self._store(make_reply(ReturnCode.EXECUTION_RESULT_ERROR, {ReservedHeaderKey.ERROR: why}))
             except ServerError as error:
                 # Redis may have room later
                 logger.error(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from typing import Final
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor
@@ -21,6 +22,8 @@ from redflare_workers.apis.signal import Signal
 
 #: The name of the executor for all tasks that have none.
 ANY_TASK = "*"
+#: Characters of the reason in a reply.
+_LONGEST: Final = 1000
 
 
 class TaskRunner(FLComponent):
@@ -61,7 +64,7 @@ class TaskRunner(FLComponent):
         executor = self._executor(task_name)
         if executor is None:
             self.log_error(fl_ctx, f"task {task_name!r} {task_id}: this site has no executor for it")
-            return make_reply(ReturnCode.TASK_UNKNOWN)
+            return _failed(ReturnCode.TASK_UNKNOWN, f"the site has no executor for task {task_name!r}")
         for key, value in (
             (FLContextKey.TASK_NAME, task_name),
             (FLContextKey.TASK_ID, task_id),
@@ -76,7 +79,7 @@ class TaskRunner(FLComponent):
             self.log_exception(fl_ctx, f"task {task_name!r}: the job is unsafe: {error}")
             executor.unsafe = True
             fl_ctx.set_job_is_unsafe()
-            result = make_reply(ReturnCode.UNSAFE_JOB)
+            result = _failed(ReturnCode.UNSAFE_JOB, str(error))
         result.set_header(ReservedHeaderKey.TASK_NAME, task_name)
         result.set_header(ReservedHeaderKey.TASK_ID, task_id)
         return result
@@ -84,15 +87,15 @@ class TaskRunner(FLComponent):
     def _carry_out(
         self, executor: Executor, task_name: str, data: Shareable, fl_ctx: FLContext, abort: Signal
     ) -> Shareable:
-        filtered = self._filter(self._task_filters, "TASK_DATA_FILTER", data, fl_ctx)
+        filtered, why = self._filter(self._task_filters, "TASK_DATA_FILTER", data, fl_ctx)
         if filtered is None:
-            return make_reply(ReturnCode.TASK_DATA_FILTER_ERROR)
+            return _failed(ReturnCode.TASK_DATA_FILTER_ERROR, why)
         result = self._execute(executor, task_name, filtered, fl_ctx, abort)
         if (jar := data.get_cookie_jar()) is not None and result.get_cookie_jar() is None:
             # the server gets its cookies back
             result.set_cookie_jar(jar)
-        sent = self._filter(self._result_filters, "TASK_RESULT_FILTER", result, fl_ctx)
-        return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR) if sent is None else sent
+        sent, why = self._filter(self._result_filters, "TASK_RESULT_FILTER", result, fl_ctx)
+        return _failed(ReturnCode.TASK_RESULT_FILTER_ERROR, why) if sent is None else sent
 
     def _executor(self, task_name: str) -> Executor | None:
         named = self._executors.get(task_name)
@@ -113,7 +116,7 @@ class TaskRunner(FLComponent):
             raise
         except (Exception, SystemExit) as error:
             self.log_exception(fl_ctx, f"executor {executor.name} failed on task {task_name!r}: {error}")
-            result = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            result = _failed(ReturnCode.EXECUTION_EXCEPTION, f"{type(error).__name__}: {error}")
         finally:
             # free the model
             fl_ctx.set_prop(FLContextKey.TASK_DATA, None, private=True, sticky=False)
@@ -122,20 +125,21 @@ class TaskRunner(FLComponent):
             self.fire_event(EventType.AFTER_TASK_EXECUTION, fl_ctx)
         if executor.unsafe or fl_ctx.is_job_unsafe():
             self.log_error(fl_ctx, f"task {task_name!r}: the job is unsafe")
-            return make_reply(ReturnCode.UNSAFE_JOB)
+            return _failed(ReturnCode.UNSAFE_JOB, "the executor says that the job is unsafe")
         if result is None:
-            self.log_error(fl_ctx, f"executor {executor.name} returned nothing for task {task_name!r}")
-            return make_reply(ReturnCode.EMPTY_RESULT)
+            self.log_error(fl_ctx, why := f"executor {executor.name} returned nothing for task {task_name!r}")
+            return _failed(ReturnCode.EMPTY_RESULT, why)
         if not isinstance(result, Shareable):
             kind = type(result).__name__
-            self.log_error(fl_ctx, f"executor {executor.name} returned a {kind} for {task_name!r}, not a Shareable")
-            return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)
+            why = f"executor {executor.name} returned a {kind} for {task_name!r}, not a Shareable"
+            self.log_error(fl_ctx, why)
+            return _failed(ReturnCode.EXECUTION_RESULT_ERROR, why)
         return result
 
     def _filter(
         self, filters: Sequence[Filter], stage: str, shareable: Shareable, fl_ctx: FLContext
-    ) -> Shareable | None:
-        """Apply a chain of filters; return None if one of them failed."""
+    ) -> tuple[Shareable | None, str]:
+        """Apply a chain of filters; return None and why if one of them failed."""
         self.fire_event(getattr(EventType, f"BEFORE_{stage}"), fl_ctx)
         for each in filters:
             try:
@@ -144,11 +148,17 @@ class TaskRunner(FLComponent):
                 raise
             except (Exception, SystemExit) as error:
                 self.log_exception(fl_ctx, f"filter {each.name} failed: {error}")
-                return None
+                return None, f"filter {each.name} failed: {type(error).__name__}: {error}"
             if not isinstance(shareable, Shareable):
-                self.log_error(fl_ctx, f"filter {each.name} returned a {type(shareable).__name__}, not a Shareable")
-                return None
+                why = f"filter {each.name} returned a {type(shareable).__name__}, not a Shareable"
+                self.log_error(fl_ctx, why)
+                return None, why
         kind = FLContextKey.TASK_DATA if stage == "TASK_DATA_FILTER" else FLContextKey.TASK_RESULT
         fl_ctx.set_prop(kind, shareable, private=True, sticky=False)
         self.fire_event(getattr(EventType, f"AFTER_{stage}"), fl_ctx)
-        return shareable
+        return shareable, ""
+
+
+def _failed(rc: str, why: str) -> Shareable:
+    """A reply that also says why; the workflow tells it to those who wait for the job."""
+    return make_reply(rc, {ReservedHeaderKey.ERROR: why[:_LONGEST]})

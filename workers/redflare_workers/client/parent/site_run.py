@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
+from redflare_broker.job_store.record import LOG_TAIL
+
 from redflare_workers.processes.exit_code import ExitCode, describe_exit
 from redflare_workers.processes.how_ended import KILLED, NOT_RUNNING
 from redflare_workers.processes.job_process import JobProcess
@@ -295,7 +297,7 @@ class SiteRun:
             if aborted:
                 reason = f"aborted: {aborted}"
             elif not well and self._process is not None and (tail := self._process.tail()):
-                reason = "\n".join([reason, "the end of its log:", *tail])
+                reason = "\n".join([reason, LOG_TAIL, *tail])
             self._change(
                 status=ClientStatus.STOPPED if well else ClientStatus.EXCEPTION,
                 exit_code=int(ExitCode.ABORTED if code is None else code),

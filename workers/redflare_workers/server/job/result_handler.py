@@ -237,7 +237,8 @@ class ResultHandler:
             return decoded(from_message(submission.message.message, submission.payload), self.server, self.limits)
         except DecodeError as error:
             logger.error("%s cannot be read: %s", submission, error)
-            return make_reply(ReturnCode.EXECUTION_RESULT_ERROR)
+            why = f"the result cannot be read: {error}"
+            return make_reply(ReturnCode.EXECUTION_RESULT_ERROR, {ReservedHeaderKey.ERROR: why})
 
     def _process(
         self, client: Client, name: str, task_id: str, result: Shareable, fl_ctx: FLContext, props: object = None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION
+from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION, LOG_TAIL
 
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.exit_code import describe_exit
@@ -97,4 +97,4 @@ def _reasons(names: Iterable[str], failed: Mapping[str, str]) -> str:
 
 
 def _with_tail(reason: str, tail: Sequence[str]) -> str:
-    return "\n".join([reason, "the end of its log:", *tail]) if tail else reason
+    return "\n".join([reason, LOG_TAIL, *tail]) if tail else reason

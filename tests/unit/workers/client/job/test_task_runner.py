@@ -12,6 +12,7 @@ from redflare_workers.apis import (
     FLComponent,
     FLContext,
     FLContextKey,
+    ReservedHeaderKey,
     Shareable,
     Signal,
     UnsafeJobError,
@@ -113,6 +114,42 @@ def test_a_job_that_a_component_marks_as_unsafe_stays_unsafe(where: str) -> None
     assert result.get_return_code() == "UNSAFE_JOB"
     assert fl_ctx.is_job_unsafe()
     assert executor.unsafe
+
+
+class Raises(Executor, Filter):
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        raise ValueError("no data" + "!" * 9999)
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        raise ValueError("no data")
+
+
+class Gives(Executor):
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("parts", "rc", "why"),
+    [
+        ({"executors": {}}, "TASK_UNKNOWN", "the site has no executor for task 'train'"),
+        ({"executors": {"*": Raises()}}, "EXECUTION_EXCEPTION", "ValueError: no data!!!"),
+        ({"executors": {"*": Gives(None)}}, "EMPTY_RESULT", "executor Gives returned nothing for task 'train'"),
+        ({"executors": {"*": Gives(42)}}, "EXECUTION_RESULT_ERROR", "executor Gives returned a int for 'train'"),
+        ({"task_filters": [Raises()]}, "TASK_DATA_FILTER_ERROR", "filter Raises failed: ValueError: no data"),
+        ({"result_filters": [Raises()]}, "TASK_RESULT_FILTER_ERROR", "filter Raises failed: ValueError: no data"),
+        ({"executors": {"*": Unsafe()}}, "UNSAFE_JOB", "it reads the disk"),
+    ],
+)
+def test_a_reply_without_a_result_says_why(parts: dict[str, Any], rc: str, why: str) -> None:
+    result, _ = run(**{"executors": {"*": Named()}, **parts})
+    assert result.get_return_code() == rc
+    assert result.get_header(ReservedHeaderKey.ERROR).startswith(why)
+    assert len(result.get_header(ReservedHeaderKey.ERROR)) <= 1000
 
 
 def test_an_executor_can_return_the_reason_of_an_error() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Status of a job that has not ended.
 RUNNING: Final = "RUNNING"
+#: The usual name of a server.
+_SERVER: Final = "server"
 #: Fields of records that hold payload and headers; they are not shown.
 _NOT_SHOWN: Final = ("data", "meta", "result")
 
@@ -180,6 +182,11 @@ class JobView:
     @property
     def job_id(self) -> str:
         return self.fqcn.rpartition(".")[2]
+
+    @property
+    def name(self) -> str:
+        """Its id, by which commands know it; with its server before it if that has another name than usual."""
+        return self.job_id if self.fqcn == f"{_SERVER}.{self.job_id}" else self.fqcn
 
     @property
     def runs(self) -> bool:

@@ -111,6 +111,22 @@ def table(*headers: str) -> Table:
     return table
 
 
+def one_line_table(*columns: tuple[str, int], rest: str) -> Table:
+    """A light table with one line for each row: what is too long is cut.
+
+    Args:
+        columns: headers, each with its widest cell where the terminal has 80 columns.
+        rest: header of the last column, which gets the rest of the line.
+    """
+    made = table()
+    made.expand, made.padding = True, (0, 1, 0, 0)
+    wide = console().width / 80
+    for header, widest in columns:
+        made.add_column(header, overflow="ellipsis", no_wrap=True, max_width=round(widest * wide))
+    made.add_column(rest, overflow="ellipsis", no_wrap=True, ratio=1)
+    return made
+
+
 def facts() -> Table:
     """Names and values, without lines."""
     grid = Table.grid(padding=(0, 2))

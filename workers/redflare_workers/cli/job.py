@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from redflare_broker.inspection.job_view import JobView
@@ -25,6 +26,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+#: Of ``job list``, each with its widest cell.
+_COLUMNS: Final = (("Job", 16), ("Name", 10), ("Status", 19), ("Sites", 5), ("Tasks", 5))
+
+#: An id that the store has made up, of which the beginning is enough.
+_MADE_UP: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 #: A job's record in the job store, its view since it has begun, or both.
 RecordAndView = tuple[JobRecord | None, JobView | None]
 
@@ -39,7 +46,11 @@ def list_jobs(
     server: ServerName = "server",
     as_json: display.Json = False,
 ) -> None:
-    """List all jobs: status, connected sites, number of open tasks, and what each is waiting for.
+    """List all jobs, each in one line: status, connected sites, number of open tasks, and what it is waiting for.
+
+    Details begin with the time in this status, and are cut at the end of the
+    line: `redflare job show` shows all of one job. Of ids that were made up
+    only the beginning is shown, which all commands take.
 
     Submitted jobs are kept for a week after their end; jobs that were run
     without `redflare server` for an hour. Both can be configured. Exit code 1
@@ -56,9 +67,10 @@ def list_jobs(
         display.print_json([_to_json(record, view, server) for record, view in jobs])
     elif jobs:
         server_is_running, now = is_server_running(target, server), redis_now(target)
-        table = display.table("Job", "Status", "Sites", "Tasks", "Details")
-        for record, view in jobs:
-            table.add_row(*_row(record, view, now, server_is_running=server_is_running))
+        table = display.one_line_table(*_COLUMNS, rest="Details")
+        names = _short_names(jobs)
+        for name, (record, view) in zip(names, jobs, strict=True):
+            table.add_row(name, *_row(record, view, now, server_is_running=server_is_running))
         display.console().print(table)
     else:
         display.say(f"no jobs in namespace {target.namespace}")
@@ -157,11 +169,20 @@ def _row(record: JobRecord | None, view: JobView | None, now: int, *, server_is_
     if record is None:
         assert view
         waiting = Text(view.waiting) if view.runs else display.status(view.waiting)
-        return [Text(view.fqcn), display.presence(view.server), sites, tasks, waiting]
+        return ["", display.presence(view.server), sites, tasks, waiting]
     reason = reason_of(record, now, server_is_running=server_is_running)
     if not reason and view and not record.finished:
         reason = view.waiting
-    age = humanize.age((now - record.changed) / 1000)
-    status = Text.assemble(display.status(record.status.removeprefix("FINISHED:")), (f" {age}", "dim"))
-    name = Text.assemble((record.name, "bold"), "\n" if record.name else "", record.id)
-    return [name, status, sites, tasks, Text(reason)]
+    status = display.status(record.status.removeprefix("FINISHED:"))
+    details = Text.assemble((humanize.age((now - record.changed) / 1000), "dim"), "  ", " ".join(reason.split()))
+    return [record.name, status, sites, tasks, details]
+
+
+def _short_names(jobs: Sequence[RecordAndView]) -> list[str]:
+    """What commands know each job by: its id, or the beginning of one that was made up, if no other begins so."""
+    ids = [record.id if record else view.name if view else "" for record, view in jobs]
+    return [
+        short if _MADE_UP.fullmatch(each) and sum(other.startswith(short) for other in ids) == 1 else each
+        for each in ids
+        for short in (each.partition("-")[0],)
+    ]

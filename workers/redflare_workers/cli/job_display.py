@@ -126,7 +126,7 @@ def job_line(job: JobView) -> Text:
     if job.runs:
         tasks_explain = bool(job.tasks) and job.server.connected and job.connected
         text = f"{job.status or 'NEW'} for {humanize.age(job.age)}" + ("" if tasks_explain else f": {text}")
-    return Text.assemble("job ", (job.fqcn, "bold"), "  ", display.status(text))
+    return Text.assemble("job ", (job.name, "bold"), "  ", display.status(text))
 
 
 def show_job(job: JobView) -> Iterator[RenderableType]:

@@ -6,12 +6,13 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from redflare_broker.errors import BlobMissing
 from redflare_broker.job_store.record import LogLine, summary
 from redflare_broker.job_store.store import JobStore
+from rich.table import Table
 from rich.text import Text
 
 from redflare_workers.jobs import ArchiveError, safe_extract
@@ -100,9 +101,28 @@ def _print_line(line: LogLine, *, as_json: bool) -> None:
         display.print_json(line.to_json(), lines=True)
         return
     # the reason of a failure ends with the last lines of a log, which are printed anyway
-    text = display.status(f"{line.status} {summary(line.text)}".rstrip()) if line.status else Text(line.text)
-    time, site = (display.clock(line.at), "dim"), (f"{line.site or '-':<10}", "cyan")
-    display.console().print(Text.assemble(time, "  ", site, "  ", text), soft_wrap=True)
+    text = display.status(f"{line.status} {summary(line.text)}".rstrip()) if line.status else Text(_said(line.text))
+    row = Table.grid(padding=(0, 1))
+    row.add_column(style="dim", no_wrap=True)
+    width = max(_SITE_WIDTHS[0], min(len(line.site), _SITE_WIDTHS[1]))
+    row.add_column(style="cyan", width=width, no_wrap=True, overflow="ellipsis")
+    row.add_column(width=_LEVEL_WIDTH, style=_LEVEL_STYLES.get(line.level, "dim"), no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(display.clock(line.at)[:8], line.site or "-", _SHORT.get(line.level, line.level), text)
+    display.console().print(row)
+
+
+def _said(text: str) -> str:
+    """What a component has logged, without the names of the context, which are those of the site and the job."""
+    head, end, said = text.partition("]: ")
+    return said if end and head.startswith("[identity=") else text
+
+
+#: Least and most characters of a site.
+_SITE_WIDTHS: Final = (10, 20)
+_LEVEL_WIDTH: Final = 5
+_SHORT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+_LEVEL_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
 @connected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
@@ -11,6 +12,7 @@ import typer
 from redflare_broker.errors import Unavailable
 from redflare_broker.inspection.federation import FederationStatus, LinkStatus
 from redflare_broker.inspection.job_view import JobView
+from redflare_broker.inspection.presence import Presence
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
@@ -53,8 +55,9 @@ def status(
     T/R/D is the length of the streams: tasks, results, dead letters.
 
     A Redis that refuses to write now (memory or disk full) is shown before
-    all else. Jobs come next, with what each of their open tasks waits for;
-    `redflare job show` shows more of one.
+    all else. The jobs that run come next, with what each of their open tasks
+    waits for, then all that are missing; jobs that are over are counted in one
+    line. `redflare job show` shows more of a job.
 
     [bold]Examples[/bold]
     redflare status
@@ -119,23 +122,25 @@ def _show(found: FederationStatus) -> Group:
     refusals = [Text(f"{refusal} Everything waits for it.", style="red") for refusal in found.refusals]
     if not found.links and not found.jobs:
         return Group(*refusals, Text(f"no agents, CJs or jobs found at {where}"))
-    parts: list[RenderableType] = [*refusals, *_jobs(found.jobs)]
+    servers = [job for job in found.jobs if "." not in job.fqcn]
+    jobs = [job for job in found.jobs if "." in job.fqcn]
+    running = _running([job for job in jobs if job.runs])
+    parts: list[RenderableType] = [*refusals, *running, *_missing(found), *map(_server, servers)]
     payload = f"{humanize.size(found.blob_bytes)} of payload in chunks"
     if found.links:
-        parts += [_links(found.links), Text(), _open_tasks(found.links), Text()]
+        links = sorted(found.links, key=lambda link: link.agent.connected and link.cj.connected)
+        parts += [_links(links), Text(), _open_tasks(links), Text()]
         agents = sum(link.agent.connected for link in found.links)
         payload = f"{agents} of {len(found.links)} agents connected, {payload}"
-    return Group(*parts, Text(f"{payload}\n{where}", style="dim"))
+    finished = [job for job in jobs if not job.runs]
+    return Group(*parts, *_finished(finished), Text(f"{payload}\n{where}", style="dim"))
 
 
-def _jobs(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
-    """Show each server with its sites, and each job with its open tasks."""
+def _running(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
+    """Show each job that runs, with its open tasks."""
     for job in jobs:
-        if "." not in job.fqcn:
-            yield _server(job)
-            continue
         yield job_line(job)
-        for task in job.tasks if job.runs else ():
+        for task in job.tasks:
             record = task.record
             name = Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}")
             yield display.indented(name)
@@ -143,11 +148,44 @@ def _jobs(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
         yield Text()
 
 
+def _missing(found: FederationStatus) -> Iterator[RenderableType]:
+    """Name all that are not connected, each with its state."""
+    sides: list[tuple[str, Presence]] = []
+    for job in found.jobs:
+        if not job.runs:
+            continue
+        if "." in job.fqcn:
+            sides += [(f"server of job {job.name}", job.server)]
+            sides += [(f"site {site.name} of job {job.name}", site.presence) for site in job.sites]
+        else:
+            sides += [(f"server {job.fqcn}", job.server)]
+            sides += [(f"site {site.name}", site.presence) for site in job.sites]
+    for link in found.links:
+        sides += [(f"agent {link.fqcn}", link.agent), (f"CJ of agent {link.fqcn}", link.cj)]
+    absent = [(name, side) for name, side in sides if not side.connected]
+    if absent:
+        yield Text("Missing", style="bold")
+        yield from (display.indented(Text.assemble(name, "  ", display.presence(side))) for name, side in absent)
+        yield Text()
+
+
 def _server(server: JobView) -> Group:
-    """Show a server, which has members as a job has: the connected sites."""
-    lines = [Text.assemble("server ", (server.fqcn, "bold"), "  ", display.presence(server.server))]
-    lines += [Text.assemble("  site ", site.name, "  ", display.presence(site.presence)) for site in server.sites]
-    return Group(*lines, Text())
+    """Show a server with its sites, in one line for all that are connected."""
+    line = Text.assemble("server ", (server.fqcn, "bold"), "  ", display.presence(server.server))
+    there = [site.name for site in server.sites if site.presence.connected]
+    sites = f"{len(there)} of {len(server.sites)} sites connected" + (f": {', '.join(there)}" if there else "")
+    return Group(line, display.indented(sites), Text())
+
+
+def _finished(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
+    """Count the jobs that are over, by how they ended, in one line."""
+    if not jobs:
+        return
+    ends = Counter(job.status.removeprefix("FINISHED:") for job in jobs)
+    last = max(jobs, key=lambda job: job.ended)
+    counts = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+    text = f"{len(jobs)} finished: {counts}, last {last.name} {humanize.age(last.age)} ago"
+    yield Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _links(links: Sequence[LinkStatus]) -> Table:

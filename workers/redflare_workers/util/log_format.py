@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Final
 
@@ -11,6 +12,18 @@ from redflare_broker.util.visible import visible
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Before the lines of a message behind its first.
 _INDENT: Final = "  "
+
+
+#: A line of ``_FORMAT``.
+_LINE: Final = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+: (.*)", re.DOTALL
+)
+
+
+def level_and_text(line: str) -> tuple[str, str]:
+    """Take a line of a process's log apart; one that it has printed has no level, and is all text."""
+    found = _LINE.fullmatch(line)
+    return (found[1], found[2]) if found else ("", line)
 
 
 class VisibleFormatter(logging.Formatter):

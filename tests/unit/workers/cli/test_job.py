@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from redflare_broker.inspection.federation import Inspector
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.transport.server import Server
@@ -54,7 +55,7 @@ def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: LiveJobBench) -
     listed = cli("job", "list", columns=200)
 
     assert listed.exit_code == 0
-    assert re.search(r"server\.job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout)
+    assert re.search(r"(?m)^job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout)
     assert [job["fqcn"] for job in cli.json("job", "list")] == ["server.job-1"]
 
 
@@ -70,7 +71,7 @@ def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: LiveJobBench) -> No
 
     assert shown.exit_code == 0
     for line in (
-        r"job server\.job-1  RUNNING for [0-9.]+ s$",
+        r"^job job-1  RUNNING for [0-9.]+ s$",
         r"server +● connected [0-9.]+ s  hub:42",
         r"site-1 +● connected .* waiting for a task for .* 1 *$",
         r"site-2 +● connected .* working on train for [0-9.]+ s, sent 2 times +0 *$",
@@ -93,7 +94,7 @@ def test_an_ended_job_is_shown_with_its_status(cli: Cli, bench: LiveJobBench) ->
     bench.run_server()
     bench.membership.end(bench.connection, bench.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
 
-    assert re.search(r"^job server\.job-1  FINISHED:COMPLETED [0-9.]+ s ago$", cli("job", "show", "job-1").stdout, re.M)
+    assert re.search(r"^job job-1  FINISHED:COMPLETED [0-9.]+ s ago$", cli("job", "show", "job-1").stdout, re.M)
 
 
 def test_many_sites_are_counted_and_not_listed(cli: Cli, bench: LiveJobBench) -> None:
@@ -161,10 +162,44 @@ def test_status_shows_jobs_and_agents(cli: Cli, busy: LiveJobBench) -> None:
     shown = cli("status", columns=120)
 
     assert shown.exit_code == 0
-    assert "job server.job-1  RUNNING for" in shown.stdout
+    assert "job job-1  RUNNING for" in shown.stdout
     assert "    waiting for 2 more of at least 3 results: site-2 (sent 2 times, last" in shown.stdout
     assert "1 of 1 agents connected" in shown.stdout
     assert cli.json("status")["jobs"][0]["job_id"] == "job-1"
+
+
+def test_status_begins_with_what_runs_then_all_that_are_missing(cli: Cli, busy: LiveJobBench) -> None:
+    LinkSteps(busy.server, "site-1--trainer").both()
+    gone = LinkSteps(busy.server, "site-2--trainer")
+    gone.both()
+    gone.bye("agent")
+
+    lines = [line.rstrip() for line in cli("status").stdout.splitlines()]
+
+    assert lines[0].startswith("job job-1  RUNNING for")
+    missing = lines.index("Missing")
+    assert re.fullmatch(r"  site site-3 of job job-1  ◐ silent 40 s", lines[missing + 1])
+    assert lines[missing + 2] == "  agent site-2--trainer  ○ left"
+    agents = [line.split()[0] for line in lines if "--trainer  " in line and not line.startswith(" ")]
+    assert agents[:2] == ["site-2--trainer", "site-1--trainer"]
+
+
+def test_status_counts_the_jobs_that_are_over_in_one_line(cli: Cli, bench: LiveJobBench) -> None:
+    bench.run_server()
+    bench.membership.end(bench.connection, bench.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")
+
+    shown = cli("status").stdout
+
+    assert re.search(r"(?m)^1 finished: 1 COMPLETED, last job-1 [0-9.]+ s ago *$", shown)
+    assert shown.count("job-1") == 1
+
+
+def test_a_job_of_a_server_of_another_name_is_shown_with_it(bench: LiveJobBench) -> None:
+    bench.run_server()
+    (view,) = Inspector(bench.server).jobs.all()
+
+    assert view.name == "job-1"
+    assert replace(view, fqcn="hub.job-1").name == "hub.job-1"
 
 
 def test_status_of_jobs_without_agents_is_fine(cli: Cli, bench: LiveJobBench) -> None:

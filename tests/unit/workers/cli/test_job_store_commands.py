@@ -166,6 +166,39 @@ def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) 
     assert json.loads(last)["text"] == "three [not markup]"
 
 
+def test_lines_of_the_log_fit_eighty_columns_with_time_site_level_and_text(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    said = "[identity=site-1, run=monday, task_name=train]: " + "a text of many words that goes on " * 4
+    store.append_log("monday", "site-1", [said], level="WARNING")
+    store.append_log(
+        "monday", "a-site-of-a-long-name-indeed", ["boom\n12:00:00 server     INFO  forged"], level="ERROR"
+    )
+
+    lines = [line.rstrip() for line in cli("job", "log", "monday").stdout.splitlines()]
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d -                SUBMITTED", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d site-1     WARN  a text of many words that goes on a text of .*", lines[1])
+    assert re.match(r" {26}\w", lines[2])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d a-site-of-a-long-na… ERROR boom", lines[-2])
+    assert lines[-1] == " " * 36 + "12:00:00 server     INFO  forged"
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_list_has_one_line_for_each_job(cli: Cli, store: JobStore) -> None:
+    made_up = store.submit({"name": "means"}, packed(a="b"))
+    other = store.submit({"name": "a long name of a job, and then some"}, packed(a="c"))
+    store.submit({"name": "c"}, packed(a="d"), "2025-a-long-id-of-a-job-that-was-chosen")
+    store.advance(other, SUBMITTED, CAN_NOT_SCHEDULE, "a reason of\n  several lines\n  and many words " * 5)
+
+    lines = cli("job", "list").stdout.splitlines()
+
+    assert len(lines) == 2 + 3
+    assert max(map(len, lines)) <= 80
+    assert {made_up[:8], other[:8], "2025-a-long-id-…"} == {line.split()[0] for line in lines[2:]}
+    assert cli("job", "show", made_up[:8]).exit_code == 0
+    assert "2025-a-long-id-of-a-job-that-was-chosen" in cli("job", "list", columns=200).stdout
+
+
 def test_a_waiting_job_is_aborted_at_once_and_an_ended_job_is_not_changed(cli: Cli, store: JobStore) -> None:
     store.submit({"name": "means"}, packed(a="b"), "monday")
 

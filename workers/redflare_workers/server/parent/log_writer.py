@@ -6,10 +6,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_store.store import JobStore
+
+from redflare_workers.util.log_format import level_and_text
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +22,9 @@ _MOST: Final = 20_000
 
 
 class LogWriter:
-    """Start it, ``write`` without blocking, and stop it: then a step of the store ends, too."""
+    """Writes lines with their levels, and the time at which they come; their own times are in the log files.
+
+    Start it, ``write`` without blocking, and stop it: then a step of the store ends, too."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
@@ -76,7 +82,9 @@ class LogWriter:
                 self._lines -= len(lines)
                 self._writing = True
             try:
-                self._store.append_log(job_id, site, lines, submission=submission)
+                for level, texts in groupby(map(level_and_text, lines), key=itemgetter(0)):
+                    some = [text for _, text in texts]
+                    self._store.append_log(job_id, site, some, level=level, submission=submission)
             except RedflareError as error:
                 logger.warning("cannot store %d log lines of job %s: %s", len(lines), job_id, error)
             except Exception:

@@ -35,6 +35,22 @@ def test_lines_are_stored_in_order(store: JobStore) -> None:
     writer.stop(5)
 
 
+def test_lines_of_a_log_are_stored_with_their_level_and_without_their_own_time(store: JobStore) -> None:
+    writer = LogWriter(store)
+    logged = "2026-11-29 21:14:10,123 {} redflare_workers.workflow.fedavg.FedAvg: round {}".format
+    lines = [logged("INFO", 1), logged("INFO", 2), "printed", logged("ERROR", "3\n  Traceback"), "  a line below"]
+    writer.write("job-1", "server", lines)
+    writer.start()
+    writer.stop(5)
+    assert [(line.level, line.text) for line in store.read_log("job-1") if line.site] == [
+        ("INFO", "round 1"),
+        ("INFO", "round 2"),
+        ("", "printed"),
+        ("ERROR", "round 3\n  Traceback"),
+        ("", "  a line below"),
+    ]
+
+
 def test_queued_lines_are_written_before_it_stops(store: JobStore) -> None:
     writer = LogWriter(store)
     writer.write("job-1", "site-1", ["one"])

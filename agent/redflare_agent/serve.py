@@ -21,6 +21,8 @@ Train = Callable[[Task], TaskResult]
 #: Keys of a result's meta that describe an exception of the trainer.
 META_EXCEPTION: Final = "exception"
 META_TRACEBACK: Final = "traceback"
+#: Characters of a value that an error shows.
+_LONGEST: Final = 40
 
 
 def serve(train: Train, agent: FlareAgent) -> int:
@@ -52,12 +54,25 @@ def answer(train: Train, task: Task) -> TaskResult:
     try:
         result = train(task)
         if not isinstance(result, TaskResult):
-            name = getattr(train, "__name__", repr(train))
-            raise TypeError(f"{name}() must return a TaskResult, but returned {type(result).__name__}")
+            raise TypeError(f"{_name_of(train)}() must return a TaskResult, but returned {_described(result)}")
     except Exception as exc:
         logger.exception("task %s failed in the trainer", task)
         return _failure(exc)
     return result
+
+
+def _name_of(train: Any) -> str:
+    """The name by which its author knows a function, also behind ``functools.partial`` or as an object."""
+    while isinstance(train, functools.partial):
+        train = train.func
+    return str(getattr(train, "__name__", type(train).__name__))
+
+
+def _described(result: object) -> str:
+    """``int (42)``; ``dict`` of what is too long to show."""
+    shown = repr(result) if isinstance(result, str | int | float | bool) or result is None else ""
+    kind = type(result).__name__
+    return f"{kind} ({shown})" if shown and len(shown) <= _LONGEST else kind
 
 
 def _failure(exc: Exception) -> TaskResult:

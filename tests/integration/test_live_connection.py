@@ -324,6 +324,53 @@ def test_a_certificate_that_is_being_written_is_waited_for(
     assert len(attempts) == 2
 
 
+def _error_at_first(url: str, options: ConnectionOptions) -> str:
+    with (
+        Server.connect(url, options) as server,
+        pytest.raises((Unavailable, ServerError)) as caught,
+        server.borrow(KEY) as connection,
+    ):
+        connection.call("PING")
+    assert "EOF occurred" not in str(caught.value)
+    assert ".." not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("login", [{}, {"username": "cj", "password": "cj-secret"}], ids=["no login", "login"])
+def test_a_url_without_tls_to_a_port_for_tls_is_named(tls: TlsNode, login: dict[str, str]) -> None:
+    error = _error_at_first(tls.url.replace("rediss://", "redis://"), ConnectionOptions(**login))  # type: ignore[arg-type]
+    assert "it has ended the connection. Is it a port for TLS? Then use rediss://" in error
+
+
+@pytest.mark.parametrize("login", [{}, {"username": "cj", "password": "cj-secret"}], ids=["no login", "login"])
+def test_a_wrong_client_certificate_is_named(tls: TlsNode, tmp_path: Path, login: dict[str, str]) -> None:
+    stranger = tmp_path / "client.pem"
+    trustme.CA().issue_cert("client").private_key_and_cert_chain_pem.write_to_path(str(stranger))
+    stranger.chmod(0o600)
+    options = ConnectionOptions(ca_cert=tls.options.ca_cert, client_cert=stranger, **login)  # type: ignore[arg-type]
+    error = _error_at_first(tls.url, options)
+    assert "client certificate (client_cert, client_key)" in error
+
+
+def test_a_missing_client_certificate_is_named_without_a_login_too(tls: TlsNode) -> None:
+    error = _error_at_first(tls.url, ConnectionOptions(ca_cert=tls.options.ca_cert))
+    assert "client certificate (client_cert, client_key)" in error
+
+
+def test_a_url_with_tls_to_a_port_without_is_named(node: Node) -> None:
+    options = ConnectionOptions(connect_timeout=0.5, socket_timeout=0.5)
+    error = _error_at_first(node.url.replace("redis://", "rediss://"), options)
+    assert "it does not answer the TLS handshake. Does it speak TLS at this port" in error
+
+
+def test_a_refused_login_ends_its_sentences_once(node: Node, tls: TlsNode) -> None:
+    options = ConnectionOptions(ca_cert=tls.options.ca_cert, client_cert=tls.options.client_cert)
+    wrong = replace(options, username="cj", password="wrong")
+    assert "is disabled. Set user and password" in _error_at_first(tls.url, wrong)
+    assert "NOAUTH Authentication required. Set the user" in _error_at_first(tls.url, options)
+    assert "is correct? Set user" in _error_at_first(node.url.replace("redis://", "redis://:pw@"), ConnectionOptions())
+
+
 def test_tls_connections_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:
     with Server.connect(tls.url, tls.options) as server, tls.client() as admin:
         with server.borrow(KEY) as first:

@@ -30,7 +30,7 @@ from redflare_broker.errors import ConfigError, ServerError, Unavailable
 from .client_connection import ClientConnection, reply_of
 from .cluster_slots import Address
 from .connection import Connection
-from .replies import check_away
+from .replies import ASK_CERTIFICATE, ASK_TLS, check_away, sentence
 from .socket_connection import SocketConnection
 from .url import ConnectionOptions, ServerUrl
 
@@ -81,11 +81,14 @@ class PlainDialer(Dialer):
         super().__init__(name, seeds)
         self._kind = kind
         self._settings = {**settings, **_OURS}
+        #: None: a Unix socket
+        self._tls = None if issubclass(kind, UnixDomainSocketConnection) else issubclass(kind, SSLConnection)
 
     def dial(self, address: Address | None) -> RawConnection:
-        where = {"host": address[0], "port": address[1]} if address else {}
-        raw = self._kind(**{**self._settings, **where})
-        with _errors_of(f"{address[0]}:{address[1]}" if address else self.name):
+        place = {"host": address[0], "port": address[1]} if address else {}
+        raw = self._kind(**{**self._settings, **place})
+        where = f"{address[0]}:{address[1]}" if address else self.name
+        with _errors_of(where, tls=self._tls):
             raw.connect()
         return raw
 
@@ -99,6 +102,7 @@ class SentinelDialer(Dialer):
         super().__init__(url.masked)
         self._service = url.service
         self._nodes = list(url.nodes)
+        self._tls = url.tls
         self._primary = PlainDialer(url.masked, kind, settings)
         shared = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
         self._settings = {
@@ -113,14 +117,14 @@ class SentinelDialer(Dialer):
 
     def dial(self, address: Address | None) -> RawConnection:
         raw = self._primary.dial(self._find())
-        with _errors_of(node_name(raw)):
+        with _errors_of(node_name(raw), tls=self._tls):
             self._check_role(raw)
         return raw
 
     def _find(self) -> Address:
         sentinel = Sentinel(self._nodes, sentinel_kwargs=self._settings)
         try:
-            with _errors_of(self.name):
+            with _errors_of(self.name, tls=self._tls):
                 host, port = sentinel.discover_master(self._service)
         finally:
             sentinel.close()
@@ -257,24 +261,36 @@ def _settings(url: ServerUrl, options: ConnectionOptions) -> dict[str, object]:
 
 
 @contextmanager
-def _errors_of(where: str) -> Iterator[None]:
+def _errors_of(where: str, *, tls: bool | None) -> Iterator[None]:
     """Turn the errors of redis-py while it connects into ours."""
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         remedy = "Set user and password in the URL or the options, or grant what is missing (ACL SETUSER)."
-        raise ServerError(f"{where} refuses the login: {error}. {remedy}") from error
+        raise ServerError(f"{where} refuses the login: {sentence(error)} {remedy}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         cause = error.__context__
         if isinstance(cause, ssl.SSLCertVerificationError):
             remedy = "Set ca_cert to the authority that signed it, and use the host name it was made for."
-            raise ConfigError(f"the certificate of {where} is not trusted: {cause.verify_message}. {remedy}") from error
+            why = sentence(cause.verify_message)
+            raise ConfigError(f"the certificate of {where} is not trusted: {why} {remedy}") from error
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             remedy = "Does it speak TLS there, and does it want a client certificate (client_cert, client_key)?"
-            raise ServerError(f"TLS with {where} failed: {cause}. {remedy}") from error
+            raise ServerError(f"TLS with {where} failed: {sentence(cause)} {remedy}") from error
         if isinstance(error, redis.RedisError):
             check_away(reply_of(error), where)
-        raise Unavailable(f"{where} cannot be reached: {error}") from error
+        raise Unavailable(f"{where} cannot be reached: {_why_away(error, cause, tls=tls)}") from error
     except redis.RedisError as error:
         check_away(reply_of(error), where)
         raise ServerError(f"{where} refuses the connection: {error}") from error
+
+
+def _why_away(error: BaseException, cause: BaseException | None, *, tls: bool | None) -> str:
+    """Why no login was possible, with a question where a server of the other kind, with TLS or without, does so too."""
+    if tls and isinstance(cause, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+        return f"it has ended the TLS connection. {ASK_CERTIFICATE}"
+    if tls and isinstance(cause, TimeoutError) and "handshake" in str(cause):
+        return "it does not answer the TLS handshake. Does it speak TLS at this port, or is redis:// to be used?"
+    if tls is False and (isinstance(cause, ConnectionResetError) or "closed by server" in str(error)):
+        return f"it has ended the connection. {ASK_TLS}"
+    return str(error)

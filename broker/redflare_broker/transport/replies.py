@@ -76,6 +76,9 @@ RULES: Final = (
 _OTHER: Final = ReplyRule(
     "", Kind.FINAL, "See the server's documentation and log; the same command would be refused again."
 )
+#: Questions about a server that ends a connection before it has answered anything.
+ASK_CERTIFICATE: Final = "Does it accept this side's client certificate (client_cert, client_key), and is it up?"
+ASK_TLS: Final = "Is it a port for TLS? Then use rediss://; else, is it up?"
 
 
 class ReplyError(ServerError):
@@ -95,9 +98,9 @@ class ReplyError(ServerError):
         """Make the error to raise for this reply: ``Unavailable`` if it passes by, else ``ServerError``."""
         rule = self.rule
         if rule.kind is Kind.FINAL:
-            return ServerError(f"{node} refused {what}: {self}. {rule.remedy}")
+            return ServerError(f"{node} refused {what}: {sentence(self)} {rule.remedy}")
         does = "cannot serve now" if rule.kind is Kind.AWAY else f"refused {what} for now"
-        return Unavailable(f"{node} {does}: {str(self).rstrip('.')}. {rule.remedy}", cause=rule.words)
+        return Unavailable(f"{node} {does}: {sentence(self)} {rule.remedy}", cause=rule.words)
 
 
 def check_away(reply: ReplyError, node: str) -> None:
@@ -119,6 +122,12 @@ def require(reply: RedisReply, node: str) -> RedisReply:
     if reply.code == "NOSCRIPT":
         raise reply
     raise reply.error(node) from reply
+
+
+def sentence(error: object) -> str:
+    """What a server or a library says, with one mark at its end."""
+    text = str(error).rstrip(". ")
+    return text if text.endswith("?") else f"{text}."
 
 
 def missing(node: str, key: str) -> BlobMissing:

@@ -19,7 +19,18 @@ import hiredis
 from redflare_broker.errors import Unavailable
 
 from .connection import Connection
-from .replies import Command, RedisReply, ReplyError, check_away, missing, require, wrong_size
+from .replies import (
+    ASK_CERTIFICATE,
+    ASK_TLS,
+    Command,
+    RedisReply,
+    ReplyError,
+    check_away,
+    missing,
+    require,
+    sentence,
+    wrong_size,
+)
 
 #: Payload commands in flight: enough to keep both sides busy, few enough to bound the buffers of server and kernel.
 _WINDOW: Final = 4
@@ -60,6 +71,8 @@ class SocketConnection(Connection):
         #: because a signal handler may interrupt a connection in the midst of its close
         self._guard = threading.RLock()
         self.interrupted = False
+        #: until then, what ends the connection may be that only one of both speaks TLS
+        self._answered = False
 
     def send(self, commands: Sequence[Command]) -> None:
         try:
@@ -154,6 +167,7 @@ class SocketConnection(Connection):
                 count = self._receive_into(self._buffer)
                 self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # it takes any buffer
                 reply = self._reader.gets()
+            self._answered = True
         return reply  # type: ignore[no-any-return]
 
     def _receive_into(self, view: memoryview) -> int:
@@ -235,6 +249,10 @@ class SocketConnection(Connection):
             reason = f"no answer within {self._timeout:g} s"
         else:
             reason = str(error) or type(error).__name__
+            if not self._answered and self._sock.family != socket.AF_UNIX:
+                alert = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+                ended = sentence(error) if alert else "it has ended the connection."
+                reason = f"{ended} {ASK_TLS if self._gathers else ASK_CERTIFICATE}"
         raise Unavailable(f"{self.node}: {reason}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, TaskResult, serve, trainer
+from redflare_agent.serve import answer
 from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
+from redflare_workers.agent_run.watched_train import WatchedTrain
 
 from tests.support.link.steps import LinkSteps
 from tests.support.waiting import wait_until
@@ -385,6 +388,33 @@ def test_a_trainer_that_returns_something_else_is_an_execution_exception(redflar
             assert result.return_code == RC.EXECUTION_EXCEPTION
             assert "must return a TaskResult" in result.meta["exception"]
         serving.join(10)
+
+
+def returns_42(task: Task, extra: int = 0) -> int:
+    return 42
+
+
+class Returns42:
+    def __call__(self, task: Task) -> int:
+        return 42
+
+
+@pytest.mark.parametrize(
+    ("train", "name"),
+    [
+        (returns_42, "returns_42"),
+        (functools.partial(returns_42, extra=1), "returns_42"),
+        (Returns42(), "Returns42"),
+        (WatchedTrain(returns_42, abort_grace=1, stop_grace=1), "returns_42"),
+        (trainer()(returns_42), "returns_42"),  # type: ignore[arg-type]
+    ],
+    ids=["function", "partial", "object", "watched", "decorated"],
+)
+def test_a_trainer_is_named_as_its_author_knows_it_with_what_it_returned(train: Any, name: str) -> None:
+    result = answer(train, Task("train", "t1", {}, None))
+    assert result.meta["exception"] == f"TypeError: {name}() must return a TaskResult, but returned int (42)"
+    if isinstance(train, WatchedTrain):
+        train.close()
 
 
 def test_the_decorator_makes_a_function_an_agent(redflare_link: LinkUnderTest) -> None:

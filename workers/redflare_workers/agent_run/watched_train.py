@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
 import os
 import sys
@@ -33,6 +34,8 @@ class WatchedTrain:
         self._current: tuple[Any, threading.Event] | None = None
         self._last: Any = None
         self._stopping = False
+        # errors name the user's function
+        functools.update_wrapper(self, train, updated=())
 
     def __call__(self, task: Any) -> Any:
         returned = threading.Event()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from redflare_broker.errors import ConfigError, Unavailable
 from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.transport.replies import sentence
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
 
@@ -74,7 +75,9 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         except Unavailable as error:
             if error.cause:
                 fail(str(error), UNAVAILABLE)
-            fail(f"{str(error).rstrip('.')}. Is Redis up? Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
+            text = sentence(error)
+            question = "" if text.endswith("?") else " Is Redis up?"
+            fail(f"{text}{question} Set its URL with --url or REDFLARE_URL.", UNAVAILABLE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

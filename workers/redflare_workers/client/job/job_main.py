@@ -26,7 +26,7 @@ from redflare_workers.jobs.app import ClientApp, build_client_app
 from redflare_workers.jobs.problems import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.processes.ending import Ending
-from redflare_workers.processes.exit_code import ExitCode
+from redflare_workers.processes.exit_code import ExitCode, describe_exit
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
 from redflare_workers.protocol.parent_messages import TaskAbortProof
@@ -194,6 +194,13 @@ class StatusReporter(FLComponent):
             logger.warning("%s cannot be told that job %s has started: %s", args.site, args.job_id, error)
 
 
+def ended(job_id: str, code: ExitCode, reason: str) -> str:
+    """Say how this process ends; that it ends in order does not say that the job has come to its end."""
+    if code == ExitCode.SUCCESS:
+        return f"job {job_id} is over: {reason}; this site's process ends in order"
+    return f"job {job_id} ends here with {describe_exit(code)}: {reason}"
+
+
 def main() -> int:
     """Run the job of ``args.json`` to its end; the exit code."""
     log_to_stderr()
@@ -205,7 +212,7 @@ def main() -> int:
         logger.exception("job %s failed", program.args.job_id)
         code, reason = ExitCode.EXCEPTION, f"{type(error).__name__}: {error}"
     level = logging.INFO if code in (ExitCode.SUCCESS, ExitCode.ABORTED) else logging.ERROR
-    logger.log(level, "job %s ends with %s: %s", program.args.job_id, code.name, reason)
+    logger.log(level, "%s", ended(program.args.job_id, code, reason))
     program.note(code, reason)
     program.ending.finish()
     # a thread that custom code has left would keep the process alive

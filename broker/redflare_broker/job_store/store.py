@@ -67,6 +67,11 @@ _LINES: Final = 256
 _log = logging.getLogger(__name__)
 
 
+def new_job_id() -> str:
+    """Make up an id for a job; who knows it before it is submitted can submit again after an error."""
+    return str(uuid.uuid4())
+
+
 class JobStore:
     """The jobs of one server. Thread-safe; holds no connection and no thread.
 
@@ -116,7 +121,7 @@ class JobStore:
             EncodeError: meta is not JSON, or too large.
             MessageTooLarge: the archive is larger than ``policy.file_bytes``.
         """
-        job_id = str(uuid.uuid4()) if job_id is None else check_job_id(job_id)
+        job_id = new_job_id() if job_id is None else check_job_id(job_id)
         packed, by = pack_meta(meta), whoami() if submitter is None else clean(submitter)
         if known := self._steps.fingerprint(job_id):
             return self._same(job_id, known, fingerprint(packed, job_files.digest(archive)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import typer
-from redflare_broker.errors import ConfigError, NameTaken, RedflareError
+from redflare_broker.errors import ConfigError, NameTaken, RedflareError, ServerError, Unavailable
 from redflare_broker.util.visible import visible
 
 #: Not found, or the command ran and its result is a failure.
@@ -33,6 +33,15 @@ def fail(message: str, code: int) -> NoReturn:
 def note(message: str) -> None:
     """Write a note to standard error; the command goes on."""
     typer.echo(visible(f"redflare: note: {message}"), err=True)
+
+
+@contextmanager
+def done_before(what: str) -> Iterator[None]:
+    """End the command as ``exit_on_error`` does, but first say what it has done before the error."""
+    try:
+        yield
+    except (ServerError, Unavailable) as error:
+        fail(f"{what}, but then: {error}", UNAVAILABLE)
 
 
 @contextmanager

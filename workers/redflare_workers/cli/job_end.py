@@ -12,7 +12,7 @@ from rich.text import Text
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import FAILED, NOT_FOUND, fail, note
+from .exit_codes import FAILED, NOT_FOUND, done_before, fail, note
 from .job_display import ending
 from .job_lookup import ServerName, StoredJob, complete_job, find, is_server_running, need, store_of
 from .job_output import follow_log
@@ -50,8 +50,9 @@ def abort(
     if not record.finished and wait:
         if not is_server_running(target, server):
             note(f"server {server!r} is not running; it aborts the job when it starts")
-        follow_log(store, found.id, quiet=True, timeout=wait)
-        record = store.get(found.id) or record
+        with done_before(f"the abort of job {found.id} is requested"):
+            follow_log(store, found.id, quiet=True, timeout=wait)
+            record = store.get(found.id) or record
     _print_status(record, "" if record.finished else "abort requested, still ", as_json=as_json)
     if not record.finished and wait:
         raise typer.Exit(FAILED)

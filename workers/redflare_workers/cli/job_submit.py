@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from redflare_broker.errors import JobExists
+from redflare_broker.errors import JobExists, ServerError, Unavailable
 from redflare_broker.job_store.record import COMPLETED
-from redflare_broker.job_store.store import JobStore
+from redflare_broker.job_store.store import JobStore, new_job_id
+from redflare_broker.transport.replies import sentence
 
 from redflare_workers.jobs import ArchiveError, JobDefinition, JobProblems, read_job
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import FAILED, NOT_FOUND, USAGE, fail, note
+from .exit_codes import FAILED, NOT_FOUND, UNAVAILABLE, USAGE, done_before, fail, note
 from .job_display import ending
 from .job_lookup import ServerName, is_server_running, store_of
 from .job_output import follow_log
@@ -38,7 +39,8 @@ def submit(
 
     The job is checked first: all errors are reported together, each with its
     file and key. None of its code is run. A job with errors is not submitted
-    (exit code 2). The server need not be running yet. docs/job-folders.md
+    (exit code 2). The same job under the same --id is submitted once, however
+    often this is called. The server need not be running yet. docs/job-folders.md
     explains how to write a job.
 
     [bold]Examples[/bold]
@@ -54,20 +56,39 @@ def submit(
         display.output({"name": job.meta.name, "problems": []}, f"{job.meta.name}: no errors", as_json=as_json)
         return
     store = store_of(target, server)
+    submitted = _submit(store, job, job_id or new_job_id())
+    if not as_json:
+        display.say(submitted)
+    _show_submitted(target, store, submitted, server, as_json=as_json and not wait)
+    if wait:
+        with done_before(f"job {submitted} is submitted"):
+            follow_log(store, submitted, as_json=as_json)
+            _print_ending(store, submitted, as_json=as_json)
+
+
+def _submit(store: JobStore, job: JobDefinition, job_id: str) -> str:
+    """Submit a job under an id that is known before: if an error hides the outcome, it can be submitted again."""
     try:
-        submitted = store.submit(job.meta.to_dict(), job.archive(), job_id)
+        return store.submit(job.meta.to_dict(), job.archive(), job_id)
     except JobExists as error:
         fail(str(error), USAGE)
-    record = store.get(submitted)
-    if as_json and not wait and record:
-        display.print_json(record.to_json())
-    elif not as_json:
-        display.say(submitted)
-    if not is_server_running(target, server):
+    except (ServerError, Unavailable) as error:
+        again = f"The job may be submitted; try again with --id {job_id}, so that it does not run twice."
+        fail(f"{sentence(error)} {again}", UNAVAILABLE)
+
+
+def _show_submitted(target: Target, store: JobStore, job_id: str, server: str, *, as_json: bool) -> None:
+    """Print what is known of a job by now; a user who may submit need not have the right to read."""
+    try:
+        record = store.get(job_id)
+        is_running = is_server_running(target, server)
+    except (ServerError, Unavailable) as error:
+        note(f"job {job_id} is submitted, but cannot be read: {error}")
+        record, is_running = None, True
+    if as_json:
+        display.print_json(record.to_json() if record else {"id": job_id})
+    if not is_running:
         note(f"server {server!r} is not running; the job waits for `redflare server`")
-    if wait:
-        follow_log(store, submitted, as_json=as_json)
-        _print_ending(store, submitted, as_json=as_json)
 
 
 def _read(path: Path, *, as_json: bool) -> JobDefinition:

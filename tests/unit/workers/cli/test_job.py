@@ -178,7 +178,7 @@ def test_status_begins_with_what_runs_then_all_that_are_missing(cli: Cli, busy: 
 
     assert lines[0].startswith("job job-1  RUNNING for")
     missing = lines.index("Missing")
-    assert re.fullmatch(r"  site site-3 of job job-1  ◐ silent 40 s", lines[missing + 1])
+    assert re.fullmatch(r"  site site-3 of job job-1  ◐ silent 4[0-9] s", lines[missing + 1])
     assert lines[missing + 2] == "  agent site-2--trainer  ○ left"
     agents = [line.split()[0] for line in lines if "--trainer  " in line and not line.startswith(" ")]
     assert agents[:2] == ["site-2--trainer", "site-1--trainer"]

@@ -365,7 +365,9 @@ def test_an_executor_reports_that_the_chunks_of_its_task_are_lost(redflare_link:
     payload = stored(redflare_link)
     lose(redflare_link, payload)
     with redflare_link.agent(echo), IPCExchanger(**redflare_link.exchanger_args) as exchanger:
-        assert executed(exchanger, payload) == make_reply("BLOB_MISSING")
+        reply = executed(exchanger, payload)
+        assert "(expired, or lost in a failover); its sender must send it again" in reply.get_header("__error__")
+        assert reply == make_reply("BLOB_MISSING", {"__error__": reply.get_header("__error__")})
 
 
 def test_there_may_be_nothing_to_release(redflare_link: LinkUnderTest) -> None:

@@ -78,7 +78,7 @@ class JobProgram:
     def _take_part(self, app: ClientApp, host: CellHost) -> JobOutcome:
         args = self.args
         agents = [executor for executor in app.executors.values() if getattr(executor, "fqcn", None) is not None]
-        teller = StatusReporter(args, host, agents)
+        ours = {"__panic__": PanicListener(self._on_panic), "__status__": StatusReporter(args, host, agents)}
         job = self._job = ClientJob(
             args.site,
             app.executors,
@@ -87,12 +87,7 @@ class JobProgram:
             task_filters=app.task_filters,
             result_filters=app.result_filters,
             # the last to hear that the run starts: all others are ready then
-            components={
-                **app.inner,
-                **app.components,
-                "__panic__": PanicListener(self._on_panic),
-                "__status__": teller,
-            },
+            components={**app.inner, **app.components, **ours},
             job_meta={**args.meta, "job_id": args.job_id},
             host=host,
             workspace_dir=args.workspace,

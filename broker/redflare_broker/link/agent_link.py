@@ -185,10 +185,9 @@ class AgentLink(LinkEndpoint):
         Raises:
             Fenced: a newer instance has taken over.
         """
-        sending = self._interrupted
+        sending, self._interrupted = self._interrupted, None
         if sending is None or task_id not in ("", sending.task_id):
             sending = ResultSubmission(self.session, self.payloads, task_id, task_name, rc, encoded)
-        self._interrupted = None
         unknown_since: float | None = None
         backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2), jitter=0.0)
         try:
@@ -203,8 +202,8 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     status = sending.once()
                 except Unavailable as exc:
-                    level = backoff.level(exc, logging.INFO)
-                    logger.log(level, "%s: submit waits: %s", self.session.label, exc)
+                    text = "%s: the result of task %s will be submitted again: %s"
+                    logger.log(backoff.level(exc, logging.INFO), text, self.session.label, sending.task_id, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()

@@ -163,7 +163,7 @@ def test_one_that_watches_whether_another_is_alive_can_be_stopped(
 def test_a_command_that_was_replaced_ends_with_a_code_of_its_own(
     monkeypatch: pytest.MonkeyPatch, replaced: bool, code: int
 ) -> None:
-    for name in ("signal.signal", "logging.basicConfig", "_note_if_redis_is_away"):
+    for name in ("signal.signal", "log_to_stderr", "_note_if_redis_is_away"):
         monkeypatch.setattr(f"redflare_workers.cli.service.{name}", lambda *args, **options: None)
     with pytest.raises(typer.Exit) as ended:
         serve(

@@ -4,5 +4,5 @@ Way in: ``cell.Cell``. ``inbox`` reads and ``outbox`` writes; ``incoming`` answe
 ``pending`` wait for replies (``direction``: what both need), ``multicast`` asks several cells, ``blocked_calls`` are
 the threads that wait. A request stays in its receiver's inbox until it is answered.
 
-May import: runtime, payload, config, scripts, transport, wire, util and the root; not links, jobs or inspection.
+May import: payload, runtime, scripts, config, transport, wire, util and the root; not links, jobs or inspection.
 """

@@ -6,5 +6,5 @@ job's task is not done. A field that is added to a task's record appears in its 
 
 Nothing here changes state.
 
-May import: every other folder of the broker but ``embedded`` and ``testing``.
+May import: link, cell, job_state, job_store, payload, runtime, scripts, config, transport, wire, util and the root.
 """

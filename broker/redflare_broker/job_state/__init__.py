@@ -3,5 +3,5 @@
 Way in: ``members.Members`` for a site's side of the membership, ``task_store.JobTaskStore`` for the server's
 task records.
 
-May import: runtime, payload, config, scripts, transport, wire, util and the root; not links, cells or inspection.
+May import: payload, runtime, scripts, config, transport, wire, util and the root; not links, cells or inspection.
 """

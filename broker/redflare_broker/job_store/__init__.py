@@ -3,5 +3,5 @@
 Way in: ``store.JobStore``, what operators and the server do; ``record.JobRecord``, what they read. ``job_files`` moves
 archives and results, ``log_follower`` follows a job's log, ``steps`` runs the atomic steps.
 
-May import: runtime, payload, config, scripts, transport, wire, util and the root; not links, cells or inspection.
+May import: payload, runtime, scripts, config, transport, wire, util and the root; not links, cells or inspection.
 """

@@ -5,5 +5,5 @@ holds a ``session.Session`` (who it is, its epoch, the connection that survives)
 ``endpoint.LinkEndpoint`` is their common base: heartbeats and dead letters. ``liveness`` decides from ages alone
 whether the peer is there; ``dead_letters`` reads and replays the entries that could not be read.
 
-May import: runtime, payload, config, scripts, transport, wire, util and the root; not cells, jobs or inspection.
+May import: payload, runtime, scripts, config, transport, wire, util and the root; not cells, jobs or inspection.
 """

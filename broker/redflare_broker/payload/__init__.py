@@ -9,5 +9,5 @@ field of ``ConnectionOptions``, which each ``Server`` has; ``payloads_of`` choos
 the same time, ``BlobRef`` (``wire.task_entry``) needs a field with the store's name. The files of the job store are
 streamed to chunks in Redis by ``job_store.job_files``, whatever store the payloads have.
 
-May import: config, scripts, transport, wire, util and the root.
+May import: runtime, scripts, transport, wire, util and the root.
 """

@@ -4,5 +4,5 @@ Way in: ``heartbeat.Heartbeats`` beats for all endpoints of a process in one pip
 receives wake-ups by pub/sub; ``keyspace_feed`` streams changes of keys; ``preflight.check`` tries whether a server is
 fit.
 
-May import: payload, config, scripts, transport, wire, util and the root.
+May import: scripts, config, transport, util and the root.
 """

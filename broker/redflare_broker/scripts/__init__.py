@@ -6,5 +6,5 @@ declare the scripts; one typed method for each is in ``LinkScripts``, and for th
 that lost the reply runs it again; ``task_states`` is the table of what a step may do to a task. The head of each
 ``.lua`` file gives its keys, arguments and answers.
 
-May import: transport, wire, util and the root.
+May import: config, transport, wire and the root.
 """

@@ -5,5 +5,5 @@ runs commands in pipelines: ``socket_connection`` speaks RESP on a socket, ``cli
 fakeredis client. ``url`` and ``dial`` turn a URL into an open socket, ``cluster_slots`` finds a key's node. A
 connection is in step (each command has its reply) or closed.
 
-May import: wire, util and the root; redis-py and hiredis are known here alone.
+May import: util and the root; redis-py and hiredis are known here alone.
 """

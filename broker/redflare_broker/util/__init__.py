@@ -3,5 +3,5 @@ size.
 
 Way in: ``thread_pool.ElasticThreadPool``, ``wakeup.WakeupEvent``, ``backoff.Backoff``, ``humanize``.
 
-May import: the root (errors) and the standard library.
+May import: the root.
 """

@@ -4,5 +4,5 @@ Way in: ``codec.encode`` and ``codec.decode`` for payloads; ``task_entry.Entry``
 ``message_entry`` for those of a cell's inbox. Nothing here opens a connection: a buffer goes in, a buffer comes out,
 and an entry that cannot be read raises ``DecodeError``, which names the place.
 
-May import: the root and numpy.
+May import: the root.
 """

@@ -1,4 +1,7 @@
-"""``redflare agent run``: a user's function as the agent of a site, in a process that is started again when it dies."""
+"""``redflare agent run``: a user's function as the agent of a site, in a process that is started again when it dies.
+
+May import: processes, util, the broker and the agent.
+"""
 
 from __future__ import annotations
 

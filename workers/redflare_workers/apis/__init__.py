@@ -1,4 +1,7 @@
-"""The vocabulary of a job's components, with the names of ``nvflare.apis``."""
+"""The vocabulary of a job's components, with the names of ``nvflare.apis``.
+
+May import: util and the broker.
+"""
 
 from __future__ import annotations
 

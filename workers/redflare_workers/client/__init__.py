@@ -2,5 +2,5 @@
 
 Way in: ``parent.client_engine.ClientEngine`` and ``job.client_job.ClientJob``.
 
-May not import: anything of ``server``.
+May import: nothing; its folders do, and none of them anything of ``server``.
 """

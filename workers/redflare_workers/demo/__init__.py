@@ -2,4 +2,6 @@
 
 The way in is ``command``. ``run`` starts the programs ``server``, ``client_jobs`` and ``site_agent``, and compares the
 model that they train with training without a federation.
+
+May import: client, server, workflow, ipc, processes, apis, util, the broker and the agent.
 """

@@ -2,5 +2,5 @@
 
 Way in: ``run_engine.RunEngine``, which server and client jobs extend.
 
-May import: apis, util and the broker.
+May import: messaging, protocol, apis, util and the broker.
 """

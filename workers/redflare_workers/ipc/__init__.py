@@ -4,5 +4,5 @@ Way in: ``exchanger.IPCExchanger``, as a plain object or as an executor. ``agent
 NVFlare's; ``shared_connection`` is the server and heartbeat thread that all of a process share; ``translation`` turns a
 Shareable into a task and a result into a Shareable.
 
-May import: engine, apis, util and the broker.
+May import: messaging, apis, util, the root and the broker.
 """

@@ -2,6 +2,8 @@
 
 ``read_job`` checks a job without running any of its code, ``ComponentBuilder`` builds what a site admits of it, and
 ``FedJob`` makes one. All errors are reported together, each with file and key.
+
+May import: workflow, processes, apis, util and the broker.
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 Way in: ``parent.server_parent.ServerParent`` and ``job.server_job.ServerJob``.
 
-May not import: anything of ``client``.
+May import: nothing; its folders do, and none of them anything of ``client``.
 """

@@ -1,4 +1,7 @@
-"""Workflows: the base of controllers, and the workflows that ship."""
+"""Workflows: the base of controllers, and the workflows that ship.
+
+May import: communicator, messaging, protocol, apis, util and the broker.
+"""
 
 from __future__ import annotations
 

@@ -4,5 +4,5 @@ Way in: ``site_settings.load_site_settings``, ``run_folder.RunFolder``, ``worksp
 ``name_claim.claim_name``, by which a name has one process. In the folder of a run, ``job_args`` and ``job_report`` are
 the files between a parent and the job's process.
 
-May import: util and the broker.
+May import: jobs, processes, util and the broker.
 """

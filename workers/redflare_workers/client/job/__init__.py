@@ -3,5 +3,5 @@
 Way in: ``client_job.ClientJob``; ``job_main`` is the program that the parent starts; ``task_runner`` runs one
 task, ``server_requests`` gets it from the server and submits its result.
 
-May import: ``client.shared``, protocol, workspace, jobs, ipc, messaging, engine, apis, util and the broker.
+May import: ``client.shared``, workspace, jobs, ipc, engine, messaging, processes, protocol, apis, util and the broker.
 """

@@ -1,4 +1,4 @@
 """What a site's parent and its job processes both need: cells, and the membership of a job.
 
-May import: protocol, workspace, messaging, engine, apis, util and the broker; nothing of ``server``.
+May import: workspace, ipc, engine, messaging, protocol, apis, util and the broker; nothing of ``server``.
 """

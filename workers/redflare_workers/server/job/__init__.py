@@ -4,5 +4,6 @@ Way in: ``server_job.ServerJob``; ``job_main`` is the program that the parent st
 ``serving_job.ServingJob``: it routes requests to ``task_handler`` (gives tasks) and ``result_handler`` (takes results),
 ``task_journal`` writes all that must survive, ``recovery`` holds it after a restart.
 
-May import: communicator, workflow, messaging, protocol, engine, apis, util and the broker; nothing of ``client``.
+May import: ``server.shared``, workspace, jobs, workflow, communicator, ipc, engine, messaging, processes, protocol,
+apis, util and the broker; nothing of ``client``, and nothing of ``server.parent``: that is another program.
 """

@@ -109,12 +109,12 @@ class IPCAgent(FlareAgent):
     def start(self) -> None:
         """Connect and take this agent's place; an older instance of the same FQCN is closed from now on.
 
-        If the server cannot be reached yet, the calls that need it wait for it. A second start warns.
+        If Redis cannot be reached yet, the calls that need it wait for it. A second start warns.
 
         Raises:
             CallStateError: the agent was stopped; make a new one.
-            PreflightError: the server is not fit to hold tasks; the message says what to change.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit to hold tasks; the message says what to change.
+            ServerError: Redis refuses this user.
         """
         self._check_process()
         with self._state:
@@ -127,7 +127,7 @@ class IPCAgent(FlareAgent):
         try:
             self._session.open_connection()
         except Unavailable as exc:
-            logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
+            logger.warning("agent %s cannot reach Redis, trying again: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
             self._session.drop_connection()
@@ -226,11 +226,11 @@ class IPCAgent(FlareAgent):
                 except ConfigError:
                     if not self._closed:
                         raise
-                    # stop() in another thread has closed the server under this call
+                    # stop() in another thread has closed the connections under this call
                     continue
                 except Unavailable as exc:
                     level = backoff.level(exc, logging.WARNING)
-                    logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
+                    logger.log(level, "agent %s cannot reach Redis, trying again: %s", self.fqcn, exc)
                     self._session.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
                 if received is not None:
@@ -331,7 +331,7 @@ class IPCAgent(FlareAgent):
                 else:
                     task.status = Task.FETCHED
             if isinstance(exc, ConfigError) and self._closed:
-                return None  # it has closed the server under this call
+                return None  # it has closed the connections under this call
             raise
         finally:
             if self._closed:

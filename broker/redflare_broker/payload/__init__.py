@@ -1,6 +1,6 @@
 """Payloads too large for an entry: how they are stored beside it, fetched, renewed and removed.
 
-Way in: ``payload_store.payloads_of`` returns the ``PayloadStore`` of a server; ``redis_store``, the one store so far,
+Way in: ``payload_store.payloads_of`` returns the ``PayloadStore`` of a Redis; ``redis_store``, the one store so far,
 keeps chunks in Redis. ``encoded_payload.EncodedPayload`` is a payload as it is on the wire, for a process that passes
 it on without decoding it.
 

@@ -1,4 +1,4 @@
-"""``Heartbeats``: one thread for all links of a process that share a server.
+"""``Heartbeats``: one thread for all sources of heartbeats in a process that share a Redis.
 
 Each link has its interval; those that are due together go in one pipeline. A beat renews the link's keys in Redis, and
 its reply reports what a lost pub/sub message would have reported. The thread survives every failure: an unreachable
@@ -21,7 +21,7 @@ from redflare_broker.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait before the server is tried again, in seconds.
+#: Longest wait before Redis is tried again, in seconds.
 _RETRY_AFTER: Final = 1.0
 
 

@@ -12,7 +12,7 @@ Theory of operation. A task's status stands in its ledger in Redis and is change
 A link has at most one task that is *open*: NEW, FETCHED or SUBMITTED. While it is NEW or FETCHED its entry stands in
 the stream of tasks; from SUBMITTED on the result stands in the stream of results. REJECTED and ABORTED are for ever.
 ACCEPTED is too, but for two cases. Nobody has used the result yet and its payload is gone: any payload may be lost (it
-may live on a server that keeps nothing), and then the task goes back to NEW and is sent again, not given up. Or the CJ,
+may live in a Redis that keeps nothing), and then the task goes back to NEW and is sent again, not given up. Or the CJ,
 which accepts a small result in the round trip that brings it, cannot read what it got: it takes its word back.
 
 A repeated step finds the status it has made itself, for which it has no row: it changes nothing. The status None is

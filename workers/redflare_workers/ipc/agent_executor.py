@@ -117,8 +117,8 @@ class AgentExecutor(ABC):
 
         Raises:
             ConfigError: a ValueError; site, agent or URL is missing or wrong.
-            PreflightError: the server is not fit to hold tasks.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit to hold tasks.
+            ServerError: Redis refuses this user.
         """
         if self._link is not None:
             logger.warning("%r was started before; this start has no effect", self)
@@ -140,7 +140,7 @@ class AgentExecutor(ABC):
         try:
             session.open_connection()
         except Unavailable as exc:
-            logger.warning("%s waits for its server: %s", session.label, exc)
+            logger.warning("%s cannot reach Redis, trying again: %s", session.label, exc)
         except BaseException:
             session.drop_connection()
             shared.release()

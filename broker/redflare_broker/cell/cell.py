@@ -465,7 +465,8 @@ class Cell:
     def _bury(self, entry_id: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
             reply = BURY.run(connection, self._values, entry=entry_id, reason=reason, **self._lease.args)
-        logger.error("%s: cannot read entry %s (%s): %s", self.fqcn, entry_id, reply.status, reason)
+        where = f"is now in {self.keys.dead} (`redflare dead list`)" if reply.status == "BURIED" else "is gone by now"
+        logger.error("%s: entry %s of the inbox cannot be read and %s: %s", self.fqcn, entry_id, where, reason)
 
     def _encode(self, data: object) -> EncodedPayload:
         """Encode data; buffers of small data are copied, so that their owner may change them at once."""

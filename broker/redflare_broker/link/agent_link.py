@@ -204,7 +204,8 @@ class AgentLink(LinkEndpoint):
                     status = sending.once()
                 except Unavailable as exc:
                     level = backoff.level(exc, logging.INFO)
-                    logger.log(level, "%s: submit waits: %s", self.session.label, exc)
+                    text = "%s: Redis cannot be used now; the result of task %s will be submitted again: %s"
+                    logger.log(level, text, self.session.label, sending.task_id, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()

@@ -147,7 +147,12 @@ class CJLink(LinkEndpoint):
                 return self._kept_result(task, reply.text()) or ExchangeOutcome(status=ABORTED, reason=reason)
         except Unavailable as exc:
             label = self.session.label
-            logger.warning("%s: the result of task %s came as it was given up: %s", label, task.task_id, exc)
+            logger.warning(
+                "%s: task %s was given up as its result came, and the result could not be read: %s",
+                label,
+                task.task_id,
+                exc,
+            )
         return ExchangeOutcome(status=ABORTED, reason=reason)
 
     def _attempt(
@@ -377,7 +382,9 @@ class CJLink(LinkEndpoint):
                 logger.warning("%s: the kept result of task %s is gone: %s", session.label, task.task_id, exc)
                 self.payloads.delete_of(task.task_id, accepted=True)
         logger.warning(
-            "%s: task %s was accepted, but its result is gone: it is done again", session.label, task.task_id
+            "%s: task %s was accepted, but its result is gone from Redis; the agent gets the task again",
+            session.label,
+            task.task_id,
         )
         task.send_again(entry_id)
         return None

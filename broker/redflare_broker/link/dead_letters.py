@@ -143,7 +143,7 @@ def text(value: bytes) -> str:
 def _check_id(letter_id: str) -> str:
     if not _ID.fullmatch(letter_id):
         raise ConfigError(
-            f"dead letter id {letter_id!r} is not legal: it looks like 1763806515432-0, `redflare dead list` shows them"
+            f"dead letter id {letter_id!r} is not legal: ids look like 1763806515432-0; `redflare dead list` shows them"
         )
     return letter_id
 

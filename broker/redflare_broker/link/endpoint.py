@@ -116,7 +116,11 @@ class LinkEndpoint:
                 self._maintain()
             except RedflareError as exc:
                 # what the heartbeat has reported must be heeded all the same
-                logger.warning("%s: not registered, or payloads not renewed: %s", self.session.label, exc)
+                logger.warning(
+                    "%s: could not renew the registration or payloads; the next heartbeat tries again: %s",
+                    self.session.label,
+                    exc,
+                )
         if self._silent:
             # what broke this connection may have broken the one of a blocked read too, and nothing else would tell it
             self._silent = False
@@ -144,7 +148,7 @@ class LinkEndpoint:
             try:
                 ttl_ms = int(orjson.loads(beat)["ttl_ms"])
             except (ValueError, KeyError, TypeError):
-                logger.warning("%s: the other side's heartbeat is not one: %.200r", self.session.label, beat)
+                logger.warning("%s: cannot read the other side's heartbeat: %.200r", self.session.label, beat)
             else:
                 self.liveness.heard((ttl_ms - left) / 1000)
         if instance and instance != self.peer_instance:

@@ -213,7 +213,7 @@ def _parse(url: str) -> ServerUrl:
             raise _Unusable("the path of a Unix socket is absolute, with three slashes: unix:///run/redis.sock")
         return replace(base, path=unquote(parts.path), db=_db_of_query(parts.query))
     if parts.query:
-        raise _Unusable("it has a query (such settings belong into ConnectionOptions)")
+        raise _Unusable("it has a query (such settings belong in ConnectionOptions)")
     default_port = _SENTINEL_PORT if mode == "sentinel" else _REDIS_PORT
     nodes = tuple(_node(text, default_port) for text in hosts.split(","))
     if mode == "single" and len(nodes) > 1:

@@ -246,7 +246,7 @@ def _check_entry(info: zipfile.ZipInfo) -> _Entry:
     if stat.S_IFMT(mode) not in (0, expected):
         raise _refused(info, "it is neither a file nor a folder (a symlink, a device, a pipe)")
     if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
-        raise _refused(info, "it is encrypted, or compressed by something else than deflate")
+        raise _refused(info, "it is encrypted, or compressed with a method other than deflate")
     if folder and info.file_size:
         raise _refused(info, "it is a folder with content")
     return _Entry(info=info, name=name.removesuffix("/"), folder=folder, executable=bool(mode & stat.S_IXUSR))

@@ -213,7 +213,7 @@ def test_an_unknown_status_is_refused(bench: StoreBench, wrong: str) -> None:
         lambda: bench.store.advance("job-1", [wrong], "RUNNING"),
         lambda: bench.store.list([wrong]),
     ):
-        with pytest.raises(ConfigError, match="a job's status is one of SUBMITTED, APPROVED"):
+        with pytest.raises(ConfigError, match="a job's status must be one of SUBMITTED, APPROVED"):
             step()
 
 

@@ -111,9 +111,7 @@ class Payloads:
             try:
                 self.task_store.renew()
             except RedflareError as error:
-                logger.warning(
-                    "the expiry of the payloads could not be put off, the next heartbeat tries again: %s", error
-                )
+                logger.warning("cannot renew the payloads' TTL; the next heartbeat tries again: %s", error)
 
     def __repr__(self) -> str:
         return f"<Payloads of {self.task_store.keys.fqcn}>"

@@ -277,10 +277,10 @@ class ServerParent:
                     return
                 raise
             except RedflareError as error:
-                logger.error("cannot process the open jobs: %s", error)
+                logger.error("cannot process the open jobs; trying again at the next change or heartbeat: %s", error)
             except Exception:
                 # no job may end the server, and with it the others
-                logger.exception("cannot process the open jobs")
+                logger.exception("cannot process the open jobs; trying again at the next change or heartbeat")
             self._wakes.get()
             while not self._wakes.empty():
                 self._wakes.get()
@@ -374,7 +374,7 @@ class ServerParent:
             self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
         except RedflareError as error:
             level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
-            logger.log(level, "job %s: not checked: %s", record.id, error)
+            logger.log(level, "job %s: cannot be checked now; trying again unless it was deleted: %s", record.id, error)
             return False
         return True
 

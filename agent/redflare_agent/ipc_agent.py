@@ -48,7 +48,7 @@ class IPCAgent(FlareAgent):
         secure_mode: ``startup/rootCA.pem`` must be there.
         submit_result_timeout: seconds without an answer to a submission after which a result that Redis does not know
             counts as refused.
-        flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as disconnected.
+        flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as silent.
         flare_site_heartbeat_timeout: seconds without a heartbeat of the CJ until the agent is closed; None: never.
         resend_result_interval: seconds after which a submission is repeated (it counts once).
         job_id: the agent belongs to one job; its FQCN is then ``<site>.<job>.<agent>``.
@@ -374,9 +374,9 @@ class IPCAgent(FlareAgent):
         if self._session.fenced:
             self._heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
-        elif self._link.peer is Peer.CLOSED:
+        elif self._link.peer is Peer.LEFT:
             self._abandon("the CJ said bye")
-        elif self._link.peer is Peer.DEAD:
+        elif self._link.peer is Peer.GONE:
             self._abandon(f"no heartbeat of the CJ for {self._link.liveness.silence:.0f} s")
 
     def _abandon(self, reason: str) -> None:

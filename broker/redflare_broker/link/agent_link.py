@@ -242,7 +242,7 @@ class AgentLink(LinkEndpoint):
 
     def _end_in_ledger(self, sending: ResultSubmission) -> str:
         """How the task ended if the CJ has left and its message may have been lost; "" when it has not ended."""
-        if self.peer is Peer.CLOSED and sending.task_id:
+        if self.peer is Peer.LEFT and sending.task_id:
             session = self.session
             try:
                 status = session.open_connection().call("HGET", session.keys.task(sending.task_id), "status")

@@ -181,7 +181,7 @@ class FakeAgent:
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
 
     def _run(self) -> None:
-        while not self._stopped.is_set() and self._link.peer is not Peer.CLOSED:
+        while not self._stopped.is_set() and self._link.peer is not Peer.LEFT:
             try:
                 if (task := self._link.next_task(1.0)) is not None:
                     self._submit(task)

@@ -99,9 +99,9 @@ def show(
     not scheduled yet, how each site ended. Once the job runs, its server and
     its sites follow, each with the age of its last heartbeat:
     [green]● connected[/green]
-    [yellow]◐ silent[/yellow]     more than three heartbeats are missing
+    [yellow]◐ silent[/yellow]     its last three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired
-    [dim]○ left[/dim]       it disconnected
+    [dim]○ left[/dim]       it said bye
 
     A task is a broadcast (to all targets), a send (to one of them) or a relay
     (to one after the other). An id behind "as" is that of the task at one

@@ -1,6 +1,6 @@
 """``AgentExecutor``: the client job's (CJ's) end of the link to one agent, under our executor and under NVFlare's.
 
-It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is dead or
+It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is gone or
 another CJ has taken over. All of a process share one connection and one heartbeat thread (``SharedConnection``).
 """
 
@@ -338,8 +338,8 @@ class AgentExecutor(ABC):
         session = link.session
         if session.fenced:
             self._done = "another client job has taken over this agent"
-        elif link.peer is Peer.DEAD:
-            self._done = f"agent {session.keys.fqcn} is dead: no heartbeat for {link.liveness.silence:.0f} s"
+        elif link.peer is Peer.GONE:
+            self._done = f"agent {session.keys.fqcn} is gone: no heartbeat for {link.liveness.silence:.0f} s"
         if self._done:
             logger.error("%s: %s", session.label, self._done)
             session.nudge()

@@ -47,7 +47,7 @@ class IPCAgent(FlareAgent):
         workspace_dir: folder with ``comm_config.json`` and ``startup/`` (certificates); both are optional.
         secure_mode: ``startup/rootCA.pem`` must be there.
         submit_result_timeout: seconds without an answer to a submission after which a result that Redis does not know
-            counts as refused.
+            counts as rejected.
         flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as silent.
         flare_site_heartbeat_timeout: seconds without a heartbeat of the CJ until the agent is closed; None: never.
         resend_result_interval: seconds after which a submission is repeated (it counts once).

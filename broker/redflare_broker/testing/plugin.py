@@ -1,6 +1,7 @@
 """A pytest plugin for users' own tests: a link on fakeredis, a CJ that feeds an agent, an agent that feeds a CJ.
 
-Installed with redflare, so the fixture ``redflare_link`` is there without an import. It needs ``redflare[testing]``::
+Installed with redflare, so the fixture ``redflare_link`` is there without an import. ``pip install '.[testing]'``
+installs what it needs::
 
     def test_my_trainer_doubles(redflare_link):
         with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:

@@ -20,7 +20,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
-        sys.exit("redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'")
+        sys.exit("redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'")
     except KeyboardInterrupt:  # before any command
         sys.exit(130)
     app()

@@ -47,7 +47,7 @@ def demo(
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("redflare"):
                 raise
-            typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
+            typer.echo(f"redflare demo: {error.name} is not installed: pip install '.[demo]'", err=True)
             raise typer.Exit(1) from None
         options = DemoOptions(
             rounds=rounds,

@@ -263,5 +263,5 @@ def test_the_error_without_typer_says_what_to_install() -> None:
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        "redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'\n"
+        "redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'\n"
     )

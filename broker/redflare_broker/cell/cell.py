@@ -64,8 +64,8 @@ class Cell:
     ) -> None:
         self.server = server
         self.settings = settings
-        self.federation = Keys(settings.namespace)
-        self.keys = self.federation.cell(fqcn)
+        self.federation_keys = Keys(settings.namespace)
+        self.keys = self.federation_keys.cell(fqcn)
         self.fqcn = fqcn
         #: Seconds between two heartbeats.
         self.interval = settings.heartbeat_interval
@@ -325,7 +325,7 @@ class Cell:
         Raises:
             Unavailable: Redis is unreachable.
         """
-        keys = self.federation.cell(fqcn)
+        keys = self.federation_keys.cell(fqcn)
         with self.server.borrow(keys.cell) as connection:
             return read_heartbeat(connection, keys)
 

@@ -120,7 +120,7 @@ class AgentLink(LinkEndpoint):
         Raises:
             DecodeError: it is not one of ours.
         """
-        stream, namespace = self.session.keys.tasks, self.session.federation.namespace
+        stream, namespace = self.session.keys.tasks, self.session.federation_keys.namespace
         entry = Entry.parse(stream, entry_id, fields, allowed_prefixes=(f"{namespace}:",))
         if entry.blob is not None and not names_payload(namespace, entry.blob.prefix):
             raise DecodeError(
@@ -300,8 +300,8 @@ class AgentLink(LinkEndpoint):
         if now - self._registered >= _REGISTER_EVERY:
             self._registered = now
             session = self.session
-            with session.server.borrow(session.federation.agents) as connection:
-                session.scripts.register(connection, session.federation.agents)
+            with session.server.borrow(session.federation_keys.agents) as connection:
+                session.scripts.register(connection, session.federation_keys.agents)
         super()._maintain()
 
     def _aborted(self, task_id: str) -> None:

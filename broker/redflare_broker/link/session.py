@@ -49,8 +49,8 @@ class Session:
     ) -> None:
         self.server = server
         self.settings = settings
-        self.federation = Keys(settings.namespace)
-        self.keys: LinkKeys = self.federation.link(fqcn)
+        self.federation_keys = Keys(settings.namespace)
+        self.keys: LinkKeys = self.federation_keys.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
         self.lease = Lease.of_this_process(role)
         #: Names this side in the log.

@@ -1,4 +1,4 @@
-"""``ResultSubmission``: one result that an agent hands in to its CJ."""
+"""``ResultSubmission``: one result that an agent hands in to its CJ; ``AgentLink.submit`` repeats it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What runs beside a link, a cell or a job: heartbeats, subscriptions, and the check of Redis before its first use.
 
-Way in: ``heartbeat.Heartbeats`` beats for all endpoints of a process in one pipeline; ``subscriber.Subscriber``
+Start at: ``heartbeat.Heartbeats`` beats for all endpoints of a process in one pipeline; ``subscriber.Subscriber``
 receives wake-ups by pub/sub; ``keyspace_feed`` streams changes of keys; ``preflight.check`` checks whether Redis is
 fit.
 

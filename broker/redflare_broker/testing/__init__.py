@@ -1,6 +1,6 @@
 """What users test their trainers and jobs with: a pytest plugin, and a federation on fakeredis.
 
-Way in: ``plugin``, which pytest loads by itself; ``docs/testing.md`` shows it. Needs ``pip install '.[testing]'``.
+Start at: ``plugin``, which pytest loads by itself; ``docs/testing.md`` shows it. Needs ``pip install '.[testing]'``.
 
 May import: link, cell, job_state, job_store, payload, runtime, scripts, config, transport, wire, util and the root.
 """

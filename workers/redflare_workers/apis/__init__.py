@@ -1,5 +1,7 @@
 """The vocabulary of a job's components, with the names of ``nvflare.apis``.
 
+Start at: the modules of NVFlare's names, such as ``shareable``, ``dxo``, ``executor``, ``controller_spec``.
+
 May import: util and the broker.
 """
 

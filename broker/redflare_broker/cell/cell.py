@@ -135,7 +135,7 @@ class Cell:
         self._beats.add(self)
 
     def stop(self, timeout: float = _STOP_WITHIN) -> None:
-        """Stop: calls that wait get ABORTED, requests without a reply stay for a successor. Again is allowed.
+        """Stop: calls that wait get ABORTED, requests without a reply stay for a successor. May be called again.
 
         Args:
             timeout: seconds for handlers that run, and for messages that are still to be written.

@@ -120,7 +120,7 @@ class EmbeddedServer:
         raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or none")
 
     def stop(self) -> None:
-        """End the server in an orderly way and remove a temporary directory. Again is allowed."""
+        """End the server in an orderly way and remove a temporary directory. May be called again."""
         watchdog, self._watchdog = self._watchdog, None
         if watchdog:
             watchdog.end()

@@ -139,14 +139,15 @@ class Members:
         ttl_ms: int = 60_000,
         beating: bool = False,
     ) -> ScriptReply:
-        """Become a member; with an epoch, become one again after Redis lost it. An epoch is kept for life.
+        """Join the job; a lease that has an epoch keeps it, and joins again after Redis lost the job.
 
         Args:
             cell: FQCN of the client's cell.
             props: public properties of the client.
             interval: seconds between two of its heartbeats.
             ttl_ms: how long each of them lives.
-            beating: set a first heartbeat in the same step, or a server that lists the members now takes it for silent.
+            beating: set the first heartbeat in the same step; without it, a server that lists the members now finds it
+                silent.
 
         Returns:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.

@@ -44,8 +44,8 @@ def status(
 ) -> None:
     """Show all jobs and agents: who is connected, the open tasks and what they wait for, queues, payload.
 
-    For an agent, and for the CJ that assigns tasks to it, the state is shown
-    with the age of the last heartbeat:
+    For an agent, and for the client job (CJ) that assigns tasks to it, the
+    state is shown with the age of the last heartbeat:
     [green]● connected[/green]
     [yellow]◐ silent[/yellow]     its last three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired

@@ -189,7 +189,7 @@ def side() -> WatchingSide:
 
 
 def test_a_peer_without_a_heartbeat_is_dead_when_it_was_looked_for_long_enough(side: WatchingSide) -> None:
-    assert [side.look(), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+    assert [side.look(), side.look()] == [Peer.CONNECTED, Peer.GONE]
 
 
 def test_a_pause_before_a_look_does_not_count(side: WatchingSide) -> None:
@@ -210,7 +210,7 @@ def test_a_pause_that_breaks_the_connection_does_not_count(side: WatchingSide) -
 
 
 def test_a_peer_that_died_during_a_pause_is_found_dead_after_it(side: WatchingSide) -> None:
-    assert [side.look(after=60.0), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+    assert [side.look(after=60.0), side.look()] == [Peer.CONNECTED, Peer.GONE]
 
 
 def test_two_sides_that_were_paused_together_wait_for_each_other(side: WatchingSide) -> None:
@@ -229,5 +229,5 @@ def test_redis_away_for_less_than_the_timeout_is_no_silence(side: WatchingSide) 
 def test_redis_away_for_longer_than_the_timeout_is_a_death(side: WatchingSide) -> None:
     states = [side.look(after=1.0, takes=1.0, fails=True) for _ in range(6)]
     assert states[0] is Peer.CONNECTED
-    assert states[-1] is Peer.DEAD
+    assert states[-1] is Peer.GONE
     assert side.look(age=0.5) is Peer.CONNECTED

@@ -46,7 +46,7 @@ _REDIS_CLI: Final = '#!/bin/sh\ncase "$1" in --scan) ;; *) set -- --no-raw "$@" 
 _PATIENCE_SECONDS: Final = 20
 #: A tail that has told of the CJ hears whatever happens from then on.
 _FOLLOWING: Final = ("  cj  ",)
-_FOLLOWED: Final = ("round-4.site-1 ACCEPTED", "accepted round-4.site-1", "bye agent", "it disconnected")
+_FOLLOWED: Final = ("round-4.site-1 ACCEPTED", "accepted round-4.site-1", "bye agent", "it left")
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The trainer's side: an agent that takes tasks from a federation over Redis and hands results back.
 
 >>> from redflare_agent import IPCAgent, TaskResult
+
+May import: the broker.
 """
 
 from .defs import (

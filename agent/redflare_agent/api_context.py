@@ -120,7 +120,7 @@ class APIContext:
             clear_cache: drop the params of this model and of the received one, so that their memory is free.
 
         Raises:
-            RuntimeError: nothing was received, the model is empty, or the result was refused.
+            RuntimeError: nothing was received, the model is empty, or the result was rejected.
             AgentClosed: a newer instance of this agent has taken over.
         """
         if self._agent is None or self._ended:
@@ -131,7 +131,7 @@ class APIContext:
         if not self._agent.submit_result(result_of(model)):
             if not task.aborted and not self._agent.closed:
                 self._forget()
-                raise RuntimeError(f"the result of task {task} was refused; the log says why")
+                raise RuntimeError(f"the result of task {task} was rejected; the log says why")
             logger.warning("task %s was aborted: its model is dropped", task)
         self._forget()
         if clear_cache:

@@ -6,7 +6,7 @@ from redflare_broker.errors import RedflareError
 
 
 class AgentClosed(RedflareError):
-    """The agent has ended: stopped, replaced by a newer instance, or its CJ said bye or is dead. Make a new one."""
+    """The agent has ended: stopped, replaced by a newer instance, or its CJ said bye or is gone. Make a new one."""
 
 
 class CallStateError(RedflareError):

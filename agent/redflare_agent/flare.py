@@ -133,7 +133,7 @@ def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None
 
     Raises:
         TypeError: not an FLModel.
-        RuntimeError: nothing was received, the model is empty, or the result was refused.
+        RuntimeError: nothing was received, the model is empty, or the result was rejected.
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"model must be an FLModel, but got {type(model).__name__}")

@@ -47,8 +47,8 @@ class IPCAgent(FlareAgent):
         workspace_dir: folder with ``comm_config.json`` and ``startup/`` (certificates); both are optional.
         secure_mode: ``startup/rootCA.pem`` must be there.
         submit_result_timeout: seconds without an answer to a submission after which a result that Redis does not know
-            counts as refused.
-        flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as disconnected.
+            counts as rejected.
+        flare_site_connection_timeout: seconds without a heartbeat of the CJ after which it counts as silent.
         flare_site_heartbeat_timeout: seconds without a heartbeat of the CJ until the agent is closed; None: never.
         resend_result_interval: seconds after which a submission is repeated (it counts once).
         job_id: the agent belongs to one job; its FQCN is then ``<site>.<job>.<agent>``.
@@ -109,12 +109,12 @@ class IPCAgent(FlareAgent):
     def start(self) -> None:
         """Connect and take this agent's place; an older instance of the same FQCN is closed from now on.
 
-        If the server cannot be reached yet, the calls that need it wait for it. A second start warns.
+        If Redis cannot be reached yet, the calls that need it wait for it. A second start warns.
 
         Raises:
             CallStateError: the agent was stopped; make a new one.
-            PreflightError: the server is not fit to hold tasks; the message says what to change.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit to hold tasks; the message says what to change.
+            ServerError: Redis refuses this user.
         """
         self._check_process()
         with self._state:
@@ -127,7 +127,7 @@ class IPCAgent(FlareAgent):
         try:
             self._session.open_connection()
         except Unavailable as exc:
-            logger.warning("agent %s waits for its server: %s", self.fqcn, exc)
+            logger.warning("agent %s cannot reach Redis, trying again: %s", self.fqcn, exc)
         except BaseException:
             self._close("its start failed")
             self._session.drop_connection()
@@ -226,11 +226,11 @@ class IPCAgent(FlareAgent):
                 except ConfigError:
                     if not self._closed:
                         raise
-                    # stop() in another thread has closed the server under this call
+                    # stop() in another thread has closed the connections under this call
                     continue
                 except Unavailable as exc:
                     level = backoff.level(exc, logging.WARNING)
-                    logger.log(level, "agent %s waits for its server: %s", self.fqcn, exc)
+                    logger.log(level, "agent %s cannot reach Redis, trying again: %s", self.fqcn, exc)
                     self._session.pause(min(backoff.next_delay(), deadline - time.monotonic()))
                     continue
                 if received is not None:
@@ -331,7 +331,7 @@ class IPCAgent(FlareAgent):
                 else:
                     task.status = Task.FETCHED
             if isinstance(exc, ConfigError) and self._closed:
-                return None  # it has closed the server under this call
+                return None  # it has closed the connections under this call
             raise
         finally:
             if self._closed:
@@ -374,9 +374,9 @@ class IPCAgent(FlareAgent):
         if self._session.fenced:
             self._heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
-        elif self._link.peer is Peer.CLOSED:
+        elif self._link.peer is Peer.LEFT:
             self._abandon("the CJ said bye")
-        elif self._link.peer is Peer.DEAD:
+        elif self._link.peer is Peer.GONE:
             self._abandon(f"no heartbeat of the CJ for {self._link.liveness.silence:.0f} s")
 
     def _abandon(self, reason: str) -> None:

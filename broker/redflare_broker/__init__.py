@@ -1,1 +1,7 @@
-"""What stands in Redis and nothing else: names, bytes, atomic steps, and the two sides of a link."""
+"""Everything that touches Redis: names, bytes, connections, atomic steps, links, cells, and jobs in Redis.
+
+The modules here, ``keys``, ``constants``, ``errors`` and ``fqcn``, are what the docstrings of the folders call the
+root.
+
+May import: nothing.
+"""

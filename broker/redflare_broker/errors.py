@@ -1,7 +1,7 @@
 """Every error the broker raises, under one root: ``RedflareError``.
 
 A docstring is the meaning of its class and names the remedy; the message of an instance adds the value that was wrong.
-"The caller misused it" (``ConfigError``, ``EncodeError``), "the peer misbehaved" (``DecodeError``) and "the server is
+"The caller misused it" (``ConfigError``, ``EncodeError``), "the peer misbehaved" (``DecodeError``) and "Redis is
 away" (``Unavailable``) are different branches, so that a loop can retry the last and must not retry the others.
 """
 
@@ -20,7 +20,7 @@ class ConfigError(RedflareError, ValueError):
 
 
 class Unavailable(RedflareError):
-    """The server cannot be reached, or cannot serve now (loading, failing over, memory full); retry with backoff."""
+    """Redis cannot be reached, or cannot serve now (loading, failing over, memory full); retry with backoff."""
 
     def __init__(self, message: str, *, cause: str = "") -> None:
         super().__init__(message)
@@ -28,11 +28,11 @@ class Unavailable(RedflareError):
 
 
 class ServerError(RedflareError):
-    """The server refused a command for good (permission, wrong type); retrying would not help."""
+    """Redis refused a command for good (permission, wrong type); retrying would not help."""
 
 
 class PreflightError(RedflareError):
-    """The server is not fit to hold tasks; the message says what to change on it."""
+    """Redis is not fit to hold tasks; the message says what to change on it."""
 
 
 class EncodeError(RedflareError, ValueError):

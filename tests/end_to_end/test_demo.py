@@ -59,7 +59,7 @@ def running(directory: Path, *arguments: str) -> Iterator[Demo]:
     scratch.mkdir()
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        [REDFLARE, "demo", "--out", str(directory), "--json", str(directory / NUMBERS), *arguments],
+        [REDFLARE, "demo", "--out", str(directory), "--json-file", str(directory / NUMBERS), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -35,7 +35,7 @@ def states(record: dict[str, Any]) -> list[str]:
 
 def test_a_job_is_aborted_before_it_runs(operated: OperatedFederation) -> None:
     faulty = FaultyJobs(operated)
-    faulty.admit_code(abort_grace=1.0, stop_grace=1.0)
+    faulty.allow_code(abort_grace=1.0, stop_grace=1.0)
     faulty.submit("submitted")
     assert states(abort(operated, "submitted")) == ["SUBMITTED", ABORTED]
 

@@ -45,7 +45,7 @@ def test_a_job_whose_code_raises_or_hangs_ends_with_the_reason(
     how: dict[str, str],
 ) -> None:
     faulty = FaultyJobs(operated)
-    faulty.admit_code(abort_grace=1.0, stop_grace=1.0)
+    faulty.allow_code(abort_grace=1.0, stop_grace=1.0)
     operated.server()
     for number in (1, 2, 3):
         operated.site(number, allow_custom=True, abort_grace=1.0, stop_grace=1.0)

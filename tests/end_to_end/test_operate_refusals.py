@@ -111,9 +111,9 @@ def test_a_job_that_must_not_run_is_refused_and_leaves_nothing(operated: Operate
     assert not operated.processes_of("job_main")
     faulty.assert_clean(*refused, *classes, *others)
 
-    # by the sites: one does not admit the job's code, and another not even the exchanger
+    # by the sites: one does not allow the job's code, and another not even the exchanger
     operated.end("server")
-    faulty.admit_code()
+    faulty.allow_code()
     operated.server()
     faulty.submit("sites", "--wait", code=1)
     record = operated.record("sites")

@@ -221,7 +221,7 @@ def test_a_model_of_100_mb_is_averaged(running: Running, big_job: SubmittedJob) 
 
 def test_a_dead_agent_makes_its_client_job_panic_and_end(running: Running, lonely_job: str) -> None:
     log = running.system.kits / SITES[0] / lonely_job / "log.txt"
-    reason = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is dead: no heartbeat for"
+    reason = "due to FATAL_SYSTEM_ERROR: agent site-1--nobody is gone: no heartbeat for"
     # NVFlare decides on the outcome of the whole job, a minute later
     wait_until(lambda: log.is_file() and reason in log.read_text(), 60, f"{reason!r} in {log}")
     wait_until(lambda: "END_RUN fired" in log.read_text(), 30, f"END_RUN in {log}")

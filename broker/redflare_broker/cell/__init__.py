@@ -1,8 +1,8 @@
 """Requests and replies between the processes of a federation, through one inbox stream for each process.
 
-Way in: ``cell.Cell``. ``inbox`` reads and ``outbox`` writes; ``incoming`` answers requests, ``outgoing`` and
+Start at: ``cell.Cell``. ``inbox`` reads and ``outbox`` writes; ``incoming`` answers requests, ``outgoing`` and
 ``pending`` wait for replies (``direction``: what both need), ``multicast`` asks several cells, ``blocked_calls`` are
 the threads that wait. A request stays in its receiver's inbox until it is answered.
 
-May import: runtime, payload, config, scripts, transport, wire, util and the root; not links, jobs or inspection.
+May import: payload, runtime, scripts, config, transport, wire, util and the root; not links, jobs or inspection.
 """

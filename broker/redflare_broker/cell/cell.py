@@ -64,8 +64,8 @@ class Cell:
     ) -> None:
         self.server = server
         self.settings = settings
-        self.federation = Keys(settings.namespace)
-        self.keys = self.federation.cell(fqcn)
+        self.federation_keys = Keys(settings.namespace)
+        self.keys = self.federation_keys.cell(fqcn)
         self.fqcn = fqcn
         #: Seconds between two heartbeats.
         self.interval = settings.heartbeat_interval
@@ -77,7 +77,7 @@ class Cell:
         #: Called, from a thread of the pool, when a heartbeat has reached Redis after one that had not: a failover may
         #: have rolled back what others wrote.
         self.on_reconnect: Callable[[], object] = lambda: None
-        #: Called once the server is reachable, before the cell is taken over; ``start`` raises its exceptions.
+        #: Called once Redis is reachable, before the cell is taken over; ``start`` raises its exceptions.
         self.preflight: Callable[[], object] = lambda: None
         #: Seconds after which a request that waits is checked to be still in its target's inbox.
         self.check_after = 30.0
@@ -114,12 +114,12 @@ class Cell:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take the cell over, as soon as the server is reachable, and begin to read.
+        """Take the cell over, as soon as Redis is reachable, and begin to read.
 
         Raises:
-            PreflightError: the server fails the preflight.
-            ServerError: the server refuses a command.
-            Unavailable: ``stop`` was called before the server was reachable.
+            PreflightError: Redis fails the preflight.
+            ServerError: Redis refuses a command.
+            Unavailable: ``stop`` was called before Redis was reachable.
             ConfigError: the cell was started before.
         """
         if self._lease.epoch or self._stopped:
@@ -135,7 +135,7 @@ class Cell:
         self._beats.add(self)
 
     def stop(self, timeout: float = _STOP_WITHIN) -> None:
-        """Stop: calls that wait get ABORTED, requests without a reply stay for a successor. Again is allowed.
+        """Stop: calls that wait get ABORTED, requests without a reply stay for a successor. May be called again.
 
         Args:
             timeout: seconds for handlers that run, and for messages that are still to be written.
@@ -280,8 +280,8 @@ class Cell:
         Raises:
             EncodeError: a meta or the data cannot be sent.
             ConfigError: the cell does not run, or a name is not legal.
-            Unavailable: the cell was stopped while the server was unreachable.
-            ServerError: the server refuses the payload.
+            Unavailable: the cell was stopped while Redis was unreachable.
+            ServerError: Redis refuses the payload.
         """
         self._check_running()
         asked = Multicast(self._outgoing, self._pool, on_reply)
@@ -323,9 +323,9 @@ class Cell:
         """Read the last heartbeat of a cell; None: the cell was stopped, or its heartbeat has expired.
 
         Raises:
-            Unavailable: the server is unreachable.
+            Unavailable: Redis is unreachable.
         """
-        keys = self.federation.cell(fqcn)
+        keys = self.federation_keys.cell(fqcn)
         with self.server.borrow(keys.cell) as connection:
             return read_heartbeat(connection, keys)
 
@@ -465,7 +465,8 @@ class Cell:
     def _bury(self, entry_id: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
             reply = BURY.run(connection, self._values, entry=entry_id, reason=reason, **self._lease.args)
-        logger.error("%s: cannot read entry %s (%s): %s", self.fqcn, entry_id, reply.status, reason)
+        where = f"is now in {self.keys.dead} (`redflare dead list`)" if reply.status == "BURIED" else "is gone by now"
+        logger.error("%s: entry %s of the inbox cannot be read and %s: %s", self.fqcn, entry_id, where, reason)
 
     def _encode(self, data: object) -> EncodedPayload:
         """Encode data; buffers of small data are copied, so that their owner may change them at once."""

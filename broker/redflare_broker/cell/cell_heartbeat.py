@@ -37,7 +37,7 @@ def read_heartbeat(connection: Connection, keys: CellKeys) -> CellHeartbeat | No
     """Read the last heartbeat of a cell; None: the cell was stopped, or its heartbeat has expired.
 
     Raises:
-        Unavailable: the server is away.
+        Unavailable: Redis is away.
     """
     beat, left = connection.pipeline([["GET", keys.heartbeat], ["PTTL", keys.heartbeat]])
     if not isinstance(beat, bytes) or not isinstance(left, int):

@@ -31,14 +31,14 @@ class Direction:
         self._settings = settings
         self._outbox = outbox
         self._pool = pool
-        #: Why a server that is away is not waited for any more; "" while it is.
+        #: Why a Redis that is away is not waited for any more; "" while it is.
         self._closed = ""
 
     def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
         """Return data as it is sent; the buffers of a large payload are stored in chunks.
 
         Raises:
-            Unavailable: the server is unreachable, and ``stop`` returned True, or the cell was stopped.
+            Unavailable: Redis is unreachable, and ``stop`` returned True, or the cell was stopped.
             ServerError: it refuses them.
         """
         limits, policy = self._settings.limits, self._settings.policy

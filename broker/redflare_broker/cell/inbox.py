@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: Entries read at once.
 _READ_COUNT: Final = 128
-#: Seconds beyond BLOCK after which a silent server counts as away.
+#: Seconds beyond BLOCK after which a silent Redis counts as away.
 _MARGIN: Final = 5.0
 
 

@@ -126,7 +126,7 @@ class IncomingRequests(Direction):
         return len(self._in_hand)
 
     def stop(self) -> None:
-        """Stop waiting for a server that is away."""
+        """Stop waiting for a Redis that is away."""
         self._closed = "the cell was stopped"
 
     def _refusal(self, envelope: Envelope, reason: str) -> OutboundMessage:

@@ -231,7 +231,7 @@ class Outbox:
     def _check_before(self, message: OutboundMessage, replies: list[RedisReply]) -> None:
         for command, reply in zip(message.before, replies, strict=True):
             if isinstance(reply, ReplyError):
-                logger.error("%s: a step before a reply was refused (%.200r): %s", self._inbox, command[2:], reply)
+                logger.error("%s: Redis refused command %.200r, sent with a reply: %s", self._inbox, command[2:], reply)
 
     def _delete(self) -> None:
         if not self._deletes:
@@ -261,7 +261,7 @@ class Outbox:
                         raise reply.error(connection.node)
                 return replies
         except Unavailable:
-            # whatever comes back may be another server
+            # whatever comes back may be another Redis
             self._known.clear()
             raise
 

@@ -14,7 +14,7 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
 from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.cell_scripts import STANDS
+from redflare_broker.scripts.cell_scripts import STILL_POSTED
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import require
 from redflare_broker.transport.server import Server
@@ -190,7 +190,7 @@ class OutgoingRequests(Direction):
 
     def _check_inbox(self, inbox: str, some: list[Pending]) -> None:
         entries = [pending.entry_id for pending in some]
-        command = STANDS.command({}, entries, inbox=inbox)
+        command = STILL_POSTED.command({}, entries, inbox=inbox)
         try:
             with self._server.borrow(inbox) as connection:
                 stand = require(run_pipeline(connection, [command])[0], connection.node)

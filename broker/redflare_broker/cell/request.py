@@ -62,7 +62,7 @@ class Payload:
     ours: bool
     server: Server
     limits: CodecLimits
-    #: Ends the attempts to read them while the server is unreachable.
+    #: Ends the attempts to read them while Redis is unreachable.
     stop: Callable[[], bool] | None = None
     _opened: bool = field(default=False, init=False)
     _tree: Any = field(default=None, init=False)
@@ -76,7 +76,7 @@ class Payload:
         Raises:
             DecodeError: it is not a payload of this protocol.
             BlobMissing: its chunks are gone.
-            Unavailable: the server is away, and the cell was stopped.
+            Unavailable: Redis is away, and the cell was stopped.
         """
         if not self._opened:
             self._tree = self.encoded.decode(self.server, self.limits, stop=self.stop)

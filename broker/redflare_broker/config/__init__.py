@@ -1,9 +1,9 @@
 """What a process may set: how long things are kept in Redis, and a workspace's ``comm_config.json``.
 
-Way in: ``settings.load_settings``, which reads a workspace into a ``LinkSettings``; ``docs/configuration.md`` documents
-every key. An unknown key or a bad value is a ``ConfigError`` that names file, key and what is accepted.
+Start at: ``settings.load_settings``, which reads a workspace into a ``LinkSettings``; ``docs/configuration.md``
+documents every key. An unknown key or a bad value is a ``ConfigError`` that names file, key and what is accepted.
 
-May import: transport, wire, util and the root; no folder that acts on Redis.
+May import: transport, wire and the root; no folder that acts on Redis.
 """
 
 from redflare_broker.transport.server import ConnectionOptions

@@ -18,7 +18,7 @@ LINK_FILE: Final = "redflare.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkAddress:
-    """What names a link and its server; "" is what is not known."""
+    """What names a link and its Redis; "" is what is not known."""
 
     redis_url: str = field(default="", repr=False)
     site_name: str = ""

@@ -44,7 +44,7 @@ class LinkSettings:
     heartbeat_ttl: float = 60.0
     #: Seconds one blocking read waits in Redis before it is asked again.
     block: float = 30.0
-    #: Accept a server that may evict keys when its memory is full; then tasks can be lost.
+    #: Accept a Redis that may evict keys when its memory is full; then tasks can be lost.
     allow_eviction: bool = False
 
     def __post_init__(self) -> None:

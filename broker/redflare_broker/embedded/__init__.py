@@ -1,6 +1,6 @@
 """A private Valkey server: started by this process, and ended with it, however this process ends.
 
-Way in: ``EmbeddedServer``. ``watchdog_main`` is the program of the small process between, which ends the server when
+Start at: ``EmbeddedServer``. ``watchdog_main`` is the program of the small process between, which ends the server when
 its user is gone; ``watchdog`` is its other end, in this process.
 
 May import: transport, util and the root.

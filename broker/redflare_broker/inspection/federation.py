@@ -95,7 +95,7 @@ class LinkTaskView:
 
 
 class Inspector:
-    """Read-only views of one namespace; every method raises Unavailable at once if the server is away."""
+    """Read-only views of one namespace; every method raises Unavailable at once if Redis is away."""
 
     def __init__(self, server: Server, namespace: str = DEFAULT_NAMESPACE) -> None:
         self.server = server

@@ -17,7 +17,7 @@ from redflare_broker.util import humanize
 
 from .redis_read import number
 
-#: connected; silent: some heartbeats are missing; gone: the heartbeat has expired; left: it disconnected; never: nobody
+#: connected; silent: some heartbeats are missing; gone: the heartbeat has expired; left: it said bye; never: nobody
 #: has connected yet.
 PresenceState = Literal["connected", "silent", "gone", "left", "never"]
 
@@ -79,7 +79,7 @@ class LinkPresence(Presence):
             case "gone":
                 return f"{nobody}{last}"
             case "left":
-                return f"{nobody} (it disconnected)"
+                return f"{nobody} (it left)"
             case _:
                 return f"{nobody} (none seen yet)"
 

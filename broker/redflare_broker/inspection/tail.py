@@ -85,7 +85,7 @@ class Tail:
             yield event
 
     def _supervise(self, follow: _Follower) -> None:
-        """Hand on what a follower yields; start it again, with growing pauses, while the server is away."""
+        """Hand on what a follower yields; start it again, with growing pauses, while Redis is away."""
         backoff, away = Backoff(), False
         while not self._stopped.is_set():
             try:

@@ -139,14 +139,15 @@ class Members:
         ttl_ms: int = 60_000,
         beating: bool = False,
     ) -> ScriptReply:
-        """Become a member; with an epoch, become one again after Redis lost it. An epoch is kept for life.
+        """Join the job; a lease that has an epoch keeps it, and joins again after Redis lost the job.
 
         Args:
             cell: FQCN of the client's cell.
             props: public properties of the client.
             interval: seconds between two of its heartbeats.
             ttl_ms: how long each of them lives.
-            beating: set a first heartbeat in the same step, or a server that lists the members now takes it for silent.
+            beating: set the first heartbeat in the same step; without it, a server that lists the members now finds it
+                silent.
 
         Returns:
             OK and the epoch; FENCED and the epoch of the newer instance; ENDED and the reason.
@@ -178,7 +179,7 @@ class Members:
         """Read the reply to a heartbeat.
 
         Raises:
-            ServerError: the server refused the command.
+            ServerError: Redis refused the command.
         """
         parsed = parse_reply("job/beat", reply)
         if parsed.status == ENDED:
@@ -221,7 +222,7 @@ class Members:
         """Read the reply to ``list_members_command``.
 
         Raises:
-            ServerError: the server refused the command.
+            ServerError: Redis refused the command.
             DecodeError: somebody else has written into the member list.
         """
         return _member_list(parse_reply("job/list_members", reply))

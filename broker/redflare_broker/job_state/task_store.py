@@ -22,7 +22,15 @@ from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.keys import JobKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import payloads_of
-from redflare_broker.scripts.job_scripts import APPEND, CHECKPOINT, FINISH, NOTE, OWN, SCHEDULE, job_values
+from redflare_broker.scripts.job_scripts import (
+    APPEND,
+    CHECKPOINT,
+    FINISH,
+    NOTE_CLIENT_TASK,
+    OWN_PAYLOADS,
+    SCHEDULE,
+    job_values,
+)
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ScriptReply, run_scripts
 from redflare_broker.transport.connection import Connection
@@ -225,7 +233,7 @@ class JobTaskStore:
         """
         result = client_task.result if self.resume else None
         prefix, chunks = blob_of(result)
-        return NOTE.command(
+        return NOTE_CLIENT_TASK.command(
             self._values,
             payload_fields(f"result:{client_task.id}", result),
             task=self.keys.task(root_id),
@@ -305,7 +313,7 @@ class JobTaskStore:
         Raises:
             Fenced, JobLost, JobEnded, Unavailable: as ``schedule``.
         """
-        self._run([OWN.command(self._values, [prefix, max(1, chunks)])])
+        self._run([OWN_PAYLOADS.command(self._values, [prefix, max(1, chunks)])])
 
     def disown(self, *prefixes: str) -> None:
         """Note that payloads are gone, or are somebody else's now; also when the job is over.
@@ -314,7 +322,7 @@ class JobTaskStore:
             Fenced, JobLost, Unavailable: as ``schedule``.
         """
         if prefixes:
-            self._run([OWN.command(self._values, [word for prefix in prefixes for word in (prefix, 0)])])
+            self._run([OWN_PAYLOADS.command(self._values, [word for prefix in prefixes for word in (prefix, 0)])])
 
     def discard(self, payloads: Iterable[OwnedBlob | BlobRef]) -> None:
         """Delete payloads, and disown them then; of a job that is over, all that is still ``owned``.

@@ -43,7 +43,7 @@ def upload(
         MessageTooLarge: it is larger; nothing is written, unless it grows meanwhile.
         ConfigError: it cannot be read.
         Unavailable: ``stop`` ended the attempts.
-        ServerError: the server refused (no permission).
+        ServerError: Redis refused (no permission).
     """
     chunk = max(chunk, -(-_size(source, most) // MAX_CHUNKS))
     sha256, written, renewed = hashlib.sha256(), 0, time.monotonic()

@@ -43,14 +43,14 @@ _SITE: Final = "site:"
 def check_status(status: object) -> str:
     """Return a job's status unchanged when it is one; ConfigError otherwise."""
     if status not in STATUSES:
-        raise ConfigError(f"a job's status is one of {', '.join(STATUSES)}, but not {status!r:.300}")
+        raise ConfigError(f"a job's status must be one of {', '.join(STATUSES)}, but is {status!r:.300}")
     return str(status)
 
 
 def check_after(line_id: object) -> str:
     """Return the id of a line unchanged when it is one; ConfigError otherwise."""
     if not isinstance(line_id, str) or not _LINE_ID.fullmatch(line_id):
-        raise ConfigError(f"the id of a line of a log is like 1795345193440-0, but not {line_id!r:.100}")
+        raise ConfigError(f"the id of a line of a log must look like 1795345193440-0, but is {line_id!r:.100}")
     return line_id
 
 
@@ -254,7 +254,7 @@ def read_line(key: str, entry_id: str, flat: Sequence[bytes]) -> LogLine:
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     texts = {name: fields.get(name.encode(), b"").decode("utf-8", "backslashreplace") for name in _LINE}
     if not texts["text"] and not texts["status"] and not texts["site"]:
-        raise DecodeError(f"{key} entry {entry_id}: is no line of a log, but {flat!r:.200}")
+        raise DecodeError(f"{key} entry {entry_id} is not a line of a log: {flat!r:.200}")
     return LogLine(id=entry_id, **texts)
 
 

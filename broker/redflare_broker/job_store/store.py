@@ -24,7 +24,7 @@ from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfin
 from redflare_broker.fqcn import FQCN, check_job_id
 from redflare_broker.keys import Keys, StoreKeys
 from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
-from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESTORE, RESULT, SUBMIT
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, RENEW, RESTORE, RESULT, SET_FIELD, SUBMIT
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -266,7 +266,7 @@ class JobStore:
         return self._note(job_id, "waiting", {"reason": clean(reason)})
 
     def _note(self, job_id: str, field: str, value: Mapping[str, object], submission: str = "") -> bool:
-        command = NOTE.command(self._steps.values(job_id, submission), field=field, value=orjson.dumps(value))
+        command = SET_FIELD.command(self._steps.values(job_id, submission), field=field, value=orjson.dumps(value))
         return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """``CJLink``: the client job's end of a link: assigns a task, waits for its result, accepts or aborts.
 
 ``exchange`` is the whole of it and blocks in the caller's thread. Every step is safe to run twice, so its answer to any
-trouble with the connection, and to a server that lost its data, is to begin again with ``assign``: a task that is open
+trouble with the connection, and to a Redis that lost its data, is to begin again with ``assign``: a task that is open
 is left as it is, one that was lost is written again, one that was answered meanwhile gives its result.
 """
 
@@ -50,9 +50,9 @@ class CJLink(LinkEndpoint):
         super().__init__(session, liveness, on_news, interval=interval)
         self.payloads: CJPayloads = CJPayloads(session)
         #: How the keys of payloads begin that a result may name.
-        self._prefixes = (session.keys.result_blob(""), session.federation.task_blob("").removesuffix("}"))
+        self._prefixes = (session.keys.result_blob(""), session.federation_keys.task_blob("").removesuffix("}"))
         self._longest_read = session.settings.block
-        #: the server knows the assign script: a refusal of it would leave a begun read behind
+        #: Redis knows the assign script: a refusal of it would leave a begun read behind
         self._scripts_known = False
         #: tasks whose ledgers are stored in Redis, oldest first
         self._settled: dict[str, None] = {}
@@ -88,9 +88,9 @@ class CJLink(LinkEndpoint):
 
         Raises:
             EncodeError: the task cannot be sent; nothing was written.
-            ServerError: the server refused for good; nothing is left behind.
+            ServerError: Redis refused for good; nothing is left behind.
         """
-        prefix = self.session.federation.task_blob(token_hex(16))
+        prefix = self.session.federation_keys.task_blob(token_hex(16))
         task = OutgoingTask.make(task_id, name, meta, data, prefix, self.session.settings.limits)
         task.encoded_result = encoded_result
         check_id(task_id)
@@ -121,7 +121,7 @@ class CJLink(LinkEndpoint):
             if not reason and deadline is not None and time.monotonic() >= deadline:
                 reason = "no result in time"
             if reason:
-                # a server that is known to be away is not waited for
+                # a Redis that is known to be away is not waited for
                 status = self.abort(task.task_id, reason, patience=0.0 if backoff.failures else _ABORT_PATIENCE)
                 return self._given_up(task, status, reason)
             self._longest_read = _shortest(self.session.settings.block, poll_interval, deadline)
@@ -147,7 +147,12 @@ class CJLink(LinkEndpoint):
                 return self._kept_result(task, reply.text()) or ExchangeOutcome(status=ABORTED, reason=reason)
         except Unavailable as exc:
             label = self.session.label
-            logger.warning("%s: the result of task %s came as it was given up: %s", label, task.task_id, exc)
+            logger.warning(
+                "%s: task %s was given up as its result came, and the result could not be read: %s",
+                label,
+                task.task_id,
+                exc,
+            )
         return ExchangeOutcome(status=ABORTED, reason=reason)
 
     def _attempt(
@@ -377,7 +382,9 @@ class CJLink(LinkEndpoint):
                 logger.warning("%s: the kept result of task %s is gone: %s", session.label, task.task_id, exc)
                 self.payloads.delete_of(task.task_id, accepted=True)
         logger.warning(
-            "%s: task %s was accepted, but its result is gone: it is done again", session.label, task.task_id
+            "%s: task %s was accepted, but its result is gone from Redis; the agent gets the task again",
+            session.label,
+            task.task_id,
         )
         task.send_again(entry_id)
         return None

@@ -2,7 +2,8 @@
 
 A replayed dead letter goes back into the stream it came from and is read again. That helps when the reader was at
 fault (an older version that did not know the format) and its task is still open. The reader checks the ledger before
-it works: an entry whose task is settled or unknown is buried again, as is one that is still not readable.
+it works: an entry whose task is settled or unknown is buried again, as is one that is still not readable. A task's own
+result that cannot be read is also rejected, which ends the task: see ``cj_link``.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def text(value: bytes) -> str:
 def _check_id(letter_id: str) -> str:
     if not _ID.fullmatch(letter_id):
         raise ConfigError(
-            f"dead letter id {letter_id!r} is not legal: it looks like 1763806515432-0, `redflare dead list` shows them"
+            f"dead letter id {letter_id!r} is not legal: ids look like 1763806515432-0; `redflare dead list` shows them"
         )
     return letter_id
 

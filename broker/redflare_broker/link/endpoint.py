@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import orjson
 
@@ -16,6 +17,16 @@ from .payloads import LinkPayloads
 from .session import Session
 
 logger = logging.getLogger(__name__)
+
+
+#: What the log says when the other side is found to be in another state.
+_NEWS: Final = {
+    Peer.NEVER: "has not connected yet",
+    Peer.CONNECTED: "is connected",
+    Peer.SILENT: "is silent, no heartbeat for {silence:.0f} s",
+    Peer.GONE: "is gone, no heartbeat for {silence:.0f} s",
+    Peer.LEFT: "has left",
+}
 
 
 class LinkEndpoint:
@@ -43,6 +54,7 @@ class LinkEndpoint:
         self._asked = ""
         self._seen = ("", "")
         self.peer_instance = ""
+        self._other = "CJ" if session.lease.name == "agent" else "agent"
         self._on_news = on_news
         self._silent = False
 
@@ -116,7 +128,11 @@ class LinkEndpoint:
                 self._maintain()
             except RedflareError as exc:
                 # what the heartbeat has reported must be heeded all the same
-                logger.warning("%s: not registered, or payloads not renewed: %s", self.session.label, exc)
+                logger.warning(
+                    "%s: could not renew the registration or payloads; the next heartbeat tries again: %s",
+                    self.session.label,
+                    exc,
+                )
         if self._silent:
             # what broke this connection may have broken the one of a blocked read too, and nothing else would tell it
             self._silent = False
@@ -134,7 +150,8 @@ class LinkEndpoint:
     def _judge(self) -> None:
         """Recompute the peer's state, log a change, and tell the owner."""
         if self.liveness.judge():
-            logger.info("%s: the other side is %s", self.session.label, self.liveness.state.value)
+            news = _NEWS[self.liveness.state].format(silence=self.liveness.silence)
+            logger.info("%s: the %s %s", self.session.label, self._other, news)
         self._on_news()
 
     def _update_peer(self, reply: ScriptReply) -> None:
@@ -144,12 +161,14 @@ class LinkEndpoint:
             try:
                 ttl_ms = int(orjson.loads(beat)["ttl_ms"])
             except (ValueError, KeyError, TypeError):
-                logger.warning("%s: the other side's heartbeat is not one: %.200r", self.session.label, beat)
+                logger.warning("%s: cannot read the heartbeat of the %s: %.200r", self.session.label, self._other, beat)
             else:
                 self.liveness.heard((ttl_ms - left) / 1000)
         if instance and instance != self.peer_instance:
             if self.peer_instance:
-                logger.info("%s: the other side is now %s, was %s", self.session.label, instance, self.peer_instance)
+                logger.info(
+                    "%s: the %s is now %s, was %s", self.session.label, self._other, instance, self.peer_instance
+                )
             self.peer_instance = instance
 
     def _maintain(self) -> None:

@@ -21,30 +21,30 @@ _SHORTEST_INTERVAL: Final = 0.05
 
 
 class Peer(Enum):
-    """The state of the other side, as far as is known."""
+    """The state of the other side, as far as is known; ``redflare status`` uses the same words."""
 
     #: Not heard of since this side started.
-    AWAITED = "awaited"
+    NEVER = "never"
     CONNECTED = "connected"
     #: Silent for the connection timeout; it may come back.
-    DISCONNECTED = "disconnected"
+    SILENT = "silent"
     #: Silent for the heartbeat timeout, where one is set.
-    DEAD = "dead"
+    GONE = "gone"
     #: It said bye.
-    CLOSED = "closed"
+    LEFT = "left"
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Liveness:
     """Turns what each heartbeat reports of the peer into its state."""
 
-    #: Seconds of silence after which the peer counts as disconnected.
+    #: Seconds of silence after which the peer counts as silent.
     connection_timeout: float
-    #: Seconds of silence after which it counts as dead; None: never.
+    #: Seconds of silence after which it counts as gone; None: never.
     heartbeat_timeout: float | None = None
     #: Monotonic seconds.
     clock: Callable[[], float] = time.monotonic
-    state: Peer = field(default=Peer.AWAITED, init=False)
+    state: Peer = field(default=Peer.NEVER, init=False)
     _heard: float = field(init=False)
     _heard_once: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -115,13 +115,13 @@ class Liveness:
 
     def _judged(self) -> Peer:
         if self._closed:
-            return Peer.CLOSED
+            return Peer.LEFT
         silence = self.silence
         if self.heartbeat_timeout is not None and silence >= self.heartbeat_timeout:
-            return Peer.DEAD
+            return Peer.GONE
         if silence >= self.connection_timeout:
-            return Peer.DISCONNECTED
-        return Peer.CONNECTED if self._heard_once else Peer.AWAITED
+            return Peer.SILENT
+        return Peer.CONNECTED if self._heard_once else Peer.NEVER
 
     def __repr__(self) -> str:
-        return f"<Liveness {self.state.value}, silent for {self.silence:.1f} s>"
+        return f"<Liveness {self.state.value}, no heartbeat for {self.silence:.1f} s>"

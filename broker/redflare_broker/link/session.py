@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 #: Entries read at once. There is one, or a few when somebody else wrote into the stream.
 _READ_COUNT: Final = 64
-#: Seconds beyond BLOCK after which a silent server counts as away.
+#: Seconds beyond BLOCK after which a silent Redis counts as away.
 _MARGIN: Final = 5.0
 
 
@@ -36,7 +36,7 @@ class Session:
     """One side's session on the link of the agent ``fqcn``.
 
     Args:
-        preflight: run before the first hello, however late the server is reached for it; what it raises is raised.
+        preflight: run before the first hello, however late Redis is reached for it; what it raises is raised.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Session:
     ) -> None:
         self.server = server
         self.settings = settings
-        self.federation = Keys(settings.namespace)
-        self.keys: LinkKeys = self.federation.link(fqcn)
+        self.federation_keys = Keys(settings.namespace)
+        self.keys: LinkKeys = self.federation_keys.link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=settings.policy)
         self.lease = Lease.of_this_process(role)
         #: Names this side in the log.
@@ -58,13 +58,13 @@ class Session:
         self.fenced = False
         #: How often Redis had lost this link, and it was resumed.
         self.losses = 0
-        #: Id of the entry that was read last on this connection; "0" on a new one, which may be to a server that lost
+        #: Id of the entry that was read last on this connection; "0" on a new one, which may be to a Redis that lost
         #: its streams, whose ids then begin anew. For the caller of ``read`` to set.
         self.cursor = "0"
         self._preflight = preflight
         self._connection: Connection | None = None
         self._blocked: Connection | None = None
-        #: Seconds the server may be silent about a read that was begun; None: none was, the connection is in step.
+        #: Seconds Redis may be silent about a read that was begun; None: none was, the connection is in step.
         self._begun: float | None = None
         self._nudged = False
         #: re-entrant, since a signal handler may nudge while its own thread is in here
@@ -79,7 +79,7 @@ class Session:
 
         Raises:
             Fenced: a newer instance has taken over.
-            PreflightError: the server is not fit.
+            PreflightError: Redis is not fit.
         """
         with self._resuming:
             if self.lease.epoch != seen:
@@ -124,7 +124,7 @@ class Session:
         """Run one script on this link's connection; resume once when Redis has lost the link.
 
         Raises:
-            Unavailable: the server is away; the connection is dropped. The step is safe to repeat.
+            Unavailable: Redis is away; the connection is dropped. The step is safe to repeat.
             Fenced: a newer instance has taken over.
         """
         connection = self._connection_in_step()

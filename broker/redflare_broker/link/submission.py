@@ -1,4 +1,4 @@
-"""``ResultSubmission``: one result that an agent hands in to its CJ."""
+"""``ResultSubmission``: one result that an agent hands in to its CJ; ``AgentLink.submit`` repeats it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ResultSubmission:
         )
 
     def refused(self) -> None:
-        """Delete the payload after the server refused for good, unless the result is in nevertheless."""
+        """Delete the payload after Redis refused for good, unless the result is in nevertheless."""
         if not self.handed_in:
             self.payloads.delete(self._blob)
 

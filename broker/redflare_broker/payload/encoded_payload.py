@@ -68,7 +68,7 @@ class EncodedPayload:
         if self.blob is None:
             return decode(_NO_META, self.data, self.buffers, limits)[1]
         if server is None:
-            raise DecodeError(f"blob {self.blob.prefix!r} cannot be read without the server that holds it")
+            raise DecodeError(f"blob {self.blob.prefix!r} cannot be read without the Redis that holds it")
         check_ref(self.blob, limits)
         received = plan(_NO_META, self.data, self.blob.sizes, limits)
         payloads_of(server).fetch(self.blob, received.targets, stop=stop, deadline=deadline)
@@ -117,7 +117,7 @@ def store_payload(
 
     Raises:
         Unavailable: ``stop`` or ``deadline`` ended the attempts; nothing is left behind.
-        ServerError: the server refused (no permission).
+        ServerError: Redis refused (no permission).
     """
     if payload.fits_entry(limits):
         return payload

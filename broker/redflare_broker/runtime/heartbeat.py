@@ -1,8 +1,9 @@
-"""``Heartbeats``: one thread for all links of a process that share a server.
+"""``Heartbeats``: one thread for all sources of heartbeats in a process that share a Redis.
 
-Each link has its interval; those that are due together go in one pipeline. A beat renews the link's keys in Redis, and
-its reply reports what a lost pub/sub message would have reported. The thread survives every failure: an unreachable
-server is reported to the links, whose own clocks then decide, and an exception of a link's callback is logged.
+Sources are links, cells and members of a job. Each has its interval; those that are due together go in one pipeline. A
+beat renews the source's keys in Redis, with the TTLs that ``scripts/lua/*/beat.lua`` sets, and its reply reports what a
+lost pub/sub message would have reported. The thread survives every failure: an unreachable Redis is reported to the
+sources, whose own clocks then decide, and an exception of a source's callback is logged.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from redflare_broker.util.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait before the server is tried again, in seconds.
+#: Longest wait before Redis is tried again, in seconds.
 _RETRY_AFTER: Final = 1.0
 
 
 class HeartbeatSource(Protocol):
-    """The part of a link that the heartbeat thread needs."""
+    """The part of a link, a cell or a member that the heartbeat thread needs."""
 
     @property
     def route(self) -> str:
@@ -46,7 +47,7 @@ class HeartbeatSource(Protocol):
 
 
 class Heartbeats:
-    """Sends the heartbeats of any number of links from one thread. Links may be added and removed at any time."""
+    """Sends the heartbeats of any number of sources from one thread. They may be added and removed at any time."""
 
     def __init__(self, server: Server, name: str = "redflare-heartbeat") -> None:
         self._server = server
@@ -60,7 +61,7 @@ class Heartbeats:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; the links' keys expire by themselves."""
+        """End the thread; the sources' keys expire by themselves."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -68,11 +69,11 @@ class Heartbeats:
             self._thread.join(timeout=10.0)
 
     def add(self, link: HeartbeatSource) -> None:
-        """Beat for this link from now on, the first time at once."""
+        """Beat for this source from now on, the first time at once."""
         self.beat_now(link, add=True)
 
     def remove(self, link: HeartbeatSource) -> None:
-        """Beat no more for this link."""
+        """Beat no more for this source."""
         with self._changed:
             self._due.pop(link, None)
 
@@ -120,7 +121,7 @@ class Heartbeats:
             self._failures.reset()
         for link, reply in zip(links, replies, strict=True):
             if isinstance(reply, ReplyError):
-                self._log_failure(reply.error(self._server.url), f"the heartbeat of {link!r} is refused: {reply}")
+                self._log_failure(reply.error(self._server.url), f"Redis refuses the heartbeat of {link!r}: {reply}")
                 self._silent(link, reply)
             else:
                 self._pass_on(link, reply)

@@ -1,7 +1,7 @@
-"""``KeyspaceFeed``: changes in Redis, pushed by the server: keys by their prefix, and messages of channels.
+"""``KeyspaceFeed``: changes in Redis, pushed by it: keys by their prefix, and messages of channels.
 
 Keys come by client tracking in broadcast mode (Redis 6), redirected to this very connection, which RESP2 allows: the
-server then names each key that is written, deleted or expired. Where the server has no such command, or the user may
+server then names each key that is written, deleted or expired. Where Redis has no such command, or the user may
 not use it, only the channels are received and ``tracked`` is False. Changes while the feed is not connected are lost,
 so each opening of it means: read everything again.
 """
@@ -64,7 +64,7 @@ class KeyspaceFeed:
         """Connect and subscribe, for the first time or again; return when everything that follows will be received.
 
         Raises:
-            Unavailable: the server is away, or the feed is closed.
+            Unavailable: Redis is away, or the feed is closed.
             ServerError: the user may not subscribe.
         """
         self._leave()

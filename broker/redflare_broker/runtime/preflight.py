@@ -1,4 +1,4 @@
-"""Check whether a server is fit to hold tasks: try every command that is needed; versions are shown, never trusted.
+"""Check whether Redis is fit to hold tasks: try every command that is needed; versions are shown, never trusted.
 
 All complaints come in one error, with the commands that fix them. The check writes a few temporary keys beside those
 of a link, for which the same permissions hold, and removes them; if it is cut short, they expire.
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """Facts about a server that is fit; "" where the server would not tell."""
+    """Facts about a Redis that is fit; "" where it would not tell."""
 
     url: str
     #: "valkey 9.1.2", for people: nothing depends on it
@@ -55,11 +55,11 @@ def check(
     jobs: bool = False,
     wait: bool = False,
 ) -> ServerFacts:
-    """Try the server; return what is known about it when it is fit.
+    """Try Redis; return what is known about it when it is fit.
 
     Args:
         server: what to check.
-        allow_eviction: accept a server that may evict keys when its memory is full.
+        allow_eviction: accept a Redis that may evict keys when its memory is full.
         keys: the link that will be used, when permissions differ between links; None: any.
         jobs: also try what cells and jobs need beyond links.
         wait: the caller waits for what passes by: memory or disk that is full is Unavailable.
@@ -87,7 +87,7 @@ def check(
 
 
 def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
-    """Run every command that the protocol needs; yield the names of those refused, with the server's replies."""
+    """Run every command that the protocol needs; yield the names of those refused, with the replies to them."""
     name = f"preflight-{uuid.uuid4().hex}"
     stream, table, ranking = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset"))
     commands = _commands(stream, table, ranking, jobs)
@@ -171,7 +171,7 @@ def _complaints(
 
 
 def _grant(name: str, reply: ReplyError, link: LinkKeys) -> str:
-    """Return the rule that an ACL user lacks, by the server's reply."""
+    """Return the rule that an ACL user lacks, by the reply of Redis."""
     if "access a key" in str(reply) or "keys" in str(reply):
         return f"~{link.namespace}:*"
     return f"&{link.namespace}:*" if "channel" in str(reply) else f"+{name.lower()}"

@@ -1,10 +1,10 @@
 """Every change of state in Redis: one Lua script for each atomic step.
 
-Way in: ``link_scripts``, ``cell_scripts``, ``job_scripts``, ``store_scripts``, one for each folder of ``lua/``. They
+Start at: ``link_scripts``, ``cell_scripts``, ``job_scripts``, ``store_scripts``, one for each folder of ``lua/``. They
 declare the scripts; one typed method for each is in ``LinkScripts``, and for the others in those who take the steps:
 ``Cell``, ``Members`` and ``JobTaskStore``, ``JobStore``. A script answers the same when it is run twice, so a caller
-that lost the reply runs it again; ``task_states`` is the table of what a step may do to a task. The head of each
-``.lua`` file gives its keys, arguments and answers.
+that lost the reply runs it again; ``task_states`` is the table of what a step may do to a task. A ``lease.Lease`` names
+the process that takes a step. The head of each ``.lua`` file gives its keys, arguments and answers.
 
-May import: transport, wire, util and the root.
+May import: config, transport, wire and the root.
 """

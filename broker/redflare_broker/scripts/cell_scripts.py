@@ -18,4 +18,4 @@ POST: Final = Script("cell/post", "inbox", "retention_ms", rest="fields")
 #: Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay.
 SETTLE: Final = Script("cell/settle", "inbox cell", "instance epoch", rest="entries")
 #: Ask which of these entries are in a cell's inbox, without reading them.
-STANDS: Final = Script("cell/stands", "inbox", rest="entries")
+STILL_POSTED: Final = Script("cell/still_posted", "inbox", rest="entries")

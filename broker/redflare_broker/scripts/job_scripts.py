@@ -43,8 +43,8 @@ SCHEDULE: Final = Script(
     "instance epoch run root_id order data_prefix chunks retention_ms again",
     rest="fields",
 )
-NOTE: Final = Script(
-    "job/note",
+NOTE_CLIENT_TASK: Final = Script(
+    "job/note_client_task",
     "cell job task blobs",
     "instance epoch run client_task_id record resume result_prefix chunks retention_ms",
     rest="fields",
@@ -61,7 +61,7 @@ CHECKPOINT: Final = Script(
     rest="fields",
 )
 APPEND: Final = Script("job/append", "cell job history", "instance epoch run from retention_ms", rest="entries")
-OWN: Final = Script("job/own", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
+OWN_PAYLOADS: Final = Script("job/own_payloads", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
 
 
 def job_values(keys: JobKeys, policy: RetentionPolicy) -> dict[str, Arg]:

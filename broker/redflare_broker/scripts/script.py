@@ -97,7 +97,7 @@ class Script:
 
     @cached_property
     def sha(self) -> str:
-        """The SHA-1 by which a server knows the script; from now on, ``eval_command`` does too."""
+        """The SHA-1 by which Redis knows the script; from now on, ``eval_command`` does too."""
         sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         _by_sha[sha] = self
         return sha
@@ -174,7 +174,7 @@ _by_sha: Final[dict[str, Script]] = {}
 
 
 def eval_command(sent: Sequence[Arg]) -> list[Arg]:
-    """Make the EVAL of an EVALSHA, for a server that does not know the script; KeyError for a script of others."""
+    """Make the EVAL of an EVALSHA, for a Redis that does not know the script; KeyError for a script of others."""
     return ["EVAL", _by_sha[str(sent[1])].source, *sent[2:]]
 
 
@@ -184,7 +184,7 @@ def script_name(sent: Sequence[Arg]) -> str:
 
 
 def run_pipeline(connection: Connection, commands: Sequence[list[Arg]]) -> list[RedisReply]:
-    """Run commands in one round trip, and again those whose script the server does not know."""
+    """Run commands in one round trip, and again those whose script Redis does not know."""
     replies = connection.pipeline(commands)
     for index, reply in enumerate(replies):
         if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
@@ -193,7 +193,7 @@ def run_pipeline(connection: Connection, commands: Sequence[list[Arg]]) -> list[
 
 
 def run_scripts(connection: Connection, commands: Sequence[list[Arg]]) -> list[ScriptReply]:
-    """Run commands of scripts in as few round trips as are reasonable; each server learns a script on its first use."""
+    """Run commands of scripts in as few round trips as are reasonable; each node learns a script on its first use."""
     replies: list[ScriptReply] = []
     for first in range(0, len(commands), PIPELINE_LENGTH):
         some = commands[first : first + PIPELINE_LENGTH]
@@ -203,7 +203,7 @@ def run_scripts(connection: Connection, commands: Sequence[list[Arg]]) -> list[S
 
 
 def run_command(connection: Connection, sent: list[Arg]) -> ScriptReply:
-    """Run one command of a script; the server learns the script on its first use."""
+    """Run one command of a script; Redis learns the script on its first use."""
     return parse_reply(script_name(sent), run_pipeline(connection, [sent])[0])
 
 
@@ -211,13 +211,13 @@ def parse_reply(name: str, reply: RedisReply) -> ScriptReply:
     """Read a script's reply.
 
     Raises:
-        Unavailable: the server refuses it for now.
+        Unavailable: Redis refuses it for now.
         ServerError: it is none.
     """
     if isinstance(reply, ReplyError):
         if reply.rule.kind is not Kind.FINAL:
             raise reply.error("Redis", f"script {name}")
-        raise ServerError(f"script {name} failed on the server: {reply}")
+        raise ServerError(f"script {name} failed in Redis: {reply}")
     if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
         raise ServerError(f"script {name} answered {reply!r}, which is not an answer of this protocol")
     return ScriptReply(status=reply[0].decode(), rest=tuple(reply[1:]))

@@ -25,7 +25,7 @@ ADVANCE: Final = Script(
 )
 ABORT: Final = Script("store/abort", _JOB, "by reason change retention_ms log_lines")
 #: A field of the record; ``waiting`` is not written any more once the job is over.
-NOTE: Final = Script("store/note", "record", "field value submission")
+SET_FIELD: Final = Script("store/set_field", "record", "field value submission")
 LOG: Final = Script("store/log", "record log", "batch site level log_lines submission", rest="lines")
 RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms submission")
 RESTORE: Final = Script("store/restore", _JOB, "job_id submission submitted retention_ms log_lines", rest="fields")

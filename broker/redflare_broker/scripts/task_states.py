@@ -1,6 +1,6 @@
 """The life of a task, as a table.
 
-Theory of operation. A task's status stands in its ledger in Redis and is changed by the Lua scripts alone; each row of
+A task's status is in its ledger in Redis and is changed by the Lua scripts alone; each row of
 ``TRANSITIONS`` is one thing a script may do, and whatever has no row cannot happen::
 
     assign          take             submit             settle
@@ -10,10 +10,10 @@ Theory of operation. A task's status stands in its ledger in Redis and is change
       +------ abort, assign of another ----+-------------> ABORTED
 
 A link has at most one task that is *open*: NEW, FETCHED or SUBMITTED. While it is NEW or FETCHED its entry stands in
-the stream of tasks; from SUBMITTED on the result stands in the stream of results. REJECTED and ABORTED are for ever.
+the stream of tasks; from SUBMITTED on the result stands in the stream of results. REJECTED and ABORTED are final.
 ACCEPTED is too, but for two cases. Nobody has used the result yet and its payload is gone: any payload may be lost (it
-may live on a server that keeps nothing), and then the task goes back to NEW and is sent again, not given up. Or the CJ,
-which accepts a small result in the round trip that brings it, cannot read what it got: it takes its word back.
+may live in a Redis that keeps nothing), and then the task goes back to NEW and is sent again, not given up. Or the CJ,
+which accepts a small result in the round trip that brings it, cannot read what it got: it revokes its acceptance.
 
 A repeated step finds the status it has made itself, for which it has no row: it changes nothing. The status None is
 that of a task without a ledger: never assigned, expired after it was settled, or forgotten by a Redis that lost it.

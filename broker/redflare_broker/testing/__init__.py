@@ -1,8 +1,8 @@
 """What users test their trainers and jobs with: a pytest plugin, and a federation on fakeredis.
 
-Way in: ``plugin``, which pytest loads by itself; ``docs/testing.md`` shows it. Needs ``pip install '.[testing]'``.
+Start at: ``plugin``, which pytest loads by itself; ``docs/testing.md`` shows it. Needs ``pip install '.[testing]'``.
 
-May import: every other folder of the broker but ``inspection`` and ``embedded``.
+May import: link, cell, job_state, job_store, payload, runtime, scripts, config, transport, wire, util and the root.
 """
 
 from .plugin import FakeAgent, FakeCJ, LinkUnderTest, TaskNotDone

@@ -1,6 +1,7 @@
 """A pytest plugin for users' own tests: a link on fakeredis, a CJ that feeds an agent, an agent that feeds a CJ.
 
-Installed with redflare, so the fixture ``redflare_link`` is there without an import. It needs ``redflare[testing]``::
+Installed with redflare, so the fixture ``redflare_link`` is there without an import. ``pip install '.[testing]'``
+installs what it needs::
 
     def test_my_trainer_doubles(redflare_link):
         with redflare_link.cj() as cj, IPCAgent(**redflare_link.agent_args) as agent:
@@ -181,7 +182,7 @@ class FakeAgent:
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
 
     def _run(self) -> None:
-        while not self._stopped.is_set() and self._link.peer is not Peer.CLOSED:
+        while not self._stopped.is_set() and self._link.peer is not Peer.LEFT:
             try:
                 if (task := self._link.next_task(1.0)) is not None:
                     self._submit(task)

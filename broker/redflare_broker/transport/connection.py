@@ -18,7 +18,7 @@ __all__ = ["Arg", "Command", "Connection", "RedisReply", "ReplyError", "require"
 class Connection(ABC):
     """One connection used by one thread at a time, plus ``interrupt`` from any other.
 
-    Every wait is finite: ``timeout`` is how many seconds the server may be silent, None is the connection's own
+    Every wait is finite: ``timeout`` is how many seconds Redis may be silent, None is the connection's own
     default. A timeout closes the connection and raises ``Unavailable``; a blocking command needs a timeout longer than
     its BLOCK.
     """
@@ -36,7 +36,7 @@ class Connection(ABC):
             Unavailable: no answer came, or one that means "not now"; the connection is closed, unless the server
                 refuses the command and goes on (memory or disk full).
             ReplyError: the answer is NOSCRIPT.
-            ServerError: the server refused the command.
+            ServerError: Redis refused the command.
         """
         return require(self.pipeline((args,), timeout)[0], self.node)
 
@@ -75,7 +75,7 @@ class Connection(ABC):
         """Set each key to the concatenation of its flat byte views, to expire after ``ttl_ms``.
 
         Raises:
-            ServerError: the server refused a chunk; those before it are written, the connection is in step.
+            ServerError: Redis refused a chunk; those before it are written, the connection is in step.
             Unavailable: as in ``call``; any of the chunks may be written.
         """
 
@@ -86,7 +86,7 @@ class Connection(ABC):
         Raises:
             BlobMissing: a key is not there.
             DecodeError: a value is not as long as its views.
-            ServerError: the server refused.
+            ServerError: Redis refused.
             Unavailable: as in ``call``. The views' content is undefined after any error.
         """
 

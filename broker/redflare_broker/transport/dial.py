@@ -66,8 +66,8 @@ class Dialer(ABC):
         """Open a connection and log in; to ``address`` in a cluster, None elsewhere.
 
         Raises:
-            Unavailable: no server answers there now.
-            ServerError: the server does not let us in.
+            Unavailable: no Redis answers there now.
+            ServerError: Redis does not let us in.
             ConfigError: a certificate or a named file is not usable.
         """
 

@@ -1,4 +1,4 @@
-"""Replies of a server: which of its errors pass by, and which are final; ``RULES`` is the one table of them.
+"""Replies of Redis: which of its errors pass by, and which are final; ``RULES`` is the one table of them.
 
 An error reply is a value inside a pipeline, so that one refused command does not hide the answers of the others. What
 passes by (a restart, a failover, memory or disk that is full) becomes ``Unavailable``, and its caller tries again. All
@@ -23,9 +23,9 @@ RedisReply: TypeAlias = Union[bytes, int, list["RedisReply"], "ReplyError", None
 class Kind(Enum):
     """What an error reply means for its command, and for the connection that it came on."""
 
-    #: This server cannot serve now: connect again, maybe to another one.
+    #: It cannot serve now: connect again, maybe to another one.
     AWAY = "away"
-    #: This server refuses the command for now; the connection goes on.
+    #: It refuses the command for now; the connection goes on.
     WAIT = "wait"
     #: The same command would be refused again.
     FINAL = "final"
@@ -53,19 +53,19 @@ RULES: Final = (
     ReplyRule("UNBLOCKED", Kind.AWAY, "It has become a replica."),
     ReplyRule("BUSY", Kind.AWAY, "A script or function runs for too long; end it with SCRIPT KILL or FUNCTION KILL."),
     ReplyRule("ERR max number of clients", Kind.AWAY, "Raise maxclients (CONFIG SET maxclients), or end some clients."),
-    ReplyRule("OOM", Kind.WAIT, "Raise maxmemory (CONFIG SET maxmemory), or free space on the server."),
+    ReplyRule("OOM", Kind.WAIT, "Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."),
     ReplyRule(
         "MISCONF",
         Kind.WAIT,
-        "The server cannot save to its disk; read its log, free disk space or correct its permissions.",
+        "Redis cannot save to its disk; read its log, free disk space or correct its permissions.",
     ),
     ReplyRule(
         "NOPERM",
         Kind.FINAL,
         "Grant this ACL user what the reply names: +command, ~key or &channel (ACL GETUSER shows its rules).",
     ),
-    ReplyRule("NOAUTH", Kind.FINAL, "Set the user and password of this server."),
-    ReplyRule("WRONGPASS", Kind.FINAL, "Correct the user and password of this server."),
+    ReplyRule("NOAUTH", Kind.FINAL, "Set the user and password of this Redis."),
+    ReplyRule("WRONGPASS", Kind.FINAL, "Correct the user and password of this Redis."),
     ReplyRule(
         "WRONGTYPE",
         Kind.FINAL,
@@ -74,9 +74,9 @@ RULES: Final = (
     ReplyRule("CROSSSLOT", Kind.FINAL, "The keys of one command must share a hash tag; this is a bug in the caller."),
 )
 _OTHER: Final = ReplyRule(
-    "", Kind.FINAL, "See the server's documentation and log; the same command would be refused again."
+    "", Kind.FINAL, "See the documentation and the log of Redis; the same command would be refused again."
 )
-#: Questions about a server that ends a connection before it has answered anything.
+#: Questions about a Redis that ends a connection before it has answered anything.
 ASK_CERTIFICATE: Final = "Does it accept this side's client certificate (client_cert, client_key), and is it up?"
 ASK_TLS: Final = "Is it a port for TLS? Then use rediss://; else, is it up?"
 
@@ -104,7 +104,7 @@ class ReplyError(ServerError):
 
 
 def check_away(reply: ReplyError, node: str) -> None:
-    """Raise ``Unavailable`` if an error reply says that this server cannot serve now."""
+    """Raise ``Unavailable`` if an error reply says that Redis cannot serve now."""
     if reply.rule.kind is Kind.AWAY:
         raise reply.error(node)
 
@@ -115,7 +115,7 @@ def require(reply: RedisReply, node: str) -> RedisReply:
     Raises:
         Unavailable: it is an error that passes by.
         ReplyError: it is a NOSCRIPT error.
-        ServerError: it is another error; the message names the server, its words, and what to do.
+        ServerError: it is another error; the message names the Redis, its words, and what to do.
     """
     if not isinstance(reply, ReplyError):
         return reply

@@ -85,7 +85,7 @@ class Server:
         if client is not None:
             return cls(client_dialer(client), options)
         if url is None:
-            raise ConfigError("a server needs a URL or a client, but got neither")
+            raise ConfigError("Redis needs a URL or a client, but got neither")
         return cls(url_dialer(ServerUrl.parse(url), options), options)
 
     def connection(self, key: str) -> Connection:
@@ -144,7 +144,7 @@ class Server:
         stop: Callable[[], bool] | None = None,
         deadline: float | None = None,
     ) -> T:
-        """Call ``fn`` with a borrowed connection; again, after a pause, while the server is unavailable.
+        """Call ``fn`` with a borrowed connection; again, after a pause, while Redis is unavailable.
 
         ``fn`` may have taken effect although it is called again: it must be safe to run twice.
 

@@ -65,7 +65,7 @@ class ConnectionOptions:
     check_hostname: bool = True
     #: Database number; None: the URL's, or 0.
     db: int | None = None
-    #: Seconds without an answer after which the server counts as unavailable.
+    #: Seconds without an answer after which Redis counts as unavailable.
     socket_timeout: float = 5.0
     connect_timeout: float = 5.0
     #: Seconds for which a login or a certificate that is refused is waited out where one was accepted before; 0: it is
@@ -154,14 +154,14 @@ class ServerUrl:
         Neither shows more of it: where a URL is not usable, any part behind its scheme may be a password.
         """
         if not isinstance(url, str):
-            raise ConfigError(f"a server URL must be a str, but got {type(url).__name__}: {_ACCEPTED}")
+            raise ConfigError(f"a Redis URL must be a str, but got {type(url).__name__}: {_ACCEPTED}")
         try:
             return _parse(url)
         except _Unusable as error:
             reason = str(error)
         except ValueError:  # of urllib, which quotes the URL
             reason = "its host or its port cannot be read"
-        raise ConfigError(f"server URL {_scheme_only(url)!r} is not usable: {reason}; {_ENCODE}; {_ACCEPTED}")
+        raise ConfigError(f"Redis URL {_scheme_only(url)!r} is not usable: {reason}; {_ENCODE}; {_ACCEPTED}")
 
 
 class _Unusable(ValueError):
@@ -213,11 +213,11 @@ def _parse(url: str) -> ServerUrl:
             raise _Unusable("the path of a Unix socket is absolute, with three slashes: unix:///run/redis.sock")
         return replace(base, path=unquote(parts.path), db=_db_of_query(parts.query))
     if parts.query:
-        raise _Unusable("it has a query (such settings belong into ConnectionOptions)")
+        raise _Unusable("it has a query (such settings belong in ConnectionOptions)")
     default_port = _SENTINEL_PORT if mode == "sentinel" else _REDIS_PORT
     nodes = tuple(_node(text, default_port) for text in hosts.split(","))
     if mode == "single" and len(nodes) > 1:
-        raise _Unusable("it names several servers, which only the sentinel and cluster forms do")
+        raise _Unusable("it names several addresses, which only the sentinel and cluster forms do")
     service, db = _service_and_db(mode, [unquote(part) for part in parts.path.split("/") if part])
     return replace(base, nodes=nodes, service=service, db=db)
 

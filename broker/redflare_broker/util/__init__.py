@@ -1,7 +1,7 @@
 """Small tools that know nothing of Redis or federated learning: threads, wake-ups, pauses, sentences about time and
 size.
 
-Way in: ``thread_pool.ElasticThreadPool``, ``wakeup.WakeupEvent``, ``backoff.Backoff``, ``humanize``.
+Start at: ``thread_pool.ElasticThreadPool``, ``wakeup.WakeupEvent``, ``backoff.Backoff``, ``humanize``.
 
-May import: the root (errors) and the standard library.
+May import: the root.
 """

@@ -1,8 +1,8 @@
 """Bytes: how a task, a result and a message look in a stream entry, and how trees of arrays are encoded.
 
-Way in: ``codec.encode`` and ``codec.decode`` for payloads; ``task_entry.Entry`` for the entries of a link,
+Start at: ``codec.encode`` and ``codec.decode`` for payloads; ``task_entry.Entry`` for the entries of a link,
 ``message_entry`` for those of a cell's inbox. Nothing here opens a connection: a buffer goes in, a buffer comes out,
 and an entry that cannot be read raises ``DecodeError``, which names the place.
 
-May import: the root and numpy.
+May import: the root.
 """

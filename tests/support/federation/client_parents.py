@@ -182,7 +182,7 @@ class Sites:
         self._undo: list[Callable[[], object]] = []
 
     def workspace(self, site: str = SITE_1, **settings: Any) -> Path:
-        """A site's workspace, which admits what tests deploy."""
+        """A site's workspace, which allows what tests deploy."""
         path = self.folder / site
         (path / "local").mkdir(parents=True, exist_ok=True)
         settings = {"allow_custom": True, "abort_grace": 5.0, "stop_grace": 2.0, **settings}

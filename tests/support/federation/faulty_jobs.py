@@ -131,7 +131,7 @@ class FaultyJobs:
     def __init__(self, operated: OperatedFederation) -> None:
         self.operated = operated
 
-    def admit_code(self, **settings: Any) -> None:
+    def allow_code(self, **settings: Any) -> None:
         """Let the server take jobs that bring code."""
         local = self.operated.folder / "server" / "local"
         local.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ class JobBench:
         return run_pipeline(self.connection, [command])[0]
 
     def status(self, command: list[Arg]) -> str:
-        return parse_reply("job/note", self.run(command)).status
+        return parse_reply("job/note_client_task", self.run(command)).status
 
     # -- clients -------------------------------------------------------------------------------------------------------
 

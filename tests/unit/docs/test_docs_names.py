@@ -34,8 +34,13 @@ ROOTS: Final = [ROOT, DOCS, DOCS / "decisions", *(package.parent for package in 
 PATH: Final = re.compile(
     r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.(?:py|lua|md|toml)|(?:[\w-]+/)+(?![\w.])|redflare_\w+(?:/\w+)*)(?!\w)"
 )
-#: Two capitals and a small letter, as in ``CJLink``, ``CJLink.exchange`` and ``cj_link.CJLink``.
-NAME: Final = re.compile(r"\b(?:[a-z_]+\.)?(?=\w*[A-Z]\w*[A-Z])(?=\w*[a-z])[A-Z]\w*(?:\.\w+)?\b")
+#: Two capitals and a small letter, as in ``CJLink``, ``CJLink.exchange`` and ``cj_link.CJLink``, or an attribute of
+#: what begins with a capital, as in ``Outgoing.make``.
+NAME: Final = re.compile(
+    r"\b(?:[a-z_]+\.)?(?=\w*[A-Z]\w*[A-Z])(?=\w*[a-z])[A-Z]\w*(?:\.\w+)?\b|\b(?=\w*[a-z])[A-Z]\w*\.[a-z_]\w*\b"
+)
+#: The name of a thread; the variable part is ``<id>`` on a page and ``{self.id}`` in the source.
+THREAD: Final = re.compile(r"redflare-[a-z]+(?:-[a-z]+)*(?:-<\w+>)?(?=`)")
 #: Names of the field and of other projects.
 OTHERS: Final = {"NVFlare", "PyTorch", "GitHub", "RedisJSON", "McGill", "OpenSSL"}
 
@@ -106,6 +111,14 @@ def test_every_name_that_a_page_mentions_is_defined(page: Path) -> None:
     names = set(NAME.findall(mentioned(page))) - OTHERS
     names = {name for name in names if not re.fullmatch(r"[A-Z]+s|\w+\.(?:py|lua|md|json|toml|sh)", name)}
     assert [name for name in sorted(names) if not is_known(name)] == []
+
+
+def test_every_thread_that_the_page_about_the_inside_names_is_started() -> None:
+    source = "\n".join(file.read_text() for package in PACKAGES for file in package.rglob("*.py"))
+    started = {re.sub(r"\{[^}]*\}", "<>", name) for name in re.findall(r'"(redflare-[^"\s]+)"', source)}
+    named = {re.sub(r"<\w+>", "<>", name) for name in THREAD.findall((DOCS / "internals.md").read_text())}
+    assert {"redflare-subscriber-<>", "redflare-lifeline"} <= named
+    assert named - started == set()
 
 
 def test_every_folder_is_on_the_page_about_the_inside() -> None:

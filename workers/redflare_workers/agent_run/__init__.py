@@ -1,4 +1,9 @@
-"""``redflare agent run``: a user's function as the agent of a site, in a process that is started again when it dies."""
+"""``redflare agent run``: a user's function as the agent of a site, in a process that is started again when it dies.
+
+Start at: ``agent_supervisor.AgentSupervisor``, which starts the program ``agent_main`` with ``agent_process_args``.
+
+May import: processes, util, the broker and the agent.
+"""
 
 from __future__ import annotations
 

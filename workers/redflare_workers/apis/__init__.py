@@ -1,4 +1,9 @@
-"""The vocabulary of a job's components, with the names of ``nvflare.apis``."""
+"""The vocabulary of a job's components, with the names of ``nvflare.apis``.
+
+Start at: the modules of NVFlare's names, such as ``shareable``, ``dxo``, ``executor``, ``controller_spec``.
+
+May import: util and the broker.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class WFCommSpec(SchedulingSpec):
         raise NotImplementedError
 
     def handle_exception(self, task_id: str, fl_ctx: FLContext) -> None:
-        """End the task of a ClientTask of that id with an error: it was found for a request and could not be sent."""
+        """End, with an error, the task whose ClientTask could not be sent."""
         raise NotImplementedError
 
     def process_submission(

@@ -1,9 +1,8 @@
 """The ``redflare`` command.
 
-Way in: ``main``; ``app`` lists the commands and imports the one that is used, from the module of its name (those of
-``job`` are in ``job_*``, that of ``demo`` is in ``redflare_workers.demo``). Shared by
-all: ``connection`` (options), ``exit_codes`` (errors), ``display`` (terminal and JSON); by server, site and agent:
-``service``.
+Start at: ``main``; ``app`` lists the commands and imports the one that is used, from the module of its name (those of
+``job`` are in ``job_*``, that of ``demo`` is in ``redflare_workers.demo``). Shared by all: ``connection`` (options),
+``exit_codes`` (errors), ``display`` (terminal and JSON); by server, site and agent: ``service``.
 
 May import: everything; nothing imports it.
 """
@@ -20,7 +19,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
-        sys.exit("redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'")
+        sys.exit("redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'")
     except KeyboardInterrupt:  # before any command
         sys.exit(130)
     app()

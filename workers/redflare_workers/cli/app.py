@@ -41,7 +41,7 @@ COMMANDS: Final = {
     ),
     "tail": (
         "redflare_workers.cli.tail",
-        "Follow one agent live: its tasks and results, their states, aborts, notices, connects and disconnects.",
+        "Follow one agent live: its tasks and results, their states, aborts, verdicts, who connects and leaves.",
     ),
     "dead": (
         "redflare_workers.cli.dead",

@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Agent = Annotated[str, typer.Argument(help="The agent's FQCN.", show_default=False)]
+Agent = Annotated[str, typer.Argument(help="Full name (FQCN) of the agent: site-1--trainer.", show_default=False)]
 LetterId = Annotated[str, typer.Argument(help="The letter's id, as `redflare dead list` shows it.", show_default=False)]
 
 #: Bytes of a field's value that `show` prints.
@@ -33,7 +33,9 @@ _LONGEST = 400
 @connected
 def list_letters(
     target: Target,
-    agent: Annotated[str | None, typer.Option("--agent", "-a", help="FQCN; default: all agents.")] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", "-a", help="Full name (FQCN) of the agent; default: all.")
+    ] = None,
     as_json: display.Json = False,
 ) -> None:
     """List all dead letters, the oldest first; exit code 1 if there are none.

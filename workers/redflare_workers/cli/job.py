@@ -52,9 +52,9 @@ def list_jobs(
     line: `redflare job show` shows all of one job. Of ids that were made up
     only the beginning is shown, which all commands take.
 
-    Submitted jobs are kept for a week after their end; jobs that were run
-    without `redflare server` for an hour. Both can be configured. Exit code 1
-    if there are no jobs.
+    Submitted jobs are kept for a week after their end; jobs run without
+    `redflare server`, for one hour. Both can be configured. Exit code 1 if
+    there are no jobs.
 
     [bold]Examples[/bold]
     redflare job list --open
@@ -85,7 +85,7 @@ def show(
     job: Annotated[
         str,
         typer.Argument(
-            help="The job's id, the beginning of it, or the FQCN of its server (`redflare job list`).",
+            help="The job's id, the beginning of it, or the full name (FQCN) of its server: server.job-7.",
             show_default=False,
             autocompletion=complete_job,
         ),
@@ -99,9 +99,9 @@ def show(
     not scheduled yet, how each site ended. Once the job runs, its server and
     its sites follow, each with the age of its last heartbeat:
     [green]● connected[/green]
-    [yellow]◐ silent[/yellow]     more than three heartbeats are missing
+    [yellow]◐ silent[/yellow]     its last three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired
-    [dim]○ left[/dim]       it disconnected
+    [dim]○ left[/dim]       it said bye
 
     A task is a broadcast (to all targets), a send (to one of them) or a relay
     (to one after the other). An id behind "as" is that of the task at one

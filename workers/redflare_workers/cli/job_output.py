@@ -39,8 +39,8 @@ def log(
 
     Changes of the job's status appear between the lines. The last 10,000
     lines are kept; each process writes its whole log to its workspace, to
-    <workspace>/<job>/log.txt. With --json each line is a document. Exit code 1
-    if there are no lines.
+    <workspace>/<job>/log.txt. With --json, one JSON object per line. Exit
+    code 1 if there are no lines.
 
     [bold]Examples[/bold]
     redflare job log job-7 --follow

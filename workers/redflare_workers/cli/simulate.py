@@ -66,7 +66,12 @@ def simulate(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option("--url", "-u", help=f"{URL_HELP[:-1]}; default: an embedded one.", callback=warn_of_password),
+        typer.Option(
+            "--url",
+            "-u",
+            help=f"{URL_HELP[:-1]}; default: an embedded one. REDFLARE_URL is ignored.",
+            callback=warn_of_password,
+        ),
     ] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Folder for the model or the results matrix.")] = None,
     as_json: display.Json = False,

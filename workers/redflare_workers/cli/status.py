@@ -44,12 +44,12 @@ def status(
 ) -> None:
     """Show all jobs and agents: who is connected, the open tasks and what they wait for, queues, payload.
 
-    For an agent, and for the CJ that assigns tasks to it, the state is shown
-    with the age of the last heartbeat:
+    For an agent, and for the client job (CJ) that assigns tasks to it, the
+    state is shown with the age of the last heartbeat:
     [green]● connected[/green]
-    [yellow]◐ silent[/yellow]     more than three heartbeats are missing
+    [yellow]◐ silent[/yellow]     its last three heartbeats are missing
     [red]○ gone[/red]       its heartbeat has expired
-    [dim]○ left[/dim]       it disconnected
+    [dim]○ left[/dim]       it said bye
     [dim]· never[/dim]      none has connected yet
 
     T/R/D is the length of the streams: tasks, results, dead letters.

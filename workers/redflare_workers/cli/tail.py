@@ -32,10 +32,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @connected
 def tail(
     target: Target,
-    fqcn: Annotated[str, typer.Argument(help="The agent's FQCN, as `redflare status` shows it.", show_default=False)],
+    fqcn: Annotated[str, typer.Argument(help="Full name (FQCN) of the agent: site-1--trainer.", show_default=False)],
     as_json: display.Json = False,
 ) -> None:
-    """Follow one agent live: its tasks and results, their states, aborts, notices, connects and disconnects.
+    """Follow one agent live: its tasks and results, their states, aborts, verdicts, who connects and leaves.
 
     Starts with the present state and continues until Ctrl-C, also across
     restarts of Redis. Changes nothing, and does not poll. With --json each

@@ -23,14 +23,14 @@ def task(
     target: Target,
     task_id: Annotated[str, typer.Argument(help="The task's id, as `redflare status` shows it.", show_default=False)],
     agent: Annotated[
-        str | None, typer.Option("--agent", "-a", help="FQCN of the agent; default: search all agents.")
+        str | None, typer.Option("--agent", "-a", help="Full name (FQCN) of the agent: site-1--trainer; default: all.")
     ] = None,
     as_json: display.Json = False,
 ) -> None:
     """Show one task of an agent: when it was assigned, fetched, submitted and settled, and why it waits.
 
-    A settled task is kept for an hour, or as configured at the CJ
-    (retention.settled_retention).
+    A settled task is kept for an hour, or as configured at the client
+    job (retention.settled_retention).
 
     [bold]Examples[/bold]
     redflare task 3f0c2a52-5c1d-4b1e-9d8e-0d8a1f6a7b11

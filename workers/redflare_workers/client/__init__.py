@@ -1,6 +1,6 @@
 """A site's two programs: the parent (CP), and one process for each job (CJ), with what both need in ``shared``.
 
-Way in: ``parent.client_engine.ClientEngine`` and ``job.client_job.ClientJob``.
+Start at: ``parent.client_engine.ClientEngine`` and ``job.client_job.ClientJob``.
 
-May not import: anything of ``server``.
+May import: nothing; its folders do, and none of them anything of ``server``.
 """

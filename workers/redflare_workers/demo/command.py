@@ -31,9 +31,13 @@ def demo(
     kill_server: Annotated[
         bool, typer.Option("--kill-server", help="Kill the server with SIGKILL in the middle of every fifth round.")
     ] = False,
-    url: Annotated[str | None, typer.Option(help="Redis to use; without it an embedded server is started.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Redis to use; default: an embedded one. REDFLARE_URL is ignored.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Directory for the plot.")] = Path("out"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json-file", help="Also write all numbers to this file, as JSON.")
+    ] = None,
 ) -> None:
     """Train a classifier of handwritten digits at four sites by federated averaging, and watch it."""
     began = time.monotonic()
@@ -47,7 +51,7 @@ def demo(
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("redflare"):
                 raise
-            typer.echo(f"redflare demo: {error.name} is not installed: pip install 'redflare[demo]'", err=True)
+            typer.echo(f"redflare demo: {error.name} is not installed: pip install '.[demo]'", err=True)
             raise typer.Exit(1) from None
         options = DemoOptions(
             rounds=rounds,

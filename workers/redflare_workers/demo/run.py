@@ -65,7 +65,7 @@ class DemoRun:
         Raises:
             DemoStopped: a signal came; everything has been ended.
             DemoError: an agent or a task failed for good.
-            RedflareError: the server cannot be used.
+            RedflareError: Redis cannot be used.
         """
         with ExitStack() as ending:
             self._check_signals()  # before anything is started
@@ -73,7 +73,7 @@ class DemoRun:
             ending.enter_context(threadpool_limits(1))
             url = self._options.url or ending.enter_context(EmbeddedServer()).url
             with Server.connect(url) as server:
-                check(server)  # raises now, rather than wait for a server that cannot be used
+                check(server)  # raises now, rather than wait for a Redis that cannot be used
             split = load_split(self._options.sites, self._options.seed)
             display.sites(split.sites)
             self._check_signals()

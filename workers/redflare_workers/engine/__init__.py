@@ -1,6 +1,6 @@
-"""A run's engine: the context, the components and the events of one job at one party.
+"""A run's engine: the context, the components and the events of one job, at the server or a site.
 
-Way in: ``run_engine.RunEngine``, which server and client jobs extend.
+Start at: ``run_engine.RunEngine``, which server and client jobs extend.
 
-May import: apis, util and the broker.
+May import: messaging, protocol, apis, util and the broker.
 """

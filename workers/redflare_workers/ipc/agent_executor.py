@@ -1,6 +1,6 @@
 """``AgentExecutor``: the client job's (CJ's) end of the link to one agent, under our executor and under NVFlare's.
 
-It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is dead or
+It starts and stops, has one task in progress at a time, and learns from the heartbeat thread that the agent is gone or
 another CJ has taken over. All of a process share one connection and one heartbeat thread (``SharedConnection``).
 """
 
@@ -117,8 +117,8 @@ class AgentExecutor(ABC):
 
         Raises:
             ConfigError: a ValueError; site, agent or URL is missing or wrong.
-            PreflightError: the server is not fit to hold tasks.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit to hold tasks.
+            ServerError: Redis refuses this user.
         """
         if self._link is not None:
             logger.warning("%r was started before; this start has no effect", self)
@@ -140,7 +140,7 @@ class AgentExecutor(ABC):
         try:
             session.open_connection()
         except Unavailable as exc:
-            logger.warning("%s waits for its server: %s", session.label, exc)
+            logger.warning("%s cannot reach Redis, trying again: %s", session.label, exc)
         except BaseException:
             session.drop_connection()
             shared.release()
@@ -338,8 +338,8 @@ class AgentExecutor(ABC):
         session = link.session
         if session.fenced:
             self._done = "another client job has taken over this agent"
-        elif link.peer is Peer.DEAD:
-            self._done = f"agent {session.keys.fqcn} is dead: no heartbeat for {link.liveness.silence:.0f} s"
+        elif link.peer is Peer.GONE:
+            self._done = f"agent {session.keys.fqcn} is gone: no heartbeat for {link.liveness.silence:.0f} s"
         if self._done:
             logger.error("%s: %s", session.label, self._done)
             session.nudge()

@@ -42,8 +42,8 @@ class IPCExchanger(AgentExecutor, Executor):
     Args:
         send_task_timeout, resend_task_interval, agent_ack_timeout: kept for NVFlare's signature; a task stays in Redis
             until it is fetched or aborted, and the goodbye needs no answer here.
-        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as disconnected.
-        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is dead: the task in progress
+        agent_connection_timeout: seconds without a heartbeat of the agent after which it counts as silent.
+        agent_heartbeat_timeout: seconds without a heartbeat of the agent after which it is gone: the task in progress
             is aborted and the job panics; None: never.
         agent_heartbeat_interval: seconds between two heartbeats of this side; less when a timeout is shorter.
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta.

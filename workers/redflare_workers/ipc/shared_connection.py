@@ -1,6 +1,6 @@
-"""``SharedConnection``: what the exchangers and cells of one process share: the server and the heartbeat thread.
+"""``SharedConnection``: what the exchangers and cells of a process share: connections to Redis, the heartbeat thread.
 
-Two hundred exchangers in a process make one heartbeat thread and one pool of connections per server, whichever of them
+Two hundred exchangers in a process make one heartbeat thread and one pool of connections per Redis, whichever of them
 starts first or ends last.
 """
 
@@ -20,7 +20,7 @@ from redflare_broker.transport.server import ConnectionOptions, Server
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SharedConnection:
-    """A server and the heartbeats of the links to it; ``acquire`` and ``release`` count their users."""
+    """The connections to a Redis and the heartbeats of the links; ``acquire`` and ``release`` count their users."""
 
     server: Server
     heartbeats: Heartbeats
@@ -34,7 +34,7 @@ class SharedConnection:
 
     @staticmethod
     def acquire(url: str, options: ConnectionOptions, client: Any = None) -> SharedConnection:
-        """Return the connection to this server, made on first use; ``release`` it when it is needed no more."""
+        """Return the connection to this Redis, made on first use; ``release`` it when it is needed no more."""
         key = (url, options, None if client is None else id(client))
         with _guard:
             shared = _connections.get(key)
@@ -57,7 +57,7 @@ class SharedConnection:
         self.server.close()
 
     def preflight(self, allow_eviction: bool, keys: LinkKeys, *, jobs: bool = False) -> None:
-        """Check the server once for all users, with the rights that the first one needs.
+        """Check Redis once for all users, with the rights that the first one needs.
 
         Raises:
             PreflightError, Unavailable: as ``preflight.check``; the next user checks again.

@@ -1,7 +1,9 @@
 """Jobs as folders and zip archives in NVFlare's layout: read, checked as a whole, built, and made from Python.
 
-``read_job`` checks a job without running any of its code, ``ComponentBuilder`` builds what a site admits of it, and
-``FedJob`` makes one. All errors are reported together, each with file and key.
+Start at: ``job_folder.read_job``. ``read_job`` checks a job without running any of its code, ``ComponentBuilder``
+builds what a site allows of it, and ``FedJob`` makes one. All errors are reported together, each with file and key.
+
+May import: workflow, processes, apis, util and the broker.
 """
 
 from __future__ import annotations

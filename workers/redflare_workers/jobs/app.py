@@ -53,12 +53,12 @@ def build_server_app(
     """Build what ``config/config_fed_server`` of a deployed app describes.
 
     Args:
-        app_dir: folder with ``config`` and perhaps ``custom``, which is put on ``sys.path`` if ``builder`` admits it.
+        app_dir: folder with ``config`` and perhaps ``custom``, which is put on ``sys.path`` if ``builder`` allows it.
         variables: values of ``{JOB_ID}``, ``{SITE_NAME}`` and ``{WORKSPACE}`` in the config;
             ``{JOB_CUSTOM_DIR}`` and ``{JOB_CONFIG_DIR}`` are known here.
 
     Raises:
-        JobProblems: all that is wrong; ``unsafe``: the app asks for something that is not admitted. If a module or
+        JobProblems: all that is wrong; ``unsafe``: the app asks for something that is not allowed. If a module or
             a constructor raised, that is its cause.
     """
     app = _App(app_dir, builder, variables, server=True)

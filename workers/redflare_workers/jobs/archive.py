@@ -246,7 +246,7 @@ def _check_entry(info: zipfile.ZipInfo) -> _Entry:
     if stat.S_IFMT(mode) not in (0, expected):
         raise _refused(info, "it is neither a file nor a folder (a symlink, a device, a pipe)")
     if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
-        raise _refused(info, "it is encrypted, or compressed by something else than deflate")
+        raise _refused(info, "it is encrypted, or compressed with a method other than deflate")
     if folder and info.file_size:
         raise _refused(info, "it is a folder with content")
     return _Entry(info=info, name=name.removesuffix("/"), folder=folder, executable=bool(mode & stat.S_IXUSR))
@@ -277,7 +277,7 @@ def _other_spelling(name: str, spellings: dict[str, str]) -> str:
 
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
-    return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is refused: {why}")
+    return ArchiveError(f"entry {info.orig_filename[:200]!r} of the archive is rejected: {why}")
 
 
 # -- reading and writing -----------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def _content(archive: zipfile.ZipFile, entry: _Entry, left: int) -> Iterator[byt
             left -= len(piece)
             if left < 0:
                 raise ArchiveError(
-                    f"entry {entry.name!r} of the archive is refused: its content is larger than its declared size"
+                    f"entry {entry.name!r} of the archive is rejected: its content is larger than its declared size"
                 )
             yield piece
 

@@ -1,4 +1,4 @@
-"""Class paths in a config: read without importing anything, and matched against the patterns that a site admits."""
+"""Class paths in a config: read without importing anything, and matched against the patterns that a site allows."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def reference_of(value: Any) -> Any:
     return value[_REFERENCE] if isinstance(value, dict) and set(value) == {_REFERENCE} else None
 
 
-def admits(patterns: Iterable[str], path: str) -> bool:
+def allows(patterns: Iterable[str], path: str) -> bool:
     """Whether one of the patterns matches a class path, or the other path of the same class."""
     paths = (path, _OTHER_PATH.get(path, path))
     return any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns for each in paths)

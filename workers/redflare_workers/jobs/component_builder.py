@@ -1,6 +1,6 @@
-"""Components by class path: checked against what a site admits before they are imported, then built.
+"""Components by class path: checked against what a site allows before they are imported, then built.
 
-A site admits class paths by patterns, and may admit code of jobs. Of redflare, only components are admitted by
+A site allows class paths by patterns, and may allow code of jobs. Of redflare, only components are allowed by
 default: a job's JSON alone can then neither start processes nor write outside the folder of its run.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 from redflare_workers.apis.fl_component import FLComponent
 
 from .app_config import SideConfig
-from .class_path import OWN, SHIPPED, BadPath, admits, class_path_of, is_component, reference_of
+from .class_path import OWN, SHIPPED, BadPath, allows, class_path_of, is_component, reference_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
 from .problems import JobProblems, Problem, did_you_mean, listed
@@ -58,8 +58,8 @@ class ComponentBuilder:
     """Checks and builds the components of a config.
 
     Args:
-        allow: class paths that are admitted, with ``*`` for anything: ``"mylib.executors.*"``.
-        allow_custom: code of a job's ``custom`` folder is admitted too.
+        allow: class paths that are allowed, with ``*`` for anything: ``"mylib.executors.*"``.
+        allow_custom: code of a job's ``custom`` folder is allowed too.
         given: values of some of ``SITE_ARGUMENTS``, for the components of redflare that take them.
         folder: folder of the run. Relative paths in arguments of redflare's components start from it; unless
             ``allow_custom``, paths that lead out of it are refused.
@@ -141,7 +141,7 @@ class ComponentBuilder:
         """Build ``{path | class_path | name, args}``, and first the components in its arguments.
 
         Raises:
-            JobProblems: it is not admitted, cannot be imported, is of the wrong type, or its constructor raised
+            JobProblems: it is not allowed, cannot be imported, is of the wrong type, or its constructor raised
                 (which is the cause).
         """
         scope = Scope()
@@ -182,27 +182,27 @@ class ComponentBuilder:
             return {key: each for key, each in value.items() if key != "config_type"}
         return value
 
-    # -- admission ---------------------------------------------------------------------------------------------------
+    # -- the allow-list ----------------------------------------------------------------------------------------------
 
     def _refusal(self, path: str, scope: Scope) -> Problem | None:
         """Why this may not even be imported; None: it may."""
         if scope.custom.holds(path):
             if self.allow_custom:
                 return None
-            text = f"{path} is code that the job brings (custom/), which this site does not admit"
+            text = f"{path} is code that the job brings (custom/), which is not allowed here"
             return scope.problem(text, "path", unsafe=True)
-        if admits(self.allow, path):
+        if allows(self.allow, path):
             return None
-        admitted = ", ".join(self.allow) or "nothing"
-        text = f"{path} is not admitted here; admitted are: {admitted}"
+        allowed = ", ".join(self.allow) or "nothing"
+        text = f"{path} is not allowed here (allowed: {allowed})"
         if path.startswith(OWN):
-            text = f"{path} is not a component for jobs; admitted are: {admitted}"
+            text = f"{path} is not a component for jobs (allowed: {allowed})"
         elif not self.allow_custom:
-            text += "; the site's administrator can extend its allow list"
+            text += "; extend `allow` in local/site.json of this workspace"
         return scope.problem(text, "path", unsafe=True)
 
     def _load(self, path: str, scope: Scope) -> Callable[..., Any]:
-        """Import the class or function of an admitted path, and check that it is what the path promises."""
+        """Import the class or function of an allowed path, and check that it is what the path promises."""
         module_name, _, name = path.rpartition(".")
         module = self._import(module_name, scope)
         target: Any = getattr(module, name, None)
@@ -217,8 +217,8 @@ class ComponentBuilder:
             raise self._failed(scope, f"{path} is a {type(target).__name__}, not a class")
         # a module also has the names that it imports from others
         real = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', name)}"
-        if not custom and path not in self.allow and not admits(self.allow, real):
-            raise self._failed(scope, f"{path} is {real}, which is not admitted here", unsafe=True)
+        if not custom and path not in self.allow and not allows(self.allow, real):
+            raise self._failed(scope, f"{path} is {real}, which is not allowed here", unsafe=True)
         if inspect.isclass(target) and not issubclass(target, scope.kind):
             raise self._failed(scope, f"{path} must be of type {scope.kind.__name__}")
         if inspect.isabstract(target):
@@ -246,7 +246,7 @@ class ComponentBuilder:
         inside = self.folder is not None and Path(self._placed(value)).resolve().is_relative_to(self.folder)
         if inside or (self.folder is None and not path.is_absolute() and ".." not in path.parts):
             return ""
-        return f"{value!r} leads out of the folder of the run, which this site does not admit; give a relative path"
+        return f"{value!r} leads out of the folder of the run, which is not allowed here; give a relative path"
 
     def _placed(self, value: Any) -> Any:
         """Join a path, or each path of a dict, to the folder of the run."""

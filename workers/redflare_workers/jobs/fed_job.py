@@ -237,7 +237,7 @@ class FedJob:
         return self.export(Path(job_root, self.name))
 
     def _apps(self) -> dict[str, tuple[str, ...]]:
-        """Targets by app; the last one of each is its target in the deploy map."""
+        """Return the targets of each app; in the deploy map the app has the last of them."""
         if set(self._parts) == {SERVER, ALL_SITES}:
             return {"app": (SERVER, ALL_SITES)}
         names = {SERVER: _SERVER_APP, ALL_SITES: _CLIENTS_APP}

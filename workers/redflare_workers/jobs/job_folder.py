@@ -166,7 +166,7 @@ def _read_app(
     }
     app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
     custom = CustomCode(sources, f"{name}/custom")
-    # every site decides what it admits; here, everything is
+    # every site decides what it allows; here, everything is
     builder = ComponentBuilder(["*"], allow_custom=True)
     problems += [problem for side in app.sides for problem in builder.check_side(side, custom)]
     return app, [*problems, *custom.shadows()], warnings

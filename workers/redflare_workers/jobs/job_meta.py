@@ -119,7 +119,7 @@ class _MetaReader(ProblemReader):
 
     def mandatory_clients(self) -> tuple[str, ...]:
         value = self.data.get("mandatory_clients")
-        return () if value is None else self._sites("mandatory_clients", value, admitted=())
+        return () if value is None else self._sites("mandatory_clients", value, allowed=())
 
     def agent_id(self) -> str | None:
         value = self.data.get("agent_id")
@@ -136,7 +136,7 @@ class _MetaReader(ProblemReader):
             key = f"deploy_map.{app}"
             if not self._is_segment(key, app, "the app's name"):
                 continue
-            found[app] = self._sites(key, _listed_targets(targets), admitted=(ALL_SITES, SERVER))
+            found[app] = self._sites(key, _listed_targets(targets), allowed=(ALL_SITES, SERVER))
             for site in found[app]:
                 if site in apps:
                     self._add(key, f"{site!r} gets app {apps[site]!r} already; a site has one app of a job")
@@ -181,7 +181,7 @@ class _MetaReader(ProblemReader):
         if missing := set(meta.resource_spec) - {*clients, ALL_SITES, SERVER}:
             self._add("resource_spec", f"{listed(missing)} have no app in the deploy map")
 
-    def _sites(self, key: str, value: Any, admitted: tuple[str, ...]) -> tuple[str, ...]:
+    def _sites(self, key: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
         if not isinstance(value, list):
             self._add(key, f"must be a list of names of sites, but is {value!r}")
             return ()
@@ -190,9 +190,9 @@ class _MetaReader(ProblemReader):
             site = each
             if isinstance(each, str):
                 # NVFlare does not mind the case of these two
-                site = next((word for word in admitted if word.casefold() == each.casefold()), each)
-            if site in admitted or self._is_segment(f"{key}[{place}]", site, "the site's name"):
-                if site == SERVER and not admitted:
+                site = next((word for word in allowed if word.casefold() == each.casefold()), each)
+            if site in allowed or self._is_segment(f"{key}[{place}]", site, "the site's name"):
+                if site == SERVER and not allowed:
                     self._add(f"{key}[{place}]", f"{SERVER!r} is the server, not a site")
                 elif site in sites:
                     self._add(f"{key}[{place}]", f"{site!r} is listed more than once")

@@ -20,7 +20,7 @@ class Problem:
     #: path in the file, ``workflows[0].args.min_clients``; "" if it is about the file as a whole
     key: str
     text: str
-    #: the job asks for something that this site does not admit
+    #: the job asks for something that this site does not allow
     unsafe: bool = False
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class JobProblems(ConfigError):
 
     @property
     def unsafe(self) -> bool:
-        """Whether the job asks for something that this site does not admit."""
+        """Whether the job asks for something that this site does not allow."""
         return any(problem.unsafe for problem in self.problems)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """Messages between components of different processes, and streams of objects and files.
 
-Way in: ``messenger.Messenger``, which an engine has; ``aux_runner`` sends and handles messages, ``object_streamer``
+Start at: ``messenger.Messenger``, which an engine has; ``aux_runner`` sends and handles messages, ``object_streamer``
 streams. A ``switchboard`` hands a cell's messages to the engine that they are for.
 
 May import: protocol, apis, util and the broker.

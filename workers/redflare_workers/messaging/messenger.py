@@ -49,7 +49,7 @@ class Messenger:
             self._switchboard.connect(self)
 
     def close(self, *, keep: bool = False) -> None:
-        """End all streams, and receive no more messages. Again is allowed.
+        """End all streams, and receive no more messages. May be called again.
 
         Args:
             keep: leave messages that still come to the next process that has the cell; else they are refused.

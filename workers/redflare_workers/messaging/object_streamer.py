@@ -127,7 +127,7 @@ class ObjectStreamer:
                 self._outgoing.discard(stream)
 
     def shutdown(self) -> None:
-        """End all streams, with return code TASK_ABORTED, and begin no more. Again is allowed."""
+        """End all streams, with return code TASK_ABORTED, and begin no more. May be called again."""
         with self._guard:
             self._closed = True
             outgoing = list(self._outgoing)

@@ -77,7 +77,7 @@ class StreamReceiver:
         return None
 
     def close(self) -> None:
-        """End all streams, and accept no more. Again is allowed."""
+        """End all streams, and accept no more. May be called again."""
         with self._changed:
             self._closed = True
             sessions = list(self._sessions.values())

@@ -1,6 +1,10 @@
 """The link inside a real NVFlare job: an executor of NVFlare's, in place of its ``IPCExchanger``.
 
-It needs ``redflare[nvflare]``; the agent's side does not.
+Start at: ``redis_exchanger.RedisExchanger``.
+
+It needs ``pip install '.[nvflare]'``; the agent's side does not.
+
+May import: ipc, apis, the root and the broker.
 """
 
 from .redis_exchanger import RedisExchanger

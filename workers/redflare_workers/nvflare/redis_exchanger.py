@@ -42,7 +42,7 @@ class RedisExchanger(AgentExecutor, Executor):
         agent_id: name of the agent at its site; None: ``agent_id`` in the job's meta, or else in ``redflare.json``.
         redis_url: as the agent's ``flare_site_url``; "": ``redis_url`` in ``redflare.json``.
         workspace_dir: folder with ``redflare.json``, ``comm_config.json`` and ``startup/`` (certificates), all of them
-            optional; "": the folder ``local/redflare`` of NVFlare's site, so that each site says where its server is.
+            optional; "": the folder ``local/redflare`` of NVFlare's site, so that each site says where its Redis is.
         secure_mode: ``startup/rootCA.pem`` must be there; or so says ``redflare.json``.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.

@@ -1,6 +1,6 @@
 """The processes of jobs: a parent starts and watches one, and it ends when the parent is gone.
 
-Way in: ``job_process.JobProcess`` in the parent, ``ending.Ending`` in the process.
+Start at: ``job_process.JobProcess`` in the parent, ``ending.Ending`` in the process.
 
 May import: apis, util and the broker.
 """

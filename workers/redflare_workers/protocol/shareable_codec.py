@@ -108,7 +108,7 @@ def decoded(
     Raises:
         DecodeError: the data is corrupt.
         BlobMissing: its chunks are gone.
-        Unavailable: the server is away, and ``stop`` ended the attempts.
+        Unavailable: Redis is away, and ``stop`` ended the attempts.
     """
     payload = encoded_data(shareable)
     if payload is None:

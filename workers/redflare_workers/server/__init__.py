@@ -1,6 +1,6 @@
 """The server's two programs, which share nothing but messages: the parent (SP) and one process for each job (SJ).
 
-Way in: ``parent.server_parent.ServerParent`` and ``job.server_job.ServerJob``.
+Start at: ``parent.server_parent.ServerParent`` and ``job.server_job.ServerJob``.
 
-May not import: anything of ``client``.
+May import: nothing; its folders do, and none of them anything of ``client``.
 """

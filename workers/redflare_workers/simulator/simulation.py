@@ -87,7 +87,7 @@ def simulate(
     Raises:
         ConfigError: a ValueError; an argument is wrong, or the function cannot be handed to other processes.
         SimulationError: a site or its process ended too early.
-        RedflareError: the server cannot be used.
+        RedflareError: Redis cannot be used.
         KeyboardInterrupt: Ctrl-C; everything has been ended.
     """
     plan = make_plan(sites, processes, job_id)
@@ -145,7 +145,7 @@ class Simulation(Generic[C]):
             self._embedded = self._ending.enter_context(EmbeddedServer())
             self._url = self._embedded.url
         else:
-            # raises now, rather than wait for a server that cannot be used
+            # raises now, rather than wait for a Redis that cannot be used
             with Server.connect(self._url, self._settings.connection) as server:
                 check(server, allow_eviction=self._settings.allow_eviction)
         self._job = ServerJob(

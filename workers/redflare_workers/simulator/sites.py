@@ -44,7 +44,7 @@ class Sites:
         """Connect, and start all sites.
 
         Raises:
-            RedflareError: the server cannot be used.
+            RedflareError: Redis cannot be used.
         """
         self._host.start()
         for thread in self._threads:

@@ -1,4 +1,14 @@
-"""Workflows: the base of controllers, and the workflows that ship."""
+"""Workflows: the base of controllers, and the workflows that ship.
+
+Start at: ``controller.Controller``, the base of all; ``fedavg.FedAvg`` is the shortest that trains. It,
+``fedbuff.FedBuff`` and ``cyclic.Cyclic`` are ``model_workflow.ModelWorkflow``s; ``cross_site_eval.CrossSiteEval``
+measures models, ``workflows.Workflows`` runs several. What they share: ``model_update`` makes the data of a task and
+reads the update in its result, ``aggregator`` sums models to their mean, ``model_tree`` reads and makes models as
+trees, ``model_store`` keeps them in files, ``best_model`` notes the best one, ``gathering`` waits until sites have
+joined.
+
+May import: communicator, messaging, protocol, apis, util and the broker.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class FedAvg(ModelWorkflow):
 
     Args:
         initial_model: nested dicts and lists of arrays; or a function that makes them, or a file that was saved.
-        min_clients: a round ends when so many results are in; with fewer valid ones the run panics.
+        min_clients: a round needs this many valid results; with fewer the run panics.
         num_rounds: how many rounds.
         wait_time_after_min_received: seconds in which further sites may still answer.
         task_name: name of the task, by which sites choose the executor.

@@ -143,6 +143,6 @@ class FedBuff(ModelWorkflow):
             self.best.offer(self.model, float(self.evaluate(self.model)), self.version)
         if self.store is not None:
             self.store.save(self.model, {"rounds": self.version, "contributions": self.contributions})
-        self.log_info(fl_ctx, f"version {self.version} of {self.num_updates} is there")
+        self.log_info(fl_ctx, f"version {self.version} of {self.num_updates} is done")
         if self.version == self.num_updates:
             self._finished.set()

@@ -74,18 +74,18 @@ def metrics_of(result: object) -> dict[str, float]:
     data = _dxo_of(result).data
     metrics = {name: float(value) for name, value in data.items() if isinstance(value, Real)}
     if not metrics:
-        raise ValueError(f"there is no number in it, but {sorted(data)}")
+        raise ValueError(f"it holds no number, only {sorted(data)}")
     return metrics
 
 
 def _dxo_of(result: object) -> DXO:
     if not isinstance(result, Shareable):
-        raise ValueError(f"the result is a {type(result).__name__} and no Shareable")
+        raise ValueError(f"the result is a {type(result).__name__} and not a Shareable")
     rc = result.get_return_code()
     if rc not in (ReturnCode.OK, ReturnCode.EARLY_TERMINATION):
         why = result.get_header(ReservedHeaderKey.ERROR)
         raise ValueError(f"the return code is {rc}" + (f": {why}" if why else ""))
     dxo = from_shareable(result)
     if not isinstance(dxo.data, dict):
-        raise ValueError(f"its data is a {type(dxo.data).__name__} and no dict")
+        raise ValueError(f"its data is a {type(dxo.data).__name__} and not a dict")
     return dxo

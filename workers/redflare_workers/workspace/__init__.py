@@ -1,8 +1,8 @@
-"""The folders of a server or a site: settings, the folder of one run, and the lock that admits one process at a time.
+"""The folders of a server or a site: settings, the folder of one run, and the lock that lets in one process at a time.
 
-Way in: ``site_settings.load_site_settings``, ``run_folder.RunFolder``, ``workspace_lock.workspace_lock``, and
+Start at: ``site_settings.load_site_settings``, ``run_folder.RunFolder``, ``workspace_lock.workspace_lock``, and
 ``name_claim.claim_name``, by which a name has one process. In the folder of a run, ``job_args`` and ``job_report`` are
 the files between a parent and the job's process.
 
-May import: util and the broker.
+May import: jobs, processes, util and the broker.
 """

@@ -116,5 +116,5 @@ def test_the_last_heartbeat_of_a_cell_has_its_instance_and_age(cells: Cells) -> 
 
 def test_an_invalid_value_is_not_a_heartbeat(cells: Cells) -> None:
     site = cells.make("site")
-    cells.redis("SET", site.federation.cell("odd").heartbeat, b"[]", "PX", 1000)
+    cells.redis("SET", site.federation_keys.cell("odd").heartbeat, b"[]", "PX", 1000)
     assert site.heartbeat_of("odd") is None

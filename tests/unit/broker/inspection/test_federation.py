@@ -132,7 +132,7 @@ def test_a_side_that_disconnected_has_left(inspector: Inspector, link: LinkSteps
     status = read(inspector, link)
 
     assert status.agent.state == "left"
-    assert reason(status) == "NEW for a while: no agent is connected (it disconnected)"
+    assert reason(status) == "NEW for a while: no agent is connected (it left)"
 
 
 def test_a_heartbeat_of_a_replaced_instance_does_not_count(inspector: Inspector, link: LinkSteps) -> None:
@@ -181,7 +181,7 @@ def test_a_submitted_task_waits_for_the_cj(inspector: Inspector, link: LinkSteps
 
     link.bye("cj")
 
-    assert reason(read(inspector, link)) == "SUBMITTED for a while: the CJ is not connected (it disconnected)"
+    assert reason(read(inspector, link)) == "SUBMITTED for a while: the CJ is not connected (it left)"
 
 
 def test_queues_and_payload_are_counted(inspector: Inspector, link: LinkSteps, server: Server) -> None:

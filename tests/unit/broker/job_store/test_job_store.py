@@ -13,7 +13,7 @@ from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExi
 from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
 from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
-from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, NOTE, RENEW, RESTORE
+from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, RENEW, RESTORE, SET_FIELD
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
@@ -213,7 +213,7 @@ def test_an_unknown_status_is_refused(bench: StoreBench, wrong: str) -> None:
         lambda: bench.store.advance("job-1", [wrong], "RUNNING"),
         lambda: bench.store.list([wrong]),
     ):
-        with pytest.raises(ConfigError, match="a job's status is one of SUBMITTED, APPROVED"):
+        with pytest.raises(ConfigError, match="a job's status must be one of SUBMITTED, APPROVED"):
             step()
 
 
@@ -542,7 +542,7 @@ def test_every_step_that_is_run_twice_returns_the_same_and_changes_nothing_more(
     line: dict[str, Arg] = {"batch": "batch-1", "site": "site-1", "level": ""}
     steps = {
         "submit": ("job-2", submission(bench, "job-2", archive, 1, fields, change)),
-        "note": ("job-1", NOTE.command(one, field="waiting", value=b'{"reason":"why"}')),
+        "note": ("job-1", SET_FIELD.command(one, field="waiting", value=b'{"reason":"why"}')),
         "advance": ("job-1", ADVANCE.command(one, ["SUBMITTED"], step="step-1", status="RUNNING", **why)),
         "log": ("job-1", LOG.command(one, [b"a", b"b"], **line)),
         "result": ("job-1", result(bench, "job-1", stored, stored.blob.chunks)),

@@ -85,9 +85,9 @@ def test_reading_continues_after_a_given_line(bench: StoreBench) -> None:
 
 @pytest.mark.parametrize("wrong", ["$", "", "x", "1-", "-", None])
 def test_an_invalid_line_id_is_refused(bench: StoreBench, wrong: str) -> None:
-    with pytest.raises(ConfigError, match="the id of a line of a log is like"):
+    with pytest.raises(ConfigError, match="the id of a line of a log must look like"):
         bench.store.read_log("job-1", wrong)
-    with pytest.raises(ConfigError, match="the id of a line of a log is like"):
+    with pytest.raises(ConfigError, match="the id of a line of a log must look like"):
         bench.store.follow("job-1", wrong)
 
 
@@ -115,7 +115,7 @@ def test_an_invalid_line_is_left_out_with_a_warning(bench: StoreBench, caplog: p
     bench.connection.call("XADD", bench.keys.log("job-1"), "*", "other", "thing")
     bench.connection.call("XADD", bench.keys.log("job-1"), "*", "site", "s", "text", b"\xff")
     assert [line.text for line in bench.store.read_log("job-1")] == ["", "\\xff"]
-    assert "is no line of a log" in caplog.text
+    assert "is not a line of a log" in caplog.text
 
 
 # -- following ---------------------------------------------------------------------------------------------------------

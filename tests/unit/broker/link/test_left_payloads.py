@@ -36,7 +36,7 @@ def lives(link: LinkUnderTest) -> list[float]:
 
 
 def outgoing(side: CJLink, task_id: str, data: object = BIG) -> OutgoingTask:
-    prefix = side.session.federation.task_blob(f"{task_id}-{side.session.lease.epoch}")
+    prefix = side.session.federation_keys.task_blob(f"{task_id}-{side.session.lease.epoch}")
     return OutgoingTask.make(task_id, "train", {}, data, prefix, side.session.settings.limits)
 
 

@@ -43,22 +43,22 @@ class WatchedPeer:
     ("heartbeat_timeout", "age", "seconds", "state"),
     [
         # no heartbeat yet (age None): counted from the beginning
-        (None, None, 0.0, Peer.AWAITED),
-        (None, None, 59.9, Peer.AWAITED),
-        (None, None, 60.0, Peer.DISCONNECTED),
-        (None, None, 1e9, Peer.DISCONNECTED),
-        (HEARTBEAT_TIMEOUT, None, 299.9, Peer.DISCONNECTED),
-        (HEARTBEAT_TIMEOUT, None, 300.0, Peer.DEAD),
+        (None, None, 0.0, Peer.NEVER),
+        (None, None, 59.9, Peer.NEVER),
+        (None, None, 60.0, Peer.SILENT),
+        (None, None, 1e9, Peer.SILENT),
+        (HEARTBEAT_TIMEOUT, None, 299.9, Peer.SILENT),
+        (HEARTBEAT_TIMEOUT, None, 300.0, Peer.GONE),
         # one heartbeat: its age counts, and the time since then
         (None, 0.0, 0.0, Peer.CONNECTED),
         (None, 0.0, 59.9, Peer.CONNECTED),
-        (None, 0.0, 60.0, Peer.DISCONNECTED),
-        (None, 0.0, 1e9, Peer.DISCONNECTED),
-        (HEARTBEAT_TIMEOUT, 0.0, 299.9, Peer.DISCONNECTED),
-        (HEARTBEAT_TIMEOUT, 0.0, 300.0, Peer.DEAD),
+        (None, 0.0, 60.0, Peer.SILENT),
+        (None, 0.0, 1e9, Peer.SILENT),
+        (HEARTBEAT_TIMEOUT, 0.0, 299.9, Peer.SILENT),
+        (HEARTBEAT_TIMEOUT, 0.0, 300.0, Peer.GONE),
         # a clock of Redis that seems to be ahead by rounding
         (None, -0.5, 0.0, Peer.CONNECTED),
-        (None, -0.5, 60.0, Peer.DISCONNECTED),
+        (None, -0.5, 60.0, Peer.SILENT),
     ],
 )
 def test_the_state_follows_from_the_silence(
@@ -71,11 +71,11 @@ def test_the_state_follows_from_the_silence(
 
 
 @pytest.mark.parametrize(
-    ("age", "state"), [(0.0, Peer.CONNECTED), (59.0, Peer.CONNECTED), (60.0, Peer.DISCONNECTED), (300.0, Peer.DEAD)]
+    ("age", "state"), [(0.0, Peer.CONNECTED), (59.0, Peer.CONNECTED), (60.0, Peer.SILENT), (300.0, Peer.GONE)]
 )
 def test_the_age_of_a_heartbeat_counts_and_not_when_it_was_read(age: float, state: Peer) -> None:
     watched = WatchedPeer(HEARTBEAT_TIMEOUT)
-    assert watched.after(1000.0) is Peer.DEAD
+    assert watched.after(1000.0) is Peer.GONE
     watched.liveness.heard(age)
     assert watched.after(0.0) is state
 
@@ -84,12 +84,12 @@ def test_a_heartbeat_from_before_this_side_started_does_not_shorten_the_wait() -
     watched = WatchedPeer()
     watched.liveness.heard(50.0)
     assert watched.after(59.0) is Peer.CONNECTED
-    assert watched.after(1.0) is Peer.DISCONNECTED
+    assert watched.after(1.0) is Peer.SILENT
 
 
 def test_an_older_heartbeat_never_overrides_a_younger_one() -> None:
     watched = WatchedPeer()
-    assert watched.after(100.0) is Peer.DISCONNECTED
+    assert watched.after(100.0) is Peer.SILENT
     watched.liveness.heard(0.0)
     watched.liveness.heard(90.0)
     assert watched.liveness.silence == 0.0
@@ -99,7 +99,7 @@ def test_an_older_heartbeat_never_overrides_a_younger_one() -> None:
 def test_a_silent_peer_is_connected_again_after_a_heartbeat() -> None:
     watched = WatchedPeer(HEARTBEAT_TIMEOUT)
     watched.liveness.heard(0.0)
-    assert [watched.after(60.0), watched.after(240.0)] == [Peer.DISCONNECTED, Peer.DEAD]
+    assert [watched.after(60.0), watched.after(240.0)] == [Peer.SILENT, Peer.GONE]
     watched.liveness.heard(1.0)
     assert watched.after(0.0) is Peer.CONNECTED
 
@@ -108,17 +108,17 @@ def test_a_bye_overrides_any_heartbeat() -> None:
     watched = WatchedPeer(HEARTBEAT_TIMEOUT)
     watched.liveness.heard(0.0)
     watched.liveness.closed(True)
-    assert watched.after(0.0) is Peer.CLOSED
+    assert watched.after(0.0) is Peer.LEFT
     watched.liveness.heard(0.0)
-    assert watched.after(1000.0) is Peer.CLOSED
+    assert watched.after(1000.0) is Peer.LEFT
 
 
 def test_a_new_instance_cancels_the_bye_of_the_old_one() -> None:
     watched = WatchedPeer()
     watched.liveness.closed(True)
-    assert watched.after(1.0) is Peer.CLOSED
+    assert watched.after(1.0) is Peer.LEFT
     watched.liveness.closed(False)
-    assert watched.after(0.0) is Peer.AWAITED
+    assert watched.after(0.0) is Peer.NEVER
     watched.liveness.heard(0.0)
     assert watched.after(0.0) is Peer.CONNECTED
 
@@ -130,7 +130,7 @@ def test_only_a_change_of_state_is_reported() -> None:
         watched.clock.now += seconds
         news.append(watched.liveness.judge())
     assert news == [False, False, True, False]
-    assert "disconnected, silent for 61.0 s" in repr(watched.liveness)
+    assert "silent, no heartbeat for 61.0 s" in repr(watched.liveness)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def side() -> WatchingSide:
 
 
 def test_a_peer_without_a_heartbeat_is_dead_when_it_was_looked_for_long_enough(side: WatchingSide) -> None:
-    assert [side.look(), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+    assert [side.look(), side.look()] == [Peer.CONNECTED, Peer.GONE]
 
 
 def test_a_pause_before_a_look_does_not_count(side: WatchingSide) -> None:
@@ -210,7 +210,7 @@ def test_a_pause_that_breaks_the_connection_does_not_count(side: WatchingSide) -
 
 
 def test_a_peer_that_died_during_a_pause_is_found_dead_after_it(side: WatchingSide) -> None:
-    assert [side.look(after=60.0), side.look()] == [Peer.CONNECTED, Peer.DEAD]
+    assert [side.look(after=60.0), side.look()] == [Peer.CONNECTED, Peer.GONE]
 
 
 def test_two_sides_that_were_paused_together_wait_for_each_other(side: WatchingSide) -> None:
@@ -229,5 +229,5 @@ def test_redis_away_for_less_than_the_timeout_is_no_silence(side: WatchingSide) 
 def test_redis_away_for_longer_than_the_timeout_is_a_death(side: WatchingSide) -> None:
     states = [side.look(after=1.0, takes=1.0, fails=True) for _ in range(6)]
     assert states[0] is Peer.CONNECTED
-    assert states[-1] is Peer.DEAD
+    assert states[-1] is Peer.GONE
     assert side.look(age=0.5) is Peer.CONNECTED

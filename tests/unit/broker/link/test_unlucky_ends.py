@@ -152,7 +152,7 @@ def test_a_panic_that_fails_leaves_no_task_waiting(redflare_link: LinkUnderTest)
     with IPCExchanger(**args) as exchanger:
         exchanger._engine = Engine()
         began = time.monotonic()
-        with pytest.raises(TaskAborted, match="dead"):
+        with pytest.raises(TaskAborted, match="gone"):
             exchanger.run("train", 1, timeout=10)
         assert time.monotonic() - began < 3
 

@@ -106,7 +106,7 @@ def test_missing_chunks_are_reported(server: Server) -> None:
 
 
 def test_chunks_need_a_server_to_be_read() -> None:
-    with pytest.raises(DecodeError, match="without the server"):
+    with pytest.raises(DecodeError, match="without the Redis"):
         EncodedPayload(b"{}", blob=BlobRef(prefix=PREFIX, chunk=1, sizes=(1,))).decode()
 
 

@@ -182,7 +182,7 @@ def test_a_refused_beat_is_silence_for_its_link_alone_and_is_logged(
     assert refused.silences[0].code == "WRONGTYPE"
     assert refused.replies == []
     assert sound.replies == [1]
-    assert "the heartbeat of <Beater refused> is refused: WRONGTYPE" in caplog.text
+    assert "Redis refuses the heartbeat of <Beater refused>: WRONGTYPE" in caplog.text
 
 
 def test_beats_that_are_refused_for_now_go_on_and_say_why_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -337,7 +337,7 @@ def test_an_unknown_script_is_loaded(bench: LinkBench) -> None:
 
 
 def test_an_error_of_a_script_names_it() -> None:
-    with pytest.raises(ServerError, match="script link/take failed on the server: ERR broken"):
+    with pytest.raises(ServerError, match="script link/take failed in Redis: ERR broken"):
         script.parse_reply("link/take", ReplyError("ERR broken"))
     with pytest.raises(ServerError, match="script link/take answered 7"):
         script.parse_reply("link/take", 7)

@@ -91,7 +91,7 @@ def test_a_cluster_url_names_some_of_its_nodes() -> None:
         ("redis://h/1/2", "redis://...", "nothing may follow its database"),
         ("redis://h?db=1", "redis://...", "it has a query"),
         ("redis://h#x", "redis://...", "it has a #"),
-        ("redis://a,b", "redis://...", "several servers"),
+        ("redis://a,b", "redis://...", "several addresses"),
         ("redis+sentinel://h", "redis+sentinel://...", "service"),
         ("redis+cluster://h/1", "redis+cluster://...", "no databases"),
         ("unix://run/s", "unix://...", "three slashes"),

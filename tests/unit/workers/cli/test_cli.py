@@ -46,7 +46,7 @@ def test_status_shows_agents_and_what_their_tasks_wait_for(cli: Cli, link: LinkS
     assert "site-1--trainer   ○ left" in shown.stdout
     assert "● connected" in shown.stdout
     assert f"train {TASK}" in shown.stdout
-    assert re.search(r"NEW for [0-9.]+ s: no agent is connected \(it disconnected\)", shown.stdout)
+    assert re.search(r"NEW for [0-9.]+ s: no agent is connected \(it left\)", shown.stdout)
     assert "0 of 1 agents connected, 1.5 kB of payload in chunks" in shown.stdout
 
 
@@ -263,5 +263,5 @@ def test_the_error_without_typer_says_what_to_install() -> None:
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        "redflare: the command needs typer and rich, which are not installed: pip install 'redflare[cli]'\n"
+        "redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'\n"
     )

@@ -307,7 +307,7 @@ def test_a_dead_agent_aborts_the_task_and_makes_the_job_panic(redflare_link: Lin
     assert exchanger.execute("train", a_task(), ctx, Signal()).get_return_code() == ReturnCode.TASK_ABORTED
     wait_until(lambda: bool(engine.events))
     assert engine.events[0][0] == EventType.FATAL_SYSTEM_ERROR
-    assert "is dead" in engine.events[0][1]
+    assert "is gone" in engine.events[0][1]
     exchanger.handle_event(EventType.END_RUN, ctx)
 
 

@@ -130,7 +130,7 @@ def test_it_is_refused_and_nothing_is_left(packed: bytes, tmp_path: Path) -> Non
 
 
 def test_a_message_names_the_entry() -> None:
-    with pytest.raises(ArchiveError, match=r"entry '\.\./escaped\.txt' of the archive is refused"):
+    with pytest.raises(ArchiveError, match=r"entry '\.\./escaped\.txt' of the archive is rejected"):
         read_files(REFUSED["a way up"])
 
 

@@ -155,7 +155,7 @@ def test_components_that_are_built_for_arguments_hear_events_whatever_holds_them
 
 def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) -> None:
     app = deployed(tmp_path, client=executor("trainer.Trainer"), custom={"trainer.py": "raise SystemExit"})
-    with pytest.raises(JobProblems, match="this site does not admit") as caught:
+    with pytest.raises(JobProblems, match="which is not allowed here") as caught:
         build_client_app(app, ComponentBuilder())
     assert caught.value.unsafe
     assert "trainer" not in sys.modules
@@ -200,7 +200,7 @@ def test_what_is_not_admitted_is_refused(path: str) -> None:
     [
         ("redflare_workers.workflow.model_store.os", "not a class"),
         ("redflare_workers.workflow.model_store.save_model", "not a class"),
-        ("redflare_workers.workflow.model_store.Path", "which is not admitted here"),
+        ("redflare_workers.workflow.model_store.Path", "which is not allowed here"),
         ("redflare_workers.workflow.model_store.os.system", "there is no module"),
         ("redflare_workers.workflow.Controller", "is an abstract class; name a subclass"),
         ("redflare_workers.workflow.fedavg.__builtins__", "has a part that begins with __"),

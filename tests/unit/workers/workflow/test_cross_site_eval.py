@@ -81,7 +81,7 @@ def test_what_a_site_cannot_do_leaves_a_gap(caplog: pytest.LogCaptureFixture) ->
         "c": {},
     }
     assert "the model of b is left out: the return code is EXECUTION_EXCEPTION" in caplog.text
-    assert "what c measured of the model of a is left out: there is no number in it, but ['note']" in caplog.text
+    assert "what c measured of the model of a is left out: it holds no number, only ['note']" in caplog.text
     assert federation.engine.panics == []
 
 

@@ -35,10 +35,10 @@ def test_data_of_a_site_that_stopped_early_is_good() -> None:
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        (None, "the result is a NoneType and no Shareable"),
+        (None, "the result is a NoneType and not a Shareable"),
         (make_reply("TASK_ABORTED"), "the return code is TASK_ABORTED"),
         (Shareable(), "holds no DXO"),
-        (DXO("APP_DEFINED", [1]).to_shareable(), "its data is a list and no dict"),
+        (DXO("APP_DEFINED", [1]).to_shareable(), "its data is a list and not a dict"),
         (DXO("ANALYTIC", {}).to_shareable(), "the data is ANALYTIC"),
     ],
 )

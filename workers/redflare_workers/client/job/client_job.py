@@ -129,8 +129,8 @@ class ClientJob:
 
         Raises:
             ConfigError: a ValueError; a name, the URL or a setting is wrong.
-            PreflightError: the server is not fit.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit.
+            ServerError: Redis refuses this user.
         """
         try:
             if self._own_host:

@@ -146,20 +146,20 @@ class JobProgram:
         os._exit(ExitCode.ABORTED)
 
     def note(self, code: ExitCode, reason: str) -> None:
-        """Write down how it ends, for the client parent."""
+        """Write ``outcome.json``, for the client parent."""
         gone = self.ending.parent_gone.is_set()
         report = ClientJobReport(run=self.args.run, exit_code=int(code), reason=reason, parent_gone=gone)
         try:
             report.write(self.args.folder)
         except OSError as error:
-            logger.error("how this process ends cannot be written down: %s", error)
+            logger.error("cannot write outcome.json: %s", error)
 
 
 class StatusReporter(FLComponent):
     """Tells the client parent that the job has started here.
 
     Args:
-        agents: executors with agents, which are written down: they are told of an end that this process cannot tell.
+        agents: executors with agents, listed in ``agents.json``: the parent tells them if this process is killed.
     """
 
     def __init__(self, args: ClientJobArgs, host: CellHost, agents: Sequence[Any]) -> None:
@@ -178,7 +178,7 @@ class StatusReporter(FLComponent):
         try:
             self._args.folder.write(AGENTS_FILE, {"run": self._args.run, "agents": names})
         except OSError as error:
-            logger.error("agents %s cannot be written down: %s", names, error)
+            logger.error("cannot write the list of agents; %s are not told if this process is killed: %s", names, error)
 
     def _tell(self) -> None:
         args = self._args
@@ -186,7 +186,7 @@ class StatusReporter(FLComponent):
         try:
             self._host.cell.fire_and_forget(message.CHANNEL, message.TOPIC, args.site, message.to_meta())
         except RedflareError as error:
-            logger.warning("%s cannot be told that job %s has started: %s", args.site, args.job_id, error)
+            logger.warning("cannot tell the parent of %s that job %s has started: %s", args.site, args.job_id, error)
 
 
 def ended(job_id: str, code: ExitCode, reason: str) -> str:

@@ -161,7 +161,9 @@ class ServerRequests:
             if reply.rc == RC_NOT_JOINED:
                 self.membership.join(self.give_up)
             else:
-                logger.warning("%s: %s was answered with %s: %s", self, topic, reply.rc, reply.error or reason)
+                logger.warning(
+                    "%s: the server answered %s with %s, asking again: %s", self, topic, reply.rc, reply.error or reason
+                )
             # the cause may last for a while
             self.over.wait(self._backoff.next_delay())
         return None

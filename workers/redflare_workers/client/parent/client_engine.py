@@ -191,7 +191,7 @@ class ClientEngine(RunEngine):
         self._ends.put(reason or "it was stopped")
 
     def close(self) -> None:
-        """End the processes of jobs, and what ``initialize_comm`` has begun. Again is allowed."""
+        """End the processes of jobs, and what ``initialize_comm`` has begun. May be called again."""
         self._requests.close()
         self.processes.stop(_STOP_WITHIN)
         self.messenger.close()
@@ -324,7 +324,7 @@ class ClientEngine(RunEngine):
         return replace(proof, message="Abort signal has been sent to the current task.")
 
     def delete_run(self, job_id: str) -> str:
-        """Remove the folder of a job's run; return what became of it. Again is allowed."""
+        """Remove the folder of a job's run; return what became of it. May be called again."""
         try:
             path = self.processes.folder(job_id).path
             error = self.processes.delete(job_id)

@@ -124,7 +124,7 @@ class JobProcesses:
         return proof
 
     def delete(self, job_id: str) -> str:
-        """Remove the folder of a job's run; return "" or why not. Again is allowed."""
+        """Remove the folder of a job's run; return "" or why not. May be called again."""
         with self._job_lock(job_id):
             folder = self.folder(job_id)
             run = self._runs.get(job_id)

@@ -55,7 +55,7 @@ class SiteRequestHandler:
         register(cell, JobStatus, self._job_status)
 
     def close(self) -> None:
-        """Begin no further request; those that wait are left to the next client parent. Again is allowed."""
+        """Begin no further request; those that wait are left to the next client parent. May be called again."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

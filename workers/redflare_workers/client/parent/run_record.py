@@ -46,7 +46,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunRecord | None:
-        """Read the record of a folder; None: there is none, or it makes no sense."""
+        """Read the record of a folder; None: there is none, or it cannot be read."""
         data = folder.read(PROCESS_FILE)
         if data is None:
             return None
@@ -54,7 +54,7 @@ class RunRecord:
             record = cls(**{name: data[name] for name in cls.__slots__ if name in data})
             return replace(record, job=folder.job_id, status=ClientStatus(record.status))
         except (TypeError, ValueError) as error:
-            logger.error("%s: its %s makes no sense: %s", folder, PROCESS_FILE, error)
+            logger.error("%s: cannot read %s; the run is ignored: %s", folder, PROCESS_FILE, error)
             return None
 
 

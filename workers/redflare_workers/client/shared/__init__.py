@@ -1,4 +1,6 @@
 """What a site's parent and its job processes both need: cells, and the membership of a job.
 
-May import: protocol, workspace, messaging, engine, apis, util and the broker; nothing of ``server``.
+Start at: ``cell_host.CellHost``, which all sites of a process share; ``membership.Membership`` is one site's.
+
+May import: workspace, ipc, engine, messaging, protocol, apis, util and the broker; nothing of ``server``.
 """

@@ -69,8 +69,8 @@ class CellHost:
 
         Raises:
             ConfigError: a ValueError; a name, the URL or a setting is wrong.
-            PreflightError: the server is not fit.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit.
+            ServerError: Redis refuses this user.
             Unavailable: ``give_up`` was called before the server was there.
         """
         if self._shared is not None:

@@ -74,7 +74,7 @@ class Membership:
         """Join the job, or join it again after Redis lost it; repeat until it succeeds.
 
         Raises:
-            ServerError: the server refuses this user.
+            ServerError: Redis refuses this user.
             Unavailable: it was given up before Redis was reached.
         """
         with self._joining:

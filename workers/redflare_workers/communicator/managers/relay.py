@@ -88,7 +88,7 @@ class AnyRelayTaskManager(RelayTaskManager):
         return TaskCheckStatus.BLOCK if self._is_held(task, now) else TaskCheckStatus.SEND
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """See the class."""
+        """Done when each target has answered as often as it is listed."""
         if not task.targets:
             return NOT_DONE
         answers = Counter(sent.client.name for sent in task.client_tasks if is_answered(sent))
@@ -149,7 +149,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
         return TaskCheckStatus.SEND if in_window else TaskCheckStatus.NO_BLOCK
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """See the class."""
+        """Done when the window is past the end: OK if the last client has answered, else TIMEOUT."""
         window = self._window(task, now)
         if window is None or not window.is_past_the_end:
             return NOT_DONE

@@ -31,7 +31,7 @@ class BcastTaskManager(TaskManager):
         return f"BcastTaskManager(min_responses={self._min_responses}, wait={self._wait})"
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """See the class."""
+        """Done when all have answered, or when the wait after enough results is over."""
         if not task.client_tasks:
             return NOT_DONE
         enough_at = self._enough_at(task)
@@ -101,7 +101,7 @@ class SendTaskManager(TaskManager):
         return TaskCheckStatus.SEND if index <= self._last_eligible(task, now) else TaskCheckStatus.BLOCK
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """See the class."""
+        """Done when any client that has it has answered."""
         answered = any(is_answered(client_task) for client_task in task.client_tasks)
         return (True, TaskCompletionStatus.OK) if answered else NOT_DONE
 

@@ -110,9 +110,12 @@ class JobClients:
             raise Refused(RC_NOT_JOINED, f"client {name!r:.200} has not joined job {self.job_id}")
         if known.entry.instance != instance or known.entry.epoch != epoch:
             newer = epoch > known.entry.epoch
+            current = known.entry.instance
             raise Refused(
                 RC_NOT_JOINED if newer else RC_FENCED,
-                f"client {name!r} is {known.entry.instance} since {known.entry.joined} ms, not {instance!r:.200}",
+                f"client {name!r}: process {instance!r:.200} must join first, as {current} has"
+                if newer
+                else f"client {name!r}: process {current} has replaced {instance!r:.200}, which must stop",
             )
         with self._guard:
             if not known.entry.left:

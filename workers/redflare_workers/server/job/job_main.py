@@ -133,7 +133,7 @@ class ServerProgram:
         try:
             report.write(self.args.folder)
         except OSError as error:
-            logger.error("what becomes of this process cannot be written down: %s", error)
+            logger.error("cannot write outcome.json: %s", error)
 
 
 def _controller(app: ServerApp) -> Controller:

@@ -41,7 +41,7 @@ class Payloads:
     registration: JobRegistration
     #: limits, and how long they live
     settings: LinkSettings
-    #: asked while the server is away; True ends the attempts
+    #: asked while Redis is away; True ends the attempts
     stop: Callable[[], bool]
     _renewed: float = field(default_factory=time.monotonic, init=False)
 
@@ -50,7 +50,7 @@ class Payloads:
 
         Raises:
             EncodeError: it cannot be sent; says where and why.
-            ServerError: the server refused (no permission).
+            ServerError: Redis refused (no permission).
             Fenced, JobEnded: another server has taken over, or the job is over.
             Unavailable: ``stop`` ended the attempts.
         """
@@ -111,9 +111,7 @@ class Payloads:
             try:
                 self.task_store.renew()
             except RedflareError as error:
-                logger.warning(
-                    "the expiry of the payloads could not be put off, the next heartbeat tries again: %s", error
-                )
+                logger.warning("cannot renew the payloads' TTL; the next heartbeat tries again: %s", error)
 
     def __repr__(self) -> str:
         return f"<Payloads of {self.task_store.keys.fqcn}>"

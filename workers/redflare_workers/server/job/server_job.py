@@ -138,8 +138,8 @@ class ServerJob:
 
         Raises:
             ConfigError: a ValueError; a name, the URL or a setting is wrong.
-            PreflightError: the server is not fit.
-            ServerError: the server refuses this user.
+            PreflightError: Redis is not fit.
+            ServerError: Redis refuses this user.
         """
         shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:

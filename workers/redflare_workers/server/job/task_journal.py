@@ -123,7 +123,7 @@ class TaskJournal:
 
     def close_task(self, entry: OpenTask) -> None:
         """Write the end of a task, and delete the payloads that were stored for it."""
-        self._log_errors(partial(self._close, entry))
+        self._log_errors(entry.record.name, partial(self._close, entry))
 
     def checkpoint(self, state: dict[str, Any], history: Callable[[int], list[Any]]) -> None:
         """Store a controller's state, and what is new in its history.
@@ -242,7 +242,7 @@ class TaskJournal:
         task, store = client_task.task, self.store
         record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
         if store.resume:
-            self._log_errors(partial(self.results.note, client_task, record))
+            self._log_errors(task.name, partial(self.results.note, client_task, record))
         if (entry := self._open.get(task.msg_root_id)) is not None:
             with entry.guard:
                 # the reply that handed it out has arrived, and the write of the record came before it
@@ -265,12 +265,12 @@ class TaskJournal:
         while self._new and not self.left:
             with suppress(KeyError):
                 _, entry = self._new.popitem()
-                self.pool.submit(partial(self._log_errors, partial(self._write, entry)))
+                self.pool.submit(partial(self._log_errors, entry.record.name, partial(self._write, entry)))
 
     def write_all(self) -> None:
         """Write all records again after Redis lost the job; payloads are stored again when they are next needed."""
         for entry in list(self._open.values()):
-            self.pool.submit(partial(self._log_errors, partial(self._write, entry)))
+            self.pool.submit(partial(self._log_errors, entry.record.name, partial(self._write, entry)))
 
     def leave(self) -> None:
         """Leave all records in Redis to the server that takes over."""
@@ -282,7 +282,7 @@ class TaskJournal:
         for record in tasks:
             logger.warning("task %r %s of a previous run is not taken up, it ends", record.name, record.root_id)
             ended = partial(self.store.finish, record.root_id, "cancelled", time.time())
-            self._log_errors(partial(self.registration.retry_after_loss, ended))
+            self._log_errors(record.name, partial(self.registration.retry_after_loss, ended))
         self.retry(submissions)
 
     def retry(self, submissions: list[Retry]) -> None:
@@ -388,16 +388,17 @@ class TaskJournal:
             if not self.left:
                 self.payloads.release(payload for _, payload in stored)
 
-    def _log_errors(self, step: Callable[[], object]) -> None:
-        """Take a step; a failure is worth a warning, but does not end the task."""
+    def _log_errors(self, task: str, step: Callable[[], object]) -> None:
+        """Take a step of the task of that name; a failure is worth a warning, but does not end the task."""
+        job = self.store.keys.fqcn
         try:
             step()
         except Fenced as error:
             # the cell does not know it yet, but another server has taken over
             self.leave()
-            logger.warning("a task's record is left to the next server: %s", error)
+            logger.warning("%s: the record of task %r is left to the next server: %s", job, task, error)
         except RedflareError as error:
-            logger.warning("a task's record in Redis is out of date: %s", error)
+            logger.warning("%s: cannot write the record of task %r in Redis, not trying again: %s", job, task, error)
 
     def __repr__(self) -> str:
         return f"<TaskJournal of {len(self._open)} tasks>"

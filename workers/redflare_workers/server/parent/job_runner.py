@@ -235,7 +235,7 @@ class JobRunner:
     def _forget_namesake(self) -> None:
         """Forget the state that another job of this id has left, or sites would find that theirs is over."""
         cell = self._context.cell
-        keys = cell.federation.job(FQCN.join([self._context.server_name, self.id]))
+        keys = cell.federation_keys.job(FQCN.join([self._context.server_name, self.id]))
         members = Members(keys, cell.settings.policy)
         cell.server.run(keys.job, members.forget, stop=self._interrupted)
 

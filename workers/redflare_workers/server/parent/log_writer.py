@@ -24,7 +24,8 @@ _MOST: Final = 20_000
 class LogWriter:
     """Writes lines with their levels, and the time at which they come; their own times are in the log files.
 
-    Start it, ``write`` without blocking, and stop it: then a step of the store ends, too."""
+    ``write`` queues them without blocking, and a thread stores them; what ``stop`` does not wait for may be lost.
+    """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store

@@ -47,7 +47,7 @@ def recover(records: Iterable[JobRecord], context: RunnerContext) -> list[JobRun
             continue
         meta, problems, _ = parse_meta(record.meta)
         if problems:
-            logger.warning("the meta of job %s has changed in the store: %s", record.id, problems[0])
+            logger.warning("the meta of job %s in the store is not valid any more: %s", record.id, problems[0])
         state = RunState.read(RunFolder(context.workspace, record.id))
         sites = tuple(state.sites) if state is not None and state.sites else tuple(record.sites)
         runners.append(JobRunner(record, meta, sites, context, recovered=True))

@@ -1,4 +1,4 @@
-"""``RunnerContext``: the surroundings that the runners of a server's jobs share."""
+"""``RunnerContext``: what all job runners of a server share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .log_writer import LogWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerContext:
-    """The surroundings of one server's runners."""
+    """What all job runners of a server share."""
 
     workspace: Path
     settings: SiteSettings

@@ -75,7 +75,7 @@ class ServerParent:
         redis_url: any form of ``redflare_broker.transport.url``.
         settings: of this process's connection, instead of those in the workspace, which processes of jobs read.
         server_name: FQCN of its cell.
-        admits: what jobs may do at the server; None: as in ``local/site.json``.
+        site_settings: what jobs may do at the server; None: as in ``local/site.json``.
         policy: how long jobs are kept.
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
@@ -90,7 +90,7 @@ class ServerParent:
         settings: LinkSettings | None = None,
         server_name: str = "server",
         *,
-        admits: SiteSettings | None = None,
+        site_settings: SiteSettings | None = None,
         policy: JobRetentionPolicy | None = None,
         max_jobs: int = 0,
         secure_mode: bool = False,
@@ -100,7 +100,7 @@ class ServerParent:
         self.workspace = Path(workspace).resolve()
         self.server_name = server_name
         self.settings = settings or load_settings(workspace, secure_mode)
-        self.admits = admits or load_site_settings(workspace)
+        self.site_settings = site_settings or load_site_settings(workspace)
         self.max_jobs = max_jobs
         #: Called, from a thread of ``run``, when the server serves.
         self.on_ready: Callable[[], object] = lambda: None
@@ -228,7 +228,7 @@ class ServerParent:
     def _make_context(self) -> RunnerContext:
         return RunnerContext(
             workspace=self.workspace,
-            settings=self.admits,
+            settings=self.site_settings,
             cell=self._cell,
             store=self._store,
             logs=self._logs,
@@ -277,10 +277,10 @@ class ServerParent:
                     return
                 raise
             except RedflareError as error:
-                logger.error("cannot process the open jobs: %s", error)
+                logger.error("cannot process the open jobs; trying again at the next change or heartbeat: %s", error)
             except Exception:
                 # no job may end the server, and with it the others
-                logger.exception("cannot process the open jobs")
+                logger.exception("cannot process the open jobs; trying again at the next change or heartbeat")
             self._wakes.get()
             while not self._wakes.empty():
                 self._wakes.get()
@@ -374,13 +374,13 @@ class ServerParent:
             self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
         except RedflareError as error:
             level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
-            logger.log(level, "job %s: not checked: %s", record.id, error)
+            logger.log(level, "job %s: cannot be checked now; trying again unless it was deleted: %s", record.id, error)
             return False
         return True
 
     def _refusal(self, record: JobRecord) -> str:
         try:
-            return refusal(record, self._store, self.workspace, self.admits)
+            return refusal(record, self._store, self.workspace, self.site_settings)
         except RedflareError:
             raise
         except Exception as error:

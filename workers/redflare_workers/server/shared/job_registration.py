@@ -1,4 +1,4 @@
-"""``JobRegistration``: a job in Redis as its server has registered it, and again after a loss; and its heartbeat."""
+"""A job as its server has registered it in Redis; registers it again after a loss. And the job's heartbeat."""
 
 from __future__ import annotations
 

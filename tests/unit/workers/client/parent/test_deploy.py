@@ -81,9 +81,9 @@ BAD_ARCHIVES = {
     "has too many files": (pack_files({f"{n}.txt": b"" for n in range(100)}), "entries"),
     "has no config": (pack_files({"custom/mine.py": b""}), "is missing"),
     "has a config that is no JSON": (pack_files({CONFIG: b"{"}), CONFIG),
-    "names what is not admitted": (
+    "names what is not allowed": (
         pack_files({CONFIG: json.dumps(client_config("subprocess.Popen", {"args": "ls"})).encode()}),
-        "subprocess.Popen is not admitted here",
+        "subprocess.Popen is not allowed here",
     ),
     "names redflare's own machinery": (
         pack_files({CONFIG: json.dumps(client_config("redflare_workers.client.ClientEngine")).encode()}),
@@ -136,7 +136,7 @@ def test_all_errors_of_an_app_are_reported_together(tmp_path: Path) -> None:
     config = {"format_version": 1, "executors": [{"tasks": ["a"], "executor": {"path": "os.system"}}]}
     error = engine_in(tmp_path).deploy_app("app", JOB, META, SITE_1, pack_files({CONFIG: json.dumps(config).encode()}))
     assert "format_version: must be 2" in error
-    assert "executors[0].executor.path: os.system is not admitted here" in error
+    assert "executors[0].executor.path: os.system is not allowed here" in error
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def test_a_password_that_changes_at_the_server_before_the_file_is_waited_for(
 ) -> None:
     secret = tmp_path / "password"
     secret.write_text("first")
+    secret.chmod(0o600)
     options = ConnectionOptions(username="late", password_file=secret)
     with node.client() as admin, Server.connect(node.url, options) as server:
         admin.execute_command("ACL", "SETUSER", "late", "on", ">first", "+ping")

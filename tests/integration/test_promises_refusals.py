@@ -156,6 +156,7 @@ def test_a_result_is_submitted_when_the_password_file_follows_the_server(
 ) -> None:
     client, secret = processes.client, tmp_path / "password"
     secret.write_text("first")
+    secret.chmod(0o600)
     connection = replace(processes.settings.connection, username="user", password_file=secret)
     processes.settings = replace(processes.settings, connection=connection)
     client.execute_command("ACL", "SETUSER", "user", "on", ">first", "~*", "&*", "+@all")

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from .cluster_slots import Address
+
+#: Seconds without an attempt after which a refusal is a new one. A loop that waits tries again within a few seconds.
+_FORGOTTEN: Final = 60.0
 
 
 class Lockouts:
@@ -35,8 +39,7 @@ class Lockouts:
         """Note a refusal; return for how many seconds it is still waited out; 0: it is final."""
         now = self._clock()
         began, last = self._refusals.get(node, (now, now))
-        if now - last > self._patience:
-            # nothing was tried for so long that this is another one
+        if now - last > _FORGOTTEN:
             began = now
         self._refusals[node] = began, now
         return max(began + self._patience - now, 0.0) if self._accepted else 0.0

@@ -44,6 +44,15 @@ def test_a_refusal_long_after_another_is_a_new_one() -> None:
     assert lockouts.refused(None) == 60
 
 
+def test_a_patience_that_is_shorter_than_the_pauses_between_attempts_ends() -> None:
+    clock = Clock()
+    lockouts = Lockouts(0.3, clock)
+    lockouts.accepted(None)
+    assert lockouts.refused(None) == pytest.approx(0.3)
+    clock.now += 1.0
+    assert lockouts.refused(None) == 0
+
+
 def test_each_node_is_waited_for_on_its_own() -> None:
     clock = Clock()
     lockouts = Lockouts(60.0, clock)

@@ -82,7 +82,7 @@ class AgentLink(LinkEndpoint):
         """Return the open task, as soon as there is one; None on timeout (seconds) or after a nudge.
 
         Raises:
-            Unavailable: the server is away; call again after a pause.
+            Unavailable: Redis is away; call again after a pause.
             Fenced: a newer instance has taken over.
         """
         session = self.session
@@ -120,7 +120,7 @@ class AgentLink(LinkEndpoint):
         Raises:
             DecodeError: it is not one of ours.
         """
-        stream, namespace = self.session.keys.tasks, self.session.federation.namespace
+        stream, namespace = self.session.keys.tasks, self.session.federation_keys.namespace
         entry = Entry.parse(stream, entry_id, fields, allowed_prefixes=(f"{namespace}:",))
         if entry.blob is not None and not names_payload(namespace, entry.blob.prefix):
             raise DecodeError(
@@ -202,8 +202,9 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     status = sending.once()
                 except Unavailable as exc:
-                    text = "%s: the result of task %s will be submitted again: %s"
-                    logger.log(backoff.level(exc, logging.INFO), text, self.session.label, sending.task_id, exc)
+                    level = backoff.level(exc, logging.INFO)
+                    text = "%s: Redis cannot be used now; the result of task %s will be submitted again: %s"
+                    logger.log(level, text, self.session.label, sending.task_id, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()
@@ -240,7 +241,7 @@ class AgentLink(LinkEndpoint):
 
     def _end_in_ledger(self, sending: ResultSubmission) -> str:
         """How the task ended if the CJ has left and its message may have been lost; "" when it has not ended."""
-        if self.peer is Peer.CLOSED and sending.task_id:
+        if self.peer is Peer.LEFT and sending.task_id:
             session = self.session
             try:
                 status = session.open_connection().call("HGET", session.keys.task(sending.task_id), "status")
@@ -298,8 +299,8 @@ class AgentLink(LinkEndpoint):
         if now - self._registered >= _REGISTER_EVERY:
             self._registered = now
             session = self.session
-            with session.server.borrow(session.federation.agents) as connection:
-                session.scripts.register(connection, session.federation.agents)
+            with session.server.borrow(session.federation_keys.agents) as connection:
+                session.scripts.register(connection, session.federation_keys.agents)
         super()._maintain()
 
     def _aborted(self, task_id: str) -> None:

@@ -146,6 +146,7 @@ def test_a_password_that_changes_at_the_server_before_the_file_is_waited_for(
     node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = tmp_path / "password"
+    secret.touch(mode=0o600)
     secret.write_text("first")
     secret.chmod(0o600)
     options = ConnectionOptions(username="late", password_file=secret)

@@ -166,7 +166,7 @@ class APIContext:
         return {name: self.task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
 
     def get_config(self) -> dict[str, Any]:
-        """The keys of ``redflare.json``, without the URL, which may hold a password."""
+        """Return the keys of ``redflare.json``, without the URL, which may hold a password."""
         names = ("site_name", "agent_id", "job_id", "secure_mode")
         return {name: getattr(self._address, name) for name in names}
 

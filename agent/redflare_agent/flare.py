@@ -171,7 +171,7 @@ def system_info(ctx: APIContext | None = None) -> dict[str, Any]:
 
 
 def get_config(ctx: APIContext | None = None) -> dict[str, Any]:
-    """The settings of the link, without the URL, which may hold a password."""
+    """Return the settings of the link, without the URL, which may hold a password."""
     return get_context(ctx).get_config()
 
 

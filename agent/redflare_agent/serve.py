@@ -62,7 +62,7 @@ def answer(train: Train, task: Task) -> TaskResult:
 
 
 def _name_of(train: Any) -> str:
-    """The name by which its author knows a function, also behind ``functools.partial`` or as an object."""
+    """Return the name by which its author knows a function, also behind ``functools.partial`` or as an object."""
     while isinstance(train, functools.partial):
         train = train.func
     return str(getattr(train, "__name__", type(train).__name__))

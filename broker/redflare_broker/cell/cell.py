@@ -381,7 +381,7 @@ class Cell:
         return self.keys.cell
 
     def beat(self) -> list[Arg]:
-        """The heartbeat as a command."""
+        """Return the heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         beat = self._lease.heartbeat(self.interval, ttl_ms)
         return BEAT.command(self._values, **self._lease.args, beat=beat, beat_ttl_ms=ttl_ms)

@@ -72,7 +72,7 @@ class PendingRequests:
                 raise ValueError(f"a request of id {pending.id!r} waits already: wait for its reply, or cancel it")
 
     def get(self, request_id: str) -> Pending | None:
-        """The request of that id, if it waits."""
+        """Return the request of that id, if it waits."""
         return self._waiting.get(request_id)
 
     def remove(self, request_id: str) -> Pending | None:

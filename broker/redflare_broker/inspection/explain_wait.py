@@ -42,7 +42,7 @@ def why_job_waits(job: JobView) -> str:
 
 
 def _what_it_waits_for(job: JobView) -> str:
-    """What a job waits for whose server runs."""
+    """Return what a job waits for whose server runs."""
     if job.awaited is not None:
         return job.awaited.describe(job.now)
     if not job.connected:
@@ -205,7 +205,7 @@ def _names(sites: Sequence[str]) -> str:
 
 
 def _details(sites: Iterable[str]) -> str:
-    """The sites after a colon; "" without any."""
+    """Return the sites after a colon; "" without any."""
     named = list(sites)
     rest = len(named) - _NAMED
     return (": " + ", ".join(named[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")) if named else ""

@@ -195,7 +195,7 @@ def _state(left: bool, since_ms: int, beat_age: float | None, interval: float | 
 
 
 def _facts(beat: bytes | None, instance: str) -> dict[str, Any]:
-    """The heartbeat's fields; empty when it is not valid JSON or belongs to an older instance."""
+    """Return the heartbeat's fields; empty when it is not valid JSON or belongs to an older instance."""
     try:
         facts = orjson.loads(beat or b"{}")
     except orjson.JSONDecodeError:

@@ -49,7 +49,7 @@ def number(value: object) -> int:
 
 
 def fqcns(namespace: str, names: Iterable[str], suffix: str) -> list[str]:
-    """The FQCNs in the keys ``ns:{fqcn}:<suffix>`` among ``names``; names that are not legal are ignored."""
+    """Return the FQCNs in the keys ``ns:{fqcn}:<suffix>`` among ``names``; names that are not legal are ignored."""
     head, tail = f"{namespace}:{{", f"}}:{suffix}"
     inner = (name[len(head) : -len(tail)] for name in names if name.startswith(head) and name.endswith(tail))
     return sorted({fqcn for fqcn in inner if is_fqcn(fqcn)})

@@ -55,7 +55,7 @@ def stream_event(fqcn: str, kind: Literal["task", "result"], entry_id: str, flat
 
 
 def ledger_events(task: TaskView) -> list[TailEvent]:
-    """The states of a task since it was assigned, the present one last.
+    """Return the states of a task since it was assigned, the present one last.
 
     A ledger is read some time after it has changed, and may have changed again: its times show the states in between.
     """

@@ -81,7 +81,7 @@ class TaskView:
         return max(0, self.now - self.since) / 1000
 
     def events(self) -> list[TaskEvent]:
-        """The steps so far, in order; of repeated steps the last."""
+        """Return the steps so far, in order; of repeated steps the last."""
         tries = f", attempt {self.attempt}" if self.attempt > 1 else ""
         steps = [
             (self.assigned, f"assigned by CJ {self.session} ({humanize.size(self.size)})"),

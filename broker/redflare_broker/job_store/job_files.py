@@ -102,7 +102,7 @@ def download(server: Server, file: StoredFile, to: str | os.PathLike[str], *, mo
 
 
 def load(server: Server, file: StoredFile, *, most: int, stop: Stop = None) -> bytes:
-    """A file's content.
+    """Return a file's content.
 
     Raises:
         BlobMissing, DecodeError, Unavailable: as ``download``.
@@ -133,7 +133,7 @@ def _content(server: Server, file: StoredFile, most: int, stop: Stop) -> Iterato
 
 
 def _parts(source: Source, size: int) -> Iterator[memoryview]:
-    """The content in parts of ``size``, the last one shorter."""
+    """Yield the content in parts of ``size``, the last one shorter."""
     if isinstance(source, bytes | bytearray | memoryview):
         view = memoryview(source).cast("B")
         for first in range(0, len(view), size):

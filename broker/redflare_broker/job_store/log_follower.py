@@ -53,7 +53,7 @@ class JobLogFollower:
         self._connection: Connection | None = None
 
     def __iter__(self) -> Iterator[LogLine]:
-        """The next lines; again from where an earlier iterator was left."""
+        """Yield the next lines; again from where an earlier iterator was left."""
         backoff = Backoff()
         while not self._stopped.is_set():
             try:
@@ -117,7 +117,7 @@ class JobLogFollower:
 
 
 def parse_lines(key: str, entries: Entries) -> list[LogLine]:
-    """The lines among some entries; what is none is left out, with a warning."""
+    """Return the lines among some entries; what is none is left out, with a warning."""
     lines = []
     for entry_id, flat in entries:
         try:

@@ -55,7 +55,7 @@ def check_after(line_id: object) -> str:
 
 
 def summary(reason: str) -> str:
-    """A reason on one line, without the end of a log that may stand behind it.
+    """Return a reason on one line, without the end of a log that may stand behind it.
 
     Lines below one that ends with a colon are its items: ``the job cannot be used: meta.json: name ...; ...``.
     """
@@ -191,7 +191,7 @@ class LogLine:
 
 
 def read_record(key: str, job_id: str, fields: Mapping[bytes, bytes], prefix: str) -> JobRecord:
-    """A record from its hash.
+    """Return a record from its hash.
 
     Args:
         key: of the hash, for messages.
@@ -250,7 +250,7 @@ def record_fields(record: JobRecord) -> list[Arg]:
 
 
 def read_line(key: str, entry_id: str, flat: Sequence[bytes]) -> LogLine:
-    """A line from its entry; what is no text is shown as it is."""
+    """Return a line from its entry; what is no text is shown as it is."""
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     texts = {name: fields.get(name.encode(), b"").decode("utf-8", "backslashreplace") for name in _LINE}
     if not texts["text"] and not texts["status"] and not texts["site"]:

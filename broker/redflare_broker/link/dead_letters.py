@@ -55,7 +55,7 @@ class DeadLetter:
         return sum(len(name) + len(value) for name, value in self.fields)
 
     def to_json(self) -> dict[str, object]:
-        """The dead letter as JSON; bytes that are not UTF-8 become ``\\xNN``."""
+        """Return the dead letter as JSON; bytes that are not UTF-8 become ``\\xNN``."""
         return {
             "fqcn": self.fqcn,
             "id": self.id,

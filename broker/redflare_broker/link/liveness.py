@@ -94,7 +94,7 @@ class Liveness:
         self._ended, self._pause, self._failed = now, 0.0, failed
 
     def _now(self) -> float:
-        """The time as far as it counts: that of the look under way, or of the last one that was answered."""
+        """Return the time as far as it counts: that of the look under way, or of the last one that was answered."""
         if self._begun is not None:
             return self._begun - self._unwatched
         return (self._answered if self._failed else self.clock()) - self._unwatched

@@ -266,7 +266,7 @@ class Session:
 
 
 def _entries(reply: RedisReply) -> list[tuple[str, list[bytes]]]:
-    """The entries of an XREAD reply of one stream."""
+    """Return the entries of an XREAD reply of one stream."""
     if not isinstance(reply, list) or not reply:
         return []
     stream = reply[0]

@@ -122,7 +122,7 @@ class RedisPayloadStore:
 
 
 def ref_of(prefix: str, buffers: Sequence[memoryview], chunk: int) -> BlobRef:
-    """The reference to buffers that are, or will be, stored under ``prefix``."""
+    """Return the reference to buffers that are, or will be, stored under ``prefix``."""
     sizes = tuple(map(len, buffers))
     return BlobRef(prefix=prefix, chunk=max(chunk, -(-sum(sizes) // MAX_CHUNKS)), sizes=sizes)
 

@@ -203,5 +203,5 @@ class LinkScripts:
 
 
 def _chunks(entry: Entry) -> dict[str, Arg]:
-    """What a ledger says of the payload of an entry."""
+    """Return what a ledger says of the payload of an entry."""
     return {"blob": entry.blob.prefix, "chunks": entry.blob.chunks} if entry.blob else {"blob": "", "chunks": 0}

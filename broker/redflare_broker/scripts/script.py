@@ -62,7 +62,7 @@ class ScriptReply:
     rest: tuple[RedisReply, ...] = ()
 
     def text(self, index: int = 0) -> str:
-        """The element after the status as text; "" where there is none."""
+        """Return the element after the status as text; "" where there is none."""
         value = self.rest[index] if index < len(self.rest) else None
         if value is None:
             return ""
@@ -114,7 +114,7 @@ class Script:
         return "\n".join((common, prologue, self._locals(), body))
 
     def _locals(self) -> str:
-        """The generated lines."""
+        """Return the generated lines."""
         optional = (self.optional_key,) if self.optional_key else ()
         lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV") if self.args else ""]
         if self.rest:
@@ -179,7 +179,7 @@ def eval_command(sent: Sequence[Arg]) -> list[Arg]:
 
 
 def script_name(sent: Sequence[Arg]) -> str:
-    """The name of the script that a command runs."""
+    """Return the name of the script that a command runs."""
     return _by_sha[str(sent[1])].name
 
 

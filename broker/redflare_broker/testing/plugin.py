@@ -234,7 +234,7 @@ class FakeAgent:
 
 @pytest.fixture
 def redflare_link() -> Iterator[LinkUnderTest]:
-    """A link on a new fakeredis server."""
+    """Yield a link on a new fakeredis server."""
     import fakeredis
 
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())

@@ -152,7 +152,7 @@ def reply_of(error: RedisError) -> ReplyError:
 
 
 def _block_index(command: Command) -> int | None:
-    """The index of the milliseconds of a stream read's BLOCK; None if it does not block."""
+    """Return the index of the milliseconds of a stream read's BLOCK; None if it does not block."""
     words = [arg.upper() if isinstance(arg, str) else arg for arg in command]
     if words[0] not in ("XREAD", "XREADGROUP") or "STREAMS" not in words:
         return None

@@ -22,7 +22,7 @@ _SLOTS: Final = 16384
 
 
 def key_slot(key: str) -> int:
-    """The hash slot of a key: CRC16 (XMODEM) of the text in its first ``{}``, or of the whole key."""
+    """Return the hash slot of a key: CRC16 (XMODEM) of the text in its first ``{}``, or of the whole key."""
     raw = key.encode()
     start = raw.find(b"{")
     if start >= 0:

@@ -191,7 +191,7 @@ def client_dialer(client: Client) -> Dialer:
 
 
 def node_name(raw: RawConnection) -> str:
-    """The peer of a connection, for logs: ``127.0.0.1:6379`` or the path of a Unix socket."""
+    """Return the peer of a connection, for logs: ``127.0.0.1:6379`` or the path of a Unix socket."""
     path = getattr(raw, "path", None)
     return str(path) if path else f"{raw.host}:{raw.port}"
 

@@ -125,7 +125,7 @@ def require(reply: RedisReply, node: str) -> RedisReply:
 
 
 def sentence(error: object) -> str:
-    """What a server or a library says, with one mark at its end."""
+    """Return what a server or a library says, with one mark at its end."""
     text = str(error).rstrip(". ")
     return text if text.endswith("?") else f"{text}."
 

@@ -176,7 +176,7 @@ def _scheme_only(url: str) -> str:
 
 
 def _masked(scheme: str, netloc: str, url: str) -> str:
-    """The URL with its password replaced, and with a name that has no password, because it may be one."""
+    """Return the URL with its password replaced, and with a name that has no password, because it may be one."""
     login, at, place = netloc.rpartition("@")
     user, _, password = login.partition(":")
     shown = f"{user}:{_HIDDEN}" if password else _HIDDEN if user else ""

@@ -28,7 +28,7 @@ def visible_json(document: str) -> str:
 
 
 def hidden_places(text: str) -> list[int]:
-    """The indices of what ``visible`` escapes."""
+    """Return the indices of what ``visible`` escapes."""
     return [found.start() for found in _HIDDEN.finditer(text)]
 
 

@@ -184,6 +184,6 @@ def _blob(fields: dict[bytes, bytes], namespace: str) -> BlobRef | None:
 
 @lru_cache
 def _payload_prefix(namespace: str) -> re.Pattern[str]:
-    """What payloads are called: nothing else may be named for deletion."""
+    """Return what payloads are called: nothing else may be named for deletion."""
     ns = re.escape(namespace)
     return re.compile(rf"{ns}:(?:blob:\{{[^{{}}:]+\}}|\{{[^{{}}:]+\}}:blob:[^{{}}:]+)")

@@ -42,7 +42,7 @@ class Client:
         self.token = token
 
     def get_token(self) -> str:
-        """The token of the site's session at the server."""
+        """Return the token of the site's session at the server."""
         return self.token
 
     def set_prop(self, name: str, value: Any) -> None:
@@ -58,7 +58,7 @@ class Client:
         self.set_prop(ClientPropKey.FQCN, value)
 
     def get_fqcn(self) -> Any:
-        """The fully qualified name of its cell."""
+        """Return the fully qualified name of its cell."""
         return self.get_prop(ClientPropKey.FQCN)
 
     def set_fqsn(self, value: str) -> None:
@@ -66,7 +66,7 @@ class Client:
         self.set_prop(ClientPropKey.FQSN, value)
 
     def get_fqsn(self) -> Any:
-        """The fully qualified name of its site."""
+        """Return the fully qualified name of its site."""
         return self.get_prop(ClientPropKey.FQSN)
 
     def set_is_leaf(self, value: bool) -> None:
@@ -82,7 +82,7 @@ class Client:
         self.set_prop(ClientPropKey.SITE_CONFIG, copy.deepcopy(value))
 
     def get_site_config(self) -> Any:
-        """The site's configuration, or None."""
+        """Return the site's configuration, or None."""
         return self.get_prop(ClientPropKey.SITE_CONFIG)
 
     def to_dict(self) -> dict[str, Any]:

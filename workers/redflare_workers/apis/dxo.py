@@ -93,7 +93,7 @@ class DXO:
             (self.meta or {}).pop(key, None)
 
     def get_meta_props(self) -> dict[str, Any]:
-        """The whole meta, not a copy."""
+        """Return the whole meta, not a copy."""
         return self.meta
 
     def update_meta_props(self, meta: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def log_prefix(fl_ctx: FLContext | None) -> str:
 
 
 def components_in(value: object, _entered: set[int] | None = None) -> Iterator[FLComponent]:
-    """The components in a value, which may be one, or hold some in lists, tuples, sets and dicts; each once.
+    """Yield the components in a value, which may be one, or hold some in lists, tuples, sets and dicts; each once.
 
     Those in the arguments of a component's constructor come before it.
     """
@@ -121,7 +121,7 @@ class FLComponent:
                 handlers.append((handler, kwargs))
 
     def get_event_handlers(self) -> dict[str, list[tuple[EventHandler, dict[str, Any]]]]:
-        """The registered handlers with their arguments, by event type."""
+        """Return the registered handlers with their arguments, by event type."""
         return self._event_handlers
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:

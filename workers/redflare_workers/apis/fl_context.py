@@ -86,7 +86,7 @@ class FLContext:
             self._props[key] = _Prop(value, private, sticky)
 
     def get_prop(self, key: str, default: Any = None) -> Any:
-        """The value of a prop, of a sticky one the newest of the run, or ``default``."""
+        """Return the value of a prop, of a sticky one the newest of the run, or ``default``."""
         prop = self._find(key)
         return default if prop is None else prop.value
 
@@ -135,7 +135,7 @@ class FLContext:
             self.set_prop(ReservedKey.CUSTOM_PROPS, {**props, key: value}, private=True, sticky=False)
 
     def get_engine(self, default: Any = None) -> Any:
-        """The engine this process runs on, or ``default``."""
+        """Return the engine this process runs on, or ``default``."""
         return self.get_prop(ReservedKey.ENGINE, default)
 
     def get_process_type(self, default: Any = None) -> Any:
@@ -143,19 +143,19 @@ class FLContext:
         return self.get_prop(ReservedKey.PROCESS_TYPE, default)
 
     def get_job_id(self, default: Any = None) -> Any:
-        """The id of the running job, or ``default``."""
+        """Return the id of the running job, or ``default``."""
         return self.get_prop(ReservedKey.RUN_NUM, default)
 
     def get_identity_name(self, default: str = "") -> Any:
-        """The name of this site or server, or ``default``."""
+        """Return the name of this site or server, or ``default``."""
         return self.get_prop(ReservedKey.IDENTITY_NAME, default)
 
     def get_run_abort_signal(self) -> Any:
-        """The ``Signal`` that ends the whole run, or None."""
+        """Return the ``Signal`` that ends the whole run, or None."""
         return self.get_prop(ReservedKey.RUN_ABORT_SIGNAL)
 
     def get_workspace(self) -> Any:
-        """The ``Workspace`` of this process, or None."""
+        """Return the ``Workspace`` of this process, or None."""
         return self.get_prop(ReservedKey.WORKSPACE_OBJECT)
 
     def sync_sticky(self) -> None:
@@ -174,7 +174,7 @@ class FLContext:
         self.put(ReservedKey.PEER_CTX, ctx, private=True, sticky=False)
 
     def get_peer_context(self) -> FLContext | None:
-        """The context of the peer whose message is being handled, or None."""
+        """Return the context of the peer whose message is being handled, or None."""
         peer_ctx = self.get_prop(ReservedKey.PEER_CTX)
         return peer_ctx if isinstance(peer_ctx, FLContext) else None
 

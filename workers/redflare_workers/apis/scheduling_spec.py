@@ -141,7 +141,7 @@ class SchedulingSpec:
         self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
 
     def get_num_standing_tasks(self) -> int:
-        """The number of open tasks."""
+        """Return the number of open tasks."""
         return self._comm.get_num_standing_tasks()
 
     def cancel_task(

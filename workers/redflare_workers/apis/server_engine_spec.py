@@ -20,7 +20,7 @@ class ServerEngineSpec(ABC):
 
     @abstractmethod
     def get_clients(self) -> list[Client]:
-        """The clients that have joined."""
+        """Return the clients that have joined."""
 
     @abstractmethod
     def watch_clients(self, fn: Callable[[], object]) -> AbstractContextManager[object]:
@@ -35,7 +35,7 @@ class ServerEngineSpec(ABC):
 
     @abstractmethod
     def get_workspace(self) -> Workspace:
-        """The folders for files of the job."""
+        """Return the folders for files of the job."""
 
     @abstractmethod
     def add_component(self, component_id: str, component: object) -> None:
@@ -48,7 +48,7 @@ class ServerEngineSpec(ABC):
 
     @abstractmethod
     def get_component(self, component_id: str) -> object:
-        """The component of that id, or None."""
+        """Return the component of that id, or None."""
 
     def persist_components(self, fl_ctx: FLContext, completed: bool) -> None:
         """Do nothing; controllers written for NVFlare call it. ``Controller.checkpoint`` saves state."""

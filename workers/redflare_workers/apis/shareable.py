@@ -73,7 +73,7 @@ class Shareable(dict[str, Any]):
         return self._headers().get(key, default)
 
     def get_return_code(self, default: Any = ReturnCode.OK) -> Any:
-        """The return code; a Shareable without one counts as OK."""
+        """Return the return code; a Shareable without one counts as OK."""
         return self.get_header(ReservedHeaderKey.RC, default)
 
     def set_return_code(self, rc: str) -> None:
@@ -87,7 +87,7 @@ class Shareable(dict[str, Any]):
         self.set_cookie_jar(jar)
 
     def get_cookie_jar(self) -> Any:
-        """The whole cookie jar, a dict, or None."""
+        """Return the whole cookie jar, a dict, or None."""
         return self.get_header(ReservedHeaderKey.COOKIE_JAR)
 
     def set_cookie_jar(self, jar: Any) -> None:
@@ -103,7 +103,7 @@ class Shareable(dict[str, Any]):
         self.set_header(ReservedHeaderKey.PEER_PROPS, props)
 
     def get_peer_props(self) -> Any:
-        """The sender's public props, or None."""
+        """Return the sender's public props, or None."""
         return self.get_header(ReservedHeaderKey.PEER_PROPS)
 
     def get_peer_prop(self, key: str, default: Any = None) -> Any:
@@ -116,7 +116,7 @@ class Shareable(dict[str, Any]):
         self.set_header(ReservedHeaderKey.PEER_CTX, peer_ctx)
 
     def get_peer_context(self) -> Any:
-        """The sender's context, or None."""
+        """Return the sender's context, or None."""
         return self.get_header(ReservedHeaderKey.PEER_CTX)
 
 

@@ -36,7 +36,7 @@ class Workspace:
         return f"Workspace({self.root_dir!r}, {self.site_name!r})"
 
     def get_root_dir(self) -> str:
-        """The root."""
+        """Return the root."""
         return self.root_dir
 
     def get_file_path_in_root(self, file_basename: str) -> str:

@@ -65,7 +65,7 @@ class _VisibleConsole(Console):
 
 
 def _visible_text(text: Text) -> Text:
-    """The same with all hidden letters escaped, before it is laid out, so that it fits its place."""
+    """Return the same with all hidden letters escaped, before it is laid out, so that it fits its place."""
     places = hidden_places(text.plain)
     if not places:
         return text
@@ -78,7 +78,7 @@ def _visible_text(text: Text) -> Text:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on standard output or error, as it is now, for text that may come from others."""
+    """Return a console on standard output or error, as it is now, for text that may come from others."""
     return _VisibleConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
@@ -104,7 +104,7 @@ def output(document: object, text: RenderableType, *, as_json: bool, lines: bool
 
 
 def table(*headers: str) -> Table:
-    """A light table; text that is too long is folded, never cut."""
+    """Return a light table; text that is too long is folded, never cut."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
     for header in headers:
         table.add_column(header, overflow="fold")
@@ -112,7 +112,7 @@ def table(*headers: str) -> Table:
 
 
 def one_line_table(*columns: tuple[str, int], rest: str) -> Table:
-    """A light table with one line for each row: what is too long is cut.
+    """Return a light table with one line for each row: what is too long is cut.
 
     Args:
         columns: headers, each with its widest cell where the terminal has 80 columns.
@@ -152,7 +152,7 @@ def timeline(events: Sequence[tuple[int, *tuple[Text | str, ...]]], *, digits: i
 
 
 def presence(side: Presence) -> Text:
-    """A state with the age of the last heartbeat: "● connected 2 s"."""
+    """Return a state with the age of the last heartbeat: "● connected 2 s"."""
     symbol, style = _SYMBOLS[side.state]
     text = Text.assemble((f"{symbol} {side.state}", style))
     if side.beat_age is not None and side.state != "left":
@@ -161,17 +161,17 @@ def presence(side: Presence) -> Text:
 
 
 def indented(text: Text | str, by: int = 2) -> Padding:
-    """A text below a heading."""
+    """Return a text below a heading."""
     return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, by))
 
 
 def status(text: str) -> Text:
-    """A text that begins with a status, in the colour of this status."""
+    """Return a text that begins with a status, in the colour of this status."""
     first, separator, rest = text.partition(" ")
     return Text.assemble((first, _STATUS_STYLES.get(first.removeprefix("FINISHED:"), "")), separator + rest)
 
 
 def clock(ms: int, *, day: bool = False) -> str:
-    """A time in the local time zone: "10:15:02.123"."""
+    """Return a time in the local time zone: "10:15:02.123"."""
     local = humanize.moment(ms).astimezone()
     return local.strftime("%Y-%m-%d %H:%M:%S." if day else "%H:%M:%S.") + f"{ms % 1000:03d}"

@@ -153,7 +153,7 @@ def _encryption(url: str) -> Finding:
 
 
 def _remote_hosts(url: str) -> list[str]:
-    """The hosts in a URL other than this one; none for a Unix socket."""
+    """Return the hosts in a URL other than this one; none for a Unix socket."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return []

@@ -63,7 +63,7 @@ StoredJob = Annotated[
 
 
 def store_of(target: Target, server: str) -> JobStore:
-    """The job store of a server; its methods raise Unavailable at once if Redis is away."""
+    """Return the job store of a server; its methods raise Unavailable at once if Redis is away."""
     return JobStore(target.server, Keys(target.namespace).store(server), stop=lambda: True)
 
 

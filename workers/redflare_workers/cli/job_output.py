@@ -113,7 +113,7 @@ def _print_line(line: LogLine, *, as_json: bool) -> None:
 
 
 def _said(text: str) -> str:
-    """What a component has logged, without the names of the context, which are those of the site and the job."""
+    """Return what a component has logged, without the names of the context, which are those of the site and the job."""
     head, end, said = text.partition("]: ")
     return said if end and head.startswith("[identity=") else text
 

@@ -110,7 +110,7 @@ def report(outcome: SimulationOutcome[Controller], console: Console) -> None:
 
 
 def to_json(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
-    """The same as JSON, with the controller's history."""
+    """Return the same as JSON, with the controller's history."""
     controller = outcome.controller
     rounds, planned = rounds_of(controller)
     numbers: dict[str, Any] = {

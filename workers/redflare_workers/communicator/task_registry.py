@@ -203,7 +203,7 @@ class TaskRegistry:
             self._remember(client_task)
 
     def find(self, task_id: str) -> ClientTask | None:
-        """The ClientTask of that id, if its task is open."""
+        """Return the ClientTask of that id, if its task is open."""
         return self._client_tasks.get(task_id)
 
     # -- ends ----------------------------------------------------------------------------------------------------------

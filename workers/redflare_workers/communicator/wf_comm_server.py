@@ -323,7 +323,7 @@ class WFCommServer(FLComponent, WFCommSpec):
             self.cancel_task(client_task.task, fl_ctx=fl_ctx)
 
     def process_task_check(self, task_id: str, fl_ctx: FLContext) -> ClientTask | None:
-        """The ClientTask of that id, if its task is open."""
+        """Return the ClientTask of that id, if its task is open."""
         return self._lifecycle.registry.find(task_id)
 
     def process_submission(

@@ -30,7 +30,7 @@ class DemoSettings:
     scratch: str  #: the demo's directory, removed by the process that ends last
 
     def folder(self, process: str) -> Path:
-        """The directory of a site's agent, or of the server."""
+        """Return the directory of a site's agent, or of the server."""
         return Path(self.scratch) / process
 
     def save(self) -> None:

@@ -18,7 +18,7 @@ _KNOWN: Final = frozenset({ReservedKey.IDENTITY_NAME, ReservedKey.RUN_NUM})
 
 
 def sendable_props(fl_ctx: FLContext) -> dict[str, Any]:
-    """The public props that can be sent in the meta of a message; others are left out."""
+    """Return the public props that can be sent in the meta of a message; others are left out."""
     props = {}
     for key, value in fl_ctx.get_all_public_props().items():
         if key in _KNOWN:

@@ -77,7 +77,7 @@ class RunEngine(JobMessaging):
             self._add(component_id, component)
 
     def find_peer(self, name: str) -> str | None:
-        """The FQCN of a peer's cell; None: no peer has that name."""
+        """Return the FQCN of a peer's cell; None: no peer has that name."""
         raise NotImplementedError
 
     def new_context(self) -> FLContext:
@@ -104,7 +104,7 @@ class RunEngine(JobMessaging):
             self._listening.setdefault(id(each), (name, each))
 
     def get_component(self, component_id: str) -> Any:
-        """The component of that id, or None."""
+        """Return the component of that id, or None."""
         return self._components.get(component_id)
 
     def get_all_components(self) -> dict[str, object]:
@@ -121,7 +121,7 @@ class RunEngine(JobMessaging):
             logger.warning("%s: cannot make the folder of job %s: %s", self.identity, self.job_id, error)
 
     def get_workspace(self) -> Workspace:
-        """The workspace in which components may keep files."""
+        """Return the workspace in which components may keep files."""
         return self._workspace
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -163,7 +163,7 @@ class RunEngine(JobMessaging):
 
 
 def _handlers(component: FLComponent, event_type: str) -> list[tuple[EventHandler, dict[str, Any]]]:
-    """The component's handlers for an event, or its overridden ``handle_event``."""
+    """Return the component's handlers for an event, or its overridden ``handle_event``."""
     registered = component.get_event_handlers().get(event_type)
     if registered:
         return list(registered)

@@ -53,7 +53,7 @@ def task_meta(dxo: Any, shareable: Shareable, headers: Mapping[str, str] = ROUND
 
 
 def _code_of(outcome: ExchangeOutcome) -> str:
-    """The return code of an outcome without a result; "" when it has one."""
+    """Return the return code of an outcome without a result; "" when it has one."""
     if outcome.status == REJECTED:
         if outcome.rc == BLOB_MISSING:
             return BLOB_MISSING
@@ -86,7 +86,7 @@ def reply_of(outcome: ExchangeOutcome, dxo: Any, make_reply: Callable[..., Share
 
 
 def problem_of(outcome: ExchangeOutcome) -> str:
-    """The failure at the agent, for the log; "" without one, or when the task was aborted."""
+    """Return the failure at the agent, for the log; "" without one, or when the task was aborted."""
     if outcome.status == REJECTED:
         return f"it was rejected: {outcome.reason}"
     if outcome.status == ACCEPTED and outcome.rc not in (RC.OK, RC.EARLY_TERMINATION):

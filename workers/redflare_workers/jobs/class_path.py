@@ -40,7 +40,7 @@ class BadPath(ValueError):
 
 
 def class_path_of(data: Mapping[str, Any]) -> str:
-    """The class path of ``{path | class_path | name, ...}``; the first of these keys counts, as in NVFlare.
+    """Return the class path of ``{path | class_path | name, ...}``; the first of these keys counts, as in NVFlare.
 
     Raises:
         BadPath: the value is not a class path.
@@ -64,7 +64,7 @@ def class_path_of(data: Mapping[str, Any]) -> str:
 
 
 def public_path(maker: Callable[..., Any]) -> str:
-    """The class path of a class or function; where redflare exports it, the exported one."""
+    """Return the class path of a class or function; where redflare exports it, the exported one."""
     name, path = maker.__qualname__, f"{maker.__module__}.{maker.__qualname__}"
     if getattr(workflow, name, None) is maker:
         return f"{workflow.__name__}.{name}"
@@ -83,7 +83,7 @@ def is_component(value: Any) -> bool:
 
 
 def reference_of(value: Any) -> Any:
-    """The id in ``{"component_id": id}``; None for anything else."""
+    """Return the id in ``{"component_id": id}``; None for anything else."""
     return value[_REFERENCE] if isinstance(value, dict) and set(value) == {_REFERENCE} else None
 
 

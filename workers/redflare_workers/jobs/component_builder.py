@@ -43,14 +43,14 @@ class Scope:
     inner: dict[str, FLComponent] = field(default_factory=dict)
 
     def at(self, *keys: str | int) -> Scope:
-        """The scope of a value inside this component, of any kind."""
+        """Return the scope of a value inside this component, of any kind."""
         key = self.key
         for each in keys:
             key = f"{key}[{each}]" if isinstance(each, int) else f"{key}.{each}".removeprefix(".")
         return Scope(file=self.file, key=key, custom=self.custom, components=self.components, inner=self.inner)
 
     def problem(self, text: str, *keys: str | int, unsafe: bool = False) -> Problem:
-        """A problem of this component, or of a value inside it."""
+        """Return a problem of this component, or of a value inside it."""
         return Problem(self.file, self.at(*keys).key, text, unsafe)
 
 

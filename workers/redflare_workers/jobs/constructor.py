@@ -42,7 +42,7 @@ def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str
 
 
 def path_arguments(target: Callable[..., Any]) -> frozenset[str]:
-    """The names of arguments that are annotated as paths of files or folders."""
+    """Return the names of arguments that are annotated as paths of files or folders."""
     init = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(init)
@@ -60,6 +60,6 @@ def _may_be_path(hint: Any) -> bool:
 
 
 def known_of(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that ``target`` has an argument for."""
+    """Return the values that ``target`` has an argument for."""
     parameters = inspect.signature(target).parameters
     return {name: value for name, value in values.items() if name in parameters}

@@ -54,7 +54,7 @@ class JobMeta:
         return next((app for app, targets in self.deploy_map.items() if ALL_SITES in targets), None)
 
     def resources_for(self, site: str) -> dict[str, float]:
-        """The amounts of the resources that the job needs at a site."""
+        """Return the amounts of the resources that the job needs at a site."""
         return {**self.resource_spec.get(ALL_SITES, {}), **self.resource_spec.get(site, {})}
 
     def to_dict(self) -> dict[str, Any]:

@@ -128,12 +128,12 @@ class FileStreamer:
 
     @staticmethod
     def get_channel(ctx: StreamContext) -> Any:
-        """The stream's channel."""
+        """Return the stream's channel."""
         return ctx.get(StreamContextKey.CHANNEL)
 
     @staticmethod
     def get_topic(ctx: StreamContext) -> Any:
-        """The stream's topic."""
+        """Return the stream's topic."""
         return ctx.get(StreamContextKey.TOPIC)
 
     @staticmethod
@@ -143,7 +143,7 @@ class FileStreamer:
 
     @staticmethod
     def get_file_name(stream_ctx: StreamContext) -> Any:
-        """The file's name at its sender, without folders. It is another process's claim: do not write to it."""
+        """Return the file's name at its sender, without folders. It is another process's claim: do not write to it."""
         return stream_ctx.get(KEY_FILE_NAME)
 
     @staticmethod
@@ -153,7 +153,7 @@ class FileStreamer:
 
     @staticmethod
     def get_file_size(stream_ctx: StreamContext) -> Any:
-        """The bytes of the file, as its sender announced."""
+        """Return the bytes of the file, as its sender announced."""
         return stream_ctx.get(KEY_FILE_SIZE)
 
 

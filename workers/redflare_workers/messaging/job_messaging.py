@@ -28,11 +28,11 @@ class JobMessaging(StreamableEngine):
     messenger: Messenger
 
     def usual_targets(self) -> list[str]:
-        """The peers that are meant when no targets are named."""
+        """Return the peers that are meant when no targets are named."""
         raise NotImplementedError
 
     def targets_of(self, targets: str | Sequence[str] | None) -> str | Sequence[str]:
-        """The peers that are meant by the targets of a call."""
+        """Return the peers that are meant by the targets of a call."""
         return targets or self.usual_targets()
 
     def register_aux_message_handler(self, topic: str, message_handle_func: AuxMessageHandler) -> None:

@@ -261,7 +261,7 @@ class OutgoingStream:
 
 
 def _size(message: Shareable) -> int:
-    """The bytes of a message's buffers, roughly."""
+    """Return the bytes of a message's buffers, roughly."""
     sizes = (getattr(value, "nbytes", None) or _length(value) for key, value in message.items() if key != "__headers__")
     return sum(sizes)
 

@@ -55,7 +55,7 @@ class Replies:
             self.changed.notify_all()
 
     def missing(self) -> list[str]:
-        """The peers that have not replied."""
+        """Return the peers that have not replied."""
         return [name for name in self.names if name not in self._replies]
 
     def wait(self, timeout: float, abort_signal: Signal | None) -> None:
@@ -87,7 +87,7 @@ class PeerSender:
     cell: Cell | None = None
 
     def fqcns(self, names: Iterable[str]) -> dict[str, str]:
-        """The FQCNs of the peers' cells by name, without names that no peer has."""
+        """Return the FQCNs of the peers' cells by name, without names that no peer has."""
         found = ((name, self.resolve(name)) for name in dict.fromkeys(names))
         return {name: fqcn for name, fqcn in found if fqcn is not None}
 

@@ -186,7 +186,7 @@ class JobProcess:
         return how
 
     def tail(self) -> list[str]:
-        """The last lines of the process's output."""
+        """Return the last lines of the process's output."""
         return list(self._tail)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -56,7 +56,7 @@ def wait_gone(pid: int, started: str, timeout: float) -> bool:
 
 
 def marked(mark: str) -> list[int]:
-    """The numbers of the processes that carry a mark, without this one; none on systems without ``/proc``."""
+    """Return the numbers of the processes that carry a mark, without this one; none on systems without ``/proc``."""
     wanted = f"{MARK}={mark}".encode()
     return [
         int(entry.name)

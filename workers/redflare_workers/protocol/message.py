@@ -95,7 +95,7 @@ def refuse(request: Request, error: Exception) -> HandlerResult:
 
 
 def _hints(cls: Any) -> dict[str, Any]:
-    """The type of each field, by name."""
+    """Return the type of each field, by name."""
     # a cached function takes no type[Self], says mypy
     return _resolved(cls)
 

@@ -89,7 +89,7 @@ def from_message(meta: object, data: object) -> Shareable:
 
 
 def encoded_data(shareable: Shareable) -> EncodedPayload | None:
-    """The data of a Shareable if it is still encoded, else None."""
+    """Return the data of a Shareable if it is still encoded, else None."""
     content = shareable.get(CONTENT)
     data = content.get("data") if isinstance(content, dict) else shareable.get(_WHOLE)
     return data if isinstance(data, EncodedPayload) else None
@@ -118,7 +118,7 @@ def decoded(
 
 
 def _dxo(content: object) -> DXO | None:
-    """The DXO in a Shareable; None if it is not a valid one, which its reader will report."""
+    """Return the DXO in a Shareable; None if it is not a valid one, which its reader will report."""
     try:
         return from_dict(content) if isinstance(content, dict) else None
     except ValueError:

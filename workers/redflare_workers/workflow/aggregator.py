@@ -122,7 +122,7 @@ class Aggregator:
         self._weights.append(float(weight))
 
     def result(self, *, plus: Model | None = None, scale: float = 1.0) -> Model:
-        """The mean, times ``scale``, added to ``plus``. Frees the sums; call it once.
+        """Return the mean, times ``scale``, added to ``plus``. Frees the sums; call it once.
 
         Raises:
             RuntimeError: nothing was added, or it was asked for before.

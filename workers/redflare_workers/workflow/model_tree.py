@@ -24,7 +24,7 @@ SLICE: Final = 1 << 17
 
 
 def flatten(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The leaves of a tree, each with the keys that lead to it."""
+    """Yield the leaves of a tree, each with the keys that lead to it."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from flatten(value, (*path, key))
@@ -36,7 +36,7 @@ def flatten(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def rebuild(tree: Any, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Any:
-    """A tree of the same form, each leaf replaced by what ``leaf(path, value)`` returns."""
+    """Return a tree of the same form, each leaf replaced by what ``leaf(path, value)`` returns."""
     if isinstance(tree, dict):
         return {key: rebuild(value, leaf, (*path, key)) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -46,7 +46,7 @@ def rebuild(tree: Any, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Any
 
 
 def at(path: Path, text: str, root: str = "model") -> str:
-    """A message that says where in a model something is wrong: ``model.layers[3].w: ...``."""
+    """Return a message that says where in a model something is wrong: ``model.layers[3].w: ...``."""
     error = TreeError(text)
     for key in reversed(path):
         error.at(key if isinstance(key, int) else str(key))
@@ -94,7 +94,7 @@ class Leaf:
         self.wide = itemsize > 4
 
     def read(self, start: int, stop: int) -> Floats:
-        """A copy of the elements from ``start`` to ``stop``, as float64."""
+        """Return a copy of the elements from ``start`` to ``stop``, as float64."""
         piece = self._flat[start:stop]
         if tensors.is_tensor(piece):
             piece = piece.to("cpu", sys.modules["torch"].float64).numpy()

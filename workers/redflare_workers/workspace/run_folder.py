@@ -84,7 +84,7 @@ class RunFolder:
 
 
 def begun_runs(workspace: Path) -> Iterator[RunFolder]:
-    """The folders of runs that a process was launched for, or is about to be."""
+    """Yield the folders of runs that a process was launched for, or is about to be."""
     for path in sorted(workspace.glob(f"*/{PROCESS_FILE}")):
         with suppress(ConfigError):
             if (folder := RunFolder(workspace, path.parent.name)).is_run:

@@ -40,7 +40,7 @@ class ClientJobEngine(RunEngine):
         super().__init__(identity, job_id, job_meta, ProcessType.CLIENT_JOB, components, workspace)
 
     def usual_targets(self) -> list[str]:
-        """The server."""
+        """Return the server."""
         return [_SERVER]
 
     def find_peer(self, name: str) -> str | None:

@@ -160,5 +160,5 @@ class TaskRunner(FLComponent):
 
 
 def _failed(rc: str, why: str) -> Shareable:
-    """A reply that also says why; the workflow tells it to those who wait for the job."""
+    """Return a reply that also says why; the workflow tells it to those who wait for the job."""
     return make_reply(rc, {ReservedHeaderKey.ERROR: why[:_LONGEST]})

@@ -219,18 +219,18 @@ class ClientEngine(RunEngine):
         self._requests.open(cell)
 
     def get_cell(self) -> Cell | None:
-        """The cell that was given to ``initialize_comm``."""
+        """Return the cell that was given to ``initialize_comm``."""
         return self.cell
 
     def get_client_name(self) -> str:
         return self.client_name
 
     def targets_of(self, targets: str | Sequence[str] | None) -> list[str]:
-        """The server, whatever the targets are."""
+        """Return the server, whatever the targets are."""
         return [self.server_name]
 
     def find_peer(self, name: str) -> str | None:
-        """The FQCN of the server's cell; a client parent talks to no other peer."""
+        """Return the FQCN of the server's cell; a client parent talks to no other peer."""
         return self.server_name if name in ("server", self.server_name) else None
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ class ClientEngine(RunEngine):
         )
 
     def get_all_job_ids(self) -> list[str]:
-        """The jobs whose processes run."""
+        """Return the jobs whose processes run."""
         return [job_id for job_id, record in self.processes.records().items() if record.status.live]
 
     def notify_job_status(self, job_id: str, job_status: int, run: str | None = None) -> None:

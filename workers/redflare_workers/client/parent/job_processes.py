@@ -146,7 +146,7 @@ class JobProcesses:
             found.on_status(ClientStatus(status))
 
     def folder(self, job_id: str) -> RunFolder:
-        """The folder of a job, which need not be there.
+        """Return the folder of a job, which need not be there.
 
         Raises:
             TypeError, ConfigError: the id is not legal.
@@ -161,7 +161,7 @@ class JobProcesses:
         return self._runs.get(job_id)
 
     def records(self) -> dict[str, RunRecord]:
-        """The records of all runs, by job."""
+        """Return the records of all runs, by job."""
         with self._guard:
             return {job_id: run.record for job_id, run in self._runs.items()}
 

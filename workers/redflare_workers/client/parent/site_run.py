@@ -274,7 +274,7 @@ class SiteRun:
         )
 
     def _report(self) -> ClientJobReport | None:
-        """The process's own report of its end."""
+        """Return the process's own report of its end."""
         return ClientJobReport.find(self.folder, self._record.run)
 
     def _end(self, code: int | None, reported: str | None, *, failed: bool = False) -> None:

@@ -118,7 +118,7 @@ class Membership:
     # -- heartbeat thread ----------------------------------------------------------------------------------------------
 
     def beat(self) -> list[Arg]:
-        """The heartbeat as a command."""
+        """Return the heartbeat as a command."""
         return self._members.beat_command(self._lease, interval=self.interval, ttl_ms=self._ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:

@@ -169,7 +169,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
         return window.opened + steps * self._assignment_timeout
 
     def _window(self, task: Task, now: float) -> _Window | None:
-        """The window, or None while a client has the task."""
+        """Return the window, or None while a client has the task."""
         self._note_first_target(task, now)
         if self._is_held(task, now):
             return None

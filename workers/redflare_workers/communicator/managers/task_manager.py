@@ -78,7 +78,7 @@ def is_answered(client_task: ClientTask) -> bool:
 
 
 def newest_of(client_task: ClientTask) -> ClientTask:
-    """The newest ClientTask that this client has of this task; the given one if it has none."""
+    """Return the newest ClientTask that this client has of this task; the given one if it has none."""
     return client_task.task.last_client_task_map.get(client_task.client.name, client_task)
 
 

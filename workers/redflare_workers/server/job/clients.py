@@ -44,16 +44,16 @@ class ClientListener(Protocol):
     """Hears of changes among the clients of a job."""
 
     def on_silent(self, name: str) -> None:
-        """The heartbeat of a client is gone, or it has left; called once until it is back."""
+        """Return the heartbeat of a client is gone, or it has left; called once until it is back."""
 
     def on_alive(self, name: str, sign: str) -> None:
-        """A silent client is back."""
+        """Return a silent client is back."""
 
     def on_heard(self, name: str) -> None:
-        """A client that was skipped because heartbeats were missing may be given a task again."""
+        """Return a client that was skipped because heartbeats were missing may be given a task again."""
 
     def on_change(self) -> None:
-        """A client has joined, or left."""
+        """Return a client has joined, or left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,12 +86,12 @@ class JobClients:
     _known: dict[str, _Known] = field(default_factory=dict, init=False)
 
     def clients(self) -> list[Client]:
-        """The clients that have joined and not left, in the order in which they joined."""
+        """Return the clients that have joined and not left, in the order in which they joined."""
         with self._guard:
             return [known.client for known in self._known.values() if not known.entry.left]
 
     def client_named(self, name: str) -> Client:
-        """The client of that name; a new one without a token if it has not joined."""
+        """Return the client of that name; a new one without a token if it has not joined."""
         return next((client for client in self.clients() if client.name == name), Client(name, ""))
 
     def client_of(self, credentials: Credentials, topic: str) -> tuple[Client, FLContext]:
@@ -220,6 +220,6 @@ class JobClients:
 
 
 def _peer(entry: Member, job_id: str, props: object = None) -> FLContext:
-    """The peer context of a client."""
+    """Return the peer context of a client."""
     sent = props if isinstance(props, dict) else {}
     return peer_context({**entry.props, **sent}, entry.name, job_id)

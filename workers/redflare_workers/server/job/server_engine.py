@@ -39,7 +39,7 @@ class ServerEngine(RunEngine, ServerEngineSpec):
         self._listeners = ClientListeners()
 
     def get_clients(self) -> list[Client]:
-        """The clients of the job, in the order in which they joined."""
+        """Return the clients of the job, in the order in which they joined."""
         return self._clients()
 
     def usual_targets(self) -> list[str]:

@@ -44,7 +44,7 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
 
 
 def _server_problems(definition: JobDefinition, settings: SiteSettings, folder: RunFolder) -> list[Problem]:
-    """What keeps the job's app from running at the server."""
+    """Return what keeps the job's app from running at the server."""
     app = definition.apps[definition.meta.app_for(SERVER) or ""]
     if app.server is None:
         return []

@@ -86,7 +86,7 @@ class ConnectedSites:
         return member is not None and member.alive
 
     def cell_of(self, site: str) -> str:
-        """The FQCN of a site's cell, whether it is connected or not."""
+        """Return the FQCN of a site's cell, whether it is connected or not."""
         member = self._members.get(site)
         return member.cell if member is not None else site
 
@@ -101,7 +101,7 @@ class ConnectedSites:
             self.pool.submit(self._begin_again)
 
     def _spared(self, member: Member) -> Member:
-        """A member without a heartbeat that had one before: the next look decides."""
+        """Return a member without a heartbeat that had one before: the next look decides."""
         before = self._members.get(member.name)
         known = before is not None and before.alive and before.instance == member.instance
         return replace(member, heartbeat_ms=0) if known and not member.alive and not member.left else member
@@ -136,7 +136,7 @@ def _connection_of(member: Member) -> tuple[bool, str]:
 
 
 def _capacity(props: Mapping[str, Any]) -> dict[str, float] | None:
-    """The resources that a site declares; None: it declares none, and takes any job."""
+    """Return the resources that a site declares; None: it declares none, and takes any job."""
     resources = props.get("resources")
     if not isinstance(resources, Mapping) or not resources:
         return None

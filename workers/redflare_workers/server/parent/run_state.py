@@ -31,7 +31,7 @@ class RunState:
         return ProcessMark(pid=self.pid, started=self.pid_started, mark=self.run)
 
     def with_report(self, report: ServerJobReport) -> RunState:
-        """The state after a report of its process."""
+        """Return the state after a report of its process."""
         return self if report.resumes is None else replace(self, resumes=report.resumes)
 
     def write(self, folder: RunFolder) -> None:

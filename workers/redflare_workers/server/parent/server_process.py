@@ -72,11 +72,11 @@ class ServerProcess:
             raise
 
     def report(self) -> ServerJobReport:
-        """The last report of the process."""
+        """Return the last report of the process."""
         return ServerJobReport.read(self.args.folder, self.args.run)
 
     def tail(self) -> list[str]:
-        """The last lines of the process's output."""
+        """Return the last lines of the process's output."""
         return self._process.tail()
 
     def end(self, reason: str) -> str:

@@ -136,7 +136,7 @@ class MembershipPoller:
         return self.registration.members.keys.job
 
     def beat(self) -> list[Arg]:
-        """The heartbeat as a command."""
+        """Return the heartbeat as a command."""
         self._asked = time.monotonic()
         return self.registration.members.list_members_command(self.registration.lease)
 

@@ -202,9 +202,8 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     status = sending.once()
                 except Unavailable as exc:
-                    level = backoff.level(exc, logging.INFO)
                     text = "%s: Redis cannot be used now; the result of task %s will be submitted again: %s"
-                    logger.log(level, text, self.session.label, sending.task_id, exc)
+                    logger.log(backoff.level(exc, logging.INFO), text, self.session.label, sending.task_id, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()

@@ -93,7 +93,8 @@ def _server(url: str | None) -> Iterator[str]:
     if url:
         yield url
         return
-    with EmbeddedServer() as server:
+    # by TCP, as agents on other hosts reach it, and as earlier figures were measured
+    with EmbeddedServer(port=0) as server:
         yield server.url
 
 

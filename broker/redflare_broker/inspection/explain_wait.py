@@ -207,8 +207,7 @@ def _names(sites: Sequence[str]) -> str:
 def _details(sites: Iterable[str]) -> str:
     """Return the sites after a colon; "" without any."""
     named = list(sites)
-    rest = len(named) - _NAMED
-    return (": " + ", ".join(named[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")) if named else ""
+    return f": {humanize.first(named, _NAMED)}" if named else ""
 
 
 _EXPLAIN: Final[dict[str, Callable[[_TaskContext], str]]] = {

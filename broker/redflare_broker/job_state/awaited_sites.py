@@ -26,8 +26,7 @@ class AwaitedSites:
 
     def describe(self, now: int) -> str:
         """Say for whom the controller waits, and for how long; ``now`` in ms."""
-        rest = len(self.sites) - _NAMED
-        names = ", ".join(self.sites[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+        names = humanize.first(self.sites, _NAMED)
         if not self.until or self.least >= len(self.sites):
             needed = f"waiting for {self.least} more site{'s' * (self.least != 1)} to join"
             return f"{needed}: {names}" if names else needed
@@ -37,7 +36,7 @@ class AwaitedSites:
         return f"waiting for {names} to join; begins without {'them' if len(self.sites) > 1 else 'it'} in {left}"
 
     def to_json(self) -> bytes:
-        """As it is stored in the job's hash."""
+        """Encode it as it is stored in the job's hash."""
         return orjson.dumps(self)
 
     @classmethod

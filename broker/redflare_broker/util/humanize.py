@@ -1,7 +1,8 @@
-"""Write ages, sizes and times for people, in the CLI and in the reasons that the views give."""
+"""Write ages, sizes, times and lists for people, in the CLI and in the reasons that the views give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -38,3 +39,9 @@ def moment(ms: int) -> datetime:
 def iso(ms: int) -> str:
     """``1763806515432`` is "2025-11-22T10:15:15.432Z"; "" for 0, which means never."""
     return moment(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z" if ms else ""
+
+
+def first(texts: Sequence[str], most: int, between: str = ", ", last: str = " ") -> str:
+    """``site-1, site-2 and 3 more``: name the first texts, and count the rest; ``last`` stands before its "and"."""
+    rest = len(texts) - most
+    return between.join(texts[:most]) + (f"{last}and {rest} more" if rest > 0 else "")

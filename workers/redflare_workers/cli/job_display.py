@@ -239,5 +239,4 @@ def _with_rc(client_tasks: Sequence[ClientTaskView]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return humanize.first(names, _NAMED)

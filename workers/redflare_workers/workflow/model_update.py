@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 
+from redflare_broker.util import humanize
+
 from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from redflare_workers.apis.fl_constant import ReturnCode
@@ -59,10 +61,8 @@ def why_unusable(refused: Mapping[str, str]) -> str:
     Args:
         refused: by site, why its result was not used.
     """
-    named = [f"{site}: {' '.join(why.split())[:_LONGEST]}" for site, why in list(refused.items())[:_NAMED]]
-    if len(refused) > _NAMED:
-        named.append(f"and {len(refused) - _NAMED} more")
-    return f": {'; '.join(named)}" if named else ""
+    named = [f"{site}: {' '.join(why.split())[:_LONGEST]}" for site, why in refused.items()]
+    return f": {humanize.first(named, _NAMED, '; ', '; ')}" if named else ""
 
 
 def metrics_of(result: object) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Ages, sizes and times in readable form."""
+"""Ages, sizes, times and lists in readable form."""
 
 from __future__ import annotations
 
@@ -46,3 +46,14 @@ def test_sizes_have_three_digits(count: int, written: str) -> None:
 def test_times_are_in_utc() -> None:
     assert humanize.iso(1_763_806_515_432) == "2025-11-22T10:15:15.432Z"
     assert humanize.iso(0) == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "written"), [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b and 2 more")]
+)
+def test_a_list_names_the_first_and_counts_the_rest(texts: list[str], written: str) -> None:
+    assert humanize.first(texts, 2) == written
+
+
+def test_reasons_are_separated_as_they_are_counted() -> None:
+    assert humanize.first(["a: x", "b: y", "c: z"], 2, "; ", "; ") == "a: x; b: y; and 1 more"

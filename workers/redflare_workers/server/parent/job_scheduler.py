@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from redflare_broker.util import humanize
+
 from redflare_workers.jobs.job_meta import JobMeta
 
 #: Names of sites in a reason, before it counts the rest.
@@ -174,5 +176,4 @@ def _too_few(wanted: int, fit: Sequence[str], absent: Sequence[str], lacks: Mapp
 
 
 def _some(names: Sequence[str], between: str = ", ") -> str:
-    more = len(names) - _NAMED
-    return between.join(names[:_NAMED]) + (f"{between}and {more} more" if more > 0 else "")
+    return humanize.first(names, _NAMED, between, between)

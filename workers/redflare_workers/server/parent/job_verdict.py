@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION, LOG_TAIL
+from redflare_broker.util import humanize
 
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.exit_code import describe_exit
@@ -91,9 +92,7 @@ def confirmations(server: str, sites: Mapping[str, str], silent: Collection[str]
 
 
 def _reasons(names: Iterable[str], failed: Mapping[str, str]) -> str:
-    known = list(names)
-    text = "; ".join(f"{name}: {failed[name]}" for name in known[:_NAMED])
-    return text + (f"; and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
+    return humanize.first([f"{name}: {failed[name]}" for name in names], _NAMED, "; ", "; ")
 
 
 def _with_tail(reason: str, tail: Sequence[str]) -> str:

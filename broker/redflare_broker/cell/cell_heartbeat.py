@@ -15,6 +15,7 @@ import orjson
 from redflare_broker.errors import Unavailable
 from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import RedisReply
 
 #: Intervals without a heartbeat, and seconds more, after which the holder of a cell counts as gone.
 _MISSED_BEATS: Final = 2.0
@@ -40,6 +41,11 @@ def read_heartbeat(connection: Connection, keys: CellKeys) -> CellHeartbeat | No
         Unavailable: Redis is away.
     """
     beat, left = connection.pipeline([["GET", keys.heartbeat], ["PTTL", keys.heartbeat]])
+    return parse_heartbeat(beat, left)
+
+
+def parse_heartbeat(beat: RedisReply, left: RedisReply) -> CellHeartbeat | None:
+    """Read a heartbeat, of a cell or of an agent, from the replies of GET and PTTL; None: there is none."""
     if not isinstance(beat, bytes) or not isinstance(left, int):
         return None
     try:

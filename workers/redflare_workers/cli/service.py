@@ -9,12 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
-import orjson
 import typer
+from redflare_broker.cell.cell_heartbeat import parse_heartbeat
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
@@ -126,20 +125,9 @@ def check(
     """
     with Server.connect(url, settings.connection) as server, server.borrow(heartbeat) as connection:
         beat, pttl, left = connection.pipeline([["GET", heartbeat], ["PTTL", heartbeat], ["HGET", *closed]])
-    age, interval = _age(beat, pttl)
-    if left not in (None, b"0"):
-        age = None
-    is_running = age is not None and age <= _MISSED_BEATS * interval
-    found = "no heartbeat found" if age is None else f"last heartbeat {humanize.age(age)} ago"
-    display.output({"fqcn": fqcn, "connected": is_running, "beat_age": age}, f"{fqcn}: {found}", as_json=as_json)
+    last = parse_heartbeat(beat, pttl) if left in (None, b"0") else None
+    is_running = last is not None and last.age <= _MISSED_BEATS * last.interval
+    found = "no heartbeat found" if last is None else f"last heartbeat {humanize.age(last.age)} ago"
+    document = {"fqcn": fqcn, "connected": is_running, "beat_age": last.age if last else None}
+    display.output(document, f"{fqcn}: {found}", as_json=as_json)
     raise typer.Exit(0 if is_running else NOT_FOUND)
-
-
-def _age(beat: RedisReply, pttl: RedisReply) -> tuple[float | None, float]:
-    """Seconds since the last heartbeat, None without one, and the seconds between two of them."""
-    try:
-        facts = orjson.loads(beat if isinstance(beat, bytes) else b"")
-        ttl_ms, interval = float(facts["ttl_ms"]), float(facts["interval"])
-    except (ValueError, TypeError, KeyError):
-        return None, 0.0
-    return max(ttl_ms - (pttl if isinstance(pttl, int) else 0), 0.0) / 1000, interval

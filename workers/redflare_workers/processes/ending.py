@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
+from redflare_workers.util.signals import STOPPING
+
 logger = logging.getLogger(__name__)
 
 #: Seconds to end in order once the parent is gone; then the process kills its group, and itself.
@@ -61,7 +63,7 @@ class Ending:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ():
+        for number in STOPPING if signals else ():
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._run, name="redflare-ending", daemon=True).start()
         threading.Thread(target=self._watch_parent, args=(lifeline,), name="redflare-lifeline", daemon=True).start()

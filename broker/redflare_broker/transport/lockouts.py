@@ -1,6 +1,6 @@
 """``Lockouts``: how long a node that has let this process in may refuse its login or certificate until that counts.
 
-A password is changed at the server and in a file, a certificate is written anew: for a moment the two do not fit.
+A password is changed in Redis and in a file, a certificate is written anew: for a moment the two do not fit.
 """
 
 from __future__ import annotations

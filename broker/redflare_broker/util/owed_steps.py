@@ -1,4 +1,4 @@
-"""``OwedSteps``: what could not be done while a server was away, and is done with a later heartbeat."""
+"""``OwedSteps``: what could not be done while Redis was away, and is done with a later heartbeat."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OwedSteps:
         with self._guard:
             self._steps[name] = step
             if len(self._steps) > _MOST:
-                logger.warning("more than %d steps wait for the server; %r is given up", _MOST, next(iter(self._steps)))
+                logger.warning("more than %d steps wait for Redis; %r is given up", _MOST, next(iter(self._steps)))
                 del self._steps[next(iter(self._steps))]
 
     def begin(self) -> None:

@@ -22,6 +22,12 @@ from .connection import Target, connected
 from .exit_codes import NOT_FOUND, USAGE, fail
 from .job_lookup import ServerName, StoredJob, need, store_of
 
+#: Least and most characters of a site.
+_SITE_WIDTHS: Final = (10, 20)
+_LEVEL_WIDTH: Final = 5
+_SHORT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+_LEVEL_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+
 
 @connected
 def log(
@@ -101,7 +107,11 @@ def _print_line(line: LogLine, *, as_json: bool) -> None:
         display.print_json(line.to_json(), lines=True)
         return
     # the reason of a failure ends with the last lines of a log, which are printed anyway
-    text = display.status(f"{line.status} {summary(line.text)}".rstrip()) if line.status else Text(_said(line.text))
+    text = (
+        display.status(f"{line.status} {summary(line.text)}".rstrip())
+        if line.status
+        else Text(_without_context(line.text))
+    )
     row = Table.grid(padding=(0, 1))
     row.add_column(style="dim", no_wrap=True)
     width = max(_SITE_WIDTHS[0], min(len(line.site), _SITE_WIDTHS[1]))
@@ -112,17 +122,10 @@ def _print_line(line: LogLine, *, as_json: bool) -> None:
     display.console().print(row)
 
 
-def _said(text: str) -> str:
+def _without_context(text: str) -> str:
     """Return what a component has logged, without the names of the context, which are those of the site and the job."""
-    head, end, said = text.partition("]: ")
-    return said if end and head.startswith("[identity=") else text
-
-
-#: Least and most characters of a site.
-_SITE_WIDTHS: Final = (10, 20)
-_LEVEL_WIDTH: Final = 5
-_SHORT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
-_LEVEL_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+    head, end, rest = text.partition("]: ")
+    return rest if end and head.startswith("[identity=") else text
 
 
 @connected

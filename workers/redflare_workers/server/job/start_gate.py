@@ -46,7 +46,7 @@ class Attendance:
         )
 
     def missing(self, joined: Collection[str], until: int) -> AwaitedSites | None:
-        """Who is missing; None: nobody.
+        """Find who is missing; None: nobody.
 
         Args:
             joined: names of the sites that have joined.
@@ -83,7 +83,7 @@ class StartGate:
 
     def wait(self, engine: ServerEngineSpec, abort_signal: Signal) -> None:
         """Wait until all are there, or those that are needed and the time is over; the abort signal ends it."""
-        deadline, told, joined = time.monotonic() + self.join_wait, None, list[str]()
+        deadline, noted, joined = time.monotonic() + self.join_wait, None, list[str]()
         until = round((time.time() + self.join_wait) * 1000)
         with abort_signal.add_callback(self._changed.set), engine.watch_clients(self._changed.set):
             while not abort_signal.triggered:
@@ -93,12 +93,12 @@ class StartGate:
                 awaited = self.attendance.missing(joined, until if left > 0 else 0)
                 if awaited is None:
                     break
-                if awaited != told:
+                if awaited != noted:
                     self.note(awaited)
-                told = awaited
+                noted = awaited
                 logger.info("%s: %s", self.job, awaited.describe(round(time.time() * 1000)))
                 self._changed.wait(min(left, _REMIND_AFTER) if left > 0 else _REMIND_AFTER)
-        if told is None:
+        if noted is None:
             return
         self.note(None)
         late = None if abort_signal.triggered else self.attendance.missing(joined, until)

@@ -58,18 +58,18 @@ class TreeWriter:
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, object]:
         self._enter(len(value), depth)
-        names = [
-            key if type(key) is str and key.isascii() and key[:1] != "$" else _key(key)  # the usual key, without a call
-            for key in value
-        ]
         plain: dict[str, object] = {}
-        name = ""
-        try:
-            for name, item in zip(names, value.values(), strict=True):
+        for key, item in value.items():
+            # the usual key and the usual value, without a call
+            name = key if type(key) is str and key.isascii() and key[:1] != "$" else _key(key)
+            if type(item) is str and item.isascii():
+                plain[name] = item
+                continue
+            try:
                 plain[name] = self.value(item, depth)
-        except TreeError as error:
-            raise error.at(name) from error.__cause__
-        if len(plain) != len(names):
+            except TreeError as error:
+                raise error.at(name) from error.__cause__
+        if len(plain) != len(value):
             raise TreeError("two keys are the same text")
         return plain
 

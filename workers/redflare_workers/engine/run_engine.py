@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from redflare_workers.apis.fl_component import EventHandler, FLComponent, components_in
@@ -162,10 +162,10 @@ class RunEngine(JobMessaging):
         return f"<{type(self).__name__} {self.identity} of {self.job_id}: {sorted(self._components)}>"
 
 
-def _handlers(component: FLComponent, event_type: str) -> list[tuple[EventHandler, dict[str, Any]]]:
+def _handlers(component: FLComponent, event_type: str) -> Sequence[tuple[EventHandler, dict[str, Any]]]:
     """Return the component's handlers for an event, or its overridden ``handle_event``."""
-    registered = component.get_event_handlers().get(event_type)
-    if registered:
-        return list(registered)
+    registered = component.get_event_handlers()
+    if registered and (found := registered.get(event_type)):
+        return list(found)
     overridden = type(component).handle_event is not FLComponent.handle_event or "handle_event" in vars(component)
-    return [(component.handle_event, {})] if overridden else []
+    return [(component.handle_event, {})] if overridden else ()

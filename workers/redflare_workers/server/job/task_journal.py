@@ -208,7 +208,7 @@ class TaskJournal:
             commands = self.store.schedule_commands(entry.record)
             self._new.pop(root_id, None)
         # its result may be in already; only the note of the result notes that
-        record = replace(_record(client_task), received=0.0)
+        record = _record(client_task, received=0.0)
         return [*commands, self.store.note_command(root_id, record)]
 
     def lost(self, client_task: ClientTask, prefix: str) -> None:
@@ -240,7 +240,7 @@ class TaskJournal:
             Fenced: another server has taken over, and will handle it.
         """
         task, store = client_task.task, self.store
-        record = replace(_record(client_task), received=time.time(), rc=rc, meta=meta, result=result)
+        record = _record(client_task, received=time.time(), rc=rc, meta=meta, result=result)
         if store.resume:
             self._log_errors(task.name, partial(self.results.note, client_task, record))
         if (entry := self._open.get(task.msg_root_id)) is not None:
@@ -404,11 +404,12 @@ class TaskJournal:
         return f"<TaskJournal of {len(self._open)} tasks>"
 
 
-def _record(client_task: ClientTask) -> ClientTaskRecord:
+def _record(client_task: ClientTask, received: float | None = None, **result: Any) -> ClientTaskRecord:
     return ClientTaskRecord(
         id=client_task.id,
         client=client_task.client.name,
         sent=client_task.task_sent_time or 0.0,
         count=client_task.task_send_count,
-        received=client_task.result_received_time or 0.0,
+        received=(client_task.result_received_time or 0.0) if received is None else received,
+        **result,
     )

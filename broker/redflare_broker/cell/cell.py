@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -158,7 +159,7 @@ class Cell:
             self._beats.stop()
         if self._lease.epoch and not self.fenced:
             try:
-                with self.server.borrow(self.keys.cell) as connection:
+                with closing(self.server.connection(self.keys.cell)) as connection:
                     BYE.run(connection, self._values, **self._lease.args)
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.fqcn, exc)

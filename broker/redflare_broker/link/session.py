@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
@@ -99,7 +100,7 @@ class Session:
         if self.fenced or not self.lease.epoch:
             return
         try:
-            with self.server.borrow(self.keys.link) as connection:
+            with closing(self.server.connection(self.keys.link)) as connection:
                 self.fenced = self.scripts.bye(connection, self.lease).status == FENCED
         except RedflareError as exc:
             logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)

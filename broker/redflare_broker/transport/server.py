@@ -89,7 +89,10 @@ class Server:
         return cls(url_dialer(ServerUrl.parse(url), options), options)
 
     def connection(self, key: str) -> Connection:
-        """Open a connection to the node that serves ``key``, for the caller alone, who closes it.
+        """Open a connection to the node that serves ``key`` now, for the caller alone, who closes it.
+
+        It asks Sentinels or the cluster for that node, so it suits what is tried once: a goodbye on an idle connection
+        could reach a primary that was replaced meanwhile.
 
         Raises:
             Unavailable: it cannot be reached now, or refuses for now a login that it has accepted before.

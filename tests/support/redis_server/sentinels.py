@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import redis
 from redflare_broker.transport.server import ConnectionOptions
 
@@ -44,6 +47,25 @@ class SentinelTrio:
         new = next(node for node in self.nodes if node is not old)
         wait_until(lambda: self._is_promoted(new), 30, "failover")
         return old
+
+    @contextmanager
+    def slept_through_a_failover(self) -> Iterator[Node]:
+        """Let the primary sleep until its replica is promoted: it works, and thinks for some seconds that it is one.
+
+        It sleeps again at the end of the block, until it is removed.
+        """
+        old = self.primary
+        new = next(node for node in self.nodes if node is not old)
+        with old.client() as client:
+            # what was written has reached the replica
+            client.wait(1, 5000)
+        old.pause()
+        wait_until(lambda: self._is_promoted(new), 30, "failover")
+        old.resume()
+        try:
+            yield old
+        finally:
+            old.pause()
 
     def _is_promoted(self, node: Node) -> bool:
         try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import fakeredis
@@ -260,6 +263,31 @@ def test_a_client_of_a_fake_server_serves_connections_and_scans(server: Server) 
     own.close()
     assert sorted(server.scan("*")) == ["a", "b"]
     assert list(server.scan("b*")) == ["b"]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="shows the timers of connections on Linux alone")
+@pytest.mark.parametrize("keepalive", [True, False])
+def test_an_idle_connection_is_asked_after_by_the_kernel_within_half_a_minute(keepalive: bool) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Server.connect(
+            f"redis://127.0.0.1:{listener.getsockname()[1]}", ConnectionOptions(keepalive=keepalive)
+        ) as server,
+        closing(server.connection("a")),
+    ):
+        accepted, (_, port) = listener.accept()
+        with accepted:
+            assert (0 < _keepalive_due(port) <= 30) is keepalive
+
+
+def _keepalive_due(port: int) -> float:
+    """Seconds until the kernel sends a keepalive on the connection from a local port; 0: it does not."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, _, _, timer, *_ = line.split()
+        if int(local.partition(":")[2], 16) == port:
+            kind, _, left = timer.partition(":")
+            return int(left, 16) / os.sysconf("SC_CLK_TCK") if kind == "02" else 0.0
+    raise AssertionError(f"no connection from port {port}")
 
 
 def test_a_borrowed_connection_is_borrowed_again(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -110,7 +111,7 @@ class Membership:
         if not self._lease.epoch or self.fenced:
             return
         try:
-            with self._host.server.borrow(self._keys.job) as connection:
+            with closing(self._host.server.connection(self._keys.job)) as connection:
                 self._members.leave(connection, self._lease)
         except RedflareError as error:
             logger.warning("%s could not leave %s, its heartbeat will expire: %s", self._lease.name, self.route, error)

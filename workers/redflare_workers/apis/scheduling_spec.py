@@ -19,8 +19,8 @@ class SchedulingSpec:
     A controller's forward to its communicator; one may override them to change how a workflow schedules. Where there is
     none to forward to, those that are not overridden raise NotImplementedError.
 
-    Those called ``*_and_wait`` return when the task is done and its ``task_done_cb`` has run, or when the abort signal
-    is triggered, which ends the task with ABORTED; the others return at once.
+    Those called ``*_and_wait`` return when the task is done and its callbacks have run, ``task_done_cb`` last, or when
+    the abort signal is triggered, which ends the task with ABORTED; the others return at once.
     """
 
     @property

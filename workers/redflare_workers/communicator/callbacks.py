@@ -72,6 +72,11 @@ class CallbackLock:
         self._closed = False
 
     @property
+    def held(self) -> bool:
+        """Whether any thread holds it."""
+        return self._owner is not None
+
+    @property
     def held_by_me(self) -> bool:
         """Whether the calling thread holds it."""
         return self._owner == threading.get_ident()

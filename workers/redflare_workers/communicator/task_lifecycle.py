@@ -155,8 +155,10 @@ class TaskLifecycle:
         """Run in the pool all that follows the end of tasks."""
         plain = []
         for ended in endings:
-            ended.standing.callback_lock.close()
-            if ended.standing.task.task_done_cb is None:
+            lock = ended.standing.callback_lock
+            lock.close()
+            # once it is closed and free, no callback can begin
+            if ended.standing.task.task_done_cb is None and not lock.held:
                 plain.append(ended)
             else:
                 self._submit([ended])
@@ -182,20 +184,19 @@ class TaskLifecycle:
             with self.new_context() as fl_ctx:
                 if standing.schedule.kind is not TaskKind.SEND:
                     self.component.log_info(fl_ctx, f"task {task.name!r} ended: {task.completion_status}")
-                if task.task_done_cb is not None:
-                    self._done(standing, fl_ctx)
+                self._done(standing, fl_ctx)
         finally:
             with self.lock:
                 self.registry.forget(standing)
 
     def _done(self, standing: StandingTask, fl_ctx: FLContext) -> None:
-        """Call task_done_cb, once no other callback of the task runs."""
+        """Wait until no other callback of the task runs, and call its task_done_cb."""
         task = standing.task
         if not standing.callback_lock.acquire(timeout=self.callbacks.limit):
             self.component.log_error(
                 fl_ctx,
                 f"task {task.name!r} ended {self.callbacks.limit:g} s ago and one of its callbacks has not returned: "
-                "wait_for_task returns now, and task_done_cb is called when that callback returns",
+                "wait_for_task returns now, and its task_done_cb, if any, is called when that callback returns",
             )
             with self.lock:
                 standing.release_waiters()

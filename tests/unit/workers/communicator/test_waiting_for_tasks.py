@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
-from redflare_workers.apis.task import SendOrder, Task, TaskCompletionStatus
+from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 
 from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
@@ -59,6 +59,36 @@ def test_it_returns_after_task_done_has_run(bench: CommunicatorBench, wait: Wait
     thread.join()
     assert events == ["done", "returned"]
     assert task.completion_status is TaskCompletionStatus.OK
+
+
+def test_it_returns_after_the_callback_of_a_result_that_the_task_did_not_need(bench: CommunicatorBench) -> None:
+    gate, events = Gate(), list[str]()
+
+    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        if client_task.client.name == "site-2":
+            gate()
+        events.append(client_task.client.name)
+
+    def wait_for_it() -> None:
+        bench.comm.broadcast_and_wait(task, bench.ctx, ["site-1", "site-2"], 1, 1)
+        events.append("returned")
+
+    task = bench.task(result_received_cb=received)
+    waiting = in_thread(wait_for_it)
+    wait_until(lambda: task.is_standing)
+    second = bench.ask("site-2")
+    bench.do("site-1")
+    answering = in_thread(bench.answer, "site-2", second)
+    assert gate.entered.wait(10)
+    # enough results are in, and the time for others is over: the task ends while a callback runs
+    bench.check(after=2)
+    wait_until(lambda: task.completion_status is not None)
+    wait_until(lambda: [ended for ended, _ in bench.observer.ends] == [task])
+    assert events == ["site-1"]
+    gate.opened.set()
+    waiting.join(10)
+    answering.join(10)
+    assert events == ["site-1", "site-2", "returned"]
 
 
 @every_wait

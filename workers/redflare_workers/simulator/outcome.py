@@ -30,7 +30,7 @@ class SimulationOutcome(Generic[C]):
     #: From the start of the first process to the end of the last.
     seconds: float
     sites: int
-    #: Number of results from sites.
+    #: Number of results from sites that came before the end of their task.
     results: int
     #: Processes beside the calling one; 0: all sites were threads of it.
     processes: int

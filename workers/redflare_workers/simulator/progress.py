@@ -10,7 +10,9 @@ from typing import Any
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.task import ClientTask
 from redflare_workers.workflow.controller import Controller
 
 
@@ -24,7 +26,7 @@ class Progress:
     #: Completed rounds (for FedBuff: versions), of all rounds; 0 of 0 if the controller counts none.
     rounds_done: int
     rounds: int
-    #: Results of sites, in total and since the last round.
+    #: Results of sites, in total and since the last round; one that came after the end of its task is none.
     results: int
     results_in_round: int
     seconds: float
@@ -37,6 +39,10 @@ class ProgressCounter(FLComponent):
     """Counts results and rounds; a component of the server's job.
 
     ``on_progress`` is called after each change, from several threads but never from two at once.
+
+    No event tells that a round has ended. Results are therefore counted by the time at which their ClientTask got
+    them, which is set before its task can end; the event after a submission may come later. And rounds are compared
+    before a submission is handled, for it may be the first of the next round.
     """
 
     def __init__(self, controller: Controller, sites: int, on_progress: OnProgress | None) -> None:
@@ -47,16 +53,42 @@ class ProgressCounter(FLComponent):
         self._began = time.monotonic()
         self._guard = threading.Lock()
         self._reporting = threading.Lock()
+        #: ClientTasks whose results are being handled, by id.
+        self._in_hand: dict[str, ClientTask] = {}
         self._round = 0
         self.results = 0  #: so far
         self._results_before = 0
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        if event_type == EventType.AFTER_PROCESS_SUBMISSION:
+        if event_type == EventType.BEFORE_PROCESS_SUBMISSION:
+            if rounds_of(self._controller)[0] != self._round:
+                self._report(fl_ctx)
+            self._note(fl_ctx)
+        elif event_type == EventType.AFTER_PROCESS_SUBMISSION:
             with self._guard:
-                self.results += 1
-        elif event_type not in (EventType.AFTER_PROCESS_TASK_REQUEST, EventType.END_WORKFLOW):
-            return
+                self._count()
+                # it is still there if the result was dropped
+                self._in_hand.pop(fl_ctx.get_prop(FLContextKey.TASK_ID), None)
+            self._report(fl_ctx)
+        elif event_type in (EventType.AFTER_PROCESS_TASK_REQUEST, EventType.END_WORKFLOW):
+            self._report(fl_ctx)
+
+    def _note(self, fl_ctx: FLContext) -> None:
+        """Note the ClientTask of a submission, if its task is open."""
+        task_id = fl_ctx.get_prop(FLContextKey.TASK_ID)
+        communicator = self._controller.communicator
+        client_task = None if communicator is None else communicator.process_task_check(task_id, fl_ctx)
+        if client_task is not None and client_task.result_received_time is None:
+            with self._guard:
+                self._in_hand[task_id] = client_task
+
+    def _count(self) -> None:
+        """Count the results that are in. Needs the guard."""
+        for task_id in [one.id for one in self._in_hand.values() if one.result_received_time is not None]:
+            del self._in_hand[task_id]
+            self.results += 1
+
+    def _report(self, fl_ctx: FLContext) -> None:
         if self._on_progress is not None:
             with self._reporting:
                 self._on_progress(self._progress(fl_ctx.get_engine()))
@@ -64,6 +96,7 @@ class ProgressCounter(FLComponent):
     def _progress(self, engine: Any) -> Progress:
         done, rounds = rounds_of(self._controller)
         with self._guard:
+            self._count()
             if done != self._round:
                 self._round, self._results_before = done, self.results
             return Progress(

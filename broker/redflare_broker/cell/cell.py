@@ -26,9 +26,10 @@ from redflare_broker.scripts.script import FENCED, LOST, common_values, parse_re
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.patience import Patience
 from redflare_broker.util.thread_pool import ElasticThreadPool
-from redflare_broker.wire.message_entry import Envelope, pack_meta
+from redflare_broker.wire.message_entry import Envelope, pack_meta, sender_of
 
 from .blocked_calls import BlockedCall, BlockedCalls
 from .cell_heartbeat import CellHeartbeat, read_heartbeat
@@ -88,9 +89,11 @@ class Cell:
         self._values = common_values(self.keys, settings.policy)
         self._shared_beats = heartbeats
         self._beats = heartbeats or Heartbeats(server, name=f"redflare-heartbeat-{fqcn}")
+        #: What others send that cannot be dealt with.
+        self.faults = FaultLog(logger, fqcn)
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
-        self._incoming = IncomingRequests(server, self.keys, settings, self._outbox, self._pool)
+        self._incoming = IncomingRequests(server, self.keys, settings, self._outbox, self._pool, self.faults)
         self._outgoing = OutgoingRequests(server, self.keys, settings, self._outbox, self._pool)
         self._inbox = Inbox(server, self.keys, self)
         self._blocked = BlockedCalls()
@@ -152,6 +155,7 @@ class Cell:
         self._outbox.finish(deadline)
         if stuck := self._pool.close(max(deadline - time.monotonic(), 0.1)):
             logger.warning("%s: handlers are still busy: %s", self.fqcn, ", ".join(stuck))
+        self.faults.flush(final=True)
         if left := self._outbox.close():
             logger.warning("%s: %d messages could not be written, Redis is unreachable", self.fqcn, left)
         self._beats.remove(self)
@@ -344,13 +348,15 @@ class Cell:
                 return self._outgoing.on_reply(entry_id, envelope)
             return self._incoming.receive(entry_id, envelope)
         except DecodeError as exc:
-            self._bury(entry_id, str(exc))
+            self._bury(entry_id, sender_of(fields), str(exc))
         except RedflareError:
             raise
         except Exception as exc:
             # it would be read again and again, and nothing behind it
-            logger.exception("%s: handling entry %s failed", self.fqcn, entry_id)
-            self._bury(entry_id, f"program error: {type(exc).__name__}: {exc}")
+            sender, reason = sender_of(fields), f"program error: {type(exc).__name__}: {exc}"
+            text = f"handling entry {entry_id} failed: {reason}"
+            self.faults.note(sender, "program error", text, logging.ERROR, exc_info=exc)
+            self._bury(entry_id, sender, reason)
         return ""
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
@@ -391,6 +397,7 @@ class Cell:
         """Handle the reply to a heartbeat."""
         epoch = self._lease.epoch
         status = parse_reply("cell/beat", reply).status
+        self.faults.flush()
         try:
             if status == FENCED:
                 self._fence()
@@ -463,11 +470,12 @@ class Cell:
             self._pool.submit(self.on_fenced)
         raise Fenced(text)
 
-    def _bury(self, entry_id: str, reason: str) -> None:
+    def _bury(self, entry_id: str, sender: str, reason: str) -> None:
         with self.server.borrow(self.keys.cell) as connection:
             reply = BURY.run(connection, self._values, entry=entry_id, reason=reason, **self._lease.args)
         where = f"is now in {self.keys.dead} (`redflare dead list`)" if reply.status == "BURIED" else "is gone by now"
-        logger.error("%s: entry %s of the inbox cannot be read and %s: %s", self.fqcn, entry_id, where, reason)
+        text = f"entry {entry_id} of the inbox cannot be read and {where}: {reason}"
+        self.faults.note(sender, "entry that cannot be read", text, logging.ERROR)
 
     def _encode(self, data: object) -> EncodedPayload:
         """Encode data; buffers of small data are copied, so that their owner may change them at once."""

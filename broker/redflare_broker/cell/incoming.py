@@ -6,7 +6,6 @@ by its id while it is in hand, and for the next 10,000 replies; then only a high
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,14 +18,13 @@ from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import Server
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_word, pack_meta, unpack_meta
 
 from .direction import Direction
 from .outbox import OutboundMessage, Outbox
 from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
-
-logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], HandlerResult]
 
@@ -39,9 +37,16 @@ class IncomingRequests(Direction):
     """Hands requests to their handlers, and posts the replies; thread-safe."""
 
     def __init__(
-        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
+        self,
+        server: Server,
+        keys: CellKeys,
+        settings: LinkSettings,
+        outbox: Outbox,
+        pool: ElasticThreadPool,
+        faults: FaultLog,
     ) -> None:
         super().__init__(server, keys, settings, outbox, pool)
+        self.faults = faults
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
         self._in_hand: dict[str, Request] = {}
@@ -162,7 +167,7 @@ class IncomingRequests(Direction):
         handler = handler or self._registered.get((request.channel, _ANY))
         if handler is None:
             text = f"cell {self.fqcn} has no handler for topic {request.topic!r} of channel {request.channel!r}"
-            logger.warning("%s; the request is from %s", text, request.origin)
+            request.note_fault("unknown topic", f"{text}; the request is from {request.origin}")
             request.reply(ReplyCode.TOPIC_UNKNOWN, {"error": text})
             return
         request.reply_from(handler)
@@ -201,6 +206,6 @@ class IncomingRequests(Direction):
                 # when it is asked again, it must be answered
                 self._answered.pop(request.id, None)
         if isinstance(result, RedflareError):
-            logger.error("%s: Redis refused the reply to %r: %s", self.fqcn, request, result)
+            request.note_fault("Redis refuses the reply", f"Redis refused the reply to {request!r}: {result}")
         if copies:
             self._outbox.send(OutboundMessage(deletes=copies))

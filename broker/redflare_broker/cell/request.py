@@ -15,9 +15,8 @@ from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts import script
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.wire.codec import CodecLimits
-
-logger = logging.getLogger(__name__)
 
 
 class ReplyCode:
@@ -166,6 +165,8 @@ class Replier(Protocol):
 
     #: of the cell
     fqcn: str
+    #: of the cell, too
+    faults: FaultLog
 
     def reply(self, request: Request, reply: OutboundReply) -> None:
         """Post the reply to a request, which is done with."""
@@ -258,11 +259,18 @@ class Request:
             if result is not LATER:
                 self.reply(*(result or ()))
         except BlobMissing as exc:
-            logger.warning("%s: the payload of %r is gone: %s", self.replier.fqcn, self, exc)
+            self.note_fault("its payload is gone", f"the payload of {self!r} is gone: {exc}")
             self.reply(ReplyCode.BLOB_MISSING, {"error": str(exc)})
         except Exception as exc:
-            logger.exception("%s: the handler of %r failed", self.replier.fqcn, self)
+            text = f"the handler of {self!r} failed: {type(exc).__name__}: {exc}"
+            self.note_fault(f"the handler of {self.channel} failed", text, logging.ERROR, exc_info=exc)
             self.reply(ReplyCode.HANDLER_EXCEPTION, {"error": f"{type(exc).__name__}: {exc}"[:2000]})
+
+    def note_fault(
+        self, kind: str, text: str, level: int = logging.WARNING, *, exc_info: BaseException | None = None
+    ) -> None:
+        """Log what is wrong with the request; when its sender has sent many of the kind, count it. See ``FaultLog``."""
+        self.replier.faults.note(self.origin, kind, text, level, exc_info=exc_info)
 
     def drop(self) -> None:
         """Forget the request without a reply."""

@@ -11,6 +11,7 @@ import orjson
 from redflare_broker.errors import RedflareError
 from redflare_broker.scripts.script import BURIED, FENCED, LOST, ScriptReply, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
+from redflare_broker.util.fault_log import FaultLog
 
 from .liveness import Liveness, Peer
 from .payloads import LinkPayloads
@@ -57,6 +58,8 @@ class LinkEndpoint:
         self._other = "CJ" if session.lease.name == "agent" else "agent"
         self._on_news = on_news
         self._silent = False
+        #: What the other end writes that cannot be used.
+        self.faults = FaultLog(logger, session.label)
 
     @property
     def peer(self) -> Peer:
@@ -76,6 +79,7 @@ class LinkEndpoint:
     def close(self, *, bye: bool) -> None:
         """Leave, and with ``bye`` tell the other end. Safe to call twice."""
         self.session.nudge()
+        self.faults.flush(final=True)
         if bye:
             self.session.bye()
 
@@ -93,9 +97,8 @@ class LinkEndpoint:
             lambda connection, lease: session.scripts.bury(connection, lease, stream, entry_id, reason)
         )
         if reply.status == BURIED:
-            logger.error(
-                "%s: entry %s of %s is now in %s: %s", session.label, entry_id, stream, session.keys.dead, reason
-            )
+            text = f"entry {entry_id} of {stream} is now in {session.keys.dead}: {reason}"
+            self.faults.note(f"the {self._other}", "entry that cannot be used", text, logging.ERROR)
 
     # -- heartbeat thread ----------------------------------------------------------------------------------------------
 
@@ -137,6 +140,7 @@ class LinkEndpoint:
             # what broke this connection may have broken the one of a blocked read too, and nothing else would tell it
             self._silent = False
             self.session.nudge()
+        self.faults.flush()
         self.liveness.end_look(self.interval)
         self._judge()
 

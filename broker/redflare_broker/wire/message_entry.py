@@ -21,11 +21,13 @@ from .task_entry import ID, BlobRef, read_blob, read_buffers
 REQUEST: Final = "request"
 REPLY: Final = "reply"
 EVENT: Final = "event"
+#: Who has sent an entry that does not say so; no FQCN.
+UNKNOWN_SENDER: Final = "(unknown)"
 
 _VERSION: Final = b"%d" % PROTOCOL_VERSION
 _KINDS: Final = {b"request": REQUEST, b"reply": REPLY, b"event": EVENT}
 _WORD: Final = re.compile(r"[!-~]{1,200}")
-_FQCN: Final = re.compile(r"[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*")
+_FQCN: Final = re.compile(r"[A-Za-z0-9_~-]{1,200}(?:\.[A-Za-z0-9_~-]{1,200})*")
 _NEEDED: Final = (b"id", b"attempt", b"channel", b"topic", b"origin", b"meta", b"data")
 _LONGEST_FQCN: Final = 500
 _LONGEST_RC: Final = 200
@@ -88,6 +90,15 @@ class Envelope:
             return _parse(flat, namespace)
         except ValueError as error:
             raise DecodeError(f"{key} entry {entry_id}: {error}") from None
+
+
+def sender_of(flat: Sequence[bytes]) -> str:
+    """Return who has sent an entry, as it says; "unknown" when it does not say so in a legal way."""
+    for at in range(0, len(flat) - 1, 2):
+        if flat[at] == b"origin":
+            origin = flat[at + 1][: _LONGEST_FQCN + 1].decode("ascii", "replace")
+            return origin if _FQCN.fullmatch(origin) and len(origin) <= _LONGEST_FQCN else UNKNOWN_SENDER
+    return UNKNOWN_SENDER
 
 
 def pack_meta(meta: dict[str, Any] | None) -> bytes:

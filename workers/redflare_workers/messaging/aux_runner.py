@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from redflare_broker.cell.request import HandlerResult, Request
@@ -20,6 +22,8 @@ from .wire import AUX, MESSAGE, SEND, TOPIC
 
 #: Called as ``handler(topic=, request=, fl_ctx=)``; returns the reply.
 AuxMessageHandler: TypeAlias = Callable[..., Shareable]
+#: Logs why a message is refused; with an exception if its handler has raised one.
+Complain: TypeAlias = Callable[[str, BaseException | None], None]
 
 
 class ContextMaker(Protocol):
@@ -57,16 +61,20 @@ class AuxRunner(FLComponent):
                 raise ValueError(f"topic {topic!r} has a handler already")
             self._handlers[topic] = message_handle_func
 
-    def dispatch(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    def dispatch(
+        self, topic: str, request: Shareable, fl_ctx: FLContext, complain: Complain | None = None
+    ) -> Shareable:
         """Run the handler of a message's topic, and return its reply; the sender's props become the peer context.
 
         The reply's return code is BAD_REQUEST_DATA, TOPIC_UNKNOWN, MISSING_PEER_CONTEXT, BAD_PEER_CONTEXT or
-        HANDLER_EXCEPTION when that went wrong, and ERROR when the handler returned no Shareable.
+        HANDLER_EXCEPTION when that went wrong, and ERROR when the handler returned no Shareable. ``complain`` then
+        logs why; None: the log of this component does.
         """
+        complain = complain or partial(self._complain, fl_ctx)
         if not isinstance(request, Shareable):
-            self.log_error(fl_ctx, f"message {topic!r} must be a Shareable, but is a {type(request).__name__}")
+            complain(f"message {topic!r} must be a Shareable, but is a {type(request).__name__}", None)
             return make_reply(ReturnCode.BAD_REQUEST_DATA)
-        reply = self._handle(topic, request, fl_ctx)
+        reply = self._handle(topic, request, fl_ctx, complain)
         if jar := request.get_cookie_jar():
             reply.set_cookie_jar(jar)
         return reply
@@ -74,11 +82,16 @@ class AuxRunner(FLComponent):
     def on_request(self, request: Request) -> HandlerResult:
         """Handle a message that came to the cell."""
         topic, carried = request.meta.get(TOPIC), request.meta.get(MESSAGE)
+
+        def complain(text: str, error: BaseException | None) -> None:
+            request.note_fault("refused aux message", f"{text} (from {request.origin})", logging.ERROR, exc_info=error)
+
         with self._engine.new_context() as fl_ctx:
             if not isinstance(topic, str) or not isinstance(carried, dict):
+                complain("an aux message must have a topic and a message", None)
                 reply = make_reply(ReturnCode.BAD_REQUEST_DATA)
             else:
-                reply = self.dispatch(topic, self._read(carried, request, fl_ctx), fl_ctx)
+                reply = self.dispatch(topic, self._read(carried, request, complain), fl_ctx, complain)
         meta, data = to_message(reply)
         return ReturnCode.OK, {MESSAGE: meta}, data
 
@@ -137,32 +150,38 @@ class AuxRunner(FLComponent):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _handle(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    def _complain(self, fl_ctx: FLContext, text: str, error: BaseException | None) -> None:
+        if error is None:
+            self.log_error(fl_ctx, text)
+        else:
+            self.log_exception(fl_ctx, text)
+
+    def _handle(self, topic: str, request: Shareable, fl_ctx: FLContext, complain: Complain) -> Shareable:
         handler = self._handlers.get(topic)
         if handler is None:
-            self.log_error(fl_ctx, f"no handler is registered for aux messages of topic {topic!r}")
+            complain(f"no handler is registered for aux messages of topic {topic!r}", None)
             return make_reply(ReturnCode.TOPIC_UNKNOWN)
         props = request.get_peer_props()
         if not props:
-            self.log_error(fl_ctx, f"aux message {topic!r} has no props of its sender")
+            complain(f"aux message {topic!r} has no props of its sender", None)
             return make_reply(ReturnCode.MISSING_PEER_CONTEXT)
         if not isinstance(props, dict):
             kind = type(props).__name__
-            self.log_error(fl_ctx, f"the sender's props in aux message {topic!r} must be a dict, but are a {kind}")
+            complain(f"the sender's props in aux message {topic!r} must be a dict, but are a {kind}", None)
             return make_reply(ReturnCode.BAD_PEER_CONTEXT)
         fl_ctx.set_peer_context(context_with(props))
         try:
             reply = handler(topic=topic, request=request, fl_ctx=fl_ctx)
-        except (Exception, SystemExit):
-            self.log_exception(fl_ctx, f"the handler of aux message {topic!r} failed")
+        except (Exception, SystemExit) as error:
+            complain(f"the handler of aux message {topic!r} failed", error)
             return make_reply(ReturnCode.HANDLER_EXCEPTION)
         if isinstance(reply, Shareable):
             return reply
         kind = type(reply).__name__
-        self.log_error(fl_ctx, f"the handler of aux message {topic!r} must return a Shareable, but returned a {kind}")
+        complain(f"the handler of aux message {topic!r} must return a Shareable, but returned a {kind}", None)
         return make_reply(ReturnCode.ERROR)
 
-    def _read(self, carried: dict[str, Any], request: Request, fl_ctx: FLContext) -> Any:
+    def _read(self, carried: dict[str, Any], request: Request, complain: Complain) -> Any:
         """Decode the Shareable of a message; None: it cannot be decoded."""
         try:
             return from_message(carried, request.data)
@@ -170,7 +189,7 @@ class AuxRunner(FLComponent):
             # the cell asks the sender for it once more
             raise
         except RedflareError as error:
-            self.log_error(fl_ctx, f"cannot decode an aux message from {request.origin}: {error}")
+            complain(f"cannot decode an aux message: {error}", None)
             return None
 
     def _log_failures(self, topic: str, replies: dict[str, Shareable], fl_ctx: FLContext, optional: bool) -> None:

@@ -170,6 +170,7 @@ class StreamReceiver:
 
 
 def _refuse(request: Request, rc: str, text: str) -> HandlerResult:
-    logger.error("refused an object from %s with %s: %s", request.origin, rc, text)
+    refused = f"refused an object from {request.origin} with {rc}: {text}"
+    request.note_fault("refused object of a stream", refused, logging.ERROR)
     meta, data = to_message(make_reply(rc, {ReservedHeaderKey.ERROR: text}))
     return ReturnCode.OK, {MESSAGE: meta}, data

@@ -107,7 +107,8 @@ class StreamSession:
         if not refused:
             self._work()
             return
-        logger.error("stream %s from %s: %s", self.stream_id, self.origin, refused)
+        text = f"stream {self.stream_id} from {self.origin}: {refused}"
+        request.note_fault("refused object of a stream", text, logging.ERROR)
         _refuse(request, ReturnCode.BAD_REQUEST_DATA, refused)
         if finish:
             self._finish(None)
@@ -167,7 +168,8 @@ class StreamSession:
                 request.reply(ReplyCode.BLOB_MISSING, {"error": str(error)})
                 return
             except RedflareError as error:
-                logger.error("stream %s: cannot decode an object from %s: %s", self.stream_id, self.origin, error)
+                text = f"stream {self.stream_id}: cannot decode an object from {self.origin}: {error}"
+                request.note_fault("unreadable object of a stream", text, logging.ERROR)
                 go_on, reply = False, _failed(ReturnCode.BAD_REQUEST_DATA, str(error))
             else:
                 fl_ctx.set_peer_context(context_with(self._peer))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from functools import partial
 from typing import Protocol
@@ -13,8 +12,6 @@ from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_workers.apis.fl_constant import ReturnCode
 
 from .wire import AUX, STREAM, TO
-
-logger = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
@@ -85,7 +82,7 @@ class Switchboard:
         if receiver is not None:
             return receiver.on_request(request)
         text = f"{name!r:.200} is not reached through cell {self.cell.fqcn}"
-        logger.warning("%s/%s from %s: %s", request.channel, request.topic, request.origin, text)
+        request.note_fault("unknown name", f"{request.channel}/{request.topic} from {request.origin}: {text}")
         return ReturnCode.SERVICE_UNAVAILABLE, {"error": text}, None
 
     def __repr__(self) -> str:

@@ -6,7 +6,6 @@ refused with the names of message and field, and the value.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache, partial
@@ -16,8 +15,6 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import HandlerResult, ReplyCode, Request
 from redflare_broker.errors import DecodeError
-
-logger = logging.getLogger(__name__)
 
 
 class Fields:
@@ -90,7 +87,7 @@ def _decode_and_handle(
 
 def refuse(request: Request, error: Exception) -> HandlerResult:
     """Log that a request makes no sense, and return the reply that says so."""
-    logger.warning("request from %s refused: %s", request.origin, error)
+    request.note_fault("refused request", f"request from {request.origin} refused: {error}")
     return ReplyCode.BAD_REQUEST_DATA, {"error": str(error)}, None
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import fakeredis
 import pytest
+from redflare_agent import IPCAgent, TaskResult
 from redflare_broker.errors import ConfigError
 from redflare_broker.inspection.federation import Inspector
+from redflare_broker.keys import Keys
 from redflare_broker.link.dead_letters import DeadLetters
+from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.transport.connection import RedisReply
 from redflare_broker.transport.server import Server
+from redflare_workers import IPCExchanger
 
 from tests.support.link.steps import LinkSteps
 
@@ -125,3 +130,22 @@ def test_an_id_that_is_not_legal_is_refused(letters: DeadLetters, letter_id: str
     for step in (letters.get, letters.replay, lambda letter_id: letters.drop([letter_id])):
         with pytest.raises(ConfigError, match="dead letter id"):
             step(letter_id)
+
+
+def test_a_hundred_entries_that_cannot_be_used_are_two_lines_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = fakeredis.FakeRedis()
+    redflare_link = LinkUnderTest(client)
+    keys = Keys(redflare_link.settings.namespace).link(redflare_link.fqcn)
+    with IPCExchanger(**redflare_link.exchanger_args) as exchanger, IPCAgent(**redflare_link.agent_args) as agent:
+        with Server.connect(client=client) as server, server.borrow(keys.results) as connection:
+            for _ in range(100):
+                connection.call("XADD", keys.results, "*", "hello", "world")
+        answer = threading.Thread(target=lambda: agent.submit_result(TaskResult({}, next(agent.tasks()).data)))
+        answer.start()
+        assert exchanger.run("train", 7).data == 7
+        answer.join(10)
+    lines = [record.getMessage() for record in caplog.records if keys.dead in record.getMessage()]
+    assert len(lines) == 2
+    assert "99 more faults of the kind 'entry that cannot be used' by the agent" in lines[1]

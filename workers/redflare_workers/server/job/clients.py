@@ -36,7 +36,9 @@ class Refused(Exception):
 
     def answer(self, request: Request) -> HandlerResult:
         """Log the refusal and return the reply."""
-        logger.warning("%s from %s is refused with %s: %s", request.topic, request.origin, self.rc, self)
+        request.note_fault(
+            f"refused with {self.rc}", f"{request.topic} from {request.origin} is refused with {self.rc}: {self}"
+        )
         return self.rc, Refusal(reason=str(self)).to_meta(), None
 
 

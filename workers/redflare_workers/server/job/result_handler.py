@@ -163,11 +163,13 @@ class ResultHandler:
             self._leave(submission, error)
             return
         except BlobMissing as error:
-            logger.warning("%s cannot be read, its payload is gone: %s", submission, error)
+            text = f"{submission} cannot be read, its payload is gone: {error}"
+            submission.request.note_fault("its payload is gone", text)
             rc, meta = BLOB_MISSING, Refusal(reason=str(error)).to_meta()
         except Exception as error:
-            logger.exception("%s could not be handled", submission)
             reason = f"{type(error).__name__}: {error}"
+            text = f"{submission} could not be handled: {reason}"
+            submission.request.note_fault("the handler of results failed", text, logging.ERROR, exc_info=error)
             rc, meta = str(ReturnCode.EXECUTION_EXCEPTION), Refusal(reason=reason).to_meta()
         if self.journal.left:
             # what came of it may be due to the end of this run
@@ -211,7 +213,8 @@ class ResultHandler:
         check = self.communicator.peek_submission(submission.client, message.task_name, message.task_id)
         if check not in (SubmissionCheck.ACCEPT, SubmissionCheck.UNKNOWN):
             expected = check in (SubmissionCheck.DUPLICATE, SubmissionCheck.FINISHED)
-            logger.log(logging.INFO if expected else logging.WARNING, "%s is dropped: %s", submission, check.name)
+            level = logging.INFO if expected else logging.WARNING
+            submission.request.note_fault(f"dropped: {check.name}", f"{submission} is dropped: {check.name}", level)
             return check, []
         with self._large.enter() if submission.payload.nbytes > _LARGE else nullcontext():
             # nothing here refers to its data when the next one is read
@@ -236,7 +239,7 @@ class ResultHandler:
         try:
             return decoded(from_message(submission.message.message, submission.payload), self.server, self.limits)
         except DecodeError as error:
-            logger.error("%s cannot be read: %s", submission, error)
+            submission.request.note_fault("unreadable result", f"{submission} cannot be read: {error}", logging.ERROR)
             why = f"the result cannot be read: {error}"
             return make_reply(ReturnCode.EXECUTION_RESULT_ERROR, {ReservedHeaderKey.ERROR: why})
 

@@ -99,7 +99,8 @@ class ServingJob(CommObserver):
             return LATER
         handler = self._handlers.get(request.topic)
         if handler is None:
-            logger.warning("%s from %s is refused: the job has no handler for it", request.topic, request.origin)
+            text = f"{request.topic} from {request.origin} is refused: the job has no handler for it"
+            request.note_fault("unknown topic", text)
             return ReplyCode.TOPIC_UNKNOWN, {"error": f"no handler for topic {request.topic!r}"}, None
         return handler(request)
 
@@ -223,6 +224,6 @@ def _decode_and_handle(
     try:
         decoded = message.from_meta(request.meta)
     except TypeError as error:
-        logger.error("%s from %s is refused: %s", request.topic, request.origin, error)
+        request.note_fault("refused request", f"{request.topic} from {request.origin} is refused: {error}")
         return ReplyCode.BAD_REQUEST_DATA, Refusal(reason=str(error)).to_meta(), None
     return handler(decoded, request)

@@ -115,8 +115,15 @@ def test_a_request_with_an_unknown_topic_is_refused_and_is_no_submission(job: Jo
         task_id = site.get_task().meta["task_id"]
         assert site.ask("third", {}, task_name="train", task_id=task_id, message={}).rc == "TOPIC_UNKNOWN"
         served = serving(job.servers[0][0])
-        odd = SimpleNamespace(topic="third", origin="a.job", meta={"task_name": "train", "task_id": task_id})
+        faults: list[str] = []
+        odd = SimpleNamespace(
+            topic="third",
+            origin="a.job",
+            meta={"task_name": "train", "task_id": task_id},
+            note_fault=lambda kind, text: faults.append(kind),
+        )
         assert served.handle(odd) == ("TOPIC_UNKNOWN", {"error": "no handler for topic 'third'"}, None)  # type: ignore[arg-type]
+        assert faults == ["unknown topic"]
         assert flow.got == []
         assert site.submit("train", task_id, model()).meta["verdict"] == "ACCEPT"
         assert job.outcome().status == COMPLETED

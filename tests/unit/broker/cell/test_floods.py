@@ -1,0 +1,65 @@
+"""What one sender sends by the thousand, and what it costs the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from redflare_broker.cell.cell import Cell
+
+from tests.support.cell.cells import Cells, cells_on_fakeredis
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def cells() -> Iterator[Cells]:
+    with cells_on_fakeredis() as made:
+        yield made
+
+
+def flood(cells: Cells, to: str, number: int, *, origin: str = "ghost", **changes: str) -> None:
+    """Write as many entries into an inbox as a sender that means harm, or is broken."""
+    entry = {"v": "1", "kind": "request", "attempt": "1", "channel": "c", "topic": "nosuch", "origin": origin}
+    entry |= {"meta": "{}", "data": "null", **changes}
+    for each in range(number):
+        fields = {**entry, "id": f"{origin}-{each}"}
+        cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *[part for pair in fields.items() for part in pair])
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def await_empty(cells: Cells, cell: Cell) -> None:
+    wait_until(lambda: not cells.entries(cell.fqcn))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "unknown topic"),
+        ({"v": "9"}, "entry that cannot be read"),
+        ({"meta": "[]"}, "entry that cannot be read"),
+        ({"topic": "fail"}, "the handler of c failed"),
+    ],
+    ids=["unknown topic", "unreadable", "bad meta", "handler fails"],
+)
+def test_a_hundred_faults_of_one_sender_are_two_lines(
+    cells: Cells, changes: dict[str, str], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood(cells, "server", 100, **changes)
+    server = cells.make("server", {"fail": lambda request: 1 / 0})
+    await_empty(cells, server)
+    server.stop()
+    first, rest = lines_of(caplog)
+    assert kind not in first
+    assert f"99 more faults of the kind {kind!r} by ghost" in rest
+    assert server.faults.totals == {kind: 100}
+
+
+def test_another_sender_is_named_although_the_first_one_floods(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    flood(cells, "server", 50)
+    flood(cells, "server", 1, origin="site-2")
+    await_empty(cells, cells.make("server"))
+    assert [line for line in lines_of(caplog) if "site-2" in line]

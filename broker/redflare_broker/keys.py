@@ -123,6 +123,10 @@ class StoreKeys(_TaggedKeys):
 
     jobs = _Key("sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL.")
     inbox = _Key("The inbox of the server's cell, where changes are announced.")
+    deleted = _Key(
+        "sorted set, member = job id and submission, score = deleted in ms of Redis's clock; scripts write, the server "
+        "reads; TTL renewed by the server."
+    )
 
     def record(self, job_id: str) -> str:
         """hash, the record of a job; scripts write, all read; TTL renewed by the server until its end."""

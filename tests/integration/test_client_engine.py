@@ -24,7 +24,7 @@ from redflare_workers.protocol.job_control import PingRun
 from redflare_workers.protocol.job_outcome import COMPLETED
 from redflare_workers.protocol.parent_messages import (
     AbortRequest,
-    DeleteRunRequest,
+    DeleteRunsRequest,
     DeployRequest,
     StartRequest,
 )
@@ -58,8 +58,8 @@ def sites(shared_server: tuple[str, redis.Redis], tmp_path: Path, namespace: str
         yield made
 
 
-def deploy(engine: ClientEngine, app: bytes, job: str = JOB) -> None:
-    assert engine.deploy_app("app", job, META, SITE_1, app) == ""
+def deploy(engine: ClientEngine, app: bytes, job: str = JOB, **meta: Any) -> None:
+    assert engine.deploy_app("app", job, {**META, **meta}, SITE_1, app) == ""
 
 
 def started(sites: Sites, app: bytes, **settings: Any) -> ClientEngine:
@@ -100,7 +100,7 @@ def test_a_job_runs_to_its_end_in_its_own_process(sites: Sites) -> None:
     assert len([line for _, line in sites.reporter.lines if line == "one more round"]) == 2
     assert "one more round\n" in (sites.folder / SITE_1 / JOB / "log.txt").read_text()
     assert engine.get_current_run_info(JOB).status is ClientStatus.STOPPED
-    assert parent.ask(DeleteRunRequest).meta["message"] == f"Delete run folder: {sites.folder / SITE_1 / JOB}."
+    assert engine.delete_run(JOB) == f"Delete run folder: {sites.folder / SITE_1 / JOB}."
     assert not (sites.folder / SITE_1 / JOB).exists()
 
 
@@ -488,6 +488,21 @@ def test_of_two_starts_at_once_one_launches(sites: Sites) -> None:
     assert "abort it before" in engine.delete_run(JOB)
     engine.abort(JOB)
     assert engine.delete_run(JOB).startswith("Delete run folder")
+
+
+def test_a_job_that_was_deleted_while_its_site_was_away_is_aborted_and_removed(sites: Sites) -> None:
+    parent = sites.parent_server()
+    engine = sites.engine()
+    deploy(engine, app_of("Waiting"), submission="first")
+    engine.start_app(JOB, META)
+    sites.reporter.wait_for("started")
+    folder, request = sites.folder / SITE_1 / JOB, DeleteRunsRequest
+    for deleted in (["other"], ["first"]):
+        meta = request(jobs={JOB: deleted}).to_meta()
+        assert parent.cell.send_request(request.CHANNEL, request.TOPIC, SITE_1, meta, timeout=30).ok
+        assert engine.get_all_job_ids() == [JOB] or deleted == ["first"]
+    wait_until(lambda: not folder.exists(), 30)
+    assert sites.reporter.wait_for("stopped").reason == "aborted: the job was deleted"
 
 
 def test_an_abort_does_not_wait_for_other_requests(sites: Sites) -> None:

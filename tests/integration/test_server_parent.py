@@ -148,6 +148,38 @@ def test_a_deleted_job_leaves_no_folder(operation: Operation) -> None:
     wait_until(lambda: not any(folder.exists() for folder in folders), PATIENCE)
 
 
+def test_a_site_that_was_away_when_a_job_was_deleted_removes_its_folder_when_it_is_back(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of())
+    operation.wait_for(COMPLETED)
+    operation.end_engine()
+    operation.store.delete("job-1")
+    here, there = (operation.folder / name / "job-1" for name in ("server", "site-1"))
+    wait_until(lambda: not here.exists(), PATIENCE)
+    assert there.is_dir()
+    # as after a long time
+    operation.client.delete(f"{operation.namespace}:{{site-1}}:inbox")
+    operation.engine("site-1")
+    wait_until(lambda: not there.exists(), PATIENCE)
+
+
+def test_no_folder_is_removed_because_redis_has_lost_everything(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of())
+    operation.wait_for(COMPLETED)
+    operation.end_engine()
+    server.kill()
+    for key in operation.client.scan_iter(f"{operation.namespace}:*", 1000):
+        operation.client.delete(key)
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job_of(), "job-2")
+    operation.wait_for(COMPLETED, "job-2")
+    assert all((operation.folder / name / "job-1").is_dir() for name in ("server", "site-1"))
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,8 @@ class JobRetentionPolicy:
     upload_keep: float = 3_600.0
     #: A message to a server that is away.
     event_retention: float = 86_400.0
+    #: Deletions of jobs that are remembered, for sites that are away; the oldest go first.
+    deletions: int = 1_000
     #: Lines of one job's log; the oldest go first.
     log_lines: int = 10_000
     #: Bytes of one line; the rest is cut.

@@ -52,8 +52,8 @@ class LinkSettings:
             _positive(name, getattr(self, name))
         for name in ("retention", "settled_retention", "result_keep"):
             _positive(name, getattr(self.policy, name))
-        for name in ("job_retention", "upload_keep", "event_retention", "log_lines", "line_bytes", "file_bytes"):
-            _positive(name, getattr(self.job_store, name))
+        for each in dataclasses.fields(JobRetentionPolicy):
+            _positive(each.name, getattr(self.job_store, each.name))
         if self.heartbeat_ttl < 2 * self.heartbeat_interval:
             raise ConfigError(
                 f"heartbeat_ttl {self.heartbeat_ttl} is less than twice heartbeat_interval {self.heartbeat_interval}: "

@@ -177,6 +177,12 @@ class JobStore:
         if reply.status == OPEN:
             raise JobUnfinished(f"job {job_id} is {reply.text()} and cannot be deleted: abort it and wait for its end")
 
+    def deletions(self) -> dict[str, str]:
+        """Return the ids of the jobs that were deleted, by submission; the oldest are forgotten."""
+        members = cast("list[bytes]", self._steps.call(self.keys.deleted, "ZRANGE", self.keys.deleted, 0, -1))
+        pairs = [member.decode().partition(" ") for member in members]
+        return {submission: job_id for job_id, _, submission in pairs}
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> JobRecord | None:
@@ -270,8 +276,13 @@ class JobStore:
         return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:
-        """Renew unfinished jobs; call it with each beat. Return the ids of those that are gone, or never were."""
+        """Renew unfinished jobs, and what is remembered of deleted ones; call it with each beat.
+
+        Returns:
+            The ids of those that are gone, or never were.
+        """
         names = list(ids)
+        self._steps.call(self.keys.deleted, "PEXPIRE", self.keys.deleted, self.policy.retention_ms)
         replies = self._steps.run_all([RENEW.command(self._steps.values(job_id)) for job_id in names])
         return {job_id for job_id, reply in zip(names, replies, strict=True) if reply.status == UNKNOWN}
 

@@ -30,7 +30,7 @@ LOG: Final = Script("store/log", "record log", "batch site level log_lines submi
 RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms submission")
 RESTORE: Final = Script("store/restore", _JOB, "job_id submission submitted retention_ms log_lines", rest="fields")
 RENEW: Final = Script("store/renew", _JOB, "job_id retention_ms")
-DELETE: Final = Script("store/delete", _JOB, "job_id")
+DELETE: Final = Script("store/delete", f"{_JOB} deleted", "job_id deletions retention_ms")
 
 
 def job_values(keys: StoreKeys, policy: JobRetentionPolicy, job_id: str, submission: str = "") -> dict[str, Arg]:
@@ -39,8 +39,10 @@ def job_values(keys: StoreKeys, policy: JobRetentionPolicy, job_id: str, submiss
         "jobs": keys.jobs,
         "record": keys.record(job_id),
         "log": keys.log(job_id),
+        "deleted": keys.deleted,
         "job_id": job_id,
         "submission": submission,
         "retention_ms": policy.retention_ms,
         "log_lines": policy.log_lines,
+        "deletions": policy.deletions,
     }

@@ -45,10 +45,11 @@ class AbortRequest(SiteRequest, topic="abort"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRunRequest(SiteRequest, topic="delete_run"):
-    """Remove the folder of a job's run; answered with ``SiteReply``."""
+class DeleteRunsRequest(SiteRequest, topic="delete_runs"):
+    """Remove the folders of the runs of jobs that were deleted; answered with ``SiteReply``."""
 
-    job: str
+    #: by job: the submissions that were deleted; none: whichever the folder is of
+    jobs: Mapping[str, list[str]]
 
 
 # -- replies of a CP ---------------------------------------------------------------------------------------------------

@@ -56,6 +56,12 @@ class RunFolder:
         """Whether something else is there."""
         return os.path.lexists(self.path) and not self.is_run
 
+    @property
+    def submission(self) -> str | None:
+        """Of which submission the job was deployed, by ``META_FILE``; None: that cannot be read."""
+        submission = (self.read(META_FILE) or {}).get("submission")
+        return submission if isinstance(submission, str) else None
+
     def read(self, name: str) -> dict[str, Any] | None:
         """Read a JSON file; None: it does not exist, or cannot be read."""
         path = self.path / name

@@ -491,9 +491,33 @@ def test_an_ended_job_is_deleted_with_all_its_keys(bench: StoreBench) -> None:
     bench.store.put_result("job-1", b"result")
     bench.store.append_log("job-1", "site-1", ["line"])
     bench.store.delete("job-1")
-    assert bench.names() == ["inbox"]
+    assert bench.names() == ["deleted", "inbox"]
     assert (bench.store.get("job-1"), bench.store.list()) == (None, [])
     bench.store.delete("job-1")
+
+
+def test_deletions_are_remembered_by_submission_and_the_oldest_are_forgotten(bench: StoreBench) -> None:
+    store = JobStore(bench.server, Keys(), JobRetentionPolicy(deletions=2))
+    assert store.deletions() == {}
+    submissions = []
+    for job_id in ("job-1", "job-2", "job-1"):
+        submissions.append(bench.finished(job_id).submission)
+        for _ in range(2):
+            store.delete(job_id)
+    assert store.deletions() == {submissions[1]: "job-2", submissions[2]: "job-1"}
+
+
+def test_the_deletion_of_a_job_that_is_not_there_is_not_remembered(bench: StoreBench) -> None:
+    bench.store.delete("job-1")
+    assert bench.store.deletions() == {}
+
+
+def test_what_is_remembered_of_deletions_is_renewed_with_the_jobs(bench: StoreBench) -> None:
+    bench.finished()
+    bench.store.delete("job-1")
+    bench.connection.call("PEXPIRE", bench.keys.deleted, 5_000)
+    bench.store.renew([])
+    assert bench.ttl_ms(bench.keys.deleted) > 600_000_000
 
 
 @pytest.mark.parametrize("at", UNFINISHED)

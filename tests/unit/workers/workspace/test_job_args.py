@@ -22,7 +22,7 @@ def args_of(kind: str, workspace: Path) -> JobArgs:
 
 def test_a_prepared_run_is_for_its_owner_only(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "job-1")
-    prepare(folder, "app", ("site-1",))
+    prepare(folder, "app", ("site-1",), {})
     assert {path for path in (folder.path, *folder.path.rglob("*")) if path.stat().st_mode & 0o077} == set()
 
 

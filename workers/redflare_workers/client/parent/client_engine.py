@@ -323,14 +323,32 @@ class ClientEngine(RunEngine):
         proof = TaskAbortProof.from_meta(reply.meta) if reply.ok else TaskAbortProof(how="no answer")
         return replace(proof, message="Abort signal has been sent to the current task.")
 
-    def delete_run(self, job_id: str) -> str:
-        """Remove the folder of a job's run; return what became of it. May be called again."""
+    def delete_run(self, job_id: str, submissions: Sequence[str] = ()) -> str:
+        """Remove the folder of a job's run; return what became of it. May be called again.
+
+        Args:
+            submissions: only that of a job that was submitted as one of these; none: whichever it is.
+        """
         try:
             path = self.processes.folder(job_id).path
-            error = self.processes.delete(job_id)
+            error = self.processes.delete(job_id, submissions)
         except (ConfigError, TypeError, OSError) as wrong:
             error = str(wrong)
         return f"{ERROR_PREFIX}: {error}" if error else f"Delete run folder: {path}."
+
+    def delete_runs(self, jobs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Remove the folders of deleted jobs, as ``delete_run``; a process that still runs is aborted before."""
+        done = []
+        for job_id, submissions in jobs.items():
+            run = self.processes.find(job_id)
+            if run is not None and run.live and run.folder.submission in submissions:
+                run.abort("the job was deleted").add_done_callback(partial(self._on_aborted, job_id, submissions))
+            elif not submissions or self.processes.folder(job_id).submission in submissions:
+                done.append(self.delete_run(job_id, submissions))
+        return done
+
+    def _on_aborted(self, job_id: str, submissions: Sequence[str], _proof: Future[AbortProof]) -> None:
+        logger.info("%s", self.delete_run(job_id, submissions))
 
     def get_current_run_info(self, job_id: str) -> ClientRunInfo:
         """How a job stands; the process of a running one is asked for its task."""

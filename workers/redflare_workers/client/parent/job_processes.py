@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,10 +123,16 @@ class JobProcesses:
         proof.set_result(AbortProof(how=NOT_RUNNING, at=time.time()))
         return proof
 
-    def delete(self, job_id: str) -> str:
-        """Remove the folder of a job's run; return "" or why not. May be called again."""
+    def delete(self, job_id: str, submissions: Collection[str] = ()) -> str:
+        """Remove the folder of a job's run; return "" or why not. May be called again.
+
+        Args:
+            submissions: only that of a job that was submitted as one of these; none: whichever it is.
+        """
         with self._job_lock(job_id):
             folder = self.folder(job_id)
+            if submissions and folder.submission not in submissions:
+                return f"{folder.path} is not the run of the job that was deleted, and is left alone"
             run = self._runs.get(job_id)
             if run is not None and run.live:
                 return f"job {job_id!r} is {run.status.label}; abort it before its run folder is deleted"

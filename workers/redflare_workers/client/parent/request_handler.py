@@ -19,7 +19,7 @@ from redflare_workers.protocol.message import Message, refuse, register
 from redflare_workers.protocol.parent_messages import (
     AbortProof,
     AbortRequest,
-    DeleteRunRequest,
+    DeleteRunsRequest,
     DeployRequest,
     SiteReply,
     StartReply,
@@ -49,7 +49,7 @@ class SiteRequestHandler:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix=f"redflare-site-{cell.fqcn}")
         self._queue(cell, DeployRequest, self._deploy)
         self._queue(cell, StartRequest, self._start)
-        self._queue(cell, DeleteRunRequest, self._delete_run)
+        self._queue(cell, DeleteRunsRequest, self._delete_runs)
         # these two wait for nothing, and must not wait for the others
         register(cell, AbortRequest, self._abort)
         register(cell, JobStatus, self._job_status)
@@ -93,8 +93,12 @@ class SiteRequestHandler:
         proof.add_done_callback(partial(_send_proof, request, text))
         return LATER
 
-    def _delete_run(self, message: DeleteRunRequest, _request: Request) -> HandlerResult:
-        return _answer(SiteReply(message=self.engine.delete_run(message.job)))
+    def _delete_runs(self, message: DeleteRunsRequest, request: Request) -> HandlerResult:
+        try:
+            done = self.engine.delete_runs(message.jobs)
+        except ConfigError as error:
+            return refuse(request, error)
+        return _answer(SiteReply(message="\n".join(sorted(done)) or "There is nothing to delete."))
 
     def _job_status(self, message: JobStatus, _request: Request) -> HandlerResult:
         self.engine.notify_job_status(message.job, message.status, message.run)

@@ -80,6 +80,11 @@ class ConnectedSites:
             members = list(self._members.values())
         return [SchedulableSite(name=each.name, capacity=_capacity(each.props), alive=each.alive) for each in members]
 
+    def connected(self) -> list[Member]:
+        """The sites that are connected."""
+        with self._guard:
+            return [member for member in self._members.values() if member.alive]
+
     def is_alive(self, site: str) -> bool:
         """Whether a site's client parent is connected."""
         member = self._members.get(site)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from redflare_broker.errors import ConfigError
+from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 
 from redflare_workers.jobs.archive import pack_folder, safe_extract
@@ -44,8 +45,16 @@ def fetch_job(store: JobStore, job_id: str, workspace: Path, settings: SiteSetti
         raise JobProblems("the job cannot be used", error.problems) from error
 
 
-def prepare(folder: RunFolder, app: str, sites: tuple[str, ...]) -> None:
+def run_meta(record: JobRecord) -> dict[str, Any]:
+    """Return the meta of a job with what tells it from all others, for the folders of its runs."""
+    return {**record.meta, "job_id": record.id, "submission": record.submission}
+
+
+def prepare(folder: RunFolder, app: str, sites: tuple[str, ...], meta: Mapping[str, Any]) -> None:
     """Make the folder of a run, in place of an earlier one, and record to which sites the job goes.
+
+    Args:
+        meta: as ``run_meta``.
 
     Raises:
         ConfigError: something else is there.
@@ -58,17 +67,17 @@ def prepare(folder: RunFolder, app: str, sites: tuple[str, ...]) -> None:
     private_folder(folder.path)
     with replacing(folder.path / APP_FILE) as file:
         file.write(app.encode())
+    folder.write(META_FILE, dict(meta))
     RunState(job=folder.job_id, sites=sites).write(folder)
 
 
-def deploy_here(folder: RunFolder, definition: JobDefinition, meta: Mapping[str, Any], settings: SiteSettings) -> None:
+def deploy_here(folder: RunFolder, definition: JobDefinition, settings: SiteSettings) -> None:
     """Unpack the server's app of a job into a folder that was prepared.
 
     Raises:
         ConfigError: the app is rejected.
         OSError: it cannot be written.
     """
-    folder.write(META_FILE, dict(meta))
     safe_extract(
         definition.app_archive(definition.meta.app_for(SERVER) or ""),
         folder.app_folder(SERVER_APP),

@@ -39,7 +39,7 @@ from redflare_workers.workspace.job_args import ServerJobArgs
 from redflare_workers.workspace.job_report import ServerJobReport
 from redflare_workers.workspace.run_folder import RunFolder
 
-from .job_files import deploy_here, fetch_job, keep_result, prepare
+from .job_files import deploy_here, fetch_job, keep_result, prepare, run_meta
 from .job_sites import JobSites
 from .job_verdict import MAX_RESTARTS, JobVerdict, confirmations, verdict_of
 from .run_state import RunState
@@ -86,7 +86,7 @@ class JobRunner:
         self._context = context
         self._folder = RunFolder(context.workspace, record.id)
         self._changed = threading.Condition()
-        self._job_meta = {**record.meta, "job_id": record.id}
+        self._job_meta = run_meta(record)
         self._job_sites = JobSites(
             record.id, record.submission, meta, sites, self._job_meta, context, self._changed, self._interrupted
         )
@@ -244,9 +244,9 @@ class JobRunner:
         context = self._context
         try:
             if not self._folder.is_run:
-                prepare(self._folder, self.meta.app_for(SERVER) or "", self.sites)
+                prepare(self._folder, self.meta.app_for(SERVER) or "", self.sites, self._job_meta)
             definition = fetch_job(context.store, self.id, context.workspace, context.settings)
-            deploy_here(self._folder, definition, self._job_meta, context.settings)
+            deploy_here(self._folder, definition, context.settings)
         except (ConfigError, BlobMissing, DecodeError, JobUnknown, OSError) as error:
             raise _Over(JobVerdict(status=FAILED_TO_RUN, reason=f"the server cannot deploy it: {error}")) from error
         return definition

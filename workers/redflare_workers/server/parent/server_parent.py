@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -42,7 +41,7 @@ from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta, parse_meta
 from redflare_workers.protocol.message import refuse, register
-from redflare_workers.protocol.parent_messages import DeleteRunRequest, SiteLog, SiteReport, SiteReportReply
+from redflare_workers.protocol.parent_messages import SiteLog, SiteReport, SiteReportReply
 from redflare_workers.workspace.name_claim import claim_name
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
@@ -50,7 +49,8 @@ from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_l
 
 from .admission import refusal
 from .connected_sites import ConnectedSites
-from .job_files import prepare, sweep
+from .deleted_jobs import DeletedJobs
+from .job_files import prepare, run_meta, sweep
 from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
 from .log_writer import LogWriter
@@ -166,6 +166,10 @@ class ServerParent:
         with self._guard:
             return sorted(self._runners)
 
+    def _is_running(self, job_id: str) -> bool:
+        with self._guard:
+            return job_id in self._runners
+
     def _serve(self, shared: SharedConnection, hold: WorkspaceHold) -> None:
         cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
@@ -178,6 +182,7 @@ class ServerParent:
         self._logs, self._cell = logs, cell
         self._context = self._make_context()
         self._keeper = RecordKeeper(store, self.workspace)
+        self._deleted = DeletedJobs(store, self.workspace, cell, sites.connected, self._is_running)
         cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
         # records may be lost, or older than they were
@@ -291,6 +296,7 @@ class ServerParent:
         with self._guard:
             runners = list(self._runners.values())
         records = self._keeper.compare(records, runners)
+        self._deleted.reconcile()
         candidates: list[Candidate] = []
         for record in records:
             with self._guard:
@@ -320,12 +326,14 @@ class ServerParent:
                 self._store.set_waiting(job_id, reason)
         metas = {candidate.id: candidate.meta for candidate in candidates}
         for job_id, sites in schedule.begin.items():
-            self._dispatch(job_id, metas[job_id], sites)
+            self._dispatch(records[job_id], metas[job_id], sites)
 
-    def _dispatch(self, job_id: str, meta: JobMeta, sites: tuple[str, ...]) -> None:
+    def _dispatch(self, waiting: JobRecord, meta: JobMeta, sites: tuple[str, ...]) -> None:
+        job_id = waiting.id
         try:
             # before the record is DISPATCHED: the next server must find out where the job has gone
-            prepare(RunFolder(self.workspace, job_id), meta.app_for(SERVER_SIDE) or "", sites)
+            folder = RunFolder(self.workspace, job_id)
+            prepare(folder, meta.app_for(SERVER_SIDE) or "", sites, run_meta(waiting))
         except (OSError, ConfigError) as error:
             self._store.advance(job_id, APPROVED, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
             return
@@ -405,28 +413,9 @@ class ServerParent:
     def _on_change(self, request: Request) -> HandlerResult:
         """Handle an operator's change of the store."""
         if request.meta.get("change") == "deleted":
-            self._ready.wait()
-            self._forget(request.meta.get("job_id"))
+            self._deleted.note(request.meta.get("job_id"))
         self._wake()
         return None
-
-    def _forget(self, job_id: object) -> None:
-        """Delete the folders of a job that was deleted, here and at the sites that are connected."""
-        try:
-            folder = RunFolder(self.workspace, check_job_id(job_id))
-        except ConfigError as error:
-            logger.warning("cannot delete the folders of a job: %s", error)
-            return
-        if self._store.get(folder.job_id) is not None:
-            # another has been submitted under this id
-            return
-        if folder.is_run:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        # a site that is disconnected reads it when it is back; no reply is awaited
-        cells = [self._sites.cell_of(site.name) for site in self._sites.schedulable()]
-        if cells:
-            message = DeleteRunRequest(job=folder.job_id)
-            self._cell.fire_and_forget(message.CHANNEL, message.TOPIC, cells, message.to_meta())
 
     def _on_report(self, report: SiteReport, request: Request) -> HandlerResult:
         """Handle a site's report of how a job stands there."""

@@ -5,6 +5,7 @@
 --   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, site:<name>, abort,
 --                   abort_by, abort_reason, archive, result, fingerprint, submission, step, logged:<site>
 --   log     stream  lines, and the changes of status, whose entries wake those who follow it
+--   deleted zset    job id, a space, submission -> deleted, ms
 --   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they are
 --
 -- Chunks live at least as long as the record that names them.

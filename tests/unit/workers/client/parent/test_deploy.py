@@ -195,6 +195,33 @@ def test_a_run_is_deleted_and_again_without_effect(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("meta", "deleted", "is_left"),
+    [
+        ({**META, "submission": "a"}, ["a", "b"], False),
+        ({**META, "submission": "a"}, ["b"], True),
+        ({**META, "submission": "a"}, [], False),
+        (META, [""], True),
+    ],
+)
+def test_only_the_run_of_a_deleted_job_is_removed(
+    tmp_path: Path, meta: dict[str, Any], deleted: list[str], *, is_left: bool
+) -> None:
+    engine = engine_in(tmp_path)
+    engine.deploy_app("app", JOB, meta, SITE_1, PLAIN)
+    assert len(engine.delete_runs({JOB: deleted, "other": ["a"]})) == (not is_left)
+    assert (tmp_path / JOB).exists() == is_left
+    assert engine.delete_run(JOB, ["z"]).startswith("ERROR: ")
+
+
+def test_a_run_whose_meta_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    engine = engine_in(tmp_path)
+    engine.deploy_app("app", JOB, {**META, "submission": "a"}, SITE_1, PLAIN)
+    (tmp_path / JOB / "meta.json").write_text("{")
+    assert engine.delete_runs({JOB: ["a"]}) == []
+    assert (tmp_path / JOB).is_dir()
+
+
 def test_unfinished_folders_of_a_killed_client_parent_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".redflare-deploy-job-1-abc" / "new"
     left.mkdir(parents=True)

@@ -19,7 +19,7 @@ from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.client.parent.run_record import ClientRunInfo
 from redflare_workers.protocol.parent_messages import (
     AbortRequest,
-    DeleteRunRequest,
+    DeleteRunsRequest,
     DeployRequest,
     SiteReport,
     SiteRequest,
@@ -158,7 +158,7 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
 
     assert ask(StartRequest, job=JOB)[0] == "ERROR"
     assert ask(AbortRequest, job=JOB) == ("OK", "Client app has not started.")
-    assert ask(DeleteRunRequest, job=JOB)[0] == "OK"
+    assert ask(DeleteRunsRequest, jobs={JOB: ["a"]}) == ("OK", "There is nothing to delete.")
     rc, error = ask(DeployRequest, job=JOB, app="app", meta=META)
     assert (rc, "is not a zip archive" in error) == ("ERROR", True)
 

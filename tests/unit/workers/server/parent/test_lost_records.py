@@ -64,7 +64,7 @@ class Bench:
         self.move(APPROVED, DISPATCHED, "to 1 sites: site-1")
         running = self.move(DISPATCHED, RUNNING, "at 1 of 1 sites")
         self.runner = JobRunner(running, parse_meta(META)[0], ("site-1",), self.context)
-        prepare(RunFolder(workspace, "job-1"), "app", ("site-1",))
+        prepare(RunFolder(workspace, "job-1"), "app", ("site-1",), META)
 
     def move(self, before: str, after: str, reason: str = "") -> JobRecord:
         record = self.store.advance("job-1", before, after, reason)

@@ -17,7 +17,7 @@ from redflare_workers.workspace.run_folder import ARGS_FILE, RunFolder
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder(tmp_path / "workspace", "job-1")
-    prepare(made, "app", ("site-1",))
+    prepare(made, "app", ("site-1",), {})
     return made
 
 

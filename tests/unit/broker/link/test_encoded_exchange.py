@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from redflare_broker.constants import TaskResult
 from redflare_broker.errors import EncodeError, Fenced, MessageTooLarge
 from redflare_broker.keys import names_payload
+from redflare_broker.link import payloads
 from redflare_broker.link.agent_link import ReceivedTask
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
@@ -26,7 +29,7 @@ from redflare_workers.apis import DXO, DataKind, ReturnCode, Signal, from_sharea
 from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.ipc.exchanger import IPCExchanger
 
-from tests.support.link.endpoints import BIG, agent_link, echo, job_link
+from tests.support.link.endpoints import BIG, agent_link, beat, echo, job_link
 from tests.support.waiting import wait_until
 
 #: The name of a payload of the server's cell.
@@ -260,12 +263,26 @@ def test_a_result_that_was_not_handed_over_is_deleted_with_the_next_task(
         assert chunks(redflare_link, result) == 0
 
 
-def test_a_result_is_renewed_until_it_is_released(redflare_link: LinkUnderTest) -> None:
+def renewed(link: LinkUnderTest, side: CJLink, payload: EncodedPayload) -> bool:
+    """Shorten its life; whether the next heartbeat prolongs it."""
+    assert payload.blob is not None
+    link.client.pexpire(f"{payload.blob.prefix}:0", 5_000)  # type: ignore[attr-defined]
+    side.on_beat(beat(side))
+    return ttl(link, payload) > 5
+
+
+def test_a_result_is_renewed_until_it_is_released(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with echoed(redflare_link) as side:
         result = given_out(side, "a")
-        assert result.blob in side.payloads.kept
+        assert not renewed(redflare_link, side, result), "it is not due yet"
+        much_later = time.monotonic() + side.session.settings.policy.retention
+        monkeypatch.setattr(payloads, "time", SimpleNamespace(monotonic=lambda: much_later))
+        assert renewed(redflare_link, side, result)
         side.release_result(handed_over=True)
-        assert not side.payloads.kept
+        monkeypatch.setattr(payloads, "time", SimpleNamespace(monotonic=lambda: 2 * much_later))
+        assert not renewed(redflare_link, side, result)
 
 
 def test_a_result_that_was_not_handed_over_is_returned_again(redflare_link: LinkUnderTest) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 from redflare_broker.errors import ServerError
+from redflare_broker.keys import Keys
 from redflare_broker.scripts import script
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import HELLO
@@ -329,6 +330,16 @@ def test_after_both_byes_the_link_lives_as_long_as_a_settled_ledger(bench: LinkB
     for key in (bench.keys.link, bench.keys.tasks, bench.keys.results, bench.keys.task("t1")):
         assert 0 < bench.ttl_ms(key) <= bench.scripts.policy.settled_ms
     assert bench.entries(bench.keys.results) == []
+
+
+def test_agents_that_were_not_seen_for_the_retention_time_are_trimmed(bench: LinkBench) -> None:
+    agents, retention = Keys().agents, bench.scripts.policy.retention
+    clock = bench.connection.call("TIME")
+    assert isinstance(clock, list)
+    now = int(clock[0])  # type: ignore[arg-type]
+    bench.connection.call("ZADD", agents, now - retention - 10, "long-gone", now - retention + 10, "silent")
+    assert bench.scripts.register(bench.connection, agents).status == "OK"
+    assert bench.connection.call("ZRANGE", agents, 0, -1) == [b"silent", bench.keys.fqcn.encode()]
 
 
 def test_an_unknown_script_is_loaded(bench: LinkBench) -> None:

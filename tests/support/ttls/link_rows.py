@@ -1,0 +1,238 @@
+"""The steps of links and cells that set TTLs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from redflare_broker.keys import Keys
+from redflare_broker.scripts import cell_scripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import REPLAY
+from redflare_broker.scripts.script import common_values
+from redflare_broker.transport.connection import Connection
+
+from tests.support.link.bench import LinkBench
+from tests.support.ttls.row import BEAT, POLICY, sets
+
+# -- a link ------------------------------------------------------------------------------------------------------------
+
+
+@sets("link/hello", link="retention", tasks="retention", results="retention")
+def a_successor_says_hello(link: LinkBench) -> Iterator[None]:
+    link.assign("t1")
+    yield
+    link.start(Lease(name="agent", instance="a2"))
+
+
+@sets("link/bye", link="retention", tasks="retention", results="retention")
+def the_first_side_says_bye(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    yield
+    link.bye(link.agent)
+
+
+@sets("link/bye", link="settled", tasks="settled", results="settled")
+def the_second_side_says_bye(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    link.settle("t1")
+    link.bye(link.agent)
+    yield
+    link.bye(link.cj)
+
+
+@sets("link/bye", link="retention", tasks="retention", results="retention")
+def both_sides_say_bye_and_leave_an_open_task(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    link.bye(link.agent)
+    yield
+    link.bye(link.cj)
+
+
+@sets("link/beat", link="retention", tasks="retention", results="retention", task="retention", heartbeat="beat_ttl")
+def the_agent_beats(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    yield
+    link.beat(link.agent, "t1")
+
+
+@sets("link/beat", link="retention", tasks="retention", results="retention", task="retention", heartbeat="beat_ttl")
+def the_cj_beats(link: LinkBench) -> Iterator[None]:
+    link.assign("t1")
+    yield
+    link.beat(link.cj, "t1")
+
+
+@sets("link/beat", link="retention", tasks="retention", results="retention", heartbeat="beat_ttl")
+def a_side_beats_whose_task_is_settled(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    link.settle("t1")
+    yield
+    link.beat(link.cj, "t1")
+
+
+@sets("link/beat")
+def a_side_beats_that_has_said_bye(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    link.bye(link.agent)
+    yield
+    link.beat(link.agent, "t1")
+
+
+@sets("link/assign", tasks="retention", results="retention", task="retention")
+def the_first_task_is_assigned(link: LinkBench) -> Iterator[None]:
+    yield
+    link.assign("t1")
+
+
+@sets("link/assign", task="retention", expected_task="settled")
+def a_task_replaces_another(link: LinkBench) -> Iterator[None]:
+    link.submitted("t0")
+    yield
+    link.assign("t1", expected="t0")
+
+
+@sets("link/assign", task="retention")
+def a_task_is_assigned_again_whose_result_is_lost(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    link.settle("t1")
+    yield
+    link.assign("t1", lost=link.field("t1", "result"))
+
+
+@sets("link/refuse", task="settled", dead="retention")
+def a_task_is_refused(link: LinkBench) -> Iterator[None]:
+    link.assign("t1")
+    link.take()
+    yield
+    link.refuse("t1", "BAD_REQUEST_DATA")
+
+
+@sets("link/refuse")
+def a_task_without_payload_is_refused(link: LinkBench) -> Iterator[None]:
+    link.assign("t1")
+    link.take()
+    yield
+    link.refuse("t1", "BLOB_MISSING")
+
+
+@sets("link/settle", task="settled")
+def a_result_is_accepted(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    yield
+    link.settle("t1")
+
+
+@sets("link/settle", task="settled", dead="retention")
+def a_result_is_rejected(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    yield
+    link.settle("t1", "REJECTED")
+
+
+@sets("link/abort", task="settled")
+def a_task_is_aborted(link: LinkBench) -> Iterator[None]:
+    link.submitted("t1")
+    yield
+    link.abort("t1", link.cj)
+
+
+@sets("link/abort", task="settled")
+def a_task_is_aborted_before_it_is_assigned(link: LinkBench) -> Iterator[None]:
+    yield
+    link.abort("t1", link.cj)
+
+
+@sets("link/bury", dead="retention")
+def an_entry_of_a_link_is_buried(link: LinkBench) -> Iterator[None]:
+    entry = link.connection.call("XADD", link.keys.tasks, "*", "x", "1")
+    assert isinstance(entry, bytes)
+    yield
+    assert link.bury(link.agent, link.keys.tasks, entry.decode()).status == "BURIED"
+
+
+@sets("link/replay", stream="retention")
+def a_dead_letter_is_replayed(link: LinkBench) -> Iterator[None]:
+    entry = link.connection.call("XADD", link.keys.tasks, "*", "x", "1")
+    assert isinstance(entry, bytes)
+    link.bury(link.agent, link.keys.tasks, entry.decode())
+    [(letter, _)] = link.entries(link.keys.dead)
+    yield
+    assert REPLAY.run(link.connection, common_values(link.keys, POLICY), letter=letter).status == "REPLAYED"
+
+
+@sets("link/register", agents="retention")
+def an_agent_is_registered(link: LinkBench) -> Iterator[None]:
+    link.scripts.register(link.connection, Keys().agents)
+    yield
+    link.scripts.register(link.connection, Keys().agents)
+
+
+# -- a cell ------------------------------------------------------------------------------------------------------------
+
+
+class CellBench:
+    """The scripts of one cell, which it holds."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.keys = Keys().cell("site-1.job-1")
+        self.lease = Lease(instance="x:1:1")
+        self.lease = self.hello(self.lease)
+
+    def hello(self, lease: Lease) -> Lease:
+        """Take the cell over."""
+        run = lambda claimed: self.run(cell_scripts.HELLO, host="x", pid=1, **claimed.args)  # noqa: E731
+        return Lease(instance=lease.instance, epoch=lease.claim(run).number())
+
+    def run(self, script: Any, *rest: Any, **values: Any) -> Any:
+        return script.run(self.connection, common_values(self.keys, POLICY), rest, **values)
+
+    def post(self) -> str:
+        command = cell_scripts.POST.command(common_values(self.keys, POLICY), ("x", "1"))
+        self.connection.call("EVAL", cell_scripts.POST.source, *command[2:])
+        [[entry, _]] = self.connection.call("XRANGE", self.keys.inbox, "-", "+")  # type: ignore[misc]
+        assert isinstance(entry, bytes)
+        return entry.decode()
+
+
+@sets("cell/hello", cell="retention", inbox="retention")
+def a_successor_takes_a_cell_over(cell: CellBench) -> Iterator[None]:
+    cell.post()
+    yield
+    assert cell.hello(Lease(instance="y:1:1")).epoch > cell.lease.epoch
+
+
+@sets("cell/bye", cell="settled", inbox="settled")
+def a_cell_says_bye(cell: CellBench) -> Iterator[None]:
+    cell.post()
+    yield
+    cell.run(cell_scripts.BYE, **cell.lease.args)
+
+
+@sets("cell/beat", cell="retention", inbox="retention", heartbeat="beat_ttl")
+def a_cell_beats(cell: CellBench) -> Iterator[None]:
+    cell.post()
+    yield
+    cell.run(cell_scripts.BEAT, **cell.lease.args, beat="{}", beat_ttl_ms=BEAT)
+
+
+@sets("cell/beat")
+def a_cell_beats_that_has_said_bye(cell: CellBench) -> Iterator[None]:
+    cell.post()
+    cell.run(cell_scripts.BYE, **cell.lease.args)
+    yield
+    cell.run(cell_scripts.BEAT, **cell.lease.args, beat="{}", beat_ttl_ms=BEAT)
+
+
+@sets("cell/bury", dead="retention")
+def an_entry_of_a_cell_is_buried(cell: CellBench) -> Iterator[None]:
+    entry = cell.post()
+    yield
+    assert cell.run(cell_scripts.BURY, **cell.lease.args, entry=entry, reason="why").status == "BURIED"
+
+
+@sets("cell/post", inbox="retention")
+def a_message_is_posted(cell: CellBench) -> Iterator[None]:
+    yield
+    cell.post()

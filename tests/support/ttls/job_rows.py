@@ -218,3 +218,12 @@ def a_finished_job_is_not_renewed(store: StoreBench) -> Iterator[None]:
     store.finished()
     yield
     store.store.renew(["job-1"])
+
+
+@sets("store/delete", deleted="retention")
+def a_job_is_deleted(store: StoreBench) -> Iterator[None]:
+    store.finished("job-2")
+    store.store.delete("job-2")
+    store.finished()
+    yield
+    store.run(store_scripts.DELETE.command(store.values("job-1")))

@@ -51,7 +51,8 @@ def keys_of(bench: Any, name: str, existing: set[str]) -> set[str]:
     if name in prefixes:
         return {key for key in existing if key.startswith(prefixes[name])}
     if isinstance(bench, StoreBench):
-        return {keys.jobs if name == "jobs" else getattr(keys, name)("job-1")}
+        of_all = name in ("jobs", "deleted")
+        return {getattr(keys, name) if of_all else getattr(keys, name)("job-1")}
     if name == "heartbeat":
         return heartbeats
     if name in ("task", "expected_task"):

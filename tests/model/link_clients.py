@@ -86,14 +86,12 @@ def agent_options(agent: Agent, link: LinkState) -> Iterator[Option]:
         if link.cj.closed:
             yield Option("leaves", Step("bye", instance), lambda _: (agent._replace(phase="closed"),))
         yield Option("beats", Step("beat", instance, ("",)), unchanged)
-        # its read returned no entry, but the take that was pipelined behind it is run
-        yield Option("takes what it has not read", Step("take", instance), unchanged)
     elif agent.phase == "fetch":
 
         def taken(reply: Reply) -> tuple[Agent, ...]:
-            return (agent._replace(phase="work", blank=False),) if reply[:2] == (FETCHED, agent.task) else idle(reply)
+            return (agent._replace(phase="work", blank=False),) if reply[0] == FETCHED else idle(reply)
 
-        yield Option("takes", Step("take", instance), taken)
+        yield Option("takes", Step("take", instance, (agent.task,)), taken)
     elif agent.phase == "work":
         yield Option("finishes", None, lambda _: (_with_result(agent),))
         yield Option("finds no payload", None, lambda _: (agent._replace(phase="refuse"),), needs="lost_payloads")

@@ -134,17 +134,17 @@ def assign(
     return state, (NEW, "")
 
 
-def take(state: LinkState, instance: Instance, task: str = "") -> tuple[LinkState, Reply]:
+def take(state: LinkState, instance: Instance, task: str) -> tuple[LinkState, Reply]:
     if refusal := _fenced_or_lost(state, instance):
         return state, refusal
-    known = state.ledger(state.task)
-    if not known.status or task not in ("", state.task):
+    known = state.ledger(task)
+    if not known.status or task != state.task:
         return state, ("NONE",)
     if known.status == SUBMITTED:
-        return state, (SUBMITTED, state.task)
+        return state, (SUBMITTED,)
     if known.status == NEW or known.epoch != instance.epoch:
         known = known._replace(status=FETCHED, epoch=instance.epoch, attempt=known.attempt + 1)
-    return _write(state, state.task, known), (FETCHED, state.task, known.attempt)
+    return _write(state, task, known), (FETCHED, known.attempt)
 
 
 def refuse(state: LinkState, instance: Instance, task: str, rc: str) -> tuple[LinkState, Reply]:

@@ -159,7 +159,7 @@ def _hello_without_fencing(state: LinkState, instance: Instance, now: int) -> tu
     return state._replace(agent=side) if instance.role == "agent" else state._replace(cj=side), ("OK", instance.epoch)
 
 
-def _take_without_fencing(state: LinkState, instance: Instance, task: str = "") -> tuple[LinkState, Reply]:
+def _take_without_fencing(state: LinkState, instance: Instance, task: str) -> tuple[LinkState, Reply]:
     return ORIGINALS["take"](state, Instance("agent", state.agent.name, state.agent.epoch), task)
 
 

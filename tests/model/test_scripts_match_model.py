@@ -60,7 +60,7 @@ class ScriptsMatchModel(RuleBasedStateMachine):
         lost = self.link.state.ledger(task).result if payload_lost else ""
         self.link.assign(self._cj(index), task, self.link.state.task if knows_open_task else "", lost)
 
-    @rule(index=instance_indexes, task=st.sampled_from(("", *TASKS)))
+    @rule(index=instance_indexes, task=tasks)
     def take(self, index: int, task: str) -> None:
         self.link.take(self._agent(index), task)
 
@@ -80,14 +80,14 @@ class ScriptsMatchModel(RuleBasedStateMachine):
     @rule(index=instance_indexes, submit_id=submit_ids)
     def finish_the_open_task(self, index: int, submit_id: str) -> None:
         task = self.link.state.task
-        self.link.take(self._agent(index), "")
+        self.link.take(self._agent(index), task)
         self.link.submit(self._agent(index), task, f"{submit_id}-{task}")
 
     @precondition(lambda self: self.link.state.task)
     @rule(index=instance_indexes)
     def miss_the_payload_of_the_open_task(self, index: int) -> None:
         task = self.link.state.task
-        self.link.take(self._agent(index), "")
+        self.link.take(self._agent(index), task)
         self.link.refuse(self._agent(index), task, "BLOB_MISSING")
 
     @rule(index=instance_indexes, task=tasks, operator=st.booleans())
@@ -148,7 +148,7 @@ def walk(link: ComparedLink, rng: random.Random, steps: int) -> set[str]:
     steps_and_weights: list[tuple[float, Callable[[], object]]] = [
         (5, assign),
         (5, submit),
-        (5, lambda: link.take(choose(agents), rng.choice(("", link.state.task, *TASKS)))),
+        (5, lambda: link.take(choose(agents), rng.choice((link.state.task or "t1", *TASKS)))),
         (5, lambda: link.settle(choose(cjs), link.state.task or "t1", rng.choice((ACCEPTED, ACCEPTED, REJECTED)))),
         (
             3,

@@ -16,9 +16,9 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import names_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.script import BLOB_MISSING, FENCED, LOST, RESEND, UNKNOWN, ScriptReply, parse_reply
+from redflare_broker.scripts.script import BLOB_MISSING, RESEND, UNKNOWN, ScriptReply
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, FETCHED, NEW, REJECTED, SUBMITTED
-from redflare_broker.transport.replies import RedisReply, ReplyError
+from redflare_broker.transport.replies import RedisReply
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.wakeup import WakeupEvent
 from redflare_broker.wire.codec import Encoded, encode
@@ -86,33 +86,24 @@ class AgentLink(LinkEndpoint):
             Fenced: a newer instance has taken over.
         """
         session = self.session
-        entries, raw = session.read(
-            session.keys.tasks, "0", timeout, then=lambda: session.scripts.take_command(session.lease)
-        )
-        if raw is None:
-            return None
-        taken = self._taken(raw)
+        losses = session.losses
+        entries, _ = session.read(session.keys.tasks, "0", timeout)
         for entry_id, fields in entries:
             try:
                 entry = self._parse(entry_id, fields)
             except DecodeError as exc:
-                self._on_unreadable(taken, entry_id, str(exc))
+                self._on_unreadable(entry_id, str(exc))
                 continue
-            if taken.status == FETCHED and taken.text() == entry.task_id:
-                return self._received(entry, taken.number(1))
-            if taken.status != LOST:
+            taken = self._take(entry.task_id)
+            if taken.status == FETCHED:
+                return self._received(entry, taken.number())
+            if session.losses == losses:
                 self.bury(session.keys.tasks, entry_id, f"task {entry.task_id!r} is not open on this link")
         return None
 
-    def _taken(self, raw: RedisReply) -> ScriptReply:
-        """Decode the reply of the take script, and take again where it could not."""
-        if isinstance(raw, ReplyError) and raw.code == "NOSCRIPT":
-            return self.session.step(self.session.scripts.take)
-        reply = parse_reply("link/take", raw)
-        if reply.status in (FENCED, LOST):
-            # resumes, or raises Fenced; what was lost is read and taken anew by the next call
-            self.session.step(self.session.scripts.take)
-        return reply
+    def _take(self, task_id: str) -> ScriptReply:
+        scripts = self.session.scripts
+        return self.session.step(lambda connection, lease: scripts.take(connection, lease, task_id))
 
     def _parse(self, entry_id: str, fields: list[bytes]) -> Entry:
         """Read an entry of the tasks stream. It may name the server's payloads, which the CJ passes on.
@@ -128,12 +119,15 @@ class AgentLink(LinkEndpoint):
             )
         return entry
 
-    def _on_unreadable(self, taken: ScriptReply, entry_id: str, reason: str) -> None:
-        """Bury an entry that is not one of ours; where the task that was taken should be, refuse it, which ends it."""
-        if taken.status == FETCHED and self.is_current(taken.text(), "entry", entry_id):
-            self._refuse(taken.text(), BAD_REQUEST_DATA, reason)
+    def _on_unreadable(self, entry_id: str, reason: str) -> None:
+        """Bury an entry that is not one of ours; where that of the open task should be, refuse it, which ends it."""
+        session = self.session
+        found = session.open_connection().call("HGET", session.keys.link, "task")
+        open_task = found.decode() if isinstance(found, bytes) else ""
+        if open_task and self.is_current(open_task, "entry", entry_id) and self._take(open_task).status == FETCHED:
+            self._refuse(open_task, BAD_REQUEST_DATA, reason)
         else:
-            self.bury(self.session.keys.tasks, entry_id, reason)
+            self.bury(session.keys.tasks, entry_id, reason)
 
     def _received(self, entry: Entry, attempt: int) -> ReceivedTask | None:
         """Receive the payload of a task and work on it from now on; None: it cannot be read and was refused."""

@@ -144,13 +144,13 @@ class Session:
         raise Unavailable(f"{self.label}: Redis keeps losing this link")
 
     def read(
-        self, stream: str, after: str, timeout: float, then: Callable[[], list[Arg]]
+        self, stream: str, after: str, timeout: float, then: Callable[[], list[Arg]] | None = None
     ) -> tuple[list[tuple[str, list[bytes]]], RedisReply]:
         """Return the entries after an id, as soon as one is there; none on timeout (seconds) and after a nudge.
 
         Args:
             then: makes a command to run right after the read, in the same round trip; its reply comes second, None when
-                it was not run. A read that was begun has one already.
+                it was not run. A read that was begun has one already: its caller gives it here, too.
 
         Raises:
             Unavailable: the connection broke; read again from the id "0".
@@ -162,9 +162,9 @@ class Session:
             self._blocked = connection
         try:
             if self._begun is None:
-                connection.send(self._begin(stream, after, timeout, then()))
+                connection.send(self._begin(stream, after, timeout, *([then()] if then else [])))
             found = require(connection.receive(self._begun), connection.node)
-            follower = connection.receive()
+            follower = connection.receive() if then else None
             self._begun = None
             return _entries(found), follower
         except Unavailable:
@@ -197,11 +197,11 @@ class Session:
             self.drop_connection()
             raise
 
-    def _begin(self, stream: str, after: str, timeout: float, then: list[Arg]) -> list[list[Arg]]:
+    def _begin(self, stream: str, after: str, timeout: float, *then: list[Arg]) -> list[list[Arg]]:
         """Make the commands of a read, which counts as begun from now on."""
         block = max(1, round(min(timeout, self.settings.block) * 1000))
         self._begun = block / 1000 + _MARGIN
-        return [["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after], then]
+        return [["XREAD", "COUNT", _READ_COUNT, "BLOCK", block, "STREAMS", stream, after], *then]
 
     # -- waiting and waking --------------------------------------------------------------------------------------------
 

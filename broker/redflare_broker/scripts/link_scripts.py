@@ -35,7 +35,7 @@ ASSIGN: Final = Script(
     optional_key="forgotten",
     rest="fields",
 )
-TAKE: Final = Script("link/take", "link task_prefix", "instance epoch task_id")
+TAKE: Final = Script("link/take", "link task", "instance epoch task_id")
 REFUSE: Final = Script(
     "link/refuse",
     f"{_LINK} task dead",
@@ -125,12 +125,8 @@ class LinkScripts:
             **_chunks(entry),
         )
 
-    def take_command(self, lease: Lease, task_id: str = "") -> list[Arg]:
-        """Take the open task, or only this one; a command to send behind the XREAD that waits for its entry."""
-        return TAKE.command(self._common, task_prefix=self.keys.task(""), **lease.args, task_id=task_id)
-
-    def take(self, connection: Connection, lease: Lease, task_id: str = "") -> ScriptReply:
-        return run_command(connection, self.take_command(lease, task_id))
+    def take(self, connection: Connection, lease: Lease, task_id: str) -> ScriptReply:
+        return TAKE.run(connection, self._common, task=self.keys.task(task_id), **lease.args, task_id=task_id)
 
     def refuse(self, connection: Connection, lease: Lease, task_id: str, rc: str, reason: str) -> ScriptReply:
         task = self.keys.task(task_id)

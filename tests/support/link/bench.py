@@ -34,7 +34,7 @@ class LinkBench:
         entry = Entry(topic="get_task", task_id=task, task_name="train", data=b'"' + b"x" * 100 + b'"')
         return self.scripts.assign(self.connection, self.cj, entry, size=3, expected=expected, lost=lost)
 
-    def take(self, task: str = "", lease: Lease | None = None) -> ScriptReply:
+    def take(self, task: str, lease: Lease | None = None) -> ScriptReply:
         return self.scripts.take(self.connection, lease or self.agent, task)
 
     def refuse(self, task: str, rc: str) -> ScriptReply:
@@ -66,7 +66,7 @@ class LinkBench:
 
     def submitted(self, task: str) -> None:
         self.assign(task)
-        self.take()
+        self.take(task)
         self.submit(task)
 
     def entries(self, stream: str) -> list[tuple[str, dict[bytes, bytes]]]:
@@ -93,7 +93,7 @@ def script_steps(bench: LinkBench) -> Iterator[tuple[Callable[[], object], list[
     """Yield calls that together run every branch of every script, with the messages each must publish."""
     abort, notice, successor = bench.keys.abort, bench.keys.notice, Lease(name="agent", instance="a2")
     yield lambda: bench.assign("t1"), []
-    yield bench.take, []
+    yield lambda: bench.take("t1"), []
     yield lambda: bench.refuse("t1", "BLOB_MISSING"), []
     yield lambda: bench.assign("t1", lost=bench.field("t1", "result")), []
     yield lambda: bench.submit("t1"), []
@@ -103,7 +103,7 @@ def script_steps(bench: LinkBench) -> Iterator[tuple[Callable[[], object], list[
     yield lambda: bench.settle("t1"), [(notice, "accepted t1")]
     yield lambda: bench.assign("t2"), []
     yield lambda: bench.assign("t3", expected="t2"), [(abort, "abort t2")]
-    yield bench.take, []
+    yield lambda: bench.take("t3"), []
     yield lambda: bench.refuse("t3", "BAD_TASK_DATA"), []
     yield lambda: bench.submitted("t4"), []
     yield lambda: bench.settle("t4", "REJECTED"), [(notice, "rejected t4")]

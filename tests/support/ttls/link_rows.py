@@ -103,7 +103,7 @@ def a_task_is_assigned_again_whose_result_is_lost(link: LinkBench) -> Iterator[N
 @sets("link/refuse", task="settled", dead="retention")
 def a_task_is_refused(link: LinkBench) -> Iterator[None]:
     link.assign("t1")
-    link.take()
+    link.take("t1")
     yield
     link.refuse("t1", "BAD_REQUEST_DATA")
 
@@ -111,7 +111,7 @@ def a_task_is_refused(link: LinkBench) -> Iterator[None]:
 @sets("link/refuse")
 def a_task_without_payload_is_refused(link: LinkBench) -> Iterator[None]:
     link.assign("t1")
-    link.take()
+    link.take("t1")
     yield
     link.refuse("t1", "BLOB_MISSING")
 

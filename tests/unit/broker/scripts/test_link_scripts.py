@@ -34,7 +34,7 @@ def everything(bench: LinkBench, agent: Lease, cj: Lease) -> dict[str, str]:
     bench.agent, bench.cj = agent, cj
     return {
         "assign": bench.assign("t1").status,
-        "take": bench.take().status,
+        "take": bench.take("t1").status,
         "refuse": bench.refuse("t1", "BAD").status,
         "submit": bench.submit("t1").status,
         "settle": bench.settle("t1").status,
@@ -124,7 +124,7 @@ def test_assign_of_a_settled_task_gives_its_result_and_does_not_open_it(bench: L
     bench.submitted("t1")
     bench.settle("t1", status)
     assert bench.assign("t1") == ScriptReply(status=status, rest=(bench.field("t1", "result").encode(),))
-    assert bench.take().status == "NONE"
+    assert bench.take("t1").status == "NONE"
 
 
 @pytest.mark.parametrize("open_task", [True, False])
@@ -173,34 +173,34 @@ def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: LinkBench, set
     assert bench.assign("t1", lost=lost).status == "SUBMITTED"
 
 
-def test_take_returns_the_open_task_and_counts_the_instances_that_took_it(bench: LinkBench) -> None:
-    assert bench.take() == ScriptReply(status="NONE")
+def test_take_gives_the_open_task_alone_and_counts_the_instances_that_took_it(bench: LinkBench) -> None:
+    assert bench.take("t1") == ScriptReply(status="NONE")
     bench.assign("t1")
-    assert bench.take() == bench.take("t1") == ScriptReply(status="FETCHED", rest=(b"t1", 1))
+    assert bench.take("t1") == bench.take("t1") == ScriptReply(status="FETCHED", rest=(1,))
     assert bench.take("t2") == ScriptReply(status="NONE")
     bench.agent = bench.start(Lease(name="agent", instance="a2"))
-    assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
+    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2,))
     bench.submit("t1")
-    assert bench.take() == ScriptReply(status="SUBMITTED", rest=(b"t1",))
+    assert bench.take("t1") == ScriptReply(status="SUBMITTED")
 
 
 def test_a_task_whose_payload_is_lost_is_returned_to_the_cj(bench: LinkBench) -> None:
     assert bench.refuse("t1", "BLOB_MISSING").status == "GONE"
     bench.assign("t1")
     assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
-    bench.take()
+    bench.take("t1")
     assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
     refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
     assert bench.entries(bench.keys.tasks) == []
     assert bench.assign("t1", lost=refusals[0]).status == "NEW"
     assert bench.entries(bench.keys.results) == []
-    assert bench.take() == ScriptReply(status="FETCHED", rest=(b"t1", 2))
+    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2,))
 
 
 def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: LinkBench) -> None:
     bench.assign("t1")
     for _ in range(2):
-        bench.take()
+        bench.take("t1")
         assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
     refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
     assert refusals == [bench.field("t1", "result")]
@@ -208,7 +208,7 @@ def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Lin
 
 def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: LinkBench) -> None:
     bench.assign("t1")
-    bench.take()
+    bench.take("t1")
     assert bench.refuse("t1", "BAD_TASK_DATA").status == "REJECTED"
     assert bench.refuse("t1", "BAD_TASK_DATA").status == "REJECTED"
     assert bench.submit("t1").status == "REJECTED"
@@ -237,7 +237,7 @@ def test_settle_accepts_only_a_submitted_result(bench: LinkBench) -> None:
     assert bench.settle("t1").status == "UNKNOWN"
     bench.assign("t1")
     assert bench.settle("t1").status == "NEW"
-    bench.take()
+    bench.take("t1")
     assert bench.settle("t1").status == "FETCHED"
     bench.submit("t1")
     assert bench.settle("t1").status == bench.settle("t1").status == "ACCEPTED"

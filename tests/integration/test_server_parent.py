@@ -7,7 +7,9 @@ import signal
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -24,6 +26,7 @@ from redflare_broker.job_store.record import (
     RUNNING,
     SUBMITTED,
 )
+from redflare_workers.workspace.run_folder import RunFolder
 
 from tests.support.federation.client_parents import CUSTOM, PATIENCE, Sites
 from tests.support.federation.parents import Operation, averaging, job_of, operation_at
@@ -103,6 +106,80 @@ def test_a_workflow_that_asks_who_is_there_gets_a_site_that_takes_long_to_start(
     fifo.write_text("now")
     operation.wait_for(COMPLETED)
     assert "there: site-1 site-2" in operation.log()
+
+
+#: Its workflow begins its round when two sites have joined.
+FOR_TWO = """
+import threading
+from redflare_workers.workflow import FedAvg
+
+class Flow(FedAvg):
+    def control_flow(self, abort_signal, fl_ctx):
+        while len(fl_ctx.get_engine().get_clients()) < 2 and not abort_signal.triggered:
+            threading.Event().wait(0.05)
+        super().control_flow(abort_signal, fl_ctx)
+"""
+
+
+def for_two(executor: str = "Adding", **meta: Any) -> tuple[dict[str, Any], bytes]:
+    return job_of(executor, {**averaging(1, 2), "path": "flow.Flow"}, server_code=FOR_TWO, **meta)
+
+
+def test_a_site_that_connects_while_a_job_for_all_runs_joins_it(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(for_two())
+    operation.wait_for(RUNNING)
+    operation.engine("site-2")
+    record = operation.wait_for(COMPLETED)
+    assert {site: (state.status, state.exit_code) for site, state in record.sites.items()} == {
+        "site-1": ("stopped", 0),
+        "site-2": ("stopped", 0),
+    }
+    operation.wait_for_log("joining while the job runs: site-2")
+
+
+def test_the_next_server_knows_a_site_that_has_joined_late(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(for_two("Waiting"))
+    operation.wait_for(RUNNING)
+    operation.engine("site-2")
+    operation.wait_for_log("site-2: working")
+    server.kill()
+    operation.server()
+    operation.store.request_abort("job-1", "ann")
+    assert "site-1, site-2" in operation.wait_for(ABORTED).reason
+
+
+def test_a_site_that_was_not_told_to_start_when_the_server_died_is_told_by_the_next(operation: Operation) -> None:
+    server = operation.server()
+    operation.engine("site-1")
+    operation.submit(for_two())
+    operation.wait_for(RUNNING)
+    server.kill()
+    operation.engine("site-2")
+    # as the dead server had left it
+    folder = RunFolder(operation.folder / "server", "job-1")
+    replace(operation.state(), sites=("site-1", "site-2")).write(folder)
+    operation.store.set_site("job-1", "site-2", "deploying")
+    operation.server()
+    operation.wait_for(COMPLETED)
+
+
+def test_a_job_whose_archive_is_gone_goes_on_without_a_site_that_connects_late(operation: Operation) -> None:
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(for_two())
+    operation.wait_for(RUNNING)
+    for key in operation.client.scan_iter(f"{operation.namespace}:*archive*", 1000):
+        operation.client.delete(key)
+    operation.engine("site-2")
+    wait_until(lambda: "site-2" in operation.record().sites, PATIENCE)
+    wait_until(lambda: operation.record().sites["site-2"].status == "exception", PATIENCE)
+    assert operation.record().sites["site-2"].reason.startswith("the server cannot deploy it: ")
+    operation.store.request_abort("job-1", "ann")
+    operation.wait_for(ABORTED)
 
 
 def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:

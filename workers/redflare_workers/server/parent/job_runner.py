@@ -39,6 +39,7 @@ from redflare_workers.workspace.job_args import ServerJobArgs
 from redflare_workers.workspace.job_report import ServerJobReport
 from redflare_workers.workspace.run_folder import RunFolder
 
+from .held_record import HeldRecord
 from .job_files import deploy_here, fetch_job, keep_result, prepare, run_meta
 from .job_sites import JobSites
 from .job_verdict import MAX_RESTARTS, JobVerdict, confirmations, verdict_of
@@ -80,8 +81,6 @@ class JobRunner:
         #: how it has ended, once the store has that
         self.ended: JobVerdict | None = None
         self.meta = meta
-        self.sites = sites
-        self._record = record
         self._recovered = recovered
         self._context = context
         self._folder = RunFolder(context.workspace, record.id)
@@ -90,6 +89,7 @@ class JobRunner:
         self._job_sites = JobSites(
             record.id, record.submission, meta, sites, self._job_meta, context, self._changed, self._interrupted
         )
+        self._record = HeldRecord(context.store, record, self._job_sites.states)
         self._state = RunState(job=record.id, sites=sites)
         self._process: ServerProcess | None = None
         self._exit_code: int | None = None
@@ -97,20 +97,30 @@ class JobRunner:
         self._abort: tuple[str, str] | None = None
         #: the parent is being stopped; True: because another server has taken over
         self._left: bool | None = None
-        #: the job's record is no longer this runner's: somebody else has ended it, or the id is another job's
-        self._disowned = False
         #: how it ends is being recorded
         self._ending = False
+        #: sites that join, and those that an earlier server has not told to start
+        self._joining: tuple[str, ...] = ()
         #: an abort has ended the processes at the sites
         self._sites_ended = False
         self._thread = threading.Thread(target=self._run, name=f"redflare-job-{record.id}", daemon=True)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites that the job is given to."""
+        return self._job_sites.sites
+
+    @property
+    def is_open(self) -> bool:
+        """Whether further sites may join."""
+        return self._record.known.status == RUNNING and not self._interrupted() and self._exit_code is None
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
 
-    def join(self, timeout: float) -> bool:
+    def wait(self, timeout: float) -> bool:
         """Wait for the end; False: the runner still runs."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -118,6 +128,13 @@ class JobRunner:
     def on_report(self, report: SiteReport) -> None:
         """Record a site's report."""
         self._job_sites.record(report)
+
+    def join_sites(self, sites: Iterable[str]) -> None:
+        """Give the job to further sites."""
+        with self._changed:
+            known = {*self.sites, *self._joining}
+            self._joining += tuple(site for site in sites if site not in known)
+            self._changed.notify_all()
 
     def abort(self, by: str, reason: str) -> None:
         """End the job; the first call counts. ``by``: an operator, or ``server``."""
@@ -132,21 +149,8 @@ class JobRunner:
         """
         if self._ending:
             return
-        if record is None:
-            self._restore_record()
-        elif record.submission != self.submission:
-            self._disowned = True
-            self.abort("server", "Redis had lost it, and another job was submitted under its id")
-        elif record.finished:
-            self._disowned = True
-            self.abort("server", f"the store says that it is {record.status}")
-        elif record.abort_requested:
-            self.abort(record.abort_by, record.abort_reason)
-        elif (
-            self._is_behind(record) and self._advance(UNFINISHED, self._record.status, self._record.reason) is not None
-        ):
-            # a record that was read before this runner moved it is refused
-            logger.warning("job %s: its record had gone back to %s", self.id, record.status)
+        if (end := self._record.compare(record)) is not None:
+            self.abort(*end)
 
     def leave(self, *, fenced: bool = False) -> None:
         """Leave the job, if it can resume, to the next server, which has taken over already if this is ``fenced``."""
@@ -175,11 +179,11 @@ class JobRunner:
 
     def _live(self) -> JobVerdict:
         try:
-            if self._record.abort_requested:
-                self.abort(self._record.abort_by, self._record.abort_reason)
+            if self._record.known.abort_requested:
+                self.abort(self._record.known.abort_by, self._record.known.abort_reason)
             if self._recovered:
                 self._recover()
-            if self._record.status == RUNNING:
+            if self._record.known.status == RUNNING:
                 self._launch()
             else:
                 self._dispatch()
@@ -218,19 +222,19 @@ class JobRunner:
         if not self._recovered:
             self._forget_namesake()
         self._check_interrupted()
-        self._job_sites.deploy(definition)
+        self._job_sites.deploy(definition, self.sites)
         self._check_interrupted()
         self._check_sites()
         self._launch()
-        self._job_sites.start()
+        self._job_sites.start(self.sites)
         self._check_interrupted()
         self._check_sites()
         reason = f"at {len(self._job_sites.participants)} of {len(self.sites)} sites"
-        record = self._advance((SUBMITTED, APPROVED, DISPATCHED), RUNNING, reason)
+        record = self._record.advance((SUBMITTED, APPROVED, DISPATCHED), RUNNING, reason)
         if record is None:
             self.compare(self._context.store.get(self.id))
         else:
-            self._record = record
+            self._record.known = record
 
     def _forget_namesake(self) -> None:
         """Forget the state that another job of this id has left, or sites would find that theirs is over."""
@@ -255,26 +259,6 @@ class JobRunner:
         if shortage := self._job_sites.shortage:
             raise _Over(JobVerdict(status=FAILED_TO_RUN, reason=shortage))
 
-    def _is_behind(self, record: JobRecord) -> bool:
-        return UNFINISHED.index(record.status) < UNFINISHED.index(self._record.status)
-
-    # -- the record ----------------------------------------------------------------------------------------------------
-
-    def _advance(self, expected: Iterable[str], to: str, reason: str, by: str = "server") -> JobRecord | None:
-        """Move the job; one whose record is lost gets it back before."""
-        store = self._context.store
-        record = store.advance(self.id, expected, to, reason, by, submission=self.submission)
-        if record is None and store.get(self.id) is None and self._restore_record():
-            record = store.advance(self.id, expected, to, reason, by, submission=self.submission)
-        return record
-
-    def _restore_record(self) -> bool:
-        """Write the record, which Redis has lost; False: it is not to be, or another job has the id by now."""
-        if self._disowned:
-            return False
-        logger.warning("job %s: Redis has lost its record; it is written again", self.id)
-        return self._context.store.restore(replace(self._record, sites=self._job_sites.states()))
-
     # -- after a restart of the server ---------------------------------------------------------------------------------
 
     def _recover(self) -> None:
@@ -284,10 +268,10 @@ class JobRunner:
             if state.run:
                 state.mark.reap(_REAP_WITHIN if state.pid else 0.0)
             self._state = replace(state, sites=self.sites)
-        self._job_sites.restore(self._record.sites)
+        self._job_sites.restore(self._record.known.sites)
         if self._abort is not None:
             return
-        if self._record.status == DISPATCHED:
+        if self._record.known.status == DISPATCHED:
             logger.warning("job %s was being dispatched when the server ended; dispatching it again", self.id)
             self._job_sites.begin_anew()
             return
@@ -300,6 +284,7 @@ class JobRunner:
         verdict = verdict_of(report, self._state, parent_restarted=True)
         if verdict is not None:
             raise _Over(verdict)
+        self._joining = tuple(self._job_sites.unstarted)
         logger.warning("job %s was running when the server ended; it resumes", self.id)
 
     # -- the job's server ----------------------------------------------------------------------------------------------
@@ -317,7 +302,7 @@ class JobRunner:
             secure_mode=context.secure_mode,
             allow=list(context.settings.allow),
             allow_custom=context.settings.allow_custom,
-            meta=dict(self._record.meta),
+            meta=dict(self._record.known.meta),
             participants=self._job_sites.participants,
             join_wait=context.settings.join_wait,
         )
@@ -361,13 +346,32 @@ class JobRunner:
             self._check_interrupted()
             if self._exit_code is None and (shortage := self._job_sites.shortage):
                 return self._give_up(shortage)
+            self._begin_joining()
 
     def _has_news(self) -> bool:
         """Whether something has happened that ``_watch`` deals with."""
         assert self._process is not None
         sites = self._job_sites
-        happened = self._interrupted() or self._exit_code is not None or bool(sites.shortage)
+        happened = self._interrupted() or self._exit_code is not None or bool(sites.shortage) or bool(self._joining)
         return happened or sites.participants != self._process.expected
+
+    def _begin_joining(self) -> None:
+        """Give the job to the sites that join."""
+        with self._changed:
+            joining, self._joining = self._joining, ()
+            everywhere = tuple(dict.fromkeys((*self.sites, *joining)))
+            if not joining:
+                return
+            try:
+                # before a site hears of it: the next server must find out where the job has gone
+                state = replace(self._state, sites=everywhere)
+                state.write(self._folder)
+            except OSError as error:
+                logger.error("job %s: cannot record that %s join it: %s", self.id, ", ".join(joining), error)
+                return
+            self._state = state
+            self._job_sites.join(joining)
+        self._log([f"joining while the job runs: {', '.join(joining)}"])
 
     def _expect_sites(self) -> None:
         """Tell the job's server which sites are left, if others have failed since it was started."""
@@ -425,6 +429,7 @@ class JobRunner:
     def _end(self, verdict: JobVerdict) -> None:
         """End what still runs, store the result, and record how the job ended."""
         context = self._context
+        self._job_sites.close()
         if self._process is not None:
             self._process.end(verdict.reason or verdict.status)
         if not self._sites_ended:
@@ -436,11 +441,11 @@ class JobRunner:
                 self._job_sites.abort(f"the job is {verdict.status}", left)
         context.logs.flush(_FLUSH_WITHIN)
         self._ending = True
-        if not self._disowned and context.store.get(self.id) is None:
-            self._restore_record()
+        if not self._record.disowned and context.store.get(self.id) is None:
+            self._record.restore()
         ended = replace(verdict, reason="\n".join(filter(None, [verdict.reason, self._keep_result()])))
         # a failover may have taken the record back
-        if self._advance(UNFINISHED, ended.status, ended.reason, ended.by) is not None:
+        if self._record.advance(UNFINISHED, ended.status, ended.reason, ended.by) is not None:
             self.ended = ended
         else:
             logger.error("job %s: the store refused to record that it is %s", self.id, ended.status)
@@ -448,7 +453,7 @@ class JobRunner:
 
     def _keep_result(self) -> str:
         """Store the content of the run's folder; return "" or why not."""
-        if not self._folder.is_run or self._disowned:
+        if not self._folder.is_run or self._record.disowned:
             return ""
         try:
             keep_result(self._context.store, self._folder, self.submission)
@@ -471,7 +476,7 @@ class JobRunner:
             raise _Left
         process.release()
         # a job that was being dispatched is dispatched again
-        if not self._left and self._record.status == RUNNING:
+        if not self._left and self._record.known.status == RUNNING:
             report = process.report()
             verdict = verdict_of(report, self._state.with_report(report), parent_restarted=True)
             if verdict is not None:

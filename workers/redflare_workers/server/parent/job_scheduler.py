@@ -45,6 +45,8 @@ class PlacedJob:
     id: str
     meta: JobMeta
     sites: tuple[str, ...]
+    #: whether further sites may join it
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class SchedulePlan:
     begin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: why each of the others does not, by its id
     waiting: Mapping[str, str] = field(default_factory=dict)
+    #: sites that join a job that runs, by its id
+    join: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(
@@ -72,10 +76,9 @@ def plan(
         running: jobs that have begun.
         max_jobs: how many may run at once; 0: any number.
     """
-    table = _Table(sites)
-    ongoing = 0
-    for placed in running:
-        ongoing += 1
+    table, placed_jobs = _Table(sites), list(running)
+    ongoing = len(placed_jobs)
+    for placed in placed_jobs:
         table.take(placed.id, placed.meta, placed.sites)
     begin: dict[str, tuple[str, ...]] = {}
     waiting: dict[str, str] = {}
@@ -91,7 +94,9 @@ def plan(
             ongoing += 1
         # for one that waits: a claim to what becomes free
         table.take(candidate.id, candidate.meta, chosen)
-    return SchedulePlan(begin=begin, waiting=waiting)
+    # last: one that waits comes before one that runs already
+    join = {placed.id: joining for placed in placed_jobs if placed.is_open and (joining := table.join(placed))}
+    return SchedulePlan(begin=begin, waiting=waiting, join=join)
 
 
 class _Table:
@@ -115,8 +120,7 @@ class _Table:
 
     def choose(self, meta: JobMeta) -> tuple[tuple[str, ...], str]:
         """Choose sites for a job: those that it begins on and ""; or those that it claims, and why it waits."""
-        named = meta.named_clients
-        wanted = sorted(self._sites) if named is None else list(named)
+        wanted = self._wanted(meta)
         here = [site for site in wanted if site in self._sites and self._sites[site].alive]
         lacks = {site: text for site in here if (text := self._lack(meta, site))}
         fit = [site for site in here if site not in lacks]
@@ -130,6 +134,18 @@ class _Table:
             return claims, f"waiting for {self._of_mandatory(missing, lacks)}"
         absent = [site for site in wanted if site not in here]
         return claims, _too_few(meta.min_clients, fit, absent, lacks)
+
+    def join(self, placed: PlacedJob) -> tuple[str, ...]:
+        """Choose sites that a running job was not given to, and reserve its share of them."""
+        here = [site for site in self._wanted(placed.meta) if site in self._sites and self._sites[site].alive]
+        joining = tuple(site for site in here if site not in placed.sites and not self._lack(placed.meta, site))
+        self.take(placed.id, placed.meta, joining)
+        return joining
+
+    def _wanted(self, meta: JobMeta) -> list[str]:
+        """The sites that a job is for."""
+        named = meta.named_clients
+        return sorted(self._sites) if named is None else list(named)
 
     def _lack(self, meta: JobMeta, site: str) -> str:
         """Why a site cannot take a job (agent busy, resource short); "" if it can."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from redflare_broker.cell.cell import Reply, ReplyCode
-from redflare_broker.errors import DecodeError
+from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, RedflareError
 from redflare_broker.job_store.record import SiteState
 from redflare_broker.util.patience import Patience
 
@@ -27,6 +27,7 @@ from redflare_workers.protocol.parent_messages import (
 )
 from redflare_workers.protocol.site_job_status import ClientStatus
 
+from .job_files import fetch_job
 from .job_verdict import shortage
 from .runner_context import RunnerContext
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: It has not reported yet.
 CHOSEN: Final = "chosen"
+#: It has connected while the job ran, and is given it.
+DEPLOYING: Final = "deploying"
 DEPLOYED: Final = "deployed"
 #: The site could not take the job, or its process has failed.
 FAILED: Final = ClientStatus.EXCEPTION.label
@@ -51,7 +54,7 @@ _CONFIRM_WITHIN: Final = 20.0
 class SiteStatus:
     """How the job stands at one site."""
 
-    #: CHOSEN, DEPLOYED, or ``ClientStatus.label``
+    #: CHOSEN, DEPLOYING, DEPLOYED, or ``ClientStatus.label``
     status: str = CHOSEN
     reason: str = ""
     exit_code: int | None = None
@@ -78,6 +81,8 @@ class JobSites:
     #: whether the job must end, or is left to the next server: then waiting for sites is of no use
     interrupted: Callable[[], bool]
     _statuses: dict[str, SiteStatus] = field(init=False)
+    #: no further sites join
+    _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._statuses = dict.fromkeys(self.sites, SiteStatus())
@@ -139,7 +144,12 @@ class JobSites:
     @property
     def unfinished(self) -> list[str]:
         """The sites where a process runs, or could be started."""
-        return self._with_status(DEPLOYED, *LIVE)
+        return self._with_status(DEPLOYING, DEPLOYED, *LIVE)
+
+    @property
+    def unstarted(self) -> list[str]:
+        """The sites that the job is given to, and that were not told to start it."""
+        return self._with_status(CHOSEN, DEPLOYING, DEPLOYED)
 
     @property
     def _failed(self) -> dict[str, str]:
@@ -151,33 +161,71 @@ class JobSites:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def deploy(self, definition: JobDefinition) -> None:
-        """Send each site its app; an app is stored once for all its sites."""
+    def deploy(self, definition: JobDefinition, sites: Collection[str]) -> None:
+        """Send sites their apps; an app is stored once for all its sites."""
         for app in definition.apps:
-            sites = [site for site in self.sites if self.meta.app_for(site) == app]
+            some = [site for site in sites if self.meta.app_for(site) == app]
             request = DeployRequest(job=self.job, app=app, meta=self.job_meta)
-            for site, reply in self._ask(request, sites, definition.app_archive(app), DEPLOY_WITHIN).items():
+            for site, reply in self._ask(request, some, definition.app_archive(app), DEPLOY_WITHIN).items():
                 self._note(site, DEPLOYED, reply)
 
-    def start(self) -> None:
-        """Let the sites launch their processes."""
+    def start(self, sites: Collection[str]) -> None:
+        """Let those of the sites that have their app launch their processes."""
         request = StartRequest(job=self.job)
-        for site, reply in self._ask(request, self._with_status(DEPLOYED), None, START_WITHIN).items():
+        deployed = [site for site in self._with_status(DEPLOYED) if site in sites]
+        for site, reply in self._ask(request, deployed, None, START_WITHIN).items():
             # its own reports may have come first
             if not reply.ok or self._statuses[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
 
-    def _note(self, site: str, status: str, reply: Reply) -> None:
-        if not reply.ok and self.interrupted():
-            return
-        reason = "" if reply.ok else reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})"
+    def join(self, sites: Collection[str]) -> None:
+        """Give the job, which runs, to further sites, or again to some that have not started it; in a thread."""
         with self.changed:
-            self._statuses[site] = SiteStatus(status=status if reply.ok else FAILED, reason=reason)
-        if not reply.ok:
+            new = [site for site in sites if site not in self._statuses]
+            self.sites = (*self.sites, *new)
+            self._statuses |= dict.fromkeys(new, SiteStatus(status=DEPLOYING))
+        name = f"redflare-joining-{self.job}"
+        threading.Thread(target=self._join, args=(sites,), name=name, daemon=True).start()
+
+    def _join(self, sites: Collection[str]) -> None:
+        undeployed = [site for site in sites if site not in self._with_status(DEPLOYED)]
+        try:
+            for site in undeployed:
+                self._set(site, DEPLOYING)
+            try:
+                definition = fetch_job(self.context.store, self.job, self.context.workspace, self.context.settings)
+            except (ConfigError, BlobMissing, DecodeError, JobUnknown, OSError) as error:
+                for site in undeployed:
+                    self._set(site, FAILED, f"the server cannot deploy it: {error}")
+            else:
+                self.deploy(definition, undeployed)
+            self.start(sites)
+        except RedflareError as error:
+            # this server ends, and the next one gives it to them
+            logger.warning("job %s: cannot give it to %s: %s", self.job, ", ".join(sites), error)
+
+    def close(self) -> None:
+        """Let no further site join: the job is over."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+
+    def _is_over(self) -> bool:
+        return self._closed or self.interrupted()
+
+    def _note(self, site: str, status: str, reply: Reply) -> None:
+        if reply.ok:
+            self._set(site, status)
+        elif not self._is_over():
+            self._set(site, FAILED, reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})")
+
+    def _set(self, site: str, status: str, reason: str = "") -> None:
+        with self.changed:
+            self._statuses[site] = SiteStatus(status=status, reason=reason)
+            self.changed.notify_all()
+        if status == FAILED:
             logger.error("job %s: site %s failed: %s", self.job, site, reason)
-        self.context.store.set_site(
-            self.job, site, status if reply.ok else FAILED, reason=reason, submission=self.submission
-        )
+        self.context.store.set_site(self.job, site, status, reason=reason, submission=self.submission)
 
     def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
         """End the job's processes at sites; return how each of those ended that have confirmed it."""
@@ -198,7 +246,7 @@ class JobSites:
             with self.changed:
                 was = self._statuses[site]
                 # one that had ended before keeps its reason
-                if proof.how == NOT_RUNNING and was.status not in (DEPLOYED, CHOSEN, *LIVE):
+                if proof.how == NOT_RUNNING and was.status not in (CHOSEN, DEPLOYING, DEPLOYED, *LIVE):
                     continue
                 self._statuses[site] = replace(
                     was, status=ClientStatus.STOPPED.label, exit_code=proof.exit_code, how=proof.how
@@ -241,7 +289,7 @@ class JobSites:
                 self.changed.notify_all()
 
         def enough() -> bool:
-            if self.interrupted() and not uninterruptible:
+            if self._is_over() and not uninterruptible:
                 return True
             return all(site in replies or not is_alive(site) for site in targets)
 

@@ -262,7 +262,7 @@ class ServerParent:
             runner.leave(fenced=self._fenced)
         deadline = time.monotonic() + _LEAVE_WITHIN
         for runner in runners:
-            if not runner.join(max(deadline - time.monotonic(), 0.0)):
+            if not runner.wait(max(deadline - time.monotonic(), 0.0)):
                 logger.warning(
                     "job %s did not stop within %g s; its process ends with this one", runner.id, _LEAVE_WITHIN
                 )
@@ -314,10 +314,11 @@ class ServerParent:
         self._schedule(candidates, {record.id: record for record in records})
 
     def _schedule(self, candidates: list[Candidate], records: dict[str, JobRecord]) -> None:
-        if not candidates:
-            return
         with self._guard:
-            running = [PlacedJob(id=each.id, meta=each.meta, sites=each.sites) for each in self._runners.values()]
+            runners = dict(self._runners)
+        running = [
+            PlacedJob(id=each.id, meta=each.meta, sites=each.sites, is_open=each.is_open) for each in runners.values()
+        ]
         schedule = plan(candidates, self._sites.schedulable(), running, max_jobs=self.max_jobs)
         for job_id, reason in schedule.waiting.items():
             waiting = records[job_id].waiting
@@ -327,6 +328,8 @@ class ServerParent:
         metas = {candidate.id: candidate.meta for candidate in candidates}
         for job_id, sites in schedule.begin.items():
             self._dispatch(records[job_id], metas[job_id], sites)
+        for job_id, sites in schedule.join.items():
+            runners[job_id].join_sites(sites)
 
     def _dispatch(self, waiting: JobRecord, meta: JobMeta, sites: tuple[str, ...]) -> None:
         job_id = waiting.id

@@ -123,3 +123,31 @@ def test_no_more_jobs_run_than_the_server_allows() -> None:
 def test_many_missing_sites_are_not_all_named() -> None:
     names = [f"s{number}" for number in range(9)]
     assert plan([job("one", *names)], []).waiting["one"].endswith("s0, s1, s2, s3, s4, and 4 more")
+
+
+# -- sites that join a job that runs -----------------------------------------------------------------------------------
+
+
+def running(name: str, *of: str, is_open: bool = True, at: tuple[str, ...] = ("a",), **more: Any) -> PlacedJob:
+    return PlacedJob(id=name, meta=meta(*of, **more), sites=at, is_open=is_open)
+
+
+def test_a_site_that_connects_joins_the_jobs_that_are_for_it() -> None:
+    here = [*sites("c", "b", "a"), SchedulableSite(name="d", alive=False)]
+    some = [running("all"), running("named", "a", "c", "d"), running("others", "a"), running("over", is_open=False)]
+    assert plan([], here, some).join == {"all": ("b", "c"), "named": ("c",)}
+
+
+def test_a_site_joins_only_where_it_has_the_resources_and_the_agent_is_free() -> None:
+    gpu = {"@ALL": {"gpu": 1}}
+    here = sites("a", b={"gpu": 1}, c={"gpu": 2})
+    jobs = [running("one", resource_spec=gpu), running("two", resource_spec=gpu)]
+    assert plan([], here, jobs).join == {"one": ("b", "c"), "two": ("c",)}
+    agents = [running("one", agent_id="x", at=("a", "b")), running("two", agent_id="x", at=("c",))]
+    assert plan([], sites("a", "b", "c", "d"), agents).join == {"one": ("d",)}
+
+
+def test_a_job_that_waits_comes_before_one_that_runs() -> None:
+    gpu = {"@ALL": {"gpu": 1}}
+    decided = plan([job("next", "b", resource_spec=gpu)], sites("a", b={"gpu": 1}), [running("one", resource_spec=gpu)])
+    assert (decided.begin, decided.join) == ({"next": ("b",)}, {})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redflare_broker.cell.cell import Cell
@@ -44,3 +47,52 @@ def test_goodbyes_go_to_the_primary_of_the_moment(trio: SentinelTrio) -> None:
                 assert client.hget(session.keys.link, "agent_closed") not in (None, b"0")
                 assert client.hget(cell.keys.cell, "closed") not in (None, b"0")
                 assert b'"left":0' not in client.hget("ns:{server.job}:clients", "site-2")
+
+
+# -- operators' commands -----------------------------------------------------------------------------------------------
+
+MEANS = str(Path(__file__).parents[2] / "examples" / "operate" / "means")
+#: Commands, one after the other, and the exit code of each.
+COMMANDS = {
+    f"job submit {MEANS} --id job-1": 0,
+    "job list": 0,
+    "job show job-1": 0,
+    "job log job-1": 0,
+    "job abort job-1": 0,
+    "job delete job-1": 0,
+    "task t-1": 1,
+    "dead list": 1,
+    "status": 1,
+}
+
+
+def redflare(command: str, url: str) -> subprocess.Popen[str]:
+    """Start a command, and return it when it has written the first line about itself."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "redflare_workers.cli", *command.split(), "--url", url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    assert "Trying again for 15 s." in running.stderr.readline()
+    return running
+
+
+def test_commands_wait_for_a_server_that_is_started_again() -> None:
+    with kinds.embedded(durable=True) as node:
+        for command, code in COMMANDS.items():
+            node.kill()
+            running = redflare(command, node.url)
+            node.restart()
+            output, errors = running.communicate(timeout=30)
+            assert running.returncode == code, (command, output, errors)
+
+
+def test_commands_go_on_with_the_next_primary(trio: SentinelTrio) -> None:
+    trio.primary.kill()
+    submission = redflare(f"job submit {MEANS} --id job-1", trio.url)
+    assert submission.communicate(timeout=60)[0].strip() == "job-1"
+    assert submission.returncode == 0
+    with trio.client() as client:
+        assert client.hget("flare:{server}:job:job-1:record", "status") == b"SUBMITTED"

@@ -62,7 +62,7 @@ class JobLogFollower:
             except Unavailable as error:
                 if self._stopped.is_set():
                     return
-                _log.log(backoff.level(error, logging.DEBUG), "log of %s: %s; trying again", self._key, error)
+                _log.log(backoff.level(error, logging.WARNING), "log of %s: %s; trying again", self._key, error)
                 self._stopped.wait(backoff.next_delay())
 
     def _connected(self) -> Iterator[LogLine]:

@@ -15,7 +15,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ from .connection import Connection
 from .dial import Client, Dialer, Dialled, abandon, client_dialer, url_dialer
 from .idle_connections import IdleConnections
 from .lockouts import Lockouts
+from .retries import Retries, RetryingConnection
 from .url import ConnectionOptions, ServerUrl
 
 __all__ = ["ConnectionOptions", "Server"]
@@ -57,6 +58,8 @@ class Server:
         self.subscribe: Literal["SUBSCRIBE", "SSUBSCRIBE"] = "SSUBSCRIBE" if self.cluster else "SUBSCRIBE"
         #: what is done as soon as a node is back; heartbeats see to it
         self.owed = OwedSteps()
+        #: how steps on borrowed connections, and scans, are tried again while Redis is unavailable; None: they are not
+        self.retries: Retries | None = None
         self._dialer = dialer
         self._options = options
         self._idle = IdleConnections()
@@ -116,12 +119,17 @@ class Server:
         """
         return self._topology.node(key) if self._topology else None
 
-    @contextmanager
-    def borrow(self, key: str) -> Iterator[Connection]:
+    def borrow(self, key: str) -> AbstractContextManager[Connection]:
         """Lend a connection to the node that serves ``key``, for the length of a ``with`` block; leave it in step.
 
         When the block ends with an exception the connection is closed: a reply may be still to come.
         """
+        if self.retries is None:
+            return self._lend(key)
+        return nullcontext(RetryingConnection(self.retries, lambda: self._lend(key), self.url))
+
+    @contextmanager
+    def _lend(self, key: str) -> Iterator[Connection]:
         self._check_usable()
         node = self.node(key)
         dialled: Dialled | None = None
@@ -184,6 +192,11 @@ class Server:
 
     def scan(self, pattern: str) -> Iterator[str]:
         """Yield the keys that match ``pattern``, of all primaries, for inspection only: it may miss or repeat some."""
+        if self.retries is None:
+            return self._scan(pattern)
+        return iter(self.retries.run(lambda: list(self._scan(pattern))))
+
+    def _scan(self, pattern: str) -> Iterator[str]:
         for connection in self.primaries():
             cursor = b"0"
             while True:

@@ -14,13 +14,14 @@ import typer
 from redflare_broker.errors import ConfigError, Unavailable
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.transport.replies import sentence
+from redflare_broker.transport.retries import Retries
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
 
 if TYPE_CHECKING:
     from redflare_broker.inspection.federation import Inspector
 
-from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail
+from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail, note
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
@@ -70,6 +71,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         connection = {name: given.pop(name) for name in _OPTIONS}
         try:
             with _open(context, **connection) as server:
+                server.retries = _retries(connection["patience"])
                 target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
                 command(target, **given)
         except Unavailable as error:
@@ -112,6 +114,14 @@ def _open(
     any_hostname: Annotated[
         bool, _option("--any-hostname", help="TLS: do not check the host name in the certificate.")
     ] = False,
+    patience: Annotated[
+        float,
+        _option(
+            envvar="REDFLARE_PATIENCE",
+            min=0,
+            help="Seconds for which an unavailable Redis (a restart, a failover) is tried again; 0: it is not.",
+        ),
+    ] = 15.0,
 ) -> Server:
     options = ConnectionOptions(
         username=user,
@@ -123,6 +133,15 @@ def _open(
     )
     connect: Connect = context.obj or Server.connect
     return connect(url, options)
+
+
+def _retries(seconds: float) -> Retries | None:
+    """Make what a command's steps are tried again with; the operator reads at once why it takes longer."""
+
+    def on_failure(error: Unavailable) -> None:
+        note(f"{sentence(error)} Trying again for {seconds:g} s.")
+
+    return Retries(seconds, on_failure) if seconds else None
 
 
 _OPTIONS: Final = tuple(inspect.signature(_open).parameters)[1:]

@@ -58,6 +58,8 @@ def doctor(
       --password-file redis.password --workspace /srv/site-1
     redflare doctor --json | jq '.findings[] | select(.result == "bad")'
     """
+    # it says at once what it finds
+    target.server.retries = None
     findings = list(run_checks(target.server, target.namespace, target.url, workspace))
     is_ready = all(finding.result is not CheckResult.BAD for finding in findings)
     document = {"url": target.server.url, "ready": is_ready, "findings": [asdict(finding) for finding in findings]}

@@ -91,6 +91,8 @@ def _watch(target: Target, as_json: bool) -> None:
 def _readings(target: Target) -> Iterator[FederationStatus | Unavailable]:
     """Read the status now, and again after every change, without end."""
     keys = target.inspector.keys
+    # a failure is shown at once, and tried again for as long as it takes
+    target.server.retries = None
     feed, is_open = KeyspaceFeed(target.server, keys.agents, [f"{target.namespace}:"]), False
     try:
         while True:

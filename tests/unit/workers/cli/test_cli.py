@@ -178,7 +178,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(cli: Cli, args: list[str], says
 
 def test_a_server_that_is_away_is_one_line_and_exit_code_3() -> None:
     for command in (["status"], ["task", "t1"], ["dead", "list"], ["tail", "a--b"], ["status", "--json"]):
-        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1"])
+        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1", "--patience", "0"])
 
         assert result.exit_code == 3
         assert "--url or REDFLARE_URL" in one_line(result)
@@ -186,8 +186,9 @@ def test_a_server_that_is_away_is_one_line_and_exit_code_3() -> None:
 
 
 def test_a_password_is_never_shown() -> None:
-    result = CliRunner().invoke(app, ["status", "--url", "redis://me:secret@127.0.0.1:1"])
+    result = CliRunner().invoke(app, ["status", "--url", "redis://me:secret@127.0.0.1:1", "--patience", "0.1"])
 
+    assert "trying again for 0.1 s" in result.output.lower()
     assert "secret" not in result.output
 
 

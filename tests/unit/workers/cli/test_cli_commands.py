@@ -50,7 +50,8 @@ def test_a_command_imports_no_other_and_a_mistyped_one_imports_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["server --check", "site site-1 --check", "agent run t:train --site site-1 --check", "status"]
+    "command",
+    ["server --check", "site site-1 --check", "agent run t:train --site site-1 --check", "status --patience 0"],
 )
 def test_a_command_that_shows_texts_does_not_wait_for_numpy(command: str) -> None:
     assert imported(f"{command} --url redis://127.0.0.1:1", "numpy", "redis") == ["redis"]

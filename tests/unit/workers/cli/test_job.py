@@ -141,7 +141,7 @@ def test_a_name_that_is_not_legal_is_exit_code_2(cli: Cli) -> None:
 
 def test_an_unavailable_redis_is_exit_code_3() -> None:
     for command in (["job", "list"], ["job", "show", "job-1", "--json"]):
-        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1"])
+        result = CliRunner().invoke(app, [*command, "--url", "redis://127.0.0.1:1", "--patience", "0"])
 
         assert (result.exit_code, result.stdout) == (3, "")
         assert "--url or REDFLARE_URL" in result.stderr

@@ -60,18 +60,22 @@ class Task:
         meta: rounds, data kind and whatever the controller adds.
         data: a tree of dicts, lists, scalars, bytes, numpy arrays and torch tensors.
         attempt: 1 for the first instance that had the task, more after crashes.
+        site: name of the site whose agent has it; "" if no agent gave it.
     """
 
     NEW: Final = 0
     FETCHED: Final = 1
     PROCESSED: Final = 2
 
-    def __init__(self, task_name: str, task_id: str, meta: dict[str, Any], data: Any, *, attempt: int = 1) -> None:
+    def __init__(
+        self, task_name: str, task_id: str, meta: dict[str, Any], data: Any, *, attempt: int = 1, site: str = ""
+    ) -> None:
         self.task_name = task_name
         self.task_id = task_id
         self.meta = meta
         self.data = data
         self.attempt = attempt
+        self.site = site
         self.status: int = Task.NEW
         #: The CJ has accepted the result, or has gone on to the next task.
         self.already_received = False

@@ -76,6 +76,8 @@ class IPCAgent(FlareAgent):
         client: Any = None,
     ) -> None:
         self.fqcn = agent_site_fqcn(flare_site_name, agent_id, job_id)
+        #: Name of the site.
+        self.site_name = flare_site_name
         self._settings = settings or load_settings(workspace_dir, secure_mode)
         self._submit_result_timeout = submit_result_timeout
         self._resend_result_interval = resend_result_interval
@@ -254,7 +256,9 @@ class IPCAgent(FlareAgent):
 
     def _fetched(self, received: ReceivedTask) -> Task:
         data = from_plain(received.meta.get(MetaKey.DATA_KIND), received.data, DXO)
-        task = Task(received.task_name, received.task_id, received.meta, data, attempt=received.attempt)
+        task = Task(
+            received.task_name, received.task_id, received.meta, data, attempt=received.attempt, site=self.site_name
+        )
         task.status = Task.FETCHED
         with self._state:
             self._current = task

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,10 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.transport.server import Server
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted
+from redflare_workers.simulator import simulate
+from redflare_workers.workflow import FedAvg
 
+from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
@@ -38,6 +43,12 @@ def train(task):
         pathlib.Path("waits").touch()
         task.wait_aborted()
     return TaskResult({"pid": os.getpid(), "attempt": task.attempt}, task.data)
+
+def with_site(task, site):
+    return TaskResult({"site": site, "of task": task.site}, None)
+
+def nothing():
+    pass
 
 number = 7
 """
@@ -58,7 +69,8 @@ class AgentRun:
 
     def _read(self) -> None:
         assert self.process.stdout
-        self.events.extend(json.loads(line) for line in self.process.stdout)
+        # what the trainer prints is there, too
+        self.events.extend(json.loads(line) for line in self.process.stdout if line.startswith("{"))
 
     def kinds(self) -> list[str]:
         return [event["event"] for event in self.events]
@@ -193,11 +205,44 @@ def test_a_job_s_own_agent_ends_with_its_job(url: str, tmp_path: Path) -> None:
     assert agent.wait() == 0
 
 
+def test_a_function_of_task_and_site_gets_the_site(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, function="trainer:with_site")
+    with exchanger(url) as job:
+        assert job.run("train", {}, timeout=20).meta == {"site": "site-1", "of task": "site-1"}
+    assert agent.end() == 0
+
+
+def test_the_example_makes_the_same_of_a_model_as_an_agent_and_in_a_simulation(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "examples" / "operate" / "trainer.py", tmp_path / "example.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    example = importlib.import_module("example")
+    workflow = FedAvg(example.initial_model, min_clients=1, num_rounds=1)
+    assert simulate(workflow, example.train, sites=1, processes=0, url=url).ok
+
+    agent = AgentRun(url, tmp_path, function="example:train")
+    with exchanger(url) as job:
+        result = job.run("train", example.initial_model, {"current_round": 0}, timeout=20)
+    assert agent.end() == 0
+    assert result.data["w"] != [0.0, 0.0]
+    assert result.data == workflow.model
+    simulated = subprocess.run(
+        [REDFLARE, "simulate", "example:train", "--sites", "1", "--rounds", "1", "--url", url, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(simulated.stdout)["rounds"] == {"done": 1, "planned": 1}
+
+
 @pytest.mark.parametrize(
     ("function", "error"),
     [
         ("trainer:trian", "did you mean 'train'?"),
-        ("trainer:number", "must be a function"),
+        ("trainer:number", "trainer:number must be a function train(task) or train(task, site), but is a int"),
+        ("trainer:nothing", "train(task) or train(task, site), but its signature is ()"),
         ("nothing:train", "nothing"),
     ],
 )

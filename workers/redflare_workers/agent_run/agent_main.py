@@ -9,9 +9,9 @@ import logging
 import os
 import sys
 import threading
-from typing import Any
 
 from redflare_agent import IPCAgent, serve
+from redflare_agent.serve import TaskFunction, function_of_task
 from redflare_broker.errors import ConfigError, PreflightError, ServerError
 from redflare_broker.util.visible import visible
 
@@ -32,9 +32,7 @@ def main() -> int:
     ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
     ending.watch()
     try:
-        train = named(args.train, "MODULE:FUNCTION")
-        if not callable(train):
-            raise ConfigError(f"{args.train} is a {type(train).__name__}, but must be a function train(task)")
+        train = function_of_task(named(args.train, "MODULE:FUNCTION"), args.train)
         return _serve(args, train, ending)
     except ConfigError as error:
         print(f"redflare: {visible(str(error))}", file=sys.stderr)
@@ -46,7 +44,7 @@ def main() -> int:
         ending.finish()
 
 
-def _serve(args: AgentProcessArgs, train: Any, ending: Ending) -> int:
+def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
     watched = WatchedTrain(train, abort_grace=args.abort_grace, stop_grace=args.stop_grace)
     stopping = threading.Lock()
     while not ending.reason:

@@ -28,8 +28,8 @@ _OF_PROCESS: Final = {
     int(ExitCode.REPLACED): TAKEN,
 }
 EXIT_CODES: Final = (
-    "Exit codes: 0 stopped as requested, or its job is over, 1 the trainer crashed repeatedly or another agent has "
-    "taken its place, 2 wrong usage, 3 Redis cannot be used, 130 Ctrl-C."
+    "Exit codes: 0 stopped as requested, or its job is over, 1 the trainer crashed repeatedly, 2 wrong usage, 3 Redis "
+    "cannot be used, 4 another agent has taken its place, 130 Ctrl-C."
 )
 
 app = typer.Typer(
@@ -73,6 +73,9 @@ def run(
     [dim]def train(task):[/dim]
     [dim]    weights = {"w": task.data["w"] + 1}[/dim]
     [dim]    return TaskResult({"NUM_STEPS_CURRENT_ROUND": 100}, weights)[/dim]
+
+    task.site is the name of the site; a function train(task, site) gets it as
+    well. redflare simulate runs the same module without sites.
 
     The agent serves one job after the other until Ctrl-C or SIGTERM. A process
     that dies is restarted, and gets its task again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -40,7 +39,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 @app.command(epilog=EXIT_CODES)
 def simulate(
-    train: Annotated[str, typer.Argument(metavar="MODULE:TRAIN", help="Function train(task, site) -> TaskResult.")],
+    train: Annotated[str, typer.Argument(metavar="MODULE:TRAIN", help="Function train(task) -> TaskResult.")],
     sites: Annotated[int, typer.Option("--sites", "-s", min=1, help="How many sites: site-1, site-2 ...")] = 4,
     rounds: Annotated[int, typer.Option("--rounds", "-r", min=1, help="Rounds; for fedbuff, model versions.")] = 5,
     workflow: Annotated[Workflow, typer.Option("--workflow", "-w", help="The workflow to run.")] = Workflow.FEDAVG,
@@ -87,11 +86,12 @@ def simulate(
 
     [dim]initial_model = {"w": np.zeros(3)}[/dim]
 
-    [dim]def train(task, site):[/dim]
+    [dim]def train(task):[/dim]
     [dim]    return TaskResult({}, {"w": task.data["w"] + 1})[/dim]
 
-    task.data is the model, task.meta has current_round. Results are weighted
-    by NUM_STEPS_CURRENT_ROUND in their meta.
+    task.data is the model, task.site the name of the site, and task.meta has
+    current_round. Results are weighted by NUM_STEPS_CURRENT_ROUND in their
+    meta. redflare agent run runs the same module at a real site.
 
     [bold]Examples[/bold]
     redflare simulate trainer:train --sites 4 --rounds 3
@@ -126,15 +126,10 @@ def simulate(
 
 
 def _train(reference: str) -> Any:
+    from redflare_workers.simulator.site_agent import check_train
+
     function = named(reference, "MODULE:TRAIN")
-    if not callable(function):
-        raise ConfigError(f"{reference} is a {type(function).__name__}, but must be a function train(task, site)")
-    try:
-        inspect.signature(function).bind("task", "site")
-    except TypeError as error:
-        raise ConfigError(f"{reference} must take a task and the name of a site: train(task, site); {error}") from error
-    except ValueError:
-        pass  # its signature is unknown
+    check_train(function, reference)
     return function
 
 

@@ -28,12 +28,13 @@ from redflare_workers.workflow.controller import Controller
 from .outcome import SimulationError, SimulationOutcome
 from .plan import SimulationPlan, make_plan
 from .progress import OnProgress, ProgressCounter
+from .site_agent import check_train
 from .site_process import SiteProcess
 from .site_process_args import SiteProcessArgs, check_not_importing
 from .sites import Sites
 
 if TYPE_CHECKING:
-    from .site_process_args import Train
+    from redflare_agent.serve import Train
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ def simulate(
 
     Args:
         controller: the workflow; holds its results afterwards.
-        train: ``train(task, site)`` is called in a thread of the site for each of its tasks, and returns a
-            ``TaskResult``; ``task`` is that of the agent. Processes import it, so it is a function of a module or of
-            the main program, not a lambda.
+        train: ``train(task)`` or ``train(task, site)`` is called in a thread of the site for each of its tasks, and
+            returns a ``TaskResult``; ``task`` is that of the agent. Processes import it, so it is a function of a
+            module or of the main program, not a lambda.
         sites: number of sites (named ``site-1``, ``site-2`` and so on), or their names.
         processes: number of processes for the sites; 0: all are threads of this process, for notebooks and for
             functions that cannot be imported; None: as many as there are cores, at most one for each site.
@@ -104,8 +105,7 @@ class Simulation(Generic[C]):
         check_not_importing()
         if not isinstance(controller, Controller):
             raise TypeError(f"controller must be a Controller, but is a {type(controller).__name__}")
-        if not callable(train):
-            raise TypeError(f"train must be a function of a task and a site's name, but is {train!r}")
+        check_train(train)
         self._plan = plan
         self._controller = controller
         self._train = train

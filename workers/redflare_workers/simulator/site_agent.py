@@ -5,17 +5,17 @@ No other module here imports ``redflare_agent``.
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
-from redflare_agent import IPCAgent, Task, TaskResult, serve
+from redflare_agent import IPCAgent, serve
+from redflare_agent.serve import function_of_task
 from redflare_broker.config.settings import LinkSettings
 
 if TYPE_CHECKING:
-    from .site_process_args import Train
+    from redflare_agent.serve import Train
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _GRACE: Final = 3.0
 
 
 class SiteAgent:
-    """Takes a site's tasks and answers them with ``train(task, site)``; a context manager.
+    """Takes a site's tasks and answers them with ``train``; a context manager.
 
     ``on_end`` is called with the reason when the agent ends before it is stopped.
     """
@@ -36,7 +36,7 @@ class SiteAgent:
         self, train: Train, site: str, url: str, job_id: str, settings: LinkSettings, on_end: Callable[[str], None]
     ) -> None:
         self.site = site
-        self._train = functools.partial(_call, train, site)
+        self._train = train
         self._agent = IPCAgent(url, site, AGENT_ID, ".", job_id=job_id, settings=settings)
         self._on_end = on_end
         self._stopping = False
@@ -69,5 +69,10 @@ class SiteAgent:
             self._on_end(f"{self.site}: {reason}")
 
 
-def _call(train: Train, site: str, task: Task) -> TaskResult:
-    return train(task, site)
+def check_train(train: Train, name: str = "") -> None:
+    """Check that a function can be called with a task, or with a task and a site; ``name``: its name in errors.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    function_of_task(train, name)

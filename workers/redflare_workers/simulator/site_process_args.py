@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import spawn
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -14,9 +13,7 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from redflare_agent import Task, TaskResult
-
-    Train = Callable[[Task, str], TaskResult]
+    from redflare_agent.serve import Train
 
 PROGRAM: Final = "redflare_workers.simulator.site_program"
 

@@ -23,8 +23,11 @@ def run(*arguments: str) -> Result:
     ("arguments", "message"),
     [
         (["nowhere"], "MODULE:TRAIN must be module:name"),
-        ([f"{TRAINER}:initial_model"], "is a dict, but must be a function train(task, site)"),
-        (["os:getpid"], "os:getpid must take a task and the name of a site: train(task, site)"),
+        (
+            [f"{TRAINER}:initial_model"],
+            "initial_model must be a function train(task) or train(task, site), but is a dict",
+        ),
+        (["os:getpid"], "os:getpid must be a function train(task) or train(task, site), but its signature is ()"),
         ([f"{TRAINER}:train", "--model", f"{TRAINER}:modle"], "--model: module"),
         (["redflare_agent.serve:answer"], "fedavg needs an initial model: give --model module:name"),
         (["redflare_agent.serve:answer", "-w", "cyclic"], "cyclic needs an initial model"),
@@ -56,7 +59,7 @@ def test_options_out_of_range_are_exit_code_2(arguments: list[str]) -> None:
 def test_the_help_shows_an_example_module_and_fits_eighty_columns() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for word in ("initial_model", "def train(task, site):", "--workflow", "fedavg", "Exit codes"):
+    for word in ("initial_model", "def train(task):", "--workflow", "fedavg", "Exit codes"):
         assert word in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 

@@ -52,6 +52,17 @@ def test_a_function_gets_its_site_and_may_be_any_function(server_url: str) -> No
     assert seen == {"berlin", "paris"}
 
 
+def test_a_function_of_the_task_alone_finds_its_site_in_the_task(server_url: str) -> None:
+    seen = set()
+
+    def train(task: Any) -> Any:
+        seen.add(task.site)
+        return simulated.train(task, task.site)
+
+    assert simulate(fedavg(2, 1), train, sites=["berlin", "paris"], processes=0, url=server_url).ok
+    assert seen == {"berlin", "paris"}
+
+
 def test_progress_is_reported_from_the_first_site_to_the_last_round(server_url: str) -> None:
     seen: list[Progress] = []
     simulate(fedavg(2, 3), simulated.train, sites=2, processes=0, url=server_url, on_progress=seen.append)
@@ -91,11 +102,15 @@ def test_a_server_that_cannot_be_used_is_an_error_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("controller", "train", "message"),
-    [("FedAvg", simulated.train, "controller must be a Controller"), (None, "train", "train must be a function")],
+    [
+        ("FedAvg", simulated.train, "controller must be a Controller"),
+        (None, "train", r"train must be a function train\(task\) or train\(task, site\), but is a str"),
+        (None, lambda: None, r"train\(task\) or train\(task, site\), but its signature is \(\)"),
+    ],
 )
 def test_anything_but_a_controller_and_a_function_is_refused(controller: Any, train: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        simulate(controller or fedavg(1), train, sites=1)
+    with pytest.raises((TypeError, ConfigError), match=message):
+        simulate(controller or fedavg(1), train, sites=1, url="redis://nobody.invalid")
 
 
 def test_the_errors_are_redflares_own() -> None:

@@ -194,7 +194,7 @@ class LightClients(MeasuredProcess):
         self._array = array(nbytes) if nbytes else None
         self._storing = threading.Semaphore(_STORING)
         for member in self._members:
-            self._host.add_site(member.credentials.client, self._on_event, self._on_fenced)
+            self._host.add_site(member.credentials.client, self._server_cell, self._on_event, self._on_fenced)
             member.join(lambda: "")
 
     def ask(self) -> None:

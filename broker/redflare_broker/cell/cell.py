@@ -94,7 +94,7 @@ class Cell:
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
         self._incoming = IncomingRequests(server, self.keys, settings, self._outbox, self._pool, self.faults)
-        self._outgoing = OutgoingRequests(server, self.keys, settings, self._outbox, self._pool)
+        self._outgoing = OutgoingRequests(server, self.keys, settings, self._outbox, self._pool, self.faults)
         self._inbox = Inbox(server, self.keys, self)
         self._blocked = BlockedCalls()
         self._hello_guard = threading.RLock()

@@ -18,6 +18,7 @@ from redflare_broker.scripts.cell_scripts import STILL_POSTED
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import require
 from redflare_broker.transport.server import Server
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_word, unpack_meta
 from redflare_broker.wire.task_entry import check_id
@@ -39,9 +40,16 @@ class OutgoingRequests(Direction):
     """All requests of one cell that wait for a reply; thread-safe."""
 
     def __init__(
-        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
+        self,
+        server: Server,
+        keys: CellKeys,
+        settings: LinkSettings,
+        outbox: Outbox,
+        pool: ElasticThreadPool,
+        faults: FaultLog,
     ) -> None:
         super().__init__(server, keys, settings, outbox, pool)
+        self._faults = faults
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
         #: Seconds after which ``see_to`` checks whether a request is still in its target's inbox.
@@ -131,6 +139,10 @@ class OutgoingRequests(Direction):
         meta = unpack_meta(envelope.meta)
         payload = self._payload(envelope)
         pending = self._pending.get(envelope.id)
+        if pending is not None and pending.target != envelope.origin:
+            text = f"a reply to {pending!r} came from {envelope.origin}: it is not taken"
+            self._faults.note(envelope.origin, "reply in the name of another", text)
+            return entry_id
         lost = pending is not None and envelope.rc == ReplyCode.BLOB_MISSING
         # an earlier attempt's payload is gone, and a later one is on its way with its own; or it is sent anew
         if pending is not None and lost and (envelope.attempt < pending.attempt or self._store_anew(pending)):

@@ -224,7 +224,7 @@ class RawSite:
     def __enter__(self) -> Self:
         self.host.start()
         self.membership = Membership(self.host, self._server, self._name, {}, lambda membership: None)
-        self.host.add_site(self._name, self.events.append, lambda: None)
+        self.host.add_site(self._name, self._server, self.events.append, lambda: None)
         self.membership.join(lambda: "")
         return self
 

@@ -91,7 +91,13 @@ class AuxRunner(FLComponent):
                 complain("an aux message must have a topic and a message", None)
                 reply = make_reply(ReturnCode.BAD_REQUEST_DATA)
             else:
-                reply = self.dispatch(topic, self._read(carried, request, complain), fl_ctx, complain)
+                message = self._read(carried, request, complain)
+                props = message.get_peer_props() if isinstance(message, Shareable) else None
+                if impostor := self._sender.impostor(request.origin, props):
+                    complain(f"aux message {topic!r} is refused: {impostor}", None)
+                    reply = make_reply(ReturnCode.BAD_PEER_CONTEXT)
+                else:
+                    reply = self.dispatch(topic, message, fl_ctx, complain)
         meta, data = to_message(reply)
         return ReturnCode.OK, {MESSAGE: meta}, data
 

@@ -15,7 +15,7 @@ from redflare_broker.cell.request import Reply, ReplyCode
 from redflare_broker.errors import EncodeError, RedflareError
 from redflare_broker.util.patience import Patience
 
-from redflare_workers.apis.fl_constant import ReturnCode
+from redflare_workers.apis.fl_constant import ReservedKey, ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_copy, make_reply
 from redflare_workers.apis.signal import Signal
@@ -90,6 +90,14 @@ class PeerSender:
         """Return the FQCNs of the peers' cells by name, without names that no peer has."""
         found = ((name, self.resolve(name)) for name in dict.fromkeys(names))
         return {name: fqcn for name, fqcn in found if fqcn is not None}
+
+    def impostor(self, origin: str, props: object) -> str:
+        """Return why a message of the cell ``origin`` cannot be of the peer that its props name; "": it can."""
+        name = props.get(ReservedKey.IDENTITY_NAME) if isinstance(props, dict) else None
+        if name is None:
+            return ""
+        place = self.resolve(name) if isinstance(name, str) else None
+        return "" if place == origin else f"it says that it is of {name!r:.200}, but came from cell {origin}"
 
     def ask(
         self,

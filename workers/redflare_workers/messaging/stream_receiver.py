@@ -108,7 +108,15 @@ class StreamReceiver:
         if processing is None:
             text = f"{self.sender.name} has no consumer for streams of channel {channel!r}, topic {topic!r}"
             return ReturnCode.EXECUTION_EXCEPTION, text
-        session = StreamSession(self.engine, stream_id, request.origin, processing, min(window, _MOST), self._forget)
+        session = StreamSession(
+            self.engine,
+            stream_id,
+            request.origin,
+            processing,
+            min(window, _MOST),
+            self.sender.impostor,
+            self._forget,
+        )
         self._sessions[request.origin, stream_id] = session
         if self._watcher is None:
             name = f"redflare-streams-{self.sender.name}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from redflare_broker.cell.request import ReplyCode, Request
-from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.errors import BlobMissing, DecodeError, RedflareError
 
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
@@ -67,6 +67,8 @@ class StreamSession:
     processing: Processing
     #: objects that may be in flight, once the first one was consumed
     window: int
+    #: returns why the sender's props cannot be those of the cell that it writes from; "": they can
+    impostor: Callable[[str, object], str]
     #: called when the stream is over, before the consumer is finalized
     on_over: Callable[[StreamSession], object]
     #: when it last received or consumed an object
@@ -168,7 +170,7 @@ class StreamSession:
                 request.reply(ReplyCode.BLOB_MISSING, {"error": str(error)})
                 return
             except RedflareError as error:
-                text = f"stream {self.stream_id}: cannot decode an object from {self.origin}: {error}"
+                text = f"stream {self.stream_id}: cannot take an object from {self.origin}: {error}"
                 request.note_fault("unreadable object of a stream", text, logging.ERROR)
                 go_on, reply = False, _failed(ReturnCode.BAD_REQUEST_DATA, str(error))
             else:
@@ -193,6 +195,8 @@ class StreamSession:
         message = from_message(carried if isinstance(carried, dict) else {}, request.data)
         props = message.get_peer_props()
         if isinstance(props, dict) and not self._peer:
+            if impostor := self.impostor(self.origin, props):
+                raise DecodeError(impostor)
             self._peer = props
         message.set_peer_props(self._peer)
         return message

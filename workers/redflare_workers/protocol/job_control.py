@@ -77,15 +77,15 @@ class JobStatus(Message, channel="site", topic="job_status"):
 C = TypeVar("C", bound=JobControl)
 
 
-def obey(cell: Cell, run: str, message: type[C], handler: Callable[[C], HandlerResult]) -> None:
-    """Let a job's process obey a message of its parent, if that is for this ``run``."""
+def obey(cell: Cell, parent: str, run: str, message: type[C], handler: Callable[[C], HandlerResult]) -> None:
+    """Let a job's process obey a message of its parent's cell, and of no other, if that is for this ``run``."""
 
     def handle(decoded: C, request: Request) -> HandlerResult:
         if decoded.run != run:
             return OTHER_RUN, {"error": f"this is run {run}, not {decoded.run:.100}"}, None
         return handler(decoded)
 
-    register(cell, message, handle)
+    register(cell, message, handle, sender=lambda decoded: parent)
 
 
 def pong(run: str, task: str = "") -> HandlerResult:

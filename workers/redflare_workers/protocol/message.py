@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache, partial
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import HandlerResult, ReplyCode, Request
@@ -65,24 +65,49 @@ class Message(Fields):
 
 M = TypeVar("M", bound=Message)
 
+#: rc: only another cell may send this message. Until a sender proves who it is, its FQCN in the message counts.
+WRONG_SENDER: Final = "WRONG_SENDER"
 
-def register(cell: Cell, message: type[M], handler: Callable[[M, Request], HandlerResult]) -> None:
+
+def register(
+    cell: Cell,
+    message: type[M],
+    handler: Callable[[M, Request], HandlerResult],
+    *,
+    sender: Callable[[M], str] | None,
+) -> None:
     """Let a handler answer a message that comes to a cell; one with a bad field is answered BAD_REQUEST_DATA.
+
+    Args:
+        sender: returns the FQCN of the only cell that may send such a message; one of another is answered WRONG_SENDER.
+            None: the handler checks that.
 
     Raises:
         ValueError: the cell has a handler for this message already.
     """
-    cell.register_request_cb(message.CHANNEL, message.TOPIC, partial(_decode_and_handle, message, handler))
+    cell.register_request_cb(message.CHANNEL, message.TOPIC, partial(_decode_and_handle, message, handler, sender))
 
 
 def _decode_and_handle(
-    message: type[M], handler: Callable[[M, Request], HandlerResult], request: Request
+    message: type[M],
+    handler: Callable[[M, Request], HandlerResult],
+    sender: Callable[[M], str] | None,
+    request: Request,
 ) -> HandlerResult:
     try:
         decoded = message.from_meta(request.meta)
     except DecodeError as error:
         return refuse(request, error)
+    if sender is not None and request.origin != (only := sender(decoded)):
+        return refuse_sender(request, only)
     return handler(decoded, request)
+
+
+def refuse_sender(request: Request, only: str) -> HandlerResult:
+    """Count a request that only another cell may send, and return the reply that says so."""
+    text = f"{request.channel}/{request.topic} may be sent by {only:.200} only, but came from {request.origin}"
+    request.note_fault("sent in the name of another", text)
+    return WRONG_SENDER, {"error": text}, None
 
 
 def refuse(request: Request, error: Exception) -> HandlerResult:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from redflare_broker.cell.cell import Cell
+from redflare_broker.wire.message_entry import REPLY, Envelope
 
-from tests.support.cell.cells import Cells, cells_on_fakeredis
+from tests.support.cell.cells import Cells, Parking, Replies, cells_on_fakeredis
 from tests.support.waiting import wait_until
 
 
@@ -56,6 +57,17 @@ def test_a_hundred_faults_of_one_sender_are_two_lines(
     assert kind not in first
     assert f"99 more faults of the kind {kind!r} by ghost" in rest
     assert server.faults.totals == {kind: 100}
+
+
+def test_a_reply_of_another_cell_than_the_one_that_was_asked_is_not_taken(cells: Cells) -> None:
+    cells.make("server", {"park": Parking()})
+    replies, site = Replies(), cells.make("site")
+    site.ask("c", "park", "server", on_reply=replies, request_id="x")
+    reply = Envelope(kind=REPLY, id="x", attempt=1, channel="c", topic="park", origin="ghost", rc="OK")
+    cells.redis("XADD", "ns:{site}:inbox", "*", *reply.fields())
+    await_empty(cells, site)
+    assert site.faults.totals == {"reply in the name of another": 1}
+    assert replies.all == []
 
 
 def test_another_sender_is_named_although_the_first_one_floods(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:

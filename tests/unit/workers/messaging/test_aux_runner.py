@@ -208,6 +208,16 @@ def test_a_peer_that_does_not_reply_in_time_is_a_timeout_and_the_others_count(pe
     }
 
 
+def test_a_message_in_the_name_of_another_peer_reaches_no_handler(peers: Peers) -> None:
+    server, site = peers.make("server"), peers.make("site-2")
+    server.register_aux_message_handler("t", echo)
+    assert send(site)["server"]["content"] == "hello"
+    # the name of the sender's context is now that of a peer in another cell
+    peers.places["site-2"] = "site-1.job-1"
+    assert send(site)["server"].get_return_code() == ReturnCode.BAD_PEER_CONTEXT
+    assert server.cell.faults.totals == {"refused aux message": 1}
+
+
 def test_an_unknown_name_is_answered_at_once(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
     reply = send(peers.make("site"), ["who"], timeout=100)["who"]
     assert reply.get_return_code() == ReturnCode.COMMUNICATION_ERROR

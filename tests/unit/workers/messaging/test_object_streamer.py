@@ -57,6 +57,15 @@ def test_objects_arrive_once_and_in_order_and_nothing_is_left(peers: Peers, wind
     wait_until(lambda: not peers.blobs())
 
 
+def test_a_stream_in_the_name_of_another_peer_reaches_no_consumer(peers: Peers) -> None:
+    server, site = peers.make("server"), peers.make("site-2")
+    sink = receive(server)
+    peers.places["site-2"] = "site-1.job-1"
+    assert stream(site, Numbers(range(3)))[0] == ReturnCode.ERROR
+    assert sink.values == []
+    assert server.cell.faults.totals == {"unreadable object of a stream": 1}
+
+
 def test_large_objects_are_streamed_to_many(peers: Peers) -> None:
     sinks = [receive(peers.make(f"site-{number}")) for number in range(3)]
     producer = Numbers([{"w": BIG + number} for number in range(10)], window=3)

@@ -153,7 +153,7 @@ class ClientJob:
         host, server_cell = self._host, FQCN.join([self._server_name, self.job_id])
         membership = Membership(host, server_cell, self.site_name, self._props, self._on_news)
         server = ServerRequests(host, server_cell, membership, self._over, self._give_up, self._end)
-        host.add_site(self.site_name, self._on_event, lambda: self._end(TAKEN_OVER))
+        host.add_site(self.site_name, server_cell, self._on_event, lambda: self._end(TAKEN_OVER))
         messenger = self.engine.messenger
         try:
             messenger.open(host.cell, host.switchboard, listen=False)

@@ -116,9 +116,10 @@ class JobProgram:
 
     def _control(self, cell: Cell, switchboard: Switchboard) -> None:
         """Let the client parent control this process."""
-        obey(cell, self.args.run, AbortRun, self._on_abort)
-        obey(cell, self.args.run, AbortRunTask, self._on_abort_task)
-        obey(cell, self.args.run, PingRun, self._on_ping)
+        parent = self.args.site
+        obey(cell, parent, self.args.run, AbortRun, self._on_abort)
+        obey(cell, parent, self.args.run, AbortRunTask, self._on_abort_task)
+        obey(cell, parent, self.args.run, PingRun, self._on_ping)
 
     def _on_abort(self, message: AbortRun) -> HandlerResult:
         self.ending.ask(message.reason or NO_REASON)

@@ -172,7 +172,7 @@ class ClientEngine(RunEngine):
         self._ended.set()
 
     def _serve(self, host: CellHost) -> None:
-        host.add_site(self.client_name, lambda event: None, self._on_fenced)
+        host.add_site(self.client_name, self.server_name, lambda event: None, self._on_fenced)
         props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)

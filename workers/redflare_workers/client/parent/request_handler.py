@@ -51,8 +51,8 @@ class SiteRequestHandler:
         self._queue(cell, StartRequest, self._start)
         self._queue(cell, DeleteRunsRequest, self._delete_runs)
         # these two wait for nothing, and must not wait for the others
-        register(cell, AbortRequest, self._abort)
-        register(cell, JobStatus, self._job_status)
+        register(cell, AbortRequest, self._abort, sender=self._server)
+        register(cell, JobStatus, self._job_status, sender=self._process_of)
 
     def close(self) -> None:
         """Begin no further request; those that wait are left to the next client parent. May be called again."""
@@ -70,7 +70,14 @@ class SiteRequestHandler:
                 logger.debug("%r came too late: this client parent is being stopped", request)
             return LATER
 
-        register(cell, message, submit)
+        register(cell, message, submit, sender=self._server)
+
+    def _server(self, _message: Message) -> str:
+        return self.engine.server_name
+
+    def _process_of(self, message: JobStatus) -> str:
+        """Return the FQCN of the process of a job at this site."""
+        return f"{self.engine.client_name}.{message.job}"
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from redflare_broker.cell.cell import Cell
-from redflare_broker.cell.request import Request
+from redflare_broker.cell.request import HandlerResult, Request
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Unavailable
 from redflare_broker.fqcn import FQCN
@@ -22,11 +23,22 @@ from redflare_broker.transport.server import Server
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import JobEndEvent, ServerEvent, TasksEndEvent
-from redflare_workers.protocol.message import register
+from redflare_workers.protocol.message import refuse_sender, register
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A site whose cell the host is."""
+
+    #: FQCN of the cell of its server
+    server: str
+    on_event: Callable[[ServerEvent], None]
+    #: another process has taken over the cell
+    on_fenced: Callable[[], None]
 
 
 class CellHost:
@@ -61,8 +73,7 @@ class CellHost:
         self._switchboard: Switchboard | None = None
         self._guard = threading.Lock()
         self._given_up = False
-        #: By name: the site's handler of events, and its callback for a cell that another process has taken over.
-        self._sites: dict[str, tuple[Callable[[ServerEvent], None], Callable[[], None]]] = {}
+        self._sites: dict[str, _Site] = {}
 
     def start(self) -> None:
         """Connect, and open the cell; an older process of that name is fenced from now on.
@@ -81,8 +92,8 @@ class CellHost:
             cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
             cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
-            register(cell, JobEndEvent, self._on_event)
-            register(cell, TasksEndEvent, self._on_event)
+            register(cell, JobEndEvent, self._on_event, sender=None)
+            register(cell, TasksEndEvent, self._on_event, sender=None)
             switchboard = self._switchboard = Switchboard(cell)
             self._prepare(cell, switchboard)
             with self._guard:
@@ -141,8 +152,13 @@ class CellHost:
     def heartbeats(self) -> Heartbeats:
         return self.shared.heartbeats
 
-    def add_site(self, name: str, on_event: Callable[[ServerEvent], None], on_fenced: Callable[[], None]) -> None:
-        """Pass the server's events for a site on to it, and call ``on_fenced`` when another process has taken the cell.
+    def add_site(
+        self, name: str, server: str, on_event: Callable[[ServerEvent], None], on_fenced: Callable[[], None]
+    ) -> None:
+        """Pass events for a site on to it, and call ``on_fenced`` when another process has taken the cell.
+
+        Args:
+            server: FQCN of the cell whose events these are; those of others are refused.
 
         Raises:
             ValueError: a site of that name runs in this process already.
@@ -150,7 +166,7 @@ class CellHost:
         with self._guard:
             if name in self._sites:
                 raise ValueError(f"site {name!r} runs in this process already; names must differ")
-            self._sites[name] = on_event, on_fenced
+            self._sites[name] = _Site(server, on_event, on_fenced)
 
     def remove_site(self, name: str) -> None:
         with self._guard:
@@ -161,17 +177,20 @@ class CellHost:
         if (cell := self._cell) is not None:
             cell.nudge()
 
-    def _on_event(self, event: ServerEvent, _request: Request) -> None:
+    def _on_event(self, event: ServerEvent, request: Request) -> HandlerResult:
         with self._guard:
             sites = [self._sites[name] for name in event.clients if name in self._sites]
-        for on_event, _ in sites:
-            on_event(event)
+        for site in sites:
+            if request.origin != site.server:
+                return refuse_sender(request, site.server)
+            site.on_event(event)
+        return None
 
     def _on_fenced(self) -> None:
         with self._guard:
             sites = list(self._sites.values())
-        for _, on_fenced in sites:
-            on_fenced()
+        for site in sites:
+            site.on_fenced()
 
     def __enter__(self) -> Self:
         self.start()

@@ -20,6 +20,7 @@ from redflare_workers.apis.client import Client
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.engine.peer_props import peer_context
 from redflare_workers.protocol.job_messages import RC_FENCED, RC_NOT_JOINED, Credentials, Refusal
+from redflare_workers.protocol.message import WRONG_SENDER
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +97,14 @@ class JobClients:
         """Return the client of that name; a new one without a token if it has not joined."""
         return next((client for client in self.clients() if client.name == name), Client(name, ""))
 
-    def client_of(self, credentials: Credentials, topic: str) -> tuple[Client, FLContext]:
+    def client_of(self, credentials: Credentials, topic: str, origin: str) -> tuple[Client, FLContext]:
         """Identify the client that sends a request, and its context.
 
+        Args:
+            origin: FQCN of the cell that the request comes from.
+
         Raises:
-            Refused: it has not joined, or another process of that name has taken over.
+            Refused: it has not joined, another process of that name has taken over, or it is of another cell.
         """
         name, instance, epoch = credentials.client, credentials.instance, credentials.epoch
         known = self._known.get(name)
@@ -119,6 +123,9 @@ class JobClients:
                 if newer
                 else f"client {name!r}: process {current} has replaced {instance!r:.200}, which must stop",
             )
+        if known.entry.cell != origin:
+            text = f"client {name!r} is served by cell {known.entry.cell}, not by {origin}"
+            raise Refused(WRONG_SENDER, text)
         with self._guard:
             if not known.entry.left:
                 known.gone = False

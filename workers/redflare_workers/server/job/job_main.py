@@ -86,9 +86,10 @@ class ServerProgram:
 
     def _control(self, cell: Cell) -> None:
         """Let the server's parent control this process."""
-        obey(cell, self.args.run, AbortRun, self._on_abort)
-        obey(cell, self.args.run, ExpectSites, self._on_expect)
-        obey(cell, self.args.run, PingRun, lambda message: pong(message.run))
+        parent = self.args.server_name
+        obey(cell, parent, self.args.run, AbortRun, self._on_abort)
+        obey(cell, parent, self.args.run, ExpectSites, self._on_expect)
+        obey(cell, parent, self.args.run, PingRun, lambda message: pong(message.run))
 
     def _on_expect(self, message: ExpectSites) -> HandlerResult:
         if self._job is not None:

@@ -104,7 +104,7 @@ class ResultHandler:
     def submit(self, message: Submit, request: Request) -> HandlerResult:
         """Handle a site's result, and answer it then."""
         try:
-            client, _ = self.clients.client_of(message.credentials, Submit.TOPIC)
+            client, _ = self.clients.client_of(message.credentials, Submit.TOPIC, request.origin)
         except Refused as refused:
             # it, or the process of its site that has taken over, submits the same payload again
             request.encoded  # noqa: B018 - taken out of the request, it is not deleted with it

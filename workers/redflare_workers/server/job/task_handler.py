@@ -153,7 +153,7 @@ class TaskHandler:
     def get_task(self, message: GetTask, request: Request) -> HandlerResult:
         """Park the request of a site for a task, and answer it as soon as there is one."""
         try:
-            client, _ = self.clients.client_of(message.credentials, GetTask.TOPIC)
+            client, _ = self.clients.client_of(message.credentials, GetTask.TOPIC, request.origin)
         except Refused as refused:
             return refused.answer(request)
         if message.lost:

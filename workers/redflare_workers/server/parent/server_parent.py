@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -410,8 +410,9 @@ class ServerParent:
 
     def _register(self, cell: Cell) -> None:
         cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, self._on_change)
-        register(cell, SiteReport, self._on_report)
-        register(cell, SiteLog, self._on_log)
+        # the cell of a site's client parent has the site's name
+        register(cell, SiteReport, self._on_report, sender=lambda report: report.site)
+        register(cell, SiteLog, self._on_log, sender=lambda log: log.site)
 
     def _on_change(self, request: Request) -> HandlerResult:
         """Handle an operator's change of the store."""
@@ -446,6 +447,10 @@ class ServerParent:
         try:
             with self._guard:
                 runner = self._runners.get(check_job_id(log.job))
+            record = None if runner is not None else self._store.get(log.job)
+            sites: Collection[str] = runner.sites if runner is not None else record.sites if record is not None else ()
+            if log.site not in sites:
+                raise ConfigError(f"site {log.site} has no part in job {log.job}, so it has no lines for its log")
             self._logs.write(log.job, log.site, log.lines, runner.submission if runner else "")
         except ConfigError as error:
             return refuse(request, error)

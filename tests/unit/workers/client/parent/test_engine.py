@@ -17,6 +17,8 @@ from redflare_workers.apis.shareable import make_reply
 from redflare_workers.apis.streaming import ConsumerFactory, ObjectConsumer, ObjectProducer, StreamContext
 from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.client.parent.run_record import ClientRunInfo
+from redflare_workers.protocol.job_control import JobStatus
+from redflare_workers.protocol.message import WRONG_SENDER
 from redflare_workers.protocol.parent_messages import (
     AbortRequest,
     DeleteRunsRequest,
@@ -150,7 +152,7 @@ def test_statuses_have_nvflares_names_and_numbers() -> None:
 
 
 def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngine, cells: Cells) -> None:
-    asker = cells.make("asker")
+    asker = cells.make("server")
 
     def ask(request: type[SiteRequest], **meta: Any) -> tuple[str, str]:
         reply = asker.send_request(request.CHANNEL, request.TOPIC, SITE_1, meta, b"no zip", timeout=10)
@@ -178,9 +180,24 @@ def test_the_server_is_answered_about_jobs_that_are_not_there(served: ClientEngi
 def test_requests_with_bad_fields_are_refused(
     served: ClientEngine, cells: Cells, request_type: type[SiteRequest], meta: dict[str, Any], error: str
 ) -> None:
-    reply = cells.make("asker").send_request(request_type.CHANNEL, request_type.TOPIC, SITE_1, meta, timeout=10)
+    reply = cells.make("server").send_request(request_type.CHANNEL, request_type.TOPIC, SITE_1, meta, timeout=10)
     assert reply.rc == "BAD_REQUEST_DATA"
     assert reply.error.startswith(error)
+
+
+def test_a_site_obeys_its_server_and_believes_the_processes_of_its_jobs_and_no_other(
+    served: ClientEngine, cells: Cells
+) -> None:
+    for request in (DeployRequest, StartRequest, AbortRequest, DeleteRunsRequest):
+        meta = {"job": JOB, "app": "app", "meta": META, "jobs": {}}
+        for other in ("site-9", f"server.{JOB}", f"{SITE_1}.{JOB}"):
+            cell = cells.make(other)
+            assert cell.send_request(request.CHANNEL, request.TOPIC, SITE_1, meta, timeout=10).rc == WRONG_SENDER
+            cell.stop()
+    status = JobStatus(job=JOB, run="r", status=2).to_meta()
+    reply = cells.make("site-9.job").send_request("site", "job_status", SITE_1, status, timeout=10)
+    assert (reply.rc, f"may be sent by {SITE_1}.{JOB} only" in reply.error) == (WRONG_SENDER, True)
+    assert served.get_cell().faults.totals == {"sent in the name of another": 13}  # type: ignore[union-attr]
 
 
 def test_a_report_is_received_unchanged() -> None:
@@ -199,7 +216,7 @@ def test_a_report_is_received_unchanged() -> None:
 def server(cells: Cells) -> Iterator[Peer]:
     """A cell in the place of the SP."""
     peers = Peers(cells.server, cells.settings)
-    peers.places["server"] = "server"
+    peers.places |= {"server": "server", SITE_1: SITE_1}
     cell = Cell(cells.server, "server", cells.settings)
     peer = Peer("server", peers, cell)
     yield peer

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redflare_broker.job_state.members import Member
 from redflare_workers.protocol.job_messages import RC_FENCED, RC_NOT_JOINED, Credentials
+from redflare_workers.protocol.message import WRONG_SENDER
 from redflare_workers.server.job.clients import JobClients, Refused
 
 from tests.support.waiting import wait_until
@@ -20,8 +21,10 @@ def entry(name: str = "a", *, instance: str = "h:1:x", epoch: int = 1, beat: flo
     return Member(name=name, instance=instance, epoch=epoch, heartbeat_ms=heartbeat_ms, **{**given, **more})
 
 
-def asks(name: object = "a", instance: object = "h:1:x", epoch: object = 1) -> tuple[Credentials, str]:
-    return Credentials.from_meta({"client": name, "instance": instance, "epoch": epoch}), "get_task"
+def asks(
+    name: object = "a", instance: object = "h:1:x", epoch: object = 1, origin: str = "a.job"
+) -> tuple[Credentials, str, str]:
+    return Credentials.from_meta({"client": name, "instance": instance, "epoch": epoch}), "get_task", origin
 
 
 class ClientsBench:
@@ -133,6 +136,13 @@ def test_a_request_of_no_member_is_refused(bench: ClientsBench, who: tuple[Any, 
     with pytest.raises(Refused) as refused:
         bench.clients.client_of(*asks(*who))
     assert refused.value.rc == rc
+
+
+def test_a_request_with_the_credentials_of_another_cells_client_is_refused(bench: ClientsBench) -> None:
+    bench.members = [entry()]
+    with pytest.raises(Refused, match=r"client 'a' is served by cell a\.job, not by b\.job") as refused:
+        bench.clients.client_of(*asks(origin="b.job"))
+    assert refused.value.rc == WRONG_SENDER
 
 
 def test_another_process_of_a_name_is_another_client_and_waiting_requests_are_checked(bench: ClientsBench) -> None:

@@ -392,6 +392,11 @@ def test_a_site_is_notified_of_the_end_of_its_task_and_its_late_result_is_droppe
     job.serve(controller)
     with RawSite(job, "a") as site:
         task_id = site.get_task().meta["task_id"]
+        with CellHost("b", "job", client=job.place["client"], settings=job.settings) as other:
+            # of a site that would like the others to stop
+            event = TasksEndEvent(clients=["a"], task_ids=["of another site"])
+            other.cell.fire_and_forget(event.CHANNEL, event.TOPIC, "a.job", event.to_meta())
+            wait_until(lambda: site.host.cell.faults.totals == {"sent in the name of another": 1})
         sent.set()
         wait_until(lambda: site.events)
         assert site.events[0] == TasksEndEvent(clients=["a"], task_ids=[task_id])

@@ -1,0 +1,94 @@
+"""A site reports and logs for itself, and only for jobs that it has a part in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.request import Reply
+from redflare_broker.job_store.record import ABNORMAL, APPROVED
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
+from redflare_broker.transport.server import Server
+from redflare_workers.protocol.message import WRONG_SENDER, Message
+from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
+from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent.server_parent import ServerParent
+
+from tests.support.cell.cells import SETTINGS
+from tests.support.waiting import wait_until
+
+META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
+
+
+class Sites:
+    """A server with a job that has run at site-1, and the cells of two sites."""
+
+    def __init__(self, server: Server, store: JobStore) -> None:
+        self.store = store
+        self.cells = [Cell(server, name, SETTINGS) for name in ("site-1", "site-2")]
+        for cell in self.cells:
+            cell.start()
+
+    def send(self, number: int, message: Message) -> Reply:
+        return self.cells[number - 1].send_request(
+            message.CHANNEL, message.TOPIC, "server", message.to_meta(), timeout=10
+        )
+
+    def lines(self) -> list[str]:
+        return [line.text for line in self.store.read_log("job-1") if line.site]
+
+
+@pytest.fixture
+def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
+    client: Any = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    with Server.connect(client=client) as server:
+        store = JobStore(server, Keys(SETTINGS.namespace).store("server"))
+        parent, ready = ServerParent(tmp_path, settings=SETTINGS, client=client), threading.Event()
+        parent.on_ready = ready.set
+        thread = threading.Thread(target=parent.run, daemon=True)
+        thread.start()
+        assert ready.wait(20)
+        store.submit(META, b"zip", "job-1")
+        wait_until(lambda: (record := store.get("job-1")) is not None and record.status == APPROVED)
+        # over, or the server would take it up
+        assert store.advance("job-1", APPROVED, ABNORMAL)
+        assert store.set_site("job-1", "site-1", "started")
+        made = Sites(server, store)
+        yield made
+        for cell in made.cells:
+            cell.stop()
+        parent.stop()
+        thread.join(20)
+
+
+def test_a_report_in_the_name_of_another_site_changes_nothing(sites: Sites) -> None:
+    report = SiteReport(site="site-1", job="job-1", run="r", status="stopped", exit_code=1, reason="says site-2")
+    reply = sites.send(2, report)
+    assert reply.rc == WRONG_SENDER
+    assert "may be sent by site-1 only, but came from site-2" in reply.error
+    record = sites.store.get("job-1")
+    assert record is not None
+    assert record.sites["site-1"].status == "started"
+    assert sites.send(1, report).ok
+
+
+def test_a_log_line_in_the_name_of_another_site_is_not_stored(sites: Sites) -> None:
+    assert sites.send(2, SiteLog(site="site-1", job="job-1", lines=["of site-2"])).rc == WRONG_SENDER
+    assert sites.send(1, SiteLog(site="site-1", job="job-1", lines=["of site-1"])).ok
+    wait_until(sites.lines)
+    assert sites.lines() == ["of site-1"]
+
+
+def test_a_site_without_a_part_in_a_job_has_no_lines_in_its_log(sites: Sites) -> None:
+    reply = sites.send(2, SiteLog(site="site-2", job="job-1", lines=["of a stranger"]))
+    assert (reply.rc, "site-2 has no part in job job-1" in reply.error) == ("BAD_REQUEST_DATA", True)
+    assert sites.send(1, SiteLog(site="site-1", job="job-1", lines=["of site-1"])).ok
+    wait_until(sites.lines)
+    assert sites.lines() == ["of site-1"]

@@ -26,6 +26,7 @@ from redflare_broker.runtime.subscriber import Subscriber
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
+from redflare_broker.util.own_calls import OwnCalls
 from redflare_broker.wire.codec import Encoded
 from redflare_broker.wire.collection import from_plain, to_plain
 
@@ -95,6 +96,7 @@ class IPCAgent(FlareAgent):
             name=f"redflare-subscriber-{self.fqcn}",
         )
         self._pid = os.getpid()
+        self._own_calls = OwnCalls()
         #: serialises the trainer's calls
         self._calls = threading.Lock()
         #: guards what the other threads change as well
@@ -126,6 +128,10 @@ class IPCAgent(FlareAgent):
                 logger.warning("agent %s was started before; this start has no effect", self.fqcn)
                 return
             self._started = True
+        with self._own_calls.entered():
+            self._open()
+
+    def _open(self) -> None:
         try:
             self._session.open_connection()
         except Unavailable as exc:
@@ -143,7 +149,8 @@ class IPCAgent(FlareAgent):
     def stop(self) -> None:
         """End this agent: blocked calls return at once, the CJ gets a bye, the current task is left to a successor.
 
-        Stop before start warns, and so does a second stop.
+        A signal handler that breaks into a call of this agent may call it: then a thread ends the agent. Stop before
+        start warns, and so does a second stop.
         """
         self._check_process()
         with self._state:
@@ -153,6 +160,9 @@ class IPCAgent(FlareAgent):
             return
         if not self._started:
             logger.warning("agent %s is stopped, but was never started", self.fqcn)
+        self._own_calls.run(self._stop, f"redflare-stop-{self.fqcn}")
+
+    def _stop(self) -> None:
         self._close("stop was called")
         # first the threads that could wake anything, then the goodbye, and the connections at last
         self._subscriber.stop()
@@ -212,7 +222,7 @@ class IPCAgent(FlareAgent):
         """
         self._check_process()
         deadline = _deadline(timeout)
-        with self._calls:
+        with self._own_calls.entered(), self._calls:
             backoff = Backoff(first=0.1)
             while True:
                 self._check_may_fetch()
@@ -289,7 +299,7 @@ class IPCAgent(FlareAgent):
             raise TypeError(f"result must be a TaskResult, but got {type(result).__name__}")
         data = to_plain(result.meta.get(MetaKey.DATA_KIND), result.data, DXO)
         encoded = encode_result(result.meta, data, self._settings)
-        with self._calls:
+        with self._own_calls.entered(), self._calls:
             if self._closed and not self._session.fenced:
                 logger.warning("agent %s is closed (%s): its result is dropped", self.fqcn, self._closed)
                 self._session.drop_connection()

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, Fenced, Unavailable
 from redflare_broker.fqcn import FQCN
 from redflare_broker.scripts.script import BLOB_MISSING
+from redflare_broker.util.own_calls import OwnCalls
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.executor import Executor
@@ -117,6 +119,7 @@ class ClientJob:
         self._over = threading.Event()
         self._guard = threading.Lock()
         #: How the job has ended for this site; None while it runs.
+        self._own_calls = OwnCalls()
         self._outcome: JobOutcome | None = None
         self._task: _TaskInHand | None = None
         #: Tasks that ended before their reply was read.
@@ -132,10 +135,14 @@ class ClientJob:
             PreflightError: Redis is not fit.
             ServerError: Redis refuses this user.
         """
+        with self._own_calls.entered():
+            return self._run()
+
+    def _run(self) -> JobOutcome:
         try:
             if self._own_host:
                 self._host.start()
-            self._run()
+            self._join_in()
         except Fenced:
             self._end(TAKEN_OVER)
         except (Unavailable, ConfigError):
@@ -149,7 +156,7 @@ class ClientJob:
         logger.info("%s: %s", self, self._outcome)
         return self._outcome
 
-    def _run(self) -> None:
+    def _join_in(self) -> None:
         host, server_cell = self._host, FQCN.join([self._server_name, self.job_id])
         membership = Membership(host, server_cell, self.site_name, self._props, self._on_news)
         server = ServerRequests(host, server_cell, membership, self._over, self._give_up, self._end)
@@ -164,8 +171,9 @@ class ClientJob:
             membership.leave()
 
     def stop(self, reason: str = "it was stopped") -> None:
-        """End this site's part from any thread, also in the middle of a task."""
-        self._end(JobOutcome(status=STOPPED, reason=reason))
+        """End this site's part from any thread or a signal handler, also in the middle of a task."""
+        end = partial(self._end, JobOutcome(status=STOPPED, reason=reason))
+        self._own_calls.run(end, f"redflare-end-{self.site_name}")
 
     @property
     def current_task(self) -> str:

@@ -37,6 +37,7 @@ from redflare_broker.keys import Keys
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, OK
 from redflare_broker.scripts.script import FENCED as MEMBERS_FENCED
+from redflare_broker.util.own_calls import OwnCalls
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.client import Client
@@ -121,6 +122,7 @@ class ServerJob:
         self._members = Members(self._keys, self.settings.policy)
         self._pool = ElasticThreadPool(f"redflare-job-{self.fqcn}")
         self._guard = threading.Lock()
+        self._own_calls = OwnCalls()
         self._outcome: JobOutcome | None = None
         #: The job, once it has begun and can answer requests.
         self._serving: ServingJob | None = None
@@ -141,6 +143,10 @@ class ServerJob:
             PreflightError: Redis is not fit.
             ServerError: Redis refuses this user.
         """
+        with self._own_calls.entered():
+            return self._run()
+
+    def _run(self) -> JobOutcome:
         shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
             cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
@@ -164,15 +170,18 @@ class ServerJob:
         return outcome
 
     def abort(self, reason: str = "abort was called") -> None:
-        """End the job, from any thread; the abort signal tells its controller."""
-        self._end(JobOutcome(status=ABORTED, reason=reason))
+        """End the job, from any thread or a signal handler; the abort signal tells its controller."""
+        self._end_from_outside(JobOutcome(status=ABORTED, reason=reason))
 
     def leave(self, reason: str = "the server was stopped") -> None:
-        """End this run, from any thread, and leave the job to the next ``ServerJob``; the outcome is STOPPED.
+        """End this run, as ``abort``, and leave the job to the next ``ServerJob``; the outcome is STOPPED.
 
         Sites wait for it. Only a controller that can resume goes on where this one was.
         """
-        self._end(JobOutcome(status=STOPPED, reason=reason))
+        self._end_from_outside(JobOutcome(status=STOPPED, reason=reason))
+
+    def _end_from_outside(self, outcome: JobOutcome) -> None:
+        self._own_calls.run(partial(self._end, outcome), f"redflare-end-{self.fqcn}")
 
     def expect(self, participants: Sequence[str]) -> None:
         """Wait for these sites only before the controller begins, because others have failed; from any thread."""

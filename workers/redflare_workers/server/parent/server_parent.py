@@ -117,7 +117,8 @@ class ServerParent:
         self._ready = threading.Event()
         self._stopping = ""
         self._fenced = False
-        self._starting: Cell | None = None
+        #: True: put by ``stop``; False: the cell has started, or never will
+        self._stops: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._renewed = 0.0
         self._over = False
 
@@ -151,9 +152,9 @@ class ServerParent:
         Jobs whose workflows can resume do so when a server is started again; others end.
         """
         self._stopping = self._stopping or reason
+        # a signal handler must not wait for a lock
+        self._stops.put(True)
         self._wake()
-        if (starting := self._starting) is not None:
-            starting.stop()
 
     @property
     def fenced(self) -> bool:
@@ -222,13 +223,21 @@ class ServerParent:
         return self._over or (bool(self._stopping) and not self._cell.in_touch)
 
     def _start(self, cell: Cell) -> None:
-        self._starting = cell
+        """Wait for Redis, at most until ``stop``, which a thread passes on to the cell."""
+
+        def pass_on() -> None:
+            if self._stops.get():
+                cell.stop()
+
+        stopper = threading.Thread(target=pass_on, name="redflare-server-stop")
+        stopper.start()
         try:
             if self._stopping:
                 raise Unavailable("the server was stopped before it began")
             cell.start()
         finally:
-            self._starting = None
+            self._stops.put(False)
+            stopper.join()
 
     def _make_context(self) -> RunnerContext:
         return RunnerContext(
@@ -270,7 +279,6 @@ class ServerParent:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        # a signal handler must not wait for a lock
         self._wakes.put(None)
 
     def _loop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import Any
@@ -37,6 +38,7 @@ from tests.support.job.runs import (
     task,
     until_aborted,
 )
+from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -401,3 +403,26 @@ def test_an_invalid_event_changes_nothing(job: JobRuns, meta: dict[str, Any]) ->
         server.cell.fire_and_forget("job", "what_is_this", "a.job", meta)
         server.cell.fire_and_forget("job", "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
         assert job.site_outcomes()[0].status == COMPLETED
+
+
+def test_a_signal_handler_that_interrupts_a_task_waits_for_none_of_its_locks(job: JobRuns) -> None:
+    threads: list[threading.Thread] = []
+
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        triggered = threading.Event()
+
+        def note() -> None:
+            threads.append(threading.current_thread())
+            triggered.set()
+
+        abort.add_callback(note)
+        signal.raise_signal(NUMBER)
+        assert triggered.wait(20)
+        return data
+
+    one_task(job)
+    site = ClientJob("a", FunctionExecutor(work), **job.place)
+    with handling(site.stop):
+        assert site.run().status == STOPPED
+    assert [thread.name for thread in threads] == ["redflare-end-a"]
+    threads[0].join()

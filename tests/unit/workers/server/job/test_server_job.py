@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from typing import Any
 
@@ -16,7 +17,8 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
-from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED
+from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, STOPPED
+from redflare_workers.server.job.server_job import ServerJob
 
 from tests.support.job.runs import (
     FunctionController,
@@ -28,6 +30,7 @@ from tests.support.job.runs import (
     task,
     until_aborted,
 )
+from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -383,3 +386,27 @@ def test_a_dead_site_is_reported_and_its_task_ends(job: JobRuns) -> None:
     job.join("a")
     assert job.outcome().status == COMPLETED
     assert events == [EventType.CLIENT_DISCONNECTED, EventType.CLIENT_RECONNECTED]
+
+
+@pytest.mark.parametrize(("how", "status"), [("abort", ABORTED), ("leave", STOPPED)])
+def test_a_signal_handler_that_interrupts_the_run_waits_for_none_of_its_locks(
+    job: JobRuns, how: str, status: str
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        triggered = threading.Event()
+
+        def note() -> None:
+            threads.append(threading.current_thread())
+            triggered.set()
+
+        abort.add_callback(note)
+        signal.raise_signal(NUMBER)
+        assert triggered.wait(20)
+
+    server = ServerJob(FunctionController(flow), **job.place)
+    with handling(getattr(server, how)):
+        assert server.run().status == status
+    assert [thread.name for thread in threads] == [f"redflare-end-{server.fqcn}"]
+    threads[0].join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from redflare_workers.server.parent.record_keeper import RecordKeeper
 from redflare_workers.server.parent.server_parent import ServerParent
 
 from tests.support.cell.cells import SETTINGS
+from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
 
 META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
@@ -141,3 +143,25 @@ def test_the_records_are_compared_as_soon_as_redis_is_back(bench: ParentBench, m
     monkeypatch.setattr(server_parent, "_RENEW_EVERY", 3600.0)
     bench.parent._cell.on_silence(Unavailable("a failover"))
     assert compared.wait(10)
+
+
+def test_a_signal_handler_leaves_the_stopping_of_a_cell_that_starts_to_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = ServerParent(tmp_path, settings=SETTINGS, client=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
+    threads: list[str] = []
+    stop, start = Cell.stop, Cell.start
+
+    def note_thread(cell: Cell, *args: Any) -> None:
+        threads.append(threading.current_thread().name)
+        stop(cell, *args)
+
+    def interrupted(cell: Cell) -> None:
+        signal.raise_signal(NUMBER)
+        start(cell)
+
+    monkeypatch.setattr(Cell, "stop", note_thread)
+    monkeypatch.setattr(Cell, "start", interrupted)
+    with handling(parent.stop):
+        assert parent.run() == "it was stopped"
+    assert threads[0] == "redflare-server-stop"

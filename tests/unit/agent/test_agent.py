@@ -318,6 +318,34 @@ def test_a_restarted_agent_may_submit_its_predecessors_result_once(redflare_link
                 after.submit_result(TaskResult({}, "again"))
 
 
+def test_a_predecessors_result_may_be_submitted_again_after_an_interruption(redflare_link: LinkUnderTest) -> None:
+    with redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t")
+        with IPCAgent(**redflare_link.agent_args) as before:
+            assert before.get_task(timeout=5)
+        with IPCAgent(**redflare_link.agent_args) as after:
+            _submit_and_interrupt(redflare_link, after, "from the checkpoint")
+            with redflare_link.cj() as cj:
+                answer = cj.send("train", task_id="t")
+                assert after.submit_result(TaskResult({}, "again")) is True
+                assert answer.result(timeout=5).data == "from the checkpoint"
+
+
+def test_an_abort_that_comes_while_the_task_is_read_is_not_missed(redflare_link: LinkUnderTest) -> None:
+    with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        # the message comes first of all: the agent has no task in hand yet
+        redflare_link.client.publish(steps.keys.abort, "abort t")  # type: ignore[attr-defined]
+        wait_until(lambda: agent._link.was_aborted("t"))
+        steps.assign("t")
+        task = agent.get_task(timeout=5)
+        assert task is not None
+        assert task.aborted
+
+
 def test_a_silent_cj_closes_the_agent_after_the_heartbeat_timeout(redflare_link: LinkUnderTest) -> None:
     agent = IPCAgent(**redflare_link.agent_args, flare_site_connection_timeout=0.1, flare_site_heartbeat_timeout=0.2)
     with agent, pytest.raises(AgentClosed, match="no heartbeat of the CJ"):

@@ -11,6 +11,7 @@ import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.cell.outbox import OutboundMessage
 from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.transport.connection import Connection
 from redflare_broker.wire.message_entry import REPLY, REQUEST, Envelope
 
 from tests.support.cell.cells import Cells, Replies, cells_on_fakeredis, threads_of
@@ -265,6 +266,23 @@ def test_a_cell_reports_that_heartbeats_get_through_again(cells: Cells) -> None:
     assert not again.is_set()
     server.on_silence(Unavailable("a failover"))
     assert again.wait(5)
+
+
+def test_a_cell_reads_anew_when_heartbeats_get_through_again(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What broke the heartbeat's connection may have broken that of the blocked read, without an error."""
+    handler, opened, connect = Counting(), list[str](), cells.server.connection
+    server = cells.make("server", {"do": handler})
+    wait_until(lambda: cells.redis("EXISTS", "ns:{server}:heartbeat"))
+
+    def counted(key: str) -> Connection:
+        opened.append(key)
+        return connect(key)
+
+    monkeypatch.setattr(cells.server, "connection", counted)
+    server.on_silence(Unavailable("a failover"))
+    wait_until(lambda: opened == ["ns:{server}:inbox"])
+    post(cells, "server")
+    handler.wait(1)
 
 
 def test_cells_resume_after_redis_lost_everything(cells: Cells) -> None:

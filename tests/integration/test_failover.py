@@ -5,18 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.config.settings import LinkSettings
+from redflare_broker.errors import Unavailable
 from redflare_broker.link.session import Session
+from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.transport.server import Server
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 
 from tests.support.redis_server import kinds
 from tests.support.redis_server.sentinels import SentinelTrio
+from tests.support.waiting import wait_until
 
 SETTINGS = LinkSettings(namespace="ns")
 
@@ -47,6 +51,28 @@ def test_goodbyes_go_to_the_primary_of_the_moment(trio: SentinelTrio) -> None:
                 assert client.hget(session.keys.link, "agent_closed") not in (None, b"0")
                 assert client.hget(cell.keys.cell, "closed") not in (None, b"0")
                 assert b'"left":0' not in client.hget("ns:{server.job}:clients", "site-2")
+
+
+def test_a_process_leaves_a_primary_that_was_replaced_while_it_slept(trio: SentinelTrio) -> None:
+    """It answers again and does not know it yet: nothing is written to it, and nobody waits at it."""
+    with Server.connect(trio.url) as server:
+        beats = Heartbeats(server)
+        session = Session(server, "site-1--trainer", "agent", SETTINGS)
+        session.open_connection()
+        beats.start()
+        try:
+            with ThreadPoolExecutor() as threads, server.borrow("any") as lent:
+                reading = threads.submit(session.read, session.keys.tasks, "0", 20.0)
+                with trio.slept_through_a_failover() as old:
+                    with pytest.raises(Unavailable, match="interrupted"):
+                        reading.result(5)
+                    assert str(old.port) in lent.node
+                    wait_until(lambda: lent.interrupted, 5)
+                    assert old.info("replication")["role"] == "master"
+                    assert str(trio.primary.port) in session.open_connection().node
+        finally:
+            session.drop_connection()
+            beats.stop()
 
 
 # -- operators' commands -----------------------------------------------------------------------------------------------

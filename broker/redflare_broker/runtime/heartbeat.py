@@ -20,6 +20,8 @@ from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 
+from .primary_watch import PrimaryWatch
+
 logger = logging.getLogger(__name__)
 
 #: Longest wait before Redis is tried again, in seconds.
@@ -55,16 +57,20 @@ class Heartbeats:
         self._changed = threading.Condition()
         self._stopped = False
         self._failures = Backoff()
+        self._primary_watch = PrimaryWatch(server)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
+        """Begin, and watch which server is the primary where Sentinels decide that."""
         self._thread.start()
+        self._primary_watch.start()
 
     def stop(self) -> None:
         """End the thread; the sources' keys expire by themselves."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
+        self._primary_watch.stop()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=10.0)
 

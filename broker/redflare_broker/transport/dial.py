@@ -93,6 +93,45 @@ class PlainDialer(Dialer):
         return raw
 
 
+class AnySentinelDialer(Dialer):
+    """Dials the Sentinels of a service, any of which will do.
+
+    The one that answered last comes first: a dead one costs its timeout every time, and one that knows of a failover is
+    asked again.
+    """
+
+    def __init__(
+        self, url: ServerUrl, kind: type[RawConnection], settings: Settings, options: ConnectionOptions
+    ) -> None:
+        super().__init__(f"the Sentinels of {url.masked}")
+        self.nodes = list(url.nodes)
+        self._kind = kind
+        shared = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
+        self.settings = {
+            **shared,
+            "username": options.sentinel_username,
+            "password": options.sentinel_password,
+        }
+
+    def dial(self, address: Address | None) -> RawConnection:
+        failures = []
+        for host, port in list(self.nodes):
+            try:
+                raw = PlainDialer(f"{host}:{port}", self._kind, {**self.settings, "host": host, "port": port}).dial(
+                    None
+                )
+            except Unavailable as error:
+                failures.append(str(error))
+            else:
+                self.prefer((host, port))
+                return raw
+        raise Unavailable("; ".join(failures))
+
+    def prefer(self, answered: Address) -> None:
+        """Ask this one first from now on."""
+        self.nodes = [answered, *(node for node in self.nodes if node != answered)]
+
+
 class SentinelDialer(Dialer):
     """Dials the primary of a service; asks the Sentinels each time, so that the next connection follows a failover."""
 
@@ -100,16 +139,13 @@ class SentinelDialer(Dialer):
         self, url: ServerUrl, kind: type[RawConnection], settings: Settings, options: ConnectionOptions
     ) -> None:
         super().__init__(url.masked)
-        self._service = url.service
-        self._nodes = list(url.nodes)
+        self.service = url.service
+        self.sentinels = AnySentinelDialer(url, kind, settings, options)
         self._tls = url.tls
         self._primary = PlainDialer(url.masked, kind, settings)
-        shared = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
         self._settings = {
-            **shared,
+            **self.sentinels.settings,
             "ssl": url.tls,
-            "username": options.sentinel_username,
-            "password": options.sentinel_password,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "driver_info": None,
@@ -122,16 +158,15 @@ class SentinelDialer(Dialer):
         return raw
 
     def _find(self) -> Address:
-        sentinel = Sentinel(self._nodes, sentinel_kwargs=self._settings)
+        sentinel = Sentinel(self.sentinels.nodes, sentinel_kwargs=self._settings)
         try:
             with _errors_of(self.name, tls=self._tls):
-                host, port = sentinel.discover_master(self._service)
+                host, port = sentinel.discover_master(self.service)
         finally:
             sentinel.close()
-        # The one that answered is asked first from now on: a dead one would cost its timeout every time.
+        # redis-py has put the one that answered in front
         first = sentinel.sentinels[0].connection_pool.connection_kwargs
-        answered = (first["host"], first["port"])
-        self._nodes = [answered, *(node for node in self._nodes if node != answered)]
+        self.sentinels.prefer((first["host"], first["port"]))
         return str(host), int(port)
 
     def _check_role(self, raw: RawConnection) -> None:

@@ -27,7 +27,7 @@ from redflare_broker.util.owed_steps import OwedSteps
 
 from .cluster_slots import Address, Topology
 from .connection import Connection
-from .dial import Client, Dialer, Dialled, abandon, client_dialer, url_dialer
+from .dial import Client, Dialer, Dialled, SentinelDialer, abandon, client_dialer, url_dialer
 from .idle_connections import IdleConnections
 from .lockouts import Lockouts
 from .retries import Retries, RetryingConnection
@@ -66,6 +66,9 @@ class Server:
         self._topology = Topology(dialer.seeds, lambda node: self._open(node).connection) if self.cluster else None
         self._lockouts = Lockouts(options.login_patience)
         self._opened: weakref.WeakSet[RawConnection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        #: of what was opened; re-entrant, because a signal handler may open a connection
+        self._guard = threading.RLock()
         self._closing = threading.Event()
         self._pid = os.getpid()
         _servers.add(self)
@@ -180,6 +183,31 @@ class Server:
                 if self._closing.wait(delay):
                     raise
 
+    @property
+    def service(self) -> str:
+        """Name of the service that Sentinels watch; "" without any."""
+        return self._dialer.service if isinstance(self._dialer, SentinelDialer) else ""
+
+    def sentinels(self) -> Server | None:
+        """Make a server of the Sentinels through which this one is found, any of them; None: there are none."""
+        return Server(self._dialer.sentinels, self._options) if isinstance(self._dialer, SentinelDialer) else None
+
+    def leave_all_but(self, primary: Address) -> None:
+        """End all connections but those to the primary, from any thread; who waits on one gets Unavailable at once."""
+        host, port = primary
+        with self._guard:
+            others = [each for each in self._connections if not each.closed and each.node != f"{host}:{port}"]
+        if others:
+            _log.warning(
+                "%s: the primary is %s:%d now; connections to %s are ended",
+                self.url,
+                host,
+                port,
+                ", ".join(sorted({each.node for each in others})),
+            )
+        for connection in others:
+            connection.interrupt()
+
     def primaries(self) -> Iterator[Connection]:
         """Open a connection to each primary, one after the other; each is closed when the next is taken."""
         self._check_usable()
@@ -241,8 +269,11 @@ class Server:
                 ) from error
             raise
         self._lockouts.accepted(node)
-        self._opened.add(raw)
-        return Dialled.wrap(raw, self._options.socket_timeout)
+        dialled = Dialled.wrap(raw, self._options.socket_timeout)
+        with self._guard:
+            self._opened.add(raw)
+            self._connections.add(dialled.connection)
+        return dialled
 
     def _failed(self, node: Address | None) -> None:
         self._idle.drop(node)

@@ -23,12 +23,13 @@ from tests.support.waiting import wait_until
 
 AnyServer = Node | Cluster | SentinelTrio
 
+_DURABLE: Final[Settings] = {"dir": "<directory>", "appendonly": "yes", "appendfsync": "always"}
+
 
 @contextmanager
 def embedded(durable: bool = False) -> Iterator[Node]:
     """Valkey 9 on a port; ``durable``: with an append-only file, written at every command."""
-    settings: Settings = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
-    with running(Node(find_binary(), settings)) as node:
+    with running(Node(find_binary(), _DURABLE if durable else {})) as node:
         yield node
 
 
@@ -49,9 +50,12 @@ def redis70() -> Iterator[Node]:
 
 
 @contextmanager
-def tls() -> Iterator[TlsNode]:
-    """Redis 7.0 with TLS, client certificates, and users ``agent`` and ``cj`` that may do no more than they must."""
-    node = TlsNode(debian_redis())
+def tls(durable: bool = False) -> Iterator[TlsNode]:
+    """Redis 7.0 with TLS, client certificates, and users ``agent`` and ``cj`` that may do no more than they must.
+
+    ``durable``: as of ``embedded``.
+    """
+    node = TlsNode(debian_redis(), _DURABLE if durable else {})
     with running(node):
         yield node
 

@@ -37,6 +37,8 @@ AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels 
 _JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
 #: Rules of a CJ's and a server's user: everything in the namespace.
 CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS} {_JOB_COMMANDS}"
+#: Rules of the user default where it is not used: without rights an old server forgets what scripts wrote.
+DEFAULT_ACL: Final = "off ~* &* +@all"
 #: On a cluster in addition, for both.
 CLUSTER_ACL: Final = "+spublish +ssubscribe +sunsubscribe +cluster|slots"
 
@@ -117,15 +119,17 @@ class Node:
 class TlsNode(Node):
     """A server that wants TLS, a client certificate and a login; its default user is off."""
 
-    def __init__(self, binary: str | Path) -> None:
+    def __init__(self, binary: str | Path, settings: Settings) -> None:
         users = {
             "user admin": f"on >{_ADMIN_PASSWORD} ~* &* +@all",
-            "user default": "off",
+            "user default": DEFAULT_ACL,
             "user agent": f"on >agent-secret {AGENT_ACL}",
             "user cj": f"on >cj-secret {CJ_ACL}",
         }
         files = {f"tls-{name}-file": f"<directory>/{name}.pem" for name in ("cert", "key", "ca-cert")}
-        super().__init__(binary, {"port": 0, "tls-port": free_port(), "tls-auth-clients": "yes", **files, **users})
+        super().__init__(
+            binary, {"port": 0, "tls-port": free_port(), "tls-auth-clients": "yes", **files, **users, **settings}
+        )
         self.port = int((self.directory / "server.conf").read_text().partition("tls-port ")[2].split("\n")[0])
         self.url = f"rediss://localhost:{self.port}"
         self._write_certificates()

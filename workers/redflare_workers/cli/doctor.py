@@ -44,8 +44,8 @@ def doctor(
     """Check that Redis is ready for jobs, and say what to change.
 
     Checks the version, persistence, eviction policy, memory and clock of
-    Redis, encryption and login, and tries every command that links, cells and
-    jobs send, with the rights of this user. Writes a few test keys, and
+    Redis, what a restart would forget, encryption and login, and tries every
+    command that links, cells and jobs send, with the rights of this user. Writes a few test keys, and
     removes them.
 
     [green]✓[/green]  fine

@@ -27,6 +27,8 @@ from redflare_workers.workspace.site_settings import load_site_settings
 
 #: Oldest versions that have every command needed.
 _OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
+#: Versions from which on a replay of the append-only file asks nobody's rights.
+_REPLAYS_ALL: Final = {"redis": (8, 6), "valkey": (9, 1)}
 _PACKAGES: Final = ("redflare", "redis", "hiredis", "orjson", "numpy")
 #: Seconds that this clock and Redis's may differ before logs are hard to compare.
 _SKEW: Final = 1.0
@@ -75,18 +77,19 @@ def run_checks(server: Server, namespace: str, url: str, workspace: Path | None)
     several = server.cluster
     for connection in server.primaries():
         where = f" of {connection.node}" if several else ""
-        yield from _node(connection, where)
+        yield from _node(connection, namespace, where)
     yield _rights(server, namespace)
     yield _login(server, namespace, url)
 
 
-def _node(connection: Connection, where: str) -> Iterator[Finding]:
+def _node(connection: Connection, namespace: str, where: str) -> Iterator[Finding]:
     info = _info(connection)
     yield _version(info, f"version{where}")
     yield _clock(connection, f"clock{where}")
     yield _persistence(
         info, _config(connection, "appendfsync"), _config(connection, "save"), topic=f"persistence{where}"
     )
+    yield from _replay(info, _user(connection, "default"), namespace, f"replay{where}")
     yield _eviction(info, _config(connection, "maxmemory-policy"), f"eviction{where}")
     yield _memory(info, f"memory{where}")
 
@@ -163,16 +166,24 @@ def _remote_hosts(url: str) -> list[str]:
 
 
 def _version(info: dict[str, str], topic: str) -> Finding:
-    name = info.get("server_name", "redis")
-    number = info.get(f"{name}_version", "")
+    name, number = _software(info)
     if not number:
         remedy = "Allow this user INFO (ACL SETUSER <user> +info); the commands needed are tried below in any case"
         return _advice(topic, _UNKNOWN, remedy)
     oldest = _OLDEST.get(name)
-    parts = tuple(int(part) for part in number.split(".")[:2] if part.isdigit())
-    if oldest and parts < oldest:
+    if oldest and _release(number) < oldest:
         return _bad(topic, f"{name} {number} is too old", f"Use {name} {oldest[0]}.{oldest[1]} or newer")
     return _ok(topic, f"{name} {number}")
+
+
+def _software(info: dict[str, str]) -> tuple[str, str]:
+    """Return name and version of the server; "" for a version that this user may not read."""
+    name = info.get("server_name", "redis")
+    return name, info.get(f"{name}_version", "")
+
+
+def _release(number: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in number.split(".")[:2] if part.isdigit())
 
 
 def _clock(connection: Connection, topic: str) -> Finding:
@@ -206,6 +217,28 @@ def _persistence(info: dict[str, str], fsync: str, save: str, *, topic: str) -> 
         return _bad(topic, text, f"Free space on its disk, and {enable}")
     text = "only snapshots: a crash loses minutes of jobs" if save else "none: a restart loses all jobs and tasks"
     return _advice(topic, text, enable)
+
+
+def _replay(info: dict[str, str], default: dict[str, str] | None, namespace: str, topic: str) -> Iterator[Finding]:
+    """Check what a restart forgets: it replays scripts and transactions of the append-only file as the user default.
+
+    Args:
+        default: the rules of that user; None: this user may not read them.
+    """
+    name, number = _software(info)
+    fixed = _REPLAYS_ALL.get(name)
+    if info.get("aof_enabled") == "0" or (fixed and number and _release(number) >= fixed):
+        return
+    what = f"{name} {number}" if number else "Redis before 8.6"
+    forgets = f"a restart of {what} forgets what scripts wrote, unless user default has all rights, even if it is off"
+    remedy = "ACL SETUSER default off ~* &* +@all, and in its ACL file: user default off ~* &* +@all"
+    if default is None:
+        if number:
+            yield _advice(topic, f"{forgets}; {_UNKNOWN}", f"Where users are in use, make sure: {remedy}")
+    elif not default["commands"].startswith("+@all") or not {"~*", f"~{namespace}:*"} & set(default["keys"].split()):
+        yield _bad(topic, forgets, remedy)
+    else:
+        yield _ok(topic, "user default has the rights to replay what scripts wrote")
 
 
 def _eviction(info: dict[str, str], configured: str, topic: str) -> Finding:
@@ -275,6 +308,14 @@ def _info(connection: Connection) -> dict[str, str]:
             lines = reply.decode(errors="replace").splitlines()
             found |= dict(line.split(":", 1) for line in lines if ":" in line)
     return found
+
+
+def _user(connection: Connection, name: str) -> dict[str, str] | None:
+    """Read the rules of a user, each as a text; None if this user may not."""
+    reply = connection.pipeline([["ACL", "GETUSER", name]])[0]
+    if not isinstance(reply, list):
+        return None
+    return {_text(key): _text(value) for key, value in zip(reply[::2], reply[1::2], strict=False)}
 
 
 def _config(connection: Connection, name: str) -> str:

@@ -170,11 +170,11 @@ class APIContext:
         names = ("site_name", "agent_id", "job_id", "secure_mode")
         return {name: getattr(self._address, name) for name in names}
 
-    def shutdown(self) -> None:
-        """Stop the agent; a second call has no effect."""
+    def shutdown(self, *, failed: bool = False) -> None:
+        """Stop the agent; a second call has no effect. ``failed``: this program ends by a fault."""
         agent, self._agent, self._ended = self._agent, None, True
         if agent is not None:
-            agent.stop()
+            agent.fail() if failed else agent.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -203,6 +204,8 @@ def shutdown(ctx: APIContext | None = None) -> None:
 @atexit.register
 def _shutdown_all() -> None:
     """Say bye for a script that ends without ``shutdown``."""
+    # an exception that nobody has caught has ended the script
+    failed = isinstance(getattr(sys, "last_value", None), Exception)
     for context in list(_contexts.known.values()):
         with suppress(CallStateError):  # a forked child, to which the agent does not belong
-            context.shutdown()
+            context.shutdown(failed=failed)

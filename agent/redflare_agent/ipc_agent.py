@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ class IPCAgent(FlareAgent):
         flare_site_heartbeat_timeout: seconds without a heartbeat of the CJ until the agent is closed; None: never.
         resend_result_interval: seconds after which a submission is repeated (it counts once).
         job_id: the agent belongs to one job; its FQCN is then ``<site>.<job>.<agent>``.
+        last_exit: how the process of this agent before this one has ended, if that is known: it is part of the reason
+            when a task is given back because too many agents have died with it.
         settings: instead of those in the workspace.
         client: a redis-py or fakeredis client to use instead of the URL.
 
@@ -73,6 +77,7 @@ class IPCAgent(FlareAgent):
         resend_result_interval: float = 2.0,
         *,
         job_id: str | None = None,
+        last_exit: str = "",
         settings: LinkSettings | None = None,
         client: Any = None,
     ) -> None:
@@ -86,7 +91,9 @@ class IPCAgent(FlareAgent):
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
         self._session = Session(self._server, self.fqcn, "agent", self._settings, self._preflight)
         self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
-        self._link = AgentLink(self._session, liveness, self._heartbeats, self._on_news, self._on_abort)
+        self._link = AgentLink(
+            self._session, liveness, self._heartbeats, self._on_news, self._on_abort, last_exit=last_exit
+        )
         keys = self._session.keys
         self._subscriber = Subscriber(
             self._server,
@@ -149,9 +156,16 @@ class IPCAgent(FlareAgent):
     def stop(self) -> None:
         """End this agent: blocked calls return at once, the CJ gets a bye, the current task is left to a successor.
 
-        A signal handler that breaks into a call of this agent may call it: then a thread ends the agent. Stop before
-        start warns, and so does a second stop.
+        A signal handler that breaks into a call of this agent may call it: then a thread ends the agent. While an
+        exception is on its way, it is like ``fail``. Stop before start warns, and so does a second stop.
         """
+        self._end(failed=_is_fault(sys.exception()))
+
+    def fail(self) -> None:
+        """Stop because of a fault: the current task counts as one that the agent died with."""
+        self._end(failed=True)
+
+    def _end(self, *, failed: bool) -> None:
         self._check_process()
         with self._state:
             again, self._stopped = self._stopped, True
@@ -160,14 +174,14 @@ class IPCAgent(FlareAgent):
             return
         if not self._started:
             logger.warning("agent %s is stopped, but was never started", self.fqcn)
-        self._own_calls.run(self._stop, f"redflare-stop-{self.fqcn}")
+        self._own_calls.run(partial(self._stop, failed), f"redflare-stop-{self.fqcn}")
 
-    def _stop(self) -> None:
+    def _stop(self, failed: bool) -> None:
         self._close("stop was called")
         # first the threads that could wake anything, then the goodbye, and the connections at last
         self._subscriber.stop()
         self._heartbeats.stop()
-        self._link.close(bye=self._started)
+        self._link.close(bye=self._started, failed=failed)
         # a call that the trainer's thread is in closes its connection at its end
         if self._calls.acquire(blocking=False):
             try:
@@ -417,6 +431,13 @@ def _deadline(timeout: float | None) -> float:
     if timeout <= 0:
         raise ValueError(f"timeout must be > 0, but got {timeout}")
     return time.monotonic() + timeout
+
+
+def _is_fault(error: BaseException | None) -> bool:
+    """Whether a program that meets this exception ends by a fault, and not because it was told to."""
+    if isinstance(error, SystemExit):
+        return error.code not in (None, 0)
+    return isinstance(error, Exception)
 
 
 def _mark_sent(task: Task | None) -> None:

@@ -103,12 +103,12 @@ def _accepts(signature: inspect.Signature, *args: str, **kwargs: str) -> bool:
 
 
 def answer(train: TaskFunction, task: Task) -> TaskResult:
-    """Call ``train`` with a task; its exceptions become a result with EXECUTION_EXCEPTION."""
+    """Call ``train`` with a task; its exceptions, ``sys.exit()`` too, become a result with EXECUTION_EXCEPTION."""
     try:
         result = train(task)
         if not isinstance(result, TaskResult):
             raise TypeError(f"{_name_of(train)}() must return a TaskResult, but returned {_described(result)}")
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         logger.exception("task %s failed in the trainer", task)
         return _failure(exc)
     return result
@@ -128,7 +128,7 @@ def _described(result: object) -> str:
     return f"{kind} ({shown})" if shown and len(shown) <= _LONGEST else kind
 
 
-def _failure(exc: Exception) -> TaskResult:
+def _failure(exc: Exception | SystemExit) -> TaskResult:
     text = "".join(traceback.format_exception(exc))
     # text of foreign exceptions may hold characters that cannot be sent
     clean = text.encode("utf-8", "replace").decode("utf-8")

@@ -53,10 +53,9 @@ class ComparedLink:
 
         def run() -> script.ScriptReply:
             reply = script.parse_reply("link/beat", self.connection.pipeline([script.eval_command(sent)])[0])
-            open_task, status, _, _, peer, closed = reply.rest or (None,) * 6
-            return script.ScriptReply(
-                status=reply.status, rest=(open_task, status, peer, int(closed != b"0")) if reply.rest else ()
-            )
+            open_task, status, _, _, peer, closed, _ = reply.rest or (None,) * 7
+            seen = (open_task, status, peer, int(closed != b"0"), reply.number(6)) if reply.rest else ()
+            return script.ScriptReply(status=reply.status, rest=seen)
 
         self._step(model.beat(self.state, instance, task), run)
 
@@ -147,14 +146,15 @@ class ComparedLink:
         for role in ("agent", "cj"):
             name, epoch, closed = (link.get(role + field, "") for field in SIDE_FIELDS)
             assert (name, int(epoch or 0), closed not in ("", "0")) == state.side(role)
+        assert int(link.get("agent_left") or 0) == state.left
         found = [link.get(field, "") for field in ("task", "last", "kept_task", "kept")]
         assert found == [state.task, state.last, state.kept_task, self.ids[state.kept]]
 
     def _assert_ledger_equal(self, task: str) -> None:
         ledger, known = self._hash(self.keys.task(task)), self.state.ledger(task)
         assert ledger.get("status") == known.status
-        numbers = [int(ledger.get(field) or 0) for field in ("attempt", "epoch")]
-        assert (*numbers, ledger.get("submit_id", ""), ledger.get("lost", "")) == known[1:5]
+        numbers = [int(ledger.get(field) or 0) for field in ("attempt", "died", "epoch")]
+        assert (*numbers, ledger.get("submit_id", ""), ledger.get("lost", "")) == known[1:6]
         assert ledger.get("result", "") == self.ids[known.result]
 
     def _assert_all_keys_expire(self) -> None:

@@ -36,6 +36,8 @@ class Ledger(NamedTuple):
 
     status: str | None = None
     attempt: int = 0
+    #: how many agents that had it have gone without a goodbye
+    died: int = 0
     #: epoch of the agent that took it, or submitted its result
     epoch: int = 0
     submit_id: str = ""
@@ -69,6 +71,8 @@ class LinkState(NamedTuple):
     tasks: tuple[str, ...] = ()
     results: tuple[ResultEntry, ...] = ()
     dead: int = 0
+    #: epoch of the last agent that said bye
+    left: int = 0
     #: both sides have left and no task is open: the keys have the TTL of a settled ledger
     over: bool = False
 
@@ -105,7 +109,7 @@ def bye(state: LinkState, instance: Instance) -> tuple[LinkState, Reply]:
     if state.side(instance.role).closed:
         return state, ("OK",)
     if instance.role == "agent":
-        state = state._replace(agent=state.agent._replace(closed=True))
+        state = state._replace(agent=state.agent._replace(closed=True), left=instance.epoch)
     else:
         results = _without(state.results, state.kept)
         state = state._replace(cj=state.cj._replace(closed=True), kept="", kept_task="", results=results)
@@ -128,7 +132,7 @@ def assign(
             return state, ("BUSY", state.task)
         state = _finish(state, state.task, ABORTED)
     results = _without(_without(state.results, known.result), state.kept)
-    ledger = Ledger(NEW, known.attempt, known.epoch, lost=known.submit_id or known.lost)
+    ledger = Ledger(NEW, known.attempt, known.died, known.epoch, lost=known.submit_id or known.lost)
     state = _write(state, task, ledger)
     state = state._replace(task=task, last=task, tasks=(task,), results=results, kept="", kept_task="")
     return state, (NEW, "")
@@ -142,9 +146,11 @@ def take(state: LinkState, instance: Instance, task: str) -> tuple[LinkState, Re
         return state, ("NONE",)
     if known.status == SUBMITTED:
         return state, (SUBMITTED,)
+    if known.status == FETCHED and known.epoch not in (instance.epoch, state.left):
+        known = known._replace(died=known.died + 1)
     if known.status == NEW or known.epoch != instance.epoch:
         known = known._replace(status=FETCHED, epoch=instance.epoch, attempt=known.attempt + 1)
-    return _write(state, task, known), (FETCHED, known.attempt)
+    return _write(state, task, known), (FETCHED, known.attempt, known.died)
 
 
 def refuse(state: LinkState, instance: Instance, task: str, rc: str) -> tuple[LinkState, Reply]:
@@ -159,7 +165,8 @@ def refuse(state: LinkState, instance: Instance, task: str, rc: str) -> tuple[Li
     if again:
         state = _write(state, task, known._replace(status=NEW, result=ref))
         return state._replace(tasks=(), results=entries), (NEW,)
-    state = state._replace(dead=state.dead + (task in state.tasks))
+    unreadable = rc != "EXECUTION_EXCEPTION" and task in state.tasks
+    state = state._replace(dead=state.dead + unreadable)
     state = _write(_finish(state, task, REJECTED), task, known._replace(status=REJECTED, result=ref))
     return state._replace(results=entries, kept=ref, kept_task=task), (REJECTED,)
 
@@ -212,7 +219,9 @@ def beat(state: LinkState, instance: Instance, task: str) -> tuple[LinkState, Re
         return state, refusal
     peer = state.side("cj" if instance.role == "agent" else "agent")
     over = state.over and state.side(instance.role).closed
-    return state._replace(over=over), ("OK", state.task, state.ledger(task).status or "", peer.name, int(peer.closed))
+    known = state.ledger(task)
+    seen = state.task, known.status or "", peer.name, int(peer.closed), known.attempt
+    return state._replace(over=over), ("OK", *seen)
 
 
 def _fenced_or_lost(state: LinkState, instance: Instance) -> Reply | None:

@@ -64,7 +64,11 @@ class ScriptsMatchModel(RuleBasedStateMachine):
     def take(self, index: int, task: str) -> None:
         self.link.take(self._agent(index), task)
 
-    @rule(index=instance_indexes, task=tasks, rc=st.sampled_from(("BLOB_MISSING", "BAD_REQUEST_DATA")))
+    @rule(
+        index=instance_indexes,
+        task=tasks,
+        rc=st.sampled_from(("BLOB_MISSING", "BAD_REQUEST_DATA", "EXECUTION_EXCEPTION")),
+    )
     def refuse(self, index: int, task: str, rc: str) -> None:
         self.link.refuse(self._agent(index), task, rc)
 

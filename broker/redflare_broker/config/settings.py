@@ -44,6 +44,8 @@ class LinkSettings:
     heartbeat_ttl: float = 60.0
     #: Seconds one blocking read waits in Redis before it is asked again.
     block: float = 30.0
+    #: Agents that may die with one task; then it ends with EXECUTION_EXCEPTION.
+    max_attempts: int = 5
     #: Accept a Redis that may evict keys when its memory is full; then tasks can be lost.
     allow_eviction: bool = False
 
@@ -54,6 +56,8 @@ class LinkSettings:
             _positive(name, getattr(self.policy, name))
         for each in dataclasses.fields(JobRetentionPolicy):
             _positive(each.name, getattr(self.job_store, each.name))
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigError(f"max_attempts must be a whole number > 0, but got {self.max_attempts!r}")
         if self.heartbeat_ttl < 2 * self.heartbeat_interval:
             raise ConfigError(
                 f"heartbeat_ttl {self.heartbeat_ttl} is less than twice heartbeat_interval {self.heartbeat_interval}: "
@@ -70,7 +74,7 @@ def _positive(name: str, value: object) -> None:
 _CONNECTION_KEYS: Final = (
     *("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout", "login_patience"),
 )
-_TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "allow_eviction")
+_TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "max_attempts", "allow_eviction")
 #: Top-level keys that are not durations, with their types; null is like a name that is not given.
 _TYPES: Final[dict[str, type]] = {
     "namespace": str,

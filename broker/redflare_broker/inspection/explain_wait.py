@@ -81,7 +81,9 @@ class _TaskContext:
         last = f"{humanize.age(client_task.age)} ago"
         sent = (f"sent {count} times, last {last}" if count > 1 else f"sent {last}") if client_task.sent else "sending"
         absence = site.presence.absence if site else "not a member of the job"
-        return f"{name} ({'; '.join(filter(None, [sent, absence]))})"
+        at_agent = site.at_agent.get(client_task.record.id) if site and not absence else None
+        agent = at_agent.waiting if at_agent and at_agent.trouble else ""
+        return f"{name} ({'; '.join(filter(None, [sent, absence, agent]))})"
 
     def absentee(self, name: str) -> str:
         """Describe a site that the task has not been sent to, and why."""

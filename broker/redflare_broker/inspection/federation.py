@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from redflare_broker.keys import DEFAULT_NAMESPACE, Keys, LinkKeys
+from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
 from redflare_broker.payload.payload_store import payloads_of
-from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
 
 from .job_view import JobView
 from .jobs import JobInspector
-from .presence import LinkPresence, side_of_link
-from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline, text_hash
+from .link_read import read_ledger, read_sides
+from .presence import LinkPresence
+from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline
 from .refusals import refusals
 from .task_view import TaskView, waiting
 
@@ -143,7 +143,7 @@ class Inspector:
         """Read one task's ledger; None if there is none."""
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            return _read_task(connection, keys, task_id)
+            return read_ledger(connection, keys, task_id)
 
     def now(self, fqcn: str) -> int:
         """Read the clock of the Redis that holds a link, in ms."""
@@ -187,9 +187,9 @@ class Inspector:
     def _link(self, fqcn: str, seen_ms: int, chunks: Mapping[str, int]) -> LinkStatus:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            agent, cj, open_task, now = _read_sides(connection, keys, seen_ms)
+            agent, cj, open_task, now = read_sides(connection, keys, seen_ms)
             lengths = pipeline(connection, [("XLEN", stream) for stream in (keys.tasks, keys.results, keys.dead)])
-            task = _read_task(connection, keys, open_task) if open_task else None
+            task = read_ledger(connection, keys, open_task) if open_task else None
         tasks, results, dead = cast("list[int]", lengths)
         own = sum(count for chunk, count in chunks.items() if chunk.startswith(keys.result_blob("")))
         shared = task.blob + ":" if task and task.blob else None
@@ -210,8 +210,8 @@ class Inspector:
     def _link_task(self, fqcn: str, task_id: str) -> LinkTaskView | None:
         keys = self.keys.link(fqcn)
         with self.server.borrow(keys.link) as connection:
-            task = _read_task(connection, keys, task_id)
-            agent, cj, _, _ = _read_sides(connection, keys, 0)
+            task = read_ledger(connection, keys, task_id)
+            agent, cj, _, _ = read_sides(connection, keys, 0)
         if task is None or not task.assigned:
             # unknown, or a task of a job: its key has the same form
             return None
@@ -224,23 +224,6 @@ class Inspector:
             task_blob_bytes=payloads.stored(task.blob),
             result_blob_bytes=payloads.stored(task.result_blob),
         )
-
-
-def _read_sides(connection: Connection, keys: LinkKeys, seen_ms: int) -> tuple[LinkPresence, LinkPresence, str, int]:
-    """Read the agent's and the CJ's side, the id of the open task, and the time in ms of Redis's clock."""
-    heartbeats = [(verb, keys.heartbeat(role)) for role in ("agent", "cj") for verb in ("GET", "PTTL")]
-    time, link, *beats = pipeline(connection, [("TIME",), ("HGETALL", keys.link), *heartbeats])
-    agent_beat, agent_pttl, cj_beat, cj_pttl = cast("tuple[bytes | None, int, bytes | None, int]", beats)
-    now, fields = now_of(time), text_hash(link)
-    agent = side_of_link("agent", fields, agent_beat, agent_pttl, now, seen_ms)
-    return agent, side_of_link("cj", fields, cj_beat, cj_pttl, now), fields.get("task", ""), now
-
-
-def _read_task(connection: Connection, keys: LinkKeys, task_id: str) -> TaskView | None:
-    key = keys.task(task_id)
-    time, ledger, ttl_ms = pipeline(connection, [("TIME",), ("HGETALL", key), ("PTTL", key)])
-    fields = text_hash(ledger)
-    return TaskView.read(keys.fqcn, task_id, fields, now_of(time), cast("int", ttl_ms)) if fields else None
 
 
 def _milliseconds(score: bytes) -> int:

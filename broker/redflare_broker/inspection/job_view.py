@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.task_record import STANDING, ClientTaskRecord, TaskRecord
 
-from .presence import JobPresence
+from .presence import JobPresence, PresenceState
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -123,6 +123,28 @@ class JobTaskView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentTaskView:
+    """How a client task stands at the agent that its site has handed it to."""
+
+    #: of the agent
+    fqcn: str
+    #: of the task on the link
+    status: str
+    attempt: int
+    #: state of the agent
+    agent: PresenceState
+    #: status and who has to act, in words
+    waiting: str
+
+    @property
+    def trouble(self) -> str:
+        """``attempt 4, agent silent``; "" when its agent is there, and is the first that has it."""
+        attempt = f"attempt {self.attempt}" if self.attempt > 1 else ""
+        agent = "" if self.agent == "connected" else f"agent {self.agent}"
+        return ", ".join(filter(None, (attempt, agent)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteView:
     """One site that has joined a job."""
 
@@ -137,12 +159,15 @@ class SiteView:
     submitted: Mapping[str, int] = field(default_factory=dict)
     #: the open tasks it is working on: root id, name, and its share
     working_on: tuple[tuple[str, str, ClientTaskView], ...] = ()
+    #: how these stand at its agents, by client task id; nothing of those that it works on by itself
+    at_agent: Mapping[str, AgentTaskView] = field(default_factory=dict)
     #: how many of the job's remembered tasks it has answered
     answered: int = 0
 
     def to_json(self) -> dict[str, object]:
         working_on = [{**each.to_json(), "root_id": root, "task": name} for root, name, each in self.working_on]
-        return {**_fields(self), "presence": self.presence.to_json(), "working_on": working_on}
+        at_agent = {task_id: _fields(each) for task_id, each in self.at_agent.items()}
+        return {**_fields(self), "presence": self.presence.to_json(), "working_on": working_on, "at_agent": at_agent}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +226,12 @@ class JobView:
     def connected(self) -> int:
         """How many sites are connected."""
         return sum(site.presence.connected for site in self.sites)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the agents of its sites: ``site-1: attempt 4, agent silent``; "" if nothing is."""
+        pairs = ((site.name, each.trouble) for site in self.sites for each in site.at_agent.values())
+        return "; ".join(f"{name}: {trouble}" for name, trouble in pairs if trouble)
 
     def to_json(self) -> dict[str, object]:
         lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("sites", "tasks", "ended_tasks")}

@@ -24,6 +24,7 @@ from redflare_broker.wire.task_entry import check_id
 
 from .explain_wait import why_job_waits, why_not_done
 from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
+from .link_read import tasks_at_agents
 from .presence import server_of_job, site_of_job
 from .redis_read import fields_of, fqcns, now_of, pipeline, text_hash
 
@@ -45,18 +46,14 @@ class JobInspector:
         self._server = server
         self._keys = keys
 
-    def names(self, names: Iterable[str] | None = None) -> list[str]:
-        """FQCNs of all jobs, including those that sites have joined and no server has started yet.
+    def all(self, names: Iterable[str] | None = None) -> list[JobView]:
+        """Every job, without its ended tasks.
 
         Args:
             names: keys to search instead of scanning Redis.
         """
-        found = list(self._server.scan(f"{self._keys.namespace}:{{*}}:[cj]*") if names is None else names)
-        return sorted({name for suffix in ("job", "clients") for name in fqcns(self._keys.namespace, found, suffix)})
-
-    def all(self, names: Iterable[str] | None = None) -> list[JobView]:
-        """Every job, without its ended tasks."""
-        return [job for fqcn in self.names(names) if (job := self._read(fqcn, with_ended=False))]
+        found = self._scan() if names is None else list(names)
+        return [job for fqcn in self._jobs_in(found) if (job := self._read(fqcn, found, with_ended=False))]
 
     def find(self, job: str) -> list[JobView]:
         """Find a job by the FQCN of its server's cell, or all jobs of an id, each of another server.
@@ -65,8 +62,9 @@ class JobInspector:
             ConfigError: it is not a legal FQCN.
         """
         fqcn = self._keys.job(job).fqcn
-        matching = [name for name in self.names() if name == fqcn or name.rpartition(".")[2] == fqcn]
-        return [view for name in matching if (view := self._read(name, with_ended=True))]
+        found = self._scan()
+        matching = [name for name in self._jobs_in(found) if name == fqcn or name.rpartition(".")[2] == fqcn]
+        return [view for name in matching if (view := self._read(name, found, with_ended=True))]
 
     def with_task(self, root_id: str) -> list[str]:
         """FQCNs of the jobs that have, or had, a task of this root id."""
@@ -79,7 +77,16 @@ class JobInspector:
         with self._server.borrow(key) as connection:
             return bool(pipeline(connection, [("HEXISTS", key, "kind")])[0])
 
-    def _read(self, fqcn: str, *, with_ended: bool) -> JobView | None:
+    def _scan(self) -> list[str]:
+        """Find the keys by which jobs and links are known."""
+        return list(self._server.scan(f"{self._keys.namespace}:{{*}}:[cjl]*"))
+
+    def _jobs_in(self, found: Sequence[str]) -> list[str]:
+        """FQCNs of all jobs, including those that sites have joined and no server has started yet."""
+        return sorted({name for suffix in ("job", "clients") for name in fqcns(self._keys.namespace, found, suffix)})
+
+    def _read(self, fqcn: str, names: Sequence[str], *, with_ended: bool) -> JobView | None:
+        """Read a job; ``names``: keys, among them those of the links."""
         keys = self._keys.job(fqcn)
         ledgers = list(self._server.scan(f"{keys.task('')}*")) if with_ended else []
         with self._server.borrow(keys.job) as connection:
@@ -92,11 +99,22 @@ class JobInspector:
         tasks = [self._with_stored(task) for task in tasks if task.is_open]
         ended = [task for task in ended if not task.is_open]
         ended.sort(key=lambda task: (-task.ended, -task.record.order))
-        sites = _sites(members, job.now, [*tasks, *ended], requests)
+        sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), names)
         job = replace(job, sites=tuple(sites), tasks=tuple(tasks), ended_tasks=tuple(ended))
         # a task may be waiting for a site that works on another one
         explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
         return replace(explained, waiting=why_job_waits(explained))
+
+    def _with_agents(self, sites: Sequence[SiteView], names: Sequence[str]) -> list[SiteView]:
+        """Add how the tasks of the sites stand at their agents."""
+        wanted = {site.name: {share.record.id for _, _, share in site.working_on} for site in sites}
+        if not any(wanted.values()):
+            return list(sites)
+        found = tasks_at_agents(self._server, self._keys, fqcns(self._keys.namespace, names, "link"), wanted)
+        return [
+            replace(site, at_agent={task_id: found[task_id] for task_id in wanted[site.name] & found.keys()})
+            for site in sites
+        ]
 
     def _with_stored(self, task: JobTaskView) -> JobTaskView:
         return replace(task, stored=payloads_of(self._server).stored(task.blob)) if task.blob else task

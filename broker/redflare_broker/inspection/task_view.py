@@ -98,7 +98,7 @@ class TaskView:
 
 def waiting(task: TaskView, agent: LinkPresence, cj: LinkPresence) -> str:
     """Status of a task and who has to act: "NEW for 12 s: no agent is connected (last heartbeat 3 min ago)"."""
-    head = f"{task.status} for {humanize.age(task.age)}"
+    head = f"{task.status} for {humanize.age(task.age)}" + (f", attempt {task.attempt}" if task.attempt > 1 else "")
     if task.is_settled:
         reason = f": {task.reason}" if task.reason else ""
         return f"{task.status} {humanize.age(task.age)} ago{reason}"
@@ -116,5 +116,5 @@ def _fetched(task: TaskView, agent: LinkPresence) -> str:
         successor = agent.absence or f"the new one ({agent.place}) gets it next"
         return f" by an instance that has been replaced: {successor}"
     if agent.connected:
-        return f" by {agent.place}" + (f", attempt {task.attempt}" if task.attempt > 1 else "")
+        return f" by {agent.place}"
     return f": {agent.absence}, a new instance would get it"

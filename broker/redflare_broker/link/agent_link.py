@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
+from redflare_broker.constants import RC
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import names_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
@@ -56,6 +57,7 @@ class AgentLink(LinkEndpoint):
         liveness, on_news: as of ``LinkEndpoint``.
         heartbeats: beats at once when a message may have been missed; adding this link to it is the owner's part.
         on_abort: called from the subscriber's or the heartbeat thread with the id of an aborted task.
+        last_exit: how the process of this agent before this one has ended; "": not known.
     """
 
     def __init__(
@@ -65,10 +67,13 @@ class AgentLink(LinkEndpoint):
         heartbeats: Heartbeats,
         on_news: Callable[[], None],
         on_abort: Callable[[str], None],
+        *,
+        last_exit: str = "",
     ) -> None:
         super().__init__(session, liveness, on_news)
         self._heartbeats = heartbeats
         self._on_abort = on_abort
+        self._last_exit = last_exit
         self._submit_wakeup = WakeupEvent()
         #: Statuses of tasks that the other threads have learned: a result is ACCEPTED, a task ABORTED, ...
         self._learned: dict[str, str] = {}
@@ -95,6 +100,9 @@ class AgentLink(LinkEndpoint):
                 self._on_unreadable(entry_id, str(exc))
                 continue
             taken = self._take(entry.task_id)
+            if taken.status == FETCHED and taken.number(1) >= session.settings.max_attempts:
+                self._give_back(entry.task_id, taken.number(1))
+                continue
             if taken.status == FETCHED:
                 return self._received(entry, taken.number())
             if session.losses == losses:
@@ -143,6 +151,12 @@ class AgentLink(LinkEndpoint):
         label = self.session.label
         logger.debug("%s: task %s %r fetched, attempt %s", label, entry.task_id, entry.task_name, attempt)
         return ReceivedTask(task_id=entry.task_id, task_name=entry.task_name, meta=meta, data=data, attempt=attempt)
+
+    def _give_back(self, task_id: str, died: int) -> None:
+        """End a task that was the end of too many agents."""
+        last = self._last_exit or "it is gone without a goodbye, its own log may say why"
+        agents = "an agent has" if died == 1 else f"{died} agents have"
+        self._refuse(task_id, RC.EXECUTION_EXCEPTION, f"{agents} died with it (max_attempts); the last one: {last}")
 
     def _refuse(self, task_id: str, rc: str, reason: str) -> None:
         logger.error("%s: task %s is refused, %s: %s", self.session.label, task_id, rc, reason)

@@ -56,6 +56,8 @@ class CJLink(LinkEndpoint):
         self._scripts_known = False
         #: tasks whose ledgers are stored in Redis, oldest first
         self._settled: dict[str, None] = {}
+        #: the attempt at the task in progress that was reported last
+        self._attempt_seen = 1
         #: aborts that could not be written to Redis, and their reasons
         self._owed_aborts: dict[str, str] = {}
 
@@ -95,6 +97,7 @@ class CJLink(LinkEndpoint):
         task.encoded_result = encoded_result
         check_id(task_id)
         self.release_result(handed_over=False)
+        self._attempt_seen = 1
         self.work_on(task_id)
         self._settled.pop(task_id, None)
         try:
@@ -449,8 +452,16 @@ class CJLink(LinkEndpoint):
         if self.task_status == ABORTED:
             self.session.nudge()
 
-    def close(self, *, bye: bool) -> None:
-        super().close(bye=bye)
+    def _update_peer(self, reply: ScriptReply) -> None:
+        super()._update_peer(reply)
+        attempt, (task_id, _) = reply.number(6), self._seen
+        if task_id == self.task_id and attempt > self._attempt_seen:
+            self._attempt_seen = attempt
+            text = "%s: task %s is at attempt %s: the agent that had it is gone, now %s has it"
+            logger.warning(text, self.session.label, task_id, attempt, self.peer_instance)
+
+    def close(self, *, bye: bool, failed: bool = False) -> None:
+        super().close(bye=bye, failed=failed)
         # a successor may be reading what this CJ has kept
         if bye and not self.session.fenced:
             self.payloads.delete_kept()

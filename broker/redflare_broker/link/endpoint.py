@@ -76,12 +76,12 @@ class LinkEndpoint:
         self._seen = ("", "")
         self.task_id = task_id
 
-    def close(self, *, bye: bool) -> None:
-        """Leave, and with ``bye`` tell the other end. Safe to call twice."""
+    def close(self, *, bye: bool, failed: bool = False) -> None:
+        """Leave, and with ``bye`` tell the other end; ``failed``: by a fault. Safe to call twice."""
         self.session.nudge()
         self.faults.flush(final=True)
         if bye:
-            self.session.bye()
+            self.session.bye(failed=failed)
 
     # -- dead letters --------------------------------------------------------------------------------------------------
 

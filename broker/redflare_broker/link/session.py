@@ -95,13 +95,13 @@ class Session:
                 logger.warning("%s: Redis had lost this link; resumed with epoch %s", self.label, reply.number())
             self.lease = replace(self.lease, epoch=reply.number())
 
-    def bye(self) -> None:
-        """Tell the other side that this one leaves, if Redis can be reached now."""
+    def bye(self, *, failed: bool = False) -> None:
+        """Tell the other side that this one leaves, if Redis can be reached now; ``failed``: it ends by a fault."""
         if self.fenced or not self.lease.epoch:
             return
         try:
             with closing(self.server.connection(self.keys.link)) as connection:
-                self.fenced = self.scripts.bye(connection, self.lease).status == FENCED
+                self.fenced = self.scripts.bye(connection, self.lease, failed=failed).status == FENCED
         except RedflareError as exc:
             logger.warning("%s: could not say bye, its keys will expire: %s", self.label, exc)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _LINK: Final = "link tasks results"
 
 HELLO: Final = Script("link/hello", f"{_LINK} notice", "role instance epoch retention_ms publish")
-BYE: Final = Script("link/bye", f"{_LINK} heartbeat notice", "role instance epoch settled_ms retention_ms publish")
+BYE: Final = Script(
+    "link/bye", f"{_LINK} heartbeat notice", "role instance epoch failed settled_ms retention_ms publish"
+)
 BEAT: Final = Script(
     "link/beat",
     f"{_LINK} heartbeat peer_heartbeat",
@@ -79,8 +81,10 @@ class LinkScripts:
         """Take the side over; with an epoch, take it up again after Redis lost it. An epoch is kept for life."""
         return lease.claim(lambda claimed: HELLO.run(connection, self._common, **claimed.args))
 
-    def bye(self, connection: Connection, lease: Lease) -> ScriptReply:
-        return BYE.run(connection, self._common, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
+    def bye(self, connection: Connection, lease: Lease, *, failed: bool = False) -> ScriptReply:
+        """Leave; ``failed``: by a fault, so that an agent's task counts as one that it died with."""
+        heartbeat = self.keys.heartbeat(lease.name)
+        return BYE.run(connection, self._common, heartbeat=heartbeat, **lease.args, failed=int(failed))
 
     def beat_command(self, lease: Lease, beat: bytes, ttl_ms: int, task_id: str | None) -> list[Arg]:
         """Beat; a command, so that one thread can send the heartbeats of many links in one go."""

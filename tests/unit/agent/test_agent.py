@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, TaskResult, serve, trainer
 from redflare_agent.serve import answer
+from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
 from redflare_workers.agent_run.watched_train import WatchedTrain
@@ -501,3 +505,57 @@ def _submit_and_interrupt(link: LinkUnderTest, agent: IPCAgent, data: Any) -> No
 def _status(link: LinkUnderTest, task_id: str) -> str:
     value = link.client.hget(f"flare:{{{link.fqcn}}}:task:{task_id}", "status")  # type: ignore[attr-defined]
     return value.decode() if value else ""
+
+
+# -- agents that die with their task -----------------------------------------------------------------------------------
+
+
+def with_attempts(agent_args: dict[str, Any], most: int) -> dict[str, Any]:
+    settings = dataclasses.replace(agent_args.get("settings") or LinkSettings(), max_attempts=most)
+    return {**agent_args, "settings": settings}
+
+
+def test_a_task_that_agents_have_died_with_ends_and_the_next_task_is_served(redflare_link: LinkUnderTest) -> None:
+    agent_args = with_attempts(redflare_link.agent_args, 2)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train")
+        for _ in range(2):
+            with contextlib.suppress(OSError), IPCAgent(**agent_args) as agent:
+                assert agent.get_task(timeout=5)
+                raise OSError("the data are gone")
+        with IPCAgent(**agent_args, last_exit="killed by SIGKILL") as agent:
+            assert agent.get_task(timeout=0.2) is None
+            with pytest.raises(TaskNotDone, match=r"2 agents have died with it .*; the last one: killed by SIGKILL"):
+                answer.result(timeout=5)
+            answer = cj.send("train")
+            assert agent.get_task(timeout=5)
+            assert agent.submit_result(TaskResult({}, 1))
+            answer.result(timeout=5)
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt(), SystemExit(0)])
+def test_an_agent_that_was_told_to_leave_has_not_died_with_its_task(
+    redflare_link: LinkUnderTest, end: BaseException | None
+) -> None:
+    agent_args = with_attempts(redflare_link.agent_args, 1)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train")
+        for _ in range(3):
+            with contextlib.suppress(KeyboardInterrupt, SystemExit), IPCAgent(**agent_args) as agent:
+                assert agent.get_task(timeout=5)
+                if end is not None:
+                    raise end
+        with IPCAgent(**agent_args) as agent:
+            task = agent.get_task(timeout=5)
+            assert task is not None
+            assert task.attempt == 4
+            assert agent.submit_result(TaskResult({}, 1))
+            answer.result(timeout=5)
+
+
+def test_a_trainer_that_calls_sys_exit_fails_its_task_alone() -> None:
+    def train(_task: Task) -> TaskResult:
+        sys.exit(3)
+
+    result = answer(train, Task("train", "t", {}, None))
+    assert (result.return_code, result.meta["exception"]) == (RC.EXECUTION_EXCEPTION, "SystemExit: 3")

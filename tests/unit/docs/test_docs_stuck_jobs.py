@@ -19,6 +19,8 @@ WRITERS: Final = [
     ROOT / "workers" / "redflare_workers" / "cli" / "job_display.py",
     ROOT / "broker" / "redflare_broker" / "inspection" / "explain_wait.py",
     ROOT / "broker" / "redflare_broker" / "inspection" / "presence.py",
+    ROOT / "broker" / "redflare_broker" / "inspection" / "task_view.py",
+    ROOT / "broker" / "redflare_broker" / "scripts" / "task_states.py",
 ]
 #: Names and values in quotes: what a program puts into its sentences.
 VALUE: Final = re.compile(r"(?:site|job)-\d+|'train'|trainer|num_of_gpus|\d+(?: (?:s|min|h|d)\b)?")

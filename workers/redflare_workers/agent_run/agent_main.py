@@ -9,8 +9,9 @@ import logging
 import os
 import sys
 import threading
+from typing import Any, Final
 
-from redflare_agent import IPCAgent, serve
+from redflare_agent import RC, IPCAgent, TaskResult, serve
 from redflare_agent.serve import TaskFunction, function_of_task
 from redflare_broker.errors import ConfigError, PreflightError, ServerError
 from redflare_broker.util.visible import visible
@@ -24,14 +25,19 @@ from .watched_train import WatchedTrain
 
 logger = logging.getLogger(__name__)
 
+#: Seconds after which it is believed that there is no open task.
+_NO_TASK_AFTER: Final = 3.0
+
 
 def main() -> int:
     """Serve until this process should end; return the exit code."""
     log_to_stderr()
     args = AgentProcessArgs.take()
-    ending = Ending(lambda reason: os._exit(ExitCode.SUCCESS))
+    ending = Ending(lambda reason: os._exit(ExitCode.LEFT))
     ending.watch()
     try:
+        if args.giving_up:
+            return _give_up(args)
         train = function_of_task(named(args.train, "MODULE:FUNCTION"), args.train)
         return _serve(args, train, ending)
     except ConfigError as error:
@@ -48,7 +54,7 @@ def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
     watched = WatchedTrain(train, abort_grace=args.abort_grace, stop_grace=args.stop_grace)
     stopping = threading.Lock()
     while not ending.reason:
-        agent = IPCAgent(args.url, args.site, args.agent_id, args.workspace, args.secure, job_id=args.job_id)
+        agent = _agent(args)
 
         def stop(_reason: str, agent: IPCAgent = agent) -> None:
             with stopping:
@@ -69,7 +75,24 @@ def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
         if args.job_id is not None:
             break
     watched.close()
-    return ExitCode.SUCCESS
+    return ExitCode.LEFT
+
+
+def _agent(args: AgentProcessArgs, **more: Any) -> IPCAgent:
+    job_id, last_exit = args.job_id, args.last_exit
+    return IPCAgent(
+        args.url, args.site, args.agent_id, args.workspace, args.secure, job_id=job_id, last_exit=last_exit, **more
+    )
+
+
+def _give_up(args: AgentProcessArgs) -> int:
+    """Answer the open task, if there is one, for an agent that is not started any more."""
+    why = f"the process of agent {args.agent_id} of {args.site} dies each time, and is not started again"
+    with _agent(args, submit_result_timeout=_NO_TASK_AFTER) as agent:
+        agent.submit_result(
+            TaskResult({"exception": f"{why}; the last one: {args.last_exit}"}, None, RC.EXECUTION_EXCEPTION)
+        )
+    return ExitCode.LEFT
 
 
 if __name__ == "__main__":

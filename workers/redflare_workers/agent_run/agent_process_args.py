@@ -29,6 +29,10 @@ class AgentProcessArgs:
     abort_grace: float = 10.0
     #: seconds that it has when the agent is to stop
     stop_grace: float = 5.0
+    #: how the process before this one has ended; "": this is the first
+    last_exit: str = ""
+    #: the trainer is not started any more: this process answers the open task with EXECUTION_EXCEPTION, and ends
+    giving_up: bool = False
 
     def environment(self) -> dict[str, str]:
         """Variables to add to the environment of the agent's process."""

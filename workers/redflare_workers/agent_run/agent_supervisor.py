@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from redflare_workers.processes.exit_code import ExitCode, describe_exit
@@ -24,8 +24,7 @@ from redflare_workers.processes.process_table import MARK, kill_marked
 
 from .agent_process_args import AgentProcessArgs
 
-#: Seconds between two processes: doubled from the first to the last.
-_FIRST_PAUSE: Final = 1.0
+#: Longest pause between two processes, in seconds.
 _LAST_PAUSE: Final = 30.0
 #: A process that ends sooner, in seconds, has crashed early; the supervisor gives up after so many in a row.
 _EARLY: Final = 60.0
@@ -33,8 +32,11 @@ _MAX_EARLY_CRASHES: Final = 5
 #: Seconds beyond the grace of the function until SIGKILL.
 _MARGIN: Final = 5.0
 
-#: Exit codes that a new process would end with too.
-_FINAL: Final = (ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.REPLACED, ExitCode.EXECUTION_ERROR)
+#: Seconds in which the open task is answered when the supervisor gives up; Redis, or the job, may be away.
+_FAREWELL: Final = 30.0
+
+#: Exit codes after which there is nothing to start again.
+_FINAL: Final = (ExitCode.LEFT, ExitCode.CONFIG, ExitCode.INFRASTRUCTURE, ExitCode.REPLACED)
 
 Kind = Literal["started", "aborted", "died", "stopping", "ended"]
 
@@ -54,10 +56,18 @@ class AgentSupervisor:
     Args:
         args: of the process.
         on_event: called with all that happens.
+        first_pause: seconds between two processes, doubled each time.
     """
 
-    def __init__(self, args: AgentProcessArgs, on_event: Callable[[ProcessEvent], object] = lambda event: None) -> None:
+    def __init__(
+        self,
+        args: AgentProcessArgs,
+        on_event: Callable[[ProcessEvent], object] = lambda event: None,
+        *,
+        first_pause: float = 1.0,
+    ) -> None:
         self._args = args
+        self._first_pause = first_pause
         self._on_event = on_event
         #: Exit codes of processes that have ended, and negative: signals that this one got.
         self._events: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
@@ -69,28 +79,36 @@ class AgentSupervisor:
         self._events.put(("stop", number))
 
     def run(self) -> tuple[int, int]:
-        """Keep the process running; return the exit code of the last one, and the signal that ended this call, or 0."""
-        pause, crashes = _FIRST_PAUSE, 0
+        """Keep the process running; return the exit code of the last one, and the signal that ended this call, or 0.
+
+        A process that dies again and again, or cannot be started again after it died, is given up: the open task, whose
+        job would wait for ever, is answered with EXECUTION_EXCEPTION and the last exit.
+        """
+        pause, crashes = self._first_pause, 0
         while True:
             pid, began = self._start(), time.monotonic()
             what, number = self._events.get()
             if what == "stop":
                 return self._stopped(pid, number), number
-            if number == ExitCode.SUCCESS or number in _FINAL:
-                self._emit("ended", pid, describe_exit(number))
-                return number, 0
             if number == ExitCode.ABORTED:
                 self._emit("aborted", pid, "its task was aborted and the trainer did not return; starting it again")
                 continue
+            # it ran before, so its task may be open
+            broken = number == ExitCode.CONFIG and bool(self._args.last_exit)
+            self._args = replace(self._args, last_exit=describe_exit(number))
+            if number in _FINAL and not broken:
+                self._emit("ended", pid, describe_exit(number))
+                return number, 0
             early = time.monotonic() - began < _EARLY
-            pause, crashes = (pause, crashes + 1) if early else (_FIRST_PAUSE, 1)
-            if crashes >= _MAX_EARLY_CRASHES:
-                self._emit("ended", pid, f"{describe_exit(number)}; giving up after {crashes} early crashes")
+            pause, crashes = (pause, crashes + 1) if early else (self._first_pause, 1)
+            if broken or crashes >= _MAX_EARLY_CRASHES:
+                self._emit("died", pid, f"{describe_exit(number)}; giving up after {crashes} early crashes")
+                self._give_up()
                 return number, 0
             self._emit("died", pid, f"{describe_exit(number)}; starting it again in {pause:g} s")
             with contextlib.suppress(queue.Empty):
                 _, number = self._events.get(timeout=pause)
-                return ExitCode.SUCCESS, number
+                return ExitCode.LEFT, number
             pause = min(2 * pause, _LAST_PAUSE)
 
     def _start(self) -> int:
@@ -101,8 +119,24 @@ class AgentSupervisor:
             start_new_session=True,
         )
         threading.Thread(target=self._watch, args=(process,), name="redflare-agent-watch", daemon=True).start()
-        self._emit("started", process.pid, f"agent {self._args.agent_id} of {self._args.site}")
+        what = "answers the open task for " if self._args.giving_up else ""
+        self._emit("started", process.pid, f"{what}agent {self._args.agent_id} of {self._args.site}")
         return process.pid
+
+    def _give_up(self) -> None:
+        """Answer the open task in a process that does not start the trainer; a signal ends the wait for it."""
+        self._args = replace(self._args, giving_up=True)
+        pid = self._start()
+        code = None
+        with contextlib.suppress(queue.Empty):
+            what, code = self._events.get(timeout=_FAREWELL)
+            code = code if what == "ended" else None
+        if code is None:
+            self._signal(signal.SIGKILL)
+            while self._events.get()[0] != "ended":
+                pass
+        answered = "the open task, if there was one, is answered" if code == ExitCode.LEFT else "its task is still open"
+        self._emit("ended", pid, answered)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         # without reaping it: its number, and that of its group, stays its own

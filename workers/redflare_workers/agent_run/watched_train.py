@@ -79,4 +79,4 @@ class WatchedTrain:
         )
         logging.shutdown()
         faulthandler.dump_traceback(sys.__stderr__ or 2)
-        os._exit(ExitCode.SUCCESS if self._stopping else ExitCode.ABORTED)
+        os._exit(ExitCode.LEFT if self._stopping else ExitCode.ABORTED)

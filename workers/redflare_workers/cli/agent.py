@@ -78,7 +78,8 @@ def run(
     well. redflare simulate runs the same module without sites.
 
     The agent serves one job after the other until Ctrl-C or SIGTERM. A process
-    that dies is restarted, and gets its task again.
+    that dies is restarted, and gets its task again. After five crashes the
+    command gives up, and answers the task with EXECUTION_EXCEPTION.
 
     When a job is aborted, task.aborted becomes true. If the function does not
     return within --abort-grace seconds, its process and all that it started
@@ -121,5 +122,5 @@ def run(
     code, stopped_by = supervisor.run()
     if stopped_by == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
-    if not stopped_by and code:
+    if not stopped_by and code != ExitCode.LEFT:
         raise typer.Exit(_OF_PROCESS.get(code, FAILED))

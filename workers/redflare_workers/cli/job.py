@@ -168,11 +168,13 @@ def _row(record: JobRecord | None, view: JobView | None, now: int, *, server_is_
     tasks = str(len(view.tasks)) if view else ""
     if record is None:
         assert view
-        waiting = Text(view.waiting) if view.runs else display.status(view.waiting)
+        waiting = (
+            Text("; ".join(filter(None, (view.trouble, view.waiting)))) if view.runs else display.status(view.waiting)
+        )
         return ["", display.presence(view.server), sites, tasks, waiting]
     reason = reason_of(record, now, server_is_running=server_is_running)
     if not reason and view and not record.finished:
-        reason = view.waiting
+        reason = "; ".join(filter(None, (view.trouble, view.waiting)))
     status = display.status(record.status.removeprefix("FINISHED:"))
     details = Text.assemble((humanize.age((now - record.changed) / 1000), "dim"), "  ", " ".join(reason.split()))
     return [record.name, status, sites, tasks, details]

@@ -182,6 +182,8 @@ def _activity(site: SiteView, job: JobView) -> Text:
         often = f", sent {client_task.record.count} times" if client_task.record.count > 1 else ""
         submitted = ", its result is at the server" if client_task.record.id in site.submitted else ""
         lines.append(f"working on {name} for {humanize.age(client_task.age)}{often}{submitted}")
+        if at_agent := site.at_agent.get(client_task.record.id):
+            lines.append(f"its agent: {at_agent.waiting}")
     if site.requested:
         lines.append(f"waiting for a task for {humanize.age((job.now - site.requested) / 1000)}")
     return Text("\n".join(lines) or "-")

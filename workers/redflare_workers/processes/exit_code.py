@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     INFRASTRUCTURE = 104
     #: another agent of its name has taken over
     REPLACED = 105
+    #: an agent has said bye: it was told to, or its job is over; a trainer may end its process with 0
+    LEFT = 106
 
 
 def describe_exit(code: int) -> str:

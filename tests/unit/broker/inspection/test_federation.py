@@ -232,7 +232,7 @@ def test_a_second_attempt_is_shown(inspector: Inspector, link: LinkSteps) -> Non
     link.hello("agent", "other-host:300:c")
     link.take("t1")
 
-    assert reason(read(inspector, link)) == "FETCHED for a while by other-host:300, attempt 2"
+    assert reason(read(inspector, link)) == "FETCHED for a while, attempt 2 by other-host:300"
 
 
 def test_a_task_is_found_on_every_link_or_on_the_named_one(inspector: Inspector, server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from redflare_broker.transport.server import Server
 
 from tests.support.job.live_bench import LiveJobBench, scheduled
 from tests.support.job.state import small
+from tests.support.link.steps import LinkSteps
 
 
 @pytest.fixture
@@ -280,3 +282,51 @@ def test_a_job_is_converted_to_json(bench: LiveJobBench) -> None:
     assert train["waiting"].startswith("waiting for 2 sites: ")
     [site_1] = document["sites"]
     assert (site_1["working_on"][0]["task"], site_1["presence"]["connected"]) == ("train", True)
+
+
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_shown_as_it_stands_at_the_agent_of_its_site(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    store.schedule(task := scheduled())
+    lease = bench.site("site-1")
+    given = bench.give_task(store, task, lease)
+    link = LinkSteps(bench.server, "site-1--trainer")
+    link.both()
+    link.assign(given.id)
+    link.take(given.id)
+
+    for job in (read(bench), jobs(bench).all()[0], Inspector(bench.server).status().jobs[0]):
+        at_agent = site(job, "site-1").at_agent[given.id]
+        assert (at_agent.fqcn, at_agent.status, at_agent.attempt, at_agent.agent) == (
+            *("site-1--trainer", "FETCHED", 1, "connected"),
+        )
+        assert "FETCHED" not in job.waiting
+        assert job.trouble == ""
+
+    link.hello("agent", "other-host:300:c")
+    link.take(given.id)
+    link.beat("agent", age_ms=40_000, left_ms=20_000)
+    bench.connection.call("HINCRBY", link.keys.link, "agent_since", -100_000)
+
+    job = read(bench)
+    expected = (
+        r"FETCHED for [^,]+, attempt 2: the agent is silent \(last heartbeat .* ago\), a new instance would get it"
+    )
+    assert re.search(expected, job.waiting)
+    assert job.trouble == "site-1: attempt 2, agent silent"
+    assert re.fullmatch(expected, site(job, "site-1").at_agent[given.id].waiting)
+    assert orjson.loads(orjson.dumps(job.to_json()))["sites"][0]["at_agent"][given.id]["attempt"] == 2
+
+
+def test_the_agents_of_other_sites_and_other_tasks_are_not_shown(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    store.schedule(task := scheduled())
+    given = bench.give_task(store, task, bench.site("site-1"))
+    for fqcn, task_id in (("site-11--trainer", given.id), ("site-1--other", "t2")):
+        link = LinkSteps(bench.server, fqcn)
+        link.both()
+        link.assign(task_id)
+
+    assert site(read(bench), "site-1").at_agent == {}

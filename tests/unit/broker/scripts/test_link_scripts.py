@@ -176,10 +176,10 @@ def test_a_result_whose_payload_is_lost_is_asked_for_again(bench: LinkBench, set
 def test_take_gives_the_open_task_alone_and_counts_the_instances_that_took_it(bench: LinkBench) -> None:
     assert bench.take("t1") == ScriptReply(status="NONE")
     bench.assign("t1")
-    assert bench.take("t1") == bench.take("t1") == ScriptReply(status="FETCHED", rest=(1,))
+    assert bench.take("t1") == bench.take("t1") == ScriptReply(status="FETCHED", rest=(1, 0))
     assert bench.take("t2") == ScriptReply(status="NONE")
     bench.agent = bench.start(Lease(name="agent", instance="a2"))
-    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2,))
+    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2, 1))
     bench.submit("t1")
     assert bench.take("t1") == ScriptReply(status="SUBMITTED")
 
@@ -194,7 +194,27 @@ def test_a_task_whose_payload_is_lost_is_returned_to_the_cj(bench: LinkBench) ->
     assert bench.entries(bench.keys.tasks) == []
     assert bench.assign("t1", lost=refusals[0]).status == "NEW"
     assert bench.entries(bench.keys.results) == []
-    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2,))
+    assert bench.take("t1") == ScriptReply(status="FETCHED", rest=(2, 0))
+
+
+@pytest.mark.parametrize(("bye", "died"), [("", 1), ("failed", 1), ("in order", 0)])
+def test_an_agent_that_goes_without_a_goodbye_in_order_has_died_with_its_task(
+    bench: LinkBench, bye: str, died: int
+) -> None:
+    bench.assign("t1")
+    bench.take("t1")
+    if bye:
+        bench.scripts.bye(bench.connection, bench.agent, failed=bye == "failed")
+    bench.agent = bench.start(Lease(name="agent", instance="a2"))
+    assert bench.take("t1") == bench.take("t1") == ScriptReply(status="FETCHED", rest=(2, died))
+
+
+def test_a_task_that_too_many_have_died_with_is_no_dead_letter(bench: LinkBench) -> None:
+    bench.assign("t1")
+    bench.take("t1")
+    assert bench.refuse("t1", "EXECUTION_EXCEPTION").status == "REJECTED"
+    assert bench.entries(bench.keys.dead) == bench.entries(bench.keys.tasks) == []
+    assert bench.field("t1", "rc") == "EXECUTION_EXCEPTION"
 
 
 def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: LinkBench) -> None:
@@ -309,7 +329,7 @@ def test_a_beat_returns_open_task_status_and_peer(bench: LinkBench) -> None:
     reply = bench.beat(bench.agent, "t1")
     assert reply.rest[:3] == (b"t1", b"SUBMITTED", b"{}")
     assert 0 < reply.number(3) <= 60_000
-    assert reply.rest[4:] == (b"c1", b"0")
+    assert reply.rest[4:] == (b"c1", b"0", b"1")
 
 
 def test_a_bye_deletes_the_heartbeat_and_a_late_beat_does_not_restore_it(bench: LinkBench) -> None:

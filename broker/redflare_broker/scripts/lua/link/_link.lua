@@ -1,9 +1,8 @@
 -- Set in front of the scripts of a link, behind _common.lua.
 --
 -- Keys of one link (all share the hash tag {F}); docs/protocol.md describes each field:
---   link     hash    agent, agent_epoch, agent_since, agent_closed and the same for cj; task (the open one);
---                    last (the newest task); kept, kept_task (last result of a settled task); streams (1: both have been
---                    made)
+--   link     hash    agent, agent_epoch, agent_since, agent_closed and the same for cj; agent_left; task (the open one); last
+--                    (the newest task); kept, kept_task (last result of a settled task); streams (1: both have been made)
 --   tasks    stream  at most one entry: the open task that nobody has answered yet
 --   results  stream  the answer to it, and the answer to a settled task that is still kept
 --   task     hash    the ledger of one task

@@ -1,4 +1,5 @@
--- Give back a task that the agent cannot read: it ends REJECTED, or goes back to the CJ when only its payload is gone.
+-- Give back a task that the agent cannot read, or that too many have died with: it ends REJECTED, or goes back to the CJ
+-- when only its payload is gone. An entry that cannot be read becomes a dead letter.
 -- KEYS: link, tasks, results, task, dead
 -- ARGV: instance (of the agent), epoch, task_id, rc, reason, settled_ms, retention_ms, dead_entries (at most),
 --       dead_value_bytes (at most)
@@ -19,7 +20,7 @@ if again then
   remove(tasks, known[3])
   redis.call('HSET', task, 'status', 'NEW', 'reason', reason)
 else
-  bury(tasks, known[3], dead, reason, dead_entries, dead_value_bytes, retention_ms)
+  if rc ~= 'EXECUTION_EXCEPTION' then bury(tasks, known[3], dead, reason, dead_entries, dead_value_bytes, retention_ms) end
   finish(link, tasks, results, task, task_id, 'REJECTED', reason, settled_ms)
   redis.call('HSET', link, 'kept', entry, 'kept_task', task_id)
 end

@@ -12,7 +12,7 @@ from redflare_broker.errors import ConfigError
 
 from .defs import Task
 from .errors import AgentClosed
-from .fl_model import FLModel, model_of, result_of
+from .fl_model import FLModel, ModelLike, model_of, result_of
 from .ipc_agent import IPCAgent
 
 logger = logging.getLogger(__name__)
@@ -24,23 +24,37 @@ SUBMIT_MODEL_TASK: Final = "submit_model"
 CONTROL_RANK: Final = "0"
 
 
+def find_address(config_file: str | Path | None, arguments: dict[str, Any]) -> tuple[LinkAddress, Path]:
+    """Return what arguments and the link file say of a link, and the file; an argument wins over the file.
+
+    Args:
+        config_file: the link file; None: ``redflare.json`` in the workspace, or in the current folder.
+        arguments: of ``flare.init``; None: not given.
+
+    Raises:
+        ConfigError: a ValueError; the file is wrong, or not there although it was named.
+    """
+    file = Path(config_file) if config_file else Path(arguments.get("workspace_dir") or ".") / LINK_FILE
+    if config_file and not file.is_file():
+        raise ConfigError(f"there is no file {file}; config_file names the {LINK_FILE} of this trainer's link")
+    values = {item.name: arguments.get(item.name) for item in fields(LinkAddress)}
+    named = {name: value for name, value in values.items() if value is not None}
+    return replace(load_address(file), **named), file
+
+
 def open_agent(config_file: str | Path | None, arguments: dict[str, Any]) -> tuple[IPCAgent, LinkAddress]:
     """Make the agent that arguments and the link file name; an argument wins over the file.
 
     Args:
-        config_file: the link file; its folder is the workspace unless ``workspace_dir`` is given. None:
-            ``redflare.json`` in the workspace, or in the current folder.
+        config_file: the link file; its folder is the workspace unless ``workspace_dir`` is given.
         arguments: those of ``IPCAgent``, with ``redis_url`` and ``site_name`` for its two first; None: not given.
 
     Raises:
         ConfigError: a ValueError; a name or the URL is missing or wrong; the message names the file.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    file = Path(config_file) if config_file else Path(given.get("workspace_dir", ".")) / LINK_FILE
-    if config_file and not file.is_file():
-        raise ConfigError(f"there is no file {file}; config_file names the {LINK_FILE} of this trainer's link")
-    named = {item.name: given.pop(item.name) for item in fields(LinkAddress) if item.name in given}
-    address = replace(load_address(file), **named)
+    address, file = find_address(config_file, arguments)
+    names = {item.name for item in fields(LinkAddress)}
+    given = {name: value for name, value in arguments.items() if value is not None and name not in names}
     missing = [
         name
         for name in ("redis_url", "site_name", "agent_id")
@@ -113,7 +127,7 @@ class APIContext:
     def _forget(self) -> None:
         self._open, self._model, self._received = None, None, False
 
-    def send(self, model: FLModel, clear_cache: bool = True) -> None:
+    def send(self, model: ModelLike, clear_cache: bool = True) -> None:
         """Answer the current task with a model, and wait until the CJ has it.
 
         Args:
@@ -160,10 +174,9 @@ class APIContext:
         return self.task.task_name
 
     def system_info(self) -> dict[str, Any]:
-        """``job_id`` and ``site_name`` from the last task's meta; empty before the first."""
-        if self.task is None:
-            return {}
-        return {name: self.task.meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
+        """``job_id`` and ``site_name`` from the last task's meta, or else from the address of the link."""
+        meta = {} if self.task is None else self.task.meta
+        return {name: meta.get(name, getattr(self._address, name)) for name in ("job_id", "site_name")}
 
     def get_config(self) -> dict[str, Any]:
         """Return the keys of ``redflare.json``, without the URL, which may hold a password."""

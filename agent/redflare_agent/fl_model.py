@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from redflare_broker.constants import RC, MetaKey, TaskResult
 
@@ -83,6 +83,17 @@ class FLModel:
         return f"FLModel({self.summary()})"
 
 
+@runtime_checkable
+class ModelLike(Protocol):
+    """An ``FLModel``, NVFlare's or the one here."""
+
+    params_type: Any
+    params: Any
+    optimizer_params: Any
+    metrics: Any
+    meta: Any
+
+
 def _check_round(name: str, value: object) -> None:
     if value is None:
         return
@@ -121,8 +132,8 @@ def model_of(task: Task) -> FLModel:
     )
 
 
-def result_of(model: FLModel) -> TaskResult:
-    """Make the result that carries a model.
+def result_of(model: ModelLike) -> TaskResult:
+    """Make the result that carries a model; its type of params may be a member of NVFlare's enumeration.
 
     Raises:
         RuntimeError: the model is empty.

@@ -17,9 +17,17 @@ from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
 
-from .api_context import CONTROL_RANK, EVALUATE_TASK, SUBMIT_MODEL_TASK, TRAIN_TASK, APIContext, open_agent
+from .api_context import (
+    CONTROL_RANK,
+    EVALUATE_TASK,
+    SUBMIT_MODEL_TASK,
+    TRAIN_TASK,
+    APIContext,
+    find_address,
+    open_agent,
+)
 from .errors import CallStateError
-from .fl_model import FLModel, ParamsType
+from .fl_model import FLModel, ModelLike, ParamsType
 
 __all__ = [
     "APIContext",
@@ -93,21 +101,21 @@ def init(
         if key in _contexts.known:
             logger.warning("init was called before for rank %s and config_file %s: no effect", rank, config_file)
             return _contexts.known[key]
+        arguments = {
+            "redis_url": redis_url,
+            "site_name": site_name,
+            "agent_id": agent_id,
+            "job_id": job_id,
+            "workspace_dir": workspace_dir,
+            "secure_mode": secure_mode,
+            "flare_site_heartbeat_timeout": flare_site_heartbeat_timeout,
+            "settings": settings,
+            "client": client,
+        }
         if rank == CONTROL_RANK:
-            arguments = {
-                "redis_url": redis_url,
-                "site_name": site_name,
-                "agent_id": agent_id,
-                "job_id": job_id,
-                "workspace_dir": workspace_dir,
-                "secure_mode": secure_mode,
-                "flare_site_heartbeat_timeout": flare_site_heartbeat_timeout,
-                "settings": settings,
-                "client": client,
-            }
             context = APIContext(*open_agent(config_file, arguments))
         else:
-            context = APIContext(None)
+            context = APIContext(None, find_address(config_file, arguments)[0])
         _contexts.known[key] = _contexts.default = context
         return context
 
@@ -129,14 +137,14 @@ def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLMo
     return get_context(ctx).receive(timeout)
 
 
-def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None) -> None:
-    """Answer the current task with a model; see ``APIContext.send``.
+def send(model: ModelLike, clear_cache: bool = True, ctx: APIContext | None = None) -> None:
+    """Answer the current task with a model, an ``FLModel`` from here or from NVFlare; see ``APIContext.send``.
 
     Raises:
         TypeError: not an FLModel.
         RuntimeError: nothing was received, the model is empty, or the result was rejected.
     """
-    if not isinstance(model, FLModel):
+    if not isinstance(model, ModelLike):
         raise TypeError(f"model must be an FLModel, but got {type(model).__name__}")
     get_context(ctx).send(model, clear_cache)
 
@@ -167,7 +175,7 @@ def is_submit_model(ctx: APIContext | None = None) -> bool:
 
 
 def system_info(ctx: APIContext | None = None) -> dict[str, Any]:
-    """``job_id`` and ``site_name``; empty before the first model."""
+    """``site_name``, known from ``init`` on, and ``job_id``, which is "" before the first model of a job names it."""
     return get_context(ctx).system_info()
 
 
@@ -182,7 +190,7 @@ def get_job_id(ctx: APIContext | None = None) -> str:
 
 
 def get_site_name(ctx: APIContext | None = None) -> str:
-    """Name of this site; "" before the first model."""
+    """Name of this site."""
     return str(system_info(ctx).get("site_name", ""))
 
 

@@ -71,7 +71,6 @@ def test_a_model_has_metrics_rounds_and_meta(redflare_link: LinkUnderTest) -> No
     init(redflare_link)
     with redflare_link.cj() as cj:
         cj.send("train", {"w": 1.0}, META | {"initial_metrics": {"accuracy": 0.5}, "start_round": 1})
-        assert flare.system_info() == {}
         model = flare.receive()
         assert model is not None
         assert model.params_type is ParamsType.FULL
@@ -181,6 +180,43 @@ def test_the_model_of_an_aborted_task_is_dropped_and_the_next_one_is_received(
         model = flare.receive()
         assert model is not None
         assert model.params == {"w": 3}
+
+
+def test_the_site_is_known_from_init_on_and_the_job_from_its_first_model_on(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    assert flare.system_info() == {"job_id": "", "site_name": "site-1"}
+    assert (flare.get_site_name(), flare.get_job_id()) == ("site-1", "")
+    with redflare_link.cj() as cj:
+        cj.send("train", {"w": 1}, META)
+        flare.receive()
+        assert flare.system_info() == {"job_id": "job-1", "site_name": "site-1"}
+        flare.send(FLModel(params={}))
+
+
+def test_the_job_of_an_agent_that_serves_one_is_known_from_init_on(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link, job_id="job-7")
+    assert flare.system_info() == {"job_id": "job-7", "site_name": "site-1"}
+
+
+def test_ranks_without_a_link_know_their_site(tmp_path: Path) -> None:
+    (tmp_path / "redflare.json").write_text('{"site_name": "site-1", "agent_id": "agent"}')
+    flare.init(rank=1, workspace_dir=tmp_path)
+    assert flare.get_site_name() == "site-1"
+
+
+@pytest.mark.parametrize("params_type", ["FULL", "DIFF"])
+def test_nvflare_s_own_model_is_sent_like_one_from_here(redflare_link: LinkUnderTest, params_type: str) -> None:
+    theirs = pytest.importorskip("nvflare.app_common.abstract.fl_model")
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train", {"w": 0}, META)
+        flare.receive()
+        model = theirs.FLModel(theirs.ParamsType(params_type), {"w": 1}, metrics={"loss": 2.0}, meta={"k": 3})
+        flare.send(model)
+        result = answer.result(5)
+    kind = {"FULL": "WEIGHTS", "DIFF": "WEIGHT_DIFF"}[params_type]
+    assert (result.data, result.meta) == ({"w": 1}, {"k": 3, "data_kind": kind, "initial_metrics": {"loss": 2.0}})
+    assert model.params is None
 
 
 def test_receive_gives_up_after_its_timeout(redflare_link: LinkUnderTest) -> None:

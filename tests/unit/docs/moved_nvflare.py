@@ -24,12 +24,8 @@ from tests.support.paths import DOCS
 ROWS: Final[list[tuple[str, str]]] = re.findall(
     r"^\| `(nvflare[^`]*)`[^|]* \| `(redflare[^`]*)` \|$", (DOCS / "from-nvflare.md").read_text(), re.M
 )
-#: NVFlare's module of constants, which its statistics keep: the page says so.
-APP_CONSTANT: Final = "nvflare.app_common.app_constant"
 #: What else of NVFlare is moved when a module imports it, because its classes are built on those of ``apis``.
-_MOVED_TOO: Final = (
-    r"^(\s*(?:from|import) )nvflare\.((?:app_common(?!\.app_constant )|app_opt|widgets\.widget)(?=[. ]))"
-)
+_MOVED_TOO: Final = r"^(\s*(?:from|import) )nvflare\.((?:app_common|app_opt|widgets\.widget)(?=[. ]))"
 
 
 def with_imports_changed(source: str, rows: Sequence[tuple[str, str]] = ROWS) -> str:
@@ -79,13 +75,8 @@ class _MovedFinder(MetaPathFinder, Loader):
 
 
 sys.meta_path.insert(0, _MovedFinder("moved_nvflare", ROWS))
-sys.meta_path.insert(0, _MovedFinder("moved_but_constants", [row for row in ROWS if row[0] != APP_CONSTANT]))
 
 
-def moved(name: str, *, but_constants: bool = False) -> Any:
-    """Import a module of NVFlare, named without its first part, with its imports changed.
-
-    Args:
-        but_constants: leave imports of ``nvflare.app_common.app_constant`` as they are.
-    """
-    return importlib.import_module(f"{'moved_but_constants' if but_constants else 'moved_nvflare'}.{name}")
+def moved(name: str) -> Any:
+    """Import a module of NVFlare, named without its first part, with its imports changed."""
+    return importlib.import_module(f"moved_nvflare.{name}")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import threading
 from typing import Any, Final
 
+import numpy as np
 import pytest
 import redflare_workers
+from redflare_agent import flare
+from redflare_broker.testing import LinkUnderTest
 from redflare_workers import DXO, DataKind, Shareable, from_shareable
 
 from tests.support.federation.threads import LocalFederation
@@ -103,7 +107,7 @@ def test_both_modules_of_a_row_exist(theirs: str, ours: str) -> None:
 
 
 def test_the_tables_have_rows() -> None:
-    assert (len(ROWS), len(IMPORTS)) == (6, 6)
+    assert (len(ROWS), len(IMPORTS)) == (7, 12)
 
 
 def test_the_names_of_the_page_are_in_the_workers() -> None:
@@ -125,3 +129,52 @@ def test_a_controller_runs_when_its_imports_were_changed_as_the_page_says() -> N
     # 0 + 1 + 1, then twice 2 + 1
     assert controller.total == 8
     assert controller.done == [(0, True), (1, True)]
+
+
+#: A script for the Client API in the way of NVFlare's examples, which begin with the site's name.
+SCRIPT: Final = """
+import nvflare.client as flare
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.np.constants import NPConstants
+
+
+def main(**link):
+    flare.init(**link)
+    site_name = flare.system_info()["site_name"]
+    print(f"site={site_name} {flare.get_site_name()}")
+    while flare.is_running():
+        input_model = flare.receive()
+        array = input_model.params[NPConstants.NUMPY_KEY] + 1
+        flare.send(FLModel(params={NPConstants.NUMPY_KEY: array}, params_type=ParamsType.FULL, metrics={"loss": 0.5}))
+"""
+
+
+@pytest.mark.parametrize("left", ["", "FLModel"])
+def test_a_script_of_the_client_api_trains_when_its_imports_were_changed_as_the_page_says(
+    redflare_link: LinkUnderTest, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    page = (DOCS / "from-nvflare.md").read_text()
+    their_module, our_module = re.findall(r"`(import [\w.]+ as flare)`", page)
+    moved = SCRIPT.replace(their_module, our_module)
+    for theirs, ours in IMPORTS:
+        if not left or left not in theirs:
+            moved = moved.replace(theirs, ours)
+    assert ("nvflare" in moved) == bool(left)
+    script: dict[str, Any] = {}
+    exec(compile(moved, "script.py", "exec"), script)
+    link = redflare_link.agent_args | {"site_name": "site-1"}
+    del link["flare_site_url"], link["flare_site_name"]
+    training = threading.Thread(target=script["main"], kwargs=link)
+    training.start()
+    with redflare_link.cj() as cj:
+        result = cj.send("train", {"numpy_key": np.zeros(2)}, {"current_round": 0}).result(10)
+    training.join(10)
+    flare.shutdown()
+    assert not training.is_alive()
+    assert result.data["numpy_key"].tolist() == [1.0, 1.0]
+    assert result.meta == {"data_kind": "WEIGHTS", "initial_metrics": {"loss": 0.5}}
+    assert capsys.readouterr().out == "site=site-1 site-1\n"
+
+
+def test_what_the_page_says_is_missing_of_the_client_api_is_missing() -> None:
+    assert [name for name in ("log", "SummaryWriter", "train", "evaluate") if hasattr(flare, name)] == []

@@ -329,9 +329,9 @@ def test_a_model_learner_trains_through_the_model_learner_executor(run: Run) -> 
     assert run.model() == plus(4)
 
 
-def test_statistics_are_gathered_when_their_constants_stay_nvflare_s(run: Run) -> None:
-    writer_base = moved("app_common.abstract.statistics_writer", but_constants=True).StatisticsWriter
-    spec = moved("app_common.abstract.statistics_spec", but_constants=True)
+def test_statistics_are_gathered(run: Run) -> None:
+    writer_base = moved("app_common.abstract.statistics_writer").StatisticsWriter
+    spec = moved("app_common.abstract.statistics_spec")
     written: dict[str, Any] = {}
 
     class Writer(writer_base):  # type: ignore[misc, valid-type]
@@ -352,9 +352,9 @@ def test_statistics_are_gathered_when_their_constants_stay_nvflare_s(run: Run) -
         def sum(self, dataset_name: str, feature_name: str) -> float:
             return sum(self.values)
 
-    module = moved("app_common.workflows.statistics_controller", but_constants=True)
+    module = moved("app_common.workflows.statistics_controller")
     controller = module.StatisticsController({"count": {}, "sum": {}}, "writer", wait_time_after_min_received=0)
-    executor = moved("app_common.executors.statistics.statistics_executor", but_constants=True).StatisticsExecutor
+    executor = moved("app_common.executors.statistics.statistics_executor").StatisticsExecutor
     run(
         controller,
         executor("table"),
@@ -368,8 +368,6 @@ def test_statistics_are_gathered_when_their_constants_stay_nvflare_s(run: Run) -
 
 #: Modules of NVFlare that the page lists as missing, and the name that each does not find.
 MISSING = [
-    ("app_common.workflows.statistics_controller", "StatisticsConstants"),
-    ("app_common.executors.statistics.statistics_executor", "StatisticsConstants"),
     ("app_common.psi.psi_controller", "PSIConst"),
     ("app_common.ccwf.swarm_server_ctl", "redflare_workers.apis.impl"),
     ("app_common.ccwf.swarm_client_ctl", "redflare_workers.apis.impl"),

@@ -18,7 +18,9 @@ from redflare_workers import apis, workflow
 NAMES: Final[dict[str, Any]] = json.loads(Path(__file__).with_name("nvflare_names.json").read_text())
 #: The module of ``redflare_workers.apis`` in which code finds a name when only its package's name was changed.
 MODULES: Final = {
-    "app_constant": ["AlgorithmConstants", "AppConstants", "ModelName", "ValidateType"],
+    "app_constant": [
+        "AlgorithmConstants", "AppConstants", "ModelName", "NPConstants", "StatisticsConstants", "ValidateType"
+    ],
     "app_event_type": ["AppEventType"],
     "client": ["Client", "ClientPropKey"],
     "controller_spec": [

@@ -7,7 +7,7 @@ May import: util and the broker.
 
 from __future__ import annotations
 
-from .app_constant import AlgorithmConstants, AppConstants, ModelName, ValidateType
+from .app_constant import AlgorithmConstants, AppConstants, ModelName, NPConstants, StatisticsConstants, ValidateType
 from .app_event_type import AppEventType
 from .client import Client, ClientPropKey
 from .controller_spec import ControllerSpec
@@ -76,6 +76,7 @@ __all__ = [
     "LogMessageTag",
     "MetaKey",
     "ModelName",
+    "NPConstants",
     "NotReadyToEndRun",
     "OperatorConfigKey",
     "OperatorMethod",
@@ -89,6 +90,7 @@ __all__ = [
     "Shareable",
     "Signal",
     "SignalCallback",
+    "StatisticsConstants",
     "Targets",
     "Task",
     "TaskCompletionStatus",

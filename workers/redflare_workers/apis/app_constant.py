@@ -1,5 +1,7 @@
 """Constants of workflows: headers, cookies and props, names of tasks, default ids. After NVFlare's ``app_constant``.
 
+``NPConstants`` is here as well, which NVFlare has in a module of its own.
+
 Names and values are NVFlare's, so that workflows and executors written for it agree on them with those here.
 """
 
@@ -121,3 +123,48 @@ class ValidateType:
 
     BEFORE_TRAIN_VALIDATE: Final = "before_train_validate"
     MODEL_VALIDATE: Final = "model_validate"
+
+
+class NPConstants:
+    """The key under which NVFlare's numpy components keep the one array of their model."""
+
+    NUMPY_KEY: Final = "numpy_key"
+
+
+class StatisticsConstants(AppConstants):
+    """Names of statistics, of their two rounds, and of the tasks and headers that carry them."""
+
+    STATS_COUNT: Final = "count"
+    STATS_FAILURE_COUNT: Final = "failure_count"
+    STATS_SUM: Final = "sum"
+    STATS_MEAN: Final = "mean"
+    STATS_VAR: Final = "var"
+    STATS_STDDEV: Final = "stddev"
+    STATS_MIN: Final = "min"
+    STATS_MAX: Final = "max"
+    STATS_HISTOGRAM: Final = "histogram"
+    STATS_QUANTILE: Final = "quantile"
+    STATS_DIGEST_COORD: Final = "digest_coord"
+    STATS_FEATURES: Final = "stats_features"
+    STATS_BINS: Final = "bins"
+    STATS_BIN_RANGE: Final = "range"
+    STATS_TARGET_STATISTICS: Final = "statistics"
+    STATS_GLOBAL_COUNT: Final = "global_count"
+    STATS_GLOBAL_MEAN: Final = "global_mean"
+
+    FED_STATS_PRE_RUN: Final = "fed_stats_pre_run"
+    FED_STATS_TASK: Final = "fed_stats"
+    STATISTICS_TASK_KEY: Final = "fed_stats_task_key"
+    STATS_1st_STATISTICS: Final = "fed_stats_1st_statistics"
+    STATS_2nd_STATISTICS: Final = "fed_stats_2nd_statistics"
+    PRE_RUN_RESULT: Final = "fed_stats_pre_run_result"
+
+    GLOBAL: Final = "Global"
+    LOCAL: Final = "Local"
+    NAME: Final = "Name"
+
+    #: By round: what can be computed in it; the second needs means and ranges of the first.
+    ordered_statistics: Final = {
+        STATS_1st_STATISTICS: [STATS_COUNT, STATS_SUM, STATS_MEAN, STATS_MIN, STATS_MAX, STATS_QUANTILE],
+        STATS_2nd_STATISTICS: [STATS_FAILURE_COUNT, STATS_HISTOGRAM, STATS_VAR, STATS_STDDEV],
+    }

@@ -7,19 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from functools import partial
+from typing import Protocol
 
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import Reply, ReplyCode
 from redflare_broker.errors import DecodeError, RedflareError
 
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport, SiteReportReply
+from redflare_workers.util.line_queue import LineQueue
 
 logger = logging.getLogger(__name__)
-
-#: Messages with log lines that may be on their way at once; the server is away if they stay so.
-_MOST_ON_THEIR_WAY: Final = 16
-_MOST_LINES: Final = 500
 
 
 class Reporter(Protocol):
@@ -33,10 +31,20 @@ class Reporter(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class CellReporter:
-    """Reports over a cell to the server's parent process; while that is away, reports wait in its inbox.
+class _JobLane:
+    """What is to be sent of one job: one message is on its way, the others wait."""
 
-    The next report of a job is sent when the last has been answered, so that they arrive in order.
+    lines: LineQueue = field(default_factory=LineQueue)
+    reports: deque[tuple[SiteReport, Callable[[str], object]]] = field(default_factory=deque)
+    busy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class CellReporter:
+    """Reports over a cell to the server's parent process; while that is away, a message of each job is in its inbox.
+
+    The next message of a job is sent when the last has been answered, so that they arrive in order. A report overtakes
+    lines that wait, but the last one of a process comes behind its lines.
     """
 
     #: this site's
@@ -45,71 +53,55 @@ class CellReporter:
     #: FQCN of the server's cell
     server: str
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
-    #: by job: the report on its way, and those behind it
-    _reports: dict[str, deque[tuple[SiteReport, Callable[[str], object]]]] = field(default_factory=dict, init=False)
-    _on_their_way: int = field(default=0, init=False)
-    _left_out: int = field(default=0, init=False)
+    _lanes: dict[str, _JobLane] = field(default_factory=dict, init=False)
 
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
         with self._guard:
-            waiting = self._reports.setdefault(report.job, deque())
-            waiting.append((report, taken))
-            if len(waiting) > 1:
-                return
-        self._send(report)
-
-    def _send(self, report: SiteReport) -> None:
-        def on_reply(reply: Reply) -> None:
-            self._on_reply(report, reply)
-
-        try:
-            self.cell.ask(report.CHANNEL, report.TOPIC, self.server, report.to_meta(), on_reply=on_reply)
-        except RedflareError as error:
-            logger.warning("cannot report that job %s is %s: %s", report.job, report.status, error)
-            with self._guard:
-                # the cell was stopped; the next client parent reports what is final
-                self._reports.pop(report.job, None)
-
-    def _on_reply(self, report: SiteReport, reply: Reply) -> None:
-        with self._guard:
-            waiting = self._reports.get(report.job)
-            if not waiting or waiting[0][0] is not report:
-                return
-            _, taken = waiting.popleft()
-            following = waiting[0][0] if waiting else None
-            if following is None:
-                del self._reports[report.job]
-        try:
-            if reply.ok:
-                taken(SiteReportReply.from_meta(reply.meta).abort)
-            elif reply.rc != ReplyCode.ABORTED:
-                raise DecodeError(reply.error or reply.rc)
-        except DecodeError as error:
-            text = "%s rejected the report that job %s is %s: %s"
-            logger.warning(text, self.server, report.job, report.status, error)
-        if following is not None:
-            self._send(following)
+            self._lanes.setdefault(report.job, _JobLane()).reports.append((report, taken))
+        self._send_next(report.job)
 
     def log(self, job_id: str, lines: Sequence[str]) -> None:
         with self._guard:
-            if self._on_their_way >= _MOST_ON_THEIR_WAY:
-                # they are in the log file
-                self._left_out += len(lines)
-                return
-            self._on_their_way += 1
-            left_out, self._left_out = self._left_out, 0
-        sent = [f"({left_out} lines are left out here)"] * bool(left_out) + list(lines)[:_MOST_LINES]
-        if len(lines) > _MOST_LINES:
-            sent.append(f"({len(lines) - _MOST_LINES} lines are left out here)")
-        message = SiteLog(site=self.site, job=job_id, lines=sent)
-        try:
-            self.cell.ask(
-                message.CHANNEL, message.TOPIC, self.server, message.to_meta(), on_reply=lambda _: self._arrived()
-            )
-        except RedflareError as error:
-            self._arrived()
-            logger.debug("cannot forward log lines of job %s: %s", job_id, error)
+            self._lanes.setdefault(job_id, _JobLane()).lines.add(lines)
+        self._send_next(job_id)
 
-    def _arrived(self) -> None:
+    def _send_next(self, job_id: str) -> None:
+        """Send what is next of a job, unless something is on its way."""
         with self._guard:
-            self._on_their_way -= 1
+            lane = self._lanes.get(job_id)
+            if lane is None or lane.busy:
+                return
+            if not lane.lines and not lane.reports:
+                del self._lanes[job_id]
+                return
+            lane.busy = True
+            message: SiteReport | SiteLog
+            taken: Callable[[str], object] | None = None
+            if lane.reports and not (lane.lines and lane.reports[0][0].final):
+                message, taken = lane.reports.popleft()
+            else:
+                message = SiteLog(site=self.site, job=job_id, lines=lane.lines.take())
+        on_reply = partial(self._on_reply, lane, message, taken)
+        try:
+            self.cell.ask(message.CHANNEL, message.TOPIC, self.server, message.to_meta(), on_reply=on_reply)
+        except RedflareError as error:
+            logger.warning("cannot tell %s how job %s stands: %s", self.server, job_id, error)
+            with self._guard:
+                # the cell was stopped; the next client parent reports what is final
+                self._lanes.pop(job_id, None)
+
+    def _on_reply(
+        self, lane: _JobLane, message: SiteReport | SiteLog, taken: Callable[[str], object] | None, reply: Reply
+    ) -> None:
+        with self._guard:
+            lane.busy = False
+        try:
+            if not reply.ok and reply.rc != ReplyCode.ABORTED:
+                raise DecodeError(reply.error or reply.rc)
+            if reply.ok and taken is not None:
+                taken(SiteReportReply.from_meta(reply.meta).abort)
+        except DecodeError as error:
+            what = f"report that it is {message.status}" if isinstance(message, SiteReport) else "log lines"
+            logger.warning("job %s: %s rejected its %s: %s", message.job, self.server, what, error)
+        if reply.rc != ReplyCode.ABORTED:
+            self._send_next(message.job)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -13,26 +12,27 @@ from typing import Final
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_store.store import JobStore
 
+from redflare_workers.util.line_queue import MOST_BYTES, LineQueue
 from redflare_workers.util.log_format import level_and_text
 
 logger = logging.getLogger(__name__)
 
-#: Lines that may wait while Redis is unreachable; more are left out, and are only in the log files.
-_MOST: Final = 20_000
+#: Bytes of lines that may wait while Redis is unreachable, for all jobs and sites: each has its part of them.
+_MOST: Final = 64 << 20
 
 
 class LogWriter:
     """Writes lines with their levels, and the time at which they come; their own times are in the log files.
 
-    ``write`` queues them without blocking, and a thread stores them; what ``stop`` does not wait for may be lost.
+    ``write`` queues them without blocking, and a thread stores them, some of each job and site in turn; what ``stop``
+    does not wait for may be lost.
     """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[str, str, str, list[str]]] = deque()
-        self._lines = 0
-        self._left_out = 0
+        #: by job, submission and site; whose turn it is first
+        self._waiting: dict[tuple[str, str, str], LineQueue] = {}
         self._writing = False
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="redflare-job-logs", daemon=True)
@@ -57,13 +57,8 @@ class LogWriter:
         if not lines:
             return
         with self._changed:
-            if self._lines + len(lines) > _MOST:
-                self._left_out += len(lines)
-                return
-            queued = [f"({self._left_out} lines are left out here)"] * bool(self._left_out) + list(lines)
-            self._left_out = 0
-            self._lines += len(queued)
-            self._waiting.append((job_id, submission, site, queued))
+            waiting = self._waiting.setdefault((job_id, submission, site), LineQueue())
+            waiting.add(lines, min(MOST_BYTES, _MOST // len(self._waiting)))
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -79,8 +74,11 @@ class LogWriter:
                 self._changed.wait_for(lambda: self._waiting or self._stopped)
                 if not self._waiting:
                     return
-                job_id, submission, site, lines = self._waiting.popleft()
-                self._lines -= len(lines)
+                job_id, submission, site = key = next(iter(self._waiting))
+                queue = self._waiting.pop(key)
+                lines = queue.take()
+                if queue:
+                    self._waiting[key] = queue
                 self._writing = True
             try:
                 for level, texts in groupby(map(level_and_text, lines), key=itemgetter(0)):
@@ -93,4 +91,4 @@ class LogWriter:
                 logger.exception("cannot store %d log lines of job %s", len(lines), job_id)
 
     def __repr__(self) -> str:
-        return f"<LogWriter, {self._lines} lines wait>"
+        return f"<LogWriter, {sum(map(len, self._waiting.values()))} lines wait>"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Request
 from redflare_workers.client.parent.reporter import CellReporter
 from redflare_workers.protocol.message import Message
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
+from redflare_workers.util.line_queue import LINE, MOST_BYTES
 
 from tests.support.cell.cells import Cells, cells_on_fakeredis
 from tests.support.waiting import wait_until
@@ -58,7 +59,7 @@ def test_reports_of_a_job_arrive_in_order_although_the_server_is_slow(cells: Cel
     wait_until(lambda: len(taken) == 3 and other)
     assert [status for status in statuses if status != "starting"] == ["started", "stopped"]
     assert taken == [("starting", ""), ("started", "no"), ("stopped", "")]
-    assert reporter._reports == {}
+    wait_until(lambda: reporter._lanes == {})
 
 
 def test_a_report_that_the_server_does_not_understand_does_not_hold_up_the_next(
@@ -88,23 +89,60 @@ def test_reports_of_a_cell_that_was_stopped_are_dropped(cells: Cells, reporter: 
     assert taken == []
 
 
-def test_lines_that_the_server_does_not_receive_do_not_accumulate(cells: Cells, reporter: CellReporter) -> None:
+def lines_of(parked: Sequence[Request], job: str = "job-1") -> list[str]:
+    return [line for request in parked if request.meta["job"] == job for line in request.meta["lines"]]
+
+
+def test_lines_that_the_server_does_not_take_do_not_accumulate_and_the_note_is_their_jobs(
+    cells: Cells, reporter: CellReporter
+) -> None:
     parked: list[Request] = []
 
     def park(request: Request) -> HandlerResult:
         parked.append(request)
         return LATER
 
+    def answer_all(count: int) -> None:
+        for number in range(count):
+            wait_until(lambda number=number: len(parked) > number)  # type: ignore[misc]
+            parked[number].reply()
+
     server(cells, SiteLog, park)
     for number in range(40):
-        reporter.log("job-1", [f"line {number}"])
-    wait_until(lambda: len(parked) == 16)
-    for request in parked:
-        request.reply()
-    wait_until(lambda: reporter._on_their_way == 0)
-    reporter.log("job-1", [f"x {n}" for n in range(600)])
-    wait_until(lambda: len(parked) == 17)
-    lines = parked[-1].meta["lines"]
-    assert (lines[0], lines[-1]) == ("(24 lines are left out here)", "(100 lines are left out here)")
-    assert len(lines) == 502
-    parked[-1].reply()
+        reporter.log("job-1", [f"{number} {'x' * 100_000}"] * 10)
+    reporter.log("job-2", ["of another job"])
+    wait_until(lambda: len(parked) == 2)
+    answer_all(2)
+    wait_until(lambda: len(parked) >= 3)
+    # one at a time, however many wait
+    assert len(parked) == 3
+    answer_all(7)
+    wait_until(lambda: reporter._lanes == {})
+    assert max(map(len, lines_of(parked))) <= LINE
+    [note] = [line for line in lines_of(parked) if line.startswith("(")]
+    taken = len(lines_of(parked)) - 1
+    assert note.startswith(f"({400 - taken} lines, ")
+    assert lines_of(parked)[-1] == note
+    assert sum(map(len, lines_of(parked))) < 1.2 * MOST_BYTES
+    assert lines_of(parked, "job-2") == ["of another job"]
+
+
+def test_the_last_report_of_a_process_comes_behind_its_lines(cells: Cells, reporter: CellReporter) -> None:
+    arrived: list[str] = []
+
+    def take(request: Request) -> HandlerResult:
+        arrived.extend([request.meta["status"]] if "status" in request.meta else request.meta["lines"])
+        return None
+
+    cell = Cell(cells.server, "server", cells.settings)
+    cells._made.append(cell)
+    for message in (SiteReport, SiteLog):
+        cell.register_request_cb(message.CHANNEL, message.TOPIC, take)
+    reporter.report(report("starting"), lambda _: None)
+    reporter.log("job-1", ["one"])
+    reporter.report(report("started"), lambda _: None)
+    reporter.log("job-1", ["two"])
+    reporter.report(report("stopped", code=0), lambda _: None)
+    cell.start()
+    wait_until(lambda: reporter._lanes == {})
+    assert arrived == ["starting", "started", "one", "two", "stopped"]

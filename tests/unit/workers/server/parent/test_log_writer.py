@@ -10,6 +10,7 @@ from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.server.parent.log_writer import LogWriter
+from redflare_workers.util.line_queue import MOST_BYTES
 
 
 @pytest.fixture
@@ -71,12 +72,31 @@ def test_lines_of_a_job_that_is_gone_do_not_hold_up_others(store: JobStore) -> N
 def test_an_unreachable_redis_does_not_cost_endless_memory(store: JobStore) -> None:
     writer = LogWriter(store)
     for _ in range(30):
-        writer.write("job-1", "site-1", ["line"] * 1000)
+        writer.write("job-1", "site-1", ["line " * 200] * 1000)
     writer.start()
     assert writer.flush(20)
     writer.write("job-1", "site-1", ["after"])
     writer.stop(5)
-    assert lines_of(store)[-2:] == [("site-1", "(10000 lines are left out here)"), ("site-1", "after")]
+    (_, note), (_, after) = lines_of(store)[-2:]
+    kept = len(store.read_log("job-1")) - 3
+    assert (note.partition(",")[0], after) == (f"({30_000 - kept} lines", "after")
+
+
+def test_one_job_that_logs_too_much_costs_no_line_of_another(store: JobStore) -> None:
+    store.submit({"name": "means"}, b"zip", "job-2", submitter="ann")
+    writer = LogWriter(store)
+    for _ in range(40):
+        writer.write("job-1", "site-1", ["x" * 200_000] * 500)
+    writer.write("job-2", "site-1", ["one", "two"])
+    writer.write("job-1", "site-2", ["of another site"])
+    writer.start()
+    assert writer.flush(20)
+    writer.stop(5)
+    assert [line.text for line in store.read_log("job-2") if line.site] == ["one", "two"]
+    lines = lines_of(store)
+    assert ("site-2", "of another site") in lines
+    assert [text for _, text in lines if "left out" in text] == [text for site, text in lines[-1:]]
+    assert sum(len(text) for _, text in lines) < 2 * MOST_BYTES
 
 
 class Odd(str):
@@ -92,6 +112,7 @@ def test_a_line_that_cannot_be_stored_does_not_end_the_writing(store: JobStore) 
     writer = LogWriter(store)
     writer.start()
     writer.write("job-1", "site-1", [Odd("one")])
+    assert writer.flush(5)
     writer.write("job-1", "site-1", ["two"])
     assert writer.flush(5)
     assert lines_of(store) == [("site-1", "two")]

@@ -29,7 +29,7 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.patience import Patience
 from redflare_broker.util.thread_pool import ElasticThreadPool
-from redflare_broker.wire.message_entry import Envelope, pack_meta, sender_of
+from redflare_broker.wire.message_entry import Envelope, pack_meta, peek
 
 from .blocked_calls import BlockedCall, BlockedCalls
 from .cell_heartbeat import CellHeartbeat, read_heartbeat
@@ -348,16 +348,20 @@ class Cell:
                 return self._outgoing.on_reply(entry_id, envelope)
             return self._incoming.receive(entry_id, envelope)
         except DecodeError as exc:
-            self._bury(entry_id, sender_of(fields), str(exc))
+            self._bury(entry_id, peek(fields)[1], str(exc))
         except RedflareError:
             raise
         except Exception as exc:
             # it would be read again and again, and nothing behind it
-            sender, reason = sender_of(fields), f"program error: {type(exc).__name__}: {exc}"
+            sender, reason = peek(fields)[1], f"program error: {type(exc).__name__}: {exc}"
             text = f"handling entry {entry_id} failed: {reason}"
             self.faults.note(sender, "program error", text, logging.ERROR, exc_info=exc)
             self._bury(entry_id, sender, reason)
         return ""
+
+    def load(self, sender: str) -> float:
+        """Return how much of the room for a sender's requests is taken."""
+        return self._incoming.load(sender)
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
         """Check the cell's owner; False: Redis had lost the cell, so the entries that were read may be old.
@@ -471,11 +475,8 @@ class Cell:
         raise Fenced(text)
 
     def _bury(self, entry_id: str, sender: str, reason: str) -> None:
-        with self.server.borrow(self.keys.cell) as connection:
-            reply = BURY.run(connection, self._values, entry=entry_id, reason=reason, **self._lease.args)
-        where = f"is now in {self.keys.dead} (`redflare dead list`)" if reply.status == "BURIED" else "is gone by now"
-        text = f"entry {entry_id} of the inbox cannot be read and {where}: {reason}"
-        self.faults.note(sender, "entry that cannot be read", text, logging.ERROR)
+        command = BURY.command(self._values, entry=entry_id, reason=reason, **self._lease.args)
+        self._incoming.bury(entry_id, sender, reason, command)
 
     def _encode(self, data: object) -> EncodedPayload:
         """Encode data; buffers of small data are copied, so that their owner may change them at once."""

@@ -6,6 +6,7 @@ by its id while it is in hand, and for the next 10,000 replies; then only a high
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError
 from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
-from redflare_broker.transport.replies import RedisReply
+from redflare_broker.scripts.script import BURIED, parse_reply
+from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.thread_pool import ElasticThreadPool
@@ -25,6 +27,7 @@ from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_wor
 from .direction import Direction
 from .outbox import OutboundMessage, Outbox
 from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
+from .sender_load import SenderLoad
 
 Handler = Callable[[Request], HandlerResult]
 
@@ -47,6 +50,7 @@ class IncomingRequests(Direction):
     ) -> None:
         super().__init__(server, keys, settings, outbox, pool)
         self.faults = faults
+        self._load = SenderLoad()
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
         self._in_hand: dict[str, Request] = {}
@@ -87,14 +91,30 @@ class IncomingRequests(Direction):
                 if entry_id not in (*message.deletes, *copies):
                     copies.append(entry_id)
                 return ""
+            handler = self._handler_of(envelope)
+            if handler is None:
+                self._refuse_topic(entry_id, envelope)
+                return ""
             try:
                 request = self._request(entry_id, envelope)
             except DecodeError as exc:
-                self._outbox.send(self._refusal(envelope, str(exc)), here=False)
+                self._outbox.send(self._refusal(envelope, ReplyCode.BAD_REQUEST_DATA, str(exc)), here=False)
                 raise
             self._in_hand[envelope.id] = request
-        self._pool.submit(partial(self._handle, request))
+        nbytes = envelope.nbytes
+        self._load.add(envelope.origin, nbytes)
+        self._pool.submit(partial(self._handle, request, handler, nbytes), envelope.origin)
         return ""
+
+    def bury(self, entry_id: str, sender: str, reason: str, command: list[Arg]) -> None:
+        """Move an entry that cannot be read to the dead letters, by this command."""
+        self._load.add(sender, 0)
+        done = partial(self._buried, entry_id, sender, reason)
+        self._outbox.send(OutboundMessage(route=self._keys.inbox, post=command, done=done), here=False)
+
+    def load(self, sender: str) -> float:
+        """Return how much of the room for a sender's requests is taken; 1 and more: all of it."""
+        return self._load.of(sender)
 
     def reply(self, request: Request, reply: OutboundReply) -> None:
         """Encode a reply, and post it; as ``Request.reply``."""
@@ -134,13 +154,43 @@ class IncomingRequests(Direction):
         """Stop waiting for a Redis that is away."""
         self._closed = "the cell was stopped"
 
-    def _refusal(self, envelope: Envelope, reason: str) -> OutboundMessage:
+    def _handler_of(self, envelope: Envelope) -> Handler | None:
+        handler = self._registered.get((envelope.channel, envelope.topic))
+        return handler or self._registered.get((envelope.channel, _ANY))
+
+    def _refuse_topic(self, entry_id: str, envelope: Envelope) -> None:
+        """Answer a request that nobody handles, at no more cost than that of the answer."""
+        origin = envelope.origin
+        text = f"cell {self.fqcn} has no handler for topic {envelope.topic!r} of channel {envelope.channel!r}"
+        self.faults.note(origin, "unknown topic", f"{text}; the request is from {origin}")
+        is_event = envelope.kind is EVENT
+        message = OutboundMessage() if is_event else self._refusal(envelope, ReplyCode.TOPIC_UNKNOWN, text)
+        message.deletes.append(entry_id)
+        message.done = lambda result: self._load.remove(origin, 0)
+        self._load.add(origin, 0)
+        self._outbox.send(message, here=False)
+        payload = self._payload(envelope)
+        if payload.ours:
+            self._pool.submit(payload.release, origin)
+
+    def _buried(self, entry_id: str, sender: str, reason: str, result: RedisReply | RedflareError) -> None:
+        self._load.remove(sender, 0)
+        if isinstance(result, RedflareError):
+            where = f"stays there, Redis refuses to move it ({result})"
+        elif parse_reply("cell/bury", result).status == BURIED:
+            where = f"is now in {self._keys.dead} (`redflare dead list`)"
+        else:
+            where = "is gone by now"
+        text = f"entry {entry_id} of the inbox cannot be read and {where}: {reason}"
+        self.faults.note(sender, "entry that cannot be read", text, logging.ERROR)
+
+    def _refusal(self, envelope: Envelope, rc: str, reason: str) -> OutboundMessage:
         inbox = self._federation.cell(envelope.origin).inbox
         reply = replace(
             envelope,
             kind=REPLY,
             origin=self.fqcn,
-            rc=ReplyCode.BAD_REQUEST_DATA,
+            rc=rc,
             meta=pack_meta({"error": reason}),
             data=b"null",
             buffers=(),
@@ -162,14 +212,8 @@ class IncomingRequests(Direction):
             replier=self,
         )
 
-    def _handle(self, request: Request) -> None:
-        handler = self._registered.get((request.channel, request.topic))
-        handler = handler or self._registered.get((request.channel, _ANY))
-        if handler is None:
-            text = f"cell {self.fqcn} has no handler for topic {request.topic!r} of channel {request.channel!r}"
-            request.note_fault("unknown topic", f"{text}; the request is from {request.origin}")
-            request.reply(ReplyCode.TOPIC_UNKNOWN, {"error": text})
-            return
+    def _handle(self, request: Request, handler: Handler, nbytes: int) -> None:
+        self._load.remove(request.origin, nbytes)
         request.reply_from(handler)
 
     def _encode(self, data: object) -> tuple[EncodedPayload, bool]:

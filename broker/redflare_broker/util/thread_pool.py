@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from .fair_queue import FairQueue
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class ElasticThreadPool:
         self.name = name
         self._eager = eager
         self._idle = idle
-        self._work: deque[Callable[[], object]] = deque()
+        self._work: FairQueue[Callable[[], object]] = FairQueue()
         self._changed = threading.Condition()
         self._busy = 0
         self._threads: set[threading.Thread] = set()
@@ -47,8 +48,12 @@ class ElasticThreadPool:
         self._taken = time.monotonic()
         self._closed = False
 
-    def submit(self, work: Callable[[], object]) -> bool:
-        """Run ``work`` in a thread, soon; what it raises is logged. False, and nothing is run, once closed."""
+    def submit(self, work: Callable[[], object], of: str = "") -> bool:
+        """Run ``work`` in a thread, soon; what it raises is logged. False, and nothing is run, once closed.
+
+        Args:
+            of: for whom it is; work of each is begun in turn.
+        """
         with self._changed:
             if self._closed:
                 return False
@@ -56,7 +61,7 @@ class ElasticThreadPool:
             if first:
                 # what waits from now on has not waited longer
                 self._taken = time.monotonic()
-            self._work.append(work)
+            self._work.append(work, of)
             if len(self._threads) <= self._busy:
                 self._add_thread()
             elif first or self._busy < self._eager:

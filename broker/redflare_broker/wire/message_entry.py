@@ -59,6 +59,11 @@ class Envelope:
     def is_reply(self) -> bool:
         return self.kind == REPLY
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its content, without chunks."""
+        return len(self.meta) + len(self.data) + sum(map(len, self.buffers))
+
     def fields(self) -> list[str | bytes | int | memoryview]:
         """List field, value, field, value ... for XADD, in the order people want to read them."""
         flat: list[str | bytes | int | memoryview] = [
@@ -92,13 +97,21 @@ class Envelope:
             raise DecodeError(f"{key} entry {entry_id}: {error}") from None
 
 
-def sender_of(flat: Sequence[bytes]) -> str:
-    """Return who has sent an entry, as it says; "unknown" when it does not say so in a legal way."""
+def peek(flat: Sequence[bytes]) -> tuple[bool, str]:
+    """Return whether an entry is a reply, and who has sent it, as it says, or ``UNKNOWN_SENDER``; cheap."""
+    is_reply = False
     for at in range(0, len(flat) - 1, 2):
-        if flat[at] == b"origin":
-            origin = flat[at + 1][: _LONGEST_FQCN + 1].decode("ascii", "replace")
-            return origin if _FQCN.fullmatch(origin) and len(origin) <= _LONGEST_FQCN else UNKNOWN_SENDER
-    return UNKNOWN_SENDER
+        if flat[at] == b"kind":
+            is_reply = flat[at + 1] == b"reply"
+        elif flat[at] == b"origin":
+            return is_reply, _known_sender(flat[at + 1])
+    return is_reply, UNKNOWN_SENDER
+
+
+@lru_cache
+def _known_sender(origin: bytes) -> str:
+    text = origin[: _LONGEST_FQCN + 1].decode("ascii", "replace")
+    return text if _FQCN.fullmatch(text) and len(text) <= _LONGEST_FQCN else UNKNOWN_SENDER
 
 
 def pack_meta(meta: dict[str, Any] | None) -> bytes:

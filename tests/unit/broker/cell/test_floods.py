@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from redflare_broker.cell.cell import Cell
+from redflare_broker.cell.cell import Cell, Request
+from redflare_broker.errors import Unavailable
 from redflare_broker.wire.message_entry import REPLY, Envelope
 
 from tests.support.cell.cells import Cells, Parking, Replies, cells_on_fakeredis
@@ -41,7 +42,7 @@ def await_empty(cells: Cells, cell: Cell) -> None:
     [
         ({}, "unknown topic"),
         ({"v": "9"}, "entry that cannot be read"),
-        ({"meta": "[]"}, "entry that cannot be read"),
+        ({"meta": "[]", "topic": "fail"}, "entry that cannot be read"),
         ({"topic": "fail"}, "the handler of c failed"),
     ],
     ids=["unknown topic", "unreadable", "bad meta", "handler fails"],
@@ -75,3 +76,40 @@ def test_another_sender_is_named_although_the_first_one_floods(cells: Cells, cap
     flood(cells, "server", 1, origin="site-2")
     await_empty(cells, cells.make("server"))
     assert [line for line in lines_of(caplog) if "site-2" in line]
+
+
+class Order:
+    """Handles requests, and notes in which order their handlers began."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def __call__(self, request: Request) -> None:
+        self.ids.append(request.id)
+
+
+@pytest.mark.parametrize("pile", ["handled", "unknown topic", "unreadable"])
+def test_a_request_does_not_wait_behind_the_pile_of_another_sender(cells: Cells, pile: str) -> None:
+    order = Order()
+    changes = {"handled": {"topic": "do"}, "unknown topic": {}, "unreadable": {"v": "9"}}[pile]
+    flood(cells, "server", 1500, **changes)
+    flood(cells, "server", 1, origin="site-2", topic="do")
+    server = cells.make("server", {"do": order})
+    wait_until(lambda: "site-2-0" in order.ids)
+    assert order.ids.index("site-2-0") < 600
+    # of the pile, most is still in the inbox
+    assert len(cells.entries("server")) > 500
+    await_empty(cells, server)
+    if pile == "handled":
+        assert sorted(order.ids) == sorted({f"ghost-{number}" for number in range(1500)} | {"site-2-0"})
+
+
+def test_a_pile_is_handled_once_also_when_the_inbox_is_read_anew_meanwhile(cells: Cells) -> None:
+    order = Order()
+    flood(cells, "server", 1500, topic="do")
+    server = cells.make("server", {"do": order})
+    wait_until(lambda: len(order.ids) > 300)
+    # the next heartbeat that gets through has the inbox read from its beginning
+    server.on_silence(Unavailable("a pause"))
+    await_empty(cells, server)
+    assert sorted(order.ids) == sorted(f"ghost-{number}" for number in range(1500))

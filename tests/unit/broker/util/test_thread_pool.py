@@ -85,3 +85,14 @@ def test_close_finishes_submitted_work_and_names_threads_that_are_stuck(pool: El
     assert not pool.submit(lambda: None)
     release.set()
     assert pool.close() == []
+
+
+def test_work_of_one_does_not_wait_behind_the_pile_of_another() -> None:
+    pool, order, go = ElasticThreadPool("test-fair", eager=1), list[str](), threading.Event()
+    pool.submit(go.wait)
+    for _ in range(100):
+        pool.submit(lambda: order.append("pile"), "site-1")
+    pool.submit(lambda: order.append("single"), "site-2")
+    go.set()
+    assert pool.close() == []
+    assert order.index("single") < 10

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
 TRAINER: Final = """
-import os, pathlib, subprocess, threading
+import os, pathlib, signal, subprocess, threading
 from redflare_agent import TaskResult
 
 def train(task):
@@ -39,6 +39,9 @@ def train(task):
         child = subprocess.Popen(["sleep", "300"])
         pathlib.Path("child").write_text(str(child.pid))
         threading.Event().wait()
+    if task.task_name == "handlers":
+        ignored = {each.name: str(signal.getsignal(each) is signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGCHLD)}
+        return TaskResult({}, ignored)
     if task.task_name == "wait":
         pathlib.Path("waits").touch()
         task.wait_aborted()
@@ -57,9 +60,14 @@ number = 7
 class AgentRun:
     """The command as a process."""
 
-    def __init__(self, url: str, folder: Path, *more: str, function: str = "trainer:train") -> None:
+    def __init__(
+        self, url: str, folder: Path, *more: str, function: str = "trainer:train", ignores: Sequence[str] = ()
+    ) -> None:
         (folder / "trainer.py").write_text(TRAINER)
         command = [str(REDFLARE), "agent", "run", function, "--site", "site-1", "--url", url, "--json", *more]
+        if ignores:
+            # as a shell starts a job in the background, or nohup a command
+            command = ["sh", "-c", f"trap '' {' '.join(ignores)}; exec \"$@\"", "sh", *command]
         with (folder / "err").open("w") as errors:
             self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
         self.events: list[dict[str, Any]] = []
@@ -108,6 +116,26 @@ def url() -> Iterator[str]:
 
 def exchanger(url: str) -> IPCExchanger:
     return IPCExchanger(redis_url=url, site_name="site-1", agent_id="trainer", settings=LinkSettings())
+
+
+def test_signals_that_a_parent_ignores_are_not_ignored(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, ignores=["CHLD", "INT"])
+    with exchanger(url) as job:
+        handlers = job.run("handlers", {}, timeout=20).data
+        assert job.run("die", {}, timeout=20).meta["attempt"] == 2
+    assert handlers == {"SIGINT": "False", "SIGCHLD": "False"}
+    assert agent.end(signal.SIGINT) == 130
+    assert agent.kinds() == ["started", "died", "started", "stopping", "ended"]
+    assert "code 7" in agent.events[1]["text"]
+
+
+def test_a_hangup_that_nohup_ignores_ends_nothing(url: str, tmp_path: Path) -> None:
+    agent = AgentRun(url, tmp_path, ignores=["HUP"])
+    wait_until(lambda: agent.kinds() == ["started"], 20)
+    agent.process.send_signal(signal.SIGHUP)
+    with exchanger(url) as job:
+        assert job.run("train", {"w": 1}, timeout=20).data == {"w": 1}
+    assert agent.end() == 0
 
 
 def test_it_serves_one_job_after_the_other_and_exits_with_code_0(url: str, tmp_path: Path) -> None:

@@ -98,13 +98,16 @@ def test_an_exit_is_reported_once(folder: Path, program: str, code: int) -> None
     assert RecordedProcess(folder, program).wait() == code
 
 
-def test_an_exit_is_reported_even_if_the_kernel_keeps_no_children_for_this_process(folder: Path) -> None:
+def test_an_exit_is_reported_even_if_the_kernel_keeps_no_children_for_this_process(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The parent of this process may ignore SIGCHLD, which is inherited."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         RecordedProcess(folder, "pass").wait()
     finally:
         signal.signal(signal.SIGCHLD, before)
+    assert "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) at its start" in caplog.text
 
 
 def test_output_is_logged_and_forwarded_line_by_line(folder: Path) -> None:

@@ -28,6 +28,8 @@ _GRACE = 10.0
 
 def main(directory: str, fate: str, *command: str) -> None:
     """Run ``command`` until the standard input ends."""
+    # a parent may ignore it, and the exit code of the server would be lost
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _leave)
     runner = ServerRunner(Path(directory), command)
     threading.Thread(target=runner.run, name="server-runner", daemon=True).start()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redflare_agent import RC, IPCAgent, TaskResult, serve
 from redflare_agent.serve import TaskFunction, function_of_task
 from redflare_broker.errors import ConfigError, PreflightError, ServerError
+from redflare_broker.util.inherited_signals import reset_inherited_signals
 from redflare_broker.util.visible import visible
 
 from redflare_workers.processes import Ending, ExitCode
@@ -31,6 +32,7 @@ _NO_TASK_AFTER: Final = 3.0
 
 def main() -> int:
     """Serve until this process should end; return the exit code."""
+    reset_inherited_signals()
     log_to_stderr()
     args = AgentProcessArgs.take()
     ending = Ending(lambda reason: os._exit(ExitCode.LEFT))

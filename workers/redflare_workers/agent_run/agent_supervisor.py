@@ -140,7 +140,8 @@ class AgentSupervisor:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         # without reaping it: its number, and that of its group, stays its own
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         kill_marked(self._mark)

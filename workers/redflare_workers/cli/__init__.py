@@ -15,6 +15,10 @@ import sys
 def main() -> None:
     """Run the command; where typer or rich is missing, say what to install."""
     try:
+        # first: Ctrl-C may come at any time
+        from redflare_broker.util.inherited_signals import reset_inherited_signals
+
+        reset_inherited_signals()
         from .app import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):

@@ -15,7 +15,7 @@ from redflare_broker.transport.url import ServerUrl
 
 from redflare_workers.agent_run import AgentProcessArgs, AgentSupervisor, ProcessEvent
 from redflare_workers.processes import ExitCode
-from redflare_workers.util.signals import STOPPING
+from redflare_workers.util.signals import stopping_signals
 
 from . import display
 from .connection import DEFAULT_URL
@@ -117,7 +117,7 @@ def run(
             display.say(f"redflare: process {event.pid} {event.event}: {event.text}", err=True)
 
     supervisor = AgentSupervisor(args, print_event)
-    for number in STOPPING:
+    for number in stopping_signals():
         signal.signal(number, lambda received, _frame: supervisor.stop(received))
     code, stopped_by = supervisor.run()
     if stopped_by == signal.SIGINT:

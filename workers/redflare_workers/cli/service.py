@@ -18,7 +18,7 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util import humanize
 
 from redflare_workers.util.log_format import log_to_stderr
-from redflare_workers.util.signals import STOPPING
+from redflare_workers.util.signals import stopping_signals
 
 from . import display
 from .connection import URL_HELP, warn_of_password
@@ -87,7 +87,7 @@ def serve(
         received.append(number)
         stop(f"received {signal.Signals(number).name}")
 
-    for number in STOPPING:
+    for number in stopping_signals():
         signal.signal(number, on_signal)
     print_event("started", f"{name}, process {os.getpid()}", as_json=as_json)
     _note_if_redis_is_away(url, settings)

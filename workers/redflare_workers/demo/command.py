@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from redflare_workers.util.signals import STOPPING, signals_to
+from redflare_workers.util.signals import signals_to, stopping_signals
 
 from .events import Event, Signalled
 
@@ -45,7 +45,7 @@ def demo(
         typer.echo("redflare demo: warning: other users of this machine can see a password in --url (ps)", err=True)
     events: SimpleQueue[Event] = SimpleQueue()
     # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
-    with signals_to(lambda number: events.put(Signalled(number=number)), *STOPPING):
+    with signals_to(lambda number: events.put(Signalled(number=number)), *stopping_signals()):
         try:
             from .run import DemoOptions  # this takes a moment, and no other command needs it
         except ModuleNotFoundError as error:

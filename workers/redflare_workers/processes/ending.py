@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from redflare_workers.util.signals import STOPPING
+from redflare_workers.util.signals import stopping_signals
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Ending:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        for number in STOPPING if signals else ():
+        for number in stopping_signals() if signals else ():
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._run, name="redflare-ending", daemon=True).start()
         threading.Thread(target=self._watch_parent, args=(lifeline,), name="redflare-lifeline", daemon=True).start()

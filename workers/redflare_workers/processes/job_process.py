@@ -34,6 +34,10 @@ TAIL_LINES: Final = 20
 #: Bytes of a log file; further output is not written to it.
 MAX_LOG: Final = 256 << 20
 _SIGNALS: Final = {TERMINATED: "SIGTERM", KILLED: "SIGKILL"}
+_NO_EXIT_CODES: Final = (
+    "%s: this program ignores SIGCHLD, so the kernel keeps no exit codes, and every end looks like code 0; call "
+    "signal.signal(signal.SIGCHLD, signal.SIG_DFL) at its start"
+)
 _LINE: Final = 2000
 #: Bytes of a line that are forwarded at once where lines are not cut.
 _PIECE: Final = 1 << 20
@@ -201,9 +205,11 @@ class JobProcess:
     def _watch(self, process: subprocess.Popen[bytes], pump: threading.Thread) -> None:
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        except (AttributeError, ChildProcessError):
-            # no such call on this system; or SIGCHLD is ignored, and exit codes of children are lost
+        except AttributeError:
+            # no such call on this system
             process.wait()
+        except ChildProcessError:
+            logger.error(_NO_EXIT_CODES, self.name)
         # what it has started must not outlive it; its output would not end either
         self.kill()
         left = self._kill_left()

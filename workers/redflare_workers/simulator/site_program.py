@@ -13,6 +13,7 @@ import threading
 from typing import Final
 
 from redflare_broker.errors import RedflareError
+from redflare_broker.util.inherited_signals import reset_inherited_signals
 
 from .site_process_args import unpack
 from .sites import Sites
@@ -23,6 +24,7 @@ _GRACE: Final = 5.0
 
 def main() -> int:
     """Run the sites; return the exit code."""
+    reset_inherited_signals()
     source = open(0, "rb", closefd=False)  # noqa: SIM115  # sys.stdin's lock would be in the way at the exit
     failures: list[str] = []
     over = threading.Event()

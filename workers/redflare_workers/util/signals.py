@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Final
 
 #: Those that ask a process to stop.
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stopping_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask this process to stop; without SIGHUP if it is ignored: nohup has asked for that."""
+    return tuple(
+        each for each in _STOPPING if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN
+    )
 
 
 @contextmanager

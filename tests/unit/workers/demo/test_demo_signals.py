@@ -15,24 +15,24 @@ from redflare_workers.demo.display import Display
 from redflare_workers.demo.errors import DemoStopped
 from redflare_workers.demo.events import Event, Signalled
 from redflare_workers.demo.run import DemoOptions, DemoRun
-from redflare_workers.util.signals import STOPPING, signals_to
+from redflare_workers.util.signals import signals_to, stopping_signals
 from rich.console import Console
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", stopping_signals())
 def test_a_signal_becomes_an_event_and_interrupts_nothing(number: signal.Signals) -> None:
     events: SimpleQueue[Event] = SimpleQueue()
-    with signals_to(lambda received: events.put(Signalled(number=received)), *STOPPING):
+    with signals_to(lambda received: events.put(Signalled(number=received)), *stopping_signals()):
         os.kill(os.getpid(), number)
     assert events.get_nowait() == Signalled(number=number)
     assert events.empty()
 
 
 def test_the_previous_handlers_are_restored() -> None:
-    before = [signal.getsignal(number) for number in STOPPING]
-    with signals_to(lambda received: None, *STOPPING):
-        assert [signal.getsignal(number) for number in STOPPING] != before
-    assert [signal.getsignal(number) for number in STOPPING] == before
+    before = [signal.getsignal(number) for number in stopping_signals()]
+    with signals_to(lambda received: None, *stopping_signals()):
+        assert [signal.getsignal(number) for number in stopping_signals()] != before
+    assert [signal.getsignal(number) for number in stopping_signals()] == before
 
 
 def test_a_signal_that_came_first_stops_the_demo_before_anything_starts(tmp_path: Path) -> None:

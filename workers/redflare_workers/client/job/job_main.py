@@ -15,6 +15,7 @@ from typing import Any, Final
 from redflare_broker.cell.cell import Cell, HandlerResult
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.util.inherited_signals import reset_inherited_signals
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_component import FLComponent
@@ -199,6 +200,7 @@ def ended(job_id: str, code: ExitCode, reason: str) -> str:
 
 def main() -> int:
     """Run the job of ``args.json`` to its end; the exit code."""
+    reset_inherited_signals()
     log_to_stderr()
     program = JobProgram(ClientJobArgs.take(sys.argv[1]))
     program.ending.watch()

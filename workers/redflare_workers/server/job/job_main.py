@@ -15,6 +15,7 @@ from typing import Final
 from redflare_broker.cell.cell import Cell, HandlerResult
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError
+from redflare_broker.util.inherited_signals import reset_inherited_signals
 
 from redflare_workers.jobs.app import ServerApp, build_server_app
 from redflare_workers.jobs.problems import exit_code_of
@@ -148,6 +149,7 @@ def _controller(app: ServerApp) -> Controller:
 
 def main() -> None:
     """Run the job of ``args.json`` to its end, and exit with how it ended."""
+    reset_inherited_signals()
     log_to_stderr()
     program = ServerProgram(ServerJobArgs.take(sys.argv[1]))
     program.ending.watch()

@@ -10,7 +10,7 @@ if status and not is_finished(status) then return {'OPEN', status} end
 
 if submission then
   redis.call('ZADD', deleted, now(), job_id .. ' ' .. submission)
-  redis.call('ZREMRANGEBYRANK', deleted, 0, -deletions - 1)
+  for _, oldest in ipairs(redis.call('ZRANGE', deleted, 0, -deletions - 1)) do redis.call('ZREM', deleted, oldest) end
   keep(retention_ms, deleted)
 end
 delete_chunks(chunks_of(record, 'archive'))

@@ -193,6 +193,21 @@ def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:
     operation.wait_for(ABORTED, "one")
 
 
+def test_two_jobs_whose_executors_name_the_same_agent_run_one_after_the_other(operation: Operation) -> None:
+    custom = f"{CUSTOM}\nclass OfAgent(Waiting):\n    def __init__(self, agent_id):\n        super().__init__()\n"
+    job = job_of({"app": {"executor": "OfAgent", "agent_id": "trainer"}}, custom=custom)
+    operation.server()
+    operation.engine("site-1")
+    operation.submit(job, "one")
+    assert operation.wait_for(RUNNING, "one").agents == {"app": ("trainer",)}
+    operation.submit(job, "two")
+    wait_until(lambda: operation.record("two").waiting, PATIENCE)
+    assert "agent trainer of site-1 is busy with job one" in str(operation.record("two").waiting)
+    for job_id in ("one", "two"):
+        operation.store.request_abort(job_id, "ann")
+        operation.wait_for(ABORTED, job_id)
+
+
 def test_jobs_share_the_resources_of_a_site(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1", resources={"gpu": 1})

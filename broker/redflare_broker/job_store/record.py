@@ -139,6 +139,8 @@ class JobRecord:
     sites: Mapping[str, SiteState] = field(default_factory=dict)
     #: Why it does not go on; None: it does, or the reason is unknown.
     waiting: WaitReason | None = None
+    #: By app: the agents that its executors name; with ``agent_id`` of the meta, those that it works with at a site.
+    agents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: When its abort was asked for; 0: it was not.
     abort: int = 0
     abort_by: str = ""
@@ -221,6 +223,7 @@ def read_record(key: str, job_id: str, fields: Mapping[bytes, bytes], prefix: st
                 if name.startswith(_SITE)
             },
             waiting=_waiting(waiting) if waiting else None,
+            agents=_agents(texts["agents"]) if "agents" in texts else {},
             abort=int(texts.get("abort", 0)),
             abort_by=texts.get("abort_by", ""),
             abort_reason=texts.get("abort_reason", ""),
@@ -242,6 +245,8 @@ def record_fields(record: JobRecord) -> list[Arg]:
     fields |= {name: getattr(record, name) for name in ("abort", "abort_by", "abort_reason")}
     fields["meta"] = orjson.dumps(dict(record.meta))
     fields["history"] = orjson.dumps([asdict(change) for change in record.history])
+    if record.agents:
+        fields["agents"] = orjson.dumps({"at": record.changed, "apps": dict(record.agents)})
     for site, state in record.sites.items():
         fields[f"{_SITE}{site}"] = orjson.dumps(
             {name: value for name, value in asdict(state).items() if value not in (None, "") or name == "reason"}
@@ -277,6 +282,10 @@ def _site(text: str) -> SiteState:
         reason=str(decoded.get("reason", "")),
         how=str(decoded.get("how", "")),
     )
+
+
+def _agents(text: str) -> dict[str, tuple[str, ...]]:
+    return {str(app): tuple(map(str, names)) for app, names in orjson.loads(text)["apps"].items()}
 
 
 def _waiting(text: str) -> WaitReason:

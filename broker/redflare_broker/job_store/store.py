@@ -271,6 +271,10 @@ class JobStore:
         """Note why a job does not go on; the next change of its status takes it away. False: no such job."""
         return self._note(job_id, "waiting", {"reason": clean(reason)})
 
+    def set_agents(self, job_id: str, agents: Mapping[str, Iterable[str]], submission: str) -> bool:
+        """Note which agents a job's executors name, by app. False: no such job."""
+        return self._note(job_id, "agents", {"apps": {app: list(names) for app, names in agents.items()}}, submission)
+
     def _note(self, job_id: str, field: str, value: Mapping[str, object], submission: str = "") -> bool:
         command = SET_FIELD.command(self._steps.values(job_id, submission), field=field, value=orjson.dumps(value))
         return self._steps.run(command).status == OK

@@ -93,6 +93,7 @@ def _requirements(record: JobRecord) -> str:
         parts.append(f"mandatory_clients {', '.join(map(str, mandatory))}")
     if agent := meta.get("agent_id"):
         parts.append(f"agent {agent} at each site")
+    parts += [f"agent {', '.join(agents)} (app {app})" for app, agents in record.agents.items()]
     if resources := meta.get("resource_spec"):
         parts.append(f"resources {resources}")
     return "; ".join(parts)

@@ -66,6 +66,11 @@ class SideConfig:
     task_data_filters: tuple[FilterSpec, ...] = ()
     task_result_filters: tuple[FilterSpec, ...] = ()
 
+    @property
+    def agents(self) -> list[str]:
+        """The agents of a site that arguments of its components name: ``agent_id``."""
+        return sorted({agent for _, spec in self.specs() for agent in _agents_in(spec.data)})
+
     def specs(self) -> Iterator[tuple[type, ComponentSpec]]:
         """Iterate over all components in the order in which they are built, with the types that they must have.
 
@@ -80,6 +85,19 @@ class SideConfig:
         for chain in (*self.task_data_filters, *self.task_result_filters):
             for spec in chain.filters:
                 yield Filter, spec
+
+
+def _agents_in(data: object) -> Iterator[str]:
+    """Yield the values of ``agent_id`` in the arguments of a component, and of those inside them."""
+    if isinstance(data, list):
+        for each in data:
+            yield from _agents_in(each)
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            if key == "agent_id" and isinstance(value, str):
+                yield value
+            else:
+                yield from _agents_in(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

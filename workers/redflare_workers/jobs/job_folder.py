@@ -33,6 +33,12 @@ class JobDefinition:
     #: about files and keys that have no effect
     warnings: tuple[Problem, ...] = ()
 
+    @property
+    def agents(self) -> dict[str, list[str]]:
+        """The agents that components of the sites name in their arguments, by app."""
+        sides = {name: app.client for name, app in self.apps.items()}
+        return {name: side.agents for name, side in sides.items() if side is not None and side.agents}
+
     def archive(self) -> bytes:
         """Return the whole job as a zip; the same files give the same bytes."""
         return pack_files(self.files)

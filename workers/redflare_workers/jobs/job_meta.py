@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ class JobMeta:
     deploy_map: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: the agent that ``IPCExchanger`` works with
     agent_id: str | None = None
+    #: by app: the agents that its components name in their arguments; not in ``meta.json``, but in the apps' configs
+    agents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: by site, or ``@ALL``: amounts of the resources it needs
     resource_spec: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     #: keys that redflare does not know; components find them in the job's meta
@@ -56,6 +58,11 @@ class JobMeta:
     def resources_for(self, site: str) -> dict[str, float]:
         """Return the amounts of the resources that the job needs at a site."""
         return {**self.resource_spec.get(ALL_SITES, {}), **self.resource_spec.get(site, {})}
+
+    def agents_at(self, site: str) -> set[str]:
+        """Return the agents that the job works with at a site."""
+        named = set(self.agents.get(self.app_for(site) or "", ()))
+        return named if self.agent_id is None else {self.agent_id, *named}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``meta.json``."""

@@ -496,6 +496,18 @@ def test_an_ended_job_is_deleted_with_all_its_keys(bench: StoreBench) -> None:
     bench.store.delete("job-1")
 
 
+def test_the_agents_of_a_job_are_in_its_record_also_when_it_is_restored(bench: StoreBench) -> None:
+    running = bench.running()
+    assert running.agents == {}
+    assert bench.store.set_agents("job-1", {"app": ["trainer", "gpu-2"]}, running.submission)
+    assert not bench.store.set_agents("job-1", {"app": ["another's"]}, "another")
+    known = bench.get()
+    assert known.agents == {"app": ("trainer", "gpu-2")}
+    bench.connection.call("FLUSHALL")
+    bench.store.restore(known)
+    assert bench.get().agents == known.agents
+
+
 def test_deletions_are_remembered_by_submission_and_the_oldest_are_forgotten(bench: StoreBench) -> None:
     store = JobStore(bench.server, Keys(), JobRetentionPolicy(deletions=2))
     assert store.deletions() == {}

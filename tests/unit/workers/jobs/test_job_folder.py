@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from redflare_workers.jobs import ArchiveError, JobProblems, define_job, read_files, read_job
+from redflare_workers.jobs.app_config import AppConfig, parse_side
+from redflare_workers.jobs.job_folder import JobDefinition
+from redflare_workers.jobs.job_meta import JobMeta
 
 from tests.support.job.files import CLIENT, FEDAVG, META, SERVER, files_of
 
@@ -46,6 +49,20 @@ def test_an_app_is_packed_by_itself() -> None:
     }
     with pytest.raises(KeyError, match="no app 'other'"):
         job.app_archive("other")
+
+
+def test_the_agents_that_executors_name_are_known_by_app() -> None:
+    inner = {"path": "mine.Wrapping", "args": {"inside": [{"name": "IPCExchanger", "args": {"agent_id": "gpu-2"}}]}}
+    executors = [
+        {"tasks": ["train"], "executor": {"name": "IPCExchanger", "args": {"agent_id": "gpu-1"}}},
+        {"tasks": ["other"], "executor": inner},
+        {"tasks": ["last"], "executor": {"name": "IPCExchanger"}},
+    ]
+    config = {"format_version": 2, "executors": executors}
+    side, problems, _ = parse_side(config, "config_fed_client.json", server=False)
+    assert problems == []
+    files = {"app": AppConfig(name="app", client=side), "plain": AppConfig(name="plain")}
+    assert JobDefinition(meta=JobMeta(name="means"), apps=files, files={}).agents == {"app": ["gpu-1", "gpu-2"]}
 
 
 def test_configs_may_be_yaml_or_toml() -> None:

@@ -12,7 +12,7 @@ from redflare_broker.job_store.store import JobStore
 from redflare_workers.jobs.component_builder import ComponentBuilder
 from redflare_workers.jobs.custom_code import CustomCode
 from redflare_workers.jobs.job_folder import JobDefinition
-from redflare_workers.jobs.job_meta import SERVER, parse_meta
+from redflare_workers.jobs.job_meta import SERVER, JobMeta, parse_meta
 from redflare_workers.jobs.problems import Problem
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings
@@ -21,7 +21,7 @@ from .job_files import fetch_job
 
 
 def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteSettings) -> str:
-    """Read and check a job; return why the server rejects it, or "".
+    """Read and check a job; return why the server rejects it, or "", and then the store knows its agents.
 
     Raises:
         JobUnknown: it was deleted meanwhile.
@@ -39,8 +39,17 @@ def refusal(record: JobRecord, store: JobStore, workspace: Path, settings: SiteS
         return "\n".join(map(str, mistakes))
     if replace(meta, extra={}) != replace(definition.meta, extra={}):
         return "the meta that it was submitted with differs from that in its archive"
-    problems = _server_problems(definition, settings, folder)
-    return "\n".join(["the server rejected the job:", *(f"  {problem}" for problem in problems)]) if problems else ""
+    if problems := _server_problems(definition, settings, folder):
+        return "\n".join(["the server rejected the job:", *(f"  {problem}" for problem in problems)])
+    if definition.agents:
+        store.set_agents(record.id, definition.agents, record.submission)
+    return ""
+
+
+def meta_of(record: JobRecord) -> tuple[JobMeta, list[Problem]]:
+    """Return the meta of a job that the server has accepted, with its agents; and what is wrong with it by now."""
+    meta, problems, _ = parse_meta(record.meta)
+    return replace(meta, agents=record.agents), problems
 
 
 def _server_problems(definition: JobDefinition, settings: SiteSettings, folder: RunFolder) -> list[Problem]:

@@ -105,14 +105,14 @@ class _Table:
     def __init__(self, sites: Iterable[SchedulableSite]) -> None:
         self._sites = {site.name: site for site in sites}
         self._free = {site.name: dict(site.capacity or {}) for site in self._sites.values()}
-        #: the job that has an agent, by site and ``agent_id``
+        #: the job that has an agent, by site and name
         self._agents: dict[tuple[str, str], str] = {}
 
     def take(self, job: str, meta: JobMeta, sites: Iterable[str]) -> None:
         """Reserve a job's share of these sites."""
         for site in sites:
-            if meta.agent_id is not None:
-                self._agents.setdefault((site, meta.agent_id), job)
+            for agent in meta.agents_at(site):
+                self._agents.setdefault((site, agent), job)
             free = self._free.get(site, {})
             for what, amount in meta.resources_for(site).items():
                 if what in free:
@@ -149,8 +149,9 @@ class _Table:
 
     def _lack(self, meta: JobMeta, site: str) -> str:
         """Why a site cannot take a job (agent busy, resource short); "" if it can."""
-        if meta.agent_id is not None and (other := self._agents.get((site, meta.agent_id))):
-            return f"agent {meta.agent_id} of {site} is busy with job {other}"
+        for agent in sorted(meta.agents_at(site)):
+            if other := self._agents.get((site, agent)):
+                return f"agent {agent} of {site} is busy with job {other}"
         capacity = self._sites[site].capacity
         if capacity is None:
             return ""

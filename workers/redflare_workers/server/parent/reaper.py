@@ -12,9 +12,9 @@ from typing import Final
 
 from redflare_broker.job_store.record import DISPATCHED, RUNNING, JobRecord
 
-from redflare_workers.jobs.job_meta import parse_meta
 from redflare_workers.workspace.run_folder import RunFolder, begun_runs
 
+from .admission import meta_of
 from .job_runner import JobRunner
 from .run_state import RunState
 from .runner_context import RunnerContext
@@ -45,7 +45,7 @@ def recover(records: Iterable[JobRecord], context: RunnerContext) -> list[JobRun
     for record in records:
         if record.status not in (DISPATCHED, RUNNING):
             continue
-        meta, problems, _ = parse_meta(record.meta)
+        meta, problems = meta_of(record)
         if problems:
             logger.warning("the meta of job %s in the store is not valid any more: %s", record.id, problems[0])
         state = RunState.read(RunFolder(context.workspace, record.id))

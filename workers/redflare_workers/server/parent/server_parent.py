@@ -39,7 +39,7 @@ from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
-from redflare_workers.jobs.job_meta import JobMeta, parse_meta
+from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.protocol.message import refuse, register
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport, SiteReportReply
 from redflare_workers.workspace.name_claim import claim_name
@@ -47,7 +47,7 @@ from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
 from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_lock
 
-from .admission import refusal
+from .admission import meta_of, refusal
 from .connected_sites import ConnectedSites
 from .deleted_jobs import DeletedJobs
 from .job_files import prepare, run_meta, sweep
@@ -408,7 +408,7 @@ class ServerParent:
             return f"the server could not check it: {type(error).__name__}: {error}"
 
     def _meta_of(self, record: JobRecord) -> JobMeta | None:
-        meta, problems, _ = parse_meta(record.meta)
+        meta, problems = meta_of(record)
         if problems:
             self._store.advance(record.id, APPROVED, CAN_NOT_SCHEDULE, "\n".join(map(str, problems)))
             return None

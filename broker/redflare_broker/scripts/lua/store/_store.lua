@@ -2,8 +2,8 @@
 --
 -- Keys of the store whose server has the cell S (all share the hash tag {S}); docs/protocol.md describes each field:
 --   jobs    zset    job id -> submitted, ms
---   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, site:<name>, abort,
---                   abort_by, abort_reason, archive, result, fingerprint, submission, step, logged:<site>
+--   record  hash    status, name, meta, submitter, submitted, changed, reason, history, waiting, agents, site:<name>,
+--                   abort, abort_by, abort_reason, archive, result, fingerprint, submission, step, logged:<site>
 --   log     stream  lines, and the changes of status, whose entries wake those who follow it
 --   deleted zset    job id, a space, submission -> deleted, ms
 --   chunks  string  <prefix>:<n>: an archive, or a result; `archive` and `result` of the record say where they are

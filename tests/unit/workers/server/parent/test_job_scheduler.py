@@ -151,3 +151,14 @@ def test_a_job_that_waits_comes_before_one_that_runs() -> None:
     gpu = {"@ALL": {"gpu": 1}}
     decided = plan([job("next", "b", resource_spec=gpu)], sites("a", b={"gpu": 1}), [running("one", resource_spec=gpu)])
     assert (decided.begin, decided.join) == ({"next": ("b",)}, {})
+
+
+def test_an_agent_that_the_config_of_an_app_names_has_one_job_at_a_time() -> None:
+    named = {"app": ("x", "y")}
+    old = PlacedJob(id="old", meta=meta(agents=named), sites=("a",))
+    decided = plan([job("by config", agents={"app": ("y",)}), job("by meta", agent_id="x")], sites("a"), [old])
+    assert decided.waiting == {
+        "by config": "waiting for sites: 0 of at least 1 can take the job; agent y of a is busy with job old",
+        "by meta": "waiting for sites: 0 of at least 1 can take the job; agent x of a is busy with job old",
+    }
+    assert plan([job("other", agents={"other app": ("x",)})], sites("a"), [old]).begin == {"other": ("a",)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from redflare_broker.job_state.awaited_sites import AwaitedSites
@@ -12,7 +13,11 @@ from redflare_broker.scripts.lease import Lease
 
 from tests.support.job.state import JobBench, large, received, sent, task
 from tests.support.job.store import StoreBench, result, submission
-from tests.support.ttls.row import BEAT, RECORD, SHORT, sets
+from tests.support.ttls import row
+from tests.support.ttls.row import BEAT, RECORD, SHORT, Row
+
+ROWS: Final[list[Row]] = []
+sets = partial(row.sets, ROWS)
 
 # -- a job -------------------------------------------------------------------------------------------------------------
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Final
 
 from redflare_broker.keys import Keys
-from redflare_broker.scripts import cell_scripts
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import REPLAY
 from redflare_broker.scripts.script import common_values
-from redflare_broker.transport.connection import Connection
 
+from tests.support.cell.bench import CellBench
 from tests.support.link.bench import LinkBench
-from tests.support.ttls.row import BEAT, POLICY, sets
+from tests.support.ttls import row
+from tests.support.ttls.row import POLICY, Row
+
+ROWS: Final[list[Row]] = []
+sets = partial(row.sets, ROWS)
 
 # -- a link ------------------------------------------------------------------------------------------------------------
 
@@ -171,65 +175,40 @@ def an_agent_is_registered(link: LinkBench) -> Iterator[None]:
 # -- a cell ------------------------------------------------------------------------------------------------------------
 
 
-class CellBench:
-    """The scripts of one cell, which it holds."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.keys = Keys().cell("site-1.job-1")
-        self.lease = Lease(instance="x:1:1")
-        self.lease = self.hello(self.lease)
-
-    def hello(self, lease: Lease) -> Lease:
-        """Take the cell over."""
-        run = lambda claimed: self.run(cell_scripts.HELLO, host="x", pid=1, **claimed.args)  # noqa: E731
-        return Lease(instance=lease.instance, epoch=lease.claim(run).number())
-
-    def run(self, script: Any, *rest: Any, **values: Any) -> Any:
-        return script.run(self.connection, common_values(self.keys, POLICY), rest, **values)
-
-    def post(self) -> str:
-        command = cell_scripts.POST.command(common_values(self.keys, POLICY), ("x", "1"))
-        self.connection.call("EVAL", cell_scripts.POST.source, *command[2:])
-        [[entry, _]] = self.connection.call("XRANGE", self.keys.inbox, "-", "+")  # type: ignore[misc]
-        assert isinstance(entry, bytes)
-        return entry.decode()
-
-
 @sets("cell/hello", cell="retention", inbox="retention")
 def a_successor_takes_a_cell_over(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
-    assert cell.hello(Lease(instance="y:1:1")).epoch > cell.lease.epoch
+    assert cell.start("y:1:1").epoch > cell.lease.epoch
 
 
 @sets("cell/bye", cell="settled", inbox="settled")
 def a_cell_says_bye(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
-    cell.run(cell_scripts.BYE, **cell.lease.args)
+    cell.bye(cell.lease)
 
 
 @sets("cell/beat", cell="retention", inbox="retention", heartbeat="beat_ttl")
 def a_cell_beats(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
-    cell.run(cell_scripts.BEAT, **cell.lease.args, beat="{}", beat_ttl_ms=BEAT)
+    cell.beat(cell.lease)
 
 
 @sets("cell/beat")
 def a_cell_beats_that_has_said_bye(cell: CellBench) -> Iterator[None]:
     cell.post()
-    cell.run(cell_scripts.BYE, **cell.lease.args)
+    cell.bye(cell.lease)
     yield
-    cell.run(cell_scripts.BEAT, **cell.lease.args, beat="{}", beat_ttl_ms=BEAT)
+    cell.beat(cell.lease)
 
 
 @sets("cell/bury", dead="retention")
 def an_entry_of_a_cell_is_buried(cell: CellBench) -> Iterator[None]:
     entry = cell.post()
     yield
-    assert cell.run(cell_scripts.BURY, **cell.lease.args, entry=entry, reason="why").status == "BURIED"
+    assert cell.bury(cell.lease, entry).status == "BURIED"
 
 
 @sets("cell/post", inbox="retention")

@@ -37,15 +37,12 @@ class Row:
     ttls: dict[str, str]
 
 
-ROWS: Final[list[Row]] = []
-
-
-def sets(script: str, **ttls: str) -> Callable[[Run], Run]:
-    """Make a row of a step; the suffix of TTLs, ``_ms``, is left out."""
+def sets(rows: list[Row], script: str, **ttls: str) -> Callable[[Run], Run]:
+    """Add a row of a step to ``rows``; the suffix of TTLs, ``_ms``, is left out."""
 
     def add(run: Run) -> Run:
         named = {key: f"{ttl}_ms" if f"{ttl}_ms" in TTLS else ttl for key, ttl in ttls.items()}
-        ROWS.append(Row(script=script, run=run, ttls=named))
+        rows.append(Row(script=script, run=run, ttls=named))
         return run
 
     return add

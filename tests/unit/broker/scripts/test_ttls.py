@@ -18,12 +18,15 @@ from redflare_broker.keys import Keys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 
+from tests.support.cell.bench import CellBench
 from tests.support.job.state import JobBench
 from tests.support.job.store import StoreBench
 from tests.support.link.bench import LinkBench
+from tests.support.ttls import job_rows, link_rows
 from tests.support.ttls.job_rows import RECORD_TTLS
-from tests.support.ttls.link_rows import CellBench
-from tests.support.ttls.row import POLICY, ROWS, SHORT, TTLS, Row
+from tests.support.ttls.row import POLICY, SHORT, TTLS, Row
+
+ROWS: Final = (*link_rows.ROWS, *job_rows.ROWS)
 
 #: A test runs for less than this, in ms.
 SLACK: Final = 4_000

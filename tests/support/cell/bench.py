@@ -1,0 +1,60 @@
+"""A test bench for the scripts of a cell."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.keys import Keys
+from redflare_broker.scripts import cell_scripts
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import Script, ScriptReply, common_values, run_pipeline
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply
+
+
+class CellBench:
+    """One cell, its scripts, and the newest instance that holds it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.keys = Keys().cell("site-1.job-1")
+        self._values = common_values(self.keys, RetentionPolicy())
+        self.lease = self.start("x:1:1")
+
+    def start(self, instance: str) -> Lease:
+        """Let an instance take the cell over."""
+        return Lease(instance=instance, epoch=self.hello(Lease(instance=instance)).number())
+
+    def hello(self, lease: Lease) -> ScriptReply:
+        return lease.claim(lambda claimed: self.run(cell_scripts.HELLO, claimed, host="x", pid=1))
+
+    def run(self, script: Script, lease: Lease, *rest: Arg, **values: Arg) -> ScriptReply:
+        return script.run(self.connection, self._values, rest, **lease.args, **values)
+
+    def beat(self, lease: Lease) -> ScriptReply:
+        return self.run(cell_scripts.BEAT, lease, beat="{}", beat_ttl_ms=60_000)
+
+    def bye(self, lease: Lease) -> ScriptReply:
+        return self.run(cell_scripts.BYE, lease)
+
+    def settle(self, lease: Lease, *entries: str) -> ScriptReply:
+        return self.run(cell_scripts.SETTLE, lease, *entries)
+
+    def bury(self, lease: Lease, entry: str) -> ScriptReply:
+        return self.run(cell_scripts.BURY, lease, entry=entry, reason="why")
+
+    def post(self) -> str:
+        """Write an entry into the inbox."""
+        return cast("bytes", self._call(cell_scripts.POST.command(self._values, ("x", "1")))).decode()
+
+    def still_posted(self, *entries: str) -> list[int]:
+        return cast("list[int]", self._call(cell_scripts.STILL_POSTED.command(self._values, entries)))
+
+    def inbox(self) -> list[str]:
+        """Ids of the entries."""
+        found = cast("list[list[bytes]]", self.connection.call("XRANGE", self.keys.inbox, "-", "+"))
+        return [entry[0].decode() for entry in found]
+
+    def _call(self, command: list[Arg]) -> RedisReply:
+        return run_pipeline(self.connection, [command])[0]

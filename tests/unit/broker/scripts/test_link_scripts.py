@@ -106,6 +106,25 @@ def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: LinkBench) -> 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
+def test_the_first_assign_makes_both_streams_and_no_other_does(bench: LinkBench) -> None:
+    streams = (bench.keys.tasks, bench.keys.results)
+    assert [bench.connection.call("EXISTS", key) for key in streams] == [0, 0], "a hello makes none"
+    bench.assign("t1")
+    assert [bench.connection.call("TYPE", key) for key in streams] == [b"stream", b"stream"]
+    assert [len(bench.entries(key)) for key in streams] == [1, 0]
+    assert bench.connection.call("HGET", bench.keys.link, "streams") == b"1"
+    bench.connection.call("DEL", bench.keys.results)
+    bench.assign("t2", expected="t1")
+    assert bench.connection.call("EXISTS", bench.keys.results) == 0
+
+
+def test_a_link_whose_results_are_older_than_its_first_task_keeps_them(bench: LinkBench) -> None:
+    """Somebody else has written into the stream: the reader buries that, and nothing else may take it away."""
+    foreign = bench.connection.call("XADD", bench.keys.results, "*", "x", "1")
+    bench.assign("t1")
+    assert [entry.encode() for entry, _ in bench.entries(bench.keys.results)] == [foreign]
+
+
 def test_assign_adds_a_task_once(bench: LinkBench) -> None:
     assert bench.assign("t1") == bench.assign("t1") == ScriptReply(status="NEW", rest=(b"",))
     assert len(bench.entries(bench.keys.tasks)) == 1

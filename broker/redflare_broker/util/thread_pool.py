@@ -74,11 +74,18 @@ class ElasticThreadPool:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
         deadline = time.monotonic() + timeout
-        for thread in threads:
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        return [thread.name for thread in threads if thread.is_alive()]
+        joined = {threading.current_thread()}
+        # one that takes the last but one piece of work may have made another meanwhile
+        while threads := self._others(joined):
+            for thread in threads:
+                thread.join(max(deadline - time.monotonic(), 0.0))
+            joined |= threads
+        return sorted(thread.name for thread in joined - {threading.current_thread()} if thread.is_alive())
+
+    def _others(self, known: set[threading.Thread]) -> set[threading.Thread]:
+        with self._changed:
+            return self._threads - known
 
     def _add_thread(self) -> None:
         self._made += 1
@@ -109,7 +116,10 @@ class ElasticThreadPool:
                     if self._busy < self._eager or now >= stuck_at or self._closed:
                         return self._take(now)
                     self._changed.wait(stuck_at - now)
-                elif self._closed or now - idle_since >= self._idle:
+                elif self._closed:
+                    # ``close`` joins it
+                    return None
+                elif now - idle_since >= self._idle:
                     self._threads.discard(threading.current_thread())
                     return None
                 else:

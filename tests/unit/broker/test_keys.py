@@ -92,7 +92,7 @@ def test_every_key_is_in_the_table_and_every_row_is_a_key() -> None:
 
 def test_the_table_has_no_key_without_a_ttl() -> None:
     rows = documented()
-    assert len(rows) == 28
+    assert len(rows) == 29
     assert {description.kind for description in rows.values() if not description.expires} == {"channel"}
 
 

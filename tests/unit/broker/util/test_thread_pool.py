@@ -87,6 +87,28 @@ def test_close_finishes_submitted_work_and_names_threads_that_are_stuck(pool: El
     assert pool.close() == []
 
 
+def test_close_waits_for_threads_that_are_made_meanwhile() -> None:
+    pool, began, release = ElasticThreadPool("test-pool", eager=1), threading.Event(), threading.Event()
+    names: list[str] = []
+    left: list[str] = []
+
+    def last() -> None:
+        names.append(threading.current_thread().name)
+        began.set()
+        release.wait(10)
+
+    def first() -> None:
+        # the thread that takes this piece makes another for the next, which it waits for
+        pool.submit(partial(began.wait, 10))
+        pool.submit(last)
+        left.extend(pool.close(timeout=0.3))
+        release.set()
+
+    pool.submit(first)
+    wait_until(release.is_set)
+    assert left == names != []
+
+
 def test_work_of_one_does_not_wait_behind_the_pile_of_another() -> None:
     pool, order, go = ElasticThreadPool("test-fair", eager=1), list[str](), threading.Event()
     pool.submit(go.wait)

@@ -178,6 +178,11 @@ class Keys:
         return f"{self.namespace}:blob:{{{blob_id}}}"
 
 
+def room_note(prefix: str) -> str:
+    """string, JSON; who waits until the payload of this prefix fits; its writer writes, people read; TTL."""
+    return f"{prefix}:waits"
+
+
 def names_payload(namespace: str, prefix: str) -> bool:
     """Whether chunks under ``prefix`` are a task's: a CJ's own, or those of a cell that it passes on by reference."""
     return re.fullmatch(rf"{namespace}:(blob:{{[\w-]+}}|{{[\w.~-]+}}:blob:[\w.~:-]+)", prefix, re.ASCII) is not None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,12 @@ import numpy as np
 import pytest
 import redis
 from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.inspection.federation import Inspector
+from redflare_broker.transport.server import Server
+from redflare_workers import DXO, DataKind, Shareable
+from redflare_workers.workflow import FedAvg
 
+from tests.support.job.runs import JobRuns
 from tests.support.link.processes import LinkProcesses, pause, resume
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
@@ -176,3 +182,43 @@ def test_a_pair_that_starts_when_there_are_too_many_clients_waits(processes: Lin
         agent.send("serve")
         cj.send("run", "t", 1)
     assert cj.receive("result") == ("t", 1)
+
+
+# -- a round whose results do not fit --------------------------------------------------------------------------------
+
+
+def test_results_that_do_not_fit_are_seen_with_figures_and_the_round_goes_on_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = 4_000_000
+
+    def work(*_: object) -> Shareable:
+        return DXO(DataKind.WEIGHTS, {"w": np.zeros(size // 8)}, {"NUM_STEPS_CURRENT_ROUND": 1}).to_shareable()
+
+    with (
+        caplog.at_level(logging.WARNING),
+        EmbeddedServer(tmp_path) as server,
+        redis.Redis.from_url(server.url) as client,
+        Server.connect(server.url) as connected,
+        JobRuns(url=server.url) as runs,
+    ):
+        # for the model, the controller's state and a result
+        most = client.info("memory")["used_memory"] + round(3.5 * size)
+        client.config_set("maxmemory", most)
+        inspector = Inspector(connected)
+        runs.serve(FedAvg(initial_model={"w": np.zeros(size // 8)}, min_clients=3, num_rounds=1), job_id="job")
+        for name in ("site-1", "site-2", "site-3"):
+            runs.join(name, work, job_id="job")
+
+        waits = wait_until(lambda: inspector.status().no_room, 20, "somebody waits for room")
+        assert {wait.nbytes for wait in waits} == {size}
+        assert {wait.fqcn for wait in waits} <= {"site-1.job", "site-2.job", "site-3.job"}
+        assert all(size < wait.used <= 2 * most and wait.most == most for wait in waits)
+        [job] = wait_until(lambda: [job for job in inspector.jobs.all() if job.trouble], 20, "the job shows it")
+        assert "4.0 MB do not fit into Redis" in job.trouble
+        assert "its result of 4.0 MB does not fit into Redis" in job.waiting
+        assert any("a payload of 4.0 MB does not fit" in text and "are in use" in text for text in caplog.messages)
+
+        client.config_set("maxmemory", 100 * size)
+        assert runs.outcome().status == "FINISHED:COMPLETED"
+        assert inspector.status().no_room == ()

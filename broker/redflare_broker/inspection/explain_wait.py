@@ -83,7 +83,9 @@ class _TaskContext:
         absence = site.presence.absence if site else "not a member of the job"
         at_agent = site.at_agent.get(client_task.record.id) if site and not absence else None
         agent = at_agent.waiting if at_agent and at_agent.trouble else ""
-        return f"{name} ({'; '.join(filter(None, [sent, absence, agent]))})"
+        no_room = site.no_room if site else None
+        fits = f"its result of {humanize.size(no_room.nbytes)} does not fit into Redis" if no_room else ""
+        return f"{name} ({'; '.join(filter(None, [sent, absence, agent, fits]))})"
 
     def absentee(self, name: str) -> str:
         """Describe a site that the task has not been sent to, and why."""

@@ -14,6 +14,7 @@ from typing import cast
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.link.dead_letters import DeadLetter, DeadLetters
 from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.room import RoomWait
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
 
@@ -22,7 +23,7 @@ from .jobs import JobInspector
 from .link_read import read_ledger, read_sides
 from .presence import LinkPresence
 from .redis_read import BATCH, fqcns, is_fqcn, now_of, pipeline
-from .refusals import refusals
+from .refusals import refusals, waits_for_room
 from .task_view import TaskView, waiting
 
 
@@ -71,6 +72,8 @@ class FederationStatus:
     blob_bytes: int
     #: what Redis refuses to write now, with the reason and what to do; all sides wait until that has passed
     refusals: tuple[str, ...] = ()
+    #: who waits until a payload fits into Redis
+    no_room: tuple[RoomWait, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         links, jobs = [link.to_json() for link in self.links], [job.to_json() for job in self.jobs]
@@ -112,6 +115,7 @@ class Inspector:
         chunks = self._chunk_sizes(names)
         linked = set(fqcns(self.keys.namespace, names, "link")) | set(seen)
         links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(linked))
+        no_room = waits_for_room(self.server, self.keys.namespace, names)
         return FederationStatus(
             url=self.server.url,
             namespace=self.keys.namespace,
@@ -120,6 +124,7 @@ class Inspector:
             blob_chunks=len(chunks),
             blob_bytes=sum(chunks.values()),
             refusals=refusals(self.server, [self.keys.link(fqcn) for fqcn in sorted(linked) or ["preflight"]]),
+            no_room=no_room,
         )
 
     def link(self, fqcn: str) -> LinkStatus:

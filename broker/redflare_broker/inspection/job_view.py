@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.task_record import STANDING, ClientTaskRecord, TaskRecord
+from redflare_broker.payload.room import RoomWait
 
 from .presence import JobPresence, PresenceState
 
@@ -161,13 +162,22 @@ class SiteView:
     working_on: tuple[tuple[str, str, ClientTaskView], ...] = ()
     #: how these stand at its agents, by client task id; nothing of those that it works on by itself
     at_agent: Mapping[str, AgentTaskView] = field(default_factory=dict)
+    #: its result that does not fit into Redis; None: there is none
+    no_room: RoomWait | None = None
     #: how many of the job's remembered tasks it has answered
     answered: int = 0
+
+    def troubles(self) -> list[str]:
+        """Say in a few words what is wrong with its agents and its result."""
+        no_room = self.no_room.problem if self.no_room else ""
+        return [text for text in (no_room, *(each.trouble for each in self.at_agent.values())) if text]
 
     def to_json(self) -> dict[str, object]:
         working_on = [{**each.to_json(), "root_id": root, "task": name} for root, name, each in self.working_on]
         at_agent = {task_id: _fields(each) for task_id, each in self.at_agent.items()}
-        return {**_fields(self), "presence": self.presence.to_json(), "working_on": working_on, "at_agent": at_agent}
+        no_room = _fields(self.no_room) if self.no_room else None
+        details = {"working_on": working_on, "at_agent": at_agent, "no_room": no_room}
+        return {**_fields(self), "presence": self.presence.to_json(), **details}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +210,8 @@ class JobView:
     #: entries in the server's inbox, and payloads that it owns
     inbox: int = 0
     payloads: int = 0
+    #: its server's payload that does not fit into Redis; None: there is none
+    no_room: RoomWait | None = None
     #: what the whole job is waiting for, in words
     waiting: str = ""
     now: int = 0
@@ -229,13 +241,14 @@ class JobView:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the agents of its sites: ``site-1: attempt 4, agent silent``; "" if nothing is."""
-        pairs = ((site.name, each.trouble) for site in self.sites for each in site.at_agent.values())
-        return "; ".join(f"{name}: {trouble}" for name, trouble in pairs if trouble)
+        """What is wrong at its server and sites: ``site-1: attempt 4, agent silent``; "" if nothing is."""
+        own = [f"server: {self.no_room.problem}"] if self.no_room else []
+        return "; ".join(own + [f"{site.name}: {trouble}" for site in self.sites for trouble in site.troubles()])
 
     def to_json(self) -> dict[str, object]:
         lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("sites", "tasks", "ended_tasks")}
         own = {"job_id": self.job_id, "age": self.age, "server": self.server.to_json()}
+        own["no_room"] = None if self.no_room is None else _fields(self.no_room)
         own["awaited"] = None if self.awaited is None else _fields(self.awaited)
         return {**_fields(self), **own, **lists}
 

@@ -16,8 +16,9 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, read_member
 from redflare_broker.job_state.task_record import STANDING, read_task
-from redflare_broker.keys import CellKeys, JobKeys, Keys
+from redflare_broker.keys import CellKeys, JobKeys, Keys, room_note
 from redflare_broker.payload.payload_store import payloads_of
+from redflare_broker.payload.room import RoomWait
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
@@ -27,6 +28,7 @@ from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
 from .link_read import tasks_at_agents
 from .presence import server_of_job, site_of_job
 from .redis_read import fields_of, fqcns, now_of, pipeline, text_hash
+from .refusals import waits_for_room
 
 #: Ended tasks that are shown.
 MOST_ENDED: Final = 10
@@ -78,8 +80,9 @@ class JobInspector:
             return bool(pipeline(connection, [("HEXISTS", key, "kind")])[0])
 
     def _scan(self) -> list[str]:
-        """Find the keys by which jobs and links are known."""
-        return list(self._server.scan(f"{self._keys.namespace}:{{*}}:[cjl]*"))
+        """Find the keys by which jobs and links are known, and the notes of who waits for room."""
+        patterns = (f"{self._keys.namespace}:{{*}}:[cjl]*", room_note(f"{self._keys.namespace}:*"))
+        return [name for pattern in patterns for name in self._server.scan(pattern)]
 
     def _jobs_in(self, found: Sequence[str]) -> list[str]:
         """FQCNs of all jobs, including those that sites have joined and no server has started yet."""
@@ -99,22 +102,31 @@ class JobInspector:
         tasks = [self._with_stored(task) for task in tasks if task.is_open]
         ended = [task for task in ended if not task.is_open]
         ended.sort(key=lambda task: (-task.ended, -task.record.order))
-        sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), names)
+        waits = waits_for_room(self._server, self._keys.namespace, names)
+        sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), names, waits)
+        at_server = [wait for wait in waits if (wait.host, wait.pid) == (job.server.host, job.server.pid)]
+        job = replace(job, no_room=next((wait for wait in at_server if not wait.fqcn or wait.fqcn == fqcn), None))
         job = replace(job, sites=tuple(sites), tasks=tuple(tasks), ended_tasks=tuple(ended))
         # a task may be waiting for a site that works on another one
         explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
         return replace(explained, waiting=why_job_waits(explained))
 
-    def _with_agents(self, sites: Sequence[SiteView], names: Sequence[str]) -> list[SiteView]:
-        """Add how the tasks of the sites stand at their agents."""
+    def _with_agents(
+        self, sites: Sequence[SiteView], names: Sequence[str], waits: Sequence[RoomWait]
+    ) -> list[SiteView]:
+        """Add how the tasks of the sites stand at their agents, and whose results do not fit into Redis."""
         wanted = {site.name: {share.record.id for _, _, share in site.working_on} for site in sites}
         if not any(wanted.values()):
             return list(sites)
         found = tasks_at_agents(self._server, self._keys, fqcns(self._keys.namespace, names, "link"), wanted)
-        return [
-            replace(site, at_agent={task_id: found[task_id] for task_id in wanted[site.name] & found.keys()})
-            for site in sites
-        ]
+        waiting = {wait.fqcn: wait for wait in waits}
+        detailed = []
+        for site in sites:
+            at_agent = {task_id: found[task_id] for task_id in wanted[site.name] & found.keys()}
+            writers = [site.cell, *(each.fqcn for each in at_agent.values())]
+            no_room = next((waiting[name] for name in writers if name in waiting), None)
+            detailed.append(replace(site, at_agent=at_agent, no_room=no_room))
+        return detailed
 
     def _with_stored(self, task: JobTaskView) -> JobTaskView:
         return replace(task, stored=payloads_of(self._server).stored(task.blob)) if task.blob else task

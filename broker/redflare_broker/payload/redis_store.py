@@ -19,6 +19,8 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
 
+from .room import NO_ROOM, RoomNote
+
 T = TypeVar("T")
 #: Asked after each failed attempt; True ends them, as in ``Server.run``.
 Stop: TypeAlias = Callable[[], bool] | None
@@ -48,29 +50,35 @@ class RedisPayloadStore:
     ) -> BlobRef:
         """Set each chunk with its TTL, straight from the buffers."""
         ref = ref_of(prefix, buffers, chunk)
+        note = RoomNote(ref)
         try:
             if ref.chunks:
                 self._server.run(
                     _key(prefix, 0),
-                    lambda connection: self._store(connection, ref, buffers, ttl_ms),
+                    lambda connection: self._store(connection, note, buffers, ttl_ms),
                     stop=stop,
                     deadline=deadline,
                 )
         except BaseException:
             with contextlib.suppress(RedflareError):  # one attempt; what is left has its TTL
+                self._server.run(_key(prefix, 0), note.remove, deadline=time.monotonic())
                 self.remove(ref, deadline=time.monotonic())
             raise
         return ref
 
     @staticmethod
-    def _store(connection: Connection, ref: BlobRef, buffers: Sequence[memoryview], ttl_ms: int) -> None:
+    def _store(connection: Connection, note: RoomNote, buffers: Sequence[memoryview], ttl_ms: int) -> None:
         try:
-            connection.store(_cut(ref, buffers), ttl_ms)
-        except Unavailable:
+            connection.store(_cut(note.ref, buffers), ttl_ms)
+        except Unavailable as error:
             if not connection.closed:
                 # refused for want of memory: what this one has written would keep it from others while it waits
-                connection.pipeline([("UNLINK", *keys) for keys in _sliced(_keys(ref))])
+                free = [("UNLINK", *keys) for keys in _sliced(_keys(note.ref))]
+                if error.cause == NO_ROOM:
+                    raise note.write(connection, error, free) from error
+                connection.pipeline(free)
             raise
+        note.remove(connection)
 
     def fetch(
         self, ref: BlobRef, targets: Sequence[memoryview], *, stop: Stop = None, deadline: float | None = None

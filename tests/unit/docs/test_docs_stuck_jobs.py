@@ -23,7 +23,7 @@ WRITERS: Final = [
     ROOT / "broker" / "redflare_broker" / "scripts" / "task_states.py",
 ]
 #: Names and values in quotes: what a program puts into its sentences.
-VALUE: Final = re.compile(r"(?:site|job)-\d+|'train'|trainer|num_of_gpus|\d+(?: (?:s|min|h|d)\b)?")
+VALUE: Final = re.compile(r"(?:site|job)-\d+|'train'|trainer|num_of_gpus|\d+(?:\.\d+)?(?: (?:s|min|h|d|MB)\b)?")
 
 
 def quotes() -> list[str]:

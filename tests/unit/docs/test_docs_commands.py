@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 import typer
+from redflare_broker.util.extras import how_to_install
 from redflare_workers.cli.app import app
 
 from tests.support.paths import DOCS, ROOT
@@ -57,8 +58,43 @@ def test_every_make_target_on_the_pages_exists() -> None:
     assert named <= targets
 
 
+#: Everything that people read and that may tell them how to install redflare.
+TEXTS: Final = [
+    *PAGES,
+    ROOT / "Dockerfile",
+    ROOT / "docker-compose.yml",
+    ROOT / "Makefile",
+    ROOT / "pyproject.toml",
+    *(path for folder in ("broker", "agent", "workers", "examples") for path in (ROOT / folder).rglob("*.py")),
+]
+INSTALL: Final = re.compile(r"pip3? install ([^`\n]*)")
+
+
 def test_every_extra_to_install_exists() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    named = {name for page in PAGES for name in re.findall(r"pip install '(?:redflare|\.)\[(\w+)\]'", page.read_text())}
-    assert named
-    assert named <= extras
+    text = "\n".join(path.read_text() for path in TEXTS)
+    named = {
+        extra for group in re.findall(r"'(?:\.|[^' ]*\.whl|/src)\[([\w,]+)\]'", text) for extra in group.split(",")
+    }
+    asked = set(re.findall(r"how_to_install\('(\w+)'\)", text))
+    assert named >= {"cli", "embedded", "testing"}
+    assert asked >= {"cli", "demo", "embedded"}
+    assert named | asked <= extras
+
+
+def test_nobody_is_told_to_install_redflare_from_a_package_index() -> None:
+    told = [
+        f"{path.relative_to(ROOT)}: pip install {arguments}"
+        for path in TEXTS
+        for arguments in INSTALL.findall(path.read_text())
+        if any(
+            re.fullmatch(r"redflare(\[[\w,]*\])?([=<>~!]=?.*)?", word) for word in re.split(r"[\s'\"();:]+", arguments)
+        )
+    ]
+    assert told == []
+
+
+def test_the_errors_of_missing_extras_say_what_works() -> None:
+    assert how_to_install("cli") == (
+        "pip install '.[cli]' in the checkout, or pip install './WHEEL[cli]' with the name of the wheel"
+    )

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 
+from redflare_broker.util.extras import how_to_install
+
 
 def main() -> None:
     """Run the command; where typer or rich is missing, say what to install."""
@@ -23,7 +25,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
-        sys.exit("redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'")
+        sys.exit(f"redflare: the command needs typer and rich, which are not installed: {how_to_install('cli')}")
     except KeyboardInterrupt:  # before any command
         sys.exit(130)
     app()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,11 +18,12 @@ from redflare_broker.transport.replies import sentence
 from redflare_broker.transport.retries import Retries
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
+from redflare_broker.util import humanize
 
 if TYPE_CHECKING:
     from redflare_broker.inspection.federation import Inspector
 
-from .exit_codes import INTERRUPTED, UNAVAILABLE, exit_on_error, fail, note
+from .exit_codes import INTERRUPTED, UNAVAILABLE, USAGE, exit_on_error, fail, note
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+cluster:// or redis+sentinel://."
@@ -39,6 +41,23 @@ def warn_of_password(context: typer.Context, parameter: typer.CallbackParam, url
                 text = f"other users of this machine can see the password in --url (ps){instead}"
                 typer.echo(f"redflare: warning: {text}", err=True)
     return url
+
+
+def existing_folder(folder: Path | None) -> Path | None:
+    """End the command if there is no such folder, and say what there is; a callback of --workspace."""
+    if folder is not None and not folder.is_dir():
+        fail(_no_folder(folder), USAGE)
+    return folder
+
+
+def _no_folder(folder: Path) -> str:
+    if folder.exists():
+        return f"--workspace {folder} is no folder"
+    above = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    found = sorted(each.name for each in above.iterdir() if each.is_dir() and not each.name.startswith("."))
+    alike = difflib.get_close_matches(folder.absolute().relative_to(above).parts[0], found, n=1)
+    there = f"did you mean {above / alike[0]}?" if alike else f"{above} has {humanize.first(found, 5) or 'no folders'}."
+    return f"there is no folder {folder} for --workspace; {there} A new one is made by mkdir -p {folder}"
 
 
 #: Opens the connection; a test puts another one into the context's ``obj``.
@@ -62,15 +81,27 @@ class Target:
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the connection options to a command, pass it a ``Target``, and turn its errors into exit codes."""
+    """Add the connection options to a command, pass it a ``Target``, and turn its errors into exit codes.
+
+    A command that takes a workspace connects as its settings say, but for what an option says.
+    """
 
     @exit_on_error()
     @functools.wraps(command)
     def run(**given: Any) -> None:
         context: typer.Context = given.pop("context")
         connection = {name: given.pop(name) for name in _OPTIONS}
+        base = ConnectionOptions()
+        if (workspace := given.get("workspace")) is not None:
+            from redflare_broker.config.settings import load_settings  # most commands do without
+
+            settings = load_settings(workspace)
+            base = settings.connection
+            source = context.get_parameter_source("namespace")
+            if source is not None and source.name == "DEFAULT":
+                connection["namespace"] = settings.namespace
         try:
-            with _open(context, **connection) as server:
+            with _open(context, base, **connection) as server:
                 server.retries = _retries(connection["patience"])
                 target = Target(server=server, namespace=connection["namespace"], url=connection["url"])
                 command(target, **given)
@@ -84,8 +115,9 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    shared = inspect.signature(_open, eval_str=True).parameters.values()
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    shared = inspect.signature(_open, eval_str=True).parameters
+    options = [shared[name] for name in ("context", *_OPTIONS)]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *options)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
@@ -93,6 +125,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 
 def _open(
     context: typer.Context,
+    base: ConnectionOptions,
     *,
     url: Annotated[
         str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=warn_of_password)
@@ -123,16 +156,18 @@ def _open(
         ),
     ] = 15.0,
 ) -> Server:
-    options = ConnectionOptions(
-        username=user,
-        password_file=password_file,
-        ca_cert=ca_cert,
-        client_cert=client_cert,
-        client_key=client_key,
-        check_hostname=not any_hostname,
-    )
+    """Connect as the options say, and otherwise as ``base`` does."""
+    options = {
+        "username": user,
+        "password_file": password_file,
+        "ca_cert": ca_cert,
+        "client_cert": client_cert,
+        "client_key": client_key,
+        "check_hostname": False if any_hostname else None,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     connect: Connect = context.obj or Server.connect
-    return connect(url, options)
+    return connect(url, replace(base, **given))
 
 
 def _retries(seconds: float) -> Retries | None:
@@ -144,4 +179,4 @@ def _retries(seconds: float) -> Retries | None:
     return Retries(seconds, on_failure) if seconds else None
 
 
-_OPTIONS: Final = tuple(inspect.signature(_open).parameters)[1:]
+_OPTIONS: Final = tuple(inspect.signature(_open).parameters)[2:]

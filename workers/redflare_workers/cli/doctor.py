@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import display
-from .connection import Target, connected
+from .connection import Target, connected, existing_folder
 from .doctor_checks import CheckResult, Finding, run_checks
 from .exit_codes import FAILED
 
@@ -35,8 +35,9 @@ def doctor(
             "--workspace",
             "-w",
             envvar="REDFLARE_WORKSPACE",
-            help="Also check the settings in this workspace.",
+            help="Connect as this workspace says (namespace, certificates, user, password file), and check it.",
             show_default=False,
+            callback=existing_folder,
         ),
     ] = None,
     as_json: display.Json = False,
@@ -54,8 +55,8 @@ def doctor(
 
     [bold]Examples[/bold]
     redflare doctor
-    redflare doctor --url rediss://redis.example.org --user site-1 \\
-      --password-file redis.password --workspace /srv/site-1
+    redflare doctor --url rediss://redis.example.org --workspace /srv/site-1
+    redflare doctor --user site-1 --password-file redis.password
     redflare doctor --json | jq '.findings[] | select(.result == "bad")'
     """
     # it says at once what it finds

@@ -116,8 +116,6 @@ def _packages() -> Finding:
 
 def _workspace(folder: Path) -> Finding:
     topic = "workspace"
-    if not folder.is_dir():
-        return _bad(topic, f"no folder {folder}", f"Create it (mkdir -p {folder}), or name another with --workspace")
     try:
         settings, site = load_settings(folder), load_site_settings(folder)
     except RedflareError as error:

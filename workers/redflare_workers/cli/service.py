@@ -21,7 +21,7 @@ from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.util.signals import stopping_signals
 
 from . import display
-from .connection import URL_HELP, warn_of_password
+from .connection import URL_HELP, existing_folder, warn_of_password
 from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN, note
 
 #: Heartbeats that may be missing before ``--check`` fails.
@@ -48,7 +48,8 @@ Workspace = Annotated[
         "--workspace",
         "-w",
         envvar="REDFLARE_WORKSPACE",
-        help="Folder with comm_config.json, startup/ and local/; all optional.",
+        help="Existing folder with comm_config.json, startup/ and local/; all optional.",
+        callback=existing_folder,
     ),
 ]
 Secure = Annotated[bool, typer.Option("--secure", envvar="REDFLARE_SECURE", help="Require TLS and startup/rootCA.pem.")]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import typer
+from redflare_broker.fqcn import FQCN
 from redflare_broker.inspection.tail import Tail
 from redflare_broker.inspection.tail_event import Kind, TailEvent
+from redflare_broker.util import humanize
 from rich.text import Text
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import EXIT_CODES
+from .exit_codes import EXIT_CODES, NOT_FOUND, fail
 
 _STYLES: Final[dict[Kind, str]] = {
     "task": "yellow",
@@ -45,7 +47,11 @@ def tail(
     redflare tail site-1--trainer
     redflare tail site-1.job-7.trainer --json | jq -r .text
     """
-    target.inspector.now(fqcn)  # fails if Redis is away at the start; later the tail waits for it
+    FQCN.check(fqcn)
+    # fails if Redis is away at the start; later the tail waits for it
+    if fqcn not in (known := target.inspector.links()):
+        there = f"there is {humanize.first(known, 5)}" if known else "none has connected yet"
+        fail(f"no agent {fqcn!r} in namespace {target.namespace!r}: {there}; `redflare status` shows all", NOT_FOUND)
     with Tail(target.server, fqcn, target.namespace) as events:
         for event in events:
             display.output(event.to_json(), _line(event), as_json=as_json, lines=True)

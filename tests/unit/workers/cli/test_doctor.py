@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import redis
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner, Result
+
+from tests.support.redis_server.kinds import tls
 
 
 @pytest.fixture(scope="module")
@@ -106,4 +109,64 @@ def test_a_workspace_is_checked(running: EmbeddedServer, tmp_path: Path) -> None
 
     assert finding["result"] == "bad"
     assert "alow" in finding["text"]
-    assert findings(running.url, "--workspace", str(tmp_path / "no"))["workspace"]["result"] == "bad"
+
+
+def test_it_connects_as_the_workspace_says_but_for_what_an_option_says(
+    running: EmbeddedServer, admin: redis.Redis, tmp_path: Path
+) -> None:
+    rules = ["reset", "on", ">geheim", "~berlin:*", "&berlin:*", "+@all"]
+    admin.execute_command("ACL", "SETUSER", "carol", *rules)
+    (tmp_path / "redis.password").write_text("geheim")
+    (tmp_path / "redis.password").chmod(0o600)
+    config = {"namespace": "berlin", "username": "carol", "password_file": "redis.password"}
+    (tmp_path / "comm_config.json").write_text(json.dumps(config))
+
+    found = findings(running.url, "--workspace", str(tmp_path))
+
+    assert found["login"]["text"] == "user carol"
+    assert found["rights"]["result"] == "ok"
+    assert "berlin:*" in found["rights"]["text"]
+    others = findings(running.url, "--workspace", str(tmp_path), "--namespace", "flare")
+    assert others["rights"]["result"] == "bad"
+    admin.execute_command("ACL", "SETUSER", "dave", *rules)
+    assert findings(running.url, "--workspace", str(tmp_path), "--user", "dave")["login"]["text"] == "user dave"
+
+
+def test_it_uses_the_certificates_of_the_workspace(tmp_path: Path) -> None:
+    startup = tmp_path / "startup"
+    startup.mkdir()
+    with tls() as node:
+        shutil.copy(node.directory / "ca-cert.pem", startup / "rootCA.pem")
+        for name in ("client.crt", "client.key"):
+            shutil.copy(node.directory / "client.pem", startup / name)
+            (startup / name).chmod(0o600)
+        (tmp_path / "password").write_text("cj-secret")
+        (tmp_path / "password").chmod(0o600)
+        (tmp_path / "comm_config.json").write_text('{"username": "cj", "password_file": "password"}')
+
+        assert doctor(node.url).exit_code == 2
+        found = findings(node.url, "--workspace", str(tmp_path))
+
+    assert found["TLS"]["text"].startswith("encrypted")
+    assert found["rights"]["result"] == "ok"
+
+
+def test_settings_that_cannot_be_read_are_an_error(running: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "comm_config.json").write_text('{"namespce": "berlin"}')
+    result = doctor(running.url, "--workspace", str(tmp_path))
+    assert result.exit_code == 2
+    assert "unknown keys ['namespce']" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["doctor"], ["server"], ["site", "site-1"], ["agent", "run", "t:train", "-s", "s"]]
+)
+def test_a_workspace_that_is_not_there_is_an_error_that_names_what_is(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "site-1").mkdir()
+    for wrong, says in (("site-q", f"did you mean {tmp_path / 'site-1'}?"), ("Berlin", f"{tmp_path} has site-1.")):
+        result = CliRunner().invoke(app, [*command, "--workspace", str(tmp_path / wrong)])
+        assert result.exit_code == 2
+        assert f"there is no folder {tmp_path / wrong} for --workspace; {says}" in result.stderr
+    (tmp_path / "file").touch()
+    assert "is no folder" in CliRunner().invoke(app, [*command, "--workspace", str(tmp_path / "file")]).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "site-1"]

@@ -17,6 +17,8 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError
 from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
+from redflare_broker.payload.payload_store import discard
+from redflare_broker.scripts.cell_scripts import REPLY as POST_REPLY
 from redflare_broker.scripts.script import BURIED, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
@@ -34,6 +36,11 @@ Handler = Callable[[Request], HandlerResult]
 #: Requests that are remembered after their reply.
 _REMEMBERED: Final = 10_000
 _ANY: Final = "*"
+#: Messages in an inbox behind which no reply is written: of a cell with a heartbeat, of one without, and where there is
+#: no such cell, which Redis may have lost.
+_MOST_UNREAD: Final = 100_000
+_MOST_UNREAD_OF_THE_DEAD: Final = 1000
+_MOST_UNREAD_OF_STRANGERS: Final = 100
 
 
 class IncomingRequests(Direction):
@@ -139,8 +146,7 @@ class IncomingRequests(Direction):
                 # chunks that the caller has no name for are nobody's to keep
                 keep=reply.keep and not stored,
             )
-            message.route = inbox = self._federation.cell(request.origin).inbox
-            message.post = self._post_command(inbox, envelope)
+            self._address(message, request.origin, envelope)
         self._finish(request, message)
 
     def drop(self, request: Request) -> None:
@@ -185,7 +191,7 @@ class IncomingRequests(Direction):
         self.faults.note(sender, "entry that cannot be read", text, logging.ERROR)
 
     def _refusal(self, envelope: Envelope, rc: str, reason: str) -> OutboundMessage:
-        inbox = self._federation.cell(envelope.origin).inbox
+        message = OutboundMessage()
         reply = replace(
             envelope,
             kind=REPLY,
@@ -196,7 +202,27 @@ class IncomingRequests(Direction):
             buffers=(),
             blob=None,
         )
-        return OutboundMessage(route=inbox, post=self._post_command(inbox, reply))
+        self._address(message, envelope.origin, reply)
+        return message
+
+    def _address(self, message: OutboundMessage, origin: str, reply: Envelope) -> None:
+        """Have a message post a reply to the cell that has asked, unless nobody would read it."""
+        keys = self._federation.cell(origin)
+        message.route = keys.inbox
+        message.post = POST_REPLY.command(
+            {},
+            reply.fields(),
+            inbox=keys.inbox,
+            cell=keys.cell,
+            heartbeat=keys.heartbeat,
+            most=_MOST_UNREAD,
+            most_dead=_MOST_UNREAD_OF_THE_DEAD,
+            most_unknown=_MOST_UNREAD_OF_STRANGERS,
+            beat_ttl_ms=round(self._settings.heartbeat_ttl * 1000),
+            retention_ms=self._settings.policy.retention_ms,
+            settled_ms=self._settings.policy.settled_ms,
+        )
+        message.unread = None if reply.keep else reply.blob
 
     def _request(self, entry_id: str, envelope: Envelope) -> Request:
         return Request(
@@ -251,5 +277,10 @@ class IncomingRequests(Direction):
                 self._answered.pop(request.id, None)
         if isinstance(result, RedflareError):
             request.note_fault("Redis refuses the reply", f"Redis refused the reply to {request!r}: {result}")
+        elif message.post is not None and result is None:
+            text = f"the reply to {request!r} is not written: many are there, and nobody reads them"
+            request.note_fault("reply to nobody", text)
+            if message.unread is not None:
+                self._pool.submit(partial(discard, self._server, message.unread), request.origin)
         if copies:
             self._outbox.send(OutboundMessage(deletes=copies))

@@ -21,6 +21,7 @@ from redflare_broker.transport.replies import Arg, Kind, RedisReply, ReplyError,
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.task_entry import BlobRef
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class OutboundMessage:
     before_route: str = ""
     #: Entries of the own inbox that may go afterwards.
     deletes: list[str] = field(default_factory=list)
+    #: Chunks that are for whoever reads the message.
+    unread: BlobRef | None = None
     #: Called with the reply to ``post`` (None: there was no ``post``), or with the error of Redis.
     done: Callable[[RedisReply | RedflareError], None] | None = None
 

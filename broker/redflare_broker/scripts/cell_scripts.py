@@ -15,6 +15,13 @@ BURY: Final = Script(
 )
 #: Put a message into any cell's inbox.
 POST: Final = Script("cell/post", "inbox", "retention_ms", rest="fields")
+#: Put a reply into the inbox of the cell that has asked, unless nobody would read it.
+REPLY: Final = Script(
+    "cell/reply",
+    "inbox cell heartbeat",
+    "most most_dead most_unknown retention_ms settled_ms beat_ttl_ms",
+    rest="fields",
+)
 #: Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay.
 SETTLE: Final = Script("cell/settle", "inbox cell", "instance epoch", rest="entries")
 #: Ask which of these entries are in a cell's inbox, without reading them.

@@ -48,6 +48,12 @@ class CellBench:
         """Write an entry into the inbox."""
         return cast("bytes", self._call(cell_scripts.POST.command(self._values, ("x", "1")))).decode()
 
+    def reply(self, most: int = 10) -> str | None:
+        """Write a reply into the inbox; None: nobody would read it."""
+        limits = {"most": most, "most_dead": most, "most_unknown": most, "beat_ttl_ms": 60_000}
+        entry = self._call(cell_scripts.REPLY.command(self._values, ("x", "1"), **limits))
+        return entry.decode() if isinstance(entry, bytes) else None
+
     def still_posted(self, *entries: str) -> list[int]:
         return cast("list[int]", self._call(cell_scripts.STILL_POSTED.command(self._values, entries)))
 

@@ -29,7 +29,7 @@ N = TypeVar("N", bound="Node")
 #: The commands that both sides of a link run.
 _COMMANDS: Final = (
     "+eval +evalsha +time +ping +info +set +get +del +unlink +pexpire +pttl +hset +hget +hmget +hdel "
-    "+xadd +xread +xrange +xdel +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
+    "+xadd +xread +xrange +xdel +xlen +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
 )
 #: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.
 AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"

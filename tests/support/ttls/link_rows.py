@@ -215,3 +215,23 @@ def an_entry_of_a_cell_is_buried(cell: CellBench) -> Iterator[None]:
 def a_message_is_posted(cell: CellBench) -> Iterator[None]:
     yield
     cell.post()
+
+
+@sets("cell/reply", inbox="retention")
+def a_living_cell_is_answered(cell: CellBench) -> Iterator[None]:
+    cell.beat(cell.lease)
+    yield
+    cell.reply()
+
+
+@sets("cell/reply", inbox="settled")
+def a_cell_without_a_heartbeat_is_answered(cell: CellBench) -> Iterator[None]:
+    yield
+    cell.reply()
+
+
+@sets("cell/reply", inbox="beat_ttl")
+def a_stranger_is_answered(cell: CellBench) -> Iterator[None]:
+    cell.connection.call("DEL", cell.keys.cell)
+    yield
+    cell.reply()

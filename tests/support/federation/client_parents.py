@@ -139,7 +139,7 @@ class RecordingReporter:
         self.reports.append(report)
         taken(self.abort.get(report.job, ""))
 
-    def log(self, job_id: str, lines: Sequence[str]) -> None:
+    def log(self, job_id: str, lines: Sequence[str], submission: str = "") -> None:
         self.lines += [(job_id, line) for line in lines]
 
     def on_report(self, request: Request) -> HandlerResult:

@@ -112,6 +112,8 @@ class SiteReport(Message, channel="server", topic="site_report"):
     run: str
     #: ``ClientStatus.label``: starting, started, stopped, exception
     status: str
+    #: which of the jobs that were submitted under this id; "": whichever has it now
+    submission: str = ""
     #: None while it runs; negative: that of a signal
     exit_code: int | None = None
     #: why, with the end of the log when it has failed
@@ -149,3 +151,5 @@ class SiteLog(Message, channel="server", topic="site_log"):
     site: str
     job: str
     lines: list[str]
+    #: as in ``SiteReport``
+    submission: str = ""

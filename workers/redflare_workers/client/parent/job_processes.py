@@ -226,9 +226,9 @@ class JobProcesses:
         agents = (self.folder(record.job).read(AGENTS_FILE) or {}).get("agents")
         return self.tell_agents(list(map(str, agents)), record.pid, reason) if isinstance(agents, list) else {}
 
-    def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
+    def on_lines(self, record: RunRecord, lines: Sequence[str]) -> None:
         if self.reporter is not None:
-            self.reporter.log(job_id, lines)
+            self.reporter.log(record.job, lines, record.submission)
 
     def on_end(self, record: RunRecord) -> None:
         self.on_change(record)
@@ -243,6 +243,7 @@ class JobProcesses:
             site=self.site,
             job=record.job,
             run=record.run,
+            submission=record.submission,
             status=record.status.label,
             exit_code=record.exit_code,
             reason=record.reason,

@@ -26,13 +26,13 @@ class Reporter(Protocol):
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
         """Deliver a report; call ``taken`` once it has arrived, with the reason why the job must not go on, or ""."""
 
-    def log(self, job_id: str, lines: Sequence[str]) -> None:
-        """Deliver lines that a job's process has written."""
+    def log(self, job_id: str, lines: Sequence[str], submission: str = "") -> None:
+        """Deliver lines that a job's process has written; ``submission``: which of the jobs of this id."""
 
 
 @dataclass(slots=True, eq=False)
 class _JobLane:
-    """What is to be sent of one job: one message is on its way, the others wait."""
+    """What is to be sent of one job, of one submission: one message is on its way, the others wait."""
 
     lines: LineQueue = field(default_factory=LineQueue)
     reports: deque[tuple[SiteReport, Callable[[str], object]]] = field(default_factory=deque)
@@ -53,26 +53,27 @@ class CellReporter:
     #: FQCN of the server's cell
     server: str
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _lanes: dict[str, _JobLane] = field(default_factory=dict, init=False)
+    #: by job and submission
+    _lanes: dict[tuple[str, str], _JobLane] = field(default_factory=dict, init=False)
 
     def report(self, report: SiteReport, taken: Callable[[str], object]) -> None:
         with self._guard:
-            self._lanes.setdefault(report.job, _JobLane()).reports.append((report, taken))
-        self._send_next(report.job)
+            self._lanes.setdefault((report.job, report.submission), _JobLane()).reports.append((report, taken))
+        self._send_next(report.job, report.submission)
 
-    def log(self, job_id: str, lines: Sequence[str]) -> None:
+    def log(self, job_id: str, lines: Sequence[str], submission: str = "") -> None:
         with self._guard:
-            self._lanes.setdefault(job_id, _JobLane()).lines.add(lines)
-        self._send_next(job_id)
+            self._lanes.setdefault((job_id, submission), _JobLane()).lines.add(lines)
+        self._send_next(job_id, submission)
 
-    def _send_next(self, job_id: str) -> None:
+    def _send_next(self, job_id: str, submission: str) -> None:
         """Send what is next of a job, unless something is on its way."""
         with self._guard:
-            lane = self._lanes.get(job_id)
+            lane = self._lanes.get((job_id, submission))
             if lane is None or lane.busy:
                 return
             if not lane.lines and not lane.reports:
-                del self._lanes[job_id]
+                del self._lanes[job_id, submission]
                 return
             lane.busy = True
             message: SiteReport | SiteLog
@@ -80,7 +81,7 @@ class CellReporter:
             if lane.reports and not (lane.lines and lane.reports[0][0].final):
                 message, taken = lane.reports.popleft()
             else:
-                message = SiteLog(site=self.site, job=job_id, lines=lane.lines.take())
+                message = SiteLog(site=self.site, job=job_id, submission=submission, lines=lane.lines.take())
         on_reply = partial(self._on_reply, lane, message, taken)
         try:
             self.cell.ask(message.CHANNEL, message.TOPIC, self.server, message.to_meta(), on_reply=on_reply)
@@ -88,7 +89,7 @@ class CellReporter:
             logger.warning("cannot tell %s how job %s stands: %s", self.server, job_id, error)
             with self._guard:
                 # the cell was stopped; the next client parent reports what is final
-                self._lanes.pop(job_id, None)
+                self._lanes.pop((job_id, submission), None)
 
     def _on_reply(
         self, lane: _JobLane, message: SiteReport | SiteLog, taken: Callable[[str], object] | None, reply: Reply
@@ -104,4 +105,4 @@ class CellReporter:
             what = f"report that it is {message.status}" if isinstance(message, SiteReport) else "log lines"
             logger.warning("job %s: %s rejected its %s: %s", message.job, self.server, what, error)
         if reply.rc != ReplyCode.ABORTED:
-            self._send_next(message.job)
+            self._send_next(message.job, message.submission)

@@ -20,6 +20,8 @@ class RunRecord:
     job: str
     #: names the process
     run: str
+    #: which of the jobs that were submitted under this id; "": that is not known
+    submission: str = ""
     status: ClientStatus = ClientStatus.STARTING
     pid: int = 0
     #: when the process was started, see ``ProcessMark.started``

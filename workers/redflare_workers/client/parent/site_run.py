@@ -42,7 +42,7 @@ class RunContext(Protocol):
     def request_end(self, job_id: str, run: str, reason: str, /) -> object:
         """Ask the process to end in order; does not wait."""
 
-    def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
+    def on_lines(self, record: RunRecord, lines: Sequence[str]) -> None:
         """Forward lines that the process has written."""
 
     def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ class SiteRun:
         self.folder = folder
         self._context = context
         self._guard = threading.RLock()
-        self._record = record or RunRecord(job=folder.job_id, run=uuid.uuid4().hex)
+        self._record = record or RunRecord(job=folder.job_id, run=uuid.uuid4().hex, submission=folder.submission or "")
         self._process: JobProcess | None = None
         self._abort_proof: Future[AbortProof] | None = None
         self._aborted_at = 0.0
@@ -118,7 +118,7 @@ class SiteRun:
             self._context.command(record),
             mark=record.run,
             log=self.folder.log,
-            on_lines=lambda lines: self._context.on_lines(record.job, lines),
+            on_lines=lambda lines: self._context.on_lines(record, lines),
             on_exit=self._on_exit,
             # files that it writes by a relative path are in its folder too
             cwd=self.folder.path,
@@ -257,7 +257,7 @@ class SiteRun:
             most = self._context.settings.restarts
             text = f"the job's process died ({describe_exit(code)}); restart {self._record.restarts} of {most}"
             logger.warning("job %s: %s", self.folder.job_id, text)
-            self._context.on_lines(self.folder.job_id, [text])
+            self._context.on_lines(self._record, [text])
             self.launch()
             return
         # without the lock: to notify agents takes a while

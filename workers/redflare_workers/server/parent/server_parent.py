@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,11 @@ from redflare_broker.cell.cell import Cell, HandlerResult, Request
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import ConfigError, Fenced, JobLost, JobUnknown, RedflareError, Unavailable
-from redflare_broker.fqcn import check_job_id
 from redflare_broker.job_store.record import (
     APPROVED,
     CAN_NOT_SCHEDULE,
     DISPATCHED,
     FAILED_TO_RUN,
-    RUNNING,
     SUBMITTED,
     UNFINISHED,
     JobRecord,
@@ -36,12 +34,9 @@ from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
-from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta
-from redflare_workers.protocol.message import refuse, register
-from redflare_workers.protocol.parent_messages import SiteLog, SiteReport, SiteReportReply
 from redflare_workers.workspace.name_claim import claim_name
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
@@ -57,6 +52,7 @@ from .log_writer import LogWriter
 from .reaper import reap, recover
 from .record_keeper import RecordKeeper
 from .runner_context import RunnerContext
+from .site_messages import SiteMessages
 
 logger = logging.getLogger(__name__)
 
@@ -418,9 +414,7 @@ class ServerParent:
 
     def _register(self, cell: Cell) -> None:
         cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, self._on_change)
-        # the cell of a site's client parent has the site's name
-        register(cell, SiteReport, self._on_report, sender=lambda report: report.site)
-        register(cell, SiteLog, self._on_log, sender=lambda log: log.site)
+        SiteMessages(self._store, self._logs, self._ready, self._runner_of).register(cell)
 
     def _on_change(self, request: Request) -> HandlerResult:
         """Handle an operator's change of the store."""
@@ -429,40 +423,9 @@ class ServerParent:
         self._wake()
         return None
 
-    def _on_report(self, report: SiteReport, request: Request) -> HandlerResult:
-        """Handle a site's report of how a job stands there."""
-        self._ready.wait()
-        try:
-            check_job_id(report.job)
-        except ConfigError as error:
-            return refuse(request, error)
+    def _runner_of(self, job_id: str) -> JobRunner | None:
         with self._guard:
-            runner = self._runners.get(report.job)
-        if runner is not None:
-            runner.on_report(report)
-            return None
-        record = self._store.get(report.job)
-        if record is not None and report.site in record.sites:
-            self._store.set_site(report.job, report.site, report.status, **report.details)
-        # a runner that could not record something is about to be made again: that job continues
-        if report.final or (record is not None and record.status in (DISPATCHED, RUNNING)):
-            return None
-        state = "unknown to the server" if record is None else record.status
-        return ReturnCode.OK, SiteReportReply(abort=f"the job is {state}").to_meta(), None
-
-    def _on_log(self, log: SiteLog, request: Request) -> HandlerResult:
-        """Store lines that a job's process has written at a site."""
-        try:
-            with self._guard:
-                runner = self._runners.get(check_job_id(log.job))
-            record = None if runner is not None else self._store.get(log.job)
-            sites: Collection[str] = runner.sites if runner is not None else record.sites if record is not None else ()
-            if log.site not in sites:
-                raise ConfigError(f"site {log.site} has no part in job {log.job}, so it has no lines for its log")
-            self._logs.write(log.job, log.site, log.lines, runner.submission if runner else "")
-        except ConfigError as error:
-            return refuse(request, error)
-        return None
+            return self._runners.get(job_id)
 
     def _on_done(self, job_id: str, ended: bool) -> None:
         with self._guard:

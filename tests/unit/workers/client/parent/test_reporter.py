@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Request
@@ -146,3 +148,24 @@ def test_the_last_report_of_a_process_comes_behind_its_lines(cells: Cells, repor
     cell.start()
     wait_until(lambda: reporter._lanes == {})
     assert arrived == ["starting", "started", "one", "two", "stopped"]
+
+
+def test_lines_and_reports_name_the_submission_that_they_are_of(cells: Cells, reporter: CellReporter) -> None:
+    metas: list[dict[str, Any]] = []
+
+    def take(request: Request) -> HandlerResult:
+        metas.append(request.meta)
+        return None
+
+    cell = Cell(cells.server, "server", cells.settings)
+    cells._made.append(cell)
+    for message in (SiteReport, SiteLog):
+        cell.register_request_cb(message.CHANNEL, message.TOPIC, take)
+    reporter.log("job-1", ["of the first"], "s1")
+    reporter.log("job-1", ["of the second"], "s2")
+    reporter.report(replace(report("started"), submission="s2"), lambda _: None)
+    cell.start()
+    wait_until(lambda: reporter._lanes == {})
+    found = sorted((meta["submission"], meta.get("lines") or meta["status"]) for meta in metas if meta.get("lines"))
+    assert found == [("s1", ["of the first"]), ("s2", ["of the second"])]
+    assert [meta["submission"] for meta in metas if "status" in meta] == ["s2"]

@@ -34,7 +34,7 @@ class RunCallbacks:
     def request_end(self, job_id: str, run: str, reason: str) -> None:
         pass
 
-    def on_lines(self, job_id: str, lines: Sequence[str]) -> None:
+    def on_lines(self, record: RunRecord, lines: Sequence[str]) -> None:
         pass
 
     def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:

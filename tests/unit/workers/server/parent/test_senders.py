@@ -1,9 +1,10 @@
-"""A site reports and logs for itself, and only for jobs that it has a part in."""
+"""A site reports and logs for itself, and only for jobs that it has a part in, and for the submission that it has."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,19 @@ def test_a_site_without_a_part_in_a_job_has_no_lines_in_its_log(sites: Sites) ->
     assert sites.send(1, SiteLog(site="site-1", job="job-1", lines=["of site-1"])).ok
     wait_until(sites.lines)
     assert sites.lines() == ["of site-1"]
+
+
+def test_what_an_earlier_job_of_the_same_id_says_is_not_the_new_ones(sites: Sites) -> None:
+    record = sites.store.get("job-1")
+    assert record is not None
+    now = record.submission
+    assert sites.send(1, SiteLog(site="site-1", job="job-1", lines=["old"], submission="an earlier one")).ok
+    report = SiteReport(site="site-1", job="job-1", run="r", status="exception", submission="an earlier one")
+    assert sites.send(1, report).meta["abort"] == "the job is unknown to the server"
+    assert sites.send(1, replace(report, exit_code=1)).meta.get("abort", "") == ""
+    assert sites.send(1, SiteLog(site="site-1", job="job-1", lines=["new"], submission=now)).ok
+    wait_until(sites.lines)
+    assert sites.lines() == ["new"]
+    record = sites.store.get("job-1")
+    assert record is not None
+    assert record.sites["site-1"].status == "started"

@@ -123,6 +123,7 @@ class StoreKeys(_TaggedKeys):
 
     jobs = _Key("sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL.")
     inbox = _Key("The inbox of the server's cell, where changes are announced.")
+    policy = _Key("string, JSON: how long the server keeps jobs; the server writes, operators read; TTL.")
     deleted = _Key(
         "sorted set, member = job id and submission, score = deleted in ms of Redis's clock; scripts write, the server "
         "reads; TTL renewed by the server."

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import orjson
+
+from redflare_broker.errors import DecodeError
 
 __all__ = ["JobRetentionPolicy", "RetentionPolicy"]
 
@@ -51,6 +56,24 @@ class JobRetentionPolicy:
     line_bytes: int = 8_192
     #: Bytes of an archive, and of a result.
     file_bytes: int = 4 << 30
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read what ``to_json`` has written; limits that are unknown here are left out.
+
+        Raises:
+            DecodeError: somebody else has written it.
+        """
+        try:
+            found = {name: value for name, value in orjson.loads(text).items() if name in cls.__slots__}
+            if any(isinstance(value, bool) or not value > 0 for value in found.values()):
+                raise ValueError("a limit is not a number > 0")
+            return cls(**found)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DecodeError(f"{text!r:.200} does not say how long jobs are kept: {error}") from None
 
     @property
     def retention_ms(self) -> int:

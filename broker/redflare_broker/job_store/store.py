@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 import orjson
 
 from redflare_broker.config.retention import JobRetentionPolicy
-from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished
+from redflare_broker.errors import BlobMissing, DecodeError, JobExists, JobUnfinished, ServerError
 from redflare_broker.fqcn import FQCN, check_job_id
 from redflare_broker.keys import Keys, StoreKeys
 from redflare_broker.scripts.script import KNOWN, OK, OPEN, REFUSED, UNKNOWN
@@ -98,6 +98,26 @@ class JobStore:
         self._server = server
         self._stop = stop
         self._steps = StoreSteps(server, self.keys, self.policy, stop)
+
+    @classmethod
+    def as_server_keeps_it(
+        cls, server: Server, keys: StoreKeys | Keys, *, stop: Callable[[], bool] | None = None
+    ) -> JobStore:
+        """Return a store with the policy of its server, which that has published.
+
+        It is the default one if the server has not yet, or if this user may not read it.
+
+        Raises:
+            Unavailable: of Redis.
+            DecodeError: somebody else has written the policy.
+        """
+        store = cls(server, keys, stop=stop)
+        try:
+            found = store._steps.call(store.keys.policy, "GET", store.keys.policy)
+        except ServerError as error:
+            _log.debug("cannot read how long jobs are kept: %s", error)
+            return store
+        return cls(server, keys, JobRetentionPolicy.from_json(found), stop=stop) if isinstance(found, bytes) else store
 
     # -- operators -----------------------------------------------------------------------------------------------------
 
@@ -280,15 +300,21 @@ class JobStore:
         return self._steps.run(command).status == OK
 
     def renew(self, ids: Iterable[str]) -> set[str]:
-        """Renew unfinished jobs, and what is remembered of deleted ones; call it with each beat.
+        """Renew unfinished jobs, what is remembered of deleted ones, and the published policy; call it with each beat.
 
         Returns:
             The ids of those that are gone, or never were.
         """
         names = list(ids)
-        self._steps.call(self.keys.deleted, "PEXPIRE", self.keys.deleted, self.policy.retention_ms)
         replies = self._steps.run_all([RENEW.command(self._steps.values(job_id)) for job_id in names])
+        self._steps.call(self.keys.deleted, "PEXPIRE", self.keys.deleted, self.policy.retention_ms)
+        self.publish()
         return {job_id for job_id, reply in zip(names, replies, strict=True) if reply.status == UNKNOWN}
+
+    def publish(self) -> None:
+        """Write the policy for operators: what they do keeps jobs as long as the server does."""
+        key = self.keys.policy
+        self._steps.call(key, "SET", key, self.policy.to_json(), "PX", self.policy.retention_ms)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class Operation(Sites):
             if record.finished:
                 self.store.delete(record.id)
         super().close()
-        self.client.delete(self.store.keys.deleted)
+        self.client.delete(self.store.keys.deleted, self.store.keys.policy)
         for key in self.client.scan_iter(f"{self.namespace}:*job*", 1000):
             self.client.delete(key)
 

@@ -63,8 +63,8 @@ StoredJob = Annotated[
 
 
 def store_of(target: Target, server: str) -> JobStore:
-    """Return the job store of a server; its methods raise Unavailable at once if Redis is away."""
-    return JobStore(target.server, Keys(target.namespace).store(server), stop=lambda: True)
+    """Return the job store of a server, with its policy; its methods raise Unavailable at once if Redis is away."""
+    return JobStore.as_server_keeps_it(target.server, Keys(target.namespace).store(server), stop=lambda: True)
 
 
 def find(store: JobStore, job: str) -> JobRecord | None:

@@ -62,7 +62,6 @@ def server(
         url,
         settings,
         name,
-        policy=settings.job_store,
         max_jobs=max_jobs,
         secure_mode=secure,
         take_over=take_over,

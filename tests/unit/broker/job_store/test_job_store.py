@@ -9,7 +9,15 @@ import fakeredis
 import orjson
 import pytest
 from redflare_broker.config.retention import JobRetentionPolicy
-from redflare_broker.errors import ConfigError, DecodeError, EncodeError, JobExists, JobUnfinished, JobUnknown
+from redflare_broker.errors import (
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    JobExists,
+    JobUnfinished,
+    JobUnknown,
+    MessageTooLarge,
+)
 from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
 from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
@@ -506,6 +514,32 @@ def test_the_agents_of_a_job_are_in_its_record_also_when_it_is_restored(bench: S
     bench.connection.call("FLUSHALL")
     bench.store.restore(known)
     assert bench.get().agents == known.agents
+
+
+def test_an_operator_keeps_jobs_as_long_as_their_server_does(bench: StoreBench) -> None:
+    assert JobStore.as_server_keeps_it(bench.server, Keys()).policy == JobRetentionPolicy()
+    JobStore(bench.server, Keys(), JobRetentionPolicy(job_retention=50.0, file_bytes=7)).publish()
+    operator = JobStore.as_server_keeps_it(bench.server, Keys())
+    assert operator.policy == JobRetentionPolicy(job_retention=50.0, file_bytes=7)
+    with pytest.raises(MessageTooLarge):
+        operator.submit(META, ARCHIVE, "large")
+    operator.submit(META, b"small", "job-1")
+    assert 40_000 < bench.ttl_ms(bench.keys.record("job-1")) <= 50_000
+    assert 40_000 < bench.ttl_ms(bench.keys.policy) <= 50_000
+
+
+@pytest.mark.parametrize(
+    "written", ["", "[]", '{"job_retention": "long"}', '{"job_retention": 0}', '{"log_lines": true}']
+)
+def test_a_policy_that_somebody_else_has_written_is_reported(bench: StoreBench, written: str) -> None:
+    bench.connection.call("SET", bench.keys.policy, written)
+    with pytest.raises(DecodeError, match="does not say how long jobs are kept"):
+        JobStore.as_server_keeps_it(bench.server, Keys())
+
+
+def test_a_limit_that_only_a_later_server_knows_is_left_out(bench: StoreBench) -> None:
+    bench.connection.call("SET", bench.keys.policy, '{"job_retention": 9, "later": 1}')
+    assert JobStore.as_server_keeps_it(bench.server, Keys()).policy == JobRetentionPolicy(job_retention=9)
 
 
 def test_deletions_are_remembered_by_submission_and_the_oldest_are_forgotten(bench: StoreBench) -> None:

@@ -72,7 +72,7 @@ class ServerParent:
         settings: of this process's connection, instead of those in the workspace, which processes of jobs read.
         server_name: FQCN of its cell.
         site_settings: what jobs may do at the server; None: as in ``local/site.json``.
-        policy: how long jobs are kept.
+        policy: how long jobs are kept; None: as the settings say.
         max_jobs: how many may run at once; 0: any number.
         secure_mode: ``startup/rootCA.pem`` must be there.
         client: a redis-py or fakeredis client to use in this process instead of the URL.
@@ -100,7 +100,7 @@ class ServerParent:
         self.max_jobs = max_jobs
         #: Called, from a thread of ``run``, when the server serves.
         self.on_ready: Callable[[], object] = lambda: None
-        self._policy = policy or JobRetentionPolicy()
+        self._policy = policy or self.settings.job_store
         self._redis_url = redis_url
         self._secure = secure_mode
         self._client = client
@@ -253,6 +253,7 @@ class ServerParent:
     def _recover(self) -> None:
         """Resume the jobs of the last server, and end those that cannot resume."""
         sweep(self.workspace)
+        self._store.publish()
         runners = recover(self._store.list(UNFINISHED), self._context)
         reap(self.workspace, [runner.id for runner in runners])
         with self._guard:

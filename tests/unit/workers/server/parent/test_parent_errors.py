@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fakeredis
 import pytest
 from redflare_broker.cell.cell import Cell
+from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED
 from redflare_broker.job_store.store import JobStore
@@ -35,7 +37,9 @@ class ParentBench:
         client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
         self.server = Server.connect(client=client)
         self.store = JobStore(self.server, Keys(SETTINGS.namespace))
-        self.parent = ServerParent(folder, settings=SETTINGS, client=client)
+        self.parent = ServerParent(
+            folder, settings=replace(SETTINGS, job_store=JobRetentionPolicy(job_retention=77.0)), client=client
+        )
         ready = threading.Event()
         self.parent.on_ready = ready.set
         self._thread = threading.Thread(target=self.parent.run, daemon=True)
@@ -165,3 +169,8 @@ def test_a_signal_handler_leaves_the_stopping_of_a_cell_that_starts_to_a_thread(
     with handling(parent.stop):
         assert parent.run() == "it was stopped"
     assert threads[0] == "redflare-server-stop"
+
+
+def test_the_server_publishes_the_policy_of_its_settings(bench: ParentBench) -> None:
+    assert bench.parent.settings.job_store == JobRetentionPolicy(job_retention=77.0)
+    assert JobStore.as_server_keeps_it(bench.server, Keys(SETTINGS.namespace)).policy.job_retention == 77.0

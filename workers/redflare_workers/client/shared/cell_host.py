@@ -102,7 +102,7 @@ class CellHost:
                     raise Unavailable(f"{self!r} was given up before Redis was there")
             cell.start()
         except BaseException:
-            self._shared = self._cell = None
+            self._shared = self._cell = self._switchboard = None
             shared.release()
             raise
 

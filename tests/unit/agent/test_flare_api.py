@@ -257,6 +257,24 @@ def test_init_after_shutdown_opens_a_new_link(redflare_link: LinkUnderTest) -> N
     assert init(redflare_link) is not first
 
 
+def test_after_shutdown_there_is_no_context(redflare_link: LinkUnderTest) -> None:
+    context = init(redflare_link)
+    assert flare.get_context() is context
+    flare.shutdown()
+    for call in (flare.get_context, flare.is_running, flare.shutdown):
+        with pytest.raises(RuntimeError, match=r"flare\.init"):
+            call()
+
+
+def test_shutdown_of_one_context_leaves_the_others(redflare_link: LinkUnderTest) -> None:
+    other = flare.init(rank=1)
+    context = init(redflare_link)
+    flare.shutdown(other)
+    assert flare.get_context() is context
+    assert init(redflare_link) is context
+    assert flare.init(rank=1) is not other
+
+
 def test_other_ranks_have_no_link() -> None:
     with flare.init(rank=1) as context:
         assert flare.receive() is None

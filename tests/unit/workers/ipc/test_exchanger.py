@@ -336,6 +336,24 @@ def test_a_newer_cj_ends_the_older_ones_task(redflare_link: LinkUnderTest) -> No
     assert "newer instance" in ended[0] or "taken over" in ended[0]
 
 
+def test_a_cj_that_was_replaced_does_not_make_its_job_panic(
+    redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its job goes on, in the process that has taken over."""
+    exchanger, engine = IPCExchanger(**redflare_link.exchanger_args), Engine()
+    exchanger.handle_event(EventType.START_RUN, ctx := engine.new_context())
+    replies: list[Shareable] = []
+    asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", a_task(), ctx, Signal())))
+    asking.start()
+    with IPCExchanger(**redflare_link.exchanger_args):
+        asking.join(10)
+        assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED
+        wait_until(lambda: "another client job has taken over this agent" in caplog.text)
+    # it waits for the heartbeat thread, which has logged that
+    exchanger.handle_event(EventType.END_RUN, ctx)
+    assert engine.events == []
+
+
 def test_every_task_keeps_its_timeout(redflare_link: LinkUnderTest) -> None:
     with IPCExchanger(**redflare_link.exchanger_args) as exchanger:
         for _ in range(2):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redflare_workers.jobs import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
+from redflare_workers.jobs.archive import replace_folder
 
 FILES = {"config/config_fed_client.json": b"{}", "custom/net.py": b"x = 1\n", "custom/run.sh": b"#!/bin/sh\n"}
 
@@ -246,3 +247,28 @@ def test_a_folder_over_the_limit_leaves_no_archive(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="more than"):
         pack_folder(tmp_path / "job", tmp_path / "job.zip", max_bytes=999)
     assert os.listdir(tmp_path) == ["job"]
+
+
+def test_a_folder_is_replaced_by_another(tmp_path: Path) -> None:
+    target, fresh, aside = (tmp_path / name for name in ("target", "fresh", "aside"))
+    fresh.mkdir()
+    replace_folder(target, fresh, aside)
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    (target / "old").touch()
+    fresh.mkdir()
+    (fresh / "new").touch()
+    replace_folder(target, fresh, aside)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in aside.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaces", "adds"])
+def test_a_folder_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, there: bool) -> None:
+    target, fresh, aside = (tmp_path / name for name in ("target", "fresh", "aside"))
+    if there:
+        target.mkdir()
+        (target / "old").touch()
+    with pytest.raises(FileNotFoundError, match="fresh' -> "):
+        replace_folder(target, fresh, aside)
+    assert [path.name for path in target.glob("*")] == (["old"] if there else [])
+    assert not aside.exists()

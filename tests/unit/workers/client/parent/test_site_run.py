@@ -12,6 +12,7 @@ from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.client.parent.run_record import RunRecord
 from redflare_workers.client.parent.site_run import SiteRun
 from redflare_workers.protocol.site_job_status import ClientStatus
+from redflare_workers.workspace.job_report import ClientJobReport
 from redflare_workers.workspace.run_folder import APP_FILE, ARGS_FILE, OUTCOME_FILE, RunFolder
 from redflare_workers.workspace.site_settings import Site, SiteArgs, SiteSettings
 
@@ -22,13 +23,15 @@ from tests.support.waiting import wait_until
 class RunCallbacks:
     """The callbacks of a run, and a program as its process."""
 
-    def __init__(self, program: str) -> None:
-        self.settings = SiteSettings(abort_grace=0.1, stop_grace=5.0)
+    def __init__(self, program: str, restarts: int = 3) -> None:
+        self.settings = SiteSettings(abort_grace=0.1, stop_grace=5.0, restarts=restarts)
+        self.started: list[str] = []
         self.ended: list[RunRecord] = []
         self.notifying, self.notified = threading.Event(), threading.Event()
         self._program = program
 
     def command(self, record: RunRecord) -> list[str]:
+        self.started.append(record.run)
         return [sys.executable, "-c", self._program]
 
     def request_end(self, job_id: str, run: str, reason: str) -> None:
@@ -66,6 +69,27 @@ def test_a_process_that_ends_without_a_report_has_failed_whatever_its_exit_code(
     assert record.status is ClientStatus.EXCEPTION
     assert record.exit_code == 0
     assert "without reporting how" in record.reason
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_a_process_that_is_killed_on_every_start_is_given_up(folder: RunFolder, restarts: int) -> None:
+    callbacks = RunCallbacks("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", restarts)
+    SiteRun(folder, callbacks).launch()
+    wait_until(lambda: callbacks.ended, timeout=20)
+    [record] = callbacks.ended
+    assert (record.status, record.restarts) == (ClientStatus.EXCEPTION, restarts)
+    assert len(set(callbacks.started)) == restarts + 1, "each start is a run of its own"
+
+
+@pytest.mark.parametrize("mine", [True, False], ids=["its-own", "anothers"])
+def test_the_outcome_of_another_run_is_not_taken_for_its_own(folder: RunFolder, mine: bool) -> None:
+    callbacks = RunCallbacks("pass")
+    run = SiteRun(folder, callbacks)
+    ClientJobReport(run=run.record.run if mine else "another", reason="all is well").write(folder)
+    run.launch()
+    wait_until(lambda: callbacks.ended)
+    assert callbacks.ended[0].status is (ClientStatus.STOPPED if mine else ClientStatus.EXCEPTION)
+    assert ("all is well" in callbacks.ended[0].reason) is mine
 
 
 def test_notifying_agents_of_an_abort_blocks_no_other_thread(folder: RunFolder) -> None:

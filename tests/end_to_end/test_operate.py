@@ -201,7 +201,7 @@ def test_a_job_that_hangs_in_the_site_s_process_is_ended_by_force(operated: Oper
 
     record = operated.record("hangs")
     assert record["status"] == ABORTED
-    assert {site["how"] for site in record["sites"].values()} <= {"terminated", "killed", "cooperative"}
+    assert {site["how"] for site in record["sites"].values()} <= {"terminated", "killed"}
     operated("job", "delete", "hangs")
     wait_until(lambda: not operated.folders_of("hangs"))
     operated.assert_nothing_is_left("hangs")

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from tests.support.federation.client_parents import (
     sites_at,
 )
 from tests.support.process.child import Child
+from tests.support.together import together
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -432,12 +433,15 @@ def test_two_jobs_run_at_once(sites: Sites) -> None:
     sites.parent_server()
     servers = {job: sites.server_job(job) for job in ("a", "b")}
     engine = sites.engine()
-    for job in servers:
-        deploy(engine, app_of("Adding"), job)
-        engine.start_app(job, META)
-    assert {job: server.wait().status for job, server in servers.items()} == {"a": COMPLETED, "b": COMPLETED}
-    for job in servers:
-        assert sites.reporter.wait_for("stopped", job).exit_code == 0
+    deploy(engine, app_of("Waiting"), "a")
+    engine.start_app("a", META)
+    sites.reporter.wait_for("started", "a")
+    deploy(engine, app_of("Adding"), "b")
+    engine.start_app("b", META)
+    assert servers["b"].wait().status == COMPLETED
+    assert sites.reporter.wait_for("stopped", "b").exit_code == 0
+    assert engine.get_all_job_ids() == ["a"], "it has run all the time"
+    assert engine.abort("a", "enough").how == "cooperative"
 
 
 def test_a_client_parent_elsewhere_takes_the_site_over(sites: Sites, tmp_path: Path) -> None:
@@ -480,8 +484,7 @@ def test_a_job_is_aborted_whose_process_does_not_reach_redis(sites: Sites, tmp_p
 def test_of_two_starts_at_once_one_launches(sites: Sites) -> None:
     engine = sites.engine()
     deploy(engine, app_of("Waiting"))
-    with ThreadPoolExecutor(8) as pool:
-        messages = list(pool.map(lambda _: engine.start_app(JOB, META), range(8)))
+    messages = together([partial(engine.start_app, JOB, META)] * 8)
     assert sorted(messages) == ["Client app already started."] * 7 + ["Start the client app..."]
     assert engine.get_all_job_ids() == [JOB]
     assert "abort it before" in engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding"))

@@ -186,9 +186,10 @@ def test_two_jobs_run_at_once_on_the_same_sites(operation: Operation) -> None:
     operation.server()
     operation.engine("site-1")
     operation.submit(job_of("Waiting"), "one")
+    operation.wait_for(RUNNING, "one")
     operation.submit(job_of("Adding"), "two")
     operation.wait_for(COMPLETED, "two")
-    assert operation.wait_for(RUNNING, "one")
+    assert operation.record("one").status == RUNNING
     operation.store.request_abort("one", "ann")
     operation.wait_for(ABORTED, "one")
 

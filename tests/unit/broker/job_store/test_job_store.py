@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import fakeredis
 import orjson
@@ -18,7 +19,9 @@ from redflare_broker.errors import (
     JobUnknown,
     MessageTooLarge,
 )
-from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState
+from redflare_broker.job_store.job_files import Source
+from redflare_broker.job_store.record import FINISHED, STATUSES, UNFINISHED, SiteState, StoredFile
+from redflare_broker.job_store.steps import StoreSteps
 from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
 from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, RENEW, RESTORE, SET_FIELD
@@ -26,6 +29,7 @@ from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
+from tests.support.together import together
 
 WEEK_MS = 7 * 86_400_000
 
@@ -35,13 +39,6 @@ def bench() -> Iterator[StoreBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     with Server.connect(client=redis) as server, server.borrow("any") as connection:
         yield StoreBench(server, connection)
-
-
-def _run(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 # -- submitting --------------------------------------------------------------------------------------------------------
@@ -95,24 +92,27 @@ def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], 
     assert len(bench.chunks()) == 1
 
 
-def test_of_two_concurrent_submissions_one_stores_the_job_and_the_other_leaves_nothing(bench: StoreBench) -> None:
-    answers: list[object] = []
+def test_of_many_concurrent_submissions_one_stores_the_job_and_the_others_leave_nothing(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, uploaded = StoreSteps.upload, threading.Barrier(4)
 
-    def submit(archive: bytes) -> None:
+    def all_upload_before_one_submits(self: StoreSteps, name: str, source: Source) -> StoredFile:
+        file = upload(self, name, source)
+        uploaded.wait(20)
+        return file
+
+    def submit(number: int) -> object:
         try:
-            answers.append(bench.store.submit(META, archive, "job-1"))
+            return bench.store.submit(META, bytes([number]) * 9, "job-1")
         except JobExists as error:
-            answers.append(type(error))
+            return type(error)
 
-    for _ in range(5):
-        answers.clear()
-        threads = [threading.Thread(target=submit, args=(bytes([number]) * 9,)) for number in range(4)]
-        _run(threads)
-        assert answers.count("job-1") == 1
-        assert answers.count(JobExists) == 3
-        assert len(bench.chunks()) == 1
-        bench.store.request_abort("job-1", "ann")
-        bench.store.delete("job-1")
+    monkeypatch.setattr(StoreSteps, "upload", all_upload_before_one_submits)
+    answers = together([partial(submit, number) for number in range(4)])
+    assert answers.count("job-1") == 1
+    assert answers.count(JobExists) == 3
+    assert len(bench.chunks()) == 1
 
 
 @pytest.mark.parametrize("wrong", ["", "a.b", "a b", "x" * 65, "../x", "a:b", "{a}", "é", "a\n", "startup", "local", 7])
@@ -203,12 +203,7 @@ def test_a_job_in_another_status_does_not_change(bench: StoreBench) -> None:
 
 def test_of_many_concurrent_changes_of_status_one_succeeds(bench: StoreBench) -> None:
     bench.submit()
-    moved: list[object] = []
-    threads = [
-        threading.Thread(target=lambda: moved.append(bench.store.advance("job-1", "SUBMITTED", "DISPATCHED")))
-        for _ in range(8)
-    ]
-    _run(threads)
+    moved = together([lambda: bench.store.advance("job-1", "SUBMITTED", "DISPATCHED")] * 8)
     assert sum(record is not None for record in moved) == 1
     assert len(bench.get().history) == 2
 
@@ -264,18 +259,13 @@ def test_the_first_abort_counts_and_an_ended_job_is_not_changed(bench: StoreBenc
 def test_of_an_abort_and_a_dispatch_at_once_one_wins(bench: StoreBench) -> None:
     for number in range(20):
         job_id = bench.submit(f"job-{number}")
-        moved: list[object] = []
-        steps = [
-            threading.Thread(
-                target=lambda job_id=job_id, moved=moved: moved.append(
-                    bench.store.advance(job_id, "SUBMITTED", "DISPATCHED")
-                )
-            ),
-            threading.Thread(target=bench.store.request_abort, args=(job_id, "bob")),
+        steps: list[Callable[[], object]] = [
+            partial(bench.store.advance, job_id, "SUBMITTED", "DISPATCHED"),
+            partial(bench.store.request_abort, job_id, "bob"),
         ]
-        _run(steps)
+        moved, _ = together(steps)
         record = bench.get(job_id)
-        assert record.status == ("DISPATCHED" if moved[0] else "FINISHED:ABORTED")
+        assert record.status == ("DISPATCHED" if moved else "FINISHED:ABORTED")
         assert record.abort
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,8 +90,17 @@ def test_two_copies_of_a_submission_at_once_are_handled_once(bench: Communicator
 
     bench.comm.broadcast(bench.task(result_received_cb=receive), bench.ctx)
     task_id = bench.ask("site-1")
-    threads = [in_thread(lambda: bench.answer("site-1", task_id)) for _ in range(4)]
+    begun = threading.Semaphore(0)
+
+    def answer() -> None:
+        begun.release()
+        bench.answer("site-1", task_id)
+
+    threads = [in_thread(answer)]
     assert gate.entered.wait(10)
+    threads += [in_thread(answer) for _ in range(3)]
+    for _ in threads:
+        assert begun.acquire(timeout=10)
     gate.opened.set()
     for thread in threads:
         thread.join()

@@ -288,9 +288,17 @@ def test_two_requests_of_one_client_at_once_get_one_client_task(bench: Communica
     task = bench.task(before_task_sent_cb=gate)
     bench.comm.broadcast(task, bench.ctx)
     answers: list[str] = []
-    threads = [in_thread(lambda: answers.append(bench.ask("site-1")))]
+    begun = threading.Semaphore(0)
+
+    def ask() -> None:
+        begun.release()
+        answers.append(bench.ask("site-1"))
+
+    threads = [in_thread(ask)]
     assert gate.entered.wait(10)
-    threads += [in_thread(lambda: answers.append(bench.ask("site-1"))) for _ in range(3)]
+    threads += [in_thread(ask) for _ in range(3)]
+    for _ in threads:
+        assert begun.acquire(timeout=10)
     gate.opened.set()
     for thread in threads:
         thread.join()

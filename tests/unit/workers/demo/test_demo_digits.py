@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from redflare_agent import MetaKey, Task
 from redflare_workers.demo import digits
 from redflare_workers.demo.model import fingerprint
+
+from tests.support.together import together
 
 
 def task(name: str = "train", round_number: int = 0, data: object = None) -> Task:
@@ -24,8 +26,8 @@ def test_the_same_site_and_round_give_the_same_bits_and_others_do_not() -> None:
 
 
 def test_sites_that_begin_at_the_same_time_read_the_digits_once() -> None:
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda n: digits.train(task(), f"site-{n}"), range(8)))
+    digits._read_digits.cache_clear()
+    results = together([partial(digits.train, task(), f"site-{number}") for number in range(8)])
     assert len({fingerprint(result.data) for result in results}) == 8
     assert digits._read_digits.cache_info().misses == 1
 

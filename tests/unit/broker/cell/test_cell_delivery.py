@@ -246,6 +246,27 @@ def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.
     assert cells.redis("HGET", "ns:{server}:cell", "closed") == b"0"
 
 
+def test_a_cell_that_redis_has_as_an_older_one_s_takes_itself_back(cells: Cells) -> None:
+    """A failover has rolled back its hello: the older instance is gone, and this one is not fenced by it."""
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    cells.redis("HSET", "ns:{server}:cell", "instance", "h:1:older", "epoch", server.epoch - 1)
+    wait_until(lambda: cells.redis("HGET", "ns:{server}:cell", "instance") == server.instance.encode())
+    post(cells, "server")
+    handler.wait(1)
+    assert not server.fenced
+    assert cells.redis("HGET", "ns:{server}:cell", "epoch") == b"%d" % server.epoch
+
+
+def test_an_entry_is_not_handled_while_an_older_instance_has_the_cell(cells: Cells) -> None:
+    server = cells.make("server")
+    assert server.on_holder(server.instance.encode(), b"%d" % server.epoch) is True
+    for instance, epoch in ((b"h:1:older", b"1"), (None, None), (b"h:1:odd", b"not a number")):
+        assert server.on_holder(instance, epoch) is False
+    with pytest.raises(Fenced):
+        server.on_holder(b"h:1:newer", b"%d" % (server.epoch + 1))
+
+
 def test_an_idle_cell_learns_from_its_heartbeat_that_it_was_replaced(cells: Cells) -> None:
     fenced = threading.Event()
     old = cells.make("server")
@@ -317,6 +338,20 @@ def test_a_reply_that_redis_lost_is_sent_again(cells: Cells) -> None:
     site.resync()
     wait_until(lambda: replies.all)
     assert replies.all[0].meta == {"count": 2}
+
+
+def test_a_reply_to_an_earlier_attempt_takes_the_later_request_back(cells: Cells) -> None:
+    replies = Replies()
+    site = cells.make("site")
+    pending = site.ask("c", "do", "server", on_reply=replies)
+    first = wait_until(lambda: pending.entry_id)
+    attempt = pending.attempt
+    site.resync()
+    wait_until(lambda: pending.entry_id not in ("", first))
+    assert len(cells.entries("server")) == 2
+    post(cells, "site", kind=REPLY, id=pending.id, attempt=attempt, origin="server", rc="OK")
+    wait_until(lambda: replies.all)
+    wait_until(lambda: [entry["entry"] for entry in cells.entries("server")] == [first])
 
 
 def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -461,3 +462,42 @@ def test_a_payload_whose_node_is_away_does_not_keep_others_from_being_deleted(
     store.discard(store.owned())
     assert store.owned() == []
     assert bench.connection.call("EXISTS", *[f"{name}:0" for name in names]) == 0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda store: store.recover(),
+        lambda store: store.owned(),
+        lambda store: store.orphans(),
+        lambda store: store.renew(),
+        lambda store: store.own("flare:blob:{b}", 1),
+        lambda store: store.discard([large().blob]),
+        lambda store: store.schedule(task()),
+        lambda store: store.finish("t1", "ok", 1.0),
+        lambda store: store.checkpoint({}, small()),
+        lambda store: store.append(0, [b"1"]),
+    ],
+    ids=["recover", "owned", "orphans", "renew", "own", "discard", "schedule", "finish", "checkpoint", "append"],
+)
+def test_every_step_ends_when_its_server_stops_while_redis_is_away(
+    bench: JobBench, step: Callable[[JobTaskStore], object]
+) -> None:
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return True
+
+    bench.serve()
+    bench.begin()
+    with Server.connect(client=fakeredis.FakeRedis(server=(away := fakeredis.FakeServer()))) as server:
+        away.connected = False
+        store = JobTaskStore(server, bench.keys, bench.lease, bench.policy, resume=True, stop=stop)
+        # a step that does not ask ends with the connection
+        closing = threading.Timer(10.0, server.close)
+        closing.start()
+        with pytest.raises(Unavailable):
+            step(store)
+        closing.cancel()
+    assert asked

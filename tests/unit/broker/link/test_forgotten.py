@@ -259,3 +259,16 @@ def test_an_agent_looks_once_more_for_the_verdict_of_a_cj_that_said_bye(
             status = agent.submit("", "train", "OK", encoded, resend_interval=5.0, answer_timeout=5.0, give_up=give_up)
     assert gave_up == [True]
     assert status == verdict
+
+
+def test_an_abort_of_a_link_that_redis_has_lost_is_written_all_the_same(redflare_link: LinkUnderTest) -> None:
+    with job_link(redflare_link) as cj:
+        epoch = cj.session.lease.epoch
+        redflare_link.client.flushall()  # type: ignore[attr-defined]
+        assert cj.abort("t", "nobody wants it") == "ABORTED"
+        assert (ledger(redflare_link, cj, "status"), ledger(redflare_link, cj, "reason")) == (
+            "ABORTED",
+            "nobody wants it",
+        )
+        assert (cj.session.losses, cj.session.lease.epoch) == (1, epoch)
+        assert exchange(cj).status == "ABORTED"

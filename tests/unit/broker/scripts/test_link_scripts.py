@@ -106,6 +106,16 @@ def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: LinkBench) -> 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
+def test_an_assign_drops_the_ledger_that_its_cj_keeps_no_longer(bench: LinkBench) -> None:
+    for task in ("t1", "t2"):
+        bench.submitted(task)
+        bench.settle(task)
+    entry = Entry(topic="get_task", task_id="t3", task_name="train")
+    command = bench.scripts.assign_command(bench.cj, entry, size=0, forget="t1")
+    assert script.run_command(bench.connection, command).status == "NEW"
+    assert [bench.field(task, "status") for task in ("t1", "t2", "t3")] == ["", "ACCEPTED", "NEW"]
+
+
 def test_the_first_assign_makes_both_streams_and_no_other_does(bench: LinkBench) -> None:
     streams = (bench.keys.tasks, bench.keys.results)
     assert [bench.connection.call("EXISTS", key) for key in streams] == [0, 0], "a hello makes none"

@@ -33,6 +33,7 @@ from redflare_workers import (
     DXO,
     Client,
     ClientJob,
+    ClientTask,
     DataKind,
     FLComponent,
     FLContext,
@@ -315,6 +316,31 @@ def test_waiting_is_over_after_task_done_cb_and_the_status_is_final(job: JobRuns
     assert seen == [True, TaskCompletionStatus.OK]
 
 
+@shows("Arrays of a broadcast in `before_task_sent_cb`")
+def test_a_callback_puts_another_array_in_the_place_of_one(job: JobRuns) -> None:
+    seen: dict[str, float] = {}
+
+    def scale(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        data, factor = client_task.task.data, int(client_task.client.name[-1])
+        with pytest.raises(ValueError, match="read-only"):
+            data["w"] *= factor
+        data["w"] = np.ones(3) * factor
+
+    def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        seen[fl_ctx.get_identity_name()] = data["w"].sum()
+        return Shareable()
+
+    def flow(controller: Any, abort: Signal, fl_ctx: FLContext) -> None:
+        task = Task("train", Shareable({"w": np.ones(3)}), before_task_sent_cb=scale)
+        controller.broadcast_and_wait(task, fl_ctx, ["site-1", "site-2"], abort_signal=abort)
+
+    job.serve(flow)
+    for name in ("site-1", "site-2"):
+        job.join(name, work)
+    assert job.outcome().ok
+    assert seen == {"site-1": 3.0, "site-2": 6.0}
+
+
 @shows("A task that a client has and has not answered")
 def test_an_unanswered_task_is_sent_before_others(communicator: WFCommServer, engine: LocalEngine) -> None:
     communicator.broadcast(Task("first", Shareable()), engine.new_context(), ["site-1"])
@@ -591,5 +617,5 @@ def test_every_row_of_the_page_is_shown() -> None:
     page = (DOCS / "from-nvflare.md").read_text()
     tables = re.findall(r"^##+ What differs on purpose\n\n((?:\|.*\n)+)", page, re.M)
     rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[2:]]
-    assert len(rows) == 29
+    assert len(rows) == 30
     assert set(rows) == SHOWN

@@ -93,7 +93,9 @@ class Task:
         data: input of the executor; the header TASK_NAME is set in it.
         props: properties of the application's own.
         timeout: seconds after scheduling at which it ends with TIMEOUT; 0: never.
-        before_task_sent_cb: called before the task is sent to a client; may change the data.
+        before_task_sent_cb: called before the task is sent to a client; what it leaves in ``task.data`` is what this
+            client gets, and later ones find. It puts other arrays in the place of those of a broadcast: writing to
+            these is a ValueError, because others get them too.
         after_task_sent_cb: called after that, also if sending failed.
         result_received_cb: called with each result; may replace ``client_task.result``.
         task_done_cb: called once, when the task is done.

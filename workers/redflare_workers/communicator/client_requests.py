@@ -11,6 +11,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_copy
 from redflare_workers.apis.task import ClientTask
 
+from .data_snapshot import copy_of_structure, read_only_arrays
 from .scheduling import StandingTask, TaskKind
 from .task_lifecycle import Assignment, TaskLifecycle
 from .task_registry import Choice, SubmissionCheck
@@ -89,7 +90,9 @@ class TaskRequests:
             return False, None
         if choice.resend:
             _mark_resend(fl_ctx)
-        lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
+        # who would write to an array that others get too is told so
+        with read_only_arrays(standing.task.data if standing.shared else None):
+            lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
         # after_task_sent_cb may take the data away
         data, operator = self._data(choice, fl_ctx), standing.task.operator
         lifecycle.call("after_task_sent_cb", standing, client_task, fl_ctx)
@@ -101,19 +104,25 @@ class TaskRequests:
         return True, assignment._replace(data=data, operator=operator)
 
     def _data(self, choice: Choice, fl_ctx: FLContext) -> Shareable | None:
-        """The data for the client; for a broadcast the copy that is protected once. None: protecting it failed."""
+        """Return the data for the client; of a broadcast the protected copy that all share, while it is not changed.
+
+        None: protecting it failed.
+        """
         standing, task = choice.standing, choice.standing.task
         if not standing.shared:
             return task.data
-        if standing.data is None and task.completion_status is None:
-            try:
-                standing.source = task.data
+        try:
+            if standing.data is None and task.completion_status is None:
                 standing.data = self._lifecycle.observer.protect(task, task.data)
-            except Exception as exc:
-                if standing.ended:
-                    # what protecting it needs may have gone with the task
-                    return None
-                self._lifecycle.fail(standing, exc, "its data cannot be protected from changes", fl_ctx)
+                standing.keep_in_mind()
+            elif standing.changed():
+                own: Shareable = copy_of_structure(task.data)
+                return own
+        except Exception as exc:
+            if standing.ended:
+                # what protecting it needs may have gone with the task
+                return None
+            self._lifecycle.fail(standing, exc, "its data cannot be protected from changes", fl_ctx)
         return standing.data
 
     def _dispatch(self, choice: Choice) -> Assignment:
@@ -122,7 +131,7 @@ class TaskRequests:
         lifecycle.registry.sent(choice, lifecycle.clock())
         if standing.schedule.kind is TaskKind.RELAY:
             lifecycle.touch(standing)
-        data = standing.data if standing.data is not None and standing.shared else task.data
+        data = standing.data if standing.data is not None else task.data
         return Assignment(task.name, choice.client_task.id, data, task.operator, task.msg_root_id, task.timeout)
 
 

@@ -15,6 +15,7 @@ from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, SendOrder, Task
 
 from .callbacks import CallbackLock
+from .data_snapshot import DataSnapshot
 from .managers.task_manager import TaskManager
 
 
@@ -190,8 +191,9 @@ class StandingTask:
     receiving: set[str] = field(default_factory=set)
     #: The protected copy of the data that all clients of a broadcast get.
     data: Shareable | None = None
-    #: The object that was copied.
+    #: The object that was copied, and how it was then, if a callback may change it.
     source: Shareable | None = None
+    snapshot: DataSnapshot | None = None
     #: When it must be checked next although nothing changes.
     due: float = inf
     #: It is final and no longer open.
@@ -203,17 +205,30 @@ class StandingTask:
 
     @property
     def shared(self) -> bool:
-        """Whether all clients get the same protected copy; without end, until the controller replaces the data."""
-        if self.schedule.kind is TaskKind.BROADCAST_FOREVER and self.source is not None and self.task.data is not None:
-            return self.task.data is self.source
+        """Whether all clients get the same protected copy, as long as the data is not changed."""
         return self.schedule.kind in _SHARED
 
+    def keep_in_mind(self) -> None:
+        """Note what the data is of which the protected copy was made just now."""
+        self.source = self.task.data
+        self.snapshot = None if self.task.before_task_sent_cb is None else DataSnapshot(self.source)
+
+    def changed(self) -> bool:
+        """Whether a client must get other data than the protected copy."""
+        data = self.task.data
+        if self.data is None or data is None:
+            # it was taken away after it was sent
+            return False
+        if self.snapshot is not None:
+            return not self.snapshot.fits(data)
+        return self.schedule.kind is TaskKind.BROADCAST_FOREVER and data is not self.source
+
     def needs_callback_lock(self) -> bool:
-        """Whether user code runs before it is sent to a client."""
+        """Whether user code runs, or data is protected, before it is sent to a client."""
         task = self.task
         if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
             return True
-        return self.data is None and self.shared
+        return self.shared and (self.data is None or self.changed())
 
     def busy(self, client_task: ClientTask) -> bool:
         """Whether callbacks for that ClientTask run or wait to."""

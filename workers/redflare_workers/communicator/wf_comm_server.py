@@ -136,7 +136,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         min_responses: int = 0,
         wait_time_after_min_received: int = 0,
     ) -> None:
-        """As ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb."""
+        """As ``SchedulingSpec``. Clients whose before_task_sent_cb leaves the data as it is share one copy."""
         schedule = broadcast_schedule(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         self._schedule(task, fl_ctx, BcastTaskManager(min_responses, wait_time_after_min_received), schedule)
 
@@ -153,7 +153,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         self.wait_for_task(task, abort_signal)
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        """As ``SchedulingSpec``. All clients get the data as it was after the first one's before_task_sent_cb.
+        """As ``SchedulingSpec``. Clients whose before_task_sent_cb leaves the data as it is share one copy.
 
         Data that replaces ``task.data`` later is sent from then on as it is: do not change it, replace it.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -178,27 +179,91 @@ def test_changes_of_a_broadcasts_data_after_the_first_sending_reach_no_client(be
     assert "more" not in data
 
 
-def test_the_first_clients_callback_may_change_a_broadcasts_data(bench: CommunicatorBench) -> None:
+METHODS = ["broadcast", "broadcast_forever", "relay"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("replaces", [False, True], ids=["in place", "replaced"])
+def test_what_the_callback_leaves_in_the_task_is_what_its_client_gets(
+    bench: CommunicatorBench, method: str, replaces: bool
+) -> None:
+    count = itertools.count(1)
+
     def fill(client_task: ClientTask, fl_ctx: Any) -> None:
-        client_task.task.data["for"] = client_task.client.name
+        task = client_task.task
+        if replaces:
+            task.data = Shareable(task.data)
+        task.data["n"] = next(count)
+        task.data["deep"]["for"].append(client_task.client.name)
+
+    task = bench.task(data={"w": np.zeros(3), "deep": {"for": []}}, before_task_sent_cb=fill)
+    getattr(bench.comm, method)(task, bench.ctx, ["site-1", "site-2", "site-3"])
+    had = []
+    for number in (1, 2, 3):
+        name, task_id, data = bench.ask_fully(f"site-{number}")
+        assert name
+        assert data is not None
+        had.append((data["n"], list(data["deep"]["for"])))
+        bench.answer(f"site-{number}", task_id)
+    assert had == [(1, ["site-1"]), (2, ["site-1", "site-2"]), (3, ["site-1", "site-2", "site-3"])]
+
+
+@pytest.mark.parametrize("method", ["broadcast", "broadcast_forever"])
+def test_a_callback_that_changes_nothing_costs_no_copy(bench: CommunicatorBench, method: str) -> None:
+    seen: list[str] = []
+    had: list[Any] = []
+    data: dict[str, Any] = {"w": np.ones(3), "deep": {"list": [np.ones(2), (np.ones(2),)], "nan": float("nan")}}
+    task = bench.task(data=data, before_task_sent_cb=lambda client_task, fl_ctx: seen.append(client_task.client.name))
+    getattr(bench.comm, method)(task, bench.ctx)
+    for number in (1, 2, 3):
+        sent = bench.ask_fully(f"site-{number}")[2]
+        assert sent is not None
+        had.append(sent["deep"]["list"][0])
+    # the protected copy
+    assert had[0] is had[1] is had[2] is not data["deep"]["list"][0]
+    assert seen == ["site-1", "site-2", "site-3"]
+    assert task.exception is None
+    # the controller's arrays are its own again
+    task.data["w"] += 1
+    task.data["deep"]["list"][0] += 1
+
+
+def test_an_array_that_others_get_too_cannot_be_changed_in_place(bench: CommunicatorBench) -> None:
+    weights = np.zeros(3)
+
+    def scale(client_task: ClientTask, fl_ctx: Any) -> None:
+        client_task.task.data["w"] += 1
+
+    task = bench.task(data={"w": weights}, before_task_sent_cb=scale)
+    bench.comm.broadcast(task, bench.ctx)
+    assert bench.ask("site-1") == ""
+    assert task.completion_status is TaskCompletionStatus.ERROR
+    assert "read-only" in str(task.exception)
+    assert task.data["w"] is weights
+
+
+def test_the_next_client_gets_the_protected_data_again(bench: CommunicatorBench) -> None:
+    """One client's own data is not that of those after it."""
+
+    def fill(client_task: ClientTask, fl_ctx: Any) -> None:
+        client_task.task.data["extra"] = client_task.client.name == "site-2"
 
     bench.comm.broadcast(bench.task(before_task_sent_cb=fill), bench.ctx)
-    for name in ("site-1", "site-2", "site-1"):
-        data = bench.ask_fully(name)[2]
+    extras = []
+    for number in (1, 2, 3):
+        data = bench.ask_fully(f"site-{number}")[2]
         assert data is not None
-        assert data["for"] == "site-1"
+        extras.append(data["extra"])
+    assert extras == [False, True, False]
 
 
-def test_a_sends_callback_makes_the_data_of_its_client(bench: CommunicatorBench) -> None:
+def test_a_later_callback_does_not_change_what_an_earlier_client_got(bench: CommunicatorBench) -> None:
     def fill(client_task: ClientTask, fl_ctx: Any) -> None:
-        client_task.task.data["for"] = client_task.client.name
+        client_task.task.data["deep"]["for"].append(client_task.client.name)
 
-    bench.comm.relay(bench.task(before_task_sent_cb=fill), bench.ctx, ["site-1", "site-2"])
-    for name in ("site-1", "site-2"):
-        _, task_id, data = bench.ask_fully(name)
-        assert data is not None
-        assert data["for"] == name
-        bench.answer(name, task_id)
+    bench.comm.broadcast(bench.task(data={"deep": {"for": []}}, before_task_sent_cb=fill), bench.ctx)
+    had = [bench.ask_fully(f"site-{number}")[2] for number in (1, 2, 3)]
+    assert [len(data["deep"]["for"]) for data in had if data is not None] == [1, 2, 3]
 
 
 def test_the_data_is_protected_once_for_all_clients(bench: CommunicatorBench) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from redflare_broker.errors import Fenced, RedflareError
 from redflare_broker.job_state.task_store import STANDING, ClientTaskRecord, JobTaskStore, TaskRecord
@@ -35,6 +35,9 @@ from .recovery import Recovery, Retry
 
 logger = logging.getLogger(__name__)
 
+#: What the payload of a predecessor's broadcast is kept by, when this server stores another.
+_LEFT: Final = "left"
+
 
 @dataclass(slots=True, kw_only=True)
 class OpenTask:
@@ -42,7 +45,7 @@ class OpenTask:
 
     task: Task
     record: TaskRecord
-    #: Payloads that clients may still be reading, with their meta, by client task; "": that of all of them.
+    #: Payloads that clients may still be reading, with their meta, by client task; "": that of all the others.
     stored: dict[str, tuple[dict[str, Any], EncodedPayload]] = field(default_factory=dict)
     #: It is in Redis, in this generation of the job, or will be before a client sees the task.
     written: bool = False
@@ -153,7 +156,12 @@ class TaskJournal:
             return data
         self._renew_if_lost(entry)
         if (kept := entry.record.data) is not None:
-            return from_message(dict(entry.record.meta), kept)
+            if task.before_task_sent_cb is None:
+                return from_message(dict(entry.record.meta), kept)
+            # a predecessor's, before the callback made something else of it; its clients may still be reading it
+            with entry.guard:
+                if "" in entry.stored:
+                    entry.stored[_LEFT] = entry.stored.pop("")
         meta, tree = to_message(data)
         payload = self.payloads.store(tree)
         if payload.blob is None:
@@ -176,7 +184,8 @@ class TaskJournal:
         pack_meta(meta)
         if isinstance(tree, EncodedPayload):
             return meta, tree
-        if (kept := entry.stored.get(client_task.id)) is not None:
+        # what a callback makes may differ each time
+        if client_task.task.before_task_sent_cb is None and (kept := entry.stored.get(client_task.id)) is not None:
             return kept
         payload = self.payloads.store(tree)
         self._keep(entry, client_task.id, meta, payload)
@@ -223,7 +232,8 @@ class TaskJournal:
                 # another client may have missed it before, and it has been stored again since
                 if kept is not None and (blob := kept[1].blob) is not None and blob.prefix == prefix:
                     gone.append(entry.stored.pop(key)[1])
-                    entry.record = replace(entry.record, data=None)
+                    if entry.record.data is kept[1]:
+                        entry.record = replace(entry.record, data=None)
             again = "" not in entry.stored
         if gone:
             logger.warning("the payload of task %r is gone from Redis, it is stored again", client_task.task.name)
@@ -330,16 +340,19 @@ class TaskJournal:
             KeyError: the task has ended meanwhile.
         """
         with entry.guard:
-            if not entry.closed:
+            released: EncodedPayload | None = payload
+            if not (closed := entry.closed):
+                released = entry.stored.pop(client_task_id, (meta, None))[1]
                 if payload.blob is not None:
                     entry.stored[client_task_id] = meta, payload
                 if self.store.resume:
                     entry.record = replace(entry.record, meta=meta, data=payload)
                     entry.written = False
                     self._new[entry.record.root_id] = entry
-                return
-        self.payloads.release([payload])
-        raise KeyError(entry.record.root_id)
+        if released is not None:
+            self.payloads.release([released])
+        if closed:
+            raise KeyError(entry.record.root_id)
 
     def _write(self, entry: OpenTask) -> None:
         with entry.guard:

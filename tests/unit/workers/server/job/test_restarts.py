@@ -16,6 +16,7 @@ from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED
+from redflare_workers.protocol.shareable_codec import from_message
 
 from tests.support.job.rounds import BIG, SIZES, Rounds, model
 from tests.support.job.runs import (
@@ -436,3 +437,55 @@ def test_a_state_whose_payload_has_vanished_lets_the_job_begin_anew(job: JobRuns
         site.submit("train", reply.meta["task_id"], model(1.0, 10))
         assert job.outcome().status == COMPLETED
     assert second.restored == 0
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_broadcast_is_stored_again_only_for_sites_for_which_it_was_changed(
+    job: JobRuns, redis: fakeredis.FakeRedis, changes: bool
+) -> None:
+    def fill(client_task: ClientTask, fl_ctx: Any) -> None:
+        if changes:
+            client_task.task.data["for"] = client_task.client.name
+
+    def flow(controller: FunctionController, abort: Any, fl_ctx: Any) -> None:
+        one = task(model(1.0, BIG), before_task_sent_cb=fill)
+        controller.broadcast_and_wait(one, fl_ctx, targets=["a", "b", "c"], abort_signal=abort)
+
+    job.serve(flow)
+    with RawSite(job, "a") as a, RawSite(job, "b") as b, RawSite(job, "c") as c:
+        sites = {"a": a, "b": b, "c": c}
+        replies = {name: site.get_task() for name, site in sites.items()}
+        prefixes = {reply.encoded.blob.prefix for reply in replies.values() if reply.encoded.blob}
+        assert len(prefixes) == (3 if changes else 1)
+        for name, reply in replies.items():
+            data = from_message(reply.meta["message"], reply.encoded.decode(sites[name].host.server))
+            assert data.get("for") == (name if changes else None)
+            sites[name].submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+        wait_until(lambda: not list(redis.scan_iter("*blob:*")))
+
+
+def test_a_site_gets_its_own_data_of_a_server_that_took_over(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
+    class Named(Rounds):
+        def _flow(self, controller: FunctionController, abort: Any, fl_ctx: Any) -> None:
+            self.checkpoint(fl_ctx)
+            one = task(model(1.0, BIG), before_task_sent_cb=self.fill)
+            self.broadcast_and_wait(one, fl_ctx, targets=self.sites, abort_signal=abort)
+
+        def fill(self, client_task: ClientTask, fl_ctx: Any) -> None:
+            client_task.task.data["for"] = client_task.client.name
+
+    job.serve(Named(1, BIG, ["a", "b"]))
+    with RawSite(job, "a") as a, RawSite(job, "b") as b:
+        before = a.get_task()
+        job.serve(Named(1, BIG, ["a", "b"]))
+        assert job.servers[0][1].outcome().status == FENCED
+        for name, site in (("b", b), ("a", a)):
+            reply = site.get_task()
+            data = from_message(reply.meta["message"], reply.encoded.decode(site.host.server))
+            assert data["for"] == name
+            if name == "a":
+                assert reply.meta["task_id"] == before.meta["task_id"]
+            site.submit("train", reply.meta["task_id"], model(1.0, 10))
+        assert job.outcome().status == COMPLETED
+        wait_until(lambda: not list(redis.scan_iter("*blob:*")))

@@ -1,0 +1,93 @@
+"""``DataSnapshot`` sees every change of a tree that can be seen without reading arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from redflare_workers.communicator.data_snapshot import DataSnapshot, read_only_arrays
+
+
+def tree() -> dict[str, Any]:
+    return {
+        "w": np.zeros(3),
+        "n": 1,
+        "text": "a",
+        "nan": float("nan"),
+        "bytes": bytearray(b"ab"),
+        "deep": {"list": [1, np.ones(2), {"x": 1}], "tuple": (1, {"y": np.zeros(1)})},
+    }
+
+
+def test_what_was_not_changed_fits() -> None:
+    data = tree()
+    snapshot = DataSnapshot(data)
+    assert snapshot.fits(data)
+    assert snapshot.fits(dict(data))
+    # what arrays hold is not read
+    data["w"] += 1
+    assert snapshot.fits(data)
+
+
+CHANGES: list[Callable[[dict[str, Any]], object]] = [
+    lambda data: data.update(n=2),
+    lambda data: data.update(n=True),
+    lambda data: data.update(n=1.0),
+    lambda data: data.update(text="b"),
+    lambda data: data.update(more=None),
+    lambda data: data.pop("n"),
+    lambda data: data.update(w=np.zeros(3)),
+    lambda data: data["bytes"].extend(b"c"),
+    lambda data: data["deep"]["list"].append(1),
+    lambda data: data["deep"]["list"].reverse(),
+    lambda data: data["deep"]["list"][2].update(x=2),
+    lambda data: data["deep"]["tuple"][1].update(y=np.zeros(1)),
+    lambda data: data["deep"].update(list=tuple(data["deep"]["list"])),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_what_was_changed_does_not_fit(change: Callable[[dict[str, Any]], object]) -> None:
+    data = tree()
+    snapshot = DataSnapshot(data)
+    change(data)
+    assert not snapshot.fits(data)
+
+
+def test_an_array_in_the_place_of_one_that_is_gone_does_not_fit() -> None:
+    data = {"w": np.zeros(3)}
+    snapshot = DataSnapshot(data)
+    for _ in range(100):
+        # memory that is used again must not look like the array that was there
+        data["w"] = np.zeros(3)
+        assert not snapshot.fits(data)
+
+
+def test_a_tensor_that_was_changed_in_place_does_not_fit() -> None:
+    class Tensor:
+        _version = 0
+
+    data = {"w": Tensor()}
+    snapshot = DataSnapshot(data)
+    assert snapshot.fits(data)
+    data["w"]._version += 1
+    assert not snapshot.fits(data)
+
+
+def test_arrays_are_read_only_inside_and_the_same_ones_afterwards() -> None:
+    data = tree()
+    before = data["w"], data["deep"]["list"][1], data["deep"]["tuple"][1]["y"]
+    with read_only_arrays(data):
+        for array in (data["w"], data["deep"]["list"][1], data["deep"]["tuple"][1]["y"]):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 1
+        data["other"] = data.pop("w")
+        data["deep"]["list"].insert(0, data["other"])
+        data["new"] = new = np.ones(1)
+    assert data["other"] is data["deep"]["list"][0] is before[0]
+    assert data["deep"]["list"][2] is before[1]
+    assert data["deep"]["tuple"][1]["y"] is before[2]
+    assert data["new"] is new
+    before[0][:] = 1

@@ -94,7 +94,10 @@ class _TaskContext:
     def _why_not_sent(self, name: str) -> str:
         site = self.sites.get(name)
         if site is None:
-            return "has not joined"
+            left = self._awaited_for(name)
+            if left is None:
+                return "has not joined"
+            return f"has not joined; awaited {humanize.age(left)} longer" if left > 0 else "has not joined, not awaited"
         if not site.presence.connected:
             return site.presence.absence
         for root, other, client_task in site.working_on:
@@ -103,6 +106,16 @@ class _TaskContext:
         if site.requested:
             return f"requested a task {humanize.age(self.since(site.requested))} ago, not sent yet"
         return "has not requested it"
+
+    def in_turn(self, names: Iterable[str]) -> list[str]:
+        """Return the names of targets whose turn is waited for; all, if it is for none of them."""
+        some = list(names)
+        return [name for name in some if (left := self._awaited_for(name)) is None or left > 0] or some
+
+    def _awaited_for(self, name: str) -> float | None:
+        """For how many seconds more a target is awaited that has not joined; None: it has, or for ever."""
+        grace = self.option("absent_after")
+        return None if name in self.sites or not grace else grace - self.since(self.task.scheduled)
 
     def candidates(self) -> list[str]:
         """Sites that may still get it: the targets, or without targets all members that have not left."""
@@ -152,14 +165,14 @@ def _send(context: _TaskContext) -> str:
     if task.record.options.get("send_order") != "sequential":
         absent = [context.absentee(name) for name in task.record.targets]
         return "waiting for one of its targets to request it" + _details(absent)
-    return _window(context, task.record.targets, context.since(task.scheduled), step)
+    return _window(context, context.in_turn(task.record.targets), context.since(task.scheduled), step)
 
 
 def _relay(context: _TaskContext) -> str:
     task, patience = context.task, context.option("task_result_timeout")
     last = task.client_tasks[-1] if task.client_tasks else None
     in_order = task.record.options.get("send_order") == "sequential"
-    following = _following(task) if in_order else _still_to_come(task)
+    following = context.in_turn(_following(task) if in_order else _still_to_come(task))
     if last is not None and not last.received and not (patience and last.age >= patience):
         reason = f"waiting for {context.holder(last)}"
         if patience:

@@ -349,6 +349,44 @@ def test_an_unanswered_task_is_sent_before_others(communicator: WFCommServer, en
     assert ask(communicator, engine) == given
 
 
+@shows("A target that is disconnected or never joins")
+def test_an_absent_target_is_not_waited_for() -> None:
+    engine, now = LocalEngine(["site-1"]), [1000.0]
+    communicator = WFCommServer(clock=lambda: now[0])
+    with engine.new_context() as fl_ctx:
+        communicator.initialize_run(fl_ctx)
+        tasks = [Task(name, Shareable()) for name in ("everybody", "first", "nobody")]
+        communicator.broadcast(tasks[0], fl_ctx, ["ghost", "site-1"])
+        communicator.send(tasks[1], fl_ctx, ["ghost", "site-1"])
+        communicator.send(tasks[2], fl_ctx, ["ghost"])
+        for name in ("everybody", ""):
+            given, task_id = ask(communicator, engine)
+            assert given == name
+            if task_id:
+                communicator.process_submission(engine.join("site-1"), name, task_id, Shareable(), fl_ctx)
+        now[0] += 60
+        communicator.check_tasks()
+        assert ask(communicator, engine)[0] == "first"
+        statuses = [task.completion_status for task in tasks]
+        assert statuses == [TaskCompletionStatus.OK, None, TaskCompletionStatus.CLIENT_DEAD]
+        communicator.finalize_run(fl_ctx)
+
+
+@shows("`task_assignment_timeout` of a sequential `send`")
+def test_a_sequential_send_counts_from_its_scheduling() -> None:
+    engine, now = LocalEngine(["site-1"]), [1000.0]
+    communicator = WFCommServer(clock=lambda: now[0])
+    with engine.new_context() as fl_ctx:
+        communicator.initialize_run(fl_ctx)
+        task = Task("train", Shareable())
+        task.create_time = now[0] - 100
+        communicator.send(task, fl_ctx, ["site-2", "site-1"], task_assignment_timeout=2)
+        assert ask(communicator, engine)[0] == ""
+        now[0] += 2
+        assert ask(communicator, engine)[0] == "train"
+        communicator.finalize_run(fl_ctx)
+
+
 @shows("A relay that no client has asked for")
 def test_a_relay_waits_for_its_first_client() -> None:
     engine, communicator = LocalEngine(), WFCommServer()
@@ -617,5 +655,5 @@ def test_every_row_of_the_page_is_shown() -> None:
     page = (DOCS / "from-nvflare.md").read_text()
     tables = re.findall(r"^##+ What differs on purpose\n\n((?:\|.*\n)+)", page, re.M)
     rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[2:]]
-    assert len(rows) == 30
+    assert len(rows) == 32
     assert set(rows) == SHOWN

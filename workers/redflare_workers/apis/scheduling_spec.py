@@ -19,6 +19,9 @@ class SchedulingSpec:
     A controller's forward to its communicator; one may override them to change how a workflow schedules. Where there is
     none to forward to, those that are not overridden raise NotImplementedError.
 
+    A target is absent when it is disconnected, or has not joined within the communicator's grace period (60 s). Nobody
+    waits for its turn, and a task that waits for absent clients alone ends with CLIENT_DEAD.
+
     Those called ``*_and_wait`` return when the task is done and its callbacks have run, ``task_done_cb`` last, or when
     the abort signal is triggered, which ends the task with ABORTED; the others return at once.
     """
@@ -40,7 +43,8 @@ class SchedulingSpec:
 
         Args:
             targets: clients that get it; None: all, also those that join while it is open.
-            min_responses: number of results that are enough; 0: those of all targets.
+            min_responses: number of results that are enough; 0: those of all targets, but for ones that are absent and
+                were never sent it.
             wait_time_after_min_received: seconds to wait for further results then.
 
         Raises:
@@ -78,7 +82,8 @@ class SchedulingSpec:
         Args:
             targets: clients that may get it; must be given when the order is SEQUENTIAL.
             send_order: ANY: the first client that asks gets it. SEQUENTIAL: the first target, later also the next.
-            task_assignment_timeout: seconds after which the next target may have it too; 0: only the first may.
+            task_assignment_timeout: seconds after which the next target may have it too; 0: only the first may that is
+                not absent.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -113,7 +118,8 @@ class SchedulingSpec:
         Args:
             targets: clients that get it, each as often as it is named; None: all.
             send_order: SEQUENTIAL: in the order of the targets; ANY: as they ask.
-            task_assignment_timeout: SEQUENTIAL: seconds after which the next target may have it too; 0: never.
+            task_assignment_timeout: SEQUENTIAL: seconds after which the next target may have it too; 0: when it is the
+                next that is not absent.
             task_result_timeout: seconds after which a client that does not answer is passed over; 0: never.
             dynamic_targets: clients that ask and are no targets become targets.
 

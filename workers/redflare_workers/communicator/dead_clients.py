@@ -62,10 +62,15 @@ class DeadClients:
                     watched.reported += pause
             self._looked = at if self._looked is None else max(at, self._looked)
 
+    def judged_at(self, now: float) -> float:
+        """Return up to which moment it is known who is there: the last look, or now if nobody looks."""
+        looked = self._looked
+        return now if looked is None else min(now, looked)
+
     def expire(self, now: float) -> list[str]:
         """Mark clients as disconnected whose grace period was over at the last look; return their names."""
         with self._lock:
-            now = now if self._looked is None else min(now, self._looked)
+            now = self.judged_at(now)
             over = [
                 name
                 for name, watched in self._watched.items()

@@ -12,6 +12,8 @@ from functools import partial
 from math import inf
 from typing import Any, Final
 
+from redflare_broker.util import humanize
+
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.task import TaskCompletionStatus
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until the next sweep after one that failed.
 _AFTER_FAILURE: Final = 0.2
+#: Clients that a message names before the rest is counted.
+_NAMED: Final = 5
 
 
 class Monitor:
@@ -141,6 +145,7 @@ class TaskSweeper:
                 that have changed.
         """
         lifecycle = self.lifecycle
+        joined = self._joined() if scan or everything else None
         endings: list[Ended] = []
         broken: list[tuple[StandingTask, Exception]] = []
         opened: list[StandingTask] = []
@@ -152,6 +157,10 @@ class TaskSweeper:
                 self._next_due = inf
             for standing in checked:
                 due = now >= standing.due
+                if (scan or everything) and self._note_absent(standing, joined, now):
+                    # who was behind an absent one may get it now
+                    opened.append(standing)
+                    changed.add(standing)
                 if everything or due or standing in changed or standing.task.completion_status is not None:
                     try:
                         status = self._status(standing, now)
@@ -162,7 +171,7 @@ class TaskSweeper:
                     if ended is not None:
                         endings.append(ended)
                         continue
-                    if due:
+                    if due and standing not in opened:
                         opened.append(standing)
                 self._next_due = min(self._next_due, standing.due)
         for standing, error in broken:
@@ -185,15 +194,40 @@ class TaskSweeper:
                 return status or TaskCompletionStatus.OK
         if task.timeout and age >= task.timeout:
             return TaskCompletionStatus.TIMEOUT
-        gone = self.dead.disconnected
+        gone = task.absent
         if gone and age >= self.lead_time and _waits_only_for(gone, standing):
-            logger.warning("task %r ends with CLIENT_DEAD: all clients it waits for are disconnected", task.name)
+            names = humanize.first(sorted(gone), _NAMED)
+            logger.warning(
+                "task %r ends with CLIENT_DEAD: all it waits for are disconnected or have not joined: %s",
+                task.name,
+                names,
+            )
             return TaskCompletionStatus.CLIENT_DEAD
         change = manager.next_change(task, now)
         standing.due = inf if change is None else max(change, now + _LEAST_PAUSE)
         if task.timeout:
             standing.due = min(standing.due, now - age + task.timeout)
         return None
+
+    def _joined(self) -> frozenset[str] | None:
+        """Names of the clients that have joined; None: that is not known."""
+        engine = self.lifecycle.engine
+        return None if engine is None else frozenset(client.name for client in engine.get_clients())
+
+    def _note_absent(self, standing: StandingTask, joined: frozenset[str] | None, now: float) -> bool:
+        """Note the targets for whose turn nobody waits; return whether they are others. Needs the lock."""
+        task = standing.task
+        targets = frozenset(task.targets or ())
+        absent = targets & self.dead.disconnected
+        age = self.dead.judged_at(now) - (task.schedule_time or now)
+        if joined is not None and standing.schedule.targets is not None and age >= self.dead.grace:
+            absent |= targets - joined
+        if absent == task.absent:
+            return False
+        if fresh := sorted(absent - task.absent):
+            logger.warning("task %r waits no longer for %s", task.name, humanize.first(fresh, _NAMED))
+        task.absent = absent
+        return True
 
     def _pause(self, now: float) -> float | None:
         lifecycle = self.lifecycle

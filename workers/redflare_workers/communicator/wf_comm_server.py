@@ -53,7 +53,8 @@ class WFCommServer(FLComponent, WFCommSpec):
     Args:
         task_check_period: longest time in seconds between two checks of all open tasks. Changes are checked at once.
         clock: seconds since the epoch.
-        dead_client_grace_period: seconds that a client which was reported dead has to come back.
+        dead_client_grace_period: seconds that a client which was reported dead has to come back, and that a target
+            which has not joined is waited for.
         dead_client_check_lead_time: seconds after its scheduling in which a task waits for disconnected clients.
         callback_limit: seconds after which a callback that has not returned is warned of.
     """
@@ -93,6 +94,11 @@ class WFCommServer(FLComponent, WFCommSpec):
     @observer.setter
     def observer(self, observer: CommObserver) -> None:
         self._lifecycle.observer = observer
+
+    @property
+    def grace_period(self) -> float:
+        """Seconds for which a client is waited for that is away."""
+        return self._dead.grace
 
     # -- the run -------------------------------------------------------------------------------------------------------
 

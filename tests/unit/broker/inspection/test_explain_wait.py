@@ -99,6 +99,36 @@ OTHER = (("t0", "validate", ClientTaskView(record=share("site-2", 30), now=NOW))
             id="a target that has not joined",
         ),
         pytest.param(
+            task("broadcast", share("site-1", 20, 5), targets="site-1 site-4", absent_after=100),
+            [],
+            "waiting for site-4 (has not joined; awaited 40 s longer)",
+            id="a target that has not joined is awaited for a while",
+        ),
+        pytest.param(
+            task("broadcast", share("site-1"), targets="site-1 site-4", absent_after=30),
+            [],
+            "waiting for 2 sites: site-1 (sent 12 s ago), site-4 (has not joined, not awaited)",
+            id="a target that has not joined is not awaited any more",
+        ),
+        pytest.param(
+            task("send", targets="site-4 site-2", send_order="sequential", absent_after=30),
+            [],
+            "waiting for site-2 (has not requested it)",
+            id="a target that has not joined is passed over",
+        ),
+        pytest.param(
+            task("send", targets="site-4 site-2", send_order="sequential", absent_after=100),
+            [],
+            "waiting for site-4 (has not joined; awaited 40 s longer)",
+            id="a target that has not joined is not passed over yet",
+        ),
+        pytest.param(
+            task("relay", targets="site-4 site-2", send_order="sequential", absent_after=30),
+            [],
+            "next in the relay: waiting for site-2 (has not requested it)",
+            id="a target of a relay that has not joined is passed over",
+        ),
+        pytest.param(
             task("broadcast", share("site-1", 20, 5), targets="site-1 site-2"),
             [site(1), site(2, GONE)],
             "waiting for site-2 (no heartbeat for more than 1 min)",

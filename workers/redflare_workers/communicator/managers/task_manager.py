@@ -77,6 +77,11 @@ def is_answered(client_task: ClientTask) -> bool:
     return client_task.result_received_time is not None
 
 
+def scheduled_at(task: Task) -> float:
+    """When the task was scheduled."""
+    return task.create_time if task.schedule_time is None else task.schedule_time
+
+
 def newest_of(client_task: ClientTask) -> ClientTask:
     """Return the newest ClientTask that this client has of this task; the given one if it has none."""
     return client_task.task.last_client_task_map.get(client_task.client.name, client_task)

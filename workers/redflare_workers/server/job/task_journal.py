@@ -112,7 +112,7 @@ class TaskJournal:
             scheduled=task.schedule_time or 0.0,
             timeout=task.timeout,
             targets=schedule.targets,
-            options=schedule.options,
+            options={**schedule.options, "absent_after": self.communicator.grace_period},
         )
         entry = OpenTask(task=task, record=record, generation=self.registration.generation)
         self._open[task.msg_root_id] = entry

@@ -32,6 +32,7 @@ from redflare_broker.testing import LinkUnderTest
 from redflare_workers import (
     DXO,
     Client,
+    ClientEngine,
     ClientJob,
     ClientTask,
     DataKind,
@@ -42,6 +43,8 @@ from redflare_workers import (
     ServerJob,
     Shareable,
     Signal,
+    Site,
+    SiteArgs,
     Task,
     TaskCompletionStatus,
     Workspace,
@@ -51,6 +54,7 @@ from redflare_workers import (
 from redflare_workers.workflow import Controller, WFCommServer
 
 from tests.support.communicator.local_engine import LocalEngine
+from tests.support.federation.streams import Counting
 from tests.support.job.runs import FunctionExecutor, JobRuns, echo
 from tests.support.waiting import wait_until
 from tests.unit.docs.test_docs_examples import DOCS
@@ -616,6 +620,13 @@ def test_a_federation_event_stays_in_its_process(job: JobRuns) -> None:
     assert (here.received, there.received) == (True, False)
 
 
+@shows("Targets of a stream of a client parent")
+def test_a_client_parent_streams_to_no_site(tmp_path: Path) -> None:
+    engine = ClientEngine(Site(name="site-1"), SiteArgs(workspace=tmp_path))
+    with engine.new_context() as fl_ctx, pytest.raises(ValueError, match="reaches the server 'server' only"):
+        engine.stream_objects("files", "one", {}, ["site-2"], Counting(1), fl_ctx)
+
+
 AUX: Final = ["register_aux_message_handler", "send_aux_request"]
 STREAMS: Final = ["stream_objects", "register_stream_processing"]
 
@@ -655,5 +666,5 @@ def test_every_row_of_the_page_is_shown() -> None:
     page = (DOCS / "from-nvflare.md").read_text()
     tables = re.findall(r"^##+ What differs on purpose\n\n((?:\|.*\n)+)", page, re.M)
     rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[2:]]
-    assert len(rows) == 32
+    assert len(rows) == 33
     assert set(rows) == SHOWN

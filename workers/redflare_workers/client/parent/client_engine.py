@@ -226,12 +226,21 @@ class ClientEngine(RunEngine):
         return self.client_name
 
     def targets_of(self, targets: str | Sequence[str] | None) -> list[str]:
-        """Return the server, whatever the targets are."""
+        """Return the server, also when it is called "server" or nobody is named.
+
+        Raises:
+            ValueError: another target is named.
+        """
+        names = [targets] if isinstance(targets, str) else list(targets or ())
+        if others := [name for name in names if name not in ("server", self.server_name)]:
+            raise ValueError(
+                f"a client parent reaches the server {self.server_name!r} only, not {others}: use the engine of a job"
+            )
         return [self.server_name]
 
     def find_peer(self, name: str) -> str | None:
         """Return the FQCN of the server's cell; a client parent talks to no other peer."""
-        return self.server_name if name in ("server", self.server_name) else None
+        return self.server_name if name == self.server_name else None
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ from .job_files import prepare, run_meta, sweep
 from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
 from .log_writer import LogWriter
+from .parent_engine import ParentEngine
 from .reaper import reap, recover
 from .record_keeper import RecordKeeper
 from .runner_context import RunnerContext
@@ -77,6 +78,7 @@ class ServerParent:
         secure_mode: ``startup/rootCA.pem`` must be there.
         client: a redis-py or fakeredis client to use in this process instead of the URL.
         take_over: replace a living server of this name, which ends; otherwise this one is refused.
+        components: by id; they hear SYSTEM_START and SYSTEM_END, and answer messages of client parents.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ServerParent:
         secure_mode: bool = False,
         client: Any = None,
         take_over: bool = False,
+        components: Mapping[str, object] | None = None,
     ) -> None:
         self.workspace = Path(workspace).resolve()
         self.server_name = server_name
@@ -105,6 +108,7 @@ class ServerParent:
         self._secure = secure_mode
         self._client = client
         self._take_over = take_over
+        self._components = dict(components or {})
         self._guard = threading.Lock()
         self._runners: dict[str, JobRunner] = {}
         self._admitting: set[str] = set()
@@ -168,22 +172,21 @@ class ServerParent:
             return job_id in self._runners
 
     def _serve(self, shared: SharedConnection, hold: WorkspaceHold) -> None:
-        cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
+        cell = self._cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
         keys = Keys(self.settings.namespace).store(self.server_name)
         store = self._store = JobStore(shared.server, keys, self._policy, stop=self._gives_up)
-        logs = LogWriter(store)
+        logs = self._logs = LogWriter(store)
         pool = self._pool = ElasticThreadPool(f"redflare-server-{self.server_name}")
         sites = self._sites = ConnectedSites(
             shared, cell, pool, self._wake, self._on_beat, lambda: bool(self._stopping)
         )
-        self._logs, self._cell = logs, cell
+        engine = ParentEngine(cell, sites, self._components, self.workspace)
         self._context = self._make_context()
         self._keeper = RecordKeeper(store, self.workspace)
         self._deleted = DeletedJobs(store, self.workspace, cell, sites.connected, self._is_running)
         cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
-        # records may be lost, or older than they were
-        cell.on_loss = cell.on_reconnect = self._wake
+        cell.on_loss = cell.on_reconnect = self._wake  # records may be lost, or older than they were
         self._register(cell)
         try:
             self._start(cell)
@@ -191,11 +194,13 @@ class ServerParent:
             sites.open()
             self._recover()
             self._ready.set()
+            engine.begin()
             logger.info("server %s is ready; %d jobs resumed", self.server_name, len(self._runners))
             self.on_ready()
             self._loop()
         finally:
             self._ready.set()
+            engine.end()
             self._leave_jobs()
             self._over = True
             sites.close()

@@ -14,7 +14,6 @@ from redflare_workers.apis import FLContext, Shareable
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey, ReturnCode
 from redflare_workers.apis.shareable import make_reply
-from redflare_workers.apis.streaming import ConsumerFactory, ObjectConsumer, ObjectProducer, StreamContext
 from redflare_workers.client.parent.client_engine import ClientEngine
 from redflare_workers.client.parent.run_record import ClientRunInfo
 from redflare_workers.protocol.job_control import JobStatus
@@ -33,6 +32,7 @@ from redflare_workers.workspace.site_settings import Site, SiteArgs
 from tests.support.cell.cells import Cells, cells_on_fakeredis
 from tests.support.cell.messengers import Peer, Peers
 from tests.support.federation.client_parents import JOB, META, SITE_1, RecordingReporter
+from tests.support.federation.streams import Counting, Taking
 
 
 @pytest.fixture
@@ -248,42 +248,10 @@ def test_the_server_sends_aux_messages_to_a_client_parent(served: ClientEngine, 
         served.register_aux_message_handler("hello", lambda **kwargs: Shareable())
 
 
-class Counting(ObjectProducer):
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def produce(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> tuple[Shareable | None, float]:
-        self.left -= 1
-        return (Shareable({"left": self.left}), 10.0) if self.left >= 0 else (None, 10.0)
-
-    def process_replies(self, replies: dict[str, Shareable], stream_ctx: StreamContext, fl_ctx: FLContext) -> Any:
-        return None
-
-
-class Taking(ConsumerFactory, ObjectConsumer):
-    def __init__(self) -> None:
-        self.taken: list[int] = []
-
-    def get_consumer(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> ObjectConsumer:
-        return self
-
-    def return_consumer(self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
-        pass
-
-    def consume(
-        self, shareable: Shareable, stream_ctx: StreamContext, fl_ctx: FLContext
-    ) -> tuple[bool, Shareable | None]:
-        self.taken.append(shareable["left"])
-        return True, make_reply(ReturnCode.OK)
-
-    def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
-        pass
-
-
-def test_streams_go_to_the_server_whatever_the_targets_are(served: ClientEngine, server: Peer) -> None:
+def test_streams_go_to_the_server(served: ClientEngine, server: Peer) -> None:
     taking = Taking()
     server.register_stream_processing("files", "*", taking)
     with served.new_context() as fl_ctx:
-        rc, _ = served.stream_objects("files", "one", {}, ["site-2"], Counting(3), fl_ctx)
+        rc, _ = served.stream_objects("files", "one", {}, None, Counting(3), fl_ctx)
     assert (rc, taking.taken) == (ReturnCode.OK, [2, 1, 0])
     served.register_stream_processing("files", "*", Taking())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-FEDAVG = {
+FEDAVG: dict[str, Any] = {
     "path": "redflare_workers.workflow.FedAvg",
     "args": {"initial_model": {"w": [0.0]}, "min_clients": 2, "num_rounds": 3},
 }

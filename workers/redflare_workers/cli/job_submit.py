@@ -38,7 +38,8 @@ def submit(
     """Submit a job to the server, which runs it as soon as its sites are connected; prints the job's id.
 
     The job is checked first: all errors are reported together, each with its
-    file and key. None of its code is run. A job with errors is not submitted
+    file and key, arguments by the types and checks of their constructors. None
+    of its code is run; installed modules that it names are imported. A job with errors is not submitted
     (exit code 2). The same job under the same --id is submitted once, however
     often this is called. The server need not be running yet. docs/job-folders.md
     explains how to write a job.
@@ -93,7 +94,7 @@ def _show_submitted(target: Target, store: JobStore, job_id: str, server: str, *
 
 def _read(path: Path, *, as_json: bool) -> JobDefinition:
     try:
-        return read_job(path)
+        return read_job(path, installed=True)
     except FileNotFoundError:
         fail(f"no job at {path}: name its folder, or a zip of it", NOT_FOUND)
     except JobProblems as error:

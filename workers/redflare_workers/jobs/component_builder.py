@@ -15,9 +15,12 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Final
 
+from redflare_broker.config.settings import LinkSettings
+
 from redflare_workers.apis.fl_component import FLComponent
 
 from .app_config import SideConfig
+from .argument_types import wrong_types
 from .class_path import OWN, SHIPPED, BadPath, allows, class_path_of, is_component, reference_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
@@ -63,6 +66,10 @@ class ComponentBuilder:
         given: values of some of ``SITE_ARGUMENTS``, for the components of redflare that take them.
         folder: folder of the run. Relative paths in arguments of redflare's components start from it; unless
             ``allow_custom``, paths that lead out of it are refused.
+        trial: a check calls the constructors of components that ship, which do nothing but look at their arguments, for
+            their own checks.
+        installed: a check imports the installed modules that are named, too, and looks at the arguments of their
+            components. One that cannot be imported here is passed: the sites may have it.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class ComponentBuilder:
         allow_custom: bool = False,
         given: Mapping[str, Any] | None = None,
         folder: str | os.PathLike[str] | None = None,
+        trial: bool = False,
+        installed: bool = False,
     ) -> None:
         if isinstance(allow, str):
             raise TypeError(f"allow must be a list of patterns, but is the text {allow!r}")
@@ -81,11 +90,13 @@ class ComponentBuilder:
         self.allow_custom = allow_custom
         self.given = dict(given or {})
         self.folder = None if folder is None else Path(folder).resolve()
+        self.trial = trial
+        self.installed = installed
 
     # -- checking ------------------------------------------------------------------------------------------------------
 
     def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
-        """Check the components of one config; build nothing, and import nothing but components that ship."""
+        """Check the components of one config; keep nothing of them, and import nothing but components that ship."""
         found: list[Problem] = []
         before: dict[str, object] = {}
         for kind, spec in side.specs():
@@ -109,6 +120,8 @@ class ComponentBuilder:
             found += self._check_own(path, args, scope)
         elif text := scope.custom.lacks(path):
             found.append(scope.problem(text, "path"))
+        elif self.installed and not scope.custom.holds(path) and (target := _installed(path)) is not None:
+            found += self._misfits(target, args, scope, site=())
         return found
 
     def _check_argument(self, value: Any, scope: Scope) -> list[Problem]:
@@ -126,14 +139,37 @@ class ComponentBuilder:
             target = self._load(path, scope)
         except JobProblems as error:
             return list(error.problems)
-        found = [
-            scope.problem(text, "args", *([name] if name else []))
-            for name, text in misfits(target, args, SITE_ARGUMENTS)
-        ]
+        found = self._misfits(target, args, scope, site=SITE_ARGUMENTS)
+        is_shipped = allows(SHIPPED, path) and inspect.isclass(target) and issubclass(target, FLComponent)
+        if self.trial and is_shipped and not found and not any(map(_holds_built, args.values())):
+            found += self._tried(target, path, args, scope)
         for name in path_arguments(target) & args.keys():
             if text := self._outside(args[name]):
                 found.append(scope.problem(text, "args", name, unsafe=True))
         return found
+
+    @staticmethod
+    def _misfits(
+        target: Callable[..., Any], args: Mapping[str, Any], scope: Scope, *, site: Iterable[str]
+    ) -> list[Problem]:
+        """Compare arguments with those of a constructor, by name and by type."""
+        wrong = misfits(target, args, site)
+        named = {name for name, _ in wrong}
+        wrong += [each for each in wrong_types(target, args, _is_built) if each[0] not in named]
+        return [scope.problem(text, "args", *([name] if name else [])) for name, text in wrong]
+
+    @staticmethod
+    def _tried(target: Callable[..., Any], path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
+        """Call the constructor of a component that ships, and throw away what it makes."""
+        try:
+            target(**args, **known_of(target, {"settings": LinkSettings()}))
+        except Exception as error:
+            # its errors begin with the argument that they are about
+            name, _, rest = str(error).partition(" ")
+            if name in args:
+                return [scope.problem(rest, "args", name)]
+            return [scope.problem(f"{path} cannot be made: {type(error).__name__}: {error}")]
+        return []
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -262,3 +298,22 @@ class ComponentBuilder:
 
     def __repr__(self) -> str:
         return f"ComponentBuilder(allow={list(self.allow)}, allow_custom={self.allow_custom})"
+
+
+def _is_built(value: Any) -> bool:
+    """Whether an argument is another component of the config, or is built from a description."""
+    return reference_of(value) is not None or is_component(value)
+
+
+def _holds_built(value: Any) -> bool:
+    return any(map(_holds_built, value)) if isinstance(value, list) else _is_built(value)
+
+
+def _installed(path: str) -> Callable[..., Any] | None:
+    """Import the class or function of a class path; None if that cannot be done here."""
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name, None)
+    except (Exception, SystemExit):
+        return None
+    return target if callable(target) else None

@@ -60,11 +60,14 @@ def read_job(
     *,
     max_bytes: int = MAX_BYTES,
     max_files: int = MAX_FILES,
+    installed: bool = False,
 ) -> JobDefinition:
     """Read a job and check it as a whole; none of its code is run.
 
     Args:
         source: a folder, a zip file, or the bytes of one.
+        installed: import the modules that are installed here and that the job names, and check the arguments of their
+            components as well.
 
     Raises:
         JobProblems: all its errors, each with file and key.
@@ -72,14 +75,16 @@ def read_job(
         OSError: it cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return define_job(_at_top(read_files(source, max_bytes=max_bytes, max_files=max_files)), "the job")
+        files = _at_top(read_files(source, max_bytes=max_bytes, max_files=max_files))
+        return define_job(files, "the job", installed=installed)
     path = Path(source)
     if path.is_dir():
-        return define_job(_read_folder(path, max_bytes, max_files), f"job {path}")
-    return define_job(_at_top(read_files(path, max_bytes=max_bytes, max_files=max_files)), f"job {path}")
+        return define_job(_read_folder(path, max_bytes, max_files), f"job {path}", installed=installed)
+    files = _at_top(read_files(path, max_bytes=max_bytes, max_files=max_files))
+    return define_job(files, f"job {path}", installed=installed)
 
 
-def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefinition:
+def define_job(files: Mapping[str, bytes], what: str = "the job", *, installed: bool = False) -> JobDefinition:
     """Check a job, given by its files, and return its definition; messages call it ``what``.
 
     Raises:
@@ -88,12 +93,14 @@ def define_job(files: Mapping[str, bytes], what: str = "the job") -> JobDefiniti
     kept = {path: data for path, data in files.items() if not _is_litter(path)}
     meta, problems, warnings = _read_meta(kept)
     apps: dict[str, AppConfig] = {}
+    # every site decides what it allows; here, everything is
+    builder = ComponentBuilder(["*"], allow_custom=True, trial=True, installed=installed)
     for name, targets in meta.deploy_map.items():
         needs = {
             SERVER_CONFIG: meta.app_for(SERVER) == name,
             CLIENT_CONFIG: any(target != SERVER for target in targets),
         }
-        apps[name], wrong, odd = _read_app(name, needs, kept)
+        apps[name], wrong, odd = _read_app(name, needs, kept, builder)
         problems += wrong
         warnings += odd
     if problems:
@@ -151,7 +158,7 @@ def _read_meta(files: Mapping[str, bytes]) -> tuple[JobMeta, list[Problem], list
 
 
 def _read_app(
-    name: str, needs: Mapping[str, bool], files: Mapping[str, bytes]
+    name: str, needs: Mapping[str, bool], files: Mapping[str, bytes], builder: ComponentBuilder
 ) -> tuple[AppConfig, list[Problem], list[Problem]]:
     top = f"{name}/"
     if not any(path.startswith(top) for path in files):
@@ -172,8 +179,6 @@ def _read_app(
     }
     app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
     custom = CustomCode(sources, f"{name}/custom")
-    # every site decides what it allows; here, everything is
-    builder = ComponentBuilder(["*"], allow_custom=True)
     problems += [problem for side in app.sides for problem in builder.check_side(side, custom)]
     return app, [*problems, *custom.shadows()], warnings
 

@@ -216,7 +216,11 @@ def test_a_module_that_is_admitted_is_no_way_to_others(path: str, text: str) -> 
 
 def test_components_in_arguments_are_held_against_the_same_list() -> None:
     data = {"path": "redflare_workers.workflow.ModelStore", "args": {"folder": [[{"path": "os.getcwd"}]]}}
-    assert [problem.key for problem in refused(ComponentBuilder(), data).problems] == ["args.folder[0][0].path"]
+    problems = refused(ComponentBuilder(), data).problems
+    assert [(problem.key, problem.unsafe) for problem in problems] == [
+        ("args.folder[0][0].path", True),
+        ("args.folder", False),
+    ]
 
 
 def test_a_site_can_admit_more() -> None:

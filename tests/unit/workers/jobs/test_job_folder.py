@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ from redflare_workers.jobs import ArchiveError, JobProblems, define_job, read_fi
 from redflare_workers.jobs.app_config import AppConfig, parse_side
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import JobMeta
+from redflare_workers.simulator.site_process import SiteProcess
 
 from tests.support.job.files import CLIENT, FEDAVG, META, SERVER, files_of
 
@@ -224,3 +226,73 @@ def test_ids_are_unique_and_references_lead_to_components_before() -> None:
         "app/config/config_fed_server.json: workflows[1].id: 'a' is already the id of workflows[0]",
         "app/config/config_fed_server.json: components[0].args.folder: there is no component 'c' before this one",
     ]
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        ({"num_rounds": "three"}, ".args.num_rounds: must be a whole number, but is 'three'"),
+        ({"num_rounds": 0}, ".args.num_rounds: must be at least 1, but is 0"),
+        ({"metric": 3}, ".args.metric: must be a text or null, but is 3"),
+        ({"resume": None}, ".args.resume: must be true or false, but is null"),
+        ({"evaluate": "mine.measure"}, ".args.evaluate: must be a component or null, but is 'mine.measure'"),
+    ],
+)
+def test_an_argument_of_another_type_or_value_is_an_error(args: dict[str, object], problem: str) -> None:
+    server = {**SERVER, "workflows": [{**FEDAVG, "args": {**FEDAVG["args"], **args}}]}
+    assert problems_of(files_of(server=server)) == [f"app/config/config_fed_server.json: workflows[0]{problem}"]
+
+
+def test_values_that_a_constructor_refuses_are_reported_with_all_other_errors() -> None:
+    cyclic = {"name": "Cyclic", "args": {"initial_model": {"w": [0.0]}, "order": "random?"}}
+    exchanger = {"name": "IPCExchanger", "args": {"agent_id": 7, "agent_heartbeat_interval": "often"}}
+    client = {"format_version": 2, "executors": [{"tasks": ["train"], "executor": exchanger}]}
+    cyclic_problem, agent, interval = problems_of(files_of(server={**SERVER, "workflows": [cyclic]}, client=client))
+    assert cyclic_problem.startswith("app/config/config_fed_server.json: workflows[0].args.order: must be one of")
+    assert agent.endswith("executor.args.agent_id: must be a text or null, but is 7")
+    assert interval.endswith("executor.args.agent_heartbeat_interval: must be a number, but is 'often'")
+
+
+def test_a_check_calls_no_constructor_but_those_of_components_that_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(SiteProcess, "__init__", lambda self, *args, **more: called.append(self))
+    process = {"id": "process", "path": "redflare_workers.simulator.site_process.SiteProcess", "args": {}}
+    with contextlib.suppress(JobProblems):
+        define_job(files_of(server={**SERVER, "components": [process]}))
+    assert called == []
+
+
+def test_the_workspace_in_which_a_job_is_checked_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "comm_config.json").write_text("no JSON")
+    monkeypatch.chdir(tmp_path)
+    assert define_job(files_of()).warnings == ()
+
+
+def test_components_that_are_installed_where_a_job_is_submitted_are_checked_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib_of_mine.py").write_text("class Part:\n    def __init__(self, size: int = 3): ...\n")
+    (tmp_path / "broken_lib.py").write_text("raise OSError")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parts = [
+        {"id": "a", "path": "lib_of_mine.Part", "args": {"size": "big"}},
+        {"id": "b", "path": "lib_of_mine.Part", "args": {"sice": 3}},
+        {"id": "c", "path": "broken_lib.Part", "args": {"size": "big"}},
+        {"id": "d", "path": "only_at_the_sites.Part", "args": {"size": "big"}},
+        {"id": "e", "path": "mine.Part", "args": {"size": "big"}},
+    ]
+    files = files_of(server={**SERVER, "components": parts}, custom={"mine.py": "raise OSError\nclass Part: ..."})
+
+    assert define_job(files).warnings == ()
+    assert "lib_of_mine" not in sys.modules
+    with pytest.raises(JobProblems) as caught:
+        define_job(files, installed=True)
+    del sys.modules["lib_of_mine"]
+    assert [(problem.key, problem.text) for problem in caught.value.problems] == [
+        ("components[0].args.size", "must be a whole number, but is 'big'"),
+        ("components[1].args.sice", "is not an argument of Part, which takes 'size'; did you mean 'size'?"),
+    ]
+    assert "mine" not in sys.modules

@@ -6,11 +6,18 @@ from typing import Any
 
 
 class Snapshot:
-    """All keys of a fakeredis server, with what is left of their lives."""
+    """All keys of a server, with what is left of their lives."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._keys = {key: (client.dump(key), max(client.pttl(key), 0)) for key in client.scan_iter()}
+        names = list(client.scan_iter())
+        with client.pipeline(transaction=True) as steps:
+            for key in names:
+                steps.dump(key).pttl(key)
+            found = steps.execute()
+        values = zip(names, found[::2], found[1::2], strict=True)
+        # one that is gone since is not dumped
+        self._keys = {key: (value, max(ttl_ms, 0)) for key, value, ttl_ms in values if value is not None}
 
     def restore(self) -> None:
         """Forget, in one step, what was written since."""

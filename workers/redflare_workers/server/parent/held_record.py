@@ -43,10 +43,27 @@ class HeldRecord:
             return "server", f"the store says that it is {record.status}"
         elif record.abort_requested:
             return record.abort_by, record.abort_reason
-        elif self._is_behind(record) and self.advance(UNFINISHED, self.known.status, self.known.reason) is not None:
+        else:
             # a record that was read before the runner moved it is refused
-            logger.warning("job %s: its record had gone back to %s", record.id, record.status)
+            if self._is_behind(record) and self.advance(UNFINISHED, self.known.status, self.known.reason) is not None:
+                logger.warning("job %s: its record had gone back to %s", record.id, record.status)
+            self._note_sites(record)
         return None
+
+    def _note_sites(self, record: JobRecord) -> None:
+        """Write how the job stands at sites of which the record has another status."""
+        for site, state in self.states().items():
+            noted = record.sites.get(site)
+            if noted is None or (noted.status, noted.exit_code) != (state.status, state.exit_code):
+                self.store.set_site(
+                    record.id,
+                    site,
+                    state.status,
+                    exit_code=state.exit_code,
+                    reason=state.reason,
+                    how=state.how,
+                    submission=record.submission,
+                )
 
     def advance(self, expected: Iterable[str], to: str, reason: str, by: str = "server") -> JobRecord | None:
         """Move the job, as ``JobStore.advance``; one whose record is lost gets it back before."""

@@ -249,7 +249,11 @@ class JobSites:
                 if proof.how == NOT_RUNNING and was.status not in (CHOSEN, DEPLOYING, DEPLOYED, *LIVE):
                     continue
                 self._statuses[site] = replace(
-                    was, status=ClientStatus.STOPPED.label, exit_code=proof.exit_code, how=proof.how
+                    was,
+                    status=ClientStatus.STOPPED.label,
+                    exit_code=proof.exit_code,
+                    reason=f"aborted: {reason}",
+                    how=proof.how,
                 )
             self.context.store.set_site(
                 self.job,

@@ -59,6 +59,8 @@ class Bench:
             is_alive=lambda site: True,
             on_done=lambda job, ended: None,
         )
+        #: What a replica had when the job was of each status.
+        self.replicas: dict[str, dict[bytes, Any]] = {}
         self.store.submit(META, b"zip", "job-1", submitter="ann")
         self.move(SUBMITTED, APPROVED)
         self.move(APPROVED, DISPATCHED, "to 1 sites: site-1")
@@ -67,6 +69,7 @@ class Bench:
         prepare(RunFolder(workspace, "job-1"), "app", ("site-1",), META)
 
     def move(self, before: str, after: str, reason: str = "") -> JobRecord:
+        self.replicas[before] = self.dump()
         record = self.store.advance("job-1", before, after, reason)
         assert record is not None
         return record

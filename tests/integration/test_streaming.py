@@ -174,7 +174,7 @@ def test_a_stream_survives_a_restart_of_the_server_with_and_without_its_data(nam
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_restarted_receiver_does_not_know_the_stream(url: str, namespace: str, tmp_path: Path) -> None:
+def test_a_file_goes_on_where_a_receiver_was_that_was_killed(url: str, namespace: str, tmp_path: Path) -> None:
     settings = replace(SETTINGS, namespace=namespace)
     large = written(tmp_path / "large", 64)
     folder = tmp_path / "in"
@@ -186,13 +186,19 @@ def test_a_restarted_receiver_does_not_know_the_stream(url: str, namespace: str,
             site.send("send", str(large))
             server.receive("chunks")
             server.kill()
+        [part] = folder.iterdir()
+        kept = part.stat().st_size
+        assert (part.suffix, kept >= 15 * MB) == (".part", True)
         with Child(streaming.main, args["server"], tmp_path / "server-2.log") as server:
             server.receive("started")
-            assert site.receive("sent", 30)[0] == ReturnCode.ERROR
-            site.send("send", str(large))
             assert site.receive("sent", 60)[0] == ReturnCode.OK
-            assert server.receive("received")[0] == ReturnCode.OK
+            # 16 chunks of 64 were not sent again: these are told of
+            assert [server.receive("chunks", 20)[0] for _ in range(3)] == [16, 32, 48]
+            rc, location, _ = server.receive("received", 20)
+            assert rc == ReturnCode.OK
+            assert filecmp.cmp(large, location, shallow=False)
             server.end()
+        assert [str(each) for each in folder.iterdir()] == [location]
         site.end()
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from redflare_broker.cell.cell import LATER, HandlerResult, Request
 from redflare_broker.errors import RedflareError
@@ -17,7 +17,7 @@ from redflare_workers.protocol.shareable_codec import to_message
 
 from .aux_runner import ContextMaker
 from .peer_sender import PeerSender
-from .stream_session import Answers, Processing, StreamSession, answer_again
+from .stream_session import UNKNOWN_STREAM, Answers, Processing, StreamSession, answer_again
 from .wire import CHANNEL, MESSAGE, RC, SEQ, STREAM_ID, TOPIC, WINDOW
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,15 @@ _ANY: Final = "*"
 _MOST: Final = 16
 #: Streams that are remembered after their end: no late object begins one anew, and a lost reply is sent again.
 _REMEMBERED: Final = 100
+
+
+class _Refusal(NamedTuple):
+    """Why an object is not taken."""
+
+    rc: str
+    text: str
+    #: this process does not know its stream
+    unknown: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +63,8 @@ class StreamReceiver:
         meta = request.meta
         stream_id, seq = meta.get(STREAM_ID), meta.get(SEQ)
         if not isinstance(stream_id, str) or not stream_id or type(seq) is not int or seq < 0:
-            return _refuse(request, ReturnCode.BAD_REQUEST_DATA, f"no stream id, or no object number: {meta!r:.300}")
+            text = f"no stream id, or no object number: {meta!r:.300}"
+            return _refuse(request, _Refusal(ReturnCode.BAD_REQUEST_DATA, text))
         with self._changed:
             session = self._sessions.get((request.origin, stream_id))
             if session is None:
@@ -62,7 +72,7 @@ class StreamReceiver:
                     return LATER
                 made = self._begin(request, stream_id, seq)
                 if not isinstance(made, StreamSession):
-                    return _refuse(request, *made)
+                    return _refuse(request, made)
                 session = made
         session.take(seq, request)
         return LATER
@@ -93,21 +103,26 @@ class StreamReceiver:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: Request, stream_id: str, seq: int) -> StreamSession | tuple[str, str]:
-        """Begin a session for a new stream, or return the return code and the reason of a refusal."""
+    def _begin(self, request: Request, stream_id: str, seq: int) -> StreamSession | _Refusal:
+        """Begin a session for a new stream, or refuse it."""
         channel, topic, window = (request.meta.get(key) for key in (CHANNEL, TOPIC, WINDOW))
         if self._closed:
-            return ReturnCode.TASK_ABORTED, f"{self.sender.name} accepts no more streams"
+            return _Refusal(ReturnCode.TASK_ABORTED, f"{self.sender.name} accepts no more streams")
         if (request.origin, stream_id) in self._over:
-            return ReturnCode.BAD_REQUEST_DATA, f"object {seq} came after the end of stream {stream_id}"
+            return _Refusal(ReturnCode.BAD_REQUEST_DATA, f"object {seq} came after the end of stream {stream_id}")
         if seq != 0:
-            return ReturnCode.BAD_REQUEST_DATA, f"stream {stream_id} is unknown, so object 0 is due, not {seq}"
+            text = (
+                f"stream {stream_id} is not known here, so object 0 is due, not {seq}: the process that received it "
+                "has ended, and its consumer with it; stream all objects again"
+            )
+            return _Refusal(ReturnCode.BAD_REQUEST_DATA, text, unknown=True)
         if not isinstance(channel, str) or not isinstance(topic, str) or type(window) is not int or window < 1:
-            return ReturnCode.BAD_REQUEST_DATA, f"a stream needs channel, topic and window: {request.meta!r:.300}"
+            text = f"a stream needs channel, topic and window: {request.meta!r:.300}"
+            return _Refusal(ReturnCode.BAD_REQUEST_DATA, text)
         processing = self._find(channel, topic)
         if processing is None:
             text = f"{self.sender.name} has no consumer for streams of channel {channel!r}, topic {topic!r}"
-            return ReturnCode.EXECUTION_EXCEPTION, text
+            return _Refusal(ReturnCode.EXECUTION_EXCEPTION, text)
         session = StreamSession(
             self.engine,
             stream_id,
@@ -177,8 +192,11 @@ class StreamReceiver:
         return session.instance != heartbeat.instance
 
 
-def _refuse(request: Request, rc: str, text: str) -> HandlerResult:
-    refused = f"refused an object from {request.origin} with {rc}: {text}"
-    request.note_fault("refused object of a stream", refused, logging.ERROR)
-    meta, data = to_message(make_reply(rc, {ReservedHeaderKey.ERROR: text}))
+def _refuse(request: Request, refusal: _Refusal) -> HandlerResult:
+    text = f"refused an object from {request.origin} with {refusal.rc}: {refusal.text}"
+    request.note_fault("refused object of a stream", text, logging.ERROR)
+    reply = make_reply(refusal.rc, {ReservedHeaderKey.ERROR: refusal.text})
+    if refusal.unknown:
+        reply.set_header(UNKNOWN_STREAM, True)
+    meta, data = to_message(reply)
     return ReturnCode.OK, {MESSAGE: meta}, data

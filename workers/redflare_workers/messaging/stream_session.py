@@ -42,6 +42,9 @@ END_RESULT: Final = "ObjectStreamer.END_RESULT"
 #: Header of the first reply: how many objects may be in flight.
 GRANTED: Final = "ObjectStreamer.WINDOW"
 
+#: Header of a refusal: the receiver does not know the stream, since it was started again.
+UNKNOWN_STREAM: Final = "ObjectStreamer.UNKNOWN"
+
 #: Replies by the number of their object: id of the request, meta and data of the message.
 Answers: TypeAlias = dict[int, tuple[str, dict[str, Any], object]]
 

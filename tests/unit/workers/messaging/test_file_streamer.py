@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,3 +207,102 @@ def test_many_files_at_once(peers: Peers, tmp_path: Path) -> None:
     wait_until(lambda: len(arrivals.contexts) == 8)
     got = {FileStreamer.get_file_name(each): FileStreamer.get_file_location(each) for each in arrivals.contexts}
     assert {name: Path(where).read_bytes() for name, where in got.items()} == {p.name: p.read_bytes() for p in paths}
+
+
+# -- bounds, and what a killed receiver leaves -------------------------------------------------------------------------
+
+
+def test_a_file_over_the_bound_is_refused_with_figures_before_a_byte_is_kept(peers: Peers, tmp_path: Path) -> None:
+    server, folder, path = peers.make("server"), tmp_path / "in", tmp_path / "model.bin"
+    folder.mkdir()
+    FileStreamer.register_stream_processing(server.new_context(), "c", "t", str(folder), max_size=1000)
+    site = peers.make("site")
+    path.write_bytes(b"x" * 1000)
+    assert send(site, path)[0] == ReturnCode.OK
+    wait_until(lambda: [each for each in folder.iterdir() if not each.suffix])
+    path.write_bytes(b"x" * 1001)
+    producer = Chunks([(b"x" * 100, 100, False)])
+    seen: list[str] = []
+    take = producer.process_replies
+
+    def process(replies: dict[str, Shareable], stream_ctx: StreamContext, fl_ctx: FLContext) -> Any:
+        seen.append(str(replies["server"].get_header("__error__")))
+        return take(replies, stream_ctx, fl_ctx)
+
+    producer.process_replies = process  # type: ignore[method-assign]
+    context = {"FileStreamer.file_size": 1001, "Streamer.file_name": "model.bin"}
+    assert site.stream_objects("c", "t", context, ["server"], producer, site.new_context())[0] == ReturnCode.ERROR
+    assert "'model.bin' of 1.0 kB (1001 bytes) is refused: the receiver takes 1000 bytes at most" in seen[0]
+    assert send(site, path) == (ReturnCode.ERROR, False)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused(
+    peers: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrivals, path = Arrivals(peers.make("server"), tmp_path / "in"), tmp_path / "model.bin"
+    path.write_bytes(b"x" * 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
+    assert send(peers.make("site"), path) == (ReturnCode.ERROR, False)
+    assert list(arrivals.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True, "1"])
+def test_a_bound_is_a_number_of_bytes(peers: Peers, most: Any) -> None:
+    with pytest.raises(ValueError, match="max_size must be an int > 0"):
+        FileStreamer.register_stream_processing(peers.make("server").new_context(), "c", "t", max_size=most)
+
+
+@pytest.mark.parametrize("damage", ["none", "damaged", "longer", "gone"])
+def test_what_a_killed_receiver_has_kept_is_not_sent_again_if_it_is_right(
+    peers: Peers, tmp_path: Path, damage: str
+) -> None:
+    folder, path = tmp_path / "in", tmp_path / "model.bin"
+    path.write_bytes(os.urandom(1000))
+    arrivals = Arrivals(peers.make("server"), folder)
+    stopped, go = threading.Event(), threading.Event()
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        arrivals.chunks += 1
+        if arrivals.chunks == 5:
+            stopped.set()
+            go.wait(20)
+
+    FileStreamer.register_stream_processing(
+        peers._made[0].new_context(), "c", "t", str(folder), arrivals._done, stop, tag="x"
+    )
+    site, results = peers.make("site"), []
+    sending = threading.Thread(target=lambda: results.append(send(site, path, chunk_size=100, chunk_timeout=20.0)))
+    sending.start()
+    assert stopped.wait(10)
+    # as a process that was killed leaves it: what it had buffered may be lost
+    [part] = folder.glob("*.part")
+    content = {
+        "none": path.read_bytes()[:450],
+        "damaged": b"?" * 450,
+        "longer": path.read_bytes() + b"more",
+        "gone": b"",
+    }[damage]
+    part.unlink()
+    part.write_bytes(content)
+    peers.places["server"] = "server.job-1"
+    successor = Arrivals(peers.make("server"), folder)
+    sending.join(20)
+    assert results[0][0] == ReturnCode.OK
+    context = successor.wait()
+    assert Path(FileStreamer.get_file_location(context)).read_bytes() == path.read_bytes()
+    # the question, and then from where it goes on
+    assert successor.chunks == 1 + (6 if damage == "none" else 11)
+    go.set()
+
+
+def test_parts_that_nobody_goes_on_with_are_removed_after_a_day(peers: Peers, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["0" * 32 + "." + "1" * 32 + ".part", "2" * 32 + "." + "1" * 32 + ".part", "thesis.part"]
+    for name, age in zip(names, (25, 23, 100), strict=True):
+        (folder / name).write_bytes(b"x")
+        then = time.time() - age * 3600
+        os.utime(folder / name, (then, then))
+    Arrivals(peers.make("server"), folder)
+    assert {each.name for each in folder.iterdir()} == set(names[1:])

@@ -122,9 +122,13 @@ class FlareAgent(ABC):
     def get_task(self, timeout: float | None = None) -> Task | None:
         """Wait for the next task; None when ``timeout`` seconds passed."""
 
-    @abstractmethod
     def submit_result(self, result: TaskResult) -> bool:
-        """Hand in the current task's result; True when it was accepted."""
+        """Hand in the current task's result; True when it was accepted.
+
+        Raises:
+            NotImplementedError: this kind of agent hands in no results.
+        """
+        raise NotImplementedError(f"{type(self).__name__} hands in no results: it has no submit_result")
 
     def tasks(self) -> Iterator[Task]:
         """Yield tasks until the agent is closed; submit each one's result before asking for the next."""

@@ -25,6 +25,7 @@ from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.runtime.preflight import check
 from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.scripts.script import UNKNOWN
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
@@ -304,7 +305,8 @@ class IPCAgent(FlareAgent):
 
         Raises:
             TypeError: not a TaskResult.
-            CallStateError: no task was fetched, or its result was submitted; the current task stays as it is.
+            CallStateError: no task was fetched and none is open, or its result was submitted; the current task stays as
+                it is.
             EncodeError: the result holds something that cannot be sent; the current task stays as it is.
             AgentClosed: a newer instance of this agent has taken over.
         """
@@ -325,6 +327,9 @@ class IPCAgent(FlareAgent):
             status = self._submit(task, result.return_code, encoded)
             if status is None:
                 return False
+            if task is None and status == UNKNOWN:
+                self._fetched_any = False
+                raise CallStateError(f"agent {self.fqcn} has fetched no task, and none is open; call get_task() first")
             accepted = status == ACCEPTED
             level = logging.INFO if accepted else logging.WARNING
             logger.log(level, "agent %s: result of %s is %s", self.fqcn, task or "its predecessor's task", status)

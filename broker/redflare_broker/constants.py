@@ -81,7 +81,7 @@ class TaskResult:
     """What an agent answers to a task.
 
     Args:
-        meta: a dict of small values (JSON, numpy and torch values too); None becomes ``{}``.
+        meta: a dict of small values (JSON, numpy and torch values too); anything that is false becomes ``{}``.
         data: any tree of dicts, lists, scalars, bytes, arrays and tensors; None becomes ``{}``. Unlike in NVFlare,
             0, an empty list and an array are data and stay what they are.
         return_code: one of ``RC``, or a word of the application's own.
@@ -90,10 +90,8 @@ class TaskResult:
         TypeError: meta is not a dict, or return_code is not a str.
     """
 
-    __slots__ = ("data", "meta", "return_code")
-
     def __init__(self, meta: dict[str, Any] | None, data: Any, return_code: str = RC.OK) -> None:
-        if meta is None:
+        if not meta:
             meta = {}
         if not isinstance(meta, dict):
             raise TypeError(f"meta must be a dict, but got {type(meta).__name__}")

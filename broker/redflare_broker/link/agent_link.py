@@ -183,7 +183,8 @@ class AgentLink(LinkEndpoint):
             task_id: "" for the open task (a restarted agent does not know its id).
             encoded: what ``encode_result`` made.
             resend_interval: seconds after which the submission is repeated; it is safe to repeat.
-            answer_timeout: seconds without Redis knowing the task after which UNKNOWN is believed.
+            answer_timeout: seconds without Redis knowing the task after which UNKNOWN is believed; that no task is open
+                is believed at once, unless Redis has lost this link.
             give_up: asked after every wake-up; True leaves what was submitted to the CJ.
             on_send: called at each submission.
 
@@ -217,7 +218,8 @@ class AgentLink(LinkEndpoint):
                 backoff.reset()
                 # from its first answer on: before that this process may have been stopped, or Redis away
                 unknown_since = (unknown_since or time.monotonic()) if status == UNKNOWN else None
-                if unknown_since is not None and time.monotonic() - unknown_since < answer_timeout:
+                none_is_open = not sending.task_id and not self.session.losses
+                if unknown_since is not None and not none_is_open and time.monotonic() - unknown_since < answer_timeout:
                     self._submit_wakeup.wait(resend_interval)
                 elif status == SUBMITTED:
                     if end := self._wait_for_end(sending.task_id, resend_interval, give_up):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, TaskResult, serve, trainer
+from redflare_agent import RC, AgentClosed, CallStateError, FlareAgent, IPCAgent, Task, TaskResult, serve, trainer
 from redflare_agent.serve import answer
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError, EncodeError
@@ -308,6 +308,46 @@ def test_a_newer_instance_closes_the_older_one_and_gets_its_task(redflare_link: 
                 older.get_task(timeout=1)
             assert newer.submit_result(TaskResult({}, "fresh"))
             assert answer.result(timeout=5).data == "fresh"
+
+
+def test_a_result_without_any_task_is_a_wrong_call_at_once(redflare_link: LinkUnderTest) -> None:
+    # longer than the test may take: there is nothing to wait for
+    with IPCAgent(**redflare_link.agent_args | {"submit_result_timeout": 600.0}) as agent:
+        for _ in range(2):
+            with pytest.raises(CallStateError, match=r"has fetched no task, and none is open; call get_task\(\) first"):
+                agent.submit_result(TaskResult({}, "of nothing"))
+        with redflare_link.cj() as cj:
+            with pytest.raises(CallStateError):
+                agent.submit_result(TaskResult({}, "of nothing"))
+            answer = cj.send("train")
+            assert agent.get_task(timeout=5)
+            assert agent.submit_result(TaskResult({}, "of a task"))
+            assert answer.result(timeout=5).data == "of a task"
+
+
+@pytest.mark.parametrize("meta", [None, [], "", 0, False, (), {}])
+def test_a_meta_that_is_false_is_an_empty_dict(meta: Any) -> None:
+    assert TaskResult(meta, 1).meta == {}
+
+
+def test_tasks_and_results_take_further_attributes() -> None:
+    for each in (Task("train", "t", {}, {}), TaskResult({}, {})):
+        each.origin = "loader-3"  # type: ignore[union-attr]
+        assert each.origin == "loader-3"  # type: ignore[union-attr]
+
+
+def test_an_agent_may_do_without_submit_result() -> None:
+    class Watcher(FlareAgent):
+        def start(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+        def get_task(self, timeout: float | None = None) -> Task | None:
+            return None
+
+    assert FlareAgent.__abstractmethods__ == {"start", "stop", "get_task"}
+    with Watcher() as watcher, pytest.raises(NotImplementedError, match="Watcher hands in no results"):
+        watcher.submit_result(TaskResult({}, {}))
 
 
 def test_a_restarted_agent_may_submit_its_predecessors_result_once(redflare_link: LinkUnderTest) -> None:

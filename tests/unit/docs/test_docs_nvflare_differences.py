@@ -20,14 +20,17 @@ import redflare_agent
 import redflare_workers
 from nvflare.apis import dxo as nvflare_dxo
 from nvflare.apis.impl.controller import Controller as NVFlareController
+from nvflare.apis.impl.wf_comm_server import WFCommServer as NVFlareWFCommServer
 from nvflare.apis.server_engine_spec import ServerEngineSpec as NVFlareServerEngine
 from nvflare.apis.signal import Signal as NVFlareSignal
 from nvflare.apis.streaming import StreamableEngine as NVFlareStreams
 from nvflare.app_common.executors.ipc_exchanger import IPCExchanger as NVFlareExchanger
 from nvflare.client.ipc import defs as nvflare_defs
 from nvflare.client.ipc.ipc_agent import IPCAgent as NVFlareAgent
+from nvflare.private.fed.client.client_engine import ClientEngine as NVFlareClientEngine
 from nvflare.private.fed.client.client_engine_executor_spec import ClientEngineExecutorSpec as NVFlareSiteEngine
 from redflare_agent import AgentClosed, CallStateError, IPCAgent, TaskResult
+from redflare_broker.cell.request import Reply
 from redflare_broker.testing import LinkUnderTest
 from redflare_workers import (
     DXO,
@@ -51,6 +54,8 @@ from redflare_workers import (
     from_bytes,
     make_reply,
 )
+from redflare_workers.apis.streaming import StreamableEngine
+from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.workflow import Controller, WFCommServer
 
 from tests.support.communicator.local_engine import LocalEngine
@@ -175,6 +180,13 @@ def test_the_next_cj_gets_the_result_of_the_same_task_id(redflare_link: LinkUnde
 def test_a_name_with_other_characters_is_a_value_error_that_names_it(site: str, agent: str, part: str) -> None:
     with pytest.raises(ValueError, match=re.escape(part)):
         IPCAgent("redis://127.0.0.1", site, agent, ".")
+
+
+@shows("`submit_result` with no task, neither fetched nor open")
+def test_a_result_of_no_task_is_a_wrong_call_at_once(redflare_link: LinkUnderTest) -> None:
+    none = pytest.raises(CallStateError, match="has fetched no task, and none is open")
+    with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.cj(), none:
+        agent.submit_result(TaskResult({}, 5))
 
 
 @shows("Falsy data in `TaskResult`")
@@ -318,6 +330,23 @@ def test_waiting_is_over_after_task_done_cb_and_the_status_is_final(job: JobRuns
     job.join("site-1")
     assert job.outcome().ok
     assert seen == [True, TaskCompletionStatus.OK]
+
+
+@shows("What `..._and_wait` return")
+@pytest.mark.parametrize("method", ["broadcast_and_wait", "send_and_wait", "relay_and_wait"])
+def test_waiting_returns_status_and_result(job: JobRuns, method: str) -> None:
+    seen: list[Any] = []
+
+    def flow(controller: Any, abort: Signal, fl_ctx: FLContext) -> None:
+        task = Task("train", Shareable({"n": 4}))
+        seen.extend(getattr(controller, method)(task, fl_ctx, ["site-1"], abort_signal=abort))
+
+    job.serve(flow)
+    job.join("site-1")
+    assert job.outcome().ok
+    assert seen[0] is TaskCompletionStatus.OK
+    assert (seen[1]["site-1"] if method == "broadcast_and_wait" else seen[1])["n"] == 4
+    assert "return " not in inspect.getsource(getattr(NVFlareWFCommServer, method)).split('"""')[-1]
 
 
 @shows("Arrays of a broadcast in `before_task_sent_cb`")
@@ -620,6 +649,22 @@ def test_a_federation_event_stays_in_its_process(job: JobRuns) -> None:
     assert (here.received, there.received) == (True, False)
 
 
+@shows("`send_to_job` of a client parent", "`send_aux_request` of a client parent", "Bases of a client parent's engine")
+def test_a_client_parent_talks_in_shareables(tmp_path: Path) -> None:
+    engine = ClientEngine(Site(name="site-1"), SiteArgs(workspace=tmp_path))
+    for message in (Shareable({"x": 1}), {"x": 1}, None):
+        assert isinstance(engine.send_to_job("job-1", "channel", "topic", message, 1.0), Reply)
+    with engine.new_context() as fl_ctx:
+        reply = engine.send_aux_request("topic", Shareable(), 1.0, fl_ctx)
+    assert type(reply) is Shareable
+    assert reply.get_return_code() == ReturnCode.COMMUNICATION_ERROR
+    wanted = parameters(NVFlareClientEngine.send_aux_request)
+    assert list(parameters(ClientEngine.send_aux_request)) == list(wanted)
+    assert RunEngine in ClientEngine.__mro__
+    assert StreamableEngine in ClientEngine.__mro__
+    assert {base.__name__ for base in NVFlareClientEngine.__mro__} >= {"ClientEngineSpec", "StreamableEngine"}
+
+
 @shows("Targets of a stream of a client parent")
 def test_a_client_parent_streams_to_no_site(tmp_path: Path) -> None:
     engine = ClientEngine(Site(name="site-1"), SiteArgs(workspace=tmp_path))
@@ -666,5 +711,5 @@ def test_every_row_of_the_page_is_shown() -> None:
     page = (DOCS / "from-nvflare.md").read_text()
     tables = re.findall(r"^##+ What differs on purpose\n\n((?:\|.*\n)+)", page, re.M)
     rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[2:]]
-    assert len(rows) == 33
+    assert len(rows) == 38
     assert set(rows) == SHOWN

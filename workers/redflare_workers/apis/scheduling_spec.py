@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .client import Client
 from .fl_context import FLContext
@@ -61,9 +62,15 @@ class SchedulingSpec:
         min_responses: int = 0,
         wait_time_after_min_received: int = 0,
         abort_signal: Signal | None = None,
-    ) -> None:
-        """Broadcast as ``broadcast`` does, and wait."""
-        self._comm.broadcast_and_wait(task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal)
+    ) -> tuple[TaskCompletionStatus | None, dict[str, Any]]:
+        """Broadcast as ``broadcast`` does, and wait.
+
+        Returns:
+            completion status, and the results by the clients' names; None of those that have not answered.
+        """
+        return self._comm.broadcast_and_wait(
+            task, fl_ctx, targets, min_responses, wait_time_after_min_received, abort_signal
+        )
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
         """Send a task to each client whenever it asks, until the task times out or is cancelled."""
@@ -99,9 +106,13 @@ class SchedulingSpec:
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: int = 0,
         abort_signal: Signal | None = None,
-    ) -> None:
-        """Send as ``send`` does, and wait."""
-        self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
+    ) -> tuple[TaskCompletionStatus | None, Any]:
+        """Send as ``send`` does, and wait.
+
+        Returns:
+            completion status and result; None if no client has answered.
+        """
+        return self._comm.send_and_wait(task, fl_ctx, targets, send_order, task_assignment_timeout, abort_signal)
 
     def relay(
         self,
@@ -141,10 +152,14 @@ class SchedulingSpec:
         task_result_timeout: int = 0,
         dynamic_targets: bool = True,
         abort_signal: Signal | None = None,
-    ) -> None:
-        """Relay as ``relay`` does, and wait."""
+    ) -> tuple[TaskCompletionStatus | None, Any]:
+        """Relay as ``relay`` does, and wait.
+
+        Returns:
+            completion status and the last result; None if no client has answered.
+        """
         timeouts = (task_assignment_timeout, task_result_timeout)
-        self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
+        return self._comm.relay_and_wait(task, fl_ctx, targets, send_order, *timeouts, dynamic_targets, abort_signal)
 
     def get_num_standing_tasks(self) -> int:
         """Return the number of open tasks."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from redflare_workers.apis.client import Client
@@ -103,7 +104,7 @@ class WFCommServer(FLComponent, WFCommSpec):
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def initialize_run(self, fl_ctx: FLContext) -> None:
-        """Begin to watch tasks; without an engine in the context, panic.
+        """Begin to watch tasks; without an engine and a job id in the context, panic.
 
         Raises:
             RuntimeError: it was initialized already.
@@ -111,6 +112,9 @@ class WFCommServer(FLComponent, WFCommSpec):
         engine = fl_ctx.get_engine()
         if engine is None:
             self.system_panic(f"{self.name} needs an engine, and the context has none", fl_ctx)
+            return
+        if not fl_ctx.get_job_id():
+            self.system_panic(f"{self.name} needs the id of a job, and the context has none", fl_ctx)
             return
         if self._initialized:
             raise RuntimeError(f"{self.name} was initialized already; make a new one for each run")
@@ -154,9 +158,10 @@ class WFCommServer(FLComponent, WFCommSpec):
         min_responses: int = 0,
         wait_time_after_min_received: int = 0,
         abort_signal: Signal | None = None,
-    ) -> None:
+    ) -> tuple[TaskCompletionStatus | None, dict[str, Any]]:
         self.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         self.wait_for_task(task, abort_signal)
+        return task.completion_status, {each.client.name: each.result for each in task.client_tasks}
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
         """As ``SchedulingSpec``. Clients whose before_task_sent_cb leaves the data as it is share one copy.
@@ -185,9 +190,10 @@ class WFCommServer(FLComponent, WFCommSpec):
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: int = 0,
         abort_signal: Signal | None = None,
-    ) -> None:
+    ) -> tuple[TaskCompletionStatus | None, Any]:
         self.send(task, fl_ctx, targets, send_order, task_assignment_timeout)
         self.wait_for_task(task, abort_signal)
+        return task.completion_status, _last_result(task)
 
     def relay(
         self,
@@ -219,9 +225,10 @@ class WFCommServer(FLComponent, WFCommSpec):
         task_result_timeout: int = 0,
         dynamic_targets: bool = True,
         abort_signal: Signal | None = None,
-    ) -> None:
+    ) -> tuple[TaskCompletionStatus | None, Any]:
         self.relay(task, fl_ctx, targets, send_order, task_assignment_timeout, task_result_timeout, dynamic_targets)
         self.wait_for_task(task, abort_signal)
+        return task.completion_status, _last_result(task)
 
     def _schedule(self, task: Task, fl_ctx: FLContext, manager: TaskManager, schedule: Schedule) -> None:
         lifecycle = self._lifecycle
@@ -412,3 +419,9 @@ def _check_adopted(task: Task, adopted: list[ClientTask]) -> None:
     for client_task in adopted:
         if not isinstance(client_task, ClientTask) or client_task.task is not task:
             raise ValueError(f"only ClientTasks of {task!r} can be adopted for it, but one is {client_task!r}")
+
+
+def _last_result(task: Task) -> Any:
+    """Return the result that came last, or what its callback has replaced it by; None: none came."""
+    answered = [each for each in task.client_tasks if each.result_received_time is not None]
+    return sorted(answered, key=attrgetter("result_received_time"))[-1].result if answered else None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 
 from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.communicator.local_engine import LocalEngine
 from tests.support.waiting import wait_until
 
 AND_WAIT = {
@@ -277,6 +280,15 @@ def test_without_an_engine_there_is_no_run(caplog: pytest.LogCaptureFixture) -> 
     assert "WFCommServer needs an engine" in caplog.text
 
 
+def test_without_a_job_there_is_no_run() -> None:
+    comm, nowhere, engine = WFCommServer(), LocalEngine(["site-1"], job_id=""), LocalEngine(["site-1"])
+    comm.initialize_run(nowhere.new_context())
+    assert nowhere.panics == ["WFCommServer needs the id of a job, and the context has none"]
+    # nothing has begun: it is initialized when there is one
+    comm.initialize_run(engine.new_context())
+    comm.finalize_run(engine.new_context())
+
+
 def test_tasks_scheduled_before_the_run_are_checked_when_it_begins() -> None:
     with CommunicatorBench(["site-1"]) as bench:
         task = bench.task()
@@ -286,3 +298,39 @@ def test_tasks_scheduled_before_the_run_are_checked_when_it_begins() -> None:
         bench.comm.initialize_run(bench.ctx)
         bench.settle(task)
         assert task.completion_status is TaskCompletionStatus.OK
+
+
+# -- what waiting returns ----------------------------------------------------------------------------------------------
+
+
+def test_broadcast_and_wait_returns_status_and_results_by_name(bench: CommunicatorBench) -> None:
+    task = bench.task(result_received_cb=lambda client_task, fl_ctx: None)
+    ended = ThreadPoolExecutor(1).submit(bench.comm.broadcast_and_wait, task, bench.ctx, ["site-1", "site-2"])
+    wait_until(lambda: task.is_standing)
+    for name in ("site-1", "site-2"):
+        bench.answer(name, bench.ask(name), result=Shareable({"of": name}))
+    status, results = ended.result(10)
+    assert status is TaskCompletionStatus.OK
+    assert {name: result["of"] for name, result in results.items()} == {"site-1": "site-1", "site-2": "site-2"}
+
+
+@pytest.mark.parametrize("method", ["send_and_wait", "relay_and_wait"])
+def test_send_and_relay_return_status_and_the_last_result(bench: CommunicatorBench, method: str) -> None:
+    task = bench.task()
+    ended = ThreadPoolExecutor(1).submit(getattr(bench.comm, method), task, bench.ctx, ["site-1", "site-2"])
+    wait_until(lambda: task.is_standing)
+    for name in ("site-1", "site-2") if method == "relay_and_wait" else ("site-1",):
+        bench.answer(name, bench.ask(name), result=Shareable({"of": name}))
+    status, result = ended.result(10)
+    assert status is TaskCompletionStatus.OK
+    assert result["of"] == ("site-2" if method == "relay_and_wait" else "site-1")
+
+
+def test_without_an_answer_there_is_no_result(bench: CommunicatorBench) -> None:
+    task = bench.task(timeout=5)
+    ended = ThreadPoolExecutor(1).submit(bench.comm.send_and_wait, task, bench.ctx, ["site-1"])
+    wait_until(lambda: task.is_standing)
+    bench.ask("site-1")
+    bench.clock.now += 5
+    bench.settle(task)
+    assert ended.result(10) == (TaskCompletionStatus.TIMEOUT, None)

@@ -241,9 +241,10 @@ def test_no_result_is_kept() -> None:
     results: list[Any] = []
 
     class Recording(FedAvg):
-        def broadcast_and_wait(self, task: Any, *args: Any, **kwargs: Any) -> None:
-            super().broadcast_and_wait(task, *args, **kwargs)
+        def broadcast_and_wait(self, task: Any, *args: Any, **kwargs: Any) -> Any:
+            waited = super().broadcast_and_wait(task, *args, **kwargs)
             results.extend(client_task.result for client_task in task.client_tasks)
+            return waited
 
     run(Recording(model(), min_clients=2, num_rounds=1), {"a": adding(1), "b": BAD["key"][0], "c": adding(1)})
     assert results == [None, None, None]

@@ -32,6 +32,8 @@ from .submission import ResultSubmission
 
 logger = logging.getLogger(__name__)
 
+_WAITS: Final = "%s: Redis cannot be used now; the result of task %s will be submitted again: %s"
+
 #: rc of a task that the agent could not read.
 BAD_REQUEST_DATA: Final = "BAD_REQUEST_DATA"
 _REGISTER_EVERY: Final = 30.0
@@ -211,15 +213,14 @@ class AgentLink(LinkEndpoint):
                     on_send()
                     status = sending.once()
                 except Unavailable as exc:
-                    text = "%s: Redis cannot be used now; the result of task %s will be submitted again: %s"
-                    logger.log(backoff.level(exc, logging.INFO), text, self.session.label, sending.task_id, exc)
+                    logger.log(backoff.level(exc, logging.INFO), _WAITS, self.session.label, sending.task_id, exc)
                     self._submit_wakeup.wait(backoff.next_delay())
                     continue
                 backoff.reset()
                 # from its first answer on: before that this process may have been stopped, or Redis away
-                unknown_since = (unknown_since or time.monotonic()) if status == UNKNOWN else None
-                none_is_open = not sending.task_id and not self.session.losses
-                if unknown_since is not None and not none_is_open and time.monotonic() - unknown_since < answer_timeout:
+                may_come = status == UNKNOWN and (sending.task_id or self.session.losses)
+                unknown_since = (unknown_since or time.monotonic()) if may_come else None
+                if unknown_since is not None and time.monotonic() - unknown_since < answer_timeout:
                     self._submit_wakeup.wait(resend_interval)
                 elif status == SUBMITTED:
                     if end := self._wait_for_end(sending.task_id, resend_interval, give_up):

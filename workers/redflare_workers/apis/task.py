@@ -107,6 +107,9 @@ class Task:
         ValueError: the timeout is negative.
     """
 
+    #: Targets that are disconnected, or have not joined within the grace period: nobody waits for their turn.
+    absent: frozenset[str] = frozenset()
+
     def __init__(
         self,
         name: str,
@@ -148,8 +151,6 @@ class Task:
         self.cb_lock = threading.RLock()
         #: Names of its target clients; None until it is scheduled.
         self.targets: list[str] | None = None
-        #: Targets that are disconnected, or have not joined within the grace period: nobody waits for their turn.
-        self.absent: frozenset[str] = frozenset()
         #: All ClientTasks, in the order in which they were sent.
         self.client_tasks: list[ClientTask] = []
         #: The newest ClientTask of each client, by name.

@@ -1,7 +1,8 @@
 """``IPCAgent``: the trainer's end of the link to its client job (CJ), over Redis.
 
 Three threads meet here. The trainer's thread blocks in ``get_task`` and ``submit_result`` and does all the work; the
-heartbeat thread and the subscriber's only learn things (aborted, replaced, the CJ is gone) and wake it.
+heartbeat thread and the subscriber's only learn things (aborted, replaced, the CJ is gone) and wake it. Those two, and
+the idle connections, are shared by all agents of a process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,10 @@ from redflare_broker.keys import LinkKeys
 from redflare_broker.link.agent_link import AgentLink, ReceivedTask, encode_result
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
-from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.runtime.preflight import check
-from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.runtime.shared_connection import SharedConnection
+from redflare_broker.runtime.subscriber import Subscription
 from redflare_broker.scripts.script import UNKNOWN
 from redflare_broker.scripts.task_states import ACCEPTED
-from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.util.own_calls import OwnCalls
 from redflare_broker.wire.codec import Encoded
@@ -88,21 +89,16 @@ class IPCAgent(FlareAgent):
         self._settings = settings or load_settings(workspace_dir, secure_mode)
         self._submit_result_timeout = submit_result_timeout
         self._resend_result_interval = resend_result_interval
-        self._server = Server.connect(flare_site_url, self._settings.connection, client=client)
+        #: shared with the other agents of this process; one that is dropped without a stop gives its share back, too
+        self._shared = SharedConnection.acquire(flare_site_url, self._settings.connection, client)
+        self._release = weakref.finalize(self, self._shared.release)
+        self._release.atexit = False
         liveness = Liveness(flare_site_connection_timeout, flare_site_heartbeat_timeout)
-        self._session = Session(self._server, self.fqcn, "agent", self._settings, self._preflight)
-        self._heartbeats = Heartbeats(self._server, name=f"redflare-heartbeat-{self.fqcn}")
+        self._session = Session(self._shared.server, self.fqcn, "agent", self._settings, self._preflight)
         self._link = AgentLink(
-            self._session, liveness, self._heartbeats, self._on_news, self._on_abort, last_exit=last_exit
+            self._session, liveness, self._shared.heartbeats, self._on_news, self._on_abort, last_exit=last_exit
         )
-        keys = self._session.keys
-        self._subscriber = Subscriber(
-            self._server,
-            [keys.abort, keys.notice],
-            self._link.on_message,
-            self._link.beat_now,
-            name=f"redflare-subscriber-{self.fqcn}",
-        )
+        self._unsubscribe: Callable[[], None] = lambda: None
         self._pid = os.getpid()
         self._own_calls = OwnCalls()
         #: serialises the trainer's calls
@@ -147,12 +143,14 @@ class IPCAgent(FlareAgent):
         except BaseException:
             self._close("its start failed")
             self._session.drop_connection()
-            self._server.close()
+            self._release()
             raise
-        self._heartbeats.start()
-        self._heartbeats.add(self._link)
-        self._subscriber.start()
-        logger.info("agent %s started at %s", self.fqcn, self._server.url)
+        keys = self._session.keys
+        self._shared.heartbeats.add(self._link)
+        self._unsubscribe = self._shared.subscribe(
+            Subscription([keys.abort, keys.notice], self._link.on_message, self._link.beat_now)
+        )
+        logger.info("agent %s started at %s", self.fqcn, self._shared.server.url)
 
     def stop(self) -> None:
         """End this agent: blocked calls return at once, the CJ gets a bye, the current task is left to a successor.
@@ -179,9 +177,9 @@ class IPCAgent(FlareAgent):
 
     def _stop(self, failed: bool) -> None:
         self._close("stop was called")
-        # first the threads that could wake anything, then the goodbye, and the connections at last
-        self._subscriber.stop()
-        self._heartbeats.stop()
+        # first what could wake anything, then the goodbye, and the connections at last
+        self._unsubscribe()
+        self._shared.heartbeats.remove(self._link)
         self._link.close(bye=self._started, failed=failed)
         # a call that the trainer's thread is in closes its connection at its end
         if self._calls.acquire(blocking=False):
@@ -189,7 +187,7 @@ class IPCAgent(FlareAgent):
                 self._session.drop_connection()
             finally:
                 self._calls.release()
-        self._server.close()
+        self._release()
         logger.info("agent %s stopped", self.fqcn)
 
     def _close(self, reason: str) -> bool:
@@ -393,7 +391,7 @@ class IPCAgent(FlareAgent):
     # -- what the other threads learn ----------------------------------------------------------------------------------
 
     def _preflight(self, keys: LinkKeys) -> None:
-        check(self._server, allow_eviction=self._settings.allow_eviction, keys=keys, wait=True)
+        self._shared.preflight(self._settings.allow_eviction, keys)
 
     def _on_abort(self, task_id: str) -> None:
         with self._state:
@@ -405,7 +403,7 @@ class IPCAgent(FlareAgent):
 
     def _on_news(self) -> None:
         if self._session.fenced:
-            self._heartbeats.remove(self._link)
+            self._shared.heartbeats.remove(self._link)
             self._close("a newer instance of this agent has taken over")
         elif self._link.peer is Peer.LEFT:
             self._abandon("the CJ said bye")

@@ -200,7 +200,7 @@ class AgentLink(LinkEndpoint):
         if sending is None or task_id not in ("", sending.task_id):
             sending = ResultSubmission(self.session, self.payloads, task_id, task_name, rc, encoded)
         unknown_since: float | None = None
-        backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2), jitter=0.0)
+        backoff = Backoff(first=0.1, longest=min(resend_interval, 3.2))
         try:
             while True:
                 # an old wake-up would end every wait below at once; the flags are checked after it is cleared

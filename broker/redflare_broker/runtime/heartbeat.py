@@ -55,15 +55,19 @@ class Heartbeats:
         self._server = server
         self._due: dict[HeartbeatSource, float] = {}
         self._changed = threading.Condition()
+        self._started = False
         self._stopped = False
         self._failures = Backoff()
         self._primary_watch = PrimaryWatch(server)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin, and watch which server is the primary where Sentinels decide that."""
-        self._thread.start()
-        self._primary_watch.start()
+        """Begin, and watch which server is the primary where Sentinels decide that; again without effect."""
+        with self._changed:
+            first, self._started = not self._started, True
+        if first:
+            self._thread.start()
+            self._primary_watch.start()
 
     def stop(self) -> None:
         """End the thread; the sources' keys expire by themselves."""
@@ -75,7 +79,8 @@ class Heartbeats:
             self._thread.join(timeout=10.0)
 
     def add(self, link: HeartbeatSource) -> None:
-        """Beat for this source from now on, the first time at once."""
+        """Beat for this source from now on, the first time at once; the first source starts the thread."""
+        self.start()
         self.beat_now(link, add=True)
 
     def remove(self, link: HeartbeatSource) -> None:
@@ -134,7 +139,8 @@ class Heartbeats:
         self._server.owed.begin()
 
     def _silent(self, link: HeartbeatSource, error: RedflareError) -> None:
-        self._schedule(link, min(_RETRY_AFTER, link.interval))
+        # many processes have lost the same Redis at the same moment
+        self._schedule(link, min(_RETRY_AFTER, link.interval) * random.uniform(0.5, 1.0))
         self._pass_on(link, error)
 
     def _log_failure(self, error: RedflareError, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from redflare_broker.transport.server import Server
 
-from .subscriber import Subscriber
+from .subscriber import Subscriber, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class PrimaryWatch:
         self._server = server
         self._sentinels = server.sentinels()
         self._subscriber = (
-            Subscriber(self._sentinels, [_CHANNEL], self._on_switch, self._ask, name="redflare-primary-watch")
+            Subscriber(
+                self._sentinels, Subscription([_CHANNEL], self._on_switch, self._ask), name="redflare-primary-watch"
+            )
             if self._sentinels is not None
             else None
         )

@@ -39,7 +39,7 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.runtime.subscriber import Subscriber, Subscription
 from redflare_broker.scripts.lease import Role
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.transport.server import Server
@@ -177,7 +177,7 @@ class FakeAgent:
         self._session = under_test.session(self._server, "agent")
         self._link = AgentLink(self._session, Liveness(_PATIENCE), self._heartbeats, lambda: None, self.aborted.append)
         channels = [self._session.keys.abort, self._session.keys.notice]
-        self._subscriber = Subscriber(self._server, channels, self._link.on_message, self._link.beat_now)
+        self._subscriber = Subscriber(self._server, Subscription(channels, self._link.on_message, self._link.beat_now))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake-agent", daemon=True)
 

@@ -47,6 +47,7 @@ class ClientConnection(Connection):
         self._replies: deque[RedisReply] = deque()
         self._waiting: deque[Command] = deque()
         self.interrupted = False
+        self._woken = False
 
     def send(self, commands: Sequence[Command]) -> None:
         self._waiting.extend(commands)
@@ -72,6 +73,9 @@ class ClientConnection(Connection):
         deadline = time.monotonic() + timeout
         while True:
             self._check_open()
+            if self._woken:
+                self._woken = False
+                return None
             remaining = max(deadline - time.monotonic(), 0)
             try:
                 if self._connection.can_read(min(remaining, _SLICE)):
@@ -99,6 +103,9 @@ class ClientConnection(Connection):
             for view in views:
                 view[:] = rest[: len(view)]
                 rest = rest[len(view) :]
+
+    def wake(self) -> None:
+        self._woken = True
 
     def interrupt(self) -> None:
         self.interrupted = True

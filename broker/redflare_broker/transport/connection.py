@@ -67,8 +67,12 @@ class Connection(ABC):
         time.
 
         The confirmations of further channels come here as well. Unlike in ``receive``, a timeout leaves the connection
-        open.
+        open, and ``wake`` from another thread ends the wait.
         """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the ``listen`` of another thread, or else the next one, which returns None; from any thread."""
 
     @abstractmethod
     def store(self, chunks: Iterable[tuple[str, Sequence[memoryview]]], ttl_ms: int) -> None:

@@ -87,6 +87,9 @@ class RetryingConnection(Connection):
     def listen(self, timeout: float) -> NoReturn:
         raise NotImplementedError
 
+    def wake(self) -> None:
+        """Do nothing: nobody listens on it."""
+
     def interrupt(self) -> None:
         """Do nothing: it holds no connection."""
 

@@ -38,6 +38,9 @@ __all__ = ["ConnectionOptions", "Server"]
 T = TypeVar("T")
 
 _SCAN_COUNT: Final = 500
+#: Seconds for which a node that could not be reached is not tried by other threads, which may be a thousand; shorter
+#: than the first pause of a thread that tries again.
+_AWAY_FOR: Final = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class Server:
         self._idle = IdleConnections()
         self._topology = Topology(dialer.seeds, lambda node: self._open(node).connection) if self.cluster else None
         self._lockouts = Lockouts(options.login_patience)
+        #: by node that could not be reached: until when it is not tried again, and text and cause of the failure
+        self._away: dict[Address | None, tuple[float, str, str]] = {}
         self._opened: weakref.WeakSet[RawConnection] = weakref.WeakSet()
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         #: of what was opened; re-entrant, because a signal handler may open a connection
@@ -259,8 +264,14 @@ class Server:
 
     def _open(self, node: Address | None) -> Dialled:
         self._check_usable()
+        until, text, cause = self._away.get(node, (0.0, "", ""))
+        if time.monotonic() < until:
+            raise Unavailable(text, cause=cause)
         try:
             raw = self._dialer.dial(node)
+        except Unavailable as error:
+            self._away[node] = time.monotonic() + _AWAY_FOR, str(error), error.cause
+            raise
         except (ConfigError, ServerError) as error:
             if patience := self._lockouts.refused(node):
                 raise Unavailable(
@@ -269,6 +280,7 @@ class Server:
                 ) from error
             raise
         self._lockouts.accepted(node)
+        self._away.pop(node, None)
         dialled = Dialled.wrap(raw, self._options.socket_timeout)
         with self._guard:
             self._opened.add(raw)

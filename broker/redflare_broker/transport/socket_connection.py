@@ -8,6 +8,7 @@ the arrays' own memory, and another thread can end a blocked wait by shutting th
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -71,6 +72,9 @@ class SocketConnection(Connection):
         #: because a signal handler may interrupt a connection in the midst of its close
         self._guard = threading.RLock()
         self.interrupted = False
+        #: made by the first ``listen``: what is sent into the second ends the wait for the socket and the first
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._woken = False
         #: until then, what ends the connection may be that only one of both speaks TLS
         self._answered = False
 
@@ -92,6 +96,8 @@ class SocketConnection(Connection):
 
     def listen(self, timeout: float) -> RedisReply:
         try:
+            if not self._reader.has_data() and not self._await_bytes(timeout):
+                return None
             reply = self._parse(max(timeout, 0.001))
             if isinstance(reply, ReplyError):
                 check_away(reply, self.node)
@@ -100,6 +106,36 @@ class SocketConnection(Connection):
             return None
         except BaseException as error:
             self._fail(error)
+
+    def wake(self) -> None:
+        with self._guard:
+            self._woken = True
+            if self._waker is not None:
+                with contextlib.suppress(OSError):
+                    self._waker[1].send(b"w")
+
+    def _await_bytes(self, timeout: float) -> bool:
+        """Wait until there is something to read; False on timeout, or when ``wake`` was called."""
+        with self._guard:
+            if self._waker is None:
+                self._waker = socket.socketpair()
+                for end in self._waker:
+                    end.setblocking(False)
+            woken, self._woken = self._woken, False
+            if self.closed or self.interrupted:
+                return True
+            waker = self._waker[0]
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return not woken
+        poll = select.poll()
+        for watched in (self._sock, waker):
+            poll.register(watched, select.POLLIN)
+        ready = [] if woken else poll.poll(max(timeout, 0.001) * 1000)
+        with self._guard:
+            self._woken = False
+            with contextlib.suppress(OSError):
+                waker.recv(1 << 10)
+        return any(number != waker.fileno() for number, _ in ready)
 
     def store(self, chunks: Iterable[tuple[str, Sequence[memoryview]]], ttl_ms: int) -> None:
         refusals: list[ReplyError] = []
@@ -152,6 +188,8 @@ class SocketConnection(Connection):
             if not self.closed:
                 self.closed = True
                 self._connection.disconnect()
+                for end in self._waker or ():
+                    end.close()
 
     def _allow(self, timeout: float) -> None:
         """Set how long the socket may be silent from now on; a system call only when it changes."""

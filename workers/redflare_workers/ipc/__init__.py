@@ -1,8 +1,7 @@
 """A client job's side of the link to its agent: the executors that hand tasks to the process that trains.
 
 Start at: ``exchanger.IPCExchanger``, as a plain object or as an executor. ``agent_executor`` is the base of it and of
-NVFlare's; ``shared_connection`` is the pool of connections and the heartbeat thread that all of a process share;
-``translation`` turns a Shareable into a task and a result into a Shareable.
+NVFlare's; ``translation`` turns a Shareable into a task and a result into a Shareable.
 
 May import: messaging, apis, util, the root and the broker.
 """

@@ -24,6 +24,7 @@ from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.session import Session
 from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.scripts.task_states import ACCEPTED
 from redflare_broker.wire.collection import to_plain
 
@@ -33,7 +34,6 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.signal import Signal
 
-from .shared_connection import SharedConnection
 from .translation import LONGEST_REASON, problem_of, reply_of, task_meta
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import OutgoingTask
 from redflare_broker.link.liveness import Peer
 from redflare_broker.payload.redis_store import RedisPayloadStore
+from redflare_broker.runtime import shared_connection
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.task_entry import Entry
-from redflare_workers.ipc import shared_connection
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted, TaskTimeout
 
 from tests.support.link.endpoints import BIG, agent_link, echo, exchanging, fake_server, job_link, submit
@@ -117,7 +117,7 @@ def test_a_failed_start_leaves_no_connection(redflare_link: LinkUnderTest) -> No
     with pytest.raises(ServerError, match="WRONGTYPE"):
         agent.start()
     assert agent._link.session._connection is None
-    assert len(agent._server._idle) == 0
+    assert not shared_connection._connections
 
 
 def test_an_agent_that_starts_after_a_bye_waits_for_the_next_cj(redflare_link: LinkUnderTest) -> None:

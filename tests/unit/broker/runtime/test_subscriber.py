@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.runtime.subscriber import Subscriber
+from redflare_broker.runtime.subscriber import Subscriber, Subscription
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
@@ -30,7 +30,9 @@ class RecordingSubscriber:
         self.server = server
         self.fails = fails
         self.subscriber = Subscriber(
-            server, [ABORT, NOTICE], self._on_message, self._on_resync, name="subscriber-of-this-test"
+            server,
+            Subscription([ABORT, NOTICE], self._on_message, self._on_resync),
+            name="subscriber-of-this-test",
         )
 
     def start(self) -> RecordingSubscriber:
@@ -183,7 +185,7 @@ def test_stop_ends_the_wait_before_the_next_attempt(embedded: EmbeddedServer, mo
     monkeypatch.setattr("redflare_broker.runtime.subscriber.Backoff", lambda: Backoff(first=60.0, longest=60.0))
     server = Server.connect(embedded.url)
     embedded.stop()
-    subscriber = Subscriber(server, [ABORT], lambda words: None, lambda: None)
+    subscriber = Subscriber(server, Subscription([ABORT], lambda words: None, lambda: None))
     subscriber.start()
     subscriber.stop()
     assert not subscriber._thread.is_alive()
@@ -194,6 +196,26 @@ def test_a_handler_may_stop_it(server: Server) -> None:
     def stop() -> None:
         subscriber.stop()
 
-    subscriber = Subscriber(server, [ABORT], lambda words: None, stop)
+    subscriber = Subscriber(server, Subscription([ABORT], lambda words: None, stop))
     subscriber.start()
     wait_until(lambda: not subscriber._thread.is_alive())
+
+
+@pytest.mark.parametrize("kind", ["fake", "real"])
+def test_subscriptions_come_and_go_on_the_same_connection(server: Server, embedded: EmbeddedServer, kind: str) -> None:
+    with Server.connect(embedded.url) as real:
+        recorder = RecordingSubscriber(server if kind == "fake" else real).start()
+        heard: list[list[str]] = []
+        added = threading.Event()
+        more = Subscription(["ns:{G}:abort"], heard.append, added.set)
+        recorder.subscriber.add(more)
+        assert added.wait(5)
+        recorder.publish("ns:{G}:abort", "abort g")
+        wait_until(lambda: heard == [["abort", "g"]])
+        recorder.subscriber.remove(more)
+        wait_until(lambda: recorder.call("PUBLISH", "ns:{G}:abort", "abort h") == 0)
+        recorder.publish(ABORT, "abort f")
+        wait_until(lambda: recorder.messages == [["abort", "f"]])
+        recorder.subscriber.stop()
+        assert recorder.resyncs == 2, "the first subscription missed nothing"
+        assert heard == [["abort", "g"]]

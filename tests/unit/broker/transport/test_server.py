@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import fakeredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
-from redflare_broker.transport.cluster_slots import key_slot
+from redflare_broker.transport.cluster_slots import Address, key_slot
 from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.dial import Dialer
 from redflare_broker.transport.idle_connections import MAX_IDLE
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
@@ -318,6 +320,33 @@ def test_an_interrupted_connection_is_not_lent_again(server: Server) -> None:
     with server.borrow("a") as second:
         assert second is not first
         assert second.call("PING") == b"PONG"
+
+
+class Unreachable(Dialer):
+    """Counts the attempts to reach it."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere")
+        self.attempts = 0
+
+    def dial(self, address: Address | None) -> NoReturn:
+        self.attempts += 1
+        raise Unavailable("nowhere cannot be reached", cause="LOADING")
+
+
+def test_many_threads_that_lost_a_node_try_it_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("redflare_broker.transport.server.time", SimpleNamespace(monotonic=lambda: clock.now))
+    dialer = Unreachable()
+    with Server(dialer, ConnectionOptions()) as server:
+        for attempts in (1, 2):
+            for _ in range(1000):
+                with pytest.raises(Unavailable, match="cannot be reached") as caught:
+                    server.connection("a")
+                assert caught.value.cause == "LOADING"
+            assert dialer.attempts == attempts
+            # sooner than any thread that waits after its first failure
+            clock.now += 0.025
 
 
 def test_a_failure_closes_the_other_idle_connections_too(server: Server) -> None:

@@ -10,8 +10,8 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ServerError
+from redflare_broker.runtime import shared_connection
 from redflare_workers.client.shared.cell_host import CellHost
-from redflare_workers.ipc import shared_connection
 from redflare_workers.messaging.switchboard import Switchboard
 
 SETTINGS = LinkSettings(heartbeat_interval=0.2, heartbeat_ttl=2.0, allow_eviction=True)

@@ -18,9 +18,9 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Unavailable
 from redflare_broker.fqcn import FQCN
 from redflare_broker.runtime.heartbeat import Heartbeats
+from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.transport.server import Server
 
-from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import JobEndEvent, ServerEvent, TasksEndEvent
 from redflare_workers.protocol.message import refuse_sender, register

@@ -34,6 +34,7 @@ from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import MemberList, Members
 from redflare_broker.job_state.task_store import JobTaskStore, Recovered
 from redflare_broker.keys import Keys
+from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, OK
 from redflare_broker.scripts.script import FENCED as MEMBERS_FENCED
@@ -45,7 +46,6 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.engine.panic_listener import PanicListener
-from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.messaging.switchboard import Switchboard
 from redflare_workers.protocol.job_messages import GetTask, Submit
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome

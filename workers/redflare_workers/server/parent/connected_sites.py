@@ -14,11 +14,11 @@ from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import RedflareError
 from redflare_broker.job_state.members import Member, MemberList, Members
 from redflare_broker.keys import Keys
+from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
-from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.server.shared.job_registration import JobRegistration, MembershipPoller
 
 from .job_scheduler import SchedulableSite

@@ -32,9 +32,9 @@ from redflare_broker.job_store.record import (
 )
 from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
 from redflare_broker.keys import Keys
+from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
-from redflare_workers.ipc.shared_connection import SharedConnection
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.workspace.name_claim import claim_name

@@ -1,30 +1,36 @@
-"""``SharedConnection``: what the exchangers and cells of a process share: connections to Redis, the heartbeat thread.
+"""``SharedConnection``: what the agents, exchangers and cells of a process share: connections, heartbeats, subscriber.
 
-Two hundred exchangers in a process make one heartbeat thread and one pool of connections per Redis, whichever of them
-starts first or ends last.
+Two hundred of them in a process make one heartbeat thread, one subscriber and one pool of connections per Redis,
+whichever of them starts first or ends last. When Redis is back after a restart, they come back in a few pipelines.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.keys import Keys, LinkKeys
-from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.runtime.preflight import check
 from redflare_broker.transport.server import ConnectionOptions, Server
 
+from .heartbeat import Heartbeats
+from .preflight import check
+from .subscriber import Subscriber, Subscription
 
-@dataclass(slots=True, kw_only=True, eq=False)
+
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class SharedConnection:
-    """The connections to a Redis and the heartbeats of the links; ``acquire`` and ``release`` count their users."""
+    """The connections to a Redis and what runs on them; ``acquire`` and ``release`` count their users."""
 
     server: Server
     heartbeats: Heartbeats
+    subscriber: Subscriber
     key: object
+    #: kept, so that no other client gets its id
+    client: object
     users: int = 0
     #: what was checked: True, also what jobs need
     checked: set[bool] = field(default_factory=set)
@@ -34,27 +40,51 @@ class SharedConnection:
 
     @staticmethod
     def acquire(url: str, options: ConnectionOptions, client: Any = None) -> SharedConnection:
-        """Return the connection to this Redis, made on first use; ``release`` it when it is needed no more."""
+        """Return the connection to this Redis, made on first use; ``release`` it when it is needed no more.
+
+        Raises:
+            ConfigError: the URL or an option is wrong.
+        """
         key = (url, options, None if client is None else id(client))
         with _guard:
             shared = _connections.get(key)
             if shared is None:
                 server = Server.connect(url, options, client=client)
-                heartbeats = Heartbeats(server, name="redflare-heartbeat-cj")
-                shared = _connections[key] = SharedConnection(server=server, heartbeats=heartbeats, key=key)
-                heartbeats.start()
+                shared = _connections[key] = SharedConnection(
+                    server=server,
+                    heartbeats=Heartbeats(server),
+                    subscriber=Subscriber(server),
+                    key=key,
+                    client=client,
+                )
             shared.users += 1
             return shared
 
     def release(self) -> None:
-        """End one use; the last one closes the thread and the connections."""
+        """End one use; the last one closes the threads and the connections."""
+        if self.pid != os.getpid():
+            return
         with _guard:
             self.users -= 1
             if self.users:
                 return
             del _connections[self.key]
+        self.subscriber.stop()
         self.heartbeats.stop()
         self.server.close()
+
+    def subscribe(self, subscription: Subscription) -> Callable[[], None]:
+        """Receive channels that share a hash tag; call what is returned to receive them no more.
+
+        On a cluster each node has channels of its own, so there each subscription has a thread.
+        """
+        if self.server.cluster:
+            own = Subscriber(self.server, subscription, name=f"redflare-subscriber-{subscription.channels[0]}")
+            own.start()
+            return own.stop
+        self.subscriber.add(subscription)
+        self.subscriber.start()
+        return lambda: self.subscriber.remove(subscription)
 
     def preflight(self, allow_eviction: bool, keys: LinkKeys, *, jobs: bool = False) -> None:
         """Check Redis once for all users, with the rights that the first one needs.

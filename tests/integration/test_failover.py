@@ -116,8 +116,10 @@ def test_commands_wait_for_a_server_that_is_started_again() -> None:
 
 
 def test_commands_go_on_with_the_next_primary(trio: SentinelTrio) -> None:
+    trio.notice_after(60.0)
     trio.primary.kill()
     submission = redflare(f"job submit {MEANS} --id job-1", trio.url)
+    trio.notice_after(1.0)
     assert submission.communicate(timeout=60)[0].strip() == "job-1"
     assert submission.returncode == 0
     with trio.client() as client:

@@ -40,6 +40,12 @@ class SentinelTrio:
         for node in self.sentinels:
             wait_until(lambda node=node: self._sees_all(node), 20)  # type: ignore[misc]
 
+    def notice_after(self, seconds: float) -> None:
+        """Let the Sentinels begin a failover when the primary has been silent for so long."""
+        for node in self.sentinels:
+            with node.client() as client:
+                client.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", round(seconds * 1000))
+
     def failover(self) -> Node:
         """Kill the primary; return it when the Sentinels have promoted the replica."""
         old = self.primary

@@ -12,7 +12,7 @@ from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
-from redflare_workers.jobs import read_job
+from redflare_workers.jobs import ComponentBuilder, read_job
 from redflare_workers.workspace.site_settings import load_site_settings
 
 from tests.support.paths import ROOT
@@ -20,7 +20,7 @@ from tests.unit.docs.test_docs_examples import DOCS, blocks
 
 
 def test_the_executor_answers_and_goes_into_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, use = blocks(DOCS / "executors.md", "python")
+    code, use, _ = blocks(DOCS / "executors.md", "python")
     (tmp_path / "statistics_of.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "table.csv").write_text("1,2\n" * 9 + "11,2\n")
@@ -40,6 +40,14 @@ def test_the_executor_answers_and_goes_into_a_job(tmp_path: Path, monkeypatch: p
     names["job"].export(tmp_path / "job")
     job = read_job(tmp_path / "job")
     assert any(path.endswith("custom/statistics_of.py") for path in job.files)
+
+
+def test_what_is_marked_is_reached_by_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, code = blocks(DOCS / "executors.md", "python")
+    (tmp_path / "nets_of.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = ComponentBuilder(["nets_of.*"]).build({"path": "nets_of.make_net", "args": {"size": 2}})
+    assert made == {"w": [0.0, 0.0]}
 
 
 def test_the_config_by_hand_and_the_site_s_settings_are_right(tmp_path: Path) -> None:

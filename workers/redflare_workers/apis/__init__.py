@@ -15,7 +15,7 @@ from .dxo import DXO, DataKind, MetaKey, from_bytes, from_dict, from_file, from_
 from .event_type import EventType
 from .executor import Executor
 from .filter import ContentBlockedException, Filter, FilterChainType
-from .fl_component import FLComponent
+from .fl_component import FLComponent, job_component
 from .fl_constant import (
     EventScope,
     FedEventHeader,
@@ -106,6 +106,7 @@ __all__ = [
     "from_file",
     "from_shareable",
     "get_leaf_dxos",
+    "job_component",
     "make_copy",
     "make_reply",
 ]

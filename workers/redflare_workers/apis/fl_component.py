@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from .dxo import DXO, DataKind
 from .event_type import EventType
@@ -21,8 +21,12 @@ from .shareable import Shareable
 
 EventHandler = Callable[..., object]
 
+Made = TypeVar("Made", bound=Callable[..., Any])
+
 logger = logging.getLogger(__name__)
 
+#: Attribute of what ``job_component`` has marked; it holds the object itself, so that nothing inherits the mark.
+_MARK: Final = "__job_component__"
 #: Event and tag that a log call fires, by level.
 _LOG_EVENTS: Final = {
     logging.DEBUG: (EventType.DEBUG_LOG_AVAILABLE, LogMessageTag.DEBUG),
@@ -31,6 +35,20 @@ _LOG_EVENTS: Final = {
     logging.ERROR: (EventType.ERROR_LOG_AVAILABLE, LogMessageTag.ERROR),
     logging.CRITICAL: (EventType.CRITICAL_LOG_AVAILABLE, LogMessageTag.CRITICAL),
 }
+
+
+def job_component(made: Made) -> Made:
+    """Mark a class or function that is no ``FLComponent`` as one that jobs may name, as a decorator.
+
+    Patterns of an allow-list reach components and what is marked, nothing else. A subclass is not marked.
+    """
+    setattr(made, _MARK, made)
+    return made
+
+
+def is_job_component(made: object) -> bool:
+    """Whether patterns of an allow-list reach it: it is a class of components, or marked by ``job_component``."""
+    return (inspect.isclass(made) and issubclass(made, FLComponent)) or getattr(made, _MARK, None) is made
 
 
 def log_prefix(fl_ctx: FLContext | None) -> str:

@@ -42,6 +42,7 @@ def site(
     [dim]  "resources": {"num_of_gpus": 2}[/dim]
     [dim]}[/dim]
 
+    A path with * reaches components only; others need their whole name.
     Without this file only redflare's own components run, and no code from
     jobs. A site whose name is in use is refused, unless it is started with
     --take-over; the other one then ends. Stop the site with Ctrl-C or SIGTERM;

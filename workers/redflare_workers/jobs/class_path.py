@@ -11,7 +11,8 @@ from redflare_workers import workflow
 
 from .problems import did_you_mean
 
-#: The components that ship. Nothing of redflare that starts processes or opens connections may be named in a job.
+#: Where the components that ship are; of what is there, only components may be named in a job. Nothing else of redflare
+#: is reached by a pattern: it has classes that start processes or open connections.
 SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")
 OWN: Final = "redflare_workers."
 
@@ -85,6 +86,11 @@ def is_component(value: Any) -> bool:
 def reference_of(value: Any) -> Any:
     """Return the id in ``{"component_id": id}``; None for anything else."""
     return value[_REFERENCE] if isinstance(value, dict) and set(value) == {_REFERENCE} else None
+
+
+def names(allow: Iterable[str], path: str) -> bool:
+    """Whether a class path, or the other path of the same class, is in an allow-list by its whole name."""
+    return not {path, _OTHER_PATH.get(path, path)}.isdisjoint(allow)
 
 
 def allows(patterns: Iterable[str], path: str) -> bool:

@@ -1,7 +1,8 @@
 """Components by class path: checked against what a site allows before they are imported, then built.
 
-A site allows class paths by patterns, and may allow code of jobs. Of redflare, only components are allowed by
-default: a job's JSON alone can then neither start processes nor write outside the folder of its run.
+A site allows class paths by whole names and by patterns, and may allow code of jobs. A pattern reaches components only:
+classes that are ``FLComponent``, and what ``job_component`` marks. So a job's JSON alone can neither start processes
+nor write outside the folder of its run, whatever the modules that a pattern matches hold besides their components.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
 
-from redflare_workers.apis.fl_component import FLComponent
+from redflare_workers.apis.fl_component import FLComponent, is_job_component
 
 from .app_config import SideConfig
 from .argument_types import wrong_types
-from .class_path import OWN, SHIPPED, BadPath, allows, class_path_of, is_component, reference_of
+from .class_path import OWN, SHIPPED, BadPath, allows, class_path_of, is_component, names, reference_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
 from .problems import JobProblems, Problem, did_you_mean, listed
@@ -61,7 +62,8 @@ class ComponentBuilder:
     """Checks and builds the components of a config.
 
     Args:
-        allow: class paths that are allowed, with ``*`` for anything: ``"mylib.executors.*"``.
+        allow: class paths that are allowed. One with ``*`` for anything is a pattern, ``"mylib.executors.*"``, and
+            reaches components only. None: all of them; for a check, since each site decides.
         allow_custom: code of a job's ``custom`` folder is allowed too.
         given: values of some of ``SITE_ARGUMENTS``, for the components of redflare that take them.
         folder: folder of the run. Relative paths in arguments of redflare's components start from it; unless
@@ -74,7 +76,7 @@ class ComponentBuilder:
 
     def __init__(
         self,
-        allow: Iterable[str] = SHIPPED,
+        allow: Iterable[str] | None = SHIPPED,
         *,
         allow_custom: bool = False,
         given: Mapping[str, Any] | None = None,
@@ -86,7 +88,7 @@ class ComponentBuilder:
             raise TypeError(f"allow must be a list of patterns, but is the text {allow!r}")
         if unknown := set(given or {}) - SITE_ARGUMENTS:
             raise TypeError(f"given may hold {listed(SITE_ARGUMENTS)}, but has {listed(unknown)}")
-        self.allow = tuple(allow)
+        self.allow = None if allow is None else tuple(allow)
         self.allow_custom = allow_custom
         self.given = dict(given or {})
         self.folder = None if folder is None else Path(folder).resolve()
@@ -140,7 +142,7 @@ class ComponentBuilder:
         except JobProblems as error:
             return list(error.problems)
         found = self._misfits(target, args, scope, site=SITE_ARGUMENTS)
-        is_shipped = allows(SHIPPED, path) and inspect.isclass(target) and issubclass(target, FLComponent)
+        is_shipped = allows(SHIPPED, path) and is_job_component(target)
         if self.trial and is_shipped and not found and not any(map(_holds_built, args.values())):
             found += self._tried(target, path, args, scope)
         for name in path_arguments(target) & args.keys():
@@ -227,15 +229,21 @@ class ComponentBuilder:
                 return None
             text = f"{path} is code that the job brings (custom/), which is not allowed here"
             return scope.problem(text, "path", unsafe=True)
-        if allows(self.allow, path):
+        if self._permits(path):
             return None
-        allowed = ", ".join(self.allow) or "nothing"
+        allowed = ", ".join(self.allow or ()) or "nothing"
         text = f"{path} is not allowed here (allowed: {allowed})"
         if path.startswith(OWN):
             text = f"{path} is not a component for jobs (allowed: {allowed})"
         elif not self.allow_custom:
             text += "; extend `allow` in local/site.json of this workspace"
         return scope.problem(text, "path", unsafe=True)
+
+    def _permits(self, path: str, *, by_pattern: bool = True) -> bool:
+        """Whether the allow-list has a class path, by its whole name or by a pattern."""
+        if self.allow is None or names(self.allow, path):
+            return True
+        return by_pattern and allows(self.allow, path) and (not path.startswith(OWN) or allows(SHIPPED, path))
 
     def _load(self, path: str, scope: Scope) -> Callable[..., Any]:
         """Import the class or function of an allowed path, and check that it is what the path promises."""
@@ -251,16 +259,30 @@ class ComponentBuilder:
             raise self._failed(scope, f"module {module_name} is not the job's, but {where}; rename the job's")
         if not callable(target) or (path.startswith(OWN) and not inspect.isclass(target)):
             raise self._failed(scope, f"{path} is a {type(target).__name__}, not a class")
-        # a module also has the names that it imports from others
-        real = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', name)}"
-        if not custom and path not in self.allow and not allows(self.allow, real):
-            raise self._failed(scope, f"{path} is {real}, which is not allowed here", unsafe=True)
+        if not custom and (text := self._why_not(path, target)):
+            raise self._failed(scope, text, unsafe=True)
         if inspect.isclass(target) and not issubclass(target, scope.kind):
             raise self._failed(scope, f"{path} must be of type {scope.kind.__name__}")
         if inspect.isabstract(target):
             raise self._failed(scope, f"{path} is an abstract class; name a subclass")
         made: Callable[..., Any] = target
         return made
+
+    def _why_not(self, path: str, target: Any) -> str:
+        """Why an imported class or function must not be used; "": it may."""
+        # a module also has the names that it imports from others
+        real = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', path.rpartition('.')[2])}"
+        if real.startswith(OWN) and not path.startswith(OWN):
+            # by another name it would escape the checks of redflare's own arguments
+            return f"{path} is {real}, which is not allowed here by another name"
+        if self._permits(path, by_pattern=False):
+            return ""
+        if not self._permits(real):
+            return f"{path} is {real}, which is not allowed here"
+        if not is_job_component(target):
+            what = "a pattern of the allow-list reaches components only (FLComponent, or marked by job_component)"
+            return f"{path} is no component, and {what}; list its whole name in `allow` of local/site.json to allow it"
+        return ""
 
     def _import(self, name: str, scope: Scope) -> ModuleType:
         try:
@@ -297,7 +319,7 @@ class ComponentBuilder:
         return JobProblems("this component cannot be built", [scope.problem(text, unsafe=unsafe)])
 
     def __repr__(self) -> str:
-        return f"ComponentBuilder(allow={list(self.allow)}, allow_custom={self.allow_custom})"
+        return f"ComponentBuilder(allow={self.allow}, allow_custom={self.allow_custom})"
 
 
 def _is_built(value: Any) -> bool:

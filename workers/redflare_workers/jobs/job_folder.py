@@ -94,7 +94,7 @@ def define_job(files: Mapping[str, bytes], what: str = "the job", *, installed: 
     meta, problems, warnings = _read_meta(kept)
     apps: dict[str, AppConfig] = {}
     # every site decides what it allows; here, everything is
-    builder = ComponentBuilder(["*"], allow_custom=True, trial=True, installed=installed)
+    builder = ComponentBuilder(None, allow_custom=True, trial=True, installed=installed)
     for name, targets in meta.deploy_map.items():
         needs = {
             SERVER_CONFIG: meta.app_for(SERVER) == name,

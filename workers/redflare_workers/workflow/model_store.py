@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from redflare_broker.wire import dtypes, tensors
 
+from redflare_workers.apis.fl_component import job_component
 from redflare_workers.util.atomic_file import replacing
 
 from .model_tree import Model, at
@@ -38,6 +39,7 @@ _PLAIN: Final = frozenset(
 )
 
 
+@job_component
 class ModelStore:
     """A folder with the newest and the best model of a run, under NVFlare's names for them.
 

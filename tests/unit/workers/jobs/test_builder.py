@@ -223,10 +223,110 @@ def test_components_in_arguments_are_held_against_the_same_list() -> None:
     ]
 
 
-def test_a_site_can_admit_more() -> None:
-    builder = ComponentBuilder([*SHIPPED, "fractions.*"])
+LIBRARY = """
+import subprocess
+from subprocess import Popen
+from redflare_workers import Executor, job_component
+from redflare_workers.workflow import ModelStore
+from redflare_workers.simulator.site_process import SiteProcess
+
+class Trainer(Executor):
+    def execute(self, task_name, shareable, fl_ctx, abort_signal): ...
+    def run(self, command): subprocess.run(command)
+
+class Starter:
+    def __init__(self, command): subprocess.run(command)
+
+@job_component
+class Part: ...
+
+class Unmarked(Part): ...
+
+@job_component
+def make_model(size): return [0.0] * size
+
+def run(command): subprocess.run(command)
+
+starter = Trainer()
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is installed at the site."""
+    (tmp_path / "mylib.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("pattern", ["mylib.*", "my*", "*"])
+def test_a_pattern_reaches_components_and_what_is_marked(pattern: str) -> None:
+    builder = ComponentBuilder([*SHIPPED, pattern])
+    assert type(builder.build({"path": "mylib.Trainer"})).__name__ == "Trainer"
+    assert type(builder.build({"path": "mylib.Part"})).__name__ == "Part"
+    assert builder.build({"path": "mylib.make_model", "args": {"size": 2}}) == [0.0, 0.0]
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("pattern", ["mylib.*", "*"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Starter", "mylib.Starter is no component, and a pattern of the allow-list reaches components only"),
+        ("Unmarked", "mylib.Unmarked is no component"),
+        ("run", "mylib.run is no component"),
+        ("Popen", "mylib.Popen is "),
+        ("subprocess", "is a module, not a class"),
+        ("subprocess.Popen", "there is no module mylib.subprocess"),
+        ("Trainer.run", "there is no module mylib.Trainer"),
+        ("starter", "not a class"),
+        ("SiteProcess", "which is not allowed here by another name"),
+        (
+            "ModelStore",
+            "is redflare_workers.workflow.model_store.ModelStore, which is not allowed here by another name",
+        ),
+    ],
+)
+def test_a_pattern_reaches_nothing_else_of_the_modules_that_it_matches(pattern: str, name: str, text: str) -> None:
+    error = refused(ComponentBuilder([*SHIPPED, pattern]), {"path": f"mylib.{name}", "args": {}})
+    assert text in str(error)
+
+
+@pytest.mark.usefixtures("library")
+def test_a_component_in_an_argument_is_held_against_the_same_rule() -> None:
+    inner = {"path": "mylib.Starter", "args": {"command": ["true"]}}
+    data = {"path": "mylib.make_model", "args": {"size": [inner]}}
+    error = refused(ComponentBuilder(["mylib.*"]), data)
+    assert error.unsafe
+    assert [problem.key for problem in error.problems] == ["args.size[0]"]
+
+
+@pytest.mark.usefixtures("library")
+def test_what_is_admitted_by_its_whole_name_need_not_be_a_component() -> None:
+    builder = ComponentBuilder([*SHIPPED, "mylib.Unmarked", "fractions.Fraction"])
+    assert type(builder.build({"path": "mylib.Unmarked"})).__name__ == "Unmarked"
     assert builder.build({"path": "fractions.Fraction", "args": {"numerator": 3}}) == 3
     assert refused(builder, {"path": "fractions.Decimal"}).unsafe
+
+
+@pytest.mark.parametrize("pattern", ["redflare_workers.*", "redflare_*", "*"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "redflare_workers.simulator.site_process.SiteProcess",
+        "redflare_workers.processes.job_process.JobProcess",
+        "redflare_workers.demo.watched_process.AgentProcess",
+        "redflare_workers.client.job.task_runner.TaskRunner",
+        "redflare_workers.ClientEngine",
+        "redflare_workers.simulate",
+        "redflare_workers.ipc.exchanger.LinkSettings",
+        "redflare_workers.apis.workspace.Workspace",
+        "redflare_workers.workflow.best_model.BestModel",
+    ],
+)
+def test_no_pattern_reaches_what_is_no_component_of_redflare(pattern: str, path: str) -> None:
+    error = refused(ComponentBuilder([*SHIPPED, pattern]), {"path": path, "args": {}})
+    assert error.unsafe, str(error)
 
 
 def test_what_is_admitted_by_its_whole_name_may_be_defined_elsewhere() -> None:

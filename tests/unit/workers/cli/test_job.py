@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 from redflare_broker.inspection.federation import Inspector
+from redflare_broker.keys import room_note
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
+from redflare_broker.payload.room import TTL_MS, RoomWait
 from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner
@@ -57,6 +59,43 @@ def test_jobs_are_listed_with_what_they_wait_for(cli: Cli, busy: LiveJobBench) -
     assert listed.exit_code == 0
     assert re.search(r"(?m)^job-1 +● connected .* 2/3 +1 +train: waiting for 2 more of at least 3 re", listed.stdout)
     assert [job["fqcn"] for job in cli.json("job", "list")] == ["server.job-1"]
+
+
+def test_an_agent_that_dies_with_its_task_is_seen_in_a_narrow_list_and_in_the_job(cli: Cli, busy: LiveJobBench) -> None:
+    link = LinkSteps(busy.server, "site-2--trainer")
+    link.both()
+    link.assign("t1-site-2")
+    link.take("t1-site-2")
+    for attempt in (2, 3):
+        link.hello("agent", f"agent-host:{attempt}:x")
+        link.take("t1-site-2")
+    busy.connection.call("HINCRBY", link.keys.link, "agent_since", -100_000)
+    busy.connection.call("DEL", link.keys.heartbeat("agent"))
+
+    assert "site-2: attempt 3, " in cli("job", "list", columns=80).stdout
+    assert re.search(
+        r"its agent: FETCHED for \S+ \S+ attempt 3: no agent is connected",
+        cli("job", "show", "job-1", columns=200).stdout,
+    )
+
+
+def test_a_payload_that_does_not_fit_is_seen_before_all_else_and_in_the_job(cli: Cli, busy: LiveJobBench) -> None:
+    fields = {
+        "host": "gpu-1",
+        "pid": 7,
+        "nbytes": 20_000_000,
+        "seconds": 30.0,
+        "used": 240_000_000,
+        "most": 250_000_000,
+    }
+    wait = RoomWait(prefix="flare:{site-2.job-1}:blob:a", **fields)  # type: ignore[arg-type]
+    busy.connection.call("SET", room_note(wait.prefix), wait.to_note(), "PX", TTL_MS)
+
+    assert cli("status", columns=200).stdout.startswith(
+        "Redis has no room for a payload of 20.0 MB: 240 MB of at most 250 MB"
+    )
+    assert "site-2: 20.0 MB do " in cli("job", "list", columns=80).stdout
+    assert "its result of 20.0 MB does not fit into Redis" in " ".join(cli("job", "show", "job-1").stdout.split())
 
 
 def test_without_jobs_the_list_is_exit_code_1(cli: Cli) -> None:

@@ -4,8 +4,8 @@ Start at: ``controller.Controller``, the base of all; ``fedavg.FedAvg`` is the s
 ``fedbuff.FedBuff`` and ``cyclic.Cyclic`` are ``model_workflow.ModelWorkflow``s; ``cross_site_eval.CrossSiteEval``
 measures models, ``workflows.Workflows`` runs several. What they share: ``model_update`` makes the data of a task and
 reads the update in its result, ``aggregator`` sums models to their mean, ``model_tree`` reads and makes models as
-trees, ``model_store`` keeps them in files, ``best_model`` notes the best one, ``gathering`` waits until sites have
-joined.
+trees, ``model_store`` keeps them in files, ``best_model`` notes the best one, ``refusals`` holds why results cannot be
+used, and ``gathering`` waits until sites have joined.
 
 May import: communicator, messaging, protocol, apis, util and the broker.
 """

@@ -21,6 +21,7 @@ from .gathering import wait_for_clients
 from .model_store import InitialModel, initial
 from .model_tree import Model
 from .model_update import metrics_of, update_of
+from .refusals import Refusals
 
 #: Stands before the names of the server's models.
 _SERVER: Final = "SRV_"
@@ -33,7 +34,8 @@ class CrossSiteEval(Controller):
 
     Each site gets the task ``submit_model`` and answers with its weights. As soon as they are there, all sites get the
     task ``validate`` with them, and answer with a dict of numbers. The owner of the model is in the header
-    MODEL_OWNER and in the meta, as ``model_owner``. What a site cannot do is logged, and leaves a gap.
+    MODEL_OWNER and in the meta, as ``model_owner``. What a site cannot do is logged, and leaves a gap; a matrix
+    of gaps alone makes the run panic.
 
     Args:
         server_models: models of the server that are measured too, by name; ``SRV_`` is put before it.
@@ -70,6 +72,7 @@ class CrossSiteEval(Controller):
         #: The matrix: ``results[site][owner of the model]`` is what the site measured of it.
         self.results: dict[str, dict[str, dict[str, float]]] = {}
         self._sites: list[str] = []
+        self._refused = Refusals()
         self._open = 0
         self._changed = threading.Condition()
 
@@ -95,7 +98,11 @@ class CrossSiteEval(Controller):
             self._schedule(task, fl_ctx)
         for name, model in self.server_models.items():
             self._validate(_SERVER + name, initial(model), fl_ctx)
-        if self._all_done(abort_signal) and self.result_file is not None:
+        if not self._all_done(abort_signal):
+            return
+        if not any(self.results.values()):
+            self.system_panic(f"no model was measured at any site{self._refused}", fl_ctx)
+        elif self.result_file is not None:
             with replacing(self.result_file) as file:
                 file.write(json.dumps(self.results, indent=2).encode())
 
@@ -132,6 +139,7 @@ class CrossSiteEval(Controller):
             self._validate(site, update_of(result).data, fl_ctx)
         except ValueError as exc:
             self.log_warning(fl_ctx, f"the model of {site} is left out: {exc}")
+            self._refused.add(site, str(exc))
 
     def _validate(self, owner: str, model: Model, fl_ctx: FLContext) -> None:
         data = DXO(DataKind.WEIGHTS, model, {_MODEL_OWNER: owner}).to_shareable()
@@ -144,6 +152,7 @@ class CrossSiteEval(Controller):
                 self.results[site][owner] = metrics_of(result)
             except ValueError as exc:
                 self.log_warning(fl_ctx, f"what {site} measured of the model of {owner} is left out: {exc}")
+                self._refused.add(site, str(exc))
 
         task = Task(self.validation_task_name, data, timeout=self.validation_timeout, result_received_cb=take_metrics)
         self._schedule(task, fl_ctx)

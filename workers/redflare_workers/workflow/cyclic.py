@@ -16,8 +16,9 @@ from .aggregator import Aggregator
 from .controller import check_count
 from .gathering import wait_for_clients
 from .model_store import InitialModel
-from .model_update import model_shareable, update_of, why_unusable
+from .model_update import model_shareable, update_of
 from .model_workflow import ModelWorkflow
+from .refusals import Refusals
 
 
 class RelayOrder(StrEnum):
@@ -76,7 +77,7 @@ class Cyclic(ModelWorkflow):
         self.history: list[list[str]] = []
         self._random = random.Random(seed)
         self._trained: list[str] = []
-        self._refused: dict[str, str] = {}
+        self._refused = Refusals()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Wait for the sites, then run the rounds."""
@@ -88,7 +89,7 @@ class Cyclic(ModelWorkflow):
             self.current_round += 1
 
     def _run_round(self, abort_signal: Signal, fl_ctx: FLContext) -> bool:
-        self._trained, self._refused = [], {}
+        self._trained, self._refused = [], Refusals()
         task = Task(self.task_name, self._data(), result_received_cb=self._take_result)
         self.relay_and_wait(
             task,
@@ -102,8 +103,8 @@ class Cyclic(ModelWorkflow):
         if abort_signal.triggered:
             return False
         if not self._trained:
-            why = why_unusable(self._refused)
-            self.system_panic(f"round {self.current_round + 1} ended without a good result of any site{why}", fl_ctx)
+            what = f"round {self.current_round + 1} ended without a good result of any site{self._refused}"
+            self.system_panic(what, fl_ctx)
             return False
         self.history.append(self._trained)
         if self.store is not None:
@@ -138,7 +139,7 @@ class Cyclic(ModelWorkflow):
             checked.add(update.data, plus=self.model if update.difference else None)
         except ValueError as exc:
             self.log_warning(fl_ctx, f"round {self.current_round + 1}: the result of {site} is not used: {exc}")
-            self._refused[site] = str(exc)
+            self._refused.add(site, str(exc))
             return
         self.model = checked.result()
         self._trained.append(site)

@@ -16,8 +16,9 @@ from .best_model import BestModel, RoundMetric
 from .controller import check_count
 from .model_store import InitialModel
 from .model_tree import Model
-from .model_update import model_shareable, update_of, why_unusable
+from .model_update import model_shareable, update_of
 from .model_workflow import ModelWorkflow
+from .refusals import Refusals
 
 
 class FedAvg(ModelWorkflow):
@@ -79,7 +80,7 @@ class FedAvg(ModelWorkflow):
         self._aggregator = Aggregator(self.model)
         self._round_metric = RoundMetric(self.metric)
         self._steps: dict[str, float] = {}
-        self._refused: dict[str, str] = {}
+        self._refused = Refusals()
         data = model_shareable(self.model, self.current_round, self.num_rounds)
         task = Task(self.task_name, data, timeout=self.timeout, result_received_cb=self._take_result)
         self.broadcast_and_wait(
@@ -96,7 +97,7 @@ class FedAvg(ModelWorkflow):
             valid = f"{len(sites)} valid result{'s' * (len(sites) != 1)}" + f" ({', '.join(sites)})" * bool(sites)
             self.system_panic(
                 f"round {self.current_round + 1} ended ({task.completion_status}) with {valid}, but min_clients is "
-                f"{self.min_clients}{why_unusable(self._refused)}",
+                f"{self.min_clients}{self._refused}",
                 fl_ctx,
             )
             return False
@@ -113,7 +114,7 @@ class FedAvg(ModelWorkflow):
         except ValueError as exc:
             self.log_warning(fl_ctx, f"round {self.current_round + 1}: the result of {site} does not count: {exc}")
             client_task.props[DOES_NOT_COUNT] = True
-            self._refused[site] = str(exc)
+            self._refused.add(site, str(exc))
             return
         self._steps[site] = float(update.steps)
         self._round_metric.add(update.meta, update.steps)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.fl_context import FLContext
@@ -20,6 +21,10 @@ from .model_store import InitialModel
 from .model_tree import Model
 from .model_update import ModelUpdate, model_shareable, update_of
 from .model_workflow import ModelWorkflow
+from .refusals import Refusals
+
+#: Unusable results in a row of every site with which the run panics: it would go on without end.
+_IN_A_ROW: Final = 3
 
 
 class FedBuff(ModelWorkflow):
@@ -30,6 +35,7 @@ class FedBuff(ModelWorkflow):
     Each counts by its NUM_STEPS_CURRENT_ROUND, and is made smaller by ``1 / sqrt(1 + s)`` when the model has gone ``s``
     versions further since the site got it. Sites may answer with weights or differences; for those that answer with
     weights the version they were given is kept, so a site that is ``s`` versions behind costs the memory of one model.
+    When the last three results of every site could not be used, the run panics.
 
     Args:
         initial_model: nested dicts and lists of arrays; or a function that makes them, or a file that was saved.
@@ -73,6 +79,7 @@ class FedBuff(ModelWorkflow):
         #: Versions that sites may have, and the sites that have them.
         self._versions: dict[int, Model] = {}
         self._given: dict[str, set[int]] = {}
+        self._refused = Refusals()
         self._finished = threading.Event()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
@@ -108,7 +115,11 @@ class FedBuff(ModelWorkflow):
             self._add(update, result.get_cookie(AppConstants.CONTRIBUTION_ROUND, min(given, default=None)))
         except ValueError as exc:
             self.log_warning(fl_ctx, f"version {self.version}: the result of {site} does not count: {exc}")
+            self._refused.add(site, str(exc))
+            if self._refused.all_of([client.name for client in self.engine.get_clients()], _IN_A_ROW):
+                self.system_panic(f"version {self.version} gets no result that can be used{self._refused}", fl_ctx)
             return
+        self._refused.forget(site)
         self.contributions[site] = self.contributions.get(site, 0) + 1
         if self._buffer.count == self.buffer_size:
             self._end_version(fl_ctx)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Final
-
-from redflare_broker.util import humanize
+from typing import Any
 
 from redflare_workers.apis.app_constant import AppConstants
 from redflare_workers.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -15,10 +12,6 @@ from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 
 from .model_tree import Model
-
-#: Sites that a reason names, and characters of what each of them reports.
-_NAMED: Final = 5
-_LONGEST: Final = 300
 
 
 def model_shareable(model: Model, current_round: int, num_rounds: int) -> Shareable:
@@ -53,16 +46,6 @@ def update_of(result: object) -> ModelUpdate:
         raise ValueError(f"the data is {dxo.data_kind!s}, but must be {DataKind.WEIGHTS} or {DataKind.WEIGHT_DIFF}")
     steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
     return ModelUpdate(data=dxo.data, difference=dxo.data_kind == DataKind.WEIGHT_DIFF, steps=steps, meta=dxo.meta)
-
-
-def why_unusable(refused: Mapping[str, str]) -> str:
-    """Say why the results of some sites were not used: ``: site-1: update.w holds NaN; ...``, or "" if there are none.
-
-    Args:
-        refused: by site, why its result was not used.
-    """
-    named = [f"{site}: {' '.join(why.split())[:_LONGEST]}" for site, why in refused.items()]
-    return f": {humanize.first(named, _NAMED, '; ', '; ')}" if named else ""
 
 
 def metrics_of(result: object) -> dict[str, float]:

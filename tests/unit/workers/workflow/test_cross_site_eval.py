@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.apis import DXO, DataKind, ReturnCode, Shareable, make_reply
+from redflare_workers.apis import DXO, DataKind, ReservedHeaderKey, ReturnCode, Shareable, make_reply
 from redflare_workers.apis.dxo import from_shareable
 from redflare_workers.workflow.cross_site_eval import CrossSiteEval
 
@@ -83,6 +83,22 @@ def test_what_a_site_cannot_do_leaves_a_gap(caplog: pytest.LogCaptureFixture) ->
     assert "the model of b is left out: the return code is EXECUTION_EXCEPTION" in caplog.text
     assert "what c measured of the model of a is left out: it holds no number, only ['note']" in caplog.text
     assert federation.engine.panics == []
+
+
+@pytest.mark.parametrize("fails_at", ["submit_model", "validate"])
+def test_the_first_causes_are_the_reason_when_nothing_is_measured(tmp_path: Path, fails_at: str) -> None:
+    def failing(name: str, data: Shareable) -> Shareable | None:
+        if name == fails_at:
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION, {ReservedHeaderKey.ERROR: "no data"})
+        return site(1)(name, data)
+
+    workflow = CrossSiteEval(min_clients=2, result_file=tmp_path / "matrix.json")
+    federation = run(workflow, {"a": failing, "b": failing})
+    assert len(federation.engine.panics) == 1
+    reason, *whys = federation.engine.panics[0].replace("any site: ", "any site; ").split("; ")
+    assert reason == "no model was measured at any site"
+    assert sorted(whys) == [f"{name}: the return code is EXECUTION_EXCEPTION: no data" for name in "ab"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_site_that_dies_costs_its_timeout_and_no_more() -> None:

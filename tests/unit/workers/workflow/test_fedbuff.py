@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.apis import ReturnCode, Shareable, make_reply
+from redflare_workers.apis import ReservedHeaderKey, ReturnCode, Shareable, make_reply
 from redflare_workers.workflow.fedbuff import FedBuff
 from redflare_workers.workflow.model_store import ModelStore
 
@@ -156,6 +156,37 @@ def test_an_unusable_result_is_logged_and_training_continues(caplog: pytest.LogC
     assert workflow.model["w"].tolist() == [2, 2]
     assert "version 0: the result of a does not count: the return code is EXECUTION_EXCEPTION" in caplog.text
     assert "holds no DXO" in caplog.text
+
+
+def failing(why: str) -> Work:
+    return lambda name, data: make_reply(ReturnCode.EXECUTION_EXCEPTION, {ReservedHeaderKey.ERROR: why})
+
+
+def test_the_first_causes_are_the_reason_when_no_site_gives_a_usable_result() -> None:
+    federation = run(FedBuff(model(), buffer_size=1, num_updates=2), {"a": failing("no data"), "b": failing("no GPU")})
+    (panic,) = federation.engine.panics
+    reason, _, whys = panic.partition(" used: ")
+    assert reason == "version 0 gets no result that can be"
+    failed = "the return code is EXECUTION_EXCEPTION"
+    assert sorted(whys.split("; ")) == [f"a: {failed}: no data", f"b: {failed}: no GPU"]
+
+
+def test_a_site_whose_results_are_all_unusable_stops_no_other() -> None:
+    failed = threading.Event()
+    count = iter(range(100_000))
+
+    def bad(name: str, data: Shareable) -> Shareable | None:
+        if next(count) == 9:
+            failed.set()
+        return failing("no data")(name, data)
+
+    def good(name: str, data: Shareable) -> Shareable | None:
+        assert failed.wait(20)
+        return adding(1)(name, data)
+
+    workflow = FedBuff(model(), buffer_size=1, num_updates=2)
+    assert run(workflow, {"bad": bad, "good": good}).engine.panics == []
+    assert workflow.contributions == {"good": 2}
 
 
 def test_the_newest_and_the_best_version_are_saved(tmp_path: Path) -> None:

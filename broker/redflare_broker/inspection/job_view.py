@@ -27,6 +27,12 @@ _SERVER: Final = "server"
 _NOT_SHOWN: Final = ("data", "meta", "result")
 
 
+def job_name(fqcn: str) -> str:
+    """Return a job's id, by which commands know it; with its server before it if that has another name than usual."""
+    server, _, job_id = fqcn.rpartition(".")
+    return job_id if server == _SERVER else fqcn
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTaskView:
     """One site's share of a task: its record at the time ``now``."""
@@ -222,8 +228,8 @@ class JobView:
 
     @property
     def name(self) -> str:
-        """Its id, by which commands know it; with its server before it if that has another name than usual."""
-        return self.job_id if self.fqcn == f"{_SERVER}.{self.job_id}" else self.fqcn
+        """Its name, as ``job_name`` returns it."""
+        return job_name(self.fqcn)
 
     @property
     def runs(self) -> bool:

@@ -24,7 +24,7 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import check_id
 
 from .explain_wait import why_job_waits, why_not_done
-from .job_view import ClientTaskView, JobTaskView, JobView, SiteView
+from .job_view import ClientTaskView, JobTaskView, JobView, SiteView, job_name
 from .link_read import tasks_at_agents
 from .presence import server_of_job, site_of_job
 from .redis_read import fields_of, fqcns, now_of, pipeline, text_hash
@@ -69,10 +69,10 @@ class JobInspector:
         return [view for name in matching if (view := self._read(name, found, with_ended=True))]
 
     def with_task(self, root_id: str) -> list[str]:
-        """FQCNs of the jobs that have, or had, a task of this root id."""
+        """Find the jobs that have, or had, a task of this root id; return the names by which commands know them."""
         suffix = f"task:{check_id(root_id)}"
         found = fqcns(self._keys.namespace, self._server.scan(f"{self._keys.namespace}:{{*}}:{suffix}"), suffix)
-        return [fqcn for fqcn in found if self._is_task(fqcn, root_id)]
+        return [job_name(fqcn) for fqcn in found if self._is_task(fqcn, root_id)]
 
     def _is_task(self, fqcn: str, root_id: str) -> bool:
         key = self._keys.job(fqcn).task(root_id)

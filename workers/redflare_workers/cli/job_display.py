@@ -122,7 +122,7 @@ def _record_sites(record: JobRecord, now: int) -> Table:
 
 
 def job_line(job: JobView) -> Text:
-    """``job server.job-7  RUNNING for 3 min``, with what it is waiting for unless its tasks are shown with that."""
+    """``job job-7  RUNNING for 3 min``, with what it is waiting for unless its tasks are shown with that."""
     text = job.waiting
     if job.runs:
         tasks_explain = bool(job.tasks) and job.server.connected and job.connected

@@ -247,7 +247,7 @@ def test_a_task_of_a_job_is_no_task_of_an_agent(bench: LiveJobBench) -> None:
     bench.run_server().schedule(scheduled())
 
     assert Inspector(bench.server).task("t1") == []
-    assert jobs(bench).with_task("t1") == ["server.job-1"]
+    assert jobs(bench).with_task("t1") == ["job-1"]
     assert jobs(bench).with_task("t2") == []
 
 

@@ -255,4 +255,5 @@ def test_the_task_of_a_job_is_not_shown_as_an_agents(cli: Cli, busy: LiveJobBenc
     result = cli("task", "t1")
 
     assert result.exit_code == 1
-    assert "t1 is a task of job server.job-1, not of an agent: `redflare job show server.job-1`" in result.stderr
+    assert "t1 is a task of job job-1, not of an agent: `redflare job show job-1`" in result.stderr
+    assert cli("job", "show", "job-1").exit_code == 0

@@ -3,7 +3,7 @@
 Start at: ``cell.Cell``. ``inbox`` reads and ``outbox`` writes; ``incoming`` answers requests, ``outgoing`` and
 ``pending`` wait for replies (``direction``: what both need), ``multicast`` asks several cells, ``blocked_calls`` are
 the threads that wait. A request stays in its receiver's inbox until it is answered. ``sender_load`` and ``backlog``
-keep the pile of one sender from holding up the others.
+keep the pile of one sender from holding up the others, ``unnamed_payloads`` what was written from staying for nobody.
 
 May import: payload, runtime, scripts, config, transport, wire, util and the root; not links, jobs or inspection.
 """

@@ -40,6 +40,7 @@ from .outbox import Outbox
 from .outgoing import OutgoingRequests
 from .pending import Pending
 from .request import EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
+from .unnamed_payloads import UnnamedPayloads
 
 __all__ = ["LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
 
@@ -93,9 +94,11 @@ class Cell:
         self.faults = FaultLog(logger, fqcn)
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
-        self._incoming = IncomingRequests(server, self.keys, settings, self._outbox, self._pool, self.faults)
-        self._outgoing = OutgoingRequests(server, self.keys, settings, self._outbox, self._pool, self.faults)
-        self._inbox = Inbox(server, self.keys, self)
+        #: Chunks that wait for the message which names them.
+        self.payloads = UnnamedPayloads(server, settings)
+        both = server, self.keys, settings, self._outbox, self._pool, self.payloads, self.faults
+        self._incoming, self._outgoing = IncomingRequests(*both), OutgoingRequests(*both)
+        self._inbox = Inbox(server, self.keys, self, self._incoming.load)
         self._blocked = BlockedCalls()
         self._hello_guard = threading.RLock()
         self._pid = os.getpid()
@@ -354,14 +357,9 @@ class Cell:
         except Exception as exc:
             # it would be read again and again, and nothing behind it
             sender, reason = peek(fields)[1], f"program error: {type(exc).__name__}: {exc}"
-            text = f"handling entry {entry_id} failed: {reason}"
-            self.faults.note(sender, "program error", text, logging.ERROR, exc_info=exc)
+            self.faults.note(sender, "program error", f"entry {entry_id}: {reason}", logging.ERROR, exc_info=exc)
             self._bury(entry_id, sender, reason)
         return ""
-
-    def load(self, sender: str) -> float:
-        """Return how much of the room for a sender's requests is taken."""
-        return self._incoming.load(sender)
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
         """Check the cell's owner; False: Redis had lost the cell, so the entries that were read may be old.
@@ -402,6 +400,8 @@ class Cell:
         epoch = self._lease.epoch
         status = parse_reply("cell/beat", reply).status
         self.faults.flush()
+        if self.payloads:
+            self._pool.submit(self.payloads.renew)
         try:
             if status == FENCED:
                 self._fence()

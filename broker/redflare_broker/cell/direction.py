@@ -7,22 +7,31 @@ from collections.abc import Callable
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.keys import CellKeys, Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, store_payload
+from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.cell_scripts import POST
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import Envelope
 
 from .outbox import Outbox
 from .request import Payload
+from .unnamed_payloads import UnnamedPayloads
 
 
 class Direction:
     """One direction of a cell's requests; base of ``IncomingRequests`` and ``OutgoingRequests``."""
 
     def __init__(
-        self, server: Server, keys: CellKeys, settings: LinkSettings, outbox: Outbox, pool: ElasticThreadPool
+        self,
+        server: Server,
+        keys: CellKeys,
+        settings: LinkSettings,
+        outbox: Outbox,
+        pool: ElasticThreadPool,
+        payloads: UnnamedPayloads,
+        faults: FaultLog,
     ) -> None:
         self.fqcn = keys.fqcn
         self._server = server
@@ -31,27 +40,20 @@ class Direction:
         self._settings = settings
         self._outbox = outbox
         self._pool = pool
+        self._payloads = payloads
+        self.faults = faults
         #: Why a Redis that is away is not waited for any more; "" while it is.
         self._closed = ""
 
     def store(self, source: EncodedPayload, stop: Callable[[], bool] = lambda: False) -> EncodedPayload:
-        """Return data as it is sent; the buffers of a large payload are stored in chunks.
+        """Return data as it is sent; the buffers of a large payload are stored in chunks, see ``UnnamedPayloads``.
 
         Raises:
             Unavailable: Redis is unreachable, and ``stop`` returned True, or the cell was stopped.
             ServerError: it refuses them.
         """
-        limits, policy = self._settings.limits, self._settings.policy
-        if source.fits_entry(limits):
-            return source
-        return store_payload(
-            self._server,
-            source,
-            self._keys.blob(os.urandom(16).hex()),
-            limits,
-            ttl_ms=policy.retention_ms,
-            stop=lambda: bool(self._closed) or stop(),
-        )
+        prefix = self._keys.blob(os.urandom(16).hex())
+        return self._payloads.store(source, prefix, lambda: bool(self._closed) or stop())
 
     def _post_command(self, inbox: str, envelope: Envelope) -> list[Arg]:
         """Make the command that puts a message into any cell's inbox."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from redflare_broker.errors import ConfigError, Fenced, RedflareError, Unavailable
@@ -44,9 +45,6 @@ class InboxOwner(Protocol):
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
         """Check the cell's owner; False: discard the entries that were read. Raises Fenced if it is another one."""
 
-    def load(self, sender: str) -> float:
-        """Return how much of the room for a sender's requests is taken; 1 and more: all of it."""
-
     def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
         """Handle an entry; return the id of one that may be deleted, or ""."""
 
@@ -55,16 +53,20 @@ class InboxOwner(Protocol):
 
 
 class Inbox:
-    """Reads the inbox of a cell in a thread, between ``start`` and ``stop``."""
+    """Reads the inbox of a cell in a thread, between ``start`` and ``stop``.
 
-    def __init__(self, server: Server, keys: CellKeys, owner: InboxOwner) -> None:
+    Args:
+        load: returns how much of the room for a sender's requests is taken; 1 and more: all of it.
+    """
+
+    def __init__(self, server: Server, keys: CellKeys, owner: InboxOwner, load: Callable[[str], float]) -> None:
         self._server = server
         self._keys = keys
         self._key = keys.inbox
         self._block = 0.0
         self._owner = owner
         self._after = "0"
-        self._backlog = Backlog(owner.load)
+        self._backlog = Backlog(load)
         #: rounds since the backlog was read
         self._rounds = 0
         #: entries that were handled, to be deleted with the next read

@@ -30,6 +30,7 @@ from .direction import Direction
 from .outbox import OutboundMessage, Outbox
 from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
 from .sender_load import SenderLoad
+from .unnamed_payloads import UnnamedPayloads
 
 Handler = Callable[[Request], HandlerResult]
 
@@ -53,10 +54,10 @@ class IncomingRequests(Direction):
         settings: LinkSettings,
         outbox: Outbox,
         pool: ElasticThreadPool,
+        payloads: UnnamedPayloads,
         faults: FaultLog,
     ) -> None:
-        super().__init__(server, keys, settings, outbox, pool)
-        self.faults = faults
+        super().__init__(server, keys, settings, outbox, pool, payloads, faults)
         self._load = SenderLoad()
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}
@@ -146,6 +147,7 @@ class IncomingRequests(Direction):
                 # chunks that the caller has no name for are nobody's to keep
                 keep=reply.keep and not stored,
             )
+            message.before = [*reply.with_commands, *self._payloads.naming(data.blob)]
             self._address(message, request.origin, envelope)
         self._finish(request, message)
 
@@ -267,6 +269,7 @@ class IncomingRequests(Direction):
     def _written(self, request: Request, message: OutboundMessage, result: RedisReply | RedflareError) -> None:
         # or the two would hold each other, and the payload, until the garbage collector comes
         message.done = None
+        self._payloads.named(message.unread)
         with self._guard:
             copies: list[str] = []
             if self._unwritten.get(request.id) is message:

@@ -16,17 +16,18 @@ from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.cell_scripts import STILL_POSTED
 from redflare_broker.scripts.script import run_pipeline
-from redflare_broker.transport.replies import require
+from redflare_broker.transport.replies import RedisReply, require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_word, unpack_meta
-from redflare_broker.wire.task_entry import check_id
+from redflare_broker.wire.task_entry import BlobRef, check_id
 
 from .direction import Direction
 from .outbox import OutboundMessage, Outbox
 from .pending import Pending, PendingRequests
-from .request import Payload, Reply, ReplyCode
+from .request import Reply, ReplyCode
+from .unnamed_payloads import UnnamedPayloads
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ class OutgoingRequests(Direction):
         settings: LinkSettings,
         outbox: Outbox,
         pool: ElasticThreadPool,
+        payloads: UnnamedPayloads,
         faults: FaultLog,
     ) -> None:
-        super().__init__(server, keys, settings, outbox, pool)
-        self._faults = faults
+        super().__init__(server, keys, settings, outbox, pool, payloads, faults)
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
         #: Seconds after which ``see_to`` checks whether a request is still in its target's inbox.
@@ -117,11 +118,15 @@ class OutgoingRequests(Direction):
                 buffers=payload.buffers,
                 blob=payload.blob,
             )
-            self._outbox.send(OutboundMessage(route=inbox, post=self._post_command(inbox, envelope)))
+            message = OutboundMessage(route=inbox, post=self._post_command(inbox, envelope))
+            message.before = self._payloads.naming(payload.blob)
+            message.done = partial(self._told, inbox, payload)
+            self._outbox.send(message)
 
     def discard(self, stored: EncodedPayload) -> None:
         """Delete chunks that ``store`` has made; if Redis is unreachable, with a later heartbeat."""
-        Payload(stored, True, self._server, self._settings.limits).release()
+        if stored.blob is not None:
+            self._payloads.discard(stored.blob)
 
     def post_again(self, some: Sequence[Pending] | None = None) -> None:
         """Post requests that wait again, as a further attempt; None: all of them."""
@@ -141,7 +146,7 @@ class OutgoingRequests(Direction):
         pending = self._pending.get(envelope.id)
         if pending is not None and pending.target != envelope.origin:
             text = f"a reply to {pending!r} came from {envelope.origin}: it is not taken"
-            self._faults.note(envelope.origin, "reply in the name of another", text)
+            self.faults.note(envelope.origin, "reply in the name of another", text)
             return entry_id
         lost = pending is not None and envelope.rc == ReplyCode.BLOB_MISSING
         # an earlier attempt's payload is gone, and a later one is on its way with its own; or it is sent anew
@@ -263,12 +268,21 @@ class OutgoingRequests(Direction):
             OutboundMessage(
                 route=pending.inbox,
                 post=self._post_command(pending.inbox, envelope),
-                done=partial(self._written, pending, attempt),
+                before=self._payloads.naming(envelope.blob),
+                done=partial(self._written, pending, attempt, envelope.blob),
             ),
             here=here,
         )
 
-    def _written(self, pending: Pending, attempt: int, result: Reply | RedflareError) -> None:
+    def _told(self, inbox: str, payload: EncodedPayload, result: RedisReply | RedflareError) -> None:
+        self._payloads.named(payload.blob)
+        if isinstance(result, RedflareError):
+            logger.error("%s: Redis refused a message to %s: %s", self.fqcn, inbox, result)
+
+    def _written(
+        self, pending: Pending, attempt: int, blob: BlobRef | None, result: RedisReply | RedflareError
+    ) -> None:
+        self._payloads.named(blob)
         if isinstance(result, RedflareError):
             self._settle(pending, Reply(ReplyCode.COMM_ERROR, {"error": str(result)}))
         elif isinstance(result, bytes) and pending.attempt == attempt:

@@ -147,7 +147,8 @@ class LinkPayloads:
         now = time.monotonic()
         if self._unnamed and now - self._unnamed_renewed >= self._session.settings.heartbeat_ttl / 4:
             for ref in tuple(self._unnamed.values()):
-                self._store.renew(ref, self._unnamed_ms, deadline=now)
+                # one that is named meanwhile, in the working thread, keeps its longer life
+                self._store.prolong(ref, self._unnamed_ms, deadline=now)
             self._unnamed_renewed = now
         if not self._kept or now - self._renewed < self._session.settings.policy.retention / 4:
             return

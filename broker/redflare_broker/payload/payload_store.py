@@ -61,6 +61,13 @@ class PayloadStore(Protocol):
             Unavailable: as ``put``.
         """
 
+    def prolong(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> None:
+        """Let the payload live for ``ttl_ms`` from now at least.
+
+        Raises:
+            Unavailable: as ``put``.
+        """
+
     def stored(self, prefix: str) -> int:
         """Count the bytes of a payload that are there, for inspection: one attempt; 0 without a prefix.
 

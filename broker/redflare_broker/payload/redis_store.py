@@ -98,6 +98,10 @@ class RedisPayloadStore:
         replies = self._pipelined(ref, renewal(ref, ttl_ms), stop, deadline)
         return all(reply == 1 for reply in replies)
 
+    def prolong(self, ref: BlobRef, ttl_ms: int, *, stop: Stop = None, deadline: float | None = None) -> None:
+        """Set the TTL of every chunk that has less."""
+        self._pipelined(ref, [[*command, "GT"] for command in renewal(ref, ttl_ms)], stop, deadline)
+
     def stored(self, prefix: str) -> int:
         """Add up the chunks, up to the first gap of a whole slice."""
         total, first = 0, 0

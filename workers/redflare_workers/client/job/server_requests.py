@@ -17,8 +17,7 @@ from typing import Any, Final
 from redflare_broker.cell.request import Reply
 from redflare_broker.errors import DecodeError, EncodeError, ServerError, Unavailable
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
-from redflare_broker.payload.payload_store import discard
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.util.backoff import Backoff
 from redflare_broker.wire.message_entry import pack_meta
@@ -199,11 +198,8 @@ class ServerRequests:
         meta, data = to_message(result)
         pack_meta(meta)
         prefix = Keys(settings.namespace).cell(host.fqcn).blob(token_hex(16))
-        ttl_ms = settings.policy.retention_ms
         payload = encode_payload(data, settings.limits)
-        return meta, store_payload(
-            host.server, payload, prefix, settings.limits, ttl_ms=ttl_ms, stop=lambda: bool(self.give_up())
-        )
+        return meta, host.cell.payloads.store(payload, prefix, lambda: bool(self.give_up()))
 
     def _delete(self, blob: BlobRef) -> None:
-        discard(self.host.server, blob)
+        self.host.cell.payloads.discard(blob)

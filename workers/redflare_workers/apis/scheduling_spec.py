@@ -73,7 +73,10 @@ class SchedulingSpec:
         )
 
     def broadcast_forever(self, task: Task, fl_ctx: FLContext, targets: Targets = None) -> None:
-        """Send a task to each client whenever it asks, until the task times out or is cancelled."""
+        """Send a task to each client whenever it asks, until the task times out or is cancelled.
+
+        Of its ClientTasks that were answered, ``task.client_tasks`` has the last hundred.
+        """
         self._comm.broadcast_forever(task, fl_ctx, targets)
 
     def send(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -189,6 +190,8 @@ class StandingTask:
     sending: dict[str, bool] = field(default_factory=dict)
     #: Ids of ClientTasks whose result is being handled.
     receiving: set[str] = field(default_factory=set)
+    #: Answered ClientTasks of a broadcast without end, the oldest first.
+    answered: deque[ClientTask] = field(default_factory=deque)
     #: The protected copy of the data that all clients of a broadcast get.
     data: Shareable | None = None
     #: The object that was copied, and how it was then, if a callback may change it.

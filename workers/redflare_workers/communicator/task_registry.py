@@ -27,6 +27,8 @@ from .scheduling import Schedule, StandingTask, TaskKind
 _NUMBER: Final = attrgetter("number")
 #: Ended ClientTasks with a result that are remembered, so that a late duplicate is known as one.
 _REMEMBERED: Final = 10_000
+#: Answered ClientTasks that a broadcast without end keeps.
+_ANSWERED: Final = 100
 
 
 class SubmissionCheck(Enum):
@@ -201,6 +203,10 @@ class TaskRegistry:
         self._settle(client_task)
         if standing.ended:
             self._remember(client_task)
+        elif standing.schedule.kind is TaskKind.BROADCAST_FOREVER:
+            standing.answered.append(client_task)
+            if len(standing.answered) > _ANSWERED:
+                self._let_go(standing)
 
     def find(self, task_id: str) -> ClientTask | None:
         """Return the ClientTask of that id, if its task is open."""
@@ -318,6 +324,13 @@ class TaskRegistry:
             owed.pop(client_task.id, None)
             if not owed:
                 del self._owed[name]
+
+    def _let_go(self, standing: StandingTask) -> None:
+        """Drop what was answered first: a broadcast without end would otherwise grow with every result."""
+        client_task = standing.answered.popleft()
+        standing.task.client_tasks.remove(client_task)
+        self._client_tasks.pop(client_task.id, None)
+        self._remember(client_task)
 
     def _remember(self, client_task: ClientTask) -> None:
         self._completed[client_task.id] = (client_task.client.name, client_task.task.name)

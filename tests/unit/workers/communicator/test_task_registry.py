@@ -87,3 +87,23 @@ def test_a_request_costs_about_the_same_with_hundreds_of_standing_tasks_of_other
 
     # the best of many tries, with a wide margin: a scan of all tasks would take hundreds of times as long
     assert seconds_per_request(500) < 10 * seconds_per_request(0)
+
+
+def test_a_broadcast_without_end_keeps_a_limited_number_of_answers() -> None:
+    with CommunicatorBench(["site-1", "site-2"]) as bench:
+        task = bench.task()
+        bench.comm.broadcast_forever(task, bench.ctx)
+        waits = bench.ask("site-2")
+        ids = []
+        for _ in range(250):
+            ids.append(bench.ask("site-1"))
+            bench.answer("site-1", ids[-1])
+        assert [client_task.id for client_task in task.client_tasks] == [waits, *ids[-100:]]
+        registry = bench.comm._lifecycle.registry
+        assert len(registry._client_tasks) == 101
+        # a copy that comes late is known, and one that was never answered is still awaited
+        site = bench.engine.join("site-1")
+        assert bench.comm.peek_submission(site, "train", ids[0]) is SubmissionCheck.DUPLICATE
+        assert bench.comm.peek_submission(site, "train", ids[-1]) is SubmissionCheck.DUPLICATE
+        bench.answer("site-2", waits)
+        assert [client_task.id for client_task in task.client_tasks] == [waits, *ids[-99:]]

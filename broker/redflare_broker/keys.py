@@ -59,6 +59,7 @@ class LinkKeys(_TaggedKeys):
     )
     link = _Key("hash; scripts write, both sides read: instances, epochs, open task; TTL renewed by heartbeats.")
     dead = _Key("stream, capped; readers move what they cannot decode here, people read it; TTL.")
+    supervisor = _Key("string, JSON; the supervisor of an agent's process writes, client parents read; TTL.")
     abort = _Key("channel; scripts publish, agent listens; a wake-up: abort.")
     notice = _Key("channel; scripts publish, agent listens; a wake-up: accepted, rejected, resend, hello, bye.")
 

@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
 TRAINER: Final = """
-import os, pathlib, signal, subprocess, threading
+import ctypes, os, pathlib, signal, subprocess, threading
 from redflare_agent import TaskResult
 
 def train(task):
@@ -39,6 +39,12 @@ def train(task):
         child = subprocess.Popen(["sleep", "300"])
         pathlib.Path("child").write_text(str(child.pid))
         threading.Event().wait()
+    if task.task_name == "freeze":
+        pathlib.Path("frozen").touch()
+        while True:
+            ctypes.PyDLL(None).sleep(300)
+    if task.task_name == "freeze a while":
+        ctypes.PyDLL(None).sleep(4)
     if task.task_name == "handlers":
         ignored = {each.name: str(signal.getsignal(each) is signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGCHLD)}
         return TaskResult({}, ignored)
@@ -183,6 +189,28 @@ def test_an_abort_ends_a_function_that_does_not_return_with_all_that_it_started(
     with exchanger(url) as job:
         assert job.run("train", {}, timeout=20).meta["pid"] == agent.events[-1]["pid"]
     assert agent.end() == 0
+
+
+def test_an_abort_ends_a_function_that_never_lets_another_thread_run(url: str, tmp_path: Path) -> None:
+    (tmp_path / "comm_config.json").write_text('{"heartbeat_interval": 0.2, "heartbeat_ttl": 3.0}')
+    agent = AgentRun(url, tmp_path, "--abort-grace", "0.5")
+    abort(url, "freeze", tmp_path / "frozen")
+
+    wait_until(lambda: agent.kinds() == ["started", "aborted", "started"], 20)
+    with exchanger(url) as job:
+        assert job.run("train", {}, timeout=20).meta["pid"] == agent.events[-1]["pid"]
+    assert agent.end() == 0
+
+
+def test_a_function_that_never_lets_another_thread_run_may_do_so_while_its_task_is_wanted(
+    url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "comm_config.json").write_text('{"heartbeat_interval": 0.2, "heartbeat_ttl": 3.0}')
+    agent = AgentRun(url, tmp_path, "--abort-grace", "0")
+    with exchanger(url) as job:
+        assert job.run("freeze a while", {}, timeout=40).meta["attempt"] == 1
+    assert agent.end() == 0
+    assert agent.kinds() == ["started", "stopping", "ended"]
 
 
 def test_a_function_that_returns_when_its_task_is_aborted_keeps_its_process(url: str, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from redflare_workers.processes.exit_code import ExitCode, describe_exit
 from redflare_workers.processes.process_table import MARK, kill_marked
 
 from .agent_process_args import AgentProcessArgs
+from .link_guard import LinkGuard
 
 #: Longest pause between two processes, in seconds.
 _LAST_PAUSE: Final = 30.0
@@ -72,6 +73,7 @@ class AgentSupervisor:
         #: Exit codes of processes that have ended, and negative: signals that this one got.
         self._events: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: LinkGuard
         self._mark = uuid.uuid4().hex
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -84,6 +86,13 @@ class AgentSupervisor:
         A process that dies again and again, or cannot be started again after it died, is given up: the open task, whose
         job would wait for ever, is answered with EXECUTION_EXCEPTION and the last exit.
         """
+        self._guard = LinkGuard(self._args)
+        try:
+            return self._keep()
+        finally:
+            self._guard.close()
+
+    def _keep(self) -> tuple[int, int]:
         pause, crashes = self._first_pause, 0
         while True:
             pid, began = self._start(), time.monotonic()
@@ -118,7 +127,16 @@ class AgentSupervisor:
             env={**os.environ, **self._args.environment(), MARK: self._mark, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
-        threading.Thread(target=self._watch, args=(process,), name="redflare-agent-watch", daemon=True).start()
+        over, stuck = threading.Event(), threading.Event()
+        watched = process, over, stuck
+
+        def end() -> None:
+            stuck.set()
+            self._signal(signal.SIGKILL)
+
+        threading.Thread(target=self._watch, args=watched, name="redflare-agent-watch", daemon=True).start()
+        guarded = process.pid, over, end
+        threading.Thread(target=self._guard.watch, args=guarded, name="redflare-agent-guard", daemon=True).start()
         what = "answers the open task for " if self._args.giving_up else ""
         self._emit("started", process.pid, f"{what}agent {self._args.agent_id} of {self._args.site}")
         return process.pid
@@ -138,14 +156,19 @@ class AgentSupervisor:
         answered = "the open task, if there was one, is answered" if code == ExitCode.LEFT else "its task is still open"
         self._emit("ended", pid, answered)
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, process: subprocess.Popen[bytes], over: threading.Event, stuck: threading.Event) -> None:
         # without reaping it: its number, and that of its group, stays its own
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         kill_marked(self._mark)
-        code = process.wait()
+        over.set()
+        code = ExitCode.ABORTED if stuck.is_set() else process.wait()
+        if code == ExitCode.ABORTED:
+            # before another process holds its side of the link
+            self._guard.note_end(process.pid)
+        process.wait()
         if process.stdin is not None:
             process.stdin.close()
         self._events.put(("ended", code))

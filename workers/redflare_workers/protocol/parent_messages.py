@@ -120,7 +120,8 @@ class SiteReport(Message, channel="server", topic="site_report"):
     reason: str = ""
     #: how it was ended: cooperative, terminated, killed; "" when it ended by itself
     how: str = ""
-    #: what became of the job's agents when it was aborted, by FQCN: left, connected, silent, gone, never, unknown
+    #: what became of the job's agents when it was aborted, by FQCN: left, killed, connected, silent, gone, never,
+    #: unknown
     agents: Mapping[str, str] = field(default_factory=dict)
     #: seconds since 1970
     at: float = 0.0

@@ -10,8 +10,10 @@ import logging
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
 from redflare_broker.inspection.federation import Inspector
@@ -27,8 +29,23 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that agents have to leave; after that, their state is returned as it is.
 PATIENCE: Final = 2.0
+#: Seconds that an agent with a supervisor has at most: the server does not wait for longer.
+_LONGEST: Final = 25.0
+#: State of an agent whose supervisor has ended its process.
+KILLED: Final = "killed"
 #: State of an agent when Redis cannot be asked.
 UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Supervisor:
+    """What the supervisor of an agent's process has registered."""
+
+    #: seconds in which the process ends when its task is aborted
+    within: float
+    #: instance of the agent whose process it has ended last, and when, in ms of Redis's clock
+    ended: str
+    ended_at: int
 
 
 def notify_agents(
@@ -41,7 +58,8 @@ def notify_agents(
         pid: of that process; an agent that works for another one by now is left alone.
 
     Returns:
-        by FQCN: ``left`` (it has confirmed), ``connected`` (it was notified, and is still connected), ``silent`` or
+        by FQCN: ``left`` (it has confirmed), ``killed`` (its process did not, and its supervisor has ended it),
+        ``connected`` (it was notified, and is still connected), ``silent`` or
         ``gone`` (no heartbeat found; it learns of the end if it comes back), ``never`` (it never connected),
         ``unknown`` (Redis cannot be asked).
     """
@@ -78,15 +96,46 @@ def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int
 
 
 def _await_leave(server: Server, keys: LinkKeys, inspector: Inspector, deadline: float) -> str:
-    first = inspector.link(keys.fqcn).agent
-    if first.state != "connected":
-        return first.state
+    with server.borrow(keys.link) as connection:
+        closed = connection.call("HGET", keys.link, "cj_closed")
+    bye_at = int(closed) if isinstance(closed, bytes) else 0
+    first, supervisor = inspector.link(keys.fqcn).agent, _supervisor(server, keys)
+    awaited: tuple[str, ...] = ("connected",)
+    if supervisor is not None:
+        deadline = time.monotonic() + min(supervisor.within, _LONGEST)
+        awaited = ("connected", "silent", "gone")
+    # one that starts after a goodbye of the CJ gets a later epoch
+    if first.state not in awaited and not 0 < bye_at < first.epoch:
+        return _how_left(server, keys, first.instance, bye_at) if first.state == "left" else first.state
     with KeyspaceFeed(server, keys.link, [keys.link]) as feed:
         while True:
             agent = inspector.link(keys.fqcn).agent
-            if agent.epoch != first.epoch:
-                # it has left, and another is there already
-                return "left"
-            if agent.state != "connected" or (left := deadline - time.monotonic()) <= 0:
+            # it has left, and another may be there already
+            if agent.state == "left" or agent.epoch != first.epoch or 0 < bye_at < agent.epoch:
+                return _how_left(server, keys, first.instance, bye_at)
+            if agent.state not in awaited or (left := deadline - time.monotonic()) <= 0:
                 return agent.state
             feed.wait(left)
+
+
+def _how_left(server: Server, keys: LinkKeys, instance: str, bye_at: int) -> str:
+    """Whether an agent has left by itself, or its supervisor has ended its process."""
+    told = _supervisor(server, keys)
+    if told is not None and (told.ended == instance or 0 < bye_at <= told.ended_at):
+        return KILLED
+    return "left"
+
+
+def _supervisor(server: Server, keys: LinkKeys) -> _Supervisor | None:
+    """Read how the supervisor of an agent's process has registered; None: it has none."""
+    with server.borrow(keys.link) as connection:
+        found = connection.call("GET", keys.supervisor)
+    try:
+        entry = orjson.loads(found) if isinstance(found, bytes) else {}
+        if not entry:
+            return None
+        ended, at = str(entry["ended"]), int(entry["ended_at"])
+        return _Supervisor(within=float(entry["within"]), ended=ended, ended_at=at)
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s cannot be read: %s", keys.supervisor, error)
+        return None

@@ -1,0 +1,131 @@
+"""``LinkGuard``: the supervisor's eye on the link of its agent, whose process may be unable to look itself.
+
+A trainer in C code that holds Python's lock stops every thread of its process: it hears of no abort, and sends no
+heartbeats. The guard asks Redis in its place, tells when the process must be ended, and registers the supervisor, so
+that the client parent waits for that end.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final, cast
+
+import orjson
+from redflare_broker.cell.cell_heartbeat import parse_heartbeat
+from redflare_broker.config.settings import load_settings
+from redflare_broker.errors import RedflareError
+from redflare_broker.fqcn import agent_site_fqcn
+from redflare_broker.inspection.redis_read import now_of
+from redflare_broker.keys import Keys
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.transport.server import Server
+from redflare_broker.util.patience import Patience
+
+from .agent_process_args import AgentProcessArgs
+
+logger = logging.getLogger(__name__)
+
+#: Seconds beyond the grace of the function, in which its process ends itself if it can.
+_MARGIN: Final = 2.0
+#: Heartbeats of the process that must be missing.
+_MISSED_BEATS: Final = 2
+#: Intervals for which the supervisor counts as there.
+_KEPT: Final = 4
+
+
+class LinkGuard:
+    """For the processes of one supervisor.
+
+    Args:
+        args: of the processes.
+
+    Raises:
+        ConfigError: a name, the URL or a setting is wrong.
+    """
+
+    def __init__(self, args: AgentProcessArgs) -> None:
+        self._settings = load_settings(args.workspace, args.secure)
+        self._server = Server.connect(args.url, self._settings.connection)
+        self._keys = Keys(self._settings.namespace).link(agent_site_fqcn(args.site, args.agent_id, args.job_id))
+        self._grace = args.abort_grace + _MARGIN
+        #: the agent whose process this supervisor has ended last, and when, in ms of Redis's clock
+        self._ended: dict[str, object] = {"ended": "", "ended_at": 0}
+
+    def watch(self, pid: int, over: threading.Event, end: Callable[[], object]) -> None:
+        """Look at the link with each heartbeat until a process is over; call ``end`` when it must be ended.
+
+        That is when nobody wants the work that it has in hand, and it is silent while the grace of its function passes.
+        """
+        patience, interval = None, self._settings.heartbeat_interval
+        while not over.is_set():
+            try:
+                self._register()
+                stuck = self._is_stuck(pid)
+            except RedflareError as error:
+                logger.debug("cannot look at the link of %s: %s", self._keys.fqcn, error)
+                stuck = False
+            patience = (patience or Patience(self._grace)) if stuck else None
+            if patience is None:
+                over.wait(interval)
+            elif patience.left:
+                with patience.wait(interval) as seconds:
+                    over.wait(seconds)
+            else:
+                end()
+                return
+
+    def _is_stuck(self, pid: int) -> bool:
+        """Whether a process sends no heartbeats, and has no task that is wanted."""
+        heartbeat = self._keys.heartbeat("agent")
+        with self._server.borrow(self._keys.link) as connection:
+            task = connection.call("HGET", self._keys.link, "task")
+            beat = parse_heartbeat(*connection.pipeline([("GET", heartbeat), ("PTTL", heartbeat)]))
+        if task or self._lease_of(pid) is None:
+            return False
+        return beat is None or beat.age > _MISSED_BEATS * beat.interval
+
+    def note_end(self, pid: int) -> None:
+        """Say bye for a process that was ended in the middle of a task, so that all know that it is gone."""
+        try:
+            if (lease := self._lease_of(pid)) is None:
+                return
+            scripts = LinkScripts(keys=self._keys, publish=self._server.publish, policy=self._settings.policy)
+            with self._server.borrow(self._keys.link) as connection:
+                self._ended = {"ended": lease.instance, "ended_at": now_of(connection.call("TIME"))}
+                self._register()
+                scripts.bye(connection, lease)
+        except RedflareError as error:
+            logger.warning("cannot tell that the process of agent %s has ended: %s", self._keys.fqcn, error)
+
+    def _lease_of(self, pid: int) -> Lease | None:
+        """The lease by which a process of this host holds the agent's side of the link; None: it does not."""
+        fields = ("agent", "agent_epoch", "agent_closed")
+        with self._server.borrow(self._keys.link) as connection:
+            found = cast("list[bytes | None]", connection.call("HMGET", self._keys.link, *fields))
+        instance, epoch, closed = (each.decode() if each else "" for each in found)
+        if closed != "0" or not instance.startswith(f"{socket.gethostname()}:{pid}:"):
+            return None
+        return Lease(name="agent", instance=instance, epoch=int(epoch))
+
+    def close(self) -> None:
+        """Take the registration back, and close the connection."""
+        try:
+            with self._server.borrow(self._keys.link) as connection:
+                connection.call("DEL", self._keys.supervisor)
+        except RedflareError as error:
+            logger.debug("the registration of %s will expire: %s", self._keys.fqcn, error)
+        self._server.close()
+
+    def _register(self) -> None:
+        interval = self._settings.heartbeat_interval
+        within = self._grace + (_MISSED_BEATS + 2) * interval
+        entry = orjson.dumps({"host": socket.gethostname(), "within": within, **self._ended})
+        with self._server.borrow(self._keys.link) as connection:
+            connection.call("SET", self._keys.supervisor, entry, "PX", round(_KEPT * interval * 1000))
+
+    def __repr__(self) -> str:
+        return f"<LinkGuard of {self._keys.fqcn}>"

@@ -218,6 +218,15 @@ def a_job_is_renewed(store: StoreBench) -> Iterator[None]:
     store.store.renew(["job-1"])
 
 
+@sets("store/renew", jobs="retention")
+def a_job_is_renewed_that_was_renewed_a_moment_ago(store: StoreBench) -> Iterator[None]:
+    store.running()
+    yield
+    store.connection.call("PEXPIRE", store.keys.record("job-1"), store.store.policy.retention_ms)
+    store.store.renew(["job-1"])
+    store.connection.call("PEXPIRE", store.keys.record("job-1"), SHORT)
+
+
 @sets("store/renew")
 def a_finished_job_is_not_renewed(store: StoreBench) -> Iterator[None]:
     store.finished()

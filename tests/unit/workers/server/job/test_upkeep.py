@@ -1,0 +1,92 @@
+"""What a job's server looks after while its controller waits: registration, records, and the lives of payloads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import fakeredis
+import pytest
+from redflare_workers.apis.fl_context import FLContext
+from redflare_workers.apis.signal import Signal
+from redflare_workers.protocol.job_outcome import COMPLETED
+from redflare_workers.server.job import payloads
+
+from tests.support.job.rounds import BIG, Rounds, model
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
+from tests.support.waiting import wait_until
+
+JOB = "flare:{server.job}:job"
+
+
+def prefix_of(reply: Any) -> str:
+    blob = reply.encoded.blob
+    assert blob is not None
+    return str(blob.prefix)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_job_that_redis_lost_under_a_cell_that_it_knows_is_registered_again(
+    job: JobRuns, redis: fakeredis.FakeRedis, resume: bool
+) -> None:
+    """Nobody asks for anything: the server's own heartbeat finds it out, and writes the open task again."""
+    controller = Rounds(1, 10, ["a"])
+    controller.resume = resume
+    job.serve(controller)
+    with RawSite(job, "a") as site:
+        task_id = site.get_task().meta["task_id"]
+        [record] = redis.scan_iter("flare:{server.job}:task:*")
+        run = redis.hget(JOB, "run")
+        redis.delete(JOB, record, "flare:{server.job}:standing")
+        wait_until(lambda: redis.hget(JOB, "run") == run)
+        wait_until(lambda: redis.hget(record, "status") == b"STANDING")
+        # its client tasks follow
+        wait_until(lambda: redis.hexists(record, f"client:{task_id}"))
+        assert site.submit("train", task_id, model(1.0, 10)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+
+
+@pytest.mark.parametrize("how", ["answered", "cancelled"])
+def test_the_payloads_of_a_task_go_at_its_end_and_not_with_the_job(
+    job: JobRuns, redis: fakeredis.FakeRedis, how: str
+) -> None:
+    cancel, hold = threading.Event(), threading.Event()
+
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast(one := task(model(1.0, BIG)), fl_ctx, targets=["a"])
+        if how == "cancelled":
+            cancel.wait(20)
+            controller.cancel_task(one)
+        controller.wait(one, abort)
+        hold.wait(20)
+
+    job.serve(flow)
+    with RawSite(job, "a") as site:
+        reply = site.get_task()
+        assert list(redis.scan_iter(f"{prefix_of(reply)}:*"))
+        if how == "answered":
+            assert site.submit("train", reply.meta["task_id"], model(2.0, BIG)).meta["verdict"] == "ACCEPT"
+        cancel.set()
+        wait_until(lambda: not list(redis.scan_iter("*:blob:*")))
+        wait_until(lambda: not redis.exists("flare:{server.job}:blobs"))
+        hold.set()
+        assert job.outcome().status == COMPLETED
+
+
+def test_the_heartbeats_of_a_server_renew_what_its_sites_will_read(
+    job: JobRuns, redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.serve(Rounds(1, BIG, ["a"]))
+    with RawSite(job, "a") as site:
+        reply = site.get_task()
+        keys = [f"{prefix_of(reply)}:0", "flare:{server.job}:blobs", *redis.scan_iter("flare:{server.job}:task:*")]
+        for key in keys:
+            redis.pexpire(key, 10_000)
+        later = time.monotonic() + job.settings.policy.retention
+        monkeypatch.setattr(payloads, "time", SimpleNamespace(monotonic=lambda: later, time=time.time))
+        for key in keys:
+            wait_until(lambda key=key: redis.pttl(key) > 10_000)  # type: ignore[misc]
+        assert site.submit("train", reply.meta["task_id"], model(1.0, 10)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED

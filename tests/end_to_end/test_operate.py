@@ -119,6 +119,29 @@ def test_a_job_continues_although_each_process_is_killed_once(operated: Operated
     operated.assert_nothing_is_left("long")
 
 
+def test_a_job_whose_trainer_dies_each_time_ends_with_its_last_exit(operated: OperatedFederation) -> None:
+    operated.server()
+    operated.sites(1, 2)
+    (operated.trainer(1) / "die").touch()
+    operated.job(rounds=2)
+
+    operated("job", "submit", "means", "--wait", "--id", "dies", code=1)
+
+    record = operated.record("dies")
+    assert record["status"] == "FINISHED:EXECUTION_EXCEPTION"
+    assert "site-1" in record["reason"]
+    assert "3 agents have died with it (max_attempts); the last one: killed by SIGKILL" in record["reason"]
+    log = operated("job", "log", "dies")
+    assert "is at attempt 2" in log
+    # the site takes part in the next job
+    (operated.trainer(1) / "die").unlink()
+    operated.job("next", rounds=2)
+    operated("job", "submit", "next", "--wait", "--id", "next")
+    operated("job", "delete", "dies", "next")
+    wait_until(lambda: not operated.folders_of("dies") + operated.folders_of("next"))
+    operated.assert_nothing_is_left("dies", "next")
+
+
 def test_jobs_of_the_same_agents_run_one_after_the_other(operated: OperatedFederation) -> None:
     operated.server()
     operated.sites(1, 2)

@@ -32,11 +32,14 @@ _OUTSIDE: Final = {"TMPDIR": "tmp", "HOME": "home"}
 _CONFIG: Final = {
     "heartbeat_interval": 0.2,
     "heartbeat_ttl": 2.0,
+    "max_attempts": 3,
     "retention": {"retention": RETENTION, "settled_retention": 4.0, "result_keep": 3.0},
 }
-#: Adds 1 to each weight. The file ``slow`` makes it take a while, with ``hang`` it never returns, and with ``fail`` it
-#: raises in round 2.
+#: Adds 1 to each weight. The file ``slow`` makes it take a while, with ``hang`` it never returns, with ``die`` its
+#: process is killed, and with ``fail`` it raises in round 2.
 TRAINER: Final = """
+import os
+import signal
 import threading
 from pathlib import Path
 from redflare_agent import TaskResult
@@ -47,6 +50,8 @@ def train(task):
         task.wait_aborted(0.3)
     if Path("hang").exists():
         threading.Event().wait()
+    if Path("die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     if Path("fail").exists() and task.meta["current_round"] == 1:
         raise OSError("the data are gone")
     return TaskResult({"NUM_STEPS_CURRENT_ROUND": 10}, {"w": [each + 1 for each in task.data["w"]]})

@@ -22,7 +22,7 @@ class Cli:
         self.connections.append((url, options))
         return Server.connect(client=self.client)
 
-    def __call__(self, *args: str, columns: int = 80, **env: str) -> Result:
+    def __call__(self, *args: str, columns: int = 80, **env: str | None) -> Result:
         runner = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1", **env})
         return runner.invoke(app, list(args), obj=self.connect)
 

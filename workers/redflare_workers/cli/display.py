@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -54,6 +55,10 @@ _STATUS_STYLES: Final = {
 }
 
 
+#: Columns of a file or a pipe: more than any line has.
+_UNCUT: Final = 100_000
+
+
 class _VisibleConsole(Console):
     """Shows what others wrote, instead of obeying it: neither control codes nor rich's markup."""
 
@@ -77,9 +82,14 @@ def _visible_text(text: Text) -> Text:
     return shown
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
     """Return a console on standard output or error, as it is now, for text that may come from others."""
-    return _VisibleConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
+    return _VisibleConsole(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+
+
+def has_width() -> bool:
+    """Whether lines have to fit something: a terminal, or COLUMNS; not a file or a pipe, in which nothing is cut."""
+    return console().is_terminal or "COLUMNS" in os.environ
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -112,19 +122,26 @@ def table(*headers: str) -> Table:
 
 
 def one_line_table(*columns: tuple[str, int], rest: str) -> Table:
-    """Return a light table with one line for each row: what is too long is cut.
+    """Return a light table with one line for each row; what is too long is cut where lines have a width.
 
     Args:
         columns: headers, each with its widest cell where the terminal has 80 columns.
         rest: header of the last column, which gets the rest of the line.
     """
     made = table()
-    made.expand, made.padding = True, (0, 1, 0, 0)
+    made.expand, made.padding = has_width(), (0, 1, 0, 0)
     wide = console().width / 80
     for header, widest in columns:
-        made.add_column(header, overflow="ellipsis", no_wrap=True, max_width=round(widest * wide))
-    made.add_column(rest, overflow="ellipsis", no_wrap=True, ratio=1)
+        most = round(widest * wide) if made.expand else None
+        made.add_column(header, overflow="ellipsis", no_wrap=True, max_width=most)
+    made.add_column(rest, overflow="ellipsis", no_wrap=True, ratio=1 if made.expand else None)
     return made
+
+
+def print_lines(lines: RenderableType) -> None:
+    """Print what has a line for each thing, whole lines where they have no width to fit."""
+    shown = console() if has_width() else console(width=_UNCUT)
+    shown.print(lines)
 
 
 def facts() -> Table:

@@ -49,8 +49,9 @@ def list_jobs(
     """List all jobs, each in one line: status, connected sites, number of open tasks, and what it is waiting for.
 
     Details begin with the time in this status, and are cut at the end of the
-    line: `redflare job show` shows all of one job. Of ids that were made up
-    only the beginning is shown, which all commands take.
+    line of a terminal: `redflare job show` shows all of one job. In a file or
+    a pipe nothing is cut, unless COLUMNS is set. Of ids that were made up only
+    the beginning is shown, which all commands take.
 
     Submitted jobs are kept for a week after their end; jobs run without
     `redflare server`, for one hour. Both can be configured. Exit code 1 if
@@ -71,7 +72,7 @@ def list_jobs(
         names = _short_names(jobs)
         for name, (record, view) in zip(names, jobs, strict=True):
             table.add_row(name, *_row(record, view, now, server_is_running=server_is_running))
-        display.console().print(table)
+        display.print_lines(table)
     else:
         display.say(f"no jobs in namespace {target.namespace}")
     if not jobs:

@@ -195,7 +195,7 @@ def _finished(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
     last = max(jobs, key=lambda job: job.ended)
     counts = ", ".join(f"{count} {end}" for end, count in ends.most_common())
     text = f"{len(jobs)} finished: {counts}, last {last.name} {humanize.age(last.age)} ago"
-    yield Text(text, no_wrap=True, overflow="ellipsis")
+    yield Text(text, no_wrap=True, overflow="ellipsis") if display.has_width() else Text(text)
 
 
 def _links(links: Sequence[LinkStatus]) -> Table:

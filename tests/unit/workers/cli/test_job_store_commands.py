@@ -184,6 +184,20 @@ def test_lines_of_the_log_fit_eighty_columns_with_time_site_level_and_text(cli: 
     assert max(map(len, lines)) <= 80
 
 
+def test_a_list_in_a_file_or_a_pipe_is_not_cut(cli: Cli, store: JobStore) -> None:
+    why = "a reason of several lines and many words, " * 10 + "and an end"
+    store.submit({"name": "a long name of a job, and then some"}, packed(a="c"), "2025-a-long-id-that-was-chosen")
+    store.advance("2025-a-long-id-that-was-chosen", SUBMITTED, CAN_NOT_SCHEDULE, why)
+    store.submit({"name": "b"}, packed(a="d"), "short")
+
+    lines = cli("job", "list", COLUMNS=None).stdout.splitlines()
+
+    assert len(lines) == 2 + 2
+    (line,) = [each for each in lines if why in each]
+    assert line.startswith("2025-a-long-id-that-was-chosen  a long name of a job, and then some  ")
+    assert max(map(len, lines)) < 600
+
+
 def test_a_list_has_one_line_for_each_job(cli: Cli, store: JobStore) -> None:
     made_up = store.submit({"name": "means"}, packed(a="b"))
     other = store.submit({"name": "a long name of a job, and then some"}, packed(a="c"))

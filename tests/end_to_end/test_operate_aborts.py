@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.federation.commands import OperatedFederation
+from tests.support.federation.commands import RETENTION, OperatedFederation
 from tests.support.federation.faulty_jobs import FaultyJobs, paused
-from tests.support.link.processes import RETENTION
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")

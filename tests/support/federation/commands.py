@@ -20,7 +20,6 @@ from redflare_workers.ipc.exchanger import IPCExchanger
 from redflare_workers.jobs import FedJob
 from redflare_workers.workflow import FedAvg
 
-from tests.support.link.processes import RETENTION
 from tests.support.waiting import wait_until
 
 REDFLARE: Final = Path(sys.executable).with_name("redflare")
@@ -29,6 +28,8 @@ PATIENCE: Final = 60.0
 _MARK: Final = "REDFLARE_TEST"
 #: Folders outside the workspaces where a process might write.
 _OUTSIDE: Final = {"TMPDIR": "tmp", "HOME": "home"}
+#: Seconds that what is left is kept: longer than a server takes to start on a busy machine.
+RETENTION: Final = 20.0
 _CONFIG: Final = {
     "heartbeat_interval": 0.2,
     "heartbeat_ttl": 2.0,
@@ -256,6 +257,8 @@ class OperatedFederation:
             assert self.client.pttl(key) != -1, f"{key!r} has no TTL"
             assert b"blob" not in key or self.client.pttl(key) <= RETENTION * 1000, f"{key!r} is a payload that is left"
             assert not any(f":job:{job}:".encode() in key for job in jobs), f"{key!r} is left of a job"
+        # these are kept for a week
+        self.client.delete(self.store.keys.deleted, self.store.keys.policy)
 
     def _logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from redflare_agent import IPCAgent
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.inspection.federation import Inspector
@@ -192,7 +194,7 @@ def test_an_abort_ends_a_function_that_does_not_return_with_all_that_it_started(
 
 
 def test_an_abort_ends_a_function_that_never_lets_another_thread_run(url: str, tmp_path: Path) -> None:
-    (tmp_path / "comm_config.json").write_text('{"heartbeat_interval": 0.2, "heartbeat_ttl": 3.0}')
+    (tmp_path / "comm_config.json").write_text(QUICK)
     agent = AgentRun(url, tmp_path, "--abort-grace", "0.5")
     abort(url, "freeze", tmp_path / "frozen")
 
@@ -205,7 +207,7 @@ def test_an_abort_ends_a_function_that_never_lets_another_thread_run(url: str, t
 def test_a_function_that_never_lets_another_thread_run_may_do_so_while_its_task_is_wanted(
     url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "comm_config.json").write_text('{"heartbeat_interval": 0.2, "heartbeat_ttl": 3.0}')
+    (tmp_path / "comm_config.json").write_text(QUICK)
     agent = AgentRun(url, tmp_path, "--abort-grace", "0")
     with exchanger(url) as job:
         assert job.run("freeze a while", {}, timeout=40).meta["attempt"] == 1
@@ -311,12 +313,52 @@ def test_a_missing_function_is_an_error_and_ends_the_command(
     assert error in agent.errors()
 
 
-def test_another_agent_of_its_name_takes_its_place(url: str, tmp_path: Path) -> None:
+#: Settings of a workspace, so that heartbeats come quickly.
+QUICK: Final = '{"heartbeat_interval": 0.2, "heartbeat_ttl": 3.0}'
+
+
+def test_an_agent_that_is_alive_is_not_replaced_unless_that_is_asked_for(url: str, tmp_path: Path) -> None:
+    (tmp_path / "comm_config.json").write_text(QUICK)
     agent = AgentRun(url, tmp_path)
     wait_until(lambda: "started at" in agent.errors(), 20)
     (tmp_path / "other").mkdir()
-    other = AgentRun(url, tmp_path / "other")
+    refused = AgentRun(url, tmp_path / "other")
+    assert refused.wait() == 4
+    assert refused.events == []
+    assert "agent site-1--trainer runs already: process" in refused.errors()
+    assert f" {agent.process.pid} on {socket.gethostname()}" in refused.errors(), "the command, and not its process"
 
+    other = AgentRun(url, tmp_path / "other", "--take-over")
     assert agent.wait() == 4
     assert "has taken over" in agent.errors()
     assert other.end() == 0
+
+
+def test_an_agent_of_a_user_s_own_program_is_not_replaced_and_replaces_without_asking(url: str, tmp_path: Path) -> None:
+    (tmp_path / "comm_config.json").write_text(QUICK)
+    with IPCAgent(url, "site-1", "trainer", tmp_path) as own:
+        refused = AgentRun(url, tmp_path)
+        assert refused.wait() == 4
+        assert f"process {os.getpid()} on" in refused.errors()
+        assert not own.closed
+    agent = AgentRun(url, tmp_path)
+    wait_until(lambda: "started at" in agent.errors(), 20)
+    with IPCAgent(url, "site-1", "trainer", tmp_path):
+        assert agent.wait() == 4
+
+
+def test_an_agent_that_was_killed_with_its_command_is_replaced_when_its_heartbeats_are_missing(
+    url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "comm_config.json").write_text(QUICK)
+    agent = AgentRun(url, tmp_path)
+    wait_until(lambda: "started at" in agent.errors(), 20)
+    for pid in (agent.events[0]["pid"], agent.process.pid):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (agent.process.pid, agent.events[0]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    agent.wait()
+    successor = AgentRun(url, tmp_path)
+    with exchanger(url) as job:
+        assert job.run("train", {"w": 1}, timeout=20).data == {"w": 1}
+    assert successor.end() == 0

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from redflare_broker.errors import Unavailable
+from redflare_broker.errors import NameTaken, Unavailable
 from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply
@@ -86,3 +86,12 @@ def living_holder(
         elif seen.age + now - at - found.age > seen.interval / 4:
             return found
     return None
+
+
+def name_taken(what: str, holder: CellHeartbeat) -> NameTaken:
+    """Make the error that says who has a name; ``what``: "site site-1"."""
+    host, pid, _ = holder.instance.rsplit(":", 2)
+    return NameTaken(
+        f"{what} runs already: process {pid} on {host}, last heartbeat {holder.age:.1f} s ago. Stop that one, choose "
+        "another name, or start this one with --take-over (take_over=True), which ends it"
+    )

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from redflare_broker.errors import Unavailable
+
 from redflare_workers.processes.exit_code import ExitCode, describe_exit
 from redflare_workers.processes.process_table import MARK, kill_marked
 
@@ -58,6 +60,7 @@ class AgentSupervisor:
         args: of the process.
         on_event: called with all that happens.
         first_pause: seconds between two processes, doubled each time.
+        take_over: replace a living agent of this name, which ends; otherwise this one is refused.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class AgentSupervisor:
         on_event: Callable[[ProcessEvent], object] = lambda event: None,
         *,
         first_pause: float = 1.0,
+        take_over: bool = False,
     ) -> None:
         self._args = args
         self._first_pause = first_pause
+        self._take_over = take_over
         self._on_event = on_event
         #: Exit codes of processes that have ended, and negative: signals that this one got.
         self._events: queue.SimpleQueue[tuple[Literal["ended", "stop"], int]] = queue.SimpleQueue()
@@ -85,12 +90,30 @@ class AgentSupervisor:
 
         A process that dies again and again, or cannot be started again after it died, is given up: the open task, whose
         job would wait for ever, is answered with EXECUTION_EXCEPTION and the last exit.
+
+        Raises:
+            NameTaken: an agent of this name is alive, and is not to be replaced.
+            ServerError: Redis refuses this user.
         """
         self._guard = LinkGuard(self._args)
         try:
+            if not self._take_over:
+                self._guard.claim(self._pause)
             return self._keep()
+        except Unavailable:
+            # it was stopped before it began
+            return ExitCode.LEFT, self._events.get()[1]
         finally:
             self._guard.close()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, at most until ``stop``; return whether it was called."""
+        try:
+            event = self._events.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        self._events.put(event)
+        return True
 
     def _keep(self) -> tuple[int, int]:
         pause, crashes = self._first_pause, 0

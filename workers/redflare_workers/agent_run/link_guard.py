@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, cast
 
-import orjson
-from redflare_broker.cell.cell_heartbeat import parse_heartbeat
+from redflare_broker.cell.cell_heartbeat import CellHeartbeat, living_holder, name_taken, parse_heartbeat
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import RedflareError
 from redflare_broker.fqcn import agent_site_fqcn
@@ -22,6 +21,7 @@ from redflare_broker.inspection.redis_read import now_of
 from redflare_broker.keys import Keys
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import LinkScripts
+from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.util.patience import Patience
 
@@ -51,9 +51,42 @@ class LinkGuard:
         self._settings = load_settings(args.workspace, args.secure)
         self._server = Server.connect(args.url, self._settings.connection)
         self._keys = Keys(self._settings.namespace).link(agent_site_fqcn(args.site, args.agent_id, args.job_id))
+        self._lease = Lease.of_this_process("supervisor")
         self._grace = args.abort_grace + _MARGIN
         #: the agent whose process this supervisor has ended last, and when, in ms of Redis's clock
         self._ended: dict[str, object] = {"ended": "", "ended_at": 0}
+
+    def claim(self, pause: Callable[[float], bool]) -> None:
+        """Make sure that no other living agent has this name; wait for Redis, and until a heartbeat is overdue.
+
+        Args:
+            pause: as of ``living_holder``.
+
+        Raises:
+            NameTaken: one has; it says which.
+            Unavailable: ``pause`` ended it.
+            ServerError: Redis refuses this user.
+        """
+
+        def look(connection: Connection) -> None:
+            holder = living_holder(lambda: self._holder(connection), pause)
+            if holder is not None:
+                raise name_taken(f"agent {self._keys.fqcn}", holder)
+
+        self._server.run(self._keys.link, look, stop=lambda: pause(0.0))
+
+    def _holder(self, connection: Connection) -> CellHeartbeat | None:
+        """Read who has the name: a supervisor, also while its process is silent, or an agent without one."""
+        heartbeat, supervisor = self._keys.heartbeat("agent"), self._keys.supervisor
+        closed, *found = connection.pipeline(
+            [
+                ("HGET", self._keys.link, "agent_closed"),
+                *(("GET", supervisor), ("PTTL", supervisor)),
+                *(("GET", heartbeat), ("PTTL", heartbeat)),
+            ]
+        )
+        agent = parse_heartbeat(*found[2:]) if closed == b"0" else None
+        return parse_heartbeat(*found[:2]) or agent
 
     def watch(self, pid: int, over: threading.Event, end: Callable[[], object]) -> None:
         """Look at the link with each heartbeat until a process is over; call ``end`` when it must be ended.
@@ -123,9 +156,10 @@ class LinkGuard:
     def _register(self) -> None:
         interval = self._settings.heartbeat_interval
         within = self._grace + (_MISSED_BEATS + 2) * interval
-        entry = orjson.dumps({"host": socket.gethostname(), "within": within, **self._ended})
+        ttl_ms = round(_KEPT * interval * 1000)
+        entry = self._lease.heartbeat(interval, ttl_ms, within=within, **self._ended)
         with self._server.borrow(self._keys.link) as connection:
-            connection.call("SET", self._keys.supervisor, entry, "PX", round(_KEPT * interval * 1000))
+            connection.call("SET", self._keys.supervisor, entry, "PX", ttl_ms)
 
     def __repr__(self) -> str:
         return f"<LinkGuard of {self._keys.fqcn}>"

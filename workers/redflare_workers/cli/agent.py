@@ -20,7 +20,7 @@ from redflare_workers.util.signals import stopping_signals
 from . import display
 from .connection import DEFAULT_URL
 from .exit_codes import FAILED, INTERRUPTED, TAKEN, UNAVAILABLE, USAGE, exit_on_error
-from .service import Check, Secure, Url, Workspace, check
+from .service import Check, Secure, TakeOver, Url, Workspace, check
 
 _OF_PROCESS: Final = {
     int(ExitCode.CONFIG): USAGE,
@@ -29,7 +29,7 @@ _OF_PROCESS: Final = {
 }
 EXIT_CODES: Final = (
     "Exit codes: 0 stopped as requested, or its job is over, 1 the trainer crashed repeatedly, 2 wrong usage, 3 Redis "
-    "cannot be used, 4 another agent has taken its place, 130 Ctrl-C."
+    "cannot be used, 4 another agent has its name, 130 Ctrl-C."
 )
 
 app = typer.Typer(
@@ -62,6 +62,7 @@ def run(
     stop_grace: Annotated[
         float, typer.Option(min=0, help="Seconds in which train must return when the agent stops.")
     ] = 5.0,
+    take_over: TakeOver = False,
     check_only: Check = False,
     as_json: display.Json = False,
 ) -> None:
@@ -116,7 +117,7 @@ def run(
         else:
             display.say(f"redflare: process {event.pid} {event.event}: {event.text}", err=True)
 
-    supervisor = AgentSupervisor(args, print_event)
+    supervisor = AgentSupervisor(args, print_event, take_over=take_over)
     for number in stopping_signals():
         signal.signal(number, lambda received, _frame: supervisor.stop(received))
     code, stopped_by = supervisor.run()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from redflare_broker.cell.cell import Cell
-from redflare_broker.cell.cell_heartbeat import living_holder, read_heartbeat
-from redflare_broker.errors import NameTaken
+from redflare_broker.cell.cell_heartbeat import living_holder, name_taken, read_heartbeat
 
 from .workspace_lock import WorkspaceHold
 
@@ -30,9 +29,5 @@ def claim_name(cell: Cell, what: str, hold: WorkspaceHold, pause: Callable[[floa
         with cell.server.borrow(cell.keys.heartbeat) as connection:
             holder = living_holder(lambda: read_heartbeat(connection, cell.keys), pause, gone=hold.last)
         if holder is not None:
-            host, pid, _ = holder.instance.rsplit(":", 2)
-            raise NameTaken(
-                f"{what} runs already: process {pid} on {host}, last heartbeat {holder.age:.1f} s ago. Stop that one, "
-                "choose another name, or start this one with --take-over (take_over=True), which ends it"
-            )
+            raise name_taken(what, holder)
     hold.note(cell.instance)

@@ -381,9 +381,14 @@ def test_an_abort_that_comes_while_the_task_is_read_is_not_missed(redflare_link:
     with IPCAgent(**redflare_link.agent_args) as agent, redflare_link.server() as server:
         steps = LinkSteps(server, redflare_link.fqcn)
         steps.hello("cj", "h:1:c")
-        # the message comes first of all: the agent has no task in hand yet
-        redflare_link.client.publish(steps.keys.abort, "abort t")  # type: ignore[attr-defined]
-        wait_until(lambda: agent._link.was_aborted("t"))
+        client: Any = redflare_link.client
+
+        def heard() -> bool:
+            """Publish until the agent listens: the message comes first of all, when it has no task in hand yet."""
+            client.publish(steps.keys.abort, "abort t")
+            return agent._link.was_aborted("t")
+
+        wait_until(heard)
         steps.assign("t")
         task = agent.get_task(timeout=5)
         assert task is not None

@@ -92,6 +92,20 @@ def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], 
     assert len(bench.chunks()) == 1
 
 
+@pytest.mark.parametrize("how", ["submitted", "restored"])
+def test_a_log_that_outlived_its_record_is_not_that_of_the_next_job(bench: StoreBench, how: str) -> None:
+    record = bench.running()
+    bench.store.append_log("job-1", "site-1", ["of the one before"])
+    bench.connection.call("DEL", bench.keys.record("job-1"))
+    if how == "submitted":
+        bench.submit()
+    else:
+        assert bench.store.restore(record)
+    lines = bench.store.read_log("job-1")
+    assert [line.status for line in lines] == ["SUBMITTED" if how == "submitted" else "RUNNING"]
+    assert "of the one before" not in str(lines)
+
+
 def test_of_many_concurrent_submissions_one_stores_the_job_and_the_others_leave_nothing(
     bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+from redflare_agent import TaskResult
 from redflare_broker.errors import Unavailable
+from redflare_broker.link import payloads
+from redflare_broker.link.agent_link import AgentLink
 from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
 from redflare_broker.link.submission import ResultSubmission
@@ -16,9 +22,10 @@ from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, SUBMITTED
 from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.codec import encode
+from redflare_broker.wire.task_entry import BlobRef
 from redflare_workers.client.parent.agent_abort import notify_agents
 
-from tests.support.link.endpoints import BIG, agent_link, beat, echo, job_link
+from tests.support.link.endpoints import BIG, agent_link, beat, echo, fake_server, job_link
 from tests.support.waiting import wait_until
 
 #: Seconds that a payload which no entry names outlives its maker.
@@ -294,3 +301,62 @@ def test_a_ledger_names_what_can_be_deleted(redflare_link: LinkUnderTest) -> Non
     assign_and_die(redflare_link, "t")
     ledger = redflare_link.client.hgetall(f"flare:{{{redflare_link.fqcn}}}:task:t")  # type: ignore[attr-defined]
     assert (ledger[b"chunks"], ledger[b"blob"].decode() + ":0") == (b"1", *chunks(redflare_link))
+
+
+def put(side: CJLink | AgentLink) -> BlobRef:
+    """Store a large payload that this side answers for."""
+    encoded = encode({}, BIG, side.session.settings.limits)
+    _, ref = side.payloads.write(encoded, side.session.federation_keys.task_blob("x"))
+    assert ref is not None
+    return ref
+
+
+def test_a_payload_that_could_not_be_told_when_to_expire_is_told_with_a_later_heartbeat(
+    redflare_link: LinkUnderTest,
+) -> None:
+    with job_link(redflare_link) as side:
+        ref = put(side)
+        side.payloads.name(ref)
+        fake_server(redflare_link).connected = False
+        side.payloads.expire(ref, 5.0)
+        fake_server(redflare_link).connected = True
+        assert min(lives(redflare_link)) > 5
+        side.on_beat(beat(side))
+        assert 0 < max(lives(redflare_link)) <= 5
+
+
+def test_the_heartbeats_of_an_agent_renew_the_result_that_it_has_handed_in(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with job_link(redflare_link) as side, agent_link(redflare_link) as agent:
+        side._assign(outgoing(side, "t", 1))
+        assert agent.next_task(1.0) is not None
+        encoded = encode({}, BIG, agent.session.settings.limits)
+        assert ResultSubmission(agent.session, agent.payloads, "t", "train", "OK", encoded).once() == SUBMITTED
+        [key] = chunks(redflare_link)
+        redflare_link.client.pexpire(key, 5_000)  # type: ignore[attr-defined]
+        later = time.monotonic() + agent.session.settings.policy.retention
+        monkeypatch.setattr(payloads, "time", SimpleNamespace(monotonic=lambda: later))
+        agent.on_beat(beat(agent))
+        assert lives(redflare_link)[0] > UNNAMED
+
+
+@pytest.mark.parametrize("bye", [True, False])
+def test_a_kept_result_goes_with_the_bye_of_its_cj_and_stays_for_a_successor_without(
+    redflare_link: LinkUnderTest, bye: bool
+) -> None:
+    with redflare_link.agent(lambda _: TaskResult({}, BIG)), job_link(redflare_link) as side:
+        assert exchange(side, "t", 1).status == "ACCEPTED"
+        assert len(chunks(redflare_link)) == 1
+        side.close(bye=bye)
+        assert len(chunks(redflare_link)) == (0 if bye else 1)
+
+
+def test_a_new_connection_reads_from_the_beginning(redflare_link: LinkUnderTest) -> None:
+    """It may be to a Redis that lost its streams, whose ids begin anew."""
+    with job_link(redflare_link) as side:
+        redflare_link.client.xadd(side.session.keys.results, {"x": 1}, id="5-5")  # type: ignore[attr-defined]
+        side.session.cursor = "7-7"
+        side.session.drop_connection()
+        entries, _ = side.session.read(side.session.keys.results, side.session.cursor, 0.1, then=lambda: ["PING"])
+        assert [entry for entry, _ in entries] == ["5-5"]

@@ -1,4 +1,4 @@
-"""Fixtures: a Redis, and ways to run something beside a test."""
+"""Fixtures: a Redis, and ways to run something beside a test; and the table of the documented sentences."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 import redis
 from redflare_broker.config.settings import LinkSettings
 
+from tests.fundamentals.documented.report import pytest_collection_modifyitems, pytest_terminal_summary
 from tests.fundamentals.programs import Background, Program
 from tests.support.process.child import FORKSERVER
+
+__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 from redflare_broker.config.retention import RetentionPolicy
-from redflare_broker.keys import Keys
+from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.scripts.lease import Lease, Role
 from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.scripts.script import ScriptReply, eval_command
@@ -15,10 +15,10 @@ from redflare_broker.wire.task_entry import BlobRef, Entry
 class LinkSteps:
     """Both sides of one link, taking one step at a time."""
 
-    def __init__(self, server: Server, fqcn: str = "site-1--trainer") -> None:
+    def __init__(self, server: Server, fqcn: str = "site-1--trainer", namespace: str = DEFAULT_NAMESPACE) -> None:
         self.server = server
         self.fqcn = fqcn
-        self.keys = Keys().link(fqcn)
+        self.keys = Keys(namespace).link(fqcn)
         self.scripts = LinkScripts(keys=self.keys, publish=server.publish, policy=RetentionPolicy())
         self.agent = Lease(name="agent", instance="none")
         self.cj = Lease(name="cj", instance="none")

@@ -59,10 +59,10 @@ from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.workflow import Controller, WFCommServer
 
 from tests.support.communicator.local_engine import LocalEngine
+from tests.support.differences import differences
 from tests.support.federation.streams import Counting
 from tests.support.job.runs import FunctionExecutor, JobRuns, echo
 from tests.support.waiting import wait_until
-from tests.unit.docs.test_docs_examples import DOCS
 
 SHOWN: set[str] = set()
 T = TypeVar("T")
@@ -180,6 +180,14 @@ def test_the_next_cj_gets_the_result_of_the_same_task_id(redflare_link: LinkUnde
 def test_a_name_with_other_characters_is_a_value_error_that_names_it(site: str, agent: str, part: str) -> None:
     with pytest.raises(ValueError, match=re.escape(part)):
         IPCAgent("redis://127.0.0.1", site, agent, ".")
+    assert nvflare_defs.agent_site_fqcn("site-1", "trainer") == "site-1.-trainer"
+    assert redflare_agent.defs.agent_site_fqcn("site-1", "trainer") == "site-1--trainer"
+
+
+@shows("`flare_site_url`")
+def test_an_agent_is_given_the_url_of_redis() -> None:
+    with pytest.raises(ValueError, match="redis://"):
+        IPCAgent("grpc://127.0.0.1:8002", "site-1", "trainer", ".")
 
 
 @shows("`submit_result` with no task, neither fetched nor open")
@@ -708,8 +716,6 @@ def test_names_that_the_page_lists_as_missing_are_missing(job: JobRuns) -> None:
 
 
 def test_every_row_of_the_page_is_shown() -> None:
-    page = (DOCS / "from-nvflare.md").read_text()
-    tables = re.findall(r"^##+ What differs on purpose\n\n((?:\|.*\n)+)", page, re.M)
-    rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[2:]]
-    assert len(rows) == 38
+    rows = differences()
+    assert len(rows) == 39
     assert set(rows) == SHOWN

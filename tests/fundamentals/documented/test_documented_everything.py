@@ -1,0 +1,31 @@
+"""Nothing that is documented is left out, and each difference has its row."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.client.ipc.ipc_agent import IPCAgent
+
+from tests.fundamentals.documented import sentences
+from tests.support.differences import differences
+
+for each in Path(__file__).parent.glob("test_documented_*.py"):
+    if each != Path(__file__):
+        importlib.import_module(f"tests.fundamentals.documented.{each.stem}")
+
+
+def methods(kind: type) -> set[str]:
+    """Return the public methods of a class of NVFlare's."""
+    return {f"{kind.__name__}.{name}" for name in vars(kind) if not name.startswith("_") and callable(vars(kind)[name])}
+
+
+@pytest.mark.parametrize("kind", [IPCAgent], ids=lambda kind: kind.__name__)
+def test_every_method_has_a_sentence(kind: Any) -> None:
+    assert methods(kind) - sentences.MEMBERS == set()
+
+
+def test_every_difference_has_its_row_on_the_page() -> None:
+    assert sentences.ROWS - set(differences()) == set()

@@ -222,7 +222,8 @@ def test_no_data_is_an_empty_dict() -> None:
 
 @documented("defs.TaskResult", differs="Falsy data in `TaskResult`")
 def test_false_data_is_an_empty_dict() -> None:
-    assert [defs.TaskResult({}, data).data for data in (0, [], np.zeros(1))] == [0, [], np.zeros(1)]
+    falsy: tuple[Any, ...] = (0, [], np.zeros(1))
+    assert [defs.TaskResult({}, data).data for data in falsy] == [0, [], np.zeros(1)]
 
 
 # -- errors and names --------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ May import: workflow, processes, apis, util and the broker.
 
 from __future__ import annotations
 
+from redflare_workers.util.site_defaults import SHIPPED
+
 from .app import ClientApp, ServerApp, build_client_app, build_server_app
 from .archive import ArchiveError, pack_files, pack_folder, read_files, safe_extract, sweep
-from .class_path import SHIPPED
 from .component_builder import SITE_ARGUMENTS, ComponentBuilder
 from .fed_job import Component, FedJob
 from .job_folder import JobDefinition, define_job, read_job

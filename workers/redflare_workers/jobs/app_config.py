@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
+from redflare_workers.util.did_you_mean import did_you_mean
 from redflare_workers.workflow.controller import Controller
 
-from .problems import Problem, ProblemReader, did_you_mean, listed
+from .problems import Problem, ProblemReader, listed
 from .variables import substitute
 
 #: File names without their suffix.

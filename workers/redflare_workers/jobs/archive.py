@@ -21,11 +21,7 @@ from typing import Final
 from redflare_broker.errors import ConfigError
 
 from redflare_workers.util.atomic_file import private_folder
-
-#: Default limit of the bytes that an archive unpacks to.
-MAX_BYTES: Final = 1 << 30
-#: Default limit of files and folders.
-MAX_FILES: Final = 10_000
+from redflare_workers.util.site_defaults import MAX_BYTES, MAX_FILES
 
 #: Prefix of unfinished folders, which ``sweep`` removes.
 _UNFINISHED: Final = ".redflare-unpack-"

@@ -8,12 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from redflare_workers import workflow
+from redflare_workers.util.did_you_mean import did_you_mean
 
-from .problems import did_you_mean
-
-#: Where the components that ship are; of what is there, only components may be named in a job. Nothing else of redflare
-#: is reached by a pattern: it has classes that start processes or open connections.
-SHIPPED: Final = ("redflare_workers.IPCExchanger", "redflare_workers.apis.*", "redflare_workers.workflow.*")
 OWN: Final = "redflare_workers."
 
 #: Classes that a config may give by ``name`` alone.

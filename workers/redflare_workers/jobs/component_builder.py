@@ -19,13 +19,15 @@ from typing import Any, Final
 from redflare_broker.config.settings import LinkSettings
 
 from redflare_workers.apis.fl_component import FLComponent, is_job_component
+from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_workers.util.site_defaults import SHIPPED
 
 from .app_config import SideConfig
 from .argument_types import wrong_types
-from .class_path import OWN, SHIPPED, BadPath, allows, class_path_of, is_component, names, reference_of
+from .class_path import OWN, BadPath, allows, class_path_of, is_component, names, reference_of
 from .constructor import known_of, misfits, path_arguments
 from .custom_code import CustomCode
-from .problems import JobProblems, Problem, did_you_mean, listed
+from .problems import JobProblems, Problem, listed
 
 #: Arguments of redflare's components that the site sets; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})

@@ -8,7 +8,9 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .problems import did_you_mean, listed
+from redflare_workers.util.did_you_mean import did_you_mean
+
+from .problems import listed
 
 _BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

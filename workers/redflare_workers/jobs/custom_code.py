@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from redflare_broker.errors import ConfigError
 
-from .problems import Problem, did_you_mean
+from redflare_workers.util.did_you_mean import did_you_mean
+
+from .problems import Problem
 
 _OWN: Final = frozenset({"redflare_agent", "redflare_broker", "redflare_workers"})
 #: ``ast.parse`` in two threads raises SystemError when garbage is collected in the middle of both (CPython 3.11).

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from redflare_workers.util.site_defaults import MAX_BYTES, MAX_FILES
+
 from .app_config import CLIENT_CONFIG, SERVER_CONFIG, AppConfig, SideConfig, parse_side
-from .archive import MAX_BYTES, MAX_FILES, ArchiveError, pack_files, read_files, walk
+from .archive import ArchiveError, pack_files, read_files, walk
 from .component_builder import ComponentBuilder
 from .config_file import SUFFIXES, read_config
 from .custom_code import CustomCode

@@ -10,7 +10,9 @@ from typing import Any, Final
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
-from .problems import Problem, ProblemReader, did_you_mean, listed
+from redflare_workers.util.did_you_mean import did_you_mean
+
+from .problems import Problem, ProblemReader, listed
 
 #: In a deploy map: the server and all sites that are not named elsewhere in it.
 ALL_SITES: Final = "@ALL"

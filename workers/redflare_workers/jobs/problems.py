@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,12 +63,6 @@ def exit_code_of(error: RedflareError) -> ExitCode:
     if isinstance(error, PreflightError | ServerError | Unavailable | Fenced):
         return ExitCode.INFRASTRUCTURE
     return ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.EXCEPTION
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'args'?"``, or "" if no known word is similar."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def listed(words: Iterable[str]) -> str:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .problems import Problem, ProblemReader, did_you_mean
+from redflare_workers.util.did_you_mean import did_you_mean
+
+from .problems import Problem, ProblemReader
 
 #: Known only when the job runs: its id, the name of the site or "server", the folders of the run, of the app's custom
 #: code and of its config.

@@ -14,9 +14,8 @@ from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN
 
-from redflare_workers.jobs.archive import MAX_BYTES, MAX_FILES
-from redflare_workers.jobs.class_path import SHIPPED
-from redflare_workers.jobs.problems import did_you_mean
+from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_workers.util.site_defaults import MAX_BYTES, MAX_FILES, SHIPPED
 
 #: Default of ``join_wait``.
 JOIN_WAIT: Final = 60.0

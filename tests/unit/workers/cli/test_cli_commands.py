@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
@@ -55,6 +56,13 @@ def test_a_command_imports_no_other_and_a_mistyped_one_imports_none() -> None:
 )
 def test_a_command_that_shows_texts_does_not_wait_for_numpy(command: str) -> None:
     assert imported(f"{command} --url redis://127.0.0.1:1", "numpy", "redis") == ["redis"]
+
+
+@pytest.mark.parametrize("workspace", ["", "--workspace ."])
+def test_doctor_imports_nothing_of_jobs(workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    modules = ["redflare_workers.jobs", "redflare_workers.workflow", "redflare_workers.apis", "numpy"]
+    assert imported(f"doctor {workspace} --patience 0 --url redis://127.0.0.1:1", *modules) == []
 
 
 def test_completion_offers_the_commands_with_their_summaries() -> None:

@@ -34,8 +34,12 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+#: Seconds for a flood on a machine that is busy.
+LONG = 100.0
+
+
 def await_empty(cells: Cells, cell: Cell) -> None:
-    wait_until(lambda: not cells.entries(cell.fqcn))
+    wait_until(lambda: not cells.redis("XLEN", f"ns:{{{cell.fqcn}}}:inbox"), LONG)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +86,15 @@ def test_another_sender_is_named_although_the_first_one_floods(cells: Cells, cap
 def test_of_replies_to_a_sender_that_never_was_a_few_are_kept_and_not_for_long(cells: Cells) -> None:
     flood(cells, "server", 120, topic="do")
     flood(cells, "server", 120, origin="ghost-2")
-    server = cells.make("server", {"do": lambda request: ("OK", None, b"x" * 5000)})
+    server = cells.make("server", {"do": lambda request: ("OK", None, b"x" * 5000)}, heartbeat_ttl=20.0)
     await_empty(cells, server)
-    wait_until(lambda: server.faults.totals == {"unknown topic": 120, "reply to nobody": 20})
-    wait_until(lambda: len(cells.blobs()) == 500)
+    wait_until(lambda: server.faults.totals == {"unknown topic": 120, "reply to nobody": 20}, LONG)
+    wait_until(lambda: len(cells.blobs()) == 500, LONG)
     for ghost in ("ghost", "ghost-2"):
         assert len(cells.entries(ghost)) == 100
         left = cells.redis("PTTL", f"ns:{{{ghost}}}:inbox")
         assert isinstance(left, int)
-        assert 0 < left <= 1000 * cells.settings.heartbeat_ttl
+        assert 0 < left <= 20_000
 
 
 def test_replies_that_a_dead_cell_does_not_read_have_an_end_and_a_short_life(cells: Cells) -> None:
@@ -98,7 +102,7 @@ def test_replies_that_a_dead_cell_does_not_read_have_an_end_and_a_short_life(cel
     flood(cells, "server", 1200, topic="do")
     server = cells.make("server", {"do": lambda request: None}, policy=RetentionPolicy(settled_retention=20.0))
     await_empty(cells, server)
-    wait_until(lambda: server.faults.totals == {"reply to nobody": 200})
+    wait_until(lambda: server.faults.totals == {"reply to nobody": 200}, LONG)
     assert len(cells.entries("ghost")) == 1000
     left = cells.redis("PTTL", "ns:{ghost}:inbox")
     assert isinstance(left, int)
@@ -132,24 +136,24 @@ class Order:
 def test_a_request_does_not_wait_behind_the_pile_of_another_sender(cells: Cells, pile: str) -> None:
     order = Order()
     changes = {"handled": {"topic": "do"}, "unknown topic": {}, "unreadable": {"v": "9"}}[pile]
-    flood(cells, "server", 1500, **changes)
+    flood(cells, "server", 1000, **changes)
     flood(cells, "server", 1, origin="site-2", topic="do")
     server = cells.make("server", {"do": order})
-    wait_until(lambda: "site-2-0" in order.ids)
+    wait_until(lambda: "site-2-0" in order.ids, LONG)
     assert order.ids.index("site-2-0") < 600
     # of the pile, most is still in the inbox
-    assert len(cells.entries("server")) > 500
+    assert len(cells.entries("server")) > 300
     await_empty(cells, server)
     if pile == "handled":
-        assert sorted(order.ids) == sorted({f"ghost-{number}" for number in range(1500)} | {"site-2-0"})
+        assert sorted(order.ids) == sorted({f"ghost-{number}" for number in range(1000)} | {"site-2-0"})
 
 
 def test_a_pile_is_handled_once_also_when_the_inbox_is_read_anew_meanwhile(cells: Cells) -> None:
     order = Order()
-    flood(cells, "server", 1500, topic="do")
+    flood(cells, "server", 1000, topic="do")
     server = cells.make("server", {"do": order})
-    wait_until(lambda: len(order.ids) > 300)
+    wait_until(lambda: len(order.ids) > 300, LONG)
     # the next heartbeat that gets through has the inbox read from its beginning
     server.on_silence(Unavailable("a pause"))
     await_empty(cells, server)
-    assert sorted(order.ids) == sorted(f"ghost-{number}" for number in range(1500))
+    assert sorted(order.ids) == sorted(f"ghost-{number}" for number in range(1000))

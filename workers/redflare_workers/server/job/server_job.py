@@ -124,6 +124,8 @@ class ServerJob:
         self._guard = threading.Lock()
         self._own_calls = OwnCalls()
         self._outcome: JobOutcome | None = None
+        #: The workflow has come to its end; what components do at the end of the run is all that is left.
+        self._finished = False
         #: The job, once it has begun and can answer requests.
         self._serving: ServingJob | None = None
         #: The controller goes on where its predecessor was: its sites are known.
@@ -327,6 +329,8 @@ class ServerJob:
                 if not self.engine.abort_signal.triggered:
                     with self.engine.new_context() as fl_ctx:
                         self.controller.control_flow(self.engine.abort_signal, fl_ctx)
+                    with self._guard:
+                        self._finished = self._outcome is None
             except (Fenced, KeyboardInterrupt, SystemExit) as error:
                 if self.controller.resume or isinstance(error, Fenced):
                     job.journal.leave()
@@ -378,7 +382,8 @@ class ServerJob:
 
     def _end(self, outcome: JobOutcome) -> None:
         with self._guard:
-            if self._outcome is not None:
+            # a workflow that has come to its end is not left to the next server, which would run its last steps again
+            if self._outcome is not None or (self._finished and outcome.status == STOPPED):
                 return
             if outcome.status in _LEFT and self._serving is not None:
                 # first, or a result could be answered that a failed retry, which ends with the outcome, has not noted

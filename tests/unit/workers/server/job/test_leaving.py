@@ -86,6 +86,24 @@ def test_a_result_that_comes_while_a_server_ends_is_the_next_ones_and_nobody_tra
     assert (second.total, second.added) == (1.0, [(0, "a")])
 
 
+def test_a_workflow_that_has_come_to_its_end_is_finished_also_by_a_server_that_is_told_to_leave(job: JobRuns) -> None:
+    end = SlowEnd()
+    server = job.serve(lambda controller, abort, fl_ctx: None, components={"end": end})
+    assert end.ending.wait(10)
+    server.leave("the test says so")
+    end.go.set()
+    assert job.outcome().status == COMPLETED
+
+
+def test_a_server_that_is_replaced_while_a_finished_workflow_ends_is_fenced(job: JobRuns) -> None:
+    end = SlowEnd()
+    server = job.serve(lambda controller, abort, fl_ctx: None, components={"end": end})
+    assert end.ending.wait(10)
+    fence(server)
+    end.go.set()
+    assert job.outcome().status == FENCED
+
+
 @LEAVING
 @SIZES
 def test_a_result_whose_callback_still_runs_is_the_next_servers(

@@ -27,15 +27,27 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until the next sweep after one that failed.
 _AFTER_FAILURE: Final = 0.2
+#: A wait that took so many seconds more than it was meant to: this process was stopped, or its machine slept.
+_LATE: Final = 0.25
+#: Seconds between the end of such a wait and the next sweep, for what has come meanwhile.
+_FRESH: Final = 1.0
 #: Clients that a message names before the rest is counted.
 _NAMED: Final = 5
 
 
 class Monitor:
-    """Calls a sweep in one thread, of that name, when something changed and when something is due."""
+    """Calls a sweep in one thread, of that name, when something changed and when something is due.
 
-    def __init__(self, name: str) -> None:
+    Nothing is judged before a fresh look after a pause of one's own: the sweep then comes a moment later, when results
+    that have come meanwhile are in.
+
+    Args:
+        clock: seconds, as the deadlines of tasks; goes on while the machine sleeps.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
         self._name = name
+        self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._woken = False
         self._stopped = False
@@ -94,7 +106,11 @@ class Monitor:
         """Wait until it is woken or the pause is over; return False when the thread must end."""
         with self._changed:
             if pause != 0.0:
+                began = self._clock()
                 self._changed.wait_for(lambda: self._woken or self._stopped, pause)
+                if pause is not None and (late := self._clock() - began - pause) > _LATE:
+                    logger.info("%s: woke up %.1f s late; deadlines are judged in %g s", self._name, late, _FRESH)
+                    self._changed.wait_for(lambda: self._stopped, _FRESH)
             self._woken = False
             return not self._stopped
 

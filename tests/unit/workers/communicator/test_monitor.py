@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +54,36 @@ def test_it_sweeps_again_when_the_pause_is_over() -> None:
     monitor.start(sweeps)
     wait_until(lambda: sweeps.count > 5)
     assert monitor.stop()
+
+
+def test_after_a_pause_of_the_process_what_has_come_meanwhile_is_dealt_with_before_deadlines_are_judged() -> None:
+    moments = itertools.chain([0.0, 100.0], itertools.repeat(100.0))
+    sweeps = Sweeps(0.001)
+    at: list[float] = []
+    sweeps.during = lambda: at.append(time.monotonic())
+    monitor = Monitor("monitor", clock=lambda: next(moments))
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count > 2)
+    assert monitor.stop()
+    assert at[1] - at[0] >= 1.0, "it had slept for 100 s instead of a millisecond"
+
+
+def test_a_monitor_that_looks_after_a_pause_ends_at_once() -> None:
+    moments = itertools.chain([0.0, 100.0], itertools.repeat(100.0))
+    late = threading.Event()
+
+    def clock() -> float:
+        moment = next(moments)
+        if moment:
+            late.set()
+        return moment
+
+    monitor = Monitor("monitor", clock)
+    sweeps = Sweeps(0.001)
+    monitor.start(sweeps)
+    assert late.wait(10)
+    assert monitor.stop()
+    assert sweeps.count == 1
 
 
 def test_a_wake_during_a_sweep_is_not_lost() -> None:

@@ -215,7 +215,7 @@ def a_job_is_renewed(store: StoreBench) -> Iterator[None]:
     store.running()
     store.store.put_result("job-1", b"result")
     yield
-    store.store.renew(["job-1"])
+    store.run(store_scripts.RENEW.command(store.values("job-1")))
 
 
 @sets("store/renew", jobs="retention")
@@ -223,7 +223,7 @@ def a_job_is_renewed_that_was_renewed_a_moment_ago(store: StoreBench) -> Iterato
     store.running()
     yield
     store.connection.call("PEXPIRE", store.keys.record("job-1"), store.store.policy.retention_ms)
-    store.store.renew(["job-1"])
+    store.run(store_scripts.RENEW.command(store.values("job-1")))
     store.connection.call("PEXPIRE", store.keys.record("job-1"), SHORT)
 
 
@@ -231,7 +231,7 @@ def a_job_is_renewed_that_was_renewed_a_moment_ago(store: StoreBench) -> Iterato
 def a_finished_job_is_not_renewed(store: StoreBench) -> Iterator[None]:
     store.finished()
     yield
-    store.store.renew(["job-1"])
+    store.run(store_scripts.RENEW.command(store.values("job-1")))
 
 
 @sets("store/delete", deleted="retention")

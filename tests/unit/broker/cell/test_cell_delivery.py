@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
+from redflare_broker.cell.direction import Direction
 from redflare_broker.cell.outbox import OutboundMessage
 from redflare_broker.errors import Fenced, Unavailable
 from redflare_broker.transport.connection import Connection
@@ -338,6 +339,44 @@ def test_a_reply_that_redis_lost_is_sent_again(cells: Cells) -> None:
     site.resync()
     wait_until(lambda: replies.all)
     assert replies.all[0].meta == {"count": 2}
+
+
+def test_the_payload_of_several_requests_goes_with_the_last_reply(cells: Cells) -> None:
+    """Its sender made the chunks, and need not cancel anything."""
+    replies: dict[str, Any] = {}
+    parked = {site: Counting(later=True) for site in ("a", "b")}
+    for site, handler in parked.items():
+        cells.make(site, {"do": handler})
+    cells.make("server").ask_many("c", "do", {"a": ("a", None), "b": ("b", None)}, BIG, on_reply=replies.__setitem__)
+    requests = [handler.wait(1) for handler in parked.values()]
+    requests[0].reply()
+    wait_until(lambda: len(replies) == 1)
+    assert cells.blobs()
+    np.testing.assert_equal(requests[1].data, BIG)
+    requests[1].reply()
+    wait_until(lambda: len(replies) == 2)
+    wait_until(lambda: not cells.blobs())
+
+
+def test_a_request_that_is_cancelled_while_its_payload_is_stored_leaves_nothing(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, cancelled, store = threading.Event(), threading.Event(), Direction.store
+
+    def slow(self: Direction, *args: Any, **options: Any) -> Any:
+        payload = store(self, *args, **options)
+        stored.set()
+        assert cancelled.wait(10)
+        return payload
+
+    monkeypatch.setattr(Direction, "store", slow)
+    pending = cells.make("site").ask("c", "do", "server", None, BIG, on_reply=Replies())
+    assert stored.wait(10)
+    assert cells.blobs()
+    pending.cancel()
+    cancelled.set()
+    wait_until(lambda: not cells.blobs())
+    assert cells.entries("server") == []
 
 
 def test_a_reply_to_an_earlier_attempt_takes_the_later_request_back(cells: Cells) -> None:

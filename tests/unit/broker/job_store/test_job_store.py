@@ -92,6 +92,24 @@ def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], 
     assert len(bench.chunks()) == 1
 
 
+def test_a_result_of_a_job_that_is_deleted_meanwhile_leaves_no_chunks(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = StoreSteps.upload
+
+    def delete_then(self: StoreSteps, name: str, source: Source) -> StoredFile:
+        file = upload(self, name, source)
+        assert bench.chunks()
+        bench.store.delete("job-1")
+        return file
+
+    bench.finished()
+    monkeypatch.setattr(StoreSteps, "upload", delete_then)
+    with pytest.raises(JobUnknown):
+        bench.store.put_result("job-1", b"result")
+    assert bench.chunks() == []
+
+
 @pytest.mark.parametrize("how", ["submitted", "restored"])
 def test_a_log_that_outlived_its_record_is_not_that_of_the_next_job(bench: StoreBench, how: str) -> None:
     record = bench.running()

@@ -131,6 +131,20 @@ def test_a_reference_over_the_limit_is_refused_before_it_is_fetched(server: Serv
         EncodedPayload(b'{"$bytes":[0,%d]}' % (8 << 40), blob=huge).decode(server)
 
 
+@pytest.mark.parametrize(
+    ("ref", "reason"),
+    [
+        (BlobRef(prefix="flare:blob:{x}", chunk=0, sizes=(4,)), "cut every 0 bytes"),
+        (BlobRef(prefix="flare:blob:{x}", chunk=1, sizes=(1 << 17,)), "claims 131072 chunks"),
+    ],
+    ids=["no-chunk", "too-many"],
+)
+def test_an_impossible_reference_is_refused_before_it_is_fetched(server: Server, ref: BlobRef, reason: str) -> None:
+    data = b'{"$bytes":[0,%d]}' % ref.sizes[0]
+    with pytest.raises(DecodeError, match=reason):
+        EncodedPayload(data, blob=ref).decode(server)
+
+
 def test_what_cannot_be_sent_is_refused_by_the_encoding() -> None:
     with pytest.raises(EncodeError, match=r"data.*x"):
         encode_payload({"x": object()})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.errors import BlobMissing, DecodeError, Unavailable
+from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
 from redflare_broker.keys import room_note
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.redis_store import RedisPayloadStore, check_ref
@@ -242,3 +242,22 @@ class TestDamage:
 
     def test_a_plausible_reference_is_accepted(self) -> None:
         check_ref(BlobRef(prefix="p", chunk=1 << 20, sizes=(4 << 30, 0)), CodecLimits())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ServerError("no permission")], ids=["interrupted", "refused"])
+def test_a_put_that_fails_half_way_leaves_nothing(
+    fake: Server, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    prefix = next(_ids)
+    with fake.borrow(f"{prefix}:0") as connection:
+        kind, store = type(connection), type(connection).store
+
+        def half(self: object, chunks: object, ttl_ms: int) -> None:
+            store(self, chunks, ttl_ms)  # type: ignore[arg-type]
+            assert connection.call("EXISTS", f"{prefix}:0", f"{prefix}:1") == 2
+            raise error
+
+        monkeypatch.setattr(kind, "store", half)
+        with pytest.raises(type(error)):
+            RedisPayloadStore(fake).put(prefix, [memoryview(b"x" * 20)], chunk=10, ttl_ms=TTL)
+        assert connection.call("EXISTS", f"{prefix}:0", f"{prefix}:1") == 0

@@ -321,6 +321,14 @@ def test_a_resend_that_is_owed_is_not_hidden_by_an_earlier_task_that_blocks(benc
     assert bench.ask("site-1") == had
 
 
+def test_what_a_client_gets_names_the_task_that_it_belongs_to(bench: CommunicatorBench) -> None:
+    bench.comm.broadcast(task := bench.task(), bench.ctx)
+    for site in ("site-1", "site-2"):
+        _, _, data = bench.ask_fully(site)
+        assert data is not None
+        assert data.get_header(ReservedHeaderKey.MSG_ROOT_ID) == task.msg_root_id
+
+
 def test_a_resend_is_never_recorded_twice(bench: CommunicatorBench) -> None:
     tasks = [bench.task(f"task-{number}") for number in range(3)]
     for task in tasks:

@@ -1,35 +1,23 @@
-"""Fixtures: a link at a real server, with a client job that a test plays."""
+"""Fixtures: a link at a real server, with a client job that a test plays; and a communicator."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.testing import LinkUnderTest
-from redflare_broker.transport.server import Server
 
-
-class RealLink(LinkUnderTest):
-    """The link of redflare's pytest plugin, at a real server."""
-
-    def __init__(self, url: str, settings: LinkSettings) -> None:
-        super().__init__(None)  # type: ignore[arg-type]
-        self.url = url
-        self.settings = settings
-
-    def server(self) -> Server:
-        return Server.connect(self.url)
-
-    @property
-    def agent_args(self) -> dict[str, Any]:
-        return {**super().agent_args, "flare_site_url": self.url}
-
-    @property
-    def exchanger_args(self) -> dict[str, Any]:
-        return {**super().exchanger_args, "redis_url": self.url}
+from tests.fundamentals.documented.links import RealLink
+from tests.support.communicator.bench import CommunicatorBench
 
 
 @pytest.fixture
 def link(server_url: str, settings: LinkSettings) -> RealLink:
     return RealLink(server_url, settings)
+
+
+@pytest.fixture
+def bench() -> Iterator[CommunicatorBench]:
+    """A communicator with three clients, whose clock the test sets."""
+    with CommunicatorBench(["a", "b", "c"]) as made:
+        yield made

@@ -13,11 +13,10 @@ from redflare_broker.testing import LinkUnderTest
 from redflare_workers import DXO, DataKind, FLContext, IPCExchanger, Signal
 from redflare_workers.apis.fl_constant import FLContextKey
 
+from tests.fundamentals.documented.links import SOON, fetched
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
 from tests.support.link.steps import LinkSteps
-
-SOON = 20.0
 
 CONSTANTS = [
     *("CHANNEL", "JOB_META_KEY_AGENT_ID"),
@@ -43,13 +42,6 @@ def test_the_value_is_that_of_nvflare(name: str) -> None:
 
 
 # -- what the constants name -------------------------------------------------------------------------------------------
-
-
-def fetched(agent: IPCAgent) -> defs.Task:
-    """Wait for the agent's next task."""
-    task = agent.get_task(timeout=SOON)
-    assert task is not None
-    return task
 
 
 def newest(link: LinkUnderTest, stream: str) -> dict[str, str]:

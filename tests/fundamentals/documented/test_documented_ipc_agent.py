@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_agent import RC, AgentClosed, CallStateError, IPCAgent, Task, TaskResult
-from redflare_broker.testing import LinkUnderTest, TaskNotDone
+from redflare_agent import AgentClosed, CallStateError, IPCAgent, Task, TaskResult
+from redflare_broker.testing import LinkUnderTest
 
+from tests.fundamentals.documented.links import SOON, fetched, status, task_of_a_dead_job, until_blocked
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
-from tests.support.link.steps import LinkSteps
 from tests.support.waiting import wait_until
-
-#: Seconds for what should happen at once.
-SOON = 20.0
-
-
-def fetched(agent: IPCAgent) -> Task:
-    """Wait for the agent's next task."""
-    task = agent.get_task(timeout=SOON)
-    assert task is not None
-    return task
-
-
-def until_blocked(agent: IPCAgent) -> None:
-    """Wait until another thread waits in ``get_task``."""
-    wait_until(lambda: agent._link.session._blocked is not None)
-
-
-def task_of_a_dead_job(link: LinkUnderTest) -> LinkSteps:
-    """Let a client job hand out task "t" and die, without a goodbye."""
-    steps = LinkSteps(link.server(), link.fqcn, link.settings.namespace)
-    steps.hello("cj", "host:1:a")
-    steps.assign("t")
-    return steps
-
-
-def status(steps: LinkSteps, field: str = "status") -> str:
-    """What Redis says of task "t"."""
-    with steps.server.borrow(steps.keys.link) as connection:
-        value = connection.call("HGET", steps.keys.task("t"), field)
-    return value.decode() if isinstance(value, bytes) else ""
-
 
 # -- constructor -------------------------------------------------------------------------------------------------------
 
@@ -402,161 +370,3 @@ def test_a_task_is_handed_out_once(link: LinkUnderTest) -> None:
             with IPCAgent(**link.agent_args) as agent:
                 task = fetched(agent)
                 assert (task.task_id, task.attempt) == ("t", attempt)
-
-
-# -- submit_result -----------------------------------------------------------------------------------------------------
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_hands_in_the_result_of_the_current_task(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        answer = cj.send("train")
-        fetched(agent)
-        agent.submit_result(TaskResult({"loss": 0.5}, {"w": 1}, RC.EARLY_TERMINATION))
-        result = answer.result(SOON)
-        assert (result.meta, result.data, result.return_code) == ({"loss": 0.5}, {"w": 1}, "EARLY_TERMINATION")
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_blocks_until_the_client_job_has_the_result(link: LinkUnderTest, background: Background) -> None:
-    steps = task_of_a_dead_job(link)
-    with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
-        assert not accepted.done()
-        with link.cj() as cj:
-            cj.send("train", task_id="t")
-            assert accepted.result(SOON) is True
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_blocks_until_the_task_is_aborted(link: LinkUnderTest, background: Background) -> None:
-    steps = task_of_a_dead_job(link)
-    with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
-        steps.abort("t", "no longer needed")
-        assert accepted.result(SOON) is False
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_blocks_until_the_agent_is_closed(link: LinkUnderTest, background: Background) -> None:
-    steps = task_of_a_dead_job(link)
-    with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
-        agent.stop()
-        assert accepted.result(SOON) is False
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_says_whether_the_result_was_submitted(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        cj.send("train")
-        fetched(agent)
-        assert agent.submit_result(TaskResult({}, {})) is True
-        aborted = cj.send("train")
-        task = fetched(agent)
-        cj.abort()
-        assert task.wait_aborted(SOON)
-        assert agent.submit_result(TaskResult({}, {})) is False
-        with pytest.raises(TaskNotDone, match="ABORTED"):
-            aborted.result(SOON)
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_may_be_called_once_for_a_task(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        answer = cj.send("train")
-        fetched(agent)
-        assert agent.submit_result(TaskResult({}, 1))
-        with pytest.raises(CallStateError):
-            agent.submit_result(TaskResult({}, 2))
-        assert answer.result(SOON).data == 1
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_may_be_called_once_even_when_the_result_was_not_submitted(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        cj.send("train")
-        task = fetched(agent)
-        cj.abort()
-        assert task.wait_aborted(SOON)
-        assert agent.submit_result(TaskResult({}, 1)) is False
-        with pytest.raises(CallStateError):
-            agent.submit_result(TaskResult({}, 1))
-
-
-@documented("IPCAgent.submit_result", differs="A wrong call of `submit_result`")
-def test_a_wrong_call_of_submit_result_loses_the_task(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        answer = cj.send("train")
-        fetched(agent)
-        with pytest.raises(TypeError, match="TaskResult"):
-            agent.submit_result({"x": 1})  # type: ignore[arg-type]
-        assert agent.submit_result(TaskResult({}, 3))
-        assert answer.result(SOON).data == 3
-
-
-@documented("IPCAgent.submit_result")
-def test_submit_result_is_called_after_the_task_was_fetched(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        cj.send("train")
-        fetched(agent)
-        assert agent.submit_result(TaskResult({}, 1))
-        cj.send("train", task_id="second")
-        with pytest.raises(CallStateError, match=r"call get_task\(\) first"):
-            agent.submit_result(TaskResult({}, 2))
-        assert fetched(agent).task_id == "second"
-
-
-@documented("IPCAgent.submit_result", differs="`submit_result` with no task, neither fetched nor open")
-def test_a_result_of_no_task_waits_for_a_client_job(link: LinkUnderTest) -> None:
-    with IPCAgent(**link.agent_args) as agent, pytest.raises(CallStateError, match="none is open"):
-        agent.submit_result(TaskResult({}, 1))
-
-
-@documented("IPCAgent.submit_result")
-def test_an_agent_that_was_started_again_may_submit_the_result_of_its_predecessor(link: LinkUnderTest) -> None:
-    with link.cj() as cj:
-        answer = cj.send("train")
-        with IPCAgent(**link.agent_args) as before:
-            fetched(before)
-        with IPCAgent(**link.agent_args) as after:
-            assert after.submit_result(TaskResult({}, "from the checkpoint"))
-        assert answer.result(SOON).data == "from the checkpoint"
-
-
-@documented("IPCAgent.submit_result", differs="A crash of the CJ")
-def test_a_result_is_for_the_client_job_that_is_there(link: LinkUnderTest, background: Background) -> None:
-    steps = task_of_a_dead_job(link)
-    with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        background(agent.submit_result, TaskResult({}, "kept"))
-        wait_until(lambda: status(steps) == "SUBMITTED")
-        with link.cj() as successor:
-            assert successor.send("train", task_id="t").result(SOON).data == "kept"
-
-
-@documented("IPCAgent.submit_result")
-def test_calls_of_several_threads_follow_one_another(link: LinkUnderTest) -> None:
-    with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
-        cj.send("train")
-        fetched(agent)
-        found: list[object] = []
-
-        def submit() -> None:
-            try:
-                found.append(agent.submit_result(TaskResult({}, {})))
-            except CallStateError as error:
-                found.append(type(error))
-
-        threads = [threading.Thread(target=submit) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SOON)
-        assert sorted(map(str, found)) == sorted(map(str, [True, CallStateError, CallStateError]))

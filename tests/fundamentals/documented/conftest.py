@@ -1,14 +1,20 @@
-"""Fixtures: a link at a real server, with a client job that a test plays; and a communicator."""
+"""Fixtures: a link, and a client parent with its server, at a real Redis; and a communicator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from redflare_broker.cell.cell import Cell
 from redflare_broker.config.settings import LinkSettings
+from redflare_workers import ClientEngine, Site, SiteArgs
 
 from tests.fundamentals.documented.links import RealLink
+from tests.support.cell.cells import Cells, cells_at
+from tests.support.cell.messengers import Peer, Peers
 from tests.support.communicator.bench import CommunicatorBench
+from tests.support.federation.client_parents import SITE_1, RecordingReporter
 
 
 @pytest.fixture
@@ -21,3 +27,36 @@ def bench() -> Iterator[CommunicatorBench]:
     """A communicator with three clients, whose clock the test sets."""
     with CommunicatorBench(["a", "b", "c"]) as made:
         yield made
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> ClientEngine:
+    """A client parent that has no cell."""
+    return ClientEngine(Site(name=SITE_1), SiteArgs(workspace=tmp_path), 0)
+
+
+@pytest.fixture
+def cells(server_url: str, namespace: str) -> Iterator[Cells]:
+    with cells_at(server_url, namespace) as made:
+        yield made
+
+
+@pytest.fixture
+def served(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
+    """A client parent whose cell runs."""
+    cell = Cell(cells.server, SITE_1, cells.settings)
+    engine.initialize_comm(cell, reporter=RecordingReporter())
+    cell.start()
+    yield engine
+    engine.close()
+    cell.stop(2.0)
+
+
+@pytest.fixture
+def server(cells: Cells) -> Iterator[Peer]:
+    """The server's parent process."""
+    peers = Peers(cells.server, cells.settings)
+    peers.places |= {"server": "server", SITE_1: SITE_1}
+    peer = Peer("server", peers, Cell(cells.server, "server", cells.settings))
+    yield peer
+    peer.close()

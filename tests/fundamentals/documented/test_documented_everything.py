@@ -11,6 +11,7 @@ from nvflare.apis.wf_comm_spec import WFCommSpec
 from nvflare.client.ipc import defs
 from nvflare.client.ipc.ipc_agent import IPCAgent
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
+from nvflare.private.fed.client.client_engine import ClientEngine
 
 from tests.fundamentals.documented import sentences
 from tests.support.differences import differences
@@ -25,7 +26,7 @@ def methods(kind: type) -> set[str]:
     return {f"{kind.__name__}.{name}" for name in vars(kind) if not name.startswith("_") and callable(vars(kind)[name])}
 
 
-@pytest.mark.parametrize("kind", [IPCAgent, WFCommSpec], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [IPCAgent, ClientEngine, WFCommSpec], ids=lambda kind: kind.__name__)
 def test_every_method_has_a_sentence(kind: Any) -> None:
     assert methods(kind) - sentences.MEMBERS == set()
 

@@ -680,6 +680,33 @@ def test_a_client_parent_streams_to_no_site(tmp_path: Path) -> None:
         engine.stream_objects("files", "one", {}, ["site-2"], Counting(1), fl_ctx)
 
 
+@shows("Administration of a client parent")
+def test_a_client_parent_is_not_administered_through_its_engine() -> None:
+    absent = {"get_engine_status", "get_errors", "reset_errors", "configure_job_log"}
+    absent |= {"set_agent", "shutdown", "restart"}
+    instead = {"get_all_job_ids", "get_current_run_info", "stop"}
+    assert absent <= set(dir(NVFlareClientEngine))
+    assert (absent | instead) & set(dir(ClientEngine)) == instead
+
+
+@shows("`secure` of tasks, messages and streams")
+def test_secure_is_accepted_and_changes_nothing(job: JobRuns) -> None:
+    seen: list[Any] = []
+
+    def flow(controller: Any, abort: Signal, fl_ctx: FLContext) -> None:
+        for secure in (True, False):
+            task = Task("train", Shareable({"n": 4}), secure=secure)
+            seen.append(controller.send_and_wait(task, fl_ctx, ["site-1"], abort_signal=abort)[1]["n"])
+            reply = controller.engine.send_aux_request("site-1", "none", Shareable(), 10.0, fl_ctx, secure=secure)
+            seen.append(reply["site-1"].get_return_code())
+
+    job.serve(flow)
+    job.join("site-1")
+    assert job.outcome().ok
+    assert seen == [4, ReturnCode.TOPIC_UNKNOWN] * 2
+    assert parameters(ClientEngine.stream_objects)["secure"] is False
+
+
 AUX: Final = ["register_aux_message_handler", "send_aux_request"]
 STREAMS: Final = ["stream_objects", "register_stream_processing"]
 
@@ -717,5 +744,5 @@ def test_names_that_the_page_lists_as_missing_are_missing(job: JobRuns) -> None:
 
 def test_every_row_of_the_page_is_shown() -> None:
     rows = differences()
-    assert len(rows) == 39
+    assert len(rows) == 41
     assert set(rows) == SHOWN

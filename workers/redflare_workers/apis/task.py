@@ -100,7 +100,7 @@ class Task:
         result_received_cb: called with each result; may replace ``client_task.result``.
         task_done_cb: called once, when the task is done.
         operator: description of the operation, sent along as a header.
-        secure: whether the task must be sent securely.
+        secure: without effect; what protects tasks is TLS between each process and Redis.
 
     Raises:
         TypeError: an argument is of the wrong type.

@@ -60,7 +60,7 @@ class SiteAgent:
     def _serve(self) -> None:
         try:
             serve(self._train, self._agent)
-        except BaseException as error:  # sys.exit() would end only this thread, and its site would wait for ever
+        except BaseException as error:  # it would end only this thread, and its site would wait for ever
             logger.exception("%s: its agent failed", self.site)
             reason = f"{type(error).__name__}: {error}"
         else:

@@ -81,7 +81,7 @@ def test_a_workflow_that_fails_is_an_outcome_with_its_reason(server_url: str) ->
 
 
 def test_a_site_whose_function_ends_its_thread_ends_the_simulation(server_url: str) -> None:
-    with pytest.raises(SimulationError, match="site-2: SystemExit: enough of this"):
+    with pytest.raises(SimulationError, match="site-2: KeyboardInterrupt: enough of this"):
         simulate(fedavg(2), simulated.leaving, sites=2, processes=0, url=server_url)
 
 

@@ -231,10 +231,11 @@ def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.
     old.ask("c", "do", "nobody", on_reply=(mine := Replies()))
     new = cells.make("server", {"do": new_handler})
     assert new.epoch > old.epoch
-    assert site.send_request("c", "do", "server", timeout=5).meta["count"] >= 1
-    assert fenced.wait(5), "its own read reports it, long before its heartbeat"
+    assert site.send_request("c", "do", "server", timeout=20).meta["count"] >= 1
+    assert fenced.wait(20), "its own read reports it, long before its heartbeat"
     assert old.fenced
     assert len(old_handler.requests) == 1
+    wait_until(lambda: mine.all)
     assert [reply.rc for reply in mine.all] == [ReplyCode.ABORTED]
     wait_until(lambda: replies.all)
     old_request.reply("LATE")

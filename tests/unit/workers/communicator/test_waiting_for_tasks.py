@@ -260,7 +260,8 @@ def test_the_end_of_the_run_cancels_standing_tasks_and_leaves_no_thread() -> Non
     bench.comm.finalize_run(bench.ctx)
     assert sorted(map(id, done)) == sorted(map(id, tasks))
     assert {task.completion_status for task in tasks} == {TaskCompletionStatus.CANCELLED}
-    assert set(threading.enumerate()) == threads
+    # those of tests before may end meanwhile
+    assert set(threading.enumerate()) <= threads
     bench.comm.finalize_run(bench.ctx)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import NoneType
@@ -72,6 +73,12 @@ def copy_of_structure(data: Any) -> Any:
     return type(data)(map(copy_of_structure, data)) if type(data) is tuple else data
 
 
+#: The views that stand in the place of arrays now, by their ids, with these arrays: callbacks of several tasks may run
+#: at once, and the tasks have arrays in common.
+_shown: dict[int, tuple[object, object]] = {}
+_shown_lock: Final = threading.Lock()
+
+
 @contextmanager
 def read_only_arrays(data: object) -> Iterator[None]:
     """Put read-only views in the place of the arrays in a tree's dicts and lists, and the arrays back afterwards.
@@ -83,14 +90,18 @@ def read_only_arrays(data: object) -> Iterator[None]:
     def show(array: Any) -> Any:
         view = array.view()
         view.flags.writeable = False
-        arrays[id(view)] = view, array
+        _shown[id(view)] = arrays[id(view)] = view, _shown.get(id(array), (array, array))[1]
         return view
 
-    _replace_arrays(data, show)
     try:
+        with _shown_lock:
+            _replace_arrays(data, show)
         yield
     finally:
-        _replace_arrays(data, lambda array: arrays.get(id(array), (None, array))[1])
+        with _shown_lock:
+            _replace_arrays(data, lambda array: arrays.get(id(array), (None, array))[1])
+            for key in arrays:
+                del _shown[key]
 
 
 def _replace_arrays(tree: object, other: Callable[[Any], Any]) -> None:

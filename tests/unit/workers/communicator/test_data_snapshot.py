@@ -91,3 +91,25 @@ def test_arrays_are_read_only_inside_and_the_same_ones_afterwards() -> None:
     assert data["deep"]["tuple"][1]["y"] is before[2]
     assert data["new"] is new
     before[0][:] = 1
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_the_arrays_of_two_tasks_at_once_come_back(first_ends_first: bool) -> None:
+    model: dict[str, Any] = {"w": np.zeros(3), "list": [np.ones(1)]}
+    before = model["w"], model["list"][0]
+    first, second = read_only_arrays({"data": model}), read_only_arrays({"data": model})
+    first.__enter__()
+    second.__enter__()
+    for each in (first, second) if first_ends_first else (second, first):
+        each.__exit__(None, None, None)
+    assert model["w"] is before[0]
+    assert model["list"][0] is before[1]
+
+
+def test_an_array_that_stands_twice_comes_back_in_both_places() -> None:
+    array = np.zeros(3)
+    shared = [array]
+    data: dict[str, Any] = {"a": shared, "b": shared, "c": array}
+    with read_only_arrays(data):
+        assert not any(each.flags.writeable for each in (data["a"][0], data["c"]))
+    assert data["a"][0] is data["c"] is array

@@ -54,7 +54,9 @@ class Running:
         return self.engine
 
     def is_over(self, job: str) -> bool:
-        return self.engine.processes.status(job) is ClientStatus.STOPPED
+        """Whether the process of a job has stopped, and is gone."""
+        run = self.engine.processes.find(job)
+        return run is not None and run.status is ClientStatus.STOPPED and not run.live
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_copy
 from redflare_workers.apis.task import ClientTask
 
-from .data_snapshot import copy_of_structure, read_only_arrays
+from .data_snapshot import holds_any, own_copy, read_only_arrays
 from .scheduling import StandingTask, TaskKind
 from .task_lifecycle import Assignment, TaskLifecycle
 from .task_registry import Choice, SubmissionCheck
@@ -91,8 +91,9 @@ class TaskRequests:
         if choice.resend:
             _mark_resend(fl_ctx)
         # who would write to an array that others get too is told so
-        with read_only_arrays(standing.task.data if standing.shared else None):
+        with read_only_arrays(standing.task.data if standing.shared else None) as put_in:
             lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
+        standing.put_in |= put_in
         # after_task_sent_cb may take the data away
         data, operator = self._data(choice, fl_ctx), standing.task.operator
         lifecycle.call("after_task_sent_cb", standing, client_task, fl_ctx)
@@ -112,12 +113,12 @@ class TaskRequests:
         if not standing.shared:
             return task.data
         try:
+            if holds_any(task.data, standing.put_in) or standing.changed():
+                own: Shareable = own_copy(task.data, standing.put_in)
+                return own
             if standing.data is None and task.completion_status is None:
                 standing.data = self._lifecycle.observer.protect(task, task.data)
                 standing.keep_in_mind()
-            elif standing.changed():
-                own: Shareable = copy_of_structure(task.data)
-                return own
         except Exception as exc:
             if standing.ended:
                 # what protecting it needs may have gone with the task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
 from typing import Any, Final
@@ -63,14 +63,25 @@ def _version(value: object) -> object:
         return None
 
 
-def copy_of_structure(data: Any) -> Any:
-    """Copy the dicts, lists and tuples of a tree, and nothing that they hold."""
+def own_copy(data: Any, put_in: Mapping[int, object]) -> Any:
+    """Copy the dicts, lists and tuples of a tree, and of what they hold the arrays in ``put_in``, by their ids."""
     if isinstance(data, dict | list):
         other = copy.copy(data)
         for key, value in list(data.items() if isinstance(data, dict) else enumerate(data)):
-            other[key] = copy_of_structure(value)
+            other[key] = own_copy(value, put_in)
         return other
-    return type(data)(map(copy_of_structure, data)) if type(data) is tuple else data
+    if type(data) is tuple:
+        return tuple(own_copy(value, put_in) for value in data)
+    return copy.copy(data) if id(data) in put_in else data
+
+
+def holds_any(data: object, put_in: Mapping[int, object]) -> bool:
+    """Whether a tree holds one of these arrays, which are given by their ids."""
+    held: list[object] = []
+    # the walk fills it
+    for _ in _items(data, held) if put_in else ():
+        pass
+    return any(id(value) in put_in for value in held)
 
 
 #: The views that stand in the place of arrays now, by their ids, with these arrays: callbacks of several tasks may run
@@ -80,12 +91,16 @@ _shown_lock: Final = threading.Lock()
 
 
 @contextmanager
-def read_only_arrays(data: object) -> Iterator[None]:
+def read_only_arrays(data: object) -> Iterator[dict[int, object]]:
     """Put read-only views in the place of the arrays in a tree's dicts and lists, and the arrays back afterwards.
 
     To write to one is a ValueError then; to put another array in its place is not.
+
+    Yields:
+        the arrays that were put in meanwhile, by their ids; filled at the end.
     """
     arrays: dict[int, tuple[object, object]] = {}
+    put_in: dict[int, object] = {}
 
     def show(array: Any) -> Any:
         view = array.view()
@@ -93,13 +108,18 @@ def read_only_arrays(data: object) -> Iterator[None]:
         _shown[id(view)] = arrays[id(view)] = view, _shown.get(id(array), (array, array))[1]
         return view
 
+    def put_back(array: Any) -> Any:
+        if id(array) not in _shown:
+            put_in[id(array)] = array
+        return arrays.get(id(array), (None, array))[1]
+
     try:
         with _shown_lock:
             _replace_arrays(data, show)
-        yield
+        yield put_in
     finally:
         with _shown_lock:
-            _replace_arrays(data, lambda array: arrays.get(id(array), (None, array))[1])
+            _replace_arrays(data, put_back)
             for key in arrays:
                 del _shown[key]
 

@@ -197,6 +197,8 @@ class StandingTask:
     #: The object that was copied, and how it was then, if a callback may change it.
     source: Shareable | None = None
     snapshot: DataSnapshot | None = None
+    #: Arrays that callbacks have put into the data, by their ids: a callback may write to its own for each client.
+    put_in: dict[int, object] = field(default_factory=dict)
     #: When it must be checked next although nothing changes.
     due: float = inf
     #: It is final and no longer open.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.communicator.data_snapshot import DataSnapshot, read_only_arrays
+from redflare_workers.communicator.data_snapshot import DataSnapshot, holds_any, own_copy, read_only_arrays
 
 
 def tree() -> dict[str, Any]:
@@ -74,6 +74,23 @@ def test_a_tensor_that_was_changed_in_place_does_not_fit() -> None:
     assert snapshot.fits(data)
     data["w"]._version += 1
     assert not snapshot.fits(data)
+
+
+def test_arrays_that_are_put_in_are_reported() -> None:
+    data, one, two = tree(), np.ones(1), np.ones(2)
+    with read_only_arrays(data) as put_in:
+        data["w"] = one
+        data["deep"]["list"].append(two)
+        data["again"] = data["deep"]["list"][1]
+    assert set(put_in) == {id(one), id(two)}
+    assert holds_any(data, put_in)
+    assert not holds_any(tree(), put_in)
+    assert not holds_any(data, {})
+    copied = own_copy(data, put_in)
+    assert copied["w"] is not one
+    assert copied["again"] is data["again"]
+    one[:] = 5
+    assert copied["w"][0] == 1
 
 
 def test_arrays_are_read_only_inside_and_the_same_ones_afterwards() -> None:

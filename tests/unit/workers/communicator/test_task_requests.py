@@ -228,6 +228,24 @@ def test_a_callback_that_changes_nothing_costs_no_copy(bench: CommunicatorBench,
     task.data["deep"]["list"][0] += 1
 
 
+@pytest.mark.parametrize("method", ["broadcast", "broadcast_forever"])
+@pytest.mark.parametrize("every", [1, 2], ids=["for each client", "for every second"])
+def test_an_array_of_the_callbacks_own_is_sent_as_it_is_for_each_client(
+    bench: CommunicatorBench, method: str, every: int
+) -> None:
+    buffer, count = np.zeros(3), itertools.count()
+
+    def fill(client_task: ClientTask, fl_ctx: Any) -> None:
+        number = next(count)
+        if number % every == 0:
+            buffer[:] = number
+            client_task.task.data["w"] = buffer
+
+    getattr(bench.comm, method)(bench.task(data={"w": np.ones(3)}, before_task_sent_cb=fill), bench.ctx)
+    had = [bench.ask_fully(f"site-{number}")[2] for number in range(4)]
+    assert [data["w"][0] for data in had if data is not None] == [number - number % every for number in range(4)]
+
+
 def test_an_array_that_others_get_too_cannot_be_changed_in_place(bench: CommunicatorBench) -> None:
     weights = np.zeros(3)
 

@@ -222,11 +222,11 @@ class JobRunner:
         if not self._recovered:
             self._forget_namesake()
         self._check_interrupted()
-        self._job_sites.deploy(definition, self.sites)
+        self._job_sites.deploy(definition, self.sites, noted=True)
         self._check_interrupted()
         self._check_sites()
         self._launch()
-        self._job_sites.start(self.sites)
+        self._job_sites.start(self.sites, noted=True)
         self._check_interrupted()
         self._check_sites()
         reason = f"at {len(self._job_sites.participants)} of {len(self.sites)} sites"

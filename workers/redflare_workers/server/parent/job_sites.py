@@ -12,6 +12,7 @@ from typing import Any, Final
 from redflare_broker.cell.cell import Reply, ReplyCode
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, RedflareError
 from redflare_broker.job_store.record import SiteState
+from redflare_broker.util import humanize
 from redflare_broker.util.patience import Patience
 
 from redflare_workers.jobs.job_folder import JobDefinition
@@ -48,6 +49,8 @@ DEPLOY_WITHIN: Final = 120.0
 START_WITHIN: Final = 60.0
 #: Seconds beyond the server's own grace that sites have to confirm an abort: theirs may be longer.
 _CONFIRM_WITHIN: Final = 20.0
+#: Sites that a reason for waiting names before the rest is counted.
+_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,19 +164,26 @@ class JobSites:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def deploy(self, definition: JobDefinition, sites: Collection[str]) -> None:
-        """Send sites their apps; an app is stored once for all its sites."""
+    def deploy(self, definition: JobDefinition, sites: Collection[str], *, noted: bool = False) -> None:
+        """Send sites their apps; an app is stored once for all its sites.
+
+        Args:
+            noted: the job cannot run before: its record and its log say for whom it waits.
+        """
         for app in definition.apps:
             some = [site for site in sites if self.meta.app_for(site) == app]
             request = DeployRequest(job=self.job, app=app, meta=self.job_meta)
-            for site, reply in self._ask(request, some, definition.app_archive(app), DEPLOY_WITHIN).items():
+            purpose = "to unpack the job" if noted else ""
+            replies = self._ask(request, some, definition.app_archive(app), DEPLOY_WITHIN, purpose=purpose)
+            for site, reply in replies.items():
                 self._note(site, DEPLOYED, reply)
 
-    def start(self, sites: Collection[str]) -> None:
-        """Let those of the sites that have their app launch their processes."""
+    def start(self, sites: Collection[str], *, noted: bool = False) -> None:
+        """Let those of the sites that have their app launch their processes; ``noted`` as for ``deploy``."""
         request = StartRequest(job=self.job)
         deployed = [site for site in self._with_status(DEPLOYED) if site in sites]
-        for site, reply in self._ask(request, deployed, None, START_WITHIN).items():
+        purpose = "to start the job" if noted else ""
+        for site, reply in self._ask(request, deployed, None, START_WITHIN, purpose=purpose).items():
             # its own reports may have come first
             if not reply.ok or self._statuses[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
@@ -275,12 +285,14 @@ class JobSites:
         *,
         is_alive: Callable[[str], bool] = lambda site: True,
         uninterruptible: bool = False,
+        purpose: str = "",
     ) -> dict[str, Reply]:
         """Ask sites at once, and wait for their replies.
 
         Args:
             is_alive: whether to wait for a site; others find the request when they connect again.
             uninterruptible: wait also when the job must end.
+            purpose: what the sites are waited for, if the job's record is to say so.
         """
         targets = {site: (self.context.cell_of(site), request.to_meta()) for site in sites}
         if not targets:
@@ -299,15 +311,30 @@ class JobSites:
 
         asked = self.context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
         patience, began = Patience(timeout), time.monotonic()
-        with self.changed:
-            while not enough() and patience.left:
-                # a site may vanish without a reply
-                with patience.wait(self.context.cell.interval) as seconds:
-                    self.changed.wait_for(enough, seconds)
+        said = ""
+        while True:
+            # a site may vanish without a reply
+            with self.changed, patience.wait(self.context.cell.interval) as seconds:
+                self.changed.wait_for(enough, seconds)
+            with self.changed:
+                silent = [site for site in targets if site not in replies]
+                if enough() or not patience.left:
+                    break
+            if purpose:
+                said = self._note_waiting(said, f"{humanize.first(silent, _NAMED)} {purpose}, {timeout:g} s at most")
         asked.cancel()
         with self.changed:
             nothing = Reply(ReplyCode.TIMEOUT, {"error": f"no reply within {time.monotonic() - began:.1f} s"})
             return {site: replies.get(site, nothing) for site in targets}
+
+    def _note_waiting(self, said: str, what: str) -> str:
+        """Say in the job's record and log what it waits for, if that is not ``said`` yet; return the text."""
+        text = f"waiting for {what}"
+        if text != said:
+            logger.info("job %s: %s", self.job, text)
+            self.context.store.set_waiting(self.job, text)
+            self.context.logs.write(self.job, self.context.server_name, [text], self.submission)
+        return text
 
     def __repr__(self) -> str:
         return f"<JobSites of {self.job}, {len(self.participants)} of {len(self.sites)} sites>"

@@ -58,7 +58,8 @@ def status(
     A Redis that refuses to write now (memory or disk full) is shown before
     all else, and so are payloads that do not fit into it, with who waits. The
     jobs that run come next, with what each of their open tasks waits for, then
-    all that are missing; jobs that are over are counted in one line. `redflare
+    all that are missing (not who left when its job was over); jobs that are
+    over are counted in one line. `redflare
     job show` shows more of a job.
 
     [bold]Examples[/bold]
@@ -171,12 +172,25 @@ def _missing(found: FederationStatus) -> Iterator[RenderableType]:
             sides += [(f"server {job.fqcn}", job.server)]
             sides += [(f"site {site.name}", site.presence) for site in job.sites]
     for link in found.links:
-        sides += [(f"agent {link.fqcn}", link.agent), (f"CJ of agent {link.fqcn}", link.cj)]
+        sides += _missing_of(link)
     absent = [(name, side) for name, side in sides if not side.connected]
     if absent:
         yield Text("Missing", style="bold")
         yield from (display.indented(Text.assemble(name, "  ", display.presence(side))) for name, side in absent)
         yield Text()
+
+
+def _missing_of(link: LinkStatus) -> Iterator[tuple[str, Presence]]:
+    """Yield the sides of a link that may be missing, each with its name.
+
+    A CJ comes and leaves with its job, so one that said bye is not missing; nor is an agent that did the same when no
+    CJ is there to wait for it.
+    """
+    cj_is_away = link.cj.state in ("left", "never")
+    if link.task or not (cj_is_away and link.agent.state == "left"):
+        yield f"agent {link.fqcn}", link.agent
+    if link.task or not cj_is_away:
+        yield f"CJ of agent {link.fqcn}", link.cj
 
 
 def _server(server: JobView) -> Group:

@@ -13,6 +13,7 @@ from redflare_broker.keys import room_note
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.payload.room import TTL_MS, RoomWait
+from redflare_broker.scripts.lease import Role
 from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner
@@ -221,6 +222,28 @@ def test_status_begins_with_what_runs_then_all_that_are_missing(cli: Cli, busy: 
     assert lines[missing + 2] == "  agent site-2--trainer  ○ left"
     agents = [line.split()[0] for line in lines if "--trainer  " in line and not line.startswith(" ")]
     assert agents[:2] == ["site-2--trainer", "site-1--trainer"]
+
+
+@pytest.mark.parametrize(
+    ("left", "missing"),
+    [
+        (("cj",), []),
+        (("cj", "agent"), []),
+        (("agent",), ["  agent site-1--trainer  ○ left"]),
+    ],
+)
+def test_status_misses_nobody_who_left_when_the_job_was_over(
+    cli: Cli, bench: LiveJobBench, left: tuple[Role, ...], missing: list[str]
+) -> None:
+    link = LinkSteps(bench.server, "site-1--trainer")
+    link.both()
+    for role in left:
+        link.bye(role)
+
+    lines = [line.rstrip() for line in cli("status").stdout.splitlines()]
+
+    assert [line for line in lines if line.startswith("  ") and "left" in line] == missing
+    assert ("Missing" in lines) is bool(missing)
 
 
 def test_status_counts_the_jobs_that_are_over_in_one_line(cli: Cli, bench: LiveJobBench) -> None:

@@ -39,10 +39,11 @@ def submit(
 
     The job is checked first: all errors are reported together, each with its
     file and key, arguments by the types and checks of their constructors. None
-    of its code is run; installed modules that it names are imported. A job with errors is not submitted
-    (exit code 2). The same job under the same --id is submitted once, however
-    often this is called. The server need not be running yet. docs/job-folders.md
-    explains how to write a job.
+    of its code is run; installed modules that it names are imported. A job with
+    errors is not submitted (exit code 2). The same job under the same --id is
+    submitted once, however often this is called; one that is over does not run
+    again. The server need not be running yet. docs/job-folders.md explains how
+    to write a job.
 
     [bold]Examples[/bold]
     redflare job submit means
@@ -88,7 +89,11 @@ def _show_submitted(target: Target, store: JobStore, job_id: str, server: str, *
         record, is_running = None, True
     if as_json:
         display.print_json(record.to_json() if record else {"id": job_id})
-    if not is_running:
+    if record and record.finished:
+        note(
+            f"job {job_id} is over and does not run again: {record.status}. Leave --id out, or give another, to run it"
+        )
+    elif not is_running:
         note(f"server {server!r} is not running; the job waits for `redflare server`")
 
 
@@ -105,7 +110,7 @@ def _read(path: Path, *, as_json: bool) -> JobDefinition:
             display.say(f"redflare: {error}", err=True)
         raise typer.Exit(USAGE) from None
     except ArchiveError as error:
-        fail(str(error), USAGE)
+        fail(f"{path}: {error}", USAGE)
     except OSError as error:
         fail(f"cannot read {path}: {error.strerror or error}", USAGE)
 

@@ -75,6 +75,28 @@ def test_another_job_under_a_taken_id_is_wrong_usage(cli: Cli, store: JobStore, 
     assert "has another meta or archive" in refused.stderr
 
 
+def test_the_same_job_under_the_id_of_one_that_is_over_does_not_run_and_says_so(
+    cli: Cli, store: JobStore, job: Path
+) -> None:
+    cli("job", "submit", str(job), "--id", "monday")
+    advanced(store, "monday", COMPLETED)
+
+    again = cli("job", "submit", str(job), "--id", "monday")
+
+    assert (again.exit_code, again.stdout) == (0, "monday\n")
+    assert "job monday is over and does not run again: FINISHED:COMPLETED" in again.stderr
+    assert "server" not in again.stderr
+
+
+def test_a_file_that_is_no_archive_is_named(cli: Cli, store: JobStore, tmp_path: Path) -> None:
+    (tmp_path / "trainer.py").write_text("initial_model = {}")
+
+    refused = cli("job", "submit", str(tmp_path / "trainer.py"))
+
+    assert refused.exit_code == 2
+    assert f"{tmp_path / 'trainer.py'}: this is not a zip archive" in refused.stderr
+
+
 def test_a_check_submits_nothing_and_all_errors_are_reported_together(cli: Cli, store: JobStore, job: Path) -> None:
     assert cli("job", "submit", str(job), "--check").stdout == "means: no errors\n"
     config = json.loads((job / "meta.json").read_text())

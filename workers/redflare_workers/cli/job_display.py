@@ -102,8 +102,9 @@ def _requirements(record: JobRecord) -> str:
 def _history(record: JobRecord) -> Table:
     changes = []
     for change in record.history:
-        # the whole reason of the end is shown above
-        parts = (f"by {change.by}" if change.by else "", summary(change.reason))
+        # the reason of the end is shown above, whole
+        reason = "" if record.finished and change.reason == record.reason else summary(change.reason)
+        parts = (f"by {change.by}" if change.by else "", reason)
         text = Text(": ".join(part for part in parts if part))
         changes.append((change.at, display.status(change.status), text))
     return display.timeline(changes, digits=1)
@@ -113,7 +114,9 @@ def _record_sites(record: JobRecord, now: int) -> Table:
     table = display.table("Site", "Status", "Since", "Exit code", "How and why")
     for name, site in record.sites.items():
         code = "" if site.exit_code is None else str(site.exit_code)
-        why = ": ".join(part for part in (site.how, site.reason) if part)
+        # most sites end as the job does, and its reason is shown above
+        reason = record.status if site.reason == f"{record.status}: {record.reason}" else site.reason
+        why = ": ".join(part for part in (site.how, reason) if part)
         table.add_row(Text(name, style="bold"), Text(site.status), ago(now, site.at), code, Text(why))
     return table
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, COMPLETED, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.record import (
+    APPROVED,
+    CAN_NOT_SCHEDULE,
+    COMPLETED,
+    DISPATCHED,
+    EXECUTION_EXCEPTION,
+    RUNNING,
+    SUBMITTED,
+)
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
@@ -150,9 +158,26 @@ def test_a_reason_of_several_lines_is_shown_whole_by_each_command(cli: Cli, stor
     store.advance("monday", SUBMITTED, CAN_NOT_SCHEDULE, reason)
 
     joined = "the server rejected the job: app/config.json: workflows[0]: its class is unknown; meta.json: name"
-    for command in ("list", "show", "log", "abort"):
+    for command in ("list", "log", "abort"):
         shown = cli("job", command, *["monday"] * (command != "list"), columns=240).stdout
         assert joined in shown, shown
+    lines = [" ".join(line.split()) for line in cli("job", "show", "monday", columns=240).stdout.splitlines()]
+    at = lines.index("reason the server rejected the job:")
+    assert lines[at + 1 : at + 3] == ["app/config.json: workflows[0]: its class is unknown", "meta.json: name"]
+
+
+def test_the_reason_of_the_end_is_shown_once_and_not_for_each_site(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    advanced(store, "monday")
+    store.advance("monday", RUNNING, EXECUTION_EXCEPTION, "round 1 has no results")
+    store.set_site("monday", "site-1", "stopped", reason=f"{EXECUTION_EXCEPTION}: round 1 has no results")
+    store.set_site("monday", "site-2", "exception", reason="its code raised")
+
+    shown = cli("job", "show", "monday").stdout
+
+    assert shown.count("round 1 has no results") == 1
+    assert re.search(r"site-1 +stopped .* FINISHED:EXECUTION_EXCEPTION *$", shown, re.MULTILINE)
+    assert re.search(r"site-2 +exception .* its code raised *$", shown, re.MULTILINE)
 
 
 def test_the_end_of_a_log_behind_a_reason_is_shown_by_job_show_only(cli: Cli, store: JobStore) -> None:

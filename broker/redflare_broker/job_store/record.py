@@ -60,9 +60,9 @@ def summary(reason: str) -> str:
     Lines below one that ends with a colon are its items: ``the job cannot be used: meta.json: name ...; ...``.
     """
     lines = [" ".join(line.split()) for line in reason.partition(f"\n{LOG_TAIL}\n")[0].split("\n")]
-    first, *rest = [line for line in lines if line] or [""]
-    joined = "; ".join(rest)
-    return " ".join(part for part in (first if first.endswith(":") or not rest else f"{first};", joined) if part)
+    kept = [line for line in lines if line]
+    ended = [line if line.endswith(":") else f"{line};" for line in kept[:-1]]
+    return " ".join([*ended, *kept[-1:]])
 
 
 def is_finished(status: str) -> bool:

@@ -229,7 +229,8 @@ class ComponentBuilder:
         if scope.custom.holds(path):
             if self.allow_custom:
                 return None
-            text = f"{path} is code that the job brings (custom/), which is not allowed here"
+            text = f"{path} is code that the job brings (custom/), which is not allowed here; "
+            text += "`allow_custom` in local/site.json of this workspace allows it"
             return scope.problem(text, "path", unsafe=True)
         if self._permits(path):
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
-from redflare_workers.apis.task import ClientTask, Task
+from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 from redflare_workers.communicator.managers.simple import DOES_NOT_COUNT
 
 from .aggregator import Aggregator
@@ -95,8 +95,9 @@ class FedAvg(ModelWorkflow):
         if len(self._steps) < self.min_clients:
             sites = sorted(self._steps)
             valid = f"{len(sites)} valid result{'s' * (len(sites) != 1)}" + f" ({', '.join(sites)})" * bool(sites)
+            early = "" if task.completion_status == TaskCompletionStatus.OK else f" ({task.completion_status})"
             self.system_panic(
-                f"round {self.current_round + 1} ended ({task.completion_status}) with {valid}, but min_clients is "
+                f"round {self.current_round + 1} ended{early} with {valid}, but min_clients is "
                 f"{self.min_clients}{self._refused}",
                 fl_ctx,
             )

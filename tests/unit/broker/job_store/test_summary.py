@@ -15,6 +15,10 @@ from redflare_broker.job_store.record import summary
             "it is rejected:\n  a.json: x is wrong\n  b.json: y is",
             "it is rejected: a.json: x is wrong; b.json: y is",
         ),
+        (
+            "site-1: rejected:\n  a.json: x; site-2: rejected:\n  b.json: y",
+            "site-1: rejected: a.json: x; site-2: rejected: b.json: y",
+        ),
         ("one mistake\nanother", "one mistake; another"),
         ("ValueError: a\n\n   b ", "ValueError: a; b"),
         ("it died (exit code 1)\nthe end of its log:\nTraceback\n  boom", "it died (exit code 1)"),

@@ -155,7 +155,7 @@ def test_components_that_are_built_for_arguments_hear_events_whatever_holds_them
 
 def test_custom_code_is_not_imported_where_it_is_not_admitted(tmp_path: Path) -> None:
     app = deployed(tmp_path, client=executor("trainer.Trainer"), custom={"trainer.py": "raise SystemExit"})
-    with pytest.raises(JobProblems, match="which is not allowed here") as caught:
+    with pytest.raises(JobProblems, match="`allow_custom` in local") as caught:
         build_client_app(app, ComponentBuilder())
     assert caught.value.unsafe
     assert "trainer" not in sys.modules

@@ -69,7 +69,7 @@ class AppDeployer:
         app = run / f"app_{site}"
         safe_extract(app_data, app, max_bytes=self.settings.max_bytes, max_files=self.settings.max_files)
         if problems := self._problems(app):
-            raise JobProblems(f"the site rejected app {app_name}", problems)
+            raise JobProblems(f"the site rejected the app {app_name!r}", problems)
         for name, content in ((META_FILE, meta), (APP_FILE, app_name.encode())):
             with replacing(run / name) as file:
                 file.write(content)

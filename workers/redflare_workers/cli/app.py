@@ -136,7 +136,7 @@ def options(
     [bold]Inspect[/bold]
     redflare status --watch         [dim]who is connected, what each agent is doing[/dim]
     redflare job show job-7         [dim]a job's sites and tasks, and why they wait[/dim]
-    redflare task 7c1e              [dim]the history of one task[/dim]
+    redflare task round-3.site-1    [dim]the history of one task[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
     redflare dead list              [dim]messages that could not be read[/dim]
 

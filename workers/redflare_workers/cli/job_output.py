@@ -19,7 +19,7 @@ from redflare_workers.jobs import ArchiveError, safe_extract
 
 from . import display
 from .connection import Target, connected
-from .exit_codes import NOT_FOUND, USAGE, fail
+from .exit_codes import NOT_FOUND, USAGE, fail, note
 from .job_lookup import ServerName, StoredJob, need, store_of
 
 #: Least and most characters of a site.
@@ -59,6 +59,9 @@ def log(
     chosen = [line for line in lines if _is_of(line, sites or ())]
     for line in chosen if last is None else chosen[len(chosen) - min(last, len(chosen)) :]:
         _print_line(line, as_json=as_json)
+    written = {line.site for line in lines if line.site}
+    if not follow and (silent := sorted({*(sites or ())} - written)):
+        note(f"there are no lines of {', '.join(silent)}; there are some of {', '.join(sorted(written)) or 'no site'}")
     if follow:
         follow_log(store, record.id, after=lines[-1].id if lines else "0-0", sites=sites or (), as_json=as_json)
     elif not chosen:

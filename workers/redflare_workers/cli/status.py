@@ -57,10 +57,10 @@ def status(
 
     A Redis that refuses to write now (memory or disk full) is shown before
     all else, and so are payloads that do not fit into it, with who waits. The
-    jobs that run come next, with what each of their open tasks waits for, then
-    all that are missing (not who left when its job was over); jobs that are
-    over are counted in one line. `redflare
-    job show` shows more of a job.
+    jobs that run come next, with what each of their open tasks waits for
+    (`redflare job list --open` has those that have not begun); then all that
+    are missing, but for who left when its job was over. Jobs that are over are
+    counted in one line. `redflare job show` shows more of a job.
 
     [bold]Examples[/bold]
     redflare status

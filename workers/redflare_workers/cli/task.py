@@ -21,7 +21,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @connected
 def task(
     target: Target,
-    task_id: Annotated[str, typer.Argument(help="The task's id, as `redflare status` shows it.", show_default=False)],
+    task_id: Annotated[
+        str, typer.Argument(help="The task's whole id, as `redflare status` shows it.", show_default=False)
+    ],
     agent: Annotated[
         str | None, typer.Option("--agent", "-a", help="Full name (FQCN) of the agent: site-1--trainer; default: all.")
     ] = None,
@@ -34,7 +36,7 @@ def task(
 
     [bold]Examples[/bold]
     redflare task 3f0c2a52-5c1d-4b1e-9d8e-0d8a1f6a7b11
-    redflare task 7c1e --agent site-1--trainer --json
+    redflare task round-3.site-1 --agent site-1--trainer --json
     """
     views = target.inspector.task(task_id, agent)
     if as_json:

@@ -209,6 +209,9 @@ def test_the_log_is_printed_by_site_and_from_its_end(cli: Cli, store: JobStore) 
         r"site-1 +one\n.*site-1 +two\n.*site-2 +three \[not markup\]\n$", cli("job", "log", "monday").stdout
     )
     assert "three" not in cli("job", "log", "monday", "--site", "site-1").stdout
+    assert cli("job", "log", "monday", "--site", "site-1").stderr == ""
+    mistyped = cli("job", "log", "monday", "--site", "site1", "--site", "site-1")
+    assert "there are no lines of site1; there are some of site-1, site-2" in mistyped.stderr
     last = cli("job", "log", "monday", "--lines", "1", "--json").stdout
     assert json.loads(last)["text"] == "three [not markup]"
 

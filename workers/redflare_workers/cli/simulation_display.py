@@ -134,12 +134,14 @@ def to_json(outcome: SimulationOutcome[Controller]) -> dict[str, Any]:
 def _table(controller: Controller) -> Table | None:
     if isinstance(controller, FedAvg):
         which = "received" if controller.evaluate is None else "new"
-        table = display.table("round", "sites", f"{controller.metric or 'metric'} of the {which} model")
+        heads = ["round", "sites", f"{controller.metric or 'metric'} of the {which} model"]
+        if all(done["metric"] is None for done in controller.history):
+            heads.pop()
         rows = [
-            (str(number), str(len(done["clients"])), _figure(done["metric"]))
+            (str(number), str(len(done["clients"])), _figure(done["metric"]))[: len(heads)]
             for number, done in enumerate(controller.history, start=1)
         ]
-        return _filled(table, rows)
+        return _filled(display.table(*heads), rows)
     if isinstance(controller, Cyclic):
         table = display.table("round", "order in which sites trained")
         return _filled(table, [(str(n), ", ".join(names)) for n, names in enumerate(controller.history, start=1)])

@@ -133,7 +133,9 @@ class FedAvg(ModelWorkflow):
         self.history.append({"clients": self._steps, "metric": value})
         if self.store is not None:
             self.store.save_round(self.model, self.current_round, self.history[-1])
-        self.log_info(fl_ctx, f"round {self.current_round} of {self.num_rounds} finished: {self.history[-1]}")
+        counted = f"{len(self._steps)} result{'s' * (len(self._steps) != 1)}, {sum(self._steps.values()):g} steps"
+        measured = "" if value is None else f", {self.metric or 'metric'} {value:.4g}"
+        self.log_info(fl_ctx, f"round {self.current_round} of {self.num_rounds} finished: {counted}{measured}")
 
     def state(self) -> dict[str, Any]:
         """Return the round, its model, and the best one."""

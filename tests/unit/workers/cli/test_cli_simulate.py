@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -92,6 +93,15 @@ def test_fedavg_is_reported_round_by_round() -> None:
     assert "0.501" in shown
     assert "2 of 2" in shown
     assert "6, 3 per second" in shown
+
+
+def test_a_metric_that_no_site_measures_has_no_column() -> None:
+    workflow = fedavg()
+    for done in workflow.history:
+        done["metric"] = None
+    shown = printed(outcome(workflow))
+    assert "accuracy" not in shown
+    assert re.search(r"^1 +1 *$", shown, re.MULTILINE)
 
 
 def test_of_many_rounds_only_the_first_and_last_are_shown() -> None:

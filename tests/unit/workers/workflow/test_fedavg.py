@@ -41,6 +41,22 @@ def test_each_round_is_the_mean_weighted_by_steps() -> None:
     assert [entry["clients"] for entry in workflow.history] == [{"a": 1, "b": 3, "c": 4}] * 2
 
 
+def test_the_log_has_a_line_for_each_round_whatever_the_number_of_sites(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    measured = iter([0.25, 0.5])
+    run(FedAvg(model(), min_clients=1, num_rounds=1), {"a": adding(1, steps=3)})
+    run(
+        FedAvg(model(), min_clients=2, num_rounds=2, evaluate=lambda _: next(measured)),
+        {"a": adding(1, steps=3), "b": adding(2, steps=1)},
+    )
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line[line.index("round ") :] for line in lines if " finished: " in line] == [
+        "round 1 of 1 finished: 1 result, 3 steps",
+        "round 1 of 2 finished: 2 results, 4 steps, accuracy 0.25",
+        "round 2 of 2 finished: 2 results, 4 steps, accuracy 0.5",
+    ]
+
+
 def test_differences_and_weights_lead_to_the_same_model() -> None:
     one = FedAvg(model(), min_clients=2, num_rounds=3)
     run(one, {"a": adding(1), "b": adding(2, steps=5)})

@@ -39,6 +39,24 @@ def handed_out(task: Task, name: str, task_id: str, *, received: float | None = 
 # -- scheduled ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_task_that_is_cancelled_while_it_is_notified_of_it_is_whole_and_can_be_cancelled_later(
+    bench: CommunicatorBench,
+) -> None:
+    def cancel(task: Task) -> list[ClientTask]:
+        bench.comm.cancel_task(task)
+        return []
+
+    bench.observer.adopt = cancel
+    task = bench.task()
+    bench.comm.broadcast(task, bench.ctx, ["site-1"])
+    assert bench.ask("site-1")
+    assert bench.observer.ends == []
+    bench.comm.cancel_task(task)
+    bench.settle(task)
+    assert [ended for ended, _ in bench.observer.ends] == [task]
+    assert bench.comm.get_num_standing_tasks() == 0
+
+
 def test_it_is_notified_of_a_task_before_requests_can_see_it(bench: CommunicatorBench) -> None:
     answers: list[Any] = []
 

@@ -12,7 +12,7 @@ import pytest
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.fl_constant import FLContextKey
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
-from redflare_workers.apis.task import ClientTask, SendOrder, TaskCompletionStatus
+from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.comm_observer import CommObserver
 
 from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
@@ -494,3 +494,31 @@ def test_a_broadcasts_data_can_be_protected_again(bench: CommunicatorBench) -> N
     assert bench.ask("site-1")
     assert bench.ask("site-2")
     assert len(protected) == 2
+
+
+def test_a_request_that_is_interrupted_leaves_its_task_to_the_next_one(bench: CommunicatorBench) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    class Interrupting(CommObserver):
+        """Is interrupted while it protects data for the first time."""
+
+        calls = 0
+
+        def protect(self, task: Task, data: Shareable) -> Shareable:
+            self.calls += 1
+            if self.calls == 1:
+                raise Interrupted
+            return data
+
+    bench.comm.observer = Interrupting()
+    task, got = bench.task(), list[str]()
+    bench.comm.broadcast(task, bench.ctx)
+    with pytest.raises(Interrupted):
+        bench.ask("site-1")
+    again = in_thread(lambda: got.append(bench.ask("site-1")))
+    again.join(10)
+    assert got == [client_task.id for client_task in task.client_tasks]
+    assert got
+    bench.answer("site-1", got[0])
+    assert task.client_tasks[0].result_received_time is not None

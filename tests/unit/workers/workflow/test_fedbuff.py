@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.apis import ReservedHeaderKey, ReturnCode, Shareable, make_reply
+from redflare_workers.apis import FLContext, ReservedHeaderKey, ReturnCode, Shareable, make_reply
 from redflare_workers.workflow.fedbuff import FedBuff
 from redflare_workers.workflow.model_store import ModelStore
 
@@ -218,3 +218,17 @@ def test_an_abort_ends_it() -> None:
     federation.run()
     assert workflow.version < 1000
     assert federation.communicator.get_num_standing_tasks() == 0
+
+
+def test_its_task_is_over_when_its_control_flow_is() -> None:
+    """Sites would go on with a model that nobody wants, until the whole run ends."""
+
+    class Watched(FedBuff):
+        def stop_controller(self, fl_ctx: FLContext) -> None:
+            assert self.communicator is not None
+            tasks.append(self.communicator.get_num_standing_tasks())
+            super().stop_controller(fl_ctx)
+
+    tasks: list[int] = []
+    run(Watched(model(), buffer_size=1, num_updates=2), {"a": adding(1)})
+    assert tasks == [0]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from redflare_broker.cell.cell import Cell
+from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.wire.task_entry import BlobRef
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import ReturnCode
@@ -322,3 +324,12 @@ def test_a_message_between_components_waits_for_the_next_server_only_if_there_wi
         if leaves:
             job.serve(flow)
         assert (answer.result(10).rc == ReturnCode.SERVICE_UNAVAILABLE) is not leaves
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["left", "goes-on"])
+def test_a_server_that_leaves_deletes_no_result_that_the_next_one_may_need(job: JobRuns, leaves: bool) -> None:
+    journal = serving(job.serve(Rounds(1, 10, ["a"]))).journal
+    result = EncodedPayload(b"", blob=BlobRef(prefix="flare:blob:result", chunk=1, sizes=(1,)))
+    if leaves:
+        journal.leave()
+    assert journal.retains(result) is leaves

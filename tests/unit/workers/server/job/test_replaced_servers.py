@@ -15,10 +15,11 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
-from redflare_workers.protocol.job_outcome import COMPLETED, FENCED, STOPPED
+from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED, STOPPED
+from redflare_workers.server.job.server_job import ServerJob
 
 from tests.support.job.rounds import BIG, SIZES, Rounds, model
-from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, serving, task
 from tests.support.waiting import wait_until
 
 
@@ -232,3 +233,22 @@ def test_a_small_model_that_the_controller_changes_at_once_reaches_every_site_as
         for site, reply in ((a, first), (b, second)):
             assert site.submit("train", reply.meta["task_id"], model(2.0, 10)).ok
         assert job.outcome().status == COMPLETED
+
+
+def test_a_server_that_finds_its_job_ended_when_it_would_register_it_again_is_aborted(
+    job: JobRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        over = threading.Event()
+        with abort.add_callback(over.set):
+            over.wait(20)
+
+    # no heartbeat finds it out first
+    monkeypatch.setattr(ServerJob, "_on_members", lambda self, members: None)
+    ending = serving(job.serve(flow))
+    registration = ending.registration
+    with ending.server.borrow(registration.members.keys.job) as connection:
+        registration.members.end(connection, registration.lease, ABORTED, "an operator has ended it")
+    ending.begin_again()
+    outcome = job.outcome()
+    assert (outcome.status, "an operator has ended it" in outcome.reason) == (ABORTED, True)

@@ -25,6 +25,7 @@ from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.jobs.job_meta import parse_meta
 from redflare_workers.protocol.parent_messages import SiteReport
+from redflare_workers.server.parent.held_record import HeldRecord
 from redflare_workers.server.parent.job_files import prepare
 from redflare_workers.server.parent.job_runner import JobRunner
 from redflare_workers.server.parent.job_verdict import JobVerdict
@@ -240,3 +241,18 @@ def test_only_so_many_ends_are_remembered(bench: Bench, monkeypatch: pytest.Monk
         bench.runner.submission = f"s{number}"
         bench.keeper.note_end(bench.runner)
     assert list(bench.keeper._ended) == ["s2", "s3"]
+
+
+def test_a_step_of_a_job_whose_record_was_just_lost_is_taken_all_the_same(bench: Bench) -> None:
+    held = HeldRecord(bench.store, bench.record(), dict)
+    bench.client.flushall()
+    assert held.advance(UNFINISHED, COMPLETED, "3 rounds") is not None
+    assert (bench.record().status, bench.record().reason) == (COMPLETED, "3 rounds")
+
+
+def test_a_job_whose_id_was_another_jobs_does_not_come_back_when_that_one_is_gone(bench: Bench) -> None:
+    submitted_anew(bench)
+    bench.reconcile(bench.runner)
+    bench.client.flushall()
+    bench.runner._end(JobVerdict(status=ABORTED))
+    assert bench.store.get("job-1") is None

@@ -14,7 +14,7 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import ServerError, Unavailable
-from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED
+from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED, JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
@@ -174,3 +174,47 @@ def test_a_signal_handler_leaves_the_stopping_of_a_cell_that_starts_to_a_thread(
 def test_the_server_publishes_the_policy_of_its_settings(bench: ParentBench) -> None:
     assert bench.parent.settings.job_store == JobRetentionPolicy(job_retention=77.0)
     assert JobStore.as_server_keeps_it(bench.server, Keys(SETTINGS.namespace)).policy.job_retention == 77.0
+
+
+def test_a_job_without_a_runner_gets_another_one(bench: ParentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one could not record how the job ended, because Redis was away."""
+    resumed: list[str] = []
+
+    def recover(records: list[JobRecord], context: Any) -> list[Any]:
+        resumed.extend(record.id for record in records)
+        return []
+
+    monkeypatch.setattr(server_parent, "recover", recover)
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    bench.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: bench.status() == APPROVED)
+    assert bench.store.advance("job-1", APPROVED, DISPATCHED)
+    bench.store.submit(META, b"zip", "job-2")
+    wait_until(lambda: resumed)
+    assert set(resumed) == {"job-1"}
+
+
+def test_the_jobs_that_wait_are_looked_at_as_soon_as_one_has_ended(
+    bench: ParentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+
+    def compare(self: RecordKeeper, records: list[Any], runners: list[Any]) -> list[Any]:
+        looked.set()
+        return records
+
+    wait_until(lambda: bench.parent._renewed)
+    monkeypatch.setattr(server_parent, "_RENEW_EVERY", 3600.0)
+    monkeypatch.setattr(RecordKeeper, "compare", compare)
+    bench.parent._context.on_done("job-1", True)
+    assert looked.wait(10)
+
+
+def test_jobs_that_are_not_over_are_kept_alive(bench: ParentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed: list[str] = []
+    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(server_parent, "_RENEW_EVERY", 0.0)
+    monkeypatch.setattr(JobStore, "renew", lambda self, job_ids: renewed.extend(job_ids))
+    bench.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: renewed)
+    assert set(renewed) == {"job-1"}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -19,7 +20,9 @@ from redflare_broker.transport.server import Server
 from redflare_workers.protocol.message import WRONG_SENDER, Message
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
 from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent.log_writer import LogWriter
 from redflare_workers.server.parent.server_parent import ServerParent
+from redflare_workers.server.parent.site_messages import SiteMessages
 
 from tests.support.cell.cells import SETTINGS
 from tests.support.waiting import wait_until
@@ -109,3 +112,20 @@ def test_what_an_earlier_job_of_the_same_id_says_is_not_the_new_ones(sites: Site
     record = sites.store.get("job-1")
     assert record is not None
     assert record.sites["site-1"].status == "started"
+
+
+@pytest.mark.parametrize("submission", ["", "this-one", "an-earlier-one"])
+def test_a_report_of_an_earlier_job_does_not_reach_the_runner_of_another_of_its_id(
+    sites: Sites, submission: str
+) -> None:
+    reports: list[SiteReport] = []
+    runner: Any = SimpleNamespace(submission="this-one", on_report=reports.append, sites=("site-1",))
+    ready = threading.Event()
+    ready.set()
+    with Cell(sites.cells[0].server, "other", SETTINGS) as cell:
+        SiteMessages(sites.store, LogWriter(sites.store), ready, lambda job: runner).register(cell)
+        report = SiteReport(site="site-1", job="job-1", run="r", status="started", submission=submission)
+        reply = sites.cells[0].send_request(report.CHANNEL, report.TOPIC, "other", report.to_meta(), timeout=10)
+    earlier = submission == "an-earlier-one"
+    assert reports == ([] if earlier else [report])
+    assert bool(reply.meta.get("abort")) is earlier

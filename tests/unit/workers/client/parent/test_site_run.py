@@ -121,3 +121,14 @@ def test_a_start_that_fails_for_the_file_system_leaves_nothing_that_seems_to_run
     assert engine.abort(JOB).how == "not running"
     assert engine.deploy_app("app", JOB, META, SITE_1, app_of("Adding")) == ""
     engine.close()
+
+
+def test_a_run_that_is_aborted_before_its_launch_starts_no_process_and_ends(folder: RunFolder) -> None:
+    callbacks = RunCallbacks("pass")
+    callbacks.notified.set()
+    run = SiteRun(folder, callbacks)
+    proof = run.abort("enough")
+    run.launch()
+    assert callbacks.started == []
+    assert proof.result(20).how == "not running"
+    assert [(record.status, record.reason) for record in callbacks.ended] == [(ClientStatus.STOPPED, "aborted: enough")]

@@ -222,3 +222,23 @@ def test_results_that_do_not_fit_are_seen_with_figures_and_the_round_goes_on_whe
         client.config_set("maxmemory", 100 * size)
         assert runs.outcome().status == "FINISHED:COMPLETED"
         assert inspector.status().no_room == ()
+
+
+def test_an_agents_result_that_does_not_fit_is_seen_as_one_wait_until_it_does(processes: LinkProcesses) -> None:
+    data = np.zeros(500_000)
+    cj, agent = processes.cj(), processes.agent()
+    agent.send("get")
+    cj.send("run", "t", data)
+    agent.receive("task")
+    # the task's payload stays until its result is accepted
+    most = processes.client.info("memory")["used_memory"] + data.nbytes // 2
+    processes.client.config_set("maxmemory", most)
+    agent.send("echo")
+    with Server.connect(processes.url) as server:
+        inspector = Inspector(server)
+        wait_until(lambda: any(wait.seconds > 1 for wait in inspector.status().no_room), what="a wait of some attempts")
+        [wait] = inspector.status().no_room
+        assert (wait.fqcn, wait.nbytes, wait.most) == (processes.keys.fqcn, data.nbytes, most)
+        processes.client.config_set("maxmemory", 0)
+        assert cj.receive("result")[0] == "t"
+        assert inspector.status().no_room == ()

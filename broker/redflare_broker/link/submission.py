@@ -35,21 +35,25 @@ class ResultSubmission:
     #: It is stored in Redis.
     handed_in: bool = False
     _submit_id: str = ""
+    #: its payload is stored, or it has none
+    _written: bool = False
     _buffers: tuple[memoryview, ...] = ()
     _blob: BlobRef | None = None
 
     def once(self) -> str:
         """Send the result, and return the status of the reply."""
-        if not self._submit_id:
-            submit_id = token_hex(16)
-            self._buffers, self._blob = self.payloads.write(self.encoded, self.session.keys.result_blob(submit_id))
-            self._submit_id = submit_id
+        if not self._written:
+            # the same after an attempt that failed: one result that waits for room is seen as one
+            self._submit_id = self._submit_id or token_hex(16)
+            prefix = self.session.keys.result_blob(self._submit_id)
+            self._buffers, self._blob = self.payloads.write(self.encoded, prefix)
+            self._written = True
         self.sent = True
         while (reply := self.session.step(self._send)).status == OPEN:
             self.task_id = reply.text()
         if reply.status == RESEND:
             self.payloads.delete(self._blob)
-            self._submit_id = ""
+            self._submit_id, self._written = "", False
         self.handed_in = reply.status == SUBMITTED
         if self.handed_in and self._blob is not None:
             self.payloads.keep(self._blob)

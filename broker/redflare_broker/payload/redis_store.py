@@ -37,6 +37,8 @@ class RedisPayloadStore:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        #: the notes about payloads that did not fit at their last attempt, by prefix
+        self._notes: dict[str, RoomNote] = {}
 
     def put(
         self,
@@ -50,7 +52,7 @@ class RedisPayloadStore:
     ) -> BlobRef:
         """Set each chunk with its TTL, straight from the buffers."""
         ref = ref_of(prefix, buffers, chunk)
-        note = RoomNote(ref)
+        note = self._notes.pop(prefix, None) or RoomNote(ref)
         try:
             if ref.chunks:
                 self._server.run(
@@ -59,12 +61,23 @@ class RedisPayloadStore:
                     stop=stop,
                     deadline=deadline,
                 )
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(RedflareError):  # one attempt; what is left has its TTL
-                self._server.run(_key(prefix, 0), note.remove, deadline=time.monotonic())
+                if isinstance(error, Unavailable) and error.cause == NO_ROOM and not (stop and stop()):
+                    # the caller may make the next attempt itself: until then the note says that it waits
+                    self._keep(note)
+                else:
+                    self._server.run(_key(prefix, 0), note.remove, deadline=time.monotonic())
                 self.remove(ref, deadline=time.monotonic())
             raise
         return ref
+
+    def _keep(self, note: RoomNote) -> None:
+        """Keep a note for the next attempt, and forget those whose last one is too long ago."""
+        self._notes[note.ref.prefix] = note
+        for prefix, each in list(self._notes.items()):
+            if each.is_over:
+                self._notes.pop(prefix, None)
 
     @staticmethod
     def _store(connection: Connection, note: RoomNote, buffers: Sequence[memoryview], ttl_ms: int) -> None:

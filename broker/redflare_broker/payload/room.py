@@ -84,6 +84,12 @@ class RoomNote:
 
     ref: BlobRef
     _since: float | None = field(default=None, init=False)
+    _written: float = field(default=0.0, init=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its TTL is over in Redis: there was no further attempt."""
+        return time.monotonic() - self._written > TTL_MS / 1000
 
     def write(self, connection: Connection, refusal: Unavailable, free: Sequence[Command]) -> Unavailable:
         """Note that the payload does not fit; return the refusal with figures.
@@ -91,7 +97,7 @@ class RoomNote:
         Args:
             free: commands that free what has been written of it. After them the note may fit, or not either.
         """
-        now = time.monotonic()
+        now = self._written = time.monotonic()
         self._since = now if self._since is None else self._since
         used, most = _memory(connection)
         wait = RoomWait(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterator, Sequence
 
 import fakeredis
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import BlobMissing, DecodeError, ServerError, Unavailable
+from redflare_broker.inspection.refusals import waits_for_room
 from redflare_broker.keys import room_note
 from redflare_broker.payload import redis_store
 from redflare_broker.payload.redis_store import RedisPayloadStore, check_ref
@@ -185,6 +187,29 @@ class TestLife:
         # only the note of who waits is there, and it goes
         assert kept == [[room_note(ref.prefix).encode()]]
         assert call(embedded, "DBSIZE") == ref.chunks == 16
+
+    def test_attempts_of_a_caller_that_repeats_them_are_one_wait(self, embedded: Server) -> None:
+        call(embedded, "FLUSHALL")
+        big, prefix, store = memoryview(bytes(16 << 20)), next(_ids), RedisPayloadStore(embedded)
+        names = [room_note(prefix)]
+        call(embedded, "CONFIG", "SET", "maxmemory", 8 << 20)
+
+        def attempt() -> None:
+            store.put(prefix, [big], chunk=1 << 20, ttl_ms=TTL, deadline=time.monotonic())
+
+        try:
+            seconds = []
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="does not fit"):
+                    attempt()
+                [wait] = waits_for_room(embedded, "flare", names)
+                seconds.append(wait.seconds)
+            assert seconds[0] < seconds[1]
+            assert call(embedded, "DBSIZE") == 1
+        finally:
+            call(embedded, "CONFIG", "SET", "maxmemory", 0)
+        attempt()
+        assert waits_for_room(embedded, "flare", names) == ()
 
     def test_a_put_to_an_unreachable_server_ends_when_it_is_stopped(self) -> None:
         asked: list[bool] = []

@@ -370,7 +370,12 @@ def test_a_refused_login_ends_its_sentences_once(node: Node, tls: TlsNode) -> No
     wrong = replace(options, username="cj", password="wrong")
     assert "is disabled. Set user and password" in _error_at_first(tls.url, wrong)
     assert "NOAUTH Authentication required. Set the user" in _error_at_first(tls.url, options)
-    assert "is correct? Set user" in _error_at_first(node.url.replace("redis://", "redis://:pw@"), ConnectionOptions())
+
+
+def test_a_password_that_the_server_does_not_have_is_named(node: Node) -> None:
+    error = _error_at_first(node.url.replace("redis://", "redis://:pw@"), ConnectionOptions())
+    assert "a password is given, but this Redis has none for its user default. Leave the password out" in error
+    assert "Set user and password" not in error
 
 
 def test_tls_connections_that_died_while_idle_are_not_lent(tls: TlsNode) -> None:

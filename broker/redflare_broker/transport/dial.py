@@ -37,6 +37,8 @@ from .url import ConnectionOptions, ServerUrl
 Client: TypeAlias = Union["redis.Redis", "redis.RedisCluster"]
 Settings: TypeAlias = Mapping[str, object]
 
+#: What redis-py says of a password without a user, if the server's user default has none.
+_NO_PASSWORD: Final = "without any password configured for the default user"
 #: What every connection gets, whoever made its settings: no resending, no decoding, no commands but the login.
 _OURS: Final[Settings] = {
     "protocol": 2,
@@ -301,8 +303,13 @@ def _errors_of(where: str, *, tls: bool | None) -> Iterator[None]:
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        remedy = "Set user and password in the URL or the options, or grant what is missing (ACL SETUSER)."
-        raise ServerError(f"{where} refuses the login: {sentence(error)} {remedy}") from error
+        if _NO_PASSWORD in str(error):
+            why = "a password is given, but this Redis has none for its user default."
+            remedy = "Leave the password out, give the user too, or set one at the server (requirepass)."
+        else:
+            why = sentence(error)
+            remedy = "Set user and password in the URL or the options, or grant what is missing (ACL SETUSER)."
+        raise ServerError(f"{where} refuses the login: {why} {remedy}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         cause = error.__context__
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -115,8 +115,8 @@ def _record_sites(record: JobRecord, now: int) -> Table:
     for name, site in record.sites.items():
         code = "" if site.exit_code is None else str(site.exit_code)
         # most sites end as the job does, and its reason is shown above
-        reason = record.status if site.reason == f"{record.status}: {record.reason}" else site.reason
-        why = ": ".join(part for part in (site.how, reason) if part)
+        is_same = summary(site.reason) == f"{record.status}: {summary(record.reason)}"
+        why = ": ".join(part for part in (site.how, record.status if is_same else site.reason) if part)
         table.add_row(Text(name, style="bold"), Text(site.status), ago(now, site.at), code, Text(why))
     return table
 

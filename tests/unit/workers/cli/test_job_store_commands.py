@@ -169,7 +169,7 @@ def test_a_reason_of_several_lines_is_shown_whole_by_each_command(cli: Cli, stor
 def test_the_reason_of_the_end_is_shown_once_and_not_for_each_site(cli: Cli, store: JobStore) -> None:
     store.submit({"name": "means"}, packed(a="b"), "monday")
     advanced(store, "monday")
-    store.advance("monday", RUNNING, EXECUTION_EXCEPTION, "round 1 has no results")
+    store.advance("monday", RUNNING, EXECUTION_EXCEPTION, "round 1 has no results\nthe end of its log:\nERROR")
     store.set_site("monday", "site-1", "stopped", reason=f"{EXECUTION_EXCEPTION}: round 1 has no results")
     store.set_site("monday", "site-2", "exception", reason="its code raised")
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.event_type import EventType
+from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.task import ClientTask, TaskCompletionStatus
 from redflare_workers.communicator.task_registry import SubmissionCheck
 
 from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -258,3 +260,50 @@ def test_a_client_cannot_mark_its_own_result_as_late(bench: CommunicatorBench) -
     result.set_header(ReservedHeaderKey.REPLY_IS_LATE, True)
     bench.answer("site-1", bench.ask("site-1"), result=result)
     assert result.get_header(ReservedHeaderKey.REPLY_IS_LATE) is None
+
+
+def test_a_relay_is_not_over_while_the_result_of_its_last_target_is_handled(bench: CommunicatorBench) -> None:
+    gate = Gate()
+    task = bench.task(result_received_cb=gate)
+    bench.comm.relay(
+        task, bench.ctx, ["site-1"], task_assignment_timeout=5, task_result_timeout=10, dynamic_targets=False
+    )
+    answering = in_thread(bench.answer, "site-1", bench.ask("site-1"))
+    assert gate.entered.wait(10)
+    bench.check(after=1000.0)
+    assert task.completion_status is None
+    gate.opened.set()
+    answering.join(10)
+    bench.check(after=6.0)
+    assert task.completion_status is TaskCompletionStatus.OK
+
+
+def test_a_result_of_an_unknown_task_does_not_reach_a_controller_that_was_stopped(bench: CommunicatorBench) -> None:
+    bench.engine.add_component("controller", bench.controller)
+    bench.answer("site-1", "of an earlier run")
+    assert bench.controller.unknown == [("site-1", "train", "of an earlier run")]
+    bench.comm.finalize_run(bench.ctx)
+    bench.answer("site-1", "too late")
+    assert len(bench.controller.unknown) == 1
+
+
+def test_a_task_whose_result_comes_while_a_second_request_waits_is_not_sent_again(bench: CommunicatorBench) -> None:
+    ids: list[str] = []
+    again: list[str] = []
+    asking: list[threading.Thread] = []
+
+    def before(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        if client_task.client.name == "site-2":
+            # the request of site-1 waits for this callback, and its result comes first
+            asking.append(in_thread(lambda: again.append(bench.ask("site-1"))))
+            standing = bench.comm._lifecycle.registry.by_task[task]
+            wait_until(lambda: ids[0] in standing.sending)
+            bench.answer("site-1", ids[0])
+
+    task = bench.task(before_task_sent_cb=before)
+    bench.comm.broadcast(task, bench.ctx)
+    ids.append(bench.ask("site-1"))
+    assert bench.ask("site-2")
+    asking[0].join(10)
+    assert again == [""]
+    assert task.last_client_task_map["site-1"].task_send_count == 1

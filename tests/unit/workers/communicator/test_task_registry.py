@@ -8,7 +8,7 @@ import pytest
 from redflare_workers.communicator import task_registry as registry_module
 from redflare_workers.communicator.task_registry import SubmissionCheck
 
-from tests.support.communicator.bench import CommunicatorBench
+from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
 
 
 def test_it_remembers_a_limited_number_of_ended_client_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +107,21 @@ def test_a_broadcast_without_end_keeps_a_limited_number_of_answers() -> None:
         assert bench.comm.peek_submission(site, "train", ids[-1]) is SubmissionCheck.DUPLICATE
         bench.answer("site-2", waits)
         assert [client_task.id for client_task in task.client_tasks] == [waits, *ids[-99:]]
+
+
+def test_nothing_is_left_of_a_client_task_whose_task_ends_before_it_goes_out() -> None:
+    gate = Gate()
+    with CommunicatorBench(["site-1"]) as bench:
+        task = bench.task(before_task_sent_cb=gate)
+        bench.comm.broadcast(task, bench.ctx, ["site-1"])
+        got: list[str] = []
+        asking = in_thread(lambda: got.append(bench.ask("site-1")))
+        assert gate.entered.wait(10)
+        bench.comm.cancel_task(task)
+        gate.opened.set()
+        asking.join(10)
+        bench.settle(task)
+        assert got == [""]
+        assert (task.client_tasks, task.last_client_task_map) == ([], {})
+        registry = bench.comm._lifecycle.registry
+        assert (registry._client_tasks, registry._owed) == ({}, {})

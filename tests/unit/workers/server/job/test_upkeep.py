@@ -9,13 +9,17 @@ from typing import Any
 
 import fakeredis
 import pytest
+from redflare_broker.errors import Unavailable
+from redflare_workers.apis.client import Client
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
+from redflare_workers.apis.task import ClientTask, Task
 from redflare_workers.protocol.job_outcome import COMPLETED
 from redflare_workers.server.job import payloads
+from redflare_workers.server.job.task_journal import TaskJournal
 
 from tests.support.job.rounds import BIG, Rounds, model
-from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, serving, task
 from tests.support.waiting import wait_until
 
 JOB = "flare:{server.job}:job"
@@ -90,3 +94,53 @@ def test_the_heartbeats_of_a_server_renew_what_its_sites_will_read(
             wait_until(lambda key=key: redis.pttl(key) > 10_000)  # type: ignore[misc]
         assert site.submit("train", reply.meta["task_id"], model(1.0, 10)).meta["verdict"] == "ACCEPT"
         assert job.outcome().status == COMPLETED
+
+
+def test_a_task_that_was_not_written_before_its_end_is_seen_with_its_end(
+    job: JobRuns, redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast(one := task(), fl_ctx, targets=["nobody"])
+        controller.cancel_task(one)
+        controller.wait(one, abort)
+        go.wait(20)
+
+    monkeypatch.setattr(TaskJournal, "write_new", lambda self: None)
+    job.serve(flow)
+    [record] = wait_until(lambda: list(redis.scan_iter("flare:{server.job}:task:*")))
+    wait_until(lambda: redis.hget(record, "status") == b"cancelled")
+    assert redis.hget(record, "name") == b"train"
+    go.set()
+    assert job.outcome().status == COMPLETED
+
+
+def test_the_next_client_task_writes_the_record_that_the_first_one_could_not(
+    job: JobRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled: list[Task] = []
+    go = threading.Event()
+
+    def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+        controller.broadcast(one := task(), fl_ctx, targets=["a"])
+        scheduled.append(one)
+        go.wait(20)
+
+    def fails(commands: list[Any]) -> None:
+        sent.append(commands)
+        raise Unavailable("Redis is away")
+
+    monkeypatch.setattr(TaskJournal, "write_new", lambda self: None)
+    journal = serving(job.serve(flow)).journal
+    wait_until(lambda: scheduled)
+    client_task, sent = ClientTask(Client("a", "t"), scheduled[0]), list[list[Any]]()
+    with pytest.raises(Unavailable):
+        journal.hand_out(client_task, fails)
+    journal.hand_out(client_task, sent.append)
+    # now it is written, and only the client task is to be noted
+    journal.hand_out(client_task, sent.append)
+    assert [len(commands) for commands in sent] == [len(sent[0]), len(sent[0]), 1]
+    assert len(sent[0]) > 1
+    go.set()
+    assert job.outcome().status == COMPLETED

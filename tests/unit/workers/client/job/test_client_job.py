@@ -426,3 +426,21 @@ def test_a_signal_handler_that_interrupts_a_task_waits_for_none_of_its_locks(job
         assert site.run().status == STOPPED
     assert [thread.name for thread in threads] == ["redflare-end-a"]
     threads[0].join()
+
+
+def test_a_job_that_ended_while_a_site_was_away_begins_and_ends_there_too(job: JobRuns) -> None:
+    """An agent may still work for it, and hears of the end from components."""
+    events: list[str] = []
+
+    class Listening(FLComponent):
+        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+            events.append(event_type)
+
+    job.serve(lambda controller, abort, fl_ctx: None)
+    assert job.outcome().status == COMPLETED
+    job.join("a", components={"listening": Listening()})
+    assert [outcome.status for outcome in job.site_outcomes()] == [COMPLETED]
+    assert [each for each in events if each in (EventType.START_RUN, EventType.END_RUN)] == [
+        EventType.START_RUN,
+        EventType.END_RUN,
+    ]

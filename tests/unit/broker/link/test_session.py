@@ -1,0 +1,104 @@
+"""A session's connection and its identity: what is dropped, what is checked, and who is woken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from redflare_broker.errors import Unavailable
+from redflare_broker.keys import LinkKeys
+from redflare_broker.link.session import Session
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.scripts.script import ScriptReply
+from redflare_broker.testing.plugin import LinkUnderTest
+from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import RedisReply
+
+from tests.support.link.endpoints import agent_link, beat
+
+
+class ConnectionsOfSteps:
+    """A step that records the connection it gets, and raises what it is given."""
+
+    def __init__(self, session: Session, failure: BaseException | None = None) -> None:
+        self.session = session
+        self.failure = failure
+        self.used: list[Connection] = []
+
+    def __call__(self, connection: Connection, lease: Lease) -> ScriptReply:
+        self.used.append(connection)
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return self.session.scripts.hello(connection, lease)
+
+
+@contextmanager
+def cj_session(link: LinkUnderTest, checked: list[LinkKeys] | None = None) -> Iterator[Session]:
+    seen: list[LinkKeys] = [] if checked is None else checked
+    with link.server() as server:
+        session = Session(server, link.fqcn, "cj", link.settings, seen.append)
+        session.open_connection()
+        yield session
+        session.drop_connection()
+
+
+def test_a_step_that_found_redis_away_leaves_its_connection(redflare_link: LinkUnderTest) -> None:
+    """A late reply to it would be taken for that of the next step."""
+    with cj_session(redflare_link) as session:
+        session.cursor = "7-7"
+        step = ConnectionsOfSteps(session, Unavailable("no reply in time"))
+        with pytest.raises(Unavailable, match="no reply in time"):
+            session.step(step)
+        assert step.used[0].closed
+        assert session.cursor == "0", "the next connection may be to a Redis that lost its streams"
+        session.step(step)
+        assert step.used[1] is not step.used[0]
+
+
+def test_a_read_that_something_breaks_into_leaves_its_connection(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cj_session(redflare_link) as session:
+        connection = session.open_connection()
+
+        def interrupted(*args: object) -> RedisReply:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connection, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.read(session.keys.results, "0", 0.01)
+        assert connection.closed
+        found, reply = session.read(session.keys.results, "0", 0.01, then=lambda: ["ECHO", "mine"])
+        assert (found, reply) == ([], b"mine")
+
+
+def test_a_read_that_was_begun_and_not_finished_is_not_what_the_next_step_gets(redflare_link: LinkUnderTest) -> None:
+    with cj_session(redflare_link) as session:
+        connection = session.open_connection()
+        assert session.step_and_read(["ECHO", "first"], session.keys.results, "0", 0.01, ["PING"]) == b"first"
+        step = ConnectionsOfSteps(session)
+        assert session.step(step).number() == session.lease.epoch
+        assert connection.closed
+
+
+def test_redis_is_checked_before_the_first_hello_and_not_when_it_has_lost_the_link(
+    redflare_link: LinkUnderTest,
+) -> None:
+    checked: list[LinkKeys] = []
+    with cj_session(redflare_link, checked) as session:
+        assert checked == [session.keys]
+        redflare_link.client.flushall()  # type: ignore[attr-defined]
+        session.resume()
+        assert session.losses == 1
+        assert checked == [session.keys]
+
+
+def test_a_beat_that_finds_a_newer_instance_fences_this_end(redflare_link: LinkUnderTest) -> None:
+    with agent_link(redflare_link) as older, agent_link(redflare_link) as newer:
+        older.session.open_connection()
+        newer.session.open_connection()
+        older.on_beat(beat(older))
+        newer.on_beat(beat(newer))
+        assert (older.session.fenced, newer.session.fenced) == (True, False)

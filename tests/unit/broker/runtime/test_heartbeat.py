@@ -142,6 +142,19 @@ def test_a_link_that_was_removed_is_not_beaten_for(heartbeats: Heartbeats) -> No
     heartbeats.remove(gone)  # again is allowed
 
 
+def test_a_link_that_is_removed_while_its_beat_is_sent_is_not_beaten_for_again(heartbeats: Heartbeats) -> None:
+    gone, witness = Beater("gone", interval=0.01), Beater("witness", interval=0.01)
+    gone.before_beat = lambda: heartbeats.remove(gone)
+    refused = Beater("refused", interval=0.01, command=["HGET", "witness", "field"])
+    refused.before_beat = lambda: heartbeats.remove(refused)
+    borrowed(heartbeats._server, "witness", "SET", "witness", 0)
+    for link in (gone, refused, witness):
+        heartbeats.add(link)
+    heartbeats.start()
+    wait_until(lambda: len(witness.replies) >= 5)
+    assert (len(gone.replies), len(refused.silences)) == (1, 1)
+
+
 def test_a_link_that_fails_does_not_stop_the_others(heartbeats: Heartbeats, caplog: pytest.LogCaptureFixture) -> None:
     broken, sound = Broken("broken", interval=0.02), Beater("sound", interval=0.02)
     heartbeats.add(broken)

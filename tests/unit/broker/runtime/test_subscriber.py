@@ -219,3 +219,29 @@ def test_subscriptions_come_and_go_on_the_same_connection(server: Server, embedd
         recorder.subscriber.stop()
         assert recorder.resyncs == 2, "the first subscription missed nothing"
         assert heard == [["abort", "g"]]
+
+
+def test_a_channel_is_its_newest_subscriptions_when_an_older_one_leaves(server: Server) -> None:
+    """As when an agent of a name is stopped after its successor in the same process was started."""
+    heard: list[list[str]] = []
+    begun, taken_over = threading.Event(), threading.Event()
+    older = Subscription([ABORT], lambda words: heard.append(["older", *words]), begun.set)
+    subscriber = Subscriber(server, older)
+    subscriber.start()
+    assert begun.wait(5)
+    subscriber.add(Subscription([ABORT, NOTICE], heard.append, taken_over.set))
+    assert taken_over.wait(5)
+    subscriber.remove(older)
+    with server.borrow(ABORT) as connection:
+        assert connection.call("PUBLISH", ABORT, "abort task-1") == 1
+    wait_until(lambda: heard == [["abort", "task-1"]])
+    subscriber.stop()
+
+
+def test_channels_of_many_links_are_all_subscribed_to(server: Server) -> None:
+    confirmed = {f"ns:{{site-{number}}}:abort": threading.Event() for number in range(1100)}
+    subscriptions = [Subscription([name], lambda words: None, event.set) for name, event in confirmed.items()]
+    subscriber = Subscriber(server, *subscriptions)
+    subscriber.start()
+    wait_until(lambda: all(event.is_set() for event in confirmed.values()))
+    subscriber.stop()

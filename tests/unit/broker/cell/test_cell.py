@@ -76,6 +76,14 @@ def test_a_topic_without_a_handler_is_answered_with_the_names(cells: Cells, capl
     assert "the request is from site" in caplog.text
 
 
+def test_the_payload_of_a_request_that_nobody_handles_is_deleted(cells: Cells) -> None:
+    cells.make("server")
+    site = cells.make("site")
+    assert site.send_request("c", "nonsense", "server", data=BIG, timeout=5).rc == ReplyCode.TOPIC_UNKNOWN
+    site.fire_and_forget("c", "nonsense", "server", data=BIG)
+    wait_until(lambda: not cells.blobs() and not cells.entries("server"))
+
+
 def test_a_handler_of_any_topic_gets_topics_without_a_handler(cells: Cells) -> None:
     cells.make("server", {"echo": echo, "*": lambda request: (request.topic, None, None)})
     site = cells.make("site")

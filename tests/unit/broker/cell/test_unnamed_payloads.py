@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from redflare_broker.cell import unnamed_payloads
 from redflare_broker.cell.cell import Cell
+from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
+from redflare_broker.payload.redis_store import RedisPayloadStore
+from redflare_broker.wire.task_entry import BlobRef
 
 from tests.support.cell.cells import RETENTION, SETTINGS, Cells, Parking, Replies, cells_on_fakeredis
 from tests.support.waiting import wait_until
@@ -91,3 +95,35 @@ def test_a_renewal_at_the_same_time_does_not_shorten_the_life_of_what_is_named(c
     site.payloads.renew()
     assert all(left > LATE - 5000 for left in lives(cells))
     assert site.payloads.naming(payload.blob) == []
+
+
+def test_what_could_not_be_written_is_not_renewed(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Cell(cells.server, "site", cells.settings)
+
+    def refused(*args: object, **options: object) -> EncodedPayload:
+        raise ServerError("NOPERM")
+
+    monkeypatch.setattr(unnamed_payloads, "store_payload", refused)
+    with pytest.raises(ServerError, match="NOPERM"):
+        stored(site)
+    assert len(site.payloads) == 0
+
+
+def test_one_that_cannot_be_renewed_does_not_keep_the_others_from_it(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Cell(cells.server, "site", cells.settings)
+    big, prefixes = encode_payload(BIG, SETTINGS.limits), [site.keys.blob(name) for name in ("x", "y")]
+    for prefix in prefixes:
+        site.payloads.store(big, prefix, lambda: False)
+    prolong = RedisPayloadStore.prolong
+
+    def first_is_away(self: RedisPayloadStore, ref: BlobRef, *args: Any, **options: Any) -> None:
+        if ref.prefix == prefixes[0]:
+            raise Unavailable("away")
+        prolong(self, ref, *args, **options)
+
+    monkeypatch.setattr(RedisPayloadStore, "prolong", first_is_away)
+    shorten(cells)
+    site.payloads.renew()
+    assert sorted(left > 500 for left in lives(cells)) == [False] * 8 + [True] * 8

@@ -17,6 +17,7 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome, OutgoingTask
 from redflare_broker.link.submission import ResultSubmission
 from redflare_broker.payload.encoded_payload import encode_payload, store_payload
+from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.scripts.task_states import ABORTED, ACCEPTED, SUBMITTED
@@ -323,6 +324,36 @@ def test_a_payload_that_could_not_be_told_when_to_expire_is_told_with_a_later_he
         assert min(lives(redflare_link)) > 5
         side.on_beat(beat(side))
         assert 0 < max(lives(redflare_link)) <= 5
+
+
+def test_a_payload_that_is_kept_again_before_it_was_told_to_expire_lives_on(redflare_link: LinkUnderTest) -> None:
+    with job_link(redflare_link) as side:
+        ref = put(side)
+        side.payloads.name(ref)
+        fake_server(redflare_link).connected = False
+        side.payloads.expire(ref, 5.0)
+        fake_server(redflare_link).connected = True
+        side.payloads.keep(ref)
+        side.on_beat(beat(side))
+        assert min(lives(redflare_link)) > UNNAMED
+
+
+def test_a_payload_that_could_not_be_written_is_not_renewed(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object, **options: object) -> None:
+        raise Unavailable("away")
+
+    client: Any = redflare_link.client
+    with job_link(redflare_link) as side:
+        monkeypatch.setattr(RedisPayloadStore, "put", away)
+        prefix = side.session.keys.result_blob("x")
+        with pytest.raises(Unavailable, match="away"):
+            side.payloads.write(encode({}, BIG, side.session.settings.limits), prefix)
+        client.set(f"{prefix}:0", "what is left of it", px=3000)
+        side.payloads._unnamed_renewed -= UNNAMED / 4
+        side.on_beat(beat(side))
+        assert client.pttl(f"{prefix}:0") <= 3000
 
 
 def test_the_heartbeats_of_an_agent_renew_the_result_that_it_has_handed_in(

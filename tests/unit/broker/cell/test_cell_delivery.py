@@ -394,6 +394,19 @@ def test_a_reply_to_an_earlier_attempt_takes_the_later_request_back(cells: Cells
     wait_until(lambda: [entry["entry"] for entry in cells.entries("server")] == [first])
 
 
+def test_an_earlier_attempt_whose_payload_is_gone_does_not_cause_a_further_one(cells: Cells) -> None:
+    site, replies = cells.make("site"), Replies()
+    pending = site.ask("c", "do", "server", None, BIG, on_reply=replies)
+    first = wait_until(lambda: pending.entry_id)
+    earlier = pending.attempt
+    site.resync()
+    wait_until(lambda: pending.entry_id not in ("", first))
+    later = pending.attempt
+    post(cells, "site", kind=REPLY, id=pending.id, attempt=earlier, origin="server", rc=ReplyCode.BLOB_MISSING)
+    read_to_the_end(site)
+    assert (pending.attempt, replies.all) == (later, []), "the later one is on its way, with chunks of its own"
+
+
 def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     replies = Replies()
     site = Cell(cells.server, "site", cells.settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +17,12 @@ from redflare_broker.util.owed_steps import OwedSteps
 from redflare_broker.wire.task_entry import BlobRef
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
+from redflare_workers.protocol.job_messages import RC_JOB_ENDED
 from redflare_workers.protocol.job_outcome import COMPLETED, STOPPED
 from redflare_workers.server.job.payloads import Payloads, RetainedResults
 
-from tests.support.job.rounds import BIG, model
-from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
+from tests.support.job.rounds import BIG, Rounds, model
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, serving, task
 from tests.support.waiting import wait_until
 
 STORED = EncodedPayload(b"", blob=BlobRef(prefix="flare:blob:result", chunk=1, sizes=(1,)))
@@ -99,3 +101,28 @@ def test_a_server_that_begins_anew_deletes_what_an_earlier_run_has_stored(
         wait_until(lambda: not list(redis.scan_iter(pattern)))
         go.set()
         assert job.outcome().status == COMPLETED
+
+
+def test_a_large_result_that_waited_for_a_task_that_is_never_taken_up_goes_with_the_job(job: JobRuns) -> None:
+    go = threading.Event()
+
+    class Forgetting(Rounds):
+        """Schedules nothing after it was restored."""
+
+        def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+            if self.restored:
+                go.wait(20)
+            else:
+                super()._flow(controller, abort, fl_ctx)
+
+    server = job.serve(Forgetting(1, 10, ["a"]))
+    with RawSite(job, "a") as site, ThreadPoolExecutor(1) as threads:
+        task_id = site.get_task().meta["task_id"]
+        server.leave("an update")
+        assert job.outcome().status == STOPPED
+        recovery = serving(job.serve(Forgetting(1, 10, ["a"]))).journal.recovery
+        answer = threads.submit(site.submit, "train", task_id, model(1.0, BIG))
+        wait_until(lambda: "1 submissions wait" in repr(recovery))
+        go.set()
+        assert job.outcome().status == COMPLETED
+        assert answer.result(10).rc == RC_JOB_ENDED

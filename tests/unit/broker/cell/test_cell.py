@@ -84,6 +84,14 @@ def test_the_payload_of_a_request_that_nobody_handles_is_deleted(cells: Cells) -
     wait_until(lambda: not cells.blobs() and not cells.entries("server"))
 
 
+def test_the_payload_of_a_request_that_is_dropped_is_deleted(cells: Cells) -> None:
+    parking = Parking()
+    cells.make("server", {"park": parking})
+    cells.make("site").fire_and_forget("c", "park", "server", data=BIG)
+    parking.wait().drop()
+    wait_until(lambda: not cells.blobs() and not cells.entries("server"))
+
+
 def test_a_handler_of_any_topic_gets_topics_without_a_handler(cells: Cells) -> None:
     cells.make("server", {"echo": echo, "*": lambda request: (request.topic, None, None)})
     site = cells.make("site")

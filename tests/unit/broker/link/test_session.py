@@ -102,3 +102,12 @@ def test_a_beat_that_finds_a_newer_instance_fences_this_end(redflare_link: LinkU
         older.on_beat(beat(older))
         newer.on_beat(beat(newer))
         assert (older.session.fenced, newer.session.fenced) == (True, False)
+
+
+def test_a_heartbeat_lives_for_two_of_its_intervals_at_least(redflare_link: LinkUnderTest) -> None:
+    with agent_link(redflare_link) as side:
+        side.session.open_connection()
+        side.interval = redflare_link.settings.heartbeat_ttl
+        beat(side)
+        left = redflare_link.client.pttl(side.session.keys.heartbeat("agent"))  # type: ignore[attr-defined]
+        assert left > 1500 * side.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -132,7 +133,8 @@ def test_a_job_whose_trainer_dies_each_time_ends_with_its_last_exit(operated: Op
     assert "site-1" in record["reason"]
     assert "3 agents have died with it (max_attempts); the last one: killed by SIGKILL" in record["reason"]
     log = operated("job", "log", "dies")
-    assert "is at attempt 2" in log
+    # a heartbeat sees the attempt: three quick deaths may be two for it
+    assert re.search(r"is at attempt [23]: the agent that had it is gone", log)
     # the site takes part in the next job
     (operated.trainer(1) / "die").unlink()
     operated.job("next", rounds=2)

@@ -131,6 +131,7 @@ def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command
         ["PEXPIRE", stream, _TTL_MS],
         ["XREAD", "COUNT", 1, "STREAMS", stream, "0"],
         ["XRANGE", stream, "-", "+"],
+        ["XLEN", stream],
         ["XDEL", stream, "1-1"],
         ["HSET", table, "v", 1],
         ["PEXPIRE", table, _TTL_MS],

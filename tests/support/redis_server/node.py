@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import redis
 import trustme
@@ -109,11 +110,21 @@ class Node:
         assert self._watchdog
         if self._watchdog.has_report():
             raise AssertionError(f"the server ended: {(self.directory / 'server.log').read_text()[-2000:]}")
+        if not self._listens():
+            return False
         try:
             with self.client() as client:
                 return bool(client.ping())
         except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
             return False
+
+    def _listens(self) -> bool:
+        """Whether it takes connections on its Unix socket; redis-py leaves one open that could not connect."""
+        parts = urlsplit(self.url)
+        if parts.scheme != "unix":
+            return True
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(parts.path) == 0
 
 
 class TlsNode(Node):

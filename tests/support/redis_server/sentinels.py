@@ -67,6 +67,9 @@ class SentinelTrio:
             client.wait(1, 5000)
         old.pause()
         wait_until(lambda: self._is_promoted(new), 30, "failover")
+        # a Sentinel that has not heard of it yet says that there is no primary
+        for sentinel in self.sentinels:
+            wait_until(lambda sentinel=sentinel: self._names(sentinel, new), 30)  # type: ignore[misc]
         old.resume()
         try:
             yield old
@@ -78,6 +81,12 @@ class SentinelTrio:
             return node.info("replication")["role"] == "master" and self.primary is node
         except redis.ConnectionError:  # Sentinel closes the connections of clients to an instance that it promotes
             return False
+
+    @staticmethod
+    def _names(sentinel: Node, primary: Node) -> bool:
+        with sentinel.client() as client:
+            state = client.sentinel_master("main")
+            return bool(state["port"] == primary.port and not state["is_sdown"] and not state["is_odown"])
 
     @staticmethod
     def _sees_all(node: Node) -> bool:

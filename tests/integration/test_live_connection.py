@@ -189,6 +189,18 @@ def test_connections_that_died_while_idle_are_not_lent(node: Node) -> None:
             assert connection.call("PING") == b"PONG"
 
 
+@pytest.mark.parametrize("how", ["close", "interrupt"])
+def test_a_wait_at_a_connection_that_is_over_opens_nothing(node: Node, how: str) -> None:
+    with Server.connect(node.url) as server:
+        connection = server.connection(KEY)
+        getattr(connection, how)()
+        opened = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Unavailable):
+            connection.listen(0.1)
+        assert len(os.listdir("/proc/self/fd")) <= opened
+        connection.close()
+
+
 def test_run_survives_a_restart_of_the_server(node: Node) -> None:
     with Server.connect(node.url) as server:
         server.run(KEY, _ping, deadline=_soon())

@@ -117,13 +117,14 @@ class SocketConnection(Connection):
     def _await_bytes(self, timeout: float) -> bool:
         """Wait until there is something to read; False on timeout, or when ``wake`` was called."""
         with self._guard:
-            if self._waker is None:
-                self._waker = socket.socketpair()
-                for end in self._waker:
-                    end.setblocking(False)
             woken, self._woken = self._woken, False
             if self.closed or self.interrupted:
                 return True
+            if self._waker is None:
+                # after the check: nobody would close that of a closed connection
+                self._waker = socket.socketpair()
+                for end in self._waker:
+                    end.setblocking(False)
             waker = self._waker[0]
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             return not woken

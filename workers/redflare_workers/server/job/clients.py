@@ -47,16 +47,16 @@ class ClientListener(Protocol):
     """Hears of changes among the clients of a job."""
 
     def on_silent(self, name: str) -> None:
-        """Return the heartbeat of a client is gone, or it has left; called once until it is back."""
+        """Handle that the heartbeat of a client is gone, or that it has left; called once until it is back."""
 
     def on_alive(self, name: str, sign: str) -> None:
-        """Return a silent client is back."""
+        """Handle that a silent client is back."""
 
     def on_heard(self, name: str) -> None:
-        """Return a client that was skipped because heartbeats were missing may be given a task again."""
+        """Let a client that was skipped because heartbeats were missing be given a task again."""
 
     def on_change(self) -> None:
-        """Return a client has joined, or left."""
+        """Handle that a client has joined, or left."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable, make_copy
 from redflare_workers.apis.task import ClientTask
 
-from .data_snapshot import holds_any, own_copy, read_only_arrays
+from .data_snapshot import DataSnapshot, own_copy, read_only_arrays
 from .scheduling import StandingTask, TaskKind
 from .task_lifecycle import Assignment, TaskLifecycle
 from .task_registry import Choice, SubmissionCheck
@@ -113,12 +113,13 @@ class TaskRequests:
         if not standing.shared:
             return task.data
         try:
-            if holds_any(task.data, standing.put_in) or standing.changed():
+            now = None if task.before_task_sent_cb is None else DataSnapshot(task.data)
+            if standing.differs(now):
                 own: Shareable = own_copy(task.data, standing.put_in)
                 return own
             if standing.data is None and task.completion_status is None:
                 standing.data = self._lifecycle.observer.protect(task, task.data)
-                standing.keep_in_mind()
+                standing.source, standing.snapshot = task.data, now
         except Exception as exc:
             if standing.ended:
                 # what protecting it needs may have gone with the task

@@ -23,13 +23,17 @@ class DataSnapshot:
     """
 
     def __init__(self, data: object) -> None:
+        #: what is known by its id: held, so that no id is used again
         self._held: list[object] = []
         self._items = list(_items(data, self._held))
 
-    def fits(self, data: object) -> bool:
-        """Whether the data is as it was."""
-        # what it holds keeps its ids from being used again
-        return self._items == list(_items(data, []))
+    def equals(self, other: DataSnapshot) -> bool:
+        """Whether nothing has changed between the two."""
+        return self._items == other._items
+
+    def holds_any(self, arrays: Mapping[int, object]) -> bool:
+        """Whether one of these arrays, which are given by their ids, was in it."""
+        return any(id(value) in arrays for value in self._held)
 
     def __repr__(self) -> str:
         return f"<DataSnapshot of {len(self._items)} values>"
@@ -73,15 +77,6 @@ def own_copy(data: Any, put_in: Mapping[int, object]) -> Any:
     if type(data) is tuple:
         return tuple(own_copy(value, put_in) for value in data)
     return copy.copy(data) if id(data) in put_in else data
-
-
-def holds_any(data: object, put_in: Mapping[int, object]) -> bool:
-    """Whether a tree holds one of these arrays, which are given by their ids."""
-    held: list[object] = []
-    # the walk fills it
-    for _ in _items(data, held) if put_in else ():
-        pass
-    return any(id(value) in put_in for value in held)
 
 
 #: The views that stand in the place of arrays now, by their ids, with these arrays: callbacks of several tasks may run

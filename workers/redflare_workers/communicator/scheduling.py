@@ -213,19 +213,16 @@ class StandingTask:
         """Whether all clients get the same protected copy, as long as the data is not changed."""
         return self.schedule.kind in _SHARED
 
-    def keep_in_mind(self) -> None:
-        """Note what the data is of which the protected copy was made just now."""
-        self.source = self.task.data
-        self.snapshot = None if self.task.before_task_sent_cb is None else DataSnapshot(self.source)
-
-    def changed(self) -> bool:
-        """Whether a client must get other data than the protected copy."""
+    def differs(self, now: DataSnapshot | None) -> bool:
+        """Whether a client must get other data than the protected copy; ``now``: how it is, if callbacks change it."""
+        if now is not None and now.holds_any(self.put_in):
+            return True
         data = self.task.data
         if self.data is None or data is None:
-            # it was taken away after it was sent
+            # nothing is protected yet, or it was taken away after it was sent
             return False
-        if self.snapshot is not None:
-            return not self.snapshot.fits(data)
+        if now is not None and self.snapshot is not None:
+            return not now.equals(self.snapshot)
         return self.schedule.kind is TaskKind.BROADCAST_FOREVER and data is not self.source
 
     def needs_callback_lock(self) -> bool:
@@ -233,7 +230,7 @@ class StandingTask:
         task = self.task
         if task.before_task_sent_cb is not None or task.after_task_sent_cb is not None:
             return True
-        return self.shared and (self.data is None or self.changed())
+        return self.shared and (self.data is None or self.differs(None))
 
     def busy(self, client_task: ClientTask) -> bool:
         """Whether callbacks for that ClientTask run or wait to."""

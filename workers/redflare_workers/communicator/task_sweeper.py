@@ -232,11 +232,14 @@ class TaskSweeper:
 
     def _note_absent(self, standing: StandingTask, joined: frozenset[str] | None, now: float) -> bool:
         """Note the targets for whose turn nobody waits; return whether they are others. Needs the lock."""
-        task = standing.task
-        targets = frozenset(task.targets or ())
-        absent = targets & self.dead.disconnected
+        task, disconnected = standing.task, self.dead.disconnected
         age = self.dead.judged_at(now) - (task.schedule_time or now)
-        if joined is not None and standing.schedule.targets is not None and age >= self.dead.grace:
+        may_miss = joined is not None and standing.schedule.targets is not None and age >= self.dead.grace
+        if not (disconnected or task.absent or may_miss):
+            return False
+        targets = frozenset(task.targets or ())
+        absent = targets & disconnected
+        if joined is not None and may_miss:
             absent |= targets - joined
         if absent == task.absent:
             return False

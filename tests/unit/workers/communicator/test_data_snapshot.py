@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_workers.communicator.data_snapshot import DataSnapshot, holds_any, own_copy, read_only_arrays
+from redflare_workers.communicator.data_snapshot import DataSnapshot, own_copy, read_only_arrays
 
 
 def tree() -> dict[str, Any]:
@@ -21,14 +21,14 @@ def tree() -> dict[str, Any]:
     }
 
 
-def test_what_was_not_changed_fits() -> None:
+def test_what_was_not_changed_is_equal() -> None:
     data = tree()
     snapshot = DataSnapshot(data)
-    assert snapshot.fits(data)
-    assert snapshot.fits(dict(data))
+    assert snapshot.equals(DataSnapshot(data))
+    assert snapshot.equals(DataSnapshot(dict(data)))
     # what arrays hold is not read
     data["w"] += 1
-    assert snapshot.fits(data)
+    assert snapshot.equals(DataSnapshot(data))
 
 
 CHANGES: list[Callable[[dict[str, Any]], object]] = [
@@ -49,31 +49,31 @@ CHANGES: list[Callable[[dict[str, Any]], object]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
-def test_what_was_changed_does_not_fit(change: Callable[[dict[str, Any]], object]) -> None:
+def test_what_was_changed_is_not_equal(change: Callable[[dict[str, Any]], object]) -> None:
     data = tree()
     snapshot = DataSnapshot(data)
     change(data)
-    assert not snapshot.fits(data)
+    assert not snapshot.equals(DataSnapshot(data))
 
 
-def test_an_array_in_the_place_of_one_that_is_gone_does_not_fit() -> None:
+def test_an_array_in_the_place_of_one_that_is_gone_is_not_equal() -> None:
     data = {"w": np.zeros(3)}
     snapshot = DataSnapshot(data)
     for _ in range(100):
         # memory that is used again must not look like the array that was there
         data["w"] = np.zeros(3)
-        assert not snapshot.fits(data)
+        assert not snapshot.equals(DataSnapshot(data))
 
 
-def test_a_tensor_that_was_changed_in_place_does_not_fit() -> None:
+def test_a_tensor_that_was_changed_in_place_is_not_equal() -> None:
     class Tensor:
         _version = 0
 
     data = {"w": Tensor()}
     snapshot = DataSnapshot(data)
-    assert snapshot.fits(data)
+    assert snapshot.equals(DataSnapshot(data))
     data["w"]._version += 1
-    assert not snapshot.fits(data)
+    assert not snapshot.equals(DataSnapshot(data))
 
 
 def test_arrays_that_are_put_in_are_reported() -> None:
@@ -83,9 +83,9 @@ def test_arrays_that_are_put_in_are_reported() -> None:
         data["deep"]["list"].append(two)
         data["again"] = data["deep"]["list"][1]
     assert set(put_in) == {id(one), id(two)}
-    assert holds_any(data, put_in)
-    assert not holds_any(tree(), put_in)
-    assert not holds_any(data, {})
+    assert DataSnapshot(data).holds_any(put_in)
+    assert not DataSnapshot(tree()).holds_any(put_in)
+    assert not DataSnapshot(data).holds_any({})
     copied = own_copy(data, put_in)
     assert copied["w"] is not one
     assert copied["again"] is data["again"]

@@ -18,6 +18,7 @@ from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.tail import Tail
 from redflare_broker.keys import Keys
 from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, KeyspaceMessage
+from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 
 from tests.support.link.followed_tail import FollowedTail, follow_one_task
@@ -164,16 +165,30 @@ def test_a_user_without_the_right_to_track_reads_the_ledger_at_the_next_wake_up(
         events.expect("ledger", "^ACCEPTED$")
 
 
-def test_a_user_without_the_right_to_subscribe_gets_an_error(embedded: EmbeddedServer, server: Server) -> None:
+def recorded(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """Return a list that the connections which a server opens from now on are added to."""
+    opened: list[Connection] = []
+    connection = server.connection
+
+    def open_one(key: str) -> Connection:
+        opened.append(connection(key))
+        return opened[-1]
+
+    monkeypatch.setattr(server, "connection", open_one)
+    return opened
+
+
+def test_a_user_without_the_right_to_subscribe_gets_an_error_and_leaves_no_connection(
+    embedded: EmbeddedServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with server.borrow("x") as connection:
         connection.call("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
     url = embedded.url.replace("//", "//deaf:pw@")
-    with (
-        Server.connect(url) as deaf,
-        Tail(deaf, "site-1--trainer") as tail,
-        pytest.raises(RedflareError, match="refused to subscribe"),
-    ):
-        list(tail)
+    with Server.connect(url) as deaf:
+        opened = recorded(deaf, monkeypatch)
+        with Tail(deaf, "site-1--trainer") as tail, pytest.raises(RedflareError, match="refused to subscribe"):
+            list(tail)
+        assert [connection.closed for connection in opened] == [True, True]
 
 
 def test_a_feed_reports_keys_that_are_written_deleted_and_expired(server: Server) -> None:
@@ -195,6 +210,18 @@ def test_a_feed_reports_keys_that_are_written_deleted_and_expired(server: Server
             KeysChanged(keys=None),
         ]
         assert feed.wait(0.01) is None
+
+
+def test_a_feed_is_opened_again_and_leaves_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = recorded(server, monkeypatch)
+    feed = KeyspaceFeed(server, "a:", ["a:"])
+    for _ in range(2):
+        with feed, server.borrow("a:") as connection:
+            connection.call("SET", "a:1", 1)
+            assert feed.wait() == KeysChanged(keys=("a:1",))
+        with pytest.raises(Unavailable, match="not open"):
+            feed.wait()
+    assert [connection.closed for connection in opened] == [True, True]
 
 
 def test_a_feed_that_is_closed_wakes_its_thread(server: Server) -> None:

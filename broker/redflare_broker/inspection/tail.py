@@ -141,20 +141,20 @@ class Tail:
             connection.close()
 
     def _follow_changes(self) -> Iterator[TailEvent | None]:
-        self._feed.open()
-        self._untracked = not self._feed.tracked
-        yield None
-        yield from self._current_state()
-        while True:
-            event = self._feed.wait()
-            if isinstance(event, KeyspaceMessage):
-                message = self._message(event)
-                yield message
-                yield from self._poll_untracked(message.task_id)
-            elif event and event.keys is None:
-                yield from self._current_state()
-            elif event and event.keys:
-                yield from self._read_changed(event.keys)
+        with self._feed:
+            self._untracked = not self._feed.tracked
+            yield None
+            yield from self._current_state()
+            while True:
+                event = self._feed.wait()
+                if isinstance(event, KeyspaceMessage):
+                    message = self._message(event)
+                    yield message
+                    yield from self._poll_untracked(message.task_id)
+                elif event and event.keys is None:
+                    yield from self._current_state()
+                elif event and event.keys:
+                    yield from self._read_changed(event.keys)
 
     def _message(self, message: KeyspaceMessage) -> TailEvent:
         kind: Literal["abort", "notice"] = "abort" if message.channel == self._keys.abort else "notice"

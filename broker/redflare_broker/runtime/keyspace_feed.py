@@ -40,7 +40,9 @@ class KeyspaceMessage:
 
 
 class KeyspaceFeed:
-    """One subscribed connection; ``wait`` and ``open`` belong to one thread, ``close`` may come from any.
+    """One subscribed connection, open for the length of a ``with`` block, and again for that of the next.
+
+    The block and ``wait`` belong to one thread, ``close`` may come from any.
 
     Args:
         server: where to subscribe.
@@ -59,25 +61,6 @@ class KeyspaceFeed:
         self._closed = False
         #: whether changes of keys are received
         self.tracked = False
-
-    def open(self) -> None:
-        """Connect and subscribe, for the first time or again; return when everything that follows will be received.
-
-        Raises:
-            Unavailable: Redis is away, or the feed is closed.
-            ServerError: the user may not subscribe.
-        """
-        self._leave()
-        connection = self._server.connection(self._route)
-        with self._guard:
-            self._connection = connection
-            if self._closed:
-                connection.interrupt()
-        self.tracked = self._track(connection)
-        if self.tracked:
-            _subscribe(connection, "SUBSCRIBE", [_INVALIDATE])
-        if self._channels:
-            _subscribe(connection, self._server.subscribe, self._channels)
 
     def wait(self, timeout: float | None = None) -> KeysChanged | KeyspaceMessage | None:
         """Wait for the next event; None after ``timeout`` seconds without one (None: wait for as long as it takes).
@@ -100,18 +83,36 @@ class KeyspaceFeed:
                 return event
 
     def close(self) -> None:
-        """End a wait of the other thread at once, and the feed with it."""
+        """End a wait of the other thread at once, and the feed with it: it cannot be opened again."""
         with self._guard:
             self._closed = True
             if self._connection is not None:
                 self._connection.interrupt()
 
     def __enter__(self) -> KeyspaceFeed:
-        self.open()
+        """Connect and subscribe, for the first time or again; return when everything that follows will be received.
+
+        Raises:
+            Unavailable: Redis is away, or the feed is closed.
+            ServerError: the user may not subscribe.
+        """
+        connection = self._server.connection(self._route)
+        with self._guard:
+            self._connection = connection
+            if self._closed:
+                connection.interrupt()
+        try:
+            self.tracked = self._track(connection)
+            if self.tracked:
+                _subscribe(connection, "SUBSCRIBE", [_INVALIDATE])
+            if self._channels:
+                _subscribe(connection, self._server.subscribe, self._channels)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self.close()
         self._leave()
 
     def _leave(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -96,22 +95,16 @@ def _readings(target: Target) -> Iterator[FederationStatus | Unavailable]:
     keys = target.inspector.keys
     # a failure is shown at once, and tried again for as long as it takes
     target.server.retries = None
-    feed, is_open = KeyspaceFeed(target.server, keys.agents, [f"{target.namespace}:"]), False
-    try:
-        while True:
-            try:
-                if not is_open:
-                    feed.open()
-                    is_open = True
-                yield target.inspector.status()
-                _wait_for_change(feed)
-            except Unavailable as error:
-                is_open = False
-                yield error
-                time.sleep(_SHORTEST_PAUSE)
-    finally:
-        with contextlib.suppress(Unavailable):
-            feed.close()
+    feed = KeyspaceFeed(target.server, keys.agents, [f"{target.namespace}:"])
+    while True:
+        try:
+            with feed:
+                while True:
+                    yield target.inspector.status()
+                    _wait_for_change(feed)
+        except Unavailable as error:
+            yield error
+            time.sleep(_SHORTEST_PAUSE)
 
 
 def _wait_for_change(feed: KeyspaceFeed) -> None:

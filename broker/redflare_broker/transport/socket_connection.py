@@ -12,7 +12,6 @@ import select
 import socket
 import ssl
 import threading
-import weakref
 from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn, Protocol
 
@@ -126,8 +125,6 @@ class SocketConnection(Connection):
                 self._waker = socket.socketpair()
                 for end in self._waker:
                     end.setblocking(False)
-                    # also when nobody closes the connection, as redis-py closes its socket then
-                    weakref.finalize(self, end.close)
             waker = self._waker[0]
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             return not woken

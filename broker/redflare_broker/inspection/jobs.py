@@ -41,6 +41,14 @@ _PAYLOADS: Final = (b"data", b"result:")
 _ENDING: Final = ("status", "ended", "kind")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Others:
+    """What is read once for all jobs: the FQCNs of the links, and who waits for room."""
+
+    links: Sequence[str]
+    waits: Sequence[RoomWait]
+
+
 class JobInspector:
     """Read-only views of the jobs of one namespace; every method raises Unavailable at once if Redis is away."""
 
@@ -55,7 +63,8 @@ class JobInspector:
             names: keys to search instead of scanning Redis.
         """
         found = self._scan() if names is None else list(names)
-        return [job for fqcn in self._jobs_in(found) if (job := self._read(fqcn, found, with_ended=False))]
+        others = self._others_in(found)
+        return [job for fqcn in self._jobs_in(found) if (job := self._read(fqcn, others, with_ended=False))]
 
     def find(self, job: str) -> list[JobView]:
         """Find a job by the FQCN of its server's cell, or all jobs of an id, each of another server.
@@ -65,8 +74,9 @@ class JobInspector:
         """
         fqcn = self._keys.job(job).fqcn
         found = self._scan()
+        others = self._others_in(found)
         matching = [name for name in self._jobs_in(found) if name == fqcn or name.rpartition(".")[2] == fqcn]
-        return [view for name in matching if (view := self._read(name, found, with_ended=True))]
+        return [view for name in matching if (view := self._read(name, others, with_ended=True))]
 
     def with_task(self, root_id: str) -> list[str]:
         """Find the jobs that have, or had, a task of this root id; return the names by which commands know them."""
@@ -88,8 +98,11 @@ class JobInspector:
         """FQCNs of all jobs, including those that sites have joined and no server has started yet."""
         return sorted({name for suffix in ("job", "clients") for name in fqcns(self._keys.namespace, found, suffix)})
 
-    def _read(self, fqcn: str, names: Sequence[str], *, with_ended: bool) -> JobView | None:
-        """Read a job; ``names``: keys, among them those of the links."""
+    def _others_in(self, found: Sequence[str]) -> _Others:
+        namespace = self._keys.namespace
+        return _Others(links=fqcns(namespace, found, "link"), waits=waits_for_room(self._server, namespace, found))
+
+    def _read(self, fqcn: str, others: _Others, *, with_ended: bool) -> JobView | None:
         keys = self._keys.job(fqcn)
         ledgers = list(self._server.scan(f"{keys.task('')}*")) if with_ended else []
         with self._server.borrow(keys.job) as connection:
@@ -102,24 +115,21 @@ class JobInspector:
         tasks = [self._with_stored(task) for task in tasks if task.is_open]
         ended = [task for task in ended if not task.is_open]
         ended.sort(key=lambda task: (-task.ended, -task.record.order))
-        waits = waits_for_room(self._server, self._keys.namespace, names)
-        sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), names, waits)
-        at_server = [wait for wait in waits if (wait.host, wait.pid) == (job.server.host, job.server.pid)]
+        sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), others)
+        at_server = [wait for wait in others.waits if (wait.host, wait.pid) == (job.server.host, job.server.pid)]
         job = replace(job, no_room=next((wait for wait in at_server if not wait.fqcn or wait.fqcn == fqcn), None))
         job = replace(job, sites=tuple(sites), tasks=tuple(tasks), ended_tasks=tuple(ended))
         # a task may be waiting for a site that works on another one
         explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))
         return replace(explained, waiting=why_job_waits(explained))
 
-    def _with_agents(
-        self, sites: Sequence[SiteView], names: Sequence[str], waits: Sequence[RoomWait]
-    ) -> list[SiteView]:
+    def _with_agents(self, sites: Sequence[SiteView], others: _Others) -> list[SiteView]:
         """Add how the tasks of the sites stand at their agents, and whose results do not fit into Redis."""
         wanted = {site.name: {share.record.id for _, _, share in site.working_on} for site in sites}
         if not any(wanted.values()):
             return list(sites)
-        found = tasks_at_agents(self._server, self._keys, fqcns(self._keys.namespace, names, "link"), wanted)
-        waiting = {wait.fqcn: wait for wait in waits}
+        found = tasks_at_agents(self._server, self._keys, others.links, wanted)
+        waiting = {wait.fqcn: wait for wait in others.waits}
         detailed = []
         for site in sites:
             at_agent = {task_id: found[task_id] for task_id in wanted[site.name] & found.keys()}

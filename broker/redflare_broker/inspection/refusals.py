@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from redflare_broker.errors import Unavailable
-from redflare_broker.keys import LinkKeys, room_note
+from redflare_broker.keys import LinkKeys, names_payload, room_note
 from redflare_broker.payload.room import TTL_MS, RoomWait
 from redflare_broker.transport.replies import Kind, ReplyError
 from redflare_broker.transport.server import Server
@@ -46,10 +45,10 @@ def waits_for_room(server: Server, namespace: str, names: Iterable[str]) -> tupl
     Args:
         names: keys, among them the notes of those that wait.
     """
-    blob = re.escape(namespace) + r":(blob:\{[^}]+\}|\{[^}]+\}:blob:.+)"
-    pattern = re.compile(re.escape(room_note("")).join(("(?P<prefix>" + blob + ")", "")))
-    found = []
-    for prefix in {match["prefix"] for match in map(pattern.fullmatch, names) if match}:
+    end, found = room_note(""), []
+    for prefix in {name.removesuffix(end) for name in names if name.endswith(end)}:
+        if not names_payload(namespace, prefix):
+            continue
         with server.borrow(prefix) as connection:
             note, left_ms = pipeline(connection, [("GET", room_note(prefix)), ("PTTL", room_note(prefix))])
         if isinstance(note, bytes) and isinstance(left_ms, int):

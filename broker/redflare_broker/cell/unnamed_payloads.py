@@ -13,7 +13,7 @@ from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
-from redflare_broker.payload.encoded_payload import EncodedPayload, store_payload
+from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import discard, payloads_of
 from redflare_broker.payload.redis_store import ref_of, renewal
 from redflare_broker.transport.replies import Arg
@@ -48,16 +48,17 @@ class UnnamedPayloads:
         """
         if payload.fits_entry(self._limits):
             return payload
+        views = [memoryview(each) for each in payload.buffers]
+        ref = ref_of(prefix, views, self._limits.chunk_bytes)
         with self._guard:
             # before the first chunk is written: to write all of them may take longer than they live
-            self._refs[prefix] = ref_of(
-                prefix, [memoryview(each) for each in payload.buffers], self._limits.chunk_bytes
-            )
+            self._refs[prefix] = ref
         try:
-            return store_payload(self._server, payload, prefix, self._limits, ttl_ms=self._ttl_ms, stop=stop)
+            payloads_of(self._server).put(prefix, views, chunk=ref.chunk, ttl_ms=self._ttl_ms, stop=stop)
         except BaseException:
-            self.named(self._refs.get(prefix))
+            self.named(ref)
             raise
+        return EncodedPayload(payload.data, blob=ref)
 
     def naming(self, blob: BlobRef | None) -> list[list[Arg]]:
         """Return the commands that are to be run before a message that names this payload, if it is the first one."""

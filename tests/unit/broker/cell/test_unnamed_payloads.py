@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redflare_broker.cell import unnamed_payloads
 from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
@@ -100,10 +99,10 @@ def test_a_renewal_at_the_same_time_does_not_shorten_the_life_of_what_is_named(c
 def test_what_could_not_be_written_is_not_renewed(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Cell(cells.server, "site", cells.settings)
 
-    def refused(*args: object, **options: object) -> EncodedPayload:
+    def refused(*args: object, **options: object) -> BlobRef:
         raise ServerError("NOPERM")
 
-    monkeypatch.setattr(unnamed_payloads, "store_payload", refused)
+    monkeypatch.setattr(RedisPayloadStore, "put", refused)
     with pytest.raises(ServerError, match="NOPERM"):
         stored(site)
     assert len(site.payloads) == 0

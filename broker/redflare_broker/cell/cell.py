@@ -135,7 +135,6 @@ class Cell:
         if self._stopped:
             raise Unavailable(f"{self!r}: stop() was called")
         self._outgoing.begin(self.epoch)
-        self._outgoing.check_after = self.check_after
         self._inbox.start(min(self.settings.block, self.check_after))
         if self._shared_beats is None:
             self._beats.start()
@@ -377,7 +376,7 @@ class Cell:
 
     def before_read(self) -> bool:
         """Check posted requests; True: some are missing, so the next read must not block."""
-        return self._outgoing.check_posted()
+        return self._outgoing.check_posted(self.check_after)
 
     def on_quiet(self) -> None:
         """Post lost requests again, once the inbox has been read to its end."""

@@ -53,8 +53,6 @@ class OutgoingRequests(Direction):
         super().__init__(server, keys, settings, outbox, pool, payloads, faults)
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
-        #: Seconds after which ``see_to`` checks whether a request is still in its target's inbox.
-        self.check_after = 30.0
         #: The cell's epoch, with which attempts begin, so that a request of its successor counts as a later one.
         self._epoch = 0
         self._attempts = itertools.count(1)
@@ -177,17 +175,17 @@ class OutgoingRequests(Direction):
 
     # -- from the inbox's thread: requests that Redis has lost ---------------------------------------------------------
 
-    def check_posted(self) -> bool:
-        """Check, every ``check_after`` seconds, whether requests are still in the inboxes; True when some are not.
+    def check_posted(self, every: float) -> bool:
+        """Check, every so many seconds, whether requests are still in the inboxes; True when some are not.
 
         An entry that is gone was answered, or lost. The target posts the reply before it deletes the entry, so the
         reply, if any, is in this cell's inbox by now; once that is read to its end, ``on_quiet`` posts lost requests
         again.
         """
         now = time.monotonic()
-        if now - self._checked >= self.check_after:
+        if now - self._checked >= every:
             self._checked = now
-            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= self.check_after]
+            old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= every]
             by_inbox: dict[str, list[Pending]] = {}
             for pending in old:
                 by_inbox.setdefault(pending.inbox, []).append(pending)

@@ -33,6 +33,7 @@ from redflare_broker.wire.message_entry import Envelope, pack_meta, peek
 
 from .blocked_calls import BlockedCall, BlockedCalls
 from .cell_heartbeat import CellHeartbeat, read_heartbeat
+from .direction import CellParts
 from .inbox import Inbox
 from .incoming import Handler, IncomingRequests
 from .multicast import Multicast
@@ -96,8 +97,8 @@ class Cell:
         self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
         #: Chunks that wait for the message which names them.
         self.payloads = UnnamedPayloads(server, settings)
-        both = server, self.keys, settings, self._outbox, self._pool, self.payloads, self.faults
-        self._incoming, self._outgoing = IncomingRequests(*both), OutgoingRequests(*both)
+        parts = CellParts(server, self.keys, settings, self._outbox, self._pool, self.payloads, self.faults)
+        self._incoming, self._outgoing = IncomingRequests(parts), OutgoingRequests(parts)
         self._inbox = Inbox(server, self.keys, self, self._incoming.load)
         self._blocked = BlockedCalls()
         self._hello_guard = threading.RLock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.keys import CellKeys, Keys
@@ -20,28 +21,32 @@ from .request import Payload
 from .unnamed_payloads import UnnamedPayloads
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellParts:
+    """What both directions of a cell work with."""
+
+    server: Server
+    keys: CellKeys
+    settings: LinkSettings
+    outbox: Outbox
+    pool: ElasticThreadPool
+    payloads: UnnamedPayloads
+    faults: FaultLog
+
+
 class Direction:
     """One direction of a cell's requests; base of ``IncomingRequests`` and ``OutgoingRequests``."""
 
-    def __init__(
-        self,
-        server: Server,
-        keys: CellKeys,
-        settings: LinkSettings,
-        outbox: Outbox,
-        pool: ElasticThreadPool,
-        payloads: UnnamedPayloads,
-        faults: FaultLog,
-    ) -> None:
-        self.fqcn = keys.fqcn
-        self._server = server
-        self._keys = keys
-        self._federation = Keys(settings.namespace)
-        self._settings = settings
-        self._outbox = outbox
-        self._pool = pool
-        self._payloads = payloads
-        self.faults = faults
+    def __init__(self, parts: CellParts) -> None:
+        self.fqcn = parts.keys.fqcn
+        self._server = parts.server
+        self._keys = parts.keys
+        self._federation = Keys(parts.settings.namespace)
+        self._settings = parts.settings
+        self._outbox = parts.outbox
+        self._pool = parts.pool
+        self._payloads = parts.payloads
+        self.faults = parts.faults
         #: Why a Redis that is away is not waited for any more; "" while it is.
         self._closed = ""
 

@@ -13,24 +13,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import DecodeError, EncodeError, RedflareError
-from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts.cell_scripts import REPLY as POST_REPLY
 from redflare_broker.scripts.script import BURIED, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
-from redflare_broker.transport.server import Server
-from redflare_broker.util.fault_log import FaultLog
-from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_word, pack_meta, unpack_meta
 
-from .direction import Direction
-from .outbox import OutboundMessage, Outbox
+from .direction import CellParts, Direction
+from .outbox import OutboundMessage
 from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
 from .sender_load import SenderLoad
-from .unnamed_payloads import UnnamedPayloads
 
 Handler = Callable[[Request], HandlerResult]
 
@@ -47,17 +41,8 @@ _MOST_UNREAD_OF_STRANGERS: Final = 100
 class IncomingRequests(Direction):
     """Hands requests to their handlers, and posts the replies; thread-safe."""
 
-    def __init__(
-        self,
-        server: Server,
-        keys: CellKeys,
-        settings: LinkSettings,
-        outbox: Outbox,
-        pool: ElasticThreadPool,
-        payloads: UnnamedPayloads,
-        faults: FaultLog,
-    ) -> None:
-        super().__init__(server, keys, settings, outbox, pool, payloads, faults)
+    def __init__(self, parts: CellParts) -> None:
+        super().__init__(parts)
         self._load = SenderLoad()
         self._guard = threading.Lock()
         self._registered: dict[tuple[str, str], Handler] = {}

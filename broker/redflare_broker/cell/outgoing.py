@@ -10,24 +10,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
-from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.scripts.cell_scripts import STILL_POSTED
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import RedisReply, require
-from redflare_broker.transport.server import Server
-from redflare_broker.util.fault_log import FaultLog
-from redflare_broker.util.thread_pool import ElasticThreadPool
 from redflare_broker.wire.message_entry import EVENT, REQUEST, Envelope, check_word, unpack_meta
 from redflare_broker.wire.task_entry import BlobRef, check_id
 
-from .direction import Direction
-from .outbox import OutboundMessage, Outbox
+from .direction import CellParts, Direction
+from .outbox import OutboundMessage
 from .pending import Pending, PendingRequests
 from .request import Reply, ReplyCode
-from .unnamed_payloads import UnnamedPayloads
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +34,8 @@ _STORES: Final = 3
 class OutgoingRequests(Direction):
     """All requests of one cell that wait for a reply; thread-safe."""
 
-    def __init__(
-        self,
-        server: Server,
-        keys: CellKeys,
-        settings: LinkSettings,
-        outbox: Outbox,
-        pool: ElasticThreadPool,
-        payloads: UnnamedPayloads,
-        faults: FaultLog,
-    ) -> None:
-        super().__init__(server, keys, settings, outbox, pool, payloads, faults)
+    def __init__(self, parts: CellParts) -> None:
+        super().__init__(parts)
         self._pending = PendingRequests()
         self._settled: dict[str, None] = {}
         #: The cell's epoch, with which attempts begin, so that a request of its successor counts as a later one.

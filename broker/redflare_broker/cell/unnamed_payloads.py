@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import RedflareError
@@ -21,9 +20,6 @@ from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
 logger = logging.getLogger(__name__)
-
-#: What ``naming`` returns when there is nothing to do.
-_NOTHING: Final[list[list[Arg]]] = []
 
 
 class UnnamedPayloads:
@@ -63,10 +59,10 @@ class UnnamedPayloads:
     def naming(self, blob: BlobRef | None) -> list[list[Arg]]:
         """Return the commands that are to be run before a message that names this payload, if it is the first one."""
         if blob is None:
-            return _NOTHING
+            return []
         with self._guard:
             if blob.prefix not in self._refs or blob.prefix in self._on_the_way:
-                return _NOTHING
+                return []
             self._on_the_way.add(blob.prefix)
         return renewal(blob, self._retention_ms)
 

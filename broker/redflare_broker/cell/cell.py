@@ -137,8 +137,6 @@ class Cell:
             raise Unavailable(f"{self!r}: stop() was called")
         self._outgoing.begin(self.epoch)
         self._inbox.start(min(self.settings.block, self.check_after))
-        if self._shared_beats is None:
-            self._beats.start()
         self._beats.add(self)
 
     def stop(self, timeout: float = _STOP_WITHIN) -> None:

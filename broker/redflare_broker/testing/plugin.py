@@ -146,7 +146,6 @@ class FakeCJ:
 
     def __enter__(self) -> Self:
         self._session.open_connection()
-        self._heartbeats.start()
         self._heartbeats.add(self._link)
         return self
 
@@ -211,7 +210,6 @@ class FakeAgent:
 
     def __enter__(self) -> Self:
         self._session.open_connection()
-        self._heartbeats.start()
         self._heartbeats.add(self._link)
         self._subscriber.start()
         self._thread.start()

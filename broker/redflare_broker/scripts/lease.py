@@ -53,6 +53,10 @@ class Lease:
         host, pid, _ = self.instance.rsplit(":", 2)
         return {"instance": self.instance, "epoch": self.epoch, "host": host, "pid": int(pid)}
 
+    def is_of(self, pid: int) -> bool:
+        """Whether the process of this number on this host has it."""
+        return self.instance.startswith(f"{socket.gethostname()}:{pid}:")
+
     def claim(self, step: Callable[[Lease], ScriptReply]) -> ScriptReply:
         """Run the step of a first hello or join, and again with the epoch that it is given; an epoch is for life."""
         reply = step(self)

@@ -8,9 +8,9 @@ that the client parent waits for that end.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, cast
 
 from redflare_broker.cell.cell_heartbeat import CellHeartbeat, living_holder, name_taken, parse_heartbeat
@@ -19,6 +19,7 @@ from redflare_broker.errors import RedflareError
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.inspection.redis_read import now_of
 from redflare_broker.keys import Keys
+from redflare_broker.link.supervision import Supervision
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import LinkScripts
 from redflare_broker.transport.connection import Connection
@@ -53,8 +54,8 @@ class LinkGuard:
         self._keys = Keys(self._settings.namespace).link(agent_site_fqcn(args.site, args.agent_id, args.job_id))
         self._lease = Lease.of_this_process("supervisor")
         self._grace = args.abort_grace + _MARGIN
-        #: the agent whose process this supervisor has ended last, and when, in ms of Redis's clock
-        self._ended: dict[str, object] = {"ended": "", "ended_at": 0}
+        within = self._grace + (_MISSED_BEATS + 2) * self._settings.heartbeat_interval
+        self._supervision = Supervision(within=within)
 
     def claim(self, pause: Callable[[float], bool]) -> None:
         """Make sure that no other living agent has this name; wait for Redis, and until a heartbeat is overdue.
@@ -128,7 +129,8 @@ class LinkGuard:
                 return
             scripts = LinkScripts(keys=self._keys, publish=self._server.publish, policy=self._settings.policy)
             with self._server.borrow(self._keys.link) as connection:
-                self._ended = {"ended": lease.instance, "ended_at": now_of(connection.call("TIME"))}
+                now = now_of(connection.call("TIME"))
+                self._supervision = replace(self._supervision, ended=lease.instance, ended_at=now)
                 self._register()
                 scripts.bye(connection, lease)
         except RedflareError as error:
@@ -140,9 +142,8 @@ class LinkGuard:
         with self._server.borrow(self._keys.link) as connection:
             found = cast("list[bytes | None]", connection.call("HMGET", self._keys.link, *fields))
         instance, epoch, closed = (each.decode() if each else "" for each in found)
-        if closed != "0" or not instance.startswith(f"{socket.gethostname()}:{pid}:"):
-            return None
-        return Lease(name="agent", instance=instance, epoch=int(epoch))
+        lease = Lease(name="agent", instance=instance, epoch=int(epoch or 0))
+        return lease if closed == "0" and lease.is_of(pid) else None
 
     def close(self) -> None:
         """Take the registration back, and close the connection."""
@@ -155,9 +156,8 @@ class LinkGuard:
 
     def _register(self) -> None:
         interval = self._settings.heartbeat_interval
-        within = self._grace + (_MISSED_BEATS + 2) * interval
         ttl_ms = round(_KEPT * interval * 1000)
-        entry = self._lease.heartbeat(interval, ttl_ms, within=within, **self._ended)
+        entry = self._supervision.to_entry(self._lease, interval, ttl_ms)
         with self._server.borrow(self._keys.link) as connection:
             connection.call("SET", self._keys.supervisor, entry, "PX", ttl_ms)
 

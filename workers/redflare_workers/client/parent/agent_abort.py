@@ -7,18 +7,16 @@ task and says bye in its place. Either way it waits a moment for them to leave.
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
-import orjson
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import DecodeError, RedflareError
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.keys import LinkKeys
 from redflare_broker.link.ledger_payloads import remove_task_payloads
+from redflare_broker.link.supervision import Supervision
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import LinkScripts
@@ -35,17 +33,6 @@ _LONGEST: Final = 25.0
 KILLED: Final = "killed"
 #: State of an agent when Redis cannot be asked.
 UNKNOWN: Final = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Supervisor:
-    """What the supervisor of an agent's process has registered."""
-
-    #: seconds in which the process ends when its task is aborted
-    within: float
-    #: instance of the agent whose process it has ended last, and when, in ms of Redis's clock
-    ended: str
-    ended_at: int
 
 
 def notify_agents(
@@ -80,8 +67,9 @@ def notify_agents(
 
 def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int, reason: str) -> None:
     status = inspector.link(scripts.keys.fqcn)
+    lease = Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch)
     # unless another process holds the CJ's side of the link by now
-    if status.cj.state in ("left", "never") or not status.cj.instance.startswith(f"{socket.gethostname()}:{pid}:"):
+    if status.cj.state in ("left", "never") or not lease.is_of(pid):
         return
     with server.borrow(scripts.keys.link) as connection:
         ended = []
@@ -89,7 +77,7 @@ def _notify(server: Server, scripts: LinkScripts, inspector: Inspector, pid: int
             ended.append(status.task.task_id)
         if isinstance(kept := connection.call("HGET", scripts.keys.link, "kept_task"), bytes) and kept:
             ended.append(kept.decode())
-        scripts.bye(connection, Lease(name="cj", instance=status.cj.instance, epoch=status.cj.epoch))
+        scripts.bye(connection, lease)
     for task_id in ended:
         remove_task_payloads(server, scripts.keys, task_id, deadline=time.monotonic())
     logger.info("notified agent %s that its job was aborted: %s", scripts.keys.fqcn, reason)
@@ -99,10 +87,10 @@ def _await_leave(server: Server, keys: LinkKeys, inspector: Inspector, deadline:
     with server.borrow(keys.link) as connection:
         closed = connection.call("HGET", keys.link, "cj_closed")
     bye_at = int(closed) if isinstance(closed, bytes) else 0
-    first, supervisor = inspector.link(keys.fqcn).agent, _supervisor(server, keys)
+    first, supervision = inspector.link(keys.fqcn).agent, _supervision(server, keys)
     awaited: tuple[str, ...] = ("connected",)
-    if supervisor is not None:
-        deadline = time.monotonic() + min(supervisor.within, _LONGEST)
+    if supervision is not None:
+        deadline = time.monotonic() + min(supervision.within, _LONGEST)
         awaited = ("connected", "silent", "gone")
     # one that starts after a goodbye of the CJ gets a later epoch
     if first.state not in awaited and not 0 < bye_at < first.epoch:
@@ -120,22 +108,18 @@ def _await_leave(server: Server, keys: LinkKeys, inspector: Inspector, deadline:
 
 def _how_left(server: Server, keys: LinkKeys, instance: str, bye_at: int) -> str:
     """Whether an agent has left by itself, or its supervisor has ended its process."""
-    told = _supervisor(server, keys)
-    if told is not None and (told.ended == instance or 0 < bye_at <= told.ended_at):
+    supervision = _supervision(server, keys)
+    if supervision is not None and (supervision.ended == instance or 0 < bye_at <= supervision.ended_at):
         return KILLED
     return "left"
 
 
-def _supervisor(server: Server, keys: LinkKeys) -> _Supervisor | None:
-    """Read how the supervisor of an agent's process has registered; None: it has none."""
+def _supervision(server: Server, keys: LinkKeys) -> Supervision | None:
+    """Read what the supervisor of an agent's process tells; None: it has none."""
     with server.borrow(keys.link) as connection:
         found = connection.call("GET", keys.supervisor)
     try:
-        entry = orjson.loads(found) if isinstance(found, bytes) else {}
-        if not entry:
-            return None
-        ended, at = str(entry["ended"]), int(entry["ended_at"])
-        return _Supervisor(within=float(entry["within"]), ended=ended, ended_at=at)
-    except (ValueError, KeyError, TypeError) as error:
+        return Supervision.read(found) if isinstance(found, bytes) else None
+    except DecodeError as error:
         logger.warning("%s cannot be read: %s", keys.supervisor, error)
         return None

@@ -118,8 +118,8 @@ class ClientJob:
         #: Set at the end, so that no pause between attempts goes on.
         self._over = threading.Event()
         self._guard = threading.Lock()
-        #: How the job has ended for this site; None while it runs.
         self._own_calls = OwnCalls()
+        #: How the job has ended for this site; None while it runs.
         self._outcome: JobOutcome | None = None
         self._task: _TaskInHand | None = None
         #: Tasks that ended before their reply was read.

@@ -88,13 +88,18 @@ class SiteState:
 
     #: In the words of the server and the site: deployed, started, stopped, ...
     status: str
-    #: Since when, in ms by Redis's clock.
-    at: int
+    #: Since when, in ms by Redis's clock; 0: it is not recorded yet.
+    at: int = 0
     #: Of the job's process; None: it has not ended, or nobody knows.
     exit_code: int | None = None
     reason: str = ""
     #: How an abort ended it: cooperative, terminated, killed.
     how: str = ""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the store keeps beside the status."""
+        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

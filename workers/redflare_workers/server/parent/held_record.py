@@ -55,15 +55,7 @@ class HeldRecord:
         for site, state in self.states().items():
             noted = record.sites.get(site)
             if noted is None or (noted.status, noted.exit_code) != (state.status, state.exit_code):
-                self.store.set_site(
-                    record.id,
-                    site,
-                    state.status,
-                    exit_code=state.exit_code,
-                    reason=state.reason,
-                    how=state.how,
-                    submission=record.submission,
-                )
+                self.store.set_site(record.id, site, state.status, **state.details, submission=record.submission)
 
     def advance(self, expected: Iterable[str], to: str, reason: str, by: str = "server") -> JobRecord | None:
         """Move the job, as ``JobStore.advance``; one whose record is lost gets it back before."""

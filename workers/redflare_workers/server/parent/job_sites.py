@@ -53,18 +53,6 @@ _CONFIRM_WITHIN: Final = 20.0
 _NAMED: Final = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteStatus:
-    """How the job stands at one site."""
-
-    #: CHOSEN, DEPLOYING, DEPLOYED, or ``ClientStatus.label``
-    status: str = CHOSEN
-    reason: str = ""
-    exit_code: int | None = None
-    #: how an abort ended it
-    how: str = ""
-
-
 @dataclass(slots=True, eq=False)
 class JobSites:
     """Used by the job's runner; other threads hand in the sites' reports."""
@@ -79,54 +67,49 @@ class JobSites:
     #: the job's meta, as it is sent to sites
     job_meta: Mapping[str, Any]
     context: RunnerContext
-    #: notified after each report and reply; held while the statuses are read or written
+    #: notified after each report and reply; held while the states are read or written
     changed: threading.Condition
     #: whether the job must end, or is left to the next server: then waiting for sites is of no use
     interrupted: Callable[[], bool]
-    _statuses: dict[str, SiteStatus] = field(init=False)
+    #: by site; the status is CHOSEN, DEPLOYING, DEPLOYED, or ``ClientStatus.label``
+    _states: dict[str, SiteState] = field(init=False)
     #: no further sites join
     _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._statuses = dict.fromkeys(self.sites, SiteStatus())
+        self._states = dict.fromkeys(self.sites, SiteState(status=CHOSEN))
 
     # -- how it stands -------------------------------------------------------------------------------------------------
 
     def record(self, report: SiteReport) -> None:
         """Record a site's report; from any thread."""
-        status = SiteStatus(status=report.status, **report.details)
+        state = SiteState(status=report.status, **report.details)
         with self.changed:
             # of another site, or known already
-            if self._statuses.get(report.site) in (None, status):
+            if self._states.get(report.site) in (None, state):
                 return
-            self._statuses[report.site] = status
+            self._states[report.site] = state
             self.changed.notify_all()
-        self.context.store.set_site(self.job, report.site, report.status, **report.details, submission=self.submission)
+        self._write(report.site, state)
 
     def restore(self, recorded: Mapping[str, SiteState]) -> None:
         """Take over what the last server recorded, for sites that have not reported since."""
         with self.changed:
             for site, state in recorded.items():
-                if site in self._statuses and self._statuses[site].status == CHOSEN:
-                    self._statuses[site] = SiteStatus(
-                        status=state.status, reason=state.reason, exit_code=state.exit_code, how=state.how
-                    )
+                if site in self._states and self._states[site].status == CHOSEN:
+                    self._states[site] = replace(state, at=0)
 
     def states(self) -> dict[str, SiteState]:
         """How it stands now, for the job's record."""
         at = round(time.time() * 1000)
         with self.changed:
-            return {
-                site: SiteState(status=each.status, at=at, reason=each.reason, exit_code=each.exit_code, how=each.how)
-                for site, each in self._statuses.items()
-                if each.status != CHOSEN
-            }
+            return {site: replace(each, at=at) for site, each in self._states.items() if each.status != CHOSEN}
 
     def begin_anew(self) -> None:
         """End whatever was begun at the sites, and forget it."""
         self.abort("the server was started again", self.sites)
         with self.changed:
-            self._statuses = dict.fromkeys(self.sites, SiteStatus())
+            self._states = dict.fromkeys(self.sites, SiteState(status=CHOSEN))
 
     @property
     def shortage(self) -> str:
@@ -157,10 +140,10 @@ class JobSites:
     @property
     def _failed(self) -> dict[str, str]:
         """The sites that failed and take part no longer, with the reason."""
-        return {site: each.reason or each.status for site, each in self._statuses.items() if each.status == FAILED}
+        return {site: each.reason or each.status for site, each in self._states.items() if each.status == FAILED}
 
     def _with_status(self, *statuses: str) -> list[str]:
-        return [site for site, each in self._statuses.items() if each.status in statuses]
+        return [site for site, each in self._states.items() if each.status in statuses]
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -185,15 +168,15 @@ class JobSites:
         purpose = "to start the job" if noted else ""
         for site, reply in self._ask(request, deployed, None, START_WITHIN, purpose=purpose).items():
             # its own reports may have come first
-            if not reply.ok or self._statuses[site].status == DEPLOYED:
+            if not reply.ok or self._states[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
 
     def join(self, sites: Collection[str]) -> None:
         """Give the job, which runs, to further sites, or again to some that have not started it; in a thread."""
         with self.changed:
-            new = [site for site in sites if site not in self._statuses]
+            new = [site for site in sites if site not in self._states]
             self.sites = (*self.sites, *new)
-            self._statuses |= dict.fromkeys(new, SiteStatus(status=DEPLOYING))
+            self._states |= dict.fromkeys(new, SiteState(status=DEPLOYING))
         name = f"redflare-joining-{self.job}"
         threading.Thread(target=self._join, args=(sites,), name=name, daemon=True).start()
 
@@ -230,12 +213,17 @@ class JobSites:
             self._set(site, FAILED, reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})")
 
     def _set(self, site: str, status: str, reason: str = "") -> None:
+        state = SiteState(status=status, reason=reason)
         with self.changed:
-            self._statuses[site] = SiteStatus(status=status, reason=reason)
+            self._states[site] = state
             self.changed.notify_all()
         if status == FAILED:
             logger.error("job %s: site %s failed: %s", self.job, site, reason)
-        self.context.store.set_site(self.job, site, status, reason=reason, submission=self.submission)
+        self._write(site, state)
+
+    def _write(self, site: str, state: SiteState) -> None:
+        """Write how the job stands at a site into its record."""
+        self.context.store.set_site(self.job, site, state.status, **state.details, submission=self.submission)
 
     def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
         """End the job's processes at sites; return how each of those ended that have confirmed it."""
@@ -253,27 +241,15 @@ class JobSites:
                 logger.warning("job %s: site %s has not confirmed the abort: %s", self.job, site, error)
                 continue
             confirmed[site] = proof.how
-            with self.changed:
-                was = self._statuses[site]
-                # one that had ended before keeps its reason
-                if proof.how == NOT_RUNNING and was.status not in (CHOSEN, DEPLOYING, DEPLOYED, *LIVE):
-                    continue
-                self._statuses[site] = replace(
-                    was,
-                    status=ClientStatus.STOPPED.label,
-                    exit_code=proof.exit_code,
-                    reason=f"aborted: {reason}",
-                    how=proof.how,
-                )
-            self.context.store.set_site(
-                self.job,
-                site,
-                ClientStatus.STOPPED.label,
-                exit_code=proof.exit_code,
-                reason=f"aborted: {reason}",
-                how=proof.how,
-                submission=self.submission,
+            stopped = SiteState(
+                status=ClientStatus.STOPPED.label, exit_code=proof.exit_code, reason=f"aborted: {reason}", how=proof.how
             )
+            with self.changed:
+                # one that had ended before keeps its reason
+                if proof.how == NOT_RUNNING and self._states[site].status not in (CHOSEN, DEPLOYING, DEPLOYED, *LIVE):
+                    continue
+                self._states[site] = stopped
+            self._write(site, stopped)
         return confirmed
 
     def _ask(

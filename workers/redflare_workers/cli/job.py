@@ -169,16 +169,19 @@ def _row(record: JobRecord | None, view: JobView | None, now: int, *, server_is_
     tasks = str(len(view.tasks)) if view else ""
     if record is None:
         assert view
-        waiting = (
-            Text("; ".join(filter(None, (view.trouble, view.waiting)))) if view.runs else display.status(view.waiting)
-        )
+        waiting = Text(_details(view)) if view.runs else display.status(view.waiting)
         return ["", display.presence(view.server), sites, tasks, waiting]
     reason = reason_of(record, now, server_is_running=server_is_running)
     if not reason and view and not record.finished:
-        reason = "; ".join(filter(None, (view.trouble, view.waiting)))
+        reason = _details(view)
     status = display.status(record.status.removeprefix("FINISHED:"))
     details = Text.assemble((humanize.age((now - record.changed) / 1000), "dim"), "  ", " ".join(reason.split()))
     return [record.name, status, sites, tasks, details]
+
+
+def _details(view: JobView) -> str:
+    """Say what is wrong in a job that runs, and what it waits for."""
+    return "; ".join(filter(None, (view.trouble, view.waiting)))
 
 
 def _short_names(jobs: Sequence[RecordAndView]) -> list[str]:

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redflare_broker.cell.cell import Cell
 from redflare_broker.config.settings import LinkSettings
 from redflare_workers import ClientEngine, Site, SiteArgs
 
 from tests.fundamentals.documented.links import RealLink
 from tests.support.cell.cells import Cells, cells_at
-from tests.support.cell.messengers import Peer, Peers
+from tests.support.cell.messengers import Peer, server_at
 from tests.support.communicator.bench import CommunicatorBench
-from tests.support.federation.client_parents import SITE_1, RecordingReporter
+from tests.support.federation.client_parents import SITE_1, at_a_cell
 
 
 @pytest.fixture
@@ -44,19 +43,12 @@ def cells(server_url: str, namespace: str) -> Iterator[Cells]:
 @pytest.fixture
 def served(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
     """A client parent whose cell runs."""
-    cell = Cell(cells.server, SITE_1, cells.settings)
-    engine.initialize_comm(cell, reporter=RecordingReporter())
-    cell.start()
-    yield engine
-    engine.close()
-    cell.stop(2.0)
+    with at_a_cell(engine, cells) as made:
+        yield made
 
 
 @pytest.fixture
 def server(cells: Cells) -> Iterator[Peer]:
     """The server's parent process."""
-    peers = Peers(cells.server, cells.settings)
-    peers.places |= {"server": "server", SITE_1: SITE_1}
-    peer = Peer("server", peers, Cell(cells.server, "server", cells.settings))
-    yield peer
-    peer.close()
+    with server_at(cells, SITE_1) as peer:
+        yield peer

@@ -14,7 +14,7 @@ from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_workers.apis.fl_constant import ProcessType
 from redflare_workers.engine.run_engine import RunEngine
 
-from tests.support.cell.cells import RETENTION, SETTINGS
+from tests.support.cell.cells import RETENTION, SETTINGS, Cells
 from tests.support.redis_server.expiry import assert_expires
 
 
@@ -71,6 +71,16 @@ class Peers:
         for key in self.keys():
             with self.server.borrow(key) as connection:
                 assert_expires(key, connection.call("PTTL", key), RETENTION)
+
+
+@contextmanager
+def server_at(cells: Cells, site: str) -> Iterator[Peer]:
+    """The server's parent process, beside the client parent of a site."""
+    peers = Peers(cells.server, cells.settings)
+    peers.places |= {"server": "server", site: site}
+    peer = Peer("server", peers, Cell(cells.server, "server", cells.settings))
+    yield peer
+    peer.close()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from redflare_workers.workspace.site_settings import Site, SiteArgs, load_site_s
 
 from tests.programs import client_parent
 from tests.programs.client_parent import ClientParentArgs
+from tests.support.cell.cells import Cells
 from tests.support.link.processes import RETENTION
 from tests.support.process.child import Child
 from tests.support.waiting import wait_until
@@ -113,6 +114,17 @@ class Slow(Adding):
         print("making", flush=True)
         threading.Event().wait()
 '''
+
+
+@contextmanager
+def at_a_cell(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
+    """Give a client parent a cell that runs, at the server of other cells."""
+    cell = Cell(cells.server, SITE_1, cells.settings)
+    engine.initialize_comm(cell, reporter=RecordingReporter())
+    cell.start()
+    yield engine
+    engine.close()
+    cell.stop(2.0)
 
 
 def client_config(path: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:

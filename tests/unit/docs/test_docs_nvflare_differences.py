@@ -58,9 +58,9 @@ from redflare_workers.apis.streaming import StreamableEngine
 from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.workflow import Controller, WFCommServer
 
+from tests.support.cell.streams import Numbers
 from tests.support.communicator.local_engine import LocalEngine
 from tests.support.differences import differences
-from tests.support.federation.streams import Counting
 from tests.support.job.runs import FunctionExecutor, JobRuns, echo
 from tests.support.waiting import wait_until
 
@@ -677,7 +677,7 @@ def test_a_client_parent_talks_in_shareables(tmp_path: Path) -> None:
 def test_a_client_parent_streams_to_no_site(tmp_path: Path) -> None:
     engine = ClientEngine(Site(name="site-1"), SiteArgs(workspace=tmp_path))
     with engine.new_context() as fl_ctx, pytest.raises(ValueError, match="reaches the server 'server' only"):
-        engine.stream_objects("files", "one", {}, ["site-2"], Counting(1), fl_ctx)
+        engine.stream_objects("files", "one", {}, ["site-2"], Numbers([0]), fl_ctx)
 
 
 @shows("Administration of a client parent")

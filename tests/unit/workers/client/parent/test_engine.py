@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from redflare_broker.cell.cell import Cell
 from redflare_broker.errors import ConfigError, DecodeError
 from redflare_workers.apis import FLContext, Shareable
 from redflare_workers.apis.fl_component import FLComponent
@@ -30,9 +29,9 @@ from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.site_settings import Site, SiteArgs
 
 from tests.support.cell.cells import Cells, cells_on_fakeredis
-from tests.support.cell.messengers import Peer, Peers
-from tests.support.federation.client_parents import JOB, META, SITE_1, RecordingReporter
-from tests.support.federation.streams import Counting, Taking
+from tests.support.cell.messengers import Peer, server_at
+from tests.support.cell.streams import Numbers, Sink
+from tests.support.federation.client_parents import JOB, META, SITE_1, at_a_cell
 
 
 @pytest.fixture
@@ -49,12 +48,8 @@ def cells() -> Iterator[Cells]:
 @pytest.fixture
 def served(engine: ClientEngine, cells: Cells) -> Iterator[ClientEngine]:
     """An engine with a cell that runs."""
-    cell = Cell(cells.server, SITE_1, cells.settings)
-    cells._made.append(cell)
-    engine.initialize_comm(cell, reporter=RecordingReporter())
-    cell.start()
-    yield engine
-    engine.close()
+    with at_a_cell(engine, cells) as made:
+        yield made
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
@@ -215,12 +210,8 @@ def test_a_report_is_received_unchanged() -> None:
 @pytest.fixture
 def server(cells: Cells) -> Iterator[Peer]:
     """A cell in the place of the SP."""
-    peers = Peers(cells.server, cells.settings)
-    peers.places |= {"server": "server", SITE_1: SITE_1}
-    cell = Cell(cells.server, "server", cells.settings)
-    peer = Peer("server", peers, cell)
-    yield peer
-    peer.close()
+    with server_at(cells, SITE_1) as peer:
+        yield peer
 
 
 def test_aux_messages_go_to_the_server(served: ClientEngine, server: Peer) -> None:
@@ -240,7 +231,6 @@ def test_aux_messages_go_to_the_server(served: ClientEngine, server: Peer) -> No
 
 def test_the_server_sends_aux_messages_to_a_client_parent(served: ClientEngine, server: Peer) -> None:
     served.register_aux_message_handler("hello", lambda topic, request, fl_ctx: make_reply(ReturnCode.OK))
-    server._peers.places[SITE_1] = SITE_1
     with server.new_context() as fl_ctx:
         replies = server.send_aux_request([SITE_1], "hello", Shareable(), 10.0, fl_ctx)
     assert replies[SITE_1].get_return_code() == ReturnCode.OK
@@ -249,9 +239,9 @@ def test_the_server_sends_aux_messages_to_a_client_parent(served: ClientEngine, 
 
 
 def test_streams_go_to_the_server(served: ClientEngine, server: Peer) -> None:
-    taking = Taking()
-    server.register_stream_processing("files", "*", taking)
+    sink = Sink()
+    server.register_stream_processing("files", "*", sink)
     with served.new_context() as fl_ctx:
-        rc, _ = served.stream_objects("files", "one", {}, None, Counting(3), fl_ctx)
-    assert (rc, taking.taken) == (ReturnCode.OK, [2, 1, 0])
-    served.register_stream_processing("files", "*", Taking())
+        rc, _ = served.stream_objects("files", "one", {}, None, Numbers([2, 1, 0]), fl_ctx)
+    assert (rc, sink.values) == (ReturnCode.OK, [2, 1, 0])
+    served.register_stream_processing("files", "*", Sink())

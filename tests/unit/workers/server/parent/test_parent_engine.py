@@ -18,7 +18,7 @@ from redflare_workers.server.parent.server_parent import ServerParent
 from redflare_workers.workspace.site_settings import Site, SiteArgs
 
 from tests.support.cell.cells import SETTINGS
-from tests.support.federation.streams import Counting, Taking
+from tests.support.cell.streams import Numbers, Sink
 from tests.support.waiting import wait_until
 
 
@@ -28,7 +28,7 @@ class Greeter(FLComponent):
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
-        self.taking = Taking()
+        self.sink = Sink()
         self.contexts: list[FLContext] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -38,7 +38,7 @@ class Greeter(FLComponent):
             assert fl_ctx.get_process_type() == ProcessType.SERVER_PARENT
             engine = fl_ctx.get_engine()
             engine.register_aux_message_handler("greet", self.greet)
-            engine.register_stream_processing("files", "*", self.taking)
+            engine.register_stream_processing("files", "*", self.sink)
 
     def greet(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         peer = fl_ctx.get_peer_context()
@@ -101,15 +101,15 @@ def test_a_client_parent_streams_to_the_server(federation: Federation) -> None:
     site = federation.sites[0]
     with site.new_context() as fl_ctx:
         for number, targets in enumerate((None, "server", ["server"], [site.server_name]), 1):
-            assert site.stream_objects("files", "one", {}, targets, Counting(2), fl_ctx)[0] == ReturnCode.OK
-            assert federation.greeter.taking.taken == [1, 0] * number
+            assert site.stream_objects("files", "one", {}, targets, Numbers([1, 0]), fl_ctx)[0] == ReturnCode.OK
+            assert federation.greeter.sink.values == [1, 0] * number
 
 
 def test_a_client_parent_reaches_no_other_site(federation: Federation) -> None:
     site = federation.sites[0]
     with site.new_context() as fl_ctx, pytest.raises(ValueError, match=r"reaches the server .* only, not \['site-2'\]"):
-        site.stream_objects("files", "one", {}, ["server", "site-2"], Counting(2), fl_ctx)
-    assert federation.greeter.taking.taken == []
+        site.stream_objects("files", "one", {}, ["server", "site-2"], Numbers([1, 0]), fl_ctx)
+    assert federation.greeter.sink.values == []
 
 
 def test_the_server_asks_all_connected_sites_or_one(federation: Federation) -> None:

@@ -1,9 +1,10 @@
-"""Jobs on fakeredis; at the end they must have left no thread, no payload, and no key without a TTL."""
+"""Fixtures: jobs on fakeredis, that must have left no thread, no payload and no key without a TTL; and threads."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import fakeredis
 import pytest
@@ -28,3 +29,10 @@ def job(redis: fakeredis.FakeRedis) -> Iterator[JobRuns]:
     keys = [str(key, "utf8") for key in redis.scan_iter()]
     assert not [key for key in keys if ":blob:" in key], "payloads are left"
     assert not [key for key in keys if redis.pttl(key) == -1], "keys without a TTL are left"
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """For calls that return later."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool

@@ -198,6 +198,12 @@ def task(data: Shareable | None = None, name: str = "train", **more: Any) -> Tas
     return Task(name, Shareable() if data is None else data, **more)
 
 
+def prefix_of(reply: Reply) -> str:
+    """The prefix of the chunks of a task that a site got."""
+    assert reply.encoded.blob is not None
+    return reply.encoded.blob.prefix
+
+
 class RawSite:
     """A site that sends only the messages a test writes; a context manager."""
 

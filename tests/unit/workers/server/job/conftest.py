@@ -1,5 +1,5 @@
 """Fixtures for jobs on fakeredis."""
 
-from tests.support.job.fixtures import job, redis
+from tests.support.job.fixtures import job, redis, threads
 
-__all__ = ["job", "redis"]
+__all__ = ["job", "redis", "threads"]

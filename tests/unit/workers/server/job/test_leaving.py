@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,6 @@ from redflare_broker.cell.cell import Cell
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.wire.task_entry import BlobRef
 from redflare_workers.apis.event_type import EventType
-from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
@@ -20,22 +19,10 @@ from redflare_workers.messaging.wire import AUX, SEND, TO
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED, STOPPED
 from redflare_workers.server.job.server_job import ServerJob
 
+from tests.support.job.hold import Hold
 from tests.support.job.rounds import BIG, SIZES, Rounds, model
 from tests.support.job.runs import FunctionController, JobRuns, RawSite, echo, parked_requests, serving, task
 from tests.support.waiting import wait_until
-
-
-class SlowEnd(FLComponent):
-    """A component that ends when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ending, self.go = threading.Event(), threading.Event()
-
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        if event_type == EventType.END_RUN:
-            self.ending.set()
-            self.go.wait(20)
 
 
 def stop(server: ServerJob) -> None:
@@ -47,12 +34,6 @@ def fence(server: ServerJob) -> None:
 
 
 LEAVING = pytest.mark.parametrize(("leave", "status"), [(stop, STOPPED), (fence, FENCED)], ids=["stopped", "fenced"])
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def has_read(server: ServerJob, number: int, *calls: Future[Any]) -> None:
@@ -70,12 +51,12 @@ def test_a_result_that_comes_while_a_server_ends_is_the_next_ones_and_nobody_tra
     status: str,
     size: int,
 ) -> None:
-    end = SlowEnd()
+    end = Hold(EventType.END_RUN)
     server = job.serve(Rounds(1, size, ["a"]), components={"end": end})
     with RawSite(job, "a") as site:
         task_id = site.get_task().meta["task_id"]
         leave(server)
-        assert end.ending.wait(10)
+        assert end.inside.wait(10)
         answer = threads.submit(site.submit, "train", task_id, model(1.0, size))
         has_read(server, 1, answer)
         end.go.set()
@@ -89,18 +70,18 @@ def test_a_result_that_comes_while_a_server_ends_is_the_next_ones_and_nobody_tra
 
 
 def test_a_workflow_that_has_come_to_its_end_is_finished_also_by_a_server_that_is_told_to_leave(job: JobRuns) -> None:
-    end = SlowEnd()
+    end = Hold(EventType.END_RUN)
     server = job.serve(lambda controller, abort, fl_ctx: None, components={"end": end})
-    assert end.ending.wait(10)
+    assert end.inside.wait(10)
     server.leave("the test says so")
     end.go.set()
     assert job.outcome().status == COMPLETED
 
 
 def test_a_server_that_is_replaced_while_a_finished_workflow_ends_is_fenced(job: JobRuns) -> None:
-    end = SlowEnd()
+    end = Hold(EventType.END_RUN)
     server = job.serve(lambda controller, abort, fl_ctx: None, components={"end": end})
-    assert end.ending.wait(10)
+    assert end.inside.wait(10)
     fence(server)
     end.go.set()
     assert job.outcome().status == FENCED
@@ -143,7 +124,7 @@ def test_a_result_whose_callback_still_runs_is_the_next_servers(
 def test_requests_for_tasks_wait_for_the_next_server(
     job: JobRuns, threads: ThreadPoolExecutor, leave: Callable[[ServerJob], None], status: str
 ) -> None:
-    end = SlowEnd()
+    end = Hold(EventType.END_RUN)
     server = job.serve(Rounds(1, 10, ["a", "b"]), components={"end": end})
     with RawSite(job, "a") as a, RawSite(job, "b") as b:
         task_id = a.get_task().meta["task_id"]
@@ -151,7 +132,7 @@ def test_requests_for_tasks_wait_for_the_next_server(
         early = threads.submit(a.get_task)
         wait_until(lambda: len(parked_requests(server)) == 1)
         leave(server)
-        assert end.ending.wait(10)
+        assert end.inside.wait(10)
         # one that would replace a request that waits, one of a process that has not joined, one of another site
         late, stranger, other = (
             threads.submit(a.get_task),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,45 +11,19 @@ import numpy as np
 import pytest
 from redflare_workers.apis.dxo import DXO, DataKind
 from redflare_workers.apis.event_type import EventType
-from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED, STOPPED
 from redflare_workers.server.job.server_job import ServerJob
 
+from tests.support.job.hold import Hold
 from tests.support.job.rounds import BIG, SIZES, Rounds, model
-from tests.support.job.runs import FunctionController, JobRuns, RawSite, serving, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, prefix_of, serving, task
 from tests.support.waiting import wait_until
-
-
-class Hold(FLComponent):
-    """Holds every thread in which an event is fired, until the test says so."""
-
-    def __init__(self, event: str) -> None:
-        super().__init__()
-        self.event, self.inside, self.go = event, threading.Event(), threading.Event()
-
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        if event_type == self.event:
-            self.inside.set()
-            self.go.wait(20)
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def chunks(redis: fakeredis.FakeRedis, prefix: str) -> int:
     return len(list(redis.scan_iter(f"{prefix}:*")))
-
-
-def prefix_of(reply: Any) -> str:
-    """The prefix of the chunks of a task that a site got."""
-    blob = reply.encoded.blob
-    assert blob is not None
-    return str(blob.prefix)
 
 
 @SIZES

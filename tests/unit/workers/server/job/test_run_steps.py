@@ -26,6 +26,7 @@ from redflare_workers.apis import (
 from redflare_workers.protocol.job_outcome import FAILED
 from redflare_workers.workflow import Controller
 
+from tests.support.job.hold import Hold
 from tests.support.job.runs import FunctionController, JobRuns, RawSite, task
 
 
@@ -250,20 +251,14 @@ def test_both_sides_have_a_folder_in_the_workspace_that_was_named(job: JobRuns, 
 
 
 def test_a_result_after_the_end_of_the_run_is_dropped(job: JobRuns) -> None:
-    stopped, go, got = threading.Event(), threading.Event(), threading.Event()
+    end, got = Hold(EventType.END_WORKFLOW), threading.Event()
 
     class Late(FunctionController):
         def process_result_of_unknown_task(
             self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
         ) -> None:
-            assert not stopped.is_set()
+            assert not end.inside.is_set()
             super().process_result_of_unknown_task(client, task_name, client_task_id, result, fl_ctx)
-
-    class EndRunHandler(FLComponent):
-        def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-            if event_type == EventType.END_WORKFLOW:
-                stopped.set()
-                go.wait(10)
 
     def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         one = Task("train", Shareable())
@@ -272,12 +267,12 @@ def test_a_result_after_the_end_of_the_run_is_dropped(job: JobRuns) -> None:
         controller.cancel_task(one)
 
     late = Late(flow)
-    job.serve(late, components={"ends": EndRunHandler()})
+    job.serve(late, components={"ends": end})
     with RawSite(job, "a") as site:
         meta = site.get_task().meta
         got.set()
-        assert stopped.wait(10)
+        assert end.inside.wait(10)
         assert site.submit("train", meta["task_id"], Shareable()).ok
-        go.set()
+        end.go.set()
         assert job.outcome().ok
     assert late.unknown == []

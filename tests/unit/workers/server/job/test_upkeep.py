@@ -24,16 +24,10 @@ from redflare_workers.server.job.server_job import ServerJob
 from redflare_workers.server.job.task_journal import TaskJournal
 
 from tests.support.job.rounds import BIG, Rounds, model
-from tests.support.job.runs import FunctionController, JobRuns, RawSite, parked_requests, serving, task
+from tests.support.job.runs import FunctionController, JobRuns, RawSite, parked_requests, prefix_of, serving, task
 from tests.support.waiting import wait_until
 
 JOB = "flare:{server.job}:job"
-
-
-def prefix_of(reply: Any) -> str:
-    blob = reply.encoded.blob
-    assert blob is not None
-    return str(blob.prefix)
 
 
 @pytest.mark.parametrize("resume", [True, False])

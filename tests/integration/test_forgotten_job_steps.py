@@ -18,7 +18,7 @@ from redflare_broker.job_store.record import ABORTED, COMPLETED
 
 from tests.support.federation.client_parents import PATIENCE
 from tests.support.federation.parents import Operation, averaging, job_of, operation_at
-from tests.support.link.snapshot import Snapshot
+from tests.support.redis_server.snapshot import Snapshot
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")

@@ -15,8 +15,8 @@ from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.task_entry import Entry
 
 from tests.support.link.endpoints import BIG, agent_link, beat, echo, exchanging, job_link
-from tests.support.link.snapshot import Snapshot
 from tests.support.paths import ROOT
+from tests.support.redis_server.snapshot import Snapshot
 from tests.support.waiting import wait_until
 
 

@@ -18,9 +18,8 @@ from redflare_workers.server.parent.job_files import prepare, run_meta
 from redflare_workers.workspace.run_folder import RunFolder
 
 from tests.support.cell.cells import RETENTION, Cells, cells_on_fakeredis
+from tests.support.federation.client_parents import META
 from tests.support.waiting import wait_until
-
-META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
 
 
 class Bench:

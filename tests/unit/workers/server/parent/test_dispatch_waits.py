@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import fakeredis
 import pytest
@@ -17,13 +17,12 @@ from redflare_broker.transport.server import Server
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import parse_meta
 from redflare_workers.server.parent.job_sites import JobSites
-from redflare_workers.server.parent.log_writer import LogWriter
-from redflare_workers.server.parent.runner_context import RunnerContext
-from redflare_workers.workspace.site_settings import SiteSettings
 
+from tests.support.communicator.bench import in_thread
+from tests.support.federation.client_parents import META
+from tests.support.job.runner_bench import runner_context
 from tests.support.waiting import wait_until
 
-META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
 SITES = ("site-1", "site-2")
 
 
@@ -68,20 +67,8 @@ class Bench:
     def __init__(self, server: Server, workspace: Path) -> None:
         self.cell = AskingCell()
         self.store = JobStore(server, Keys())
-        self.logs = LogWriter(self.store)
-        context = RunnerContext(
-            workspace=workspace,
-            settings=SiteSettings(),
-            cell=cast("Any", self.cell),
-            store=self.store,
-            logs=self.logs,
-            redis_url="",
-            server_name="server",
-            secure_mode=False,
-            cell_of=str,
-            is_alive=lambda site: True,
-            on_done=lambda job, ended: None,
-        )
+        context = runner_context(self.store, workspace, self.cell)
+        self.logs = context.logs
         self.store.submit(META, b"zip", "job-1", submitter="ann")
         self.store.advance("job-1", SUBMITTED, APPROVED, "")
         self.store.advance("job-1", APPROVED, DISPATCHED, "")
@@ -108,12 +95,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench.logs.start()
         yield bench
         bench.logs.stop(5)
-
-
-def in_thread(run: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_the_record_and_the_log_say_which_sites_have_not_taken_the_job(bench: Bench) -> None:

@@ -9,15 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import fakeredis
 import pytest
 from redflare_broker.cell.request import Reply
-from redflare_broker.transport.server import Server
 from redflare_workers.processes.how_ended import KILLED, NOT_RUNNING
 from redflare_workers.protocol.parent_messages import AbortProof, SiteReport
 from redflare_workers.server.parent.job_sites import DEPLOYED, JobSites
 
-from tests.unit.workers.server.parent.test_lost_records import META, Bench
+from tests.support.federation.client_parents import META
+from tests.support.job.runner_bench import runner_bench
 
 
 class RepliesAtOnce:
@@ -49,9 +48,7 @@ def cell() -> RepliesAtOnce:
 
 @pytest.fixture
 def sites(tmp_path: Path, cell: RepliesAtOnce) -> Iterator[JobSites]:
-    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server:
-        bench = Bench(server, client, tmp_path)
+    with runner_bench(tmp_path) as bench:
         context = replace(bench.context, cell=cast("Any", cell))
         submission = bench.record().submission
         meta = bench.runner.meta

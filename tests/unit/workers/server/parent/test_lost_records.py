@@ -6,9 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
-import fakeredis
 import pytest
 from redflare_broker.job_store.record import (
     ABORTED,
@@ -20,90 +18,25 @@ from redflare_broker.job_store.record import (
     UNFINISHED,
     JobRecord,
 )
-from redflare_broker.job_store.store import JobStore
-from redflare_broker.keys import Keys
-from redflare_broker.transport.server import Server
-from redflare_workers.jobs.job_meta import parse_meta
 from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.server.parent.held_record import HeldRecord
-from redflare_workers.server.parent.job_files import prepare
-from redflare_workers.server.parent.job_runner import JobRunner
 from redflare_workers.server.parent.job_verdict import JobVerdict
 from redflare_workers.server.parent.log_writer import LogWriter
-from redflare_workers.server.parent.record_keeper import RecordKeeper
-from redflare_workers.server.parent.runner_context import RunnerContext
-from redflare_workers.workspace.run_folder import RunFolder
-from redflare_workers.workspace.site_settings import SiteSettings
 
-META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
-DONE = JobVerdict(status=COMPLETED, reason="3 rounds")
-
-
-class Bench:
-    """A store, and the runner of a job that is at two sites."""
-
-    def __init__(self, server: Server, client: Any, workspace: Path) -> None:
-        self.client = client
-        self.store = JobStore(server, Keys())
-        self.workspace = workspace
-        self.keeper = RecordKeeper(self.store, workspace)
-        self.context = RunnerContext(
-            workspace=workspace,
-            settings=SiteSettings(),
-            cell=cast("Any", None),
-            store=self.store,
-            logs=LogWriter(self.store),
-            redis_url="",
-            server_name="server",
-            secure_mode=False,
-            cell_of=str,
-            is_alive=lambda site: True,
-            on_done=lambda job, ended: None,
-        )
-        #: What a replica had when the job was of each status.
-        self.replicas: dict[str, dict[bytes, Any]] = {}
-        self.store.submit(META, b"zip", "job-1", submitter="ann")
-        self.move(SUBMITTED, APPROVED)
-        self.move(APPROVED, DISPATCHED, "to 1 sites: site-1")
-        running = self.move(DISPATCHED, RUNNING, "at 1 of 1 sites")
-        self.runner = JobRunner(running, parse_meta(META)[0], ("site-1",), self.context)
-        prepare(RunFolder(workspace, "job-1"), "app", ("site-1",), META)
-
-    def move(self, before: str, after: str, reason: str = "") -> JobRecord:
-        self.replicas[before] = self.dump()
-        record = self.store.advance("job-1", before, after, reason)
-        assert record is not None
-        return record
-
-    def record(self) -> JobRecord:
-        record = self.store.get("job-1")
-        assert record is not None
-        return record
-
-    def reconcile(self, *runners: JobRunner) -> list[str]:
-        return [record.id for record in self.keeper.compare(self.store.list(UNFINISHED), runners)]
-
-    def dump(self) -> dict[bytes, Any]:
-        return {key: self.client.dump(key) for key in self.client.keys("flare:{server}:*")}
-
-    def fail_over(self, to: dict[bytes, Any]) -> None:
-        """Replace all by what a replica had."""
-        self.client.flushall()
-        for key, value in to.items():
-            self.client.restore(key, 3_600_000, value)
+from tests.support.federation.client_parents import META
+from tests.support.job.runner_bench import DONE, RunnerBench, runner_bench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server:
-        yield Bench(server, client, tmp_path)
+def bench(tmp_path: Path) -> Iterator[RunnerBench]:
+    with runner_bench(tmp_path) as made:
+        yield made
 
 
 # -- a record that is lost ---------------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_running_job_that_redis_has_lost_is_written_again(bench: Bench) -> None:
+def test_the_record_of_a_running_job_that_redis_has_lost_is_written_again(bench: RunnerBench) -> None:
     bench.runner.on_report(SiteReport(site="site-1", job="job-1", run="r", status="started"))
     before = bench.record()
     bench.client.flushall()
@@ -116,7 +49,7 @@ def test_the_record_of_a_running_job_that_redis_has_lost_is_written_again(bench:
     assert bench.reconcile(bench.runner) == ["job-1"]
 
 
-def test_its_abort_reaches_it_and_its_result_is_stored(bench: Bench) -> None:
+def test_its_abort_reaches_it_and_its_result_is_stored(bench: RunnerBench) -> None:
     bench.client.flushall()
     bench.reconcile(bench.runner)
     assert bench.store.request_abort("job-1", "ann", "enough").status == RUNNING
@@ -126,14 +59,14 @@ def test_its_abort_reaches_it_and_its_result_is_stored(bench: Bench) -> None:
     assert (bench.record().status, bench.record().result is not None) == (COMPLETED, True)
 
 
-def test_a_job_that_ends_before_its_loss_is_noticed_writes_its_record_and_result(bench: Bench) -> None:
+def test_a_job_that_ends_before_its_loss_is_noticed_writes_its_record_and_result(bench: RunnerBench) -> None:
     bench.client.flushall()
     bench.runner._end(DONE)
     assert (bench.record().status, bench.record().reason) == (COMPLETED, "3 rounds")
     assert bench.record().result is not None
 
 
-def test_every_key_that_is_written_again_expires(bench: Bench) -> None:
+def test_every_key_that_is_written_again_expires(bench: RunnerBench) -> None:
     bench.client.flushall()
     bench.reconcile(bench.runner)
     keys = bench.client.keys("*")
@@ -141,7 +74,7 @@ def test_every_key_that_is_written_again_expires(bench: Bench) -> None:
     assert all(bench.client.pttl(key) > 0 for key in keys)
 
 
-def test_a_job_that_has_ended_and_was_deleted_does_not_come_back(bench: Bench) -> None:
+def test_a_job_that_has_ended_and_was_deleted_does_not_come_back(bench: RunnerBench) -> None:
     bench.runner._end(DONE)
     bench.store.delete("job-1")
     bench.reconcile(bench.runner)
@@ -151,13 +84,13 @@ def test_a_job_that_has_ended_and_was_deleted_does_not_come_back(bench: Bench) -
 # -- another job under its id ------------------------------------------------------------------------------------------
 
 
-def submitted_anew(bench: Bench) -> JobRecord:
+def submitted_anew(bench: RunnerBench) -> JobRecord:
     bench.client.flushall()
     bench.store.submit({**META, "name": "other"}, b"another", "job-1", submitter="bob")
     return bench.record()
 
 
-def test_a_job_whose_id_is_another_jobs_now_is_ended_and_writes_nothing(bench: Bench) -> None:
+def test_a_job_whose_id_is_another_jobs_now_is_ended_and_writes_nothing(bench: RunnerBench) -> None:
     other = submitted_anew(bench)
     assert bench.reconcile(bench.runner) == ["job-1"]
     by, reason = bench.runner._abort or ("", "")
@@ -168,14 +101,14 @@ def test_a_job_whose_id_is_another_jobs_now_is_ended_and_writes_nothing(bench: B
     assert bench.runner.ended is None
 
 
-def test_an_operator_who_aborts_the_other_job_ends_this_one_too(bench: Bench) -> None:
+def test_an_operator_who_aborts_the_other_job_ends_this_one_too(bench: RunnerBench) -> None:
     submitted_anew(bench)
     assert bench.store.request_abort("job-1", "ann").status == ABORTED
     bench.reconcile(bench.runner)
     assert bench.runner._abort is not None
 
 
-def test_no_step_of_a_job_touches_another_of_its_id(bench: Bench) -> None:
+def test_no_step_of_a_job_touches_another_of_its_id(bench: RunnerBench) -> None:
     submission = bench.record().submission
     other = submitted_anew(bench)
     assert submission
@@ -192,7 +125,7 @@ def test_no_step_of_a_job_touches_another_of_its_id(bench: Bench) -> None:
     assert not [key for key in bench.client.keys("*") if b"result" in key]
 
 
-def test_a_log_line_of_a_job_does_not_get_into_another_of_its_id(bench: Bench) -> None:
+def test_a_log_line_of_a_job_does_not_get_into_another_of_its_id(bench: RunnerBench) -> None:
     logs = LogWriter(bench.store)
     logs.start()
     submission = bench.record().submission
@@ -206,11 +139,11 @@ def test_a_log_line_of_a_job_does_not_get_into_another_of_its_id(bench: Bench) -
 # -- a record that has gone back ---------------------------------------------------------------------------------------
 
 
-def test_a_job_that_has_ended_ends_again_when_a_failover_has_taken_that_back(bench: Bench) -> None:
-    replica = bench.dump()
+def test_a_job_that_has_ended_ends_again_when_a_failover_has_taken_that_back(bench: RunnerBench) -> None:
+    replica = bench.snapshot()
     bench.runner._end(DONE)
     bench.keeper.note_end(bench.runner)
-    bench.fail_over(replica)
+    replica.restore()
     bench.store.request_abort("job-1", "ann")
     assert bench.reconcile() == []
     assert (bench.record().status, bench.record().reason) == (COMPLETED, "3 rounds")
@@ -219,7 +152,7 @@ def test_a_job_that_has_ended_ends_again_when_a_failover_has_taken_that_back(ben
 
 @pytest.mark.parametrize("status", [SUBMITTED, APPROVED, DISPATCHED])
 def test_a_running_job_moves_its_record_forward_again(
-    bench: Bench, status: str, caplog: pytest.LogCaptureFixture
+    bench: RunnerBench, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.client.hset("flare:{server}:job:job-1:record", "status", status)
     with caplog.at_level(logging.WARNING):
@@ -228,13 +161,13 @@ def test_a_running_job_moves_its_record_forward_again(
     assert f"had gone back to {status}" in caplog.text
 
 
-def test_a_running_job_whose_record_had_gone_back_can_end(bench: Bench) -> None:
+def test_a_running_job_whose_record_had_gone_back_can_end(bench: RunnerBench) -> None:
     bench.client.hset("flare:{server}:job:job-1:record", "status", APPROVED)
     bench.runner._end(DONE)
     assert bench.record().status == COMPLETED
 
 
-def test_only_so_many_ends_are_remembered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_ends_are_remembered(bench: RunnerBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("redflare_workers.server.parent.record_keeper._MOST", 2)
     bench.runner.ended = DONE
     for number in range(4):
@@ -243,14 +176,14 @@ def test_only_so_many_ends_are_remembered(bench: Bench, monkeypatch: pytest.Monk
     assert list(bench.keeper._ended) == ["s2", "s3"]
 
 
-def test_a_step_of_a_job_whose_record_was_just_lost_is_taken_all_the_same(bench: Bench) -> None:
+def test_a_step_of_a_job_whose_record_was_just_lost_is_taken_all_the_same(bench: RunnerBench) -> None:
     held = HeldRecord(bench.store, bench.record(), dict)
     bench.client.flushall()
     assert held.advance(UNFINISHED, COMPLETED, "3 rounds") is not None
     assert (bench.record().status, bench.record().reason) == (COMPLETED, "3 rounds")
 
 
-def test_a_job_whose_id_was_another_jobs_does_not_come_back_when_that_one_is_gone(bench: Bench) -> None:
+def test_a_job_whose_id_was_another_jobs_does_not_come_back_when_that_one_is_gone(bench: RunnerBench) -> None:
     submitted_anew(bench)
     bench.reconcile(bench.runner)
     bench.client.flushall()

@@ -24,10 +24,9 @@ from redflare_workers.server.parent.record_keeper import RecordKeeper
 from redflare_workers.server.parent.server_parent import ServerParent
 
 from tests.support.cell.cells import SETTINGS
+from tests.support.federation.client_parents import META
 from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
-
-META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
 
 
 class ParentBench:

@@ -25,9 +25,8 @@ from redflare_workers.server.parent.server_parent import ServerParent
 from redflare_workers.server.parent.site_messages import SiteMessages
 
 from tests.support.cell.cells import SETTINGS
+from tests.support.federation.client_parents import META
 from tests.support.waiting import wait_until
-
-META = {"name": "means", "min_clients": 1, "deploy_map": {"app": ["@ALL"]}}
 
 
 class Sites:

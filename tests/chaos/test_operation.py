@@ -10,14 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import redis
-from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.job_store.record import ABORTED, COMPLETED, DISPATCHED, STATUSES
 from redflare_workers.processes.process_table import kill_group
 
 from tests.chaos.random_pause import random_pause
 from tests.support.federation.client_parents import PATIENCE
-from tests.support.federation.parents import Operation, averaging, job_of, operation_at
+from tests.support.federation.parents import Operation, averaging, job_of, operation_of_its_own
 
 pytestmark = [
     pytest.mark.serial,
@@ -29,11 +27,7 @@ KILLS = 3
 
 @pytest.fixture
 def operation(tmp_path: Path) -> Iterator[Operation]:
-    with (
-        EmbeddedServer() as server,
-        redis.Redis.from_url(server.url) as client,
-        operation_at(server.url, tmp_path, "flare", client) as made,
-    ):
+    with operation_of_its_own(tmp_path) as made:
         yield made
 
 

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
-from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.job_store.record import ABORTED, COMPLETED
 
 from tests.support.federation.client_parents import PATIENCE
-from tests.support.federation.parents import Operation, averaging, job_of, operation_at
+from tests.support.federation.parents import Operation, averaging, job_of, operation_of_its_own
 from tests.support.redis_server.snapshot import Snapshot
 from tests.support.waiting import wait_until
 
@@ -26,12 +24,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are l
 
 @pytest.fixture
 def operation(tmp_path: Path) -> Iterator[Operation]:
-    with (
-        EmbeddedServer() as redis_server,
-        redis.Redis.from_url(redis_server.url) as client,
-        operation_at(redis_server.url, tmp_path, "flare", client) as operation,
-    ):
-        yield operation
+    with operation_of_its_own(tmp_path) as made:
+        yield made
 
 
 def fail_over(operation: Operation, replica: Snapshot) -> None:

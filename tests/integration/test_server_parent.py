@@ -29,7 +29,7 @@ from redflare_broker.job_store.record import (
 from redflare_workers.workspace.run_folder import RunFolder
 
 from tests.support.federation.client_parents import CUSTOM, PATIENCE, Sites
-from tests.support.federation.parents import Operation, averaging, job_of, operation_at
+from tests.support.federation.parents import Operation, averaging, job_of, operation_at, operation_of_its_own
 from tests.support.link.processes import pause, resume
 from tests.support.waiting import wait_until
 
@@ -490,17 +490,13 @@ def test_a_server_on_another_machine_takes_over(operation: Operation) -> None:
 
 
 def test_redis_loses_a_running_job_which_operators_abort(tmp_path: Path) -> None:
-    with (
-        EmbeddedServer() as redis_server,
-        redis.Redis.from_url(redis_server.url) as client,
-        operation_at(redis_server.url, tmp_path, "flare", client) as operation,
-    ):
+    with operation_of_its_own(tmp_path) as operation:
         operation.server()
         operation.engine("site-1")
         operation.submit(job_of("Adding", averaging(10_000)))
         operation.wait_for_log("round 3 of 10000")
         before = operation.record()
-        client.flushall()
+        operation.client.flushall()
         wait_until(lambda: operation.store.get("job-1") is not None, PATIENCE, "the record is written again")
         after = operation.record()
         assert (after.status, after.submission, after.submitter) == (RUNNING, before.submission, "ann")
@@ -511,18 +507,14 @@ def test_redis_loses_a_running_job_which_operators_abort(tmp_path: Path) -> None
 
 
 def test_redis_loses_a_running_job_whose_id_is_then_given_to_another(tmp_path: Path) -> None:
-    with (
-        EmbeddedServer() as redis_server,
-        redis.Redis.from_url(redis_server.url) as client,
-        operation_at(redis_server.url, tmp_path, "flare", client) as operation,
-    ):
+    with operation_of_its_own(tmp_path) as operation:
         server = operation.server()
         operation.engine("site-1")
         operation.submit(job_of("Adding", averaging(10_000)))
         operation.wait_for_log("round 3 of 10000")
         # so that it is not written again before the other one is there
         pause(server)
-        client.flushall()
+        operation.client.flushall()
         operation.submit(job_of("Adding", averaging(2), name="other"))
         resume(server)
         record = operation.wait_for(COMPLETED)

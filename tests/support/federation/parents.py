@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import redis
 from redflare_broker.config.retention import JobRetentionPolicy
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
@@ -161,3 +162,14 @@ def operation_at(url: str, folder: Path, namespace: str, client: redis.Redis) ->
         operation.assert_nothing_is_left()
     finally:
         operation.close()
+
+
+@contextmanager
+def operation_of_its_own(folder: Path) -> Iterator[Operation]:
+    """An operation at an embedded server that no other test uses."""
+    with (
+        EmbeddedServer() as server,
+        redis.Redis.from_url(server.url) as client,
+        operation_at(server.url, folder, "flare", client) as operation,
+    ):
+        yield operation

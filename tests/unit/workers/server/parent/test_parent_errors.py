@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from redflare_broker.errors import ServerError, Unavailable
 from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATCHED, RUNNING, SUBMITTED, JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
-from redflare_broker.transport.server import Server
 from redflare_workers.protocol.parent_messages import SiteReport
 from redflare_workers.server.parent import server_parent
 from redflare_workers.server.parent.record_keeper import RecordKeeper
@@ -25,34 +23,9 @@ from redflare_workers.server.parent.server_parent import ServerParent
 
 from tests.support.cell.cells import SETTINGS
 from tests.support.federation.client_parents import META
+from tests.support.federation.parent_bench import ParentBench
 from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
-
-
-class ParentBench:
-    """A running SP, and its job store."""
-
-    def __init__(self, folder: Path) -> None:
-        client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-        self.server = Server.connect(client=client)
-        self.store = JobStore(self.server, Keys(SETTINGS.namespace))
-        self.parent = ServerParent(
-            folder, settings=replace(SETTINGS, job_store=JobRetentionPolicy(job_retention=77.0)), client=client
-        )
-        ready = threading.Event()
-        self.parent.on_ready = ready.set
-        self._thread = threading.Thread(target=self.parent.run, daemon=True)
-        self._thread.start()
-        assert ready.wait(20)
-
-    def status(self, job: str = "job-1") -> str:
-        record = self.store.get(job)
-        return "" if record is None else record.status
-
-    def close(self) -> None:
-        self.parent.stop()
-        self._thread.join(20)
-        self.server.close()
 
 
 @pytest.fixture

@@ -9,23 +9,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fakeredis
 import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import Reply
 from redflare_broker.job_store.record import ABNORMAL, APPROVED
 from redflare_broker.job_store.store import JobStore
-from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.protocol.message import WRONG_SENDER, Message
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
 from redflare_workers.server.parent import server_parent
 from redflare_workers.server.parent.log_writer import LogWriter
-from redflare_workers.server.parent.server_parent import ServerParent
 from redflare_workers.server.parent.site_messages import SiteMessages
 
 from tests.support.cell.cells import SETTINGS
 from tests.support.federation.client_parents import META
+from tests.support.federation.parent_bench import ParentBench
 from tests.support.waiting import wait_until
 
 
@@ -49,26 +47,18 @@ class Sites:
 
 @pytest.fixture
 def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
-    client: Any = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
-    with Server.connect(client=client) as server:
-        store = JobStore(server, Keys(SETTINGS.namespace).store("server"))
-        parent, ready = ServerParent(tmp_path, settings=SETTINGS, client=client), threading.Event()
-        parent.on_ready = ready.set
-        thread = threading.Thread(target=parent.run, daemon=True)
-        thread.start()
-        assert ready.wait(20)
-        store.submit(META, b"zip", "job-1")
-        wait_until(lambda: (record := store.get("job-1")) is not None and record.status == APPROVED)
-        # over, or the server would take it up
-        assert store.advance("job-1", APPROVED, ABNORMAL)
-        assert store.set_site("job-1", "site-1", "started")
-        made = Sites(server, store)
-        yield made
-        for cell in made.cells:
-            cell.stop()
-        parent.stop()
-        thread.join(20)
+    bench = ParentBench(tmp_path)
+    bench.store.submit(META, b"zip", "job-1")
+    wait_until(lambda: bench.status() == APPROVED)
+    # over, or the server would take it up
+    assert bench.store.advance("job-1", APPROVED, ABNORMAL)
+    assert bench.store.set_site("job-1", "site-1", "started")
+    made = Sites(bench.server, bench.store)
+    yield made
+    for cell in made.cells:
+        cell.stop()
+    bench.close()
 
 
 def test_a_report_in_the_name_of_another_site_changes_nothing(sites: Sites) -> None:

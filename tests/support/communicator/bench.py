@@ -19,21 +19,12 @@ from redflare_workers.communicator.comm_observer import CommObserver
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.workflow.controller import Controller
 
+from tests.support.clock import Clock
 from tests.support.communicator.local_engine import LocalEngine
 from tests.support.waiting import wait_until
 
 #: A date, so that a test fails where an age is taken for a date.
 START = 1_700_000_000.0
-
-
-class Clock:
-    """Seconds, changed by the test alone."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class IdleController(Controller):
@@ -94,7 +85,7 @@ class CommunicatorBench(AbstractContextManager["CommunicatorBench"]):
         job_meta: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self.clock = Clock()
+        self.clock = Clock(START)
         self.engine = LocalEngine(clients, job_meta=job_meta)
         self.comm = WFCommServer(0.01, clock=self.clock, **options)
         self.observer = self.comm.observer = RecordingObserver()

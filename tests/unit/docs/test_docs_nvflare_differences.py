@@ -59,6 +59,7 @@ from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.workflow import Controller, WFCommServer
 
 from tests.support.cell.streams import Numbers
+from tests.support.clock import Clock
 from tests.support.communicator.local_engine import LocalEngine
 from tests.support.differences import differences
 from tests.support.job.runs import FunctionExecutor, JobRuns, echo
@@ -392,8 +393,8 @@ def test_an_unanswered_task_is_sent_before_others(communicator: WFCommServer, en
 
 @shows("A target that is disconnected or never joins")
 def test_an_absent_target_is_not_waited_for() -> None:
-    engine, now = LocalEngine(["site-1"]), [1000.0]
-    communicator = WFCommServer(clock=lambda: now[0])
+    engine, clock = LocalEngine(["site-1"]), Clock()
+    communicator = WFCommServer(clock=clock)
     with engine.new_context() as fl_ctx:
         communicator.initialize_run(fl_ctx)
         tasks = [Task(name, Shareable()) for name in ("everybody", "first", "nobody")]
@@ -405,7 +406,7 @@ def test_an_absent_target_is_not_waited_for() -> None:
             assert given == name
             if task_id:
                 communicator.process_submission(engine.join("site-1"), name, task_id, Shareable(), fl_ctx)
-        now[0] += 60
+        clock.now += 60
         communicator.check_tasks()
         assert ask(communicator, engine)[0] == "first"
         statuses = [task.completion_status for task in tasks]
@@ -415,15 +416,15 @@ def test_an_absent_target_is_not_waited_for() -> None:
 
 @shows("`task_assignment_timeout` of a sequential `send`")
 def test_a_sequential_send_counts_from_its_scheduling() -> None:
-    engine, now = LocalEngine(["site-1"]), [1000.0]
-    communicator = WFCommServer(clock=lambda: now[0])
+    engine, clock = LocalEngine(["site-1"]), Clock()
+    communicator = WFCommServer(clock=clock)
     with engine.new_context() as fl_ctx:
         communicator.initialize_run(fl_ctx)
         task = Task("train", Shareable())
-        task.create_time = now[0] - 100
+        task.create_time = clock.now - 100
         communicator.send(task, fl_ctx, ["site-2", "site-1"], task_assignment_timeout=2)
         assert ask(communicator, engine)[0] == ""
-        now[0] += 2
+        clock.now += 2
         assert ask(communicator, engine)[0] == "train"
         communicator.finalize_run(fl_ctx)
 

@@ -8,18 +8,10 @@ from typing import Final
 import pytest
 from redflare_broker.link.liveness import Liveness, Peer
 
+from tests.support.clock import Clock
+
 CONNECTION_TIMEOUT: Final = 60.0
 HEARTBEAT_TIMEOUT: Final = 300.0
-
-
-@dataclass
-class Clock:
-    """Monotonic seconds, set by the test."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

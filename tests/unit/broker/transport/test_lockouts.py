@@ -7,12 +7,7 @@ from redflare_broker.errors import ConfigError
 from redflare_broker.transport.lockouts import Lockouts
 from redflare_broker.transport.url import ConnectionOptions
 
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def test_a_refusal_is_final_until_a_login_was_accepted() -> None:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 from redflare_broker.util.patience import Patience
 
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def waited(patience: Patience, clock: Clock, longest: float, took: float | None = None) -> float:

@@ -14,7 +14,7 @@ from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.private.fed.client.client_engine import ClientEngine
 
 from tests.fundamentals.documented import sentences
-from tests.support.differences import differences
+from tests.support.tables import differences
 
 for each in Path(__file__).parent.glob("test_documented_*.py"):
     if each != Path(__file__):

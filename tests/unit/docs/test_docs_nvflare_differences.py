@@ -61,8 +61,8 @@ from redflare_workers.workflow import Controller, WFCommServer
 from tests.support.cell.streams import Numbers
 from tests.support.clock import Clock
 from tests.support.communicator.local_engine import LocalEngine
-from tests.support.differences import differences
 from tests.support.job.runs import FunctionExecutor, JobRuns, echo
+from tests.support.tables import differences
 from tests.support.waiting import wait_until
 
 SHOWN: set[str] = set()

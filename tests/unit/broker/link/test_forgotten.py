@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import pytest
@@ -15,8 +14,8 @@ from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.task_entry import Entry
 
 from tests.support.link.endpoints import BIG, agent_link, beat, echo, exchanging, job_link
-from tests.support.paths import ROOT
 from tests.support.redis_server.snapshot import Snapshot
+from tests.support.tables import protocol_rows
 from tests.support.waiting import wait_until
 
 
@@ -217,9 +216,7 @@ ROWS: Final = {
 
 
 def test_every_row_of_the_protocols_table_has_a_test() -> None:
-    page = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-    table = page.split("| What was forgotten |", 1)[1].split("\n\n", 1)[0]
-    assert re.findall(r"^\| ([^|-][^|]*?) \|", table, re.MULTILINE) == list(ROWS)
+    assert protocol_rows("What was forgotten") == list(ROWS)
 
 
 # -- ends that are told late -------------------------------------------------------------------------------------------

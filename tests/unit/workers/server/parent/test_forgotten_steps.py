@@ -6,7 +6,6 @@ A failover is played by putting back what Redis held at an earlier moment. Proce
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from redflare_workers.workspace.run_folder import RunFolder
 
 from tests.support.federation.client_parents import META
 from tests.support.job.runner_bench import DONE, RunnerBench, runner_bench
-from tests.support.paths import ROOT
+from tests.support.tables import protocol_rows
 
 
 @pytest.fixture
@@ -204,6 +203,4 @@ ROWS: Final = {
 
 
 def test_every_row_of_the_protocols_table_has_a_test() -> None:
-    page = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-    table = page.split("| What was forgotten of a job |", 1)[1].split("\n\n", 1)[0]
-    assert re.findall(r"^\| ([^|-][^|]*?) \|", table, re.MULTILINE) == list(ROWS)
+    assert protocol_rows("What was forgotten of a job") == list(ROWS)

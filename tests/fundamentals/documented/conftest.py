@@ -29,6 +29,13 @@ def bench() -> Iterator[CommunicatorBench]:
 
 
 @pytest.fixture
+def live() -> Iterator[CommunicatorBench]:
+    """A communicator with two clients, that checks its tasks by itself."""
+    with CommunicatorBench(["a", "b"], monitor=True) as made:
+        yield made
+
+
+@pytest.fixture
 def engine(tmp_path: Path) -> ClientEngine:
     """A client parent that has no cell."""
     return ClientEngine(Site(name=SITE_1), SiteArgs(workspace=tmp_path), 0)

@@ -10,10 +10,7 @@ from redflare_broker.testing import LinkUnderTest
 from redflare_broker.transport.server import Server
 
 from tests.support.link.steps import LinkSteps
-from tests.support.waiting import wait_until
-
-#: Seconds for what should happen at once.
-SOON = 20.0
+from tests.support.waiting import SOON, wait_until
 
 
 class RealLink(LinkUnderTest):

@@ -11,10 +11,9 @@ from redflare_workers import ClientTask, FLContext, Shareable, Signal, Task, Tas
 
 from tests.fundamentals.documented.sentences import documented
 from tests.support.communicator.bench import CommunicatorBench, in_thread
-from tests.support.waiting import wait_until
+from tests.support.waiting import SOON, wait_until
 
 OK, TIMEOUT = TaskCompletionStatus.OK, TaskCompletionStatus.TIMEOUT
-SOON = 20.0
 
 
 def data_for(bench: CommunicatorBench, name: str) -> Shareable:
@@ -313,13 +312,6 @@ def test_a_task_is_scheduled_once(bench: CommunicatorBench) -> None:
 
 
 # -- broadcast_and_wait ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def live() -> Any:
-    """A communicator that checks its tasks by itself."""
-    with CommunicatorBench(["a", "b"], monitor=True) as made:
-        yield made
 
 
 @documented("WFCommSpec.broadcast_and_wait")

@@ -17,9 +17,7 @@ from tests.fundamentals.documented.sentences import documented
 from tests.support.cell.cells import Cells
 from tests.support.cell.messengers import Peer
 from tests.support.federation.client_parents import SITE_1
-from tests.support.waiting import wait_until
-
-SOON = 20.0
+from tests.support.waiting import SOON, wait_until
 
 
 class Hearing(FLComponent):
@@ -40,6 +38,18 @@ def greet(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
     reply = make_reply(ReturnCode.OK)
     reply["greeting"] = f"{topic}: {request.get('word')}, {peer.get_identity_name()}"
     return reply
+
+
+def words_heard(server: Peer) -> list[str]:
+    """The words of the messages that the server will get on "greet"."""
+    words: list[str] = []
+
+    def handle(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        words.append(request["word"])
+        return make_reply(ReturnCode.OK)
+
+    server.register_aux_message_handler("greet", handle)
+    return words
 
 
 # -- constructor and contexts ------------------------------------------------------------------------------------------
@@ -251,13 +261,7 @@ def test_a_request_is_waited_for_no_longer_than_its_timeout(served: ClientEngine
 
 @documented("ClientEngine.send_aux_request")
 def test_a_request_with_timeout_0_is_sent_and_not_waited_for(served: ClientEngine, server: Peer) -> None:
-    seen: list[str] = []
-
-    def handle(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        seen.append(request["word"])
-        return make_reply(ReturnCode.OK)
-
-    server.register_aux_message_handler("greet", handle)
+    seen = words_heard(server)
     with served.new_context() as fl_ctx:
         assert served.send_aux_request("greet", Shareable({"word": "hello"}), 0, fl_ctx) == Shareable()
     wait_until(lambda: seen == ["hello"])
@@ -294,13 +298,7 @@ def test_the_replies_come_in_a_dict_by_the_names_of_those_who_answered(served: C
 
 @documented("ClientEngine.fire_and_forget_aux_request")
 def test_a_message_may_be_sent_without_waiting(served: ClientEngine, server: Peer) -> None:
-    seen: list[str] = []
-
-    def handle(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        seen.append(request["word"])
-        return make_reply(ReturnCode.OK)
-
-    server.register_aux_message_handler("greet", handle)
+    seen = words_heard(server)
     with served.new_context() as fl_ctx:
         assert served.fire_and_forget_aux_request("greet", Shareable({"word": "hello"}), fl_ctx) == Shareable()
     wait_until(lambda: seen == ["hello"])

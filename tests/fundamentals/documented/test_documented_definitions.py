@@ -13,10 +13,11 @@ from redflare_broker.testing import LinkUnderTest
 from redflare_workers import DXO, DataKind, FLContext, IPCExchanger, Signal
 from redflare_workers.apis.fl_constant import FLContextKey
 
-from tests.fundamentals.documented.links import SOON, fetched
+from tests.fundamentals.documented.links import fetched
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
 from tests.support.link.steps import LinkSteps
+from tests.support.waiting import SOON
 
 CONSTANTS = [
     *("CHANNEL", "JOB_META_KEY_AGENT_ID"),

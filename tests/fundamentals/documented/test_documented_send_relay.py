@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,18 +10,10 @@ from redflare_workers.apis import SendOrder
 
 from tests.fundamentals.documented.sentences import documented
 from tests.support.communicator.bench import CommunicatorBench, in_thread
-from tests.support.waiting import wait_until
+from tests.support.waiting import SOON, wait_until
 
 OK, ABORTED = TaskCompletionStatus.OK, TaskCompletionStatus.ABORTED
 ANY, SEQUENTIAL = SendOrder.ANY, SendOrder.SEQUENTIAL
-SOON = 20.0
-
-
-@pytest.fixture
-def live() -> Iterator[CommunicatorBench]:
-    """A communicator that checks its tasks by itself."""
-    with CommunicatorBench(["a", "b"], monitor=True) as made:
-        yield made
 
 
 def asking(bench: CommunicatorBench, names: str) -> str:

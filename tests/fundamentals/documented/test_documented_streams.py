@@ -15,9 +15,7 @@ from tests.fundamentals.programs import Background
 from tests.support.cell.messengers import Peer
 from tests.support.cell.streams import Numbers, Sink
 from tests.support.federation.client_parents import SITE_1
-from tests.support.waiting import wait_until
-
-SOON = 20.0
+from tests.support.waiting import SOON, wait_until
 
 
 def send(engine: ClientEngine, producer: Numbers, topic: str = "t", **more: Any) -> tuple[str, Any]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import Future
 
 import pytest
 from redflare_agent import RC, CallStateError, IPCAgent, TaskResult
 from redflare_broker.testing import LinkUnderTest, TaskNotDone
 
-from tests.fundamentals.documented.links import SOON, fetched, status, task_of_a_dead_job
+from tests.fundamentals.documented.links import fetched, status, task_of_a_dead_job
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
-from tests.support.waiting import wait_until
+from tests.support.link.steps import LinkSteps
+from tests.support.together import together
+from tests.support.waiting import SOON, wait_until
+
+
+def submitting(agent: IPCAgent, steps: LinkSteps, background: Background, data: object) -> Future[bool]:
+    """Fetch the task of a dead job, and have its result submitted, which blocks."""
+    fetched(agent)
+    accepted = background(agent.submit_result, TaskResult({}, data))
+    wait_until(lambda: status(steps) == "SUBMITTED")
+    return accepted
 
 
 @documented("IPCAgent.submit_result")
@@ -28,9 +38,7 @@ def test_submit_result_hands_in_the_result_of_the_current_task(link: LinkUnderTe
 def test_submit_result_blocks_until_the_client_job_has_the_result(link: LinkUnderTest, background: Background) -> None:
     steps = task_of_a_dead_job(link)
     with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
+        accepted = submitting(agent, steps, background, 5)
         assert not accepted.done()
         with link.cj() as cj:
             cj.send("train", task_id="t")
@@ -41,9 +49,7 @@ def test_submit_result_blocks_until_the_client_job_has_the_result(link: LinkUnde
 def test_submit_result_blocks_until_the_task_is_aborted(link: LinkUnderTest, background: Background) -> None:
     steps = task_of_a_dead_job(link)
     with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
+        accepted = submitting(agent, steps, background, 5)
         steps.abort("t", "no longer needed")
         assert accepted.result(SOON) is False
 
@@ -52,9 +58,7 @@ def test_submit_result_blocks_until_the_task_is_aborted(link: LinkUnderTest, bac
 def test_submit_result_blocks_until_the_agent_is_closed(link: LinkUnderTest, background: Background) -> None:
     steps = task_of_a_dead_job(link)
     with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        accepted = background(agent.submit_result, TaskResult({}, 5))
-        wait_until(lambda: status(steps) == "SUBMITTED")
+        accepted = submitting(agent, steps, background, 5)
         agent.stop()
         assert accepted.result(SOON) is False
 
@@ -141,9 +145,7 @@ def test_an_agent_that_was_started_again_may_submit_the_result_of_its_predecesso
 def test_a_result_is_for_the_client_job_that_is_there(link: LinkUnderTest, background: Background) -> None:
     steps = task_of_a_dead_job(link)
     with steps.server, IPCAgent(**link.agent_args) as agent:
-        fetched(agent)
-        background(agent.submit_result, TaskResult({}, "kept"))
-        wait_until(lambda: status(steps) == "SUBMITTED")
+        submitting(agent, steps, background, "kept")
         with link.cj() as successor:
             assert successor.send("train", task_id="t").result(SOON).data == "kept"
 
@@ -153,17 +155,12 @@ def test_calls_of_several_threads_follow_one_another(link: LinkUnderTest) -> Non
     with link.cj() as cj, IPCAgent(**link.agent_args) as agent:
         cj.send("train")
         fetched(agent)
-        found: list[object] = []
 
-        def submit() -> None:
+        def submit() -> object:
             try:
-                found.append(agent.submit_result(TaskResult({}, {})))
+                return agent.submit_result(TaskResult({}, {}))
             except CallStateError as error:
-                found.append(type(error))
+                return type(error)
 
-        threads = [threading.Thread(target=submit) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SOON)
+        found = together([submit] * 3)
         assert sorted(map(str, found)) == sorted(map(str, [True, CallStateError, CallStateError]))

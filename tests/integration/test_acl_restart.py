@@ -18,11 +18,12 @@ from redflare_workers.cli.app import app
 from typer.testing import CliRunner
 
 from tests.support.link.bench import LinkBench
+from tests.support.paths import DOCS
 from tests.support.redis_server import kinds
 from tests.support.redis_server.node import Node, running
 
 ADMIN = "user admin on >secret ~* &* +@all"
-PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+PAGE = (DOCS / "configuration.md").read_text("utf-8")
 #: The lines of the documentation.
 RECOMMENDED = re.findall(r"^user .*$", PAGE, re.MULTILINE)
 

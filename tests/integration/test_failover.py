@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from redflare_broker.cell.cell import Cell
@@ -18,6 +17,7 @@ from redflare_broker.transport.server import Server
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 
+from tests.support.paths import ROOT
 from tests.support.redis_server import kinds
 from tests.support.redis_server.sentinels import SentinelTrio
 from tests.support.waiting import wait_until
@@ -77,7 +77,7 @@ def test_a_process_leaves_a_primary_that_was_replaced_while_it_slept(trio: Senti
 
 # -- operators' commands -----------------------------------------------------------------------------------------------
 
-MEANS = str(Path(__file__).parents[2] / "examples" / "operate" / "means")
+MEANS = str(ROOT / "examples" / "operate" / "means")
 #: Commands, one after the other, and the exit code of each.
 COMMANDS = {
     f"job submit {MEANS} --id job-1": 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from typing import Any
@@ -38,7 +37,7 @@ from tests.support.job.runs import (
     task,
     until_aborted,
 )
-from tests.support.process.handlers import NUMBER, handling
+from tests.support.process.handlers import aborting_thread, handling
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -409,15 +408,7 @@ def test_a_signal_handler_that_interrupts_a_task_waits_for_none_of_its_locks(job
     threads: list[threading.Thread] = []
 
     def work(name: str, data: Shareable, fl_ctx: FLContext, abort: Signal) -> Shareable:
-        triggered = threading.Event()
-
-        def note() -> None:
-            threads.append(threading.current_thread())
-            triggered.set()
-
-        abort.add_callback(note)
-        signal.raise_signal(NUMBER)
-        assert triggered.wait(20)
+        threads.append(aborting_thread(abort))
         return data
 
     one_task(job)

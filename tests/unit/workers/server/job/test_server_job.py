@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from typing import Any
 
@@ -30,7 +29,7 @@ from tests.support.job.runs import (
     task,
     until_aborted,
 )
-from tests.support.process.handlers import NUMBER, handling
+from tests.support.process.handlers import aborting_thread, handling
 from tests.support.waiting import wait_until
 
 BIG = 300_000
@@ -395,15 +394,7 @@ def test_a_signal_handler_that_interrupts_the_run_waits_for_none_of_its_locks(
     threads: list[threading.Thread] = []
 
     def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
-        triggered = threading.Event()
-
-        def note() -> None:
-            threads.append(threading.current_thread())
-            triggered.set()
-
-        abort.add_callback(note)
-        signal.raise_signal(NUMBER)
-        assert triggered.wait(20)
+        threads.append(aborting_thread(abort))
 
     server = ServerJob(FunctionController(flow), **job.place)
     with handling(getattr(server, how)):

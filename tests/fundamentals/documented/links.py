@@ -10,7 +10,7 @@ from redflare_broker.testing import LinkUnderTest
 from redflare_broker.transport.server import Server
 
 from tests.support.link.steps import LinkSteps
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON
 
 
 class RealLink(LinkUnderTest):
@@ -38,11 +38,6 @@ def fetched(agent: IPCAgent) -> Task:
     task = agent.get_task(timeout=SOON)
     assert task is not None
     return task
-
-
-def until_blocked(agent: IPCAgent) -> None:
-    """Wait until another thread waits in ``get_task``."""
-    wait_until(lambda: agent._link.session._blocked is not None)
 
 
 def task_of_a_dead_job(link: LinkUnderTest) -> LinkSteps:

@@ -11,9 +11,10 @@ import pytest
 from redflare_agent import AgentClosed, CallStateError, IPCAgent, Task, TaskResult
 from redflare_broker.testing import LinkUnderTest
 
-from tests.fundamentals.documented.links import fetched, status, task_of_a_dead_job, until_blocked
+from tests.fundamentals.documented.links import fetched, status, task_of_a_dead_job
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
+from tests.support.link.blocked import until_blocked
 from tests.support.waiting import SOON, wait_until
 
 # -- constructor -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
 from redflare_workers.agent_run.watched_train import WatchedTrain
 
+from tests.support.link.blocked import until_blocked
 from tests.support.link.steps import LinkSteps
 from tests.support.waiting import wait_until
 
@@ -230,7 +231,7 @@ def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    wait_until(lambda: agent._link.session._blocked is not None)
+    until_blocked(agent)
     began = time.monotonic()
     agent.stop()
     waiting.join(5)

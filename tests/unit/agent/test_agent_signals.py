@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 
 import pytest
 from redflare_agent import AgentClosed, IPCAgent
 from redflare_broker.testing.plugin import LinkUnderTest
 
+from tests.support.communicator.bench import in_thread
+from tests.support.link.blocked import until_blocked
 from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until
 
@@ -19,8 +20,12 @@ def test_a_signal_handler_that_interrupts_a_call_leaves_the_stopping_to_a_thread
 ) -> None:
     caplog.set_level(logging.INFO)
     with redflare_link.cj(), IPCAgent(**redflare_link.agent_args) as agent, handling(agent.stop):
-        sender = threading.Timer(0.2, lambda: os.kill(os.getpid(), NUMBER))
-        sender.start()
+
+        def interrupt() -> None:
+            until_blocked(agent)
+            os.kill(os.getpid(), NUMBER)
+
+        sender = in_thread(interrupt)
         with pytest.raises(AgentClosed):
             agent.get_task()
         sender.join()

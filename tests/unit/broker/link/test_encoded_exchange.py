@@ -29,8 +29,8 @@ from redflare_workers.apis import DXO, DataKind, ReturnCode, Signal, from_sharea
 from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.ipc.exchanger import IPCExchanger
 
+from tests.support.link.blocked import until_blocked
 from tests.support.link.endpoints import BIG, agent_link, beat, echo, job_link
-from tests.support.waiting import wait_until
 
 #: The name of a payload of the server's cell.
 PREFIX = "flare:{server.job-1}:blob:model"
@@ -402,7 +402,7 @@ def test_an_encoded_task_that_is_aborted_keeps_its_chunks(redflare_link: LinkUnd
         task = DXO(DataKind.WEIGHTS, payload).to_shareable()
         asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", task, context(), signal)))
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
+        until_blocked(exchanger)
         signal.trigger(True)
         asking.join(10)
     assert replies[0].get_return_code() == ReturnCode.TASK_ABORTED

@@ -24,6 +24,7 @@ from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.wire.task_entry import Entry
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted, TaskTimeout
 
+from tests.support.link.blocked import until_blocked
 from tests.support.link.endpoints import BIG, agent_link, echo, exchanging, fake_server, job_link, submit
 from tests.support.waiting import wait_until
 
@@ -38,7 +39,7 @@ def test_a_signal_handler_may_stop_an_exchanger_that_runs_a_task(redflare_link: 
     assert link is not None
 
     def interrupt() -> None:
-        wait_until(lambda: link.session._blocked is not None)
+        until_blocked(link)
         os.kill(os.getpid(), signal.SIGUSR1)
         if not done.wait(5):
             exchanger._busy.release()  # or the test would hang

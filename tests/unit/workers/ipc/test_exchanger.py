@@ -22,6 +22,7 @@ from redflare_workers.apis.fl_context import FLContextManager
 from redflare_workers.apis.shareable import ReservedHeaderKey
 from redflare_workers.ipc.exchanger import IPCExchanger, TaskAborted, TaskRejected, TaskTimeout
 
+from tests.support.link.blocked import until_blocked
 from tests.support.waiting import wait_until
 
 
@@ -84,7 +85,7 @@ def test_an_agent_that_starts_later_finds_the_task(redflare_link: LinkUnderTest)
         results: list[TaskResult] = []
         asking = threading.Thread(target=lambda: results.append(exchanger.run("train", 5, timeout=10)))
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
+        until_blocked(exchanger)
         with redflare_link.agent(echo):
             asking.join(10)
     assert results[0].data == 5
@@ -134,7 +135,7 @@ def test_stop_ends_a_task_in_progress(redflare_link: LinkUnderTest) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
+    until_blocked(exchanger)
     began = time.monotonic()
     exchanger.stop()
     asking.join(5)
@@ -259,7 +260,7 @@ def test_a_signal_without_callbacks_is_polled(redflare_link: LinkUnderTest) -> N
         replies: list[Shareable] = []
         asking = threading.Thread(target=lambda: replies.append(exchanger.execute("train", a_task(), ctx, signal)))  # type: ignore[arg-type]
         asking.start()
-        wait_until(lambda: exchanger._link is not None and exchanger._link.session._blocked is not None)
+        until_blocked(exchanger)
         signal.triggered = True
         asking.join(5)
         assert not asking.is_alive()

@@ -33,6 +33,7 @@ from redflare_workers.workspace.site_settings import Site, SiteArgs
 
 from tests.programs import agent as agent_program
 from tests.programs.agent import AgentArgs
+from tests.support.calls import together
 from tests.support.federation.client_parents import (
     CUSTOM,
     JOB,
@@ -46,7 +47,6 @@ from tests.support.federation.client_parents import (
     sites_at,
 )
 from tests.support.process.child import Child
-from tests.support.together import together
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")

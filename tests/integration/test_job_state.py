@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import fakeredis
@@ -37,6 +37,7 @@ from redflare_broker.scripts.script import Script
 from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.transport.server import Server
 
+from tests.support.calls import together
 from tests.support.job.state import JobBench, client, large, received, sent, small, task
 from tests.support.redis_server.kinds import KINDS
 from tests.support.waiting import wait_until
@@ -301,18 +302,11 @@ def test_of_two_runs_of_one_cell_that_begin_at_once_one_continues(
     bench = new_bench()
     bench.serve()
     leases = [replace(bench.lease, run=f"run-{number}") for number in range(8)]
-    together = threading.Barrier(len(leases))
 
-    def begin(lease: Lease) -> None:
-        together.wait()
+    def begin(lease: Lease) -> str:
         with server.borrow(bench.keys.job) as connection:
-            began.append(bench.membership.begin(connection, lease).previous)
+            return bench.membership.begin(connection, lease).previous
 
-    began: list[str] = []
-    threads = [threading.Thread(target=begin, args=(lease,)) for lease in leases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    began = together([partial(begin, lease) for lease in leases])
     assert len(set(began)) == len(leases), "each has followed another"
     assert [bench.list_members(lease).status for lease in leases].count("OK") == 1

@@ -10,7 +10,8 @@ import pytest
 from redflare_workers import ClientTask, FLContext, Shareable, Signal, Task, TaskCompletionStatus
 
 from tests.fundamentals.documented.sentences import documented
-from tests.support.communicator.bench import CommunicatorBench, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench
 from tests.support.waiting import SOON, wait_until
 
 OK, TIMEOUT = TaskCompletionStatus.OK, TaskCompletionStatus.TIMEOUT

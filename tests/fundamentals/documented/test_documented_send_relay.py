@@ -9,7 +9,8 @@ from redflare_workers import Shareable, Signal, TaskCompletionStatus
 from redflare_workers.apis import SendOrder
 
 from tests.fundamentals.documented.sentences import documented
-from tests.support.communicator.bench import CommunicatorBench, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench
 from tests.support.waiting import SOON, wait_until
 
 OK, ABORTED = TaskCompletionStatus.OK, TaskCompletionStatus.ABORTED

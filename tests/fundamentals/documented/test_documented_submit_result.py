@@ -11,8 +11,8 @@ from redflare_broker.testing import LinkUnderTest, TaskNotDone
 from tests.fundamentals.documented.links import fetched, status, task_of_a_dead_job
 from tests.fundamentals.documented.sentences import documented
 from tests.fundamentals.programs import Background
+from tests.support.calls import together
 from tests.support.link.steps import LinkSteps
-from tests.support.together import together
 from tests.support.waiting import SOON, wait_until
 
 

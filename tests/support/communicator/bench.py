@@ -148,10 +148,3 @@ class Gate:
     def __call__(self, **arguments: Any) -> None:
         self.entered.set()
         assert self.opened.wait(30), "the gate was not opened"
-
-
-def in_thread(work: Callable[..., object], *args: object) -> threading.Thread:
-    """Run a function in a thread, which the test must join."""
-    thread = threading.Thread(target=work, args=args, daemon=True)
-    thread.start()
-    return thread

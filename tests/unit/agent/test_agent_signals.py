@@ -9,7 +9,7 @@ import pytest
 from redflare_agent import AgentClosed, IPCAgent
 from redflare_broker.testing.plugin import LinkUnderTest
 
-from tests.support.communicator.bench import in_thread
+from tests.support.calls import in_thread
 from tests.support.link.blocked import until_blocked
 from tests.support.process.handlers import NUMBER, handling
 from tests.support.waiting import wait_until

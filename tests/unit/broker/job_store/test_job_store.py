@@ -28,8 +28,8 @@ from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, R
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 
+from tests.support.calls import together
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
-from tests.support.together import together
 
 WEEK_MS = 7 * 86_400_000
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 from redflare_workers.communicator.callbacks import CallbackLock
 
-from tests.support.communicator.bench import in_thread
+from tests.support.calls import in_thread
 from tests.support.waiting import wait_until
 
 

@@ -15,7 +15,8 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.task import ClientTask, TaskCompletionStatus
 from redflare_workers.communicator.task_registry import SubmissionCheck
 
-from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, Gate
 from tests.support.waiting import wait_until
 
 

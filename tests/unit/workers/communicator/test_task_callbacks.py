@@ -12,7 +12,8 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
 
-from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, Gate
 from tests.support.waiting import wait_until
 
 

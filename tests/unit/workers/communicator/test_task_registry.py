@@ -8,7 +8,8 @@ import pytest
 from redflare_workers.communicator import task_registry as registry_module
 from redflare_workers.communicator.task_registry import SubmissionCheck
 
-from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, Gate
 
 
 def test_it_remembers_a_limited_number_of_ended_client_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from redflare_workers.apis.shareable import ReservedHeaderKey, Shareable
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.comm_observer import CommObserver
 
-from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, Gate
 from tests.support.waiting import wait_until
 
 

@@ -14,7 +14,8 @@ from redflare_workers.apis.signal import Signal
 from redflare_workers.apis.task import ClientTask, SendOrder, Task, TaskCompletionStatus
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 
-from tests.support.communicator.bench import CommunicatorBench, Gate, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, Gate
 from tests.support.communicator.local_engine import LocalEngine
 from tests.support.waiting import wait_until
 

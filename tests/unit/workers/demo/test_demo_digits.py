@@ -10,7 +10,7 @@ from redflare_agent import MetaKey, Task
 from redflare_workers.demo import digits
 from redflare_workers.demo.model import fingerprint
 
-from tests.support.together import together
+from tests.support.calls import together
 
 
 def task(name: str = "train", round_number: int = 0, data: object = None) -> Task:

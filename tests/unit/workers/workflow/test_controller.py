@@ -13,7 +13,8 @@ from redflare_workers.apis.wf_comm_spec import WFCommSpec
 from redflare_workers.communicator.comm_observer import CommObserver
 from redflare_workers.workflow.controller import Controller
 
-from tests.support.communicator.bench import CommunicatorBench, IdleController, in_thread
+from tests.support.calls import in_thread
+from tests.support.communicator.bench import CommunicatorBench, IdleController
 from tests.support.waiting import wait_until
 
 

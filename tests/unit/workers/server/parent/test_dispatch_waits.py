@@ -18,7 +18,7 @@ from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import parse_meta
 from redflare_workers.server.parent.job_sites import JobSites
 
-from tests.support.communicator.bench import in_thread
+from tests.support.calls import in_thread
 from tests.support.federation.client_parents import META
 from tests.support.job.runner_bench import runner_context
 from tests.support.waiting import wait_until

@@ -1,4 +1,4 @@
-"""Calls that begin together, each in a thread of its own."""
+"""Calls in threads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def in_thread(work: Callable[..., object], *args: object) -> threading.Thread:
+    """Run a function in a thread, which the test must join."""
+    thread = threading.Thread(target=work, args=args, daemon=True)
+    thread.start()
+    return thread
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:

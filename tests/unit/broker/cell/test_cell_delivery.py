@@ -11,11 +11,14 @@ import pytest
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.cell.direction import Direction
 from redflare_broker.cell.outbox import OutboundMessage
+from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.connection import Connection
+from redflare_broker.transport.replies import Arg, RedisReply
 from redflare_broker.wire.message_entry import REPLY, REQUEST, Envelope
 
-from tests.support.cell.cells import Cells, Replies, cells_on_fakeredis, threads_of
+from tests.support.cell.cells import Cells, Replies, cells_at, cells_on_fakeredis, threads_of
 from tests.support.waiting import wait_until
 
 BIG = np.arange(1000.0)
@@ -137,6 +140,22 @@ def test_a_request_of_the_same_id_that_is_asked_again_is_handled_again(cells: Ce
     second = cells.make("site")
     counts.append(second.send_request("c", "do", "server", timeout=5, request_id="x").meta["count"])
     assert counts == [1, 2, 3]
+
+
+def test_of_answered_requests_those_answered_last_are_remembered(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy comes soon after the first one: that of the newest is the one to expect."""
+    monkeypatch.setattr("redflare_broker.cell.incoming._REMEMBERED", 3)
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    for number in (1, 2, 3, 4):
+        post(cells, "server", id=f"r{number}")
+        handler.wait(number)
+    wait_until(lambda: not cells.entries("server"))
+    post(cells, "server", id="r4")
+    read_to_the_end(server)
+    assert len(handler.requests) == 4
+    post(cells, "server", id="r1")
+    assert handler.wait(5).id == "r1"
 
 
 def test_a_second_copy_of_an_event_is_not_handled(cells: Cells) -> None:
@@ -423,6 +442,39 @@ def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, cap
     assert handler.requests[0].attempt > site.epoch
 
 
+def test_a_request_that_is_posted_again_while_it_is_looked_for_is_not_lost(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked, quiet = threading.Event(), threading.Event()
+
+    class Site(Cell):
+        """Notes that its inbox was read to the end after the check."""
+
+        def on_quiet(self) -> None:
+            super().on_quiet()
+            if checked.is_set():
+                quiet.set()
+
+    def posted_meanwhile(connection: Connection, commands: list[list[Arg]]) -> list[RedisReply]:
+        site.check_after = 1000.0
+        site.resync()
+        wait_until(lambda: pending.entry_id not in ("", first))
+        attempts.append(pending.attempt)
+        checked.set()
+        return run_pipeline(connection, commands)
+
+    attempts: list[int] = []
+    site = Site(cells.server, "site", cells.settings)
+    site.check_after = 0.05
+    with site:
+        monkeypatch.setattr("redflare_broker.cell.outgoing.run_pipeline", posted_meanwhile)
+        pending = site.ask("c", "do", "server", on_reply=Replies())
+        first = wait_until(lambda: pending.entry_id)
+        cells.redis("XDEL", "ns:{server}:inbox", first)
+        assert quiet.wait(10)
+        assert [pending.attempt] == attempts
+
+
 def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
     handler, replies = Counting(later=True), Replies()
     cells.make("server", {"do": handler})
@@ -436,6 +488,40 @@ def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
         assert pending.attempt == site.epoch
         handler.requests[0].reply()
         wait_until(lambda: replies.all)
+
+
+def test_a_request_that_is_cancelled_while_it_is_being_written_is_taken_back(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = cells.make("site")
+    writing, cancelled, exchange = threading.Event(), threading.Event(), site._outbox._exchange
+
+    def exchange_late(*args: Any) -> Any:
+        writing.set()
+        assert cancelled.wait(10)
+        return exchange(*args)
+
+    monkeypatch.setattr(site._outbox, "_exchange", exchange_late)
+    writer = threading.Thread(target=site.fire_and_forget, args=("c", "do", "other"))
+    writer.start()
+    assert writing.wait(10)
+    site.ask("c", "do", "server", on_reply=Replies()).cancel()
+    cancelled.set()
+    writer.join(10)
+    assert cells.redis("EXISTS", "ns:{server}:inbox") == 1, "it was written"
+    assert cells.entries("server") == []
+
+
+def test_a_request_that_redis_refuses_for_now_is_written_later() -> None:
+    with EmbeddedServer() as embedded, cells_at(embedded.url, "ns") as cells:
+        handler, replies = Counting(), Replies()
+        cells.make("server", {"do": handler})
+        site = cells.make("site")
+        cells.redis("CONFIG", "SET", "maxmemory", 1)
+        site.ask("c", "do", "server", on_reply=replies)
+        cells.redis("CONFIG", "SET", "maxmemory", 0)
+        wait_until(lambda: replies.all)
+        assert (replies.all[0].rc, len(handler.requests)) == ("OK", 1)
 
 
 def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:

@@ -111,3 +111,15 @@ def test_a_heartbeat_lives_for_two_of_its_intervals_at_least(redflare_link: Link
         beat(side)
         left = redflare_link.client.pttl(side.session.keys.heartbeat("agent"))  # type: ignore[attr-defined]
         assert left > 1500 * side.interval
+
+
+def test_a_heartbeat_that_gets_through_again_ends_a_read(redflare_link: LinkUnderTest) -> None:
+    """What broke the connection of heartbeats may have broken that of the read, and nothing else would tell."""
+    with agent_link(redflare_link) as side:
+        session = side.session
+        session.open_connection()
+        side.on_silence(Unavailable("no reply in time"))
+        side.on_beat(beat(side))
+        assert session.read(session.keys.tasks, "0", 0.01, lambda: ["ECHO", "read"]) == ([], None)
+        side.on_beat(beat(side))
+        assert session.read(session.keys.tasks, "0", 0.01, lambda: ["ECHO", "read"]) == ([], b"read")

@@ -136,6 +136,20 @@ def test_a_server_that_is_away_is_tried_until_it_is_back(embedded: EmbeddedServe
         recorder.subscriber.stop()
 
 
+def test_a_subscription_that_redis_refuses_is_reported_and_tried_again(
+    embedded: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server.connect(embedded.url) as server:
+        recorder = RecordingSubscriber(server)
+        recorder.call("ACL", "SETUSER", "default", "resetchannels")
+        recorder.subscriber.start()
+        wait_until(lambda: "refused to subscribe" in caplog.text)
+        assert "NOPERM" in caplog.text
+        recorder.call("ACL", "SETUSER", "default", "allchannels")
+        wait_until(lambda: recorder.resyncs == 2)
+        recorder.subscriber.stop()
+
+
 def test_a_silent_connection_is_checked_by_a_ping(embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("redflare_broker.runtime.subscriber._PATIENCE", 0.02)
     with Server.connect(embedded.url) as server:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Final
 
 import pytest
 from redflare_broker.errors import Unavailable
 from redflare_broker.link.agent_link import AgentLink, encode_result
 from redflare_broker.link.cj_link import CJLink
-from redflare_broker.link.liveness import Peer
+from redflare_broker.link.liveness import Liveness, Peer
 from redflare_broker.link.submission import ResultSubmission
+from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.testing.plugin import LinkUnderTest
+from redflare_broker.transport.replies import RedisReply
 from redflare_broker.wire.task_entry import Entry
 
+from tests.support.calls import in_thread
 from tests.support.link.endpoints import BIG, agent_link, beat, echo, exchanging, job_link
 from tests.support.redis_server.snapshot import Snapshot
 from tests.support.tables import protocol_rows
@@ -256,6 +260,75 @@ def test_an_agent_looks_once_more_for_the_verdict_of_a_cj_that_said_bye(
             status = agent.submit("", "train", "OK", encoded, resend_interval=5.0, answer_timeout=5.0, give_up=give_up)
     assert gave_up == [True]
     assert status == verdict
+
+
+@pytest.mark.parametrize("verdict", ["ACCEPTED", "REJECTED"])
+def test_an_agent_that_missed_the_verdict_learns_it_by_its_heartbeat(
+    redflare_link: LinkUnderTest, verdict: str
+) -> None:
+    with job_link(redflare_link) as cj, agent_link(redflare_link) as agent:
+        assign(cj)
+        taken(agent)
+        statuses: list[str] = []
+        tested = threading.Event()
+
+        def hand_in() -> None:
+            encoded = encode_result({}, "done", agent.session.settings)
+            status = agent.submit(
+                "t", "train", "OK", encoded, resend_interval=60.0, answer_timeout=60.0, give_up=tested.is_set
+            )
+            statuses.append(status)
+
+        working = in_thread(hand_in)
+        wait_until(lambda: ledger(redflare_link, agent, "status") == "SUBMITTED")
+        settle(cj, verdict)
+        agent.on_beat(beat(agent))
+        working.join(5)
+        tested.set()
+        agent.wake_submit()
+        working.join(5)
+    assert statuses == [verdict]
+
+
+def test_an_abort_that_was_not_written_does_not_end_a_task_that_is_taken_up_again(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object, **options: object) -> None:
+        raise Unavailable("away")
+
+    with job_link(redflare_link) as cj:
+        assign(cj)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(cj.session.server, "run", away)
+            assert cj.abort("t", "no result in time") == ""
+        cj.work_on("t")
+        cj.on_beat(beat(cj))
+        cj.work_on(None)
+        cj.on_beat(beat(cj))
+        assert ledger(redflare_link, cj, "status") == "NEW"
+
+
+def test_a_message_that_tells_of_the_cj_makes_an_agent_ask_redis_at_once(redflare_link: LinkUnderTest) -> None:
+    beats: list[RedisReply] = []
+
+    class Counting(AgentLink):
+        def on_beat(self, reply: RedisReply) -> None:
+            super().on_beat(reply)
+            beats.append(reply)
+
+    with redflare_link.server() as server:
+        heartbeats = Heartbeats(server)
+        side = Counting(redflare_link.session(server, "agent"), Liveness(60.0), heartbeats, lambda: None, print)
+        side.interval = 3600.0
+        side.session.open_connection()
+        heartbeats.add(side)
+        wait_until(lambda: len(beats) == 1)
+        side.on_message(["bye", "cj"])
+        wait_until(lambda: len(beats) == 2)
+        side.on_message(["hello", "agent", str(side.session.lease.epoch + 1)])
+        wait_until(lambda: len(beats) == 3)
+        heartbeats.stop()
+        side.session.drop_connection()
 
 
 def test_an_abort_of_a_link_that_redis_has_lost_is_written_all_the_same(redflare_link: LinkUnderTest) -> None:

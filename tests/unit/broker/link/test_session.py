@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from redflare_broker.errors import Unavailable
@@ -15,7 +16,8 @@ from redflare_broker.testing.plugin import LinkUnderTest
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import RedisReply
 
-from tests.support.link.endpoints import agent_link, beat
+from tests.support.clock import Clock
+from tests.support.link.endpoints import agent_link, beat, job_link
 
 
 class ConnectionsOfSteps:
@@ -95,6 +97,15 @@ def test_redis_is_checked_before_the_first_hello_and_not_when_it_has_lost_the_li
         assert checked == [session.keys]
 
 
+def test_a_hello_that_another_thread_has_said_meanwhile_is_not_said_again(redflare_link: LinkUnderTest) -> None:
+    """As when the heartbeat and the working thread both find that this side was never heard of."""
+    checked: list[LinkKeys] = []
+    with cj_session(redflare_link, checked) as session:
+        epoch = session.lease.epoch
+        session.hello(session.open_connection(), 0)
+        assert (checked, session.lease.epoch) == ([session.keys], epoch)
+
+
 def test_a_beat_that_finds_a_newer_instance_fences_this_end(redflare_link: LinkUnderTest) -> None:
     with agent_link(redflare_link) as older, agent_link(redflare_link) as newer:
         older.session.open_connection()
@@ -123,3 +134,46 @@ def test_a_heartbeat_that_gets_through_again_ends_a_read(redflare_link: LinkUnde
         assert session.read(session.keys.tasks, "0", 0.01, lambda: ["ECHO", "read"]) == ([], None)
         side.on_beat(beat(side))
         assert session.read(session.keys.tasks, "0", 0.01, lambda: ["ECHO", "read"]) == ([], b"read")
+
+
+def test_a_beat_tells_of_an_abort_although_the_registration_is_refused(
+    redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    aborted: list[str] = []
+    redflare_link.client.set("flare:agents", "in the way")  # type: ignore[attr-defined]
+    with job_link(redflare_link) as cj, agent_link(redflare_link, aborted.append) as side:
+        side.session.open_connection()
+        side.work_on("t")
+        cj.abort("t", "nobody wants it")
+        side.on_beat(beat(side))
+    assert aborted == ["t"]
+    assert "could not renew the registration" in caplog.text
+
+
+def test_a_beat_tells_nothing_of_a_task_that_was_begun_while_it_was_on_its_way(redflare_link: LinkUnderTest) -> None:
+    with job_link(redflare_link) as cj:
+        cj.work_on("first")
+        cj.abort("first", "nobody wants it")
+        reply = beat(cj)
+        cj.work_on("second")
+        cj.on_beat(reply)
+        assert cj.task_status == ""
+        cj.work_on("first")
+        cj.on_beat(beat(cj))
+        assert cj.task_status == "ABORTED"
+
+
+def test_an_agent_is_registered_again_every_half_minute(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, client = Clock(), redflare_link.client
+    monkeypatch.setattr("redflare_broker.link.agent_link.time", SimpleNamespace(monotonic=clock))
+    registered = []
+    with agent_link(redflare_link) as side:
+        side.session.open_connection()
+        for seconds in (0.0, 29.0, 1.0):
+            clock.now += seconds
+            client.delete("flare:agents")  # type: ignore[attr-defined]
+            side.on_beat(beat(side))
+            registered.append(client.exists("flare:agents"))  # type: ignore[attr-defined]
+    assert registered == [1, 0, 1]

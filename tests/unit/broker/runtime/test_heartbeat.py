@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 
 import fakeredis
 import pytest
@@ -16,6 +17,7 @@ from redflare_broker.link.agent_link import AgentLink
 from redflare_broker.link.liveness import Liveness
 from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
+from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply, ReplyError
 from redflare_broker.transport.server import Server
 
@@ -69,10 +71,26 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def heartbeats(server: Server) -> Iterator[Heartbeats]:
-    """The thread is not started: links that are added before ``start`` are due together."""
     made = Heartbeats(server, name="beats-of-this-test")
     yield made
     made.stop()
+
+
+@contextmanager
+def held(heartbeats: Heartbeats) -> Iterator[None]:
+    """Hold the thread until the end of the block: links that are added in it are due together."""
+    waiting, over = threading.Event(), threading.Event()
+    link = Beater("the link that holds the thread")
+
+    def hold() -> None:
+        waiting.set()
+        assert over.wait(10)
+
+    link.before_beat = hold
+    heartbeats.add(link)
+    assert waiting.wait(10)
+    yield
+    over.set()
 
 
 def borrowed(server: Server, key: str, *command: Arg) -> RedisReply:
@@ -81,7 +99,6 @@ def borrowed(server: Server, key: str, *command: Arg) -> RedisReply:
 
 
 def test_a_link_is_beaten_for_at_once_from_a_thread_with_a_name(heartbeats: Heartbeats) -> None:
-    heartbeats.start()
     link = Beater("a")
     heartbeats.add(link)
     wait_until(lambda: link.replies)
@@ -90,7 +107,6 @@ def test_a_link_is_beaten_for_at_once_from_a_thread_with_a_name(heartbeats: Hear
 
 
 def test_a_link_is_beaten_for_again_and_again_at_its_interval(heartbeats: Heartbeats) -> None:
-    heartbeats.start()
     quick, slow = Beater("quick", interval=0.02), Beater("slow")
     heartbeats.add(quick)
     heartbeats.add(slow)
@@ -104,14 +120,33 @@ def test_links_that_are_due_together_go_in_one_pipeline() -> None:
         borrowed(server, "", "CLIENT", "SETNAME", "first")  # the one idle connection, which the thread will take
         heartbeats = Heartbeats(server)
         links = [Beater(name, command=["CLIENT", "ID"]) for name in ("a", "b", "c")]
-        for link in links:
-            heartbeats.add(link)
-        before = _reads(other)
-        heartbeats.start()
+        with held(heartbeats):
+            for link in links:
+                heartbeats.add(link)
+            before = _reads(other)
         wait_until(lambda: all(link.replies for link in links))
         heartbeats.stop()
         assert len({str(link.replies) for link in links}) == 1  # one connection
-        assert _reads(other) - before <= 2  # one for all beats, one for this INFO
+        assert _reads(other) - before <= 3  # the link that holds the thread, one for all three, and this INFO
+
+
+def test_links_of_a_cluster_are_beaten_for_each_on_its_own_node(
+    server: Server, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes: list[str] = []
+
+    def borrow(route: str) -> AbstractContextManager[Connection]:
+        routes.append(route)
+        return Server.borrow(server, route)
+
+    monkeypatch.setattr(server, "cluster", True)
+    monkeypatch.setattr(server, "borrow", borrow)
+    links = [Beater(name) for name in ("a", "b", "c")]
+    with held(heartbeats):
+        for link in links:
+            heartbeats.add(link)
+    wait_until(lambda: all(link.replies for link in links))
+    assert routes[1:] == ["a", "b", "c"]
 
 
 def _reads(server: Server) -> int:
@@ -122,7 +157,6 @@ def _reads(server: Server) -> int:
 
 
 def test_beat_now_does_not_wait_for_the_interval(heartbeats: Heartbeats) -> None:
-    heartbeats.start()
     link = Beater("a")
     heartbeats.add(link)
     wait_until(lambda: link.replies == [1])
@@ -132,11 +166,11 @@ def test_beat_now_does_not_wait_for_the_interval(heartbeats: Heartbeats) -> None
 
 def test_a_link_that_was_removed_is_not_beaten_for(heartbeats: Heartbeats) -> None:
     gone, witness = Beater("gone"), Beater("witness")
-    heartbeats.add(gone)
-    heartbeats.add(witness)
-    heartbeats.remove(gone)
-    heartbeats.beat_now(gone)  # a wake-up that came late does not bring it back
-    heartbeats.start()
+    with held(heartbeats):
+        heartbeats.add(gone)
+        heartbeats.add(witness)
+        heartbeats.remove(gone)
+        heartbeats.beat_now(gone)  # a wake-up that came late does not bring it back
     wait_until(lambda: witness.replies)
     assert gone.replies == []
     heartbeats.remove(gone)  # again is allowed
@@ -150,7 +184,6 @@ def test_a_link_that_is_removed_while_its_beat_is_sent_is_not_beaten_for_again(h
     borrowed(heartbeats._server, "witness", "SET", "witness", 0)
     for link in (gone, refused, witness):
         heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: len(witness.replies) >= 5)
     assert (len(gone.replies), len(refused.silences)) == (1, 1)
 
@@ -159,7 +192,6 @@ def test_a_link_that_fails_does_not_stop_the_others(heartbeats: Heartbeats, capl
     broken, sound = Broken("broken", interval=0.02), Beater("sound", interval=0.02)
     heartbeats.add(broken)
     heartbeats.add(sound)
-    heartbeats.start()
     wait_until(lambda: len(sound.replies) >= 3 and len(broken.replies) >= 3)
     assert "<Beater broken> failed to handle its heartbeat; beats go on" in caplog.text
     assert "a link's own fault" in caplog.text
@@ -177,7 +209,6 @@ def test_a_link_whose_beat_command_raises_does_not_end_the_thread(
 
     link.before_beat = fail_once
     heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: link.replies)
     assert "heartbeats failed; they go on" in caplog.text
 
@@ -189,7 +220,6 @@ def test_a_refused_beat_is_silence_for_its_link_alone_and_is_logged(
     borrowed(heartbeats._server, "sound", "SET", "sound", 0)
     heartbeats.add(refused)
     heartbeats.add(sound)
-    heartbeats.start()
     wait_until(lambda: refused.silences and sound.replies)
     assert isinstance(refused.silences[0], ReplyError)
     assert refused.silences[0].code == "WRONGTYPE"
@@ -203,7 +233,6 @@ def test_beats_that_are_refused_for_now_go_on_and_say_why_once(caplog: pytest.Lo
         heartbeats = Heartbeats(server)
         link = Beater("a", interval=0.02)
         heartbeats.add(link)
-        heartbeats.start()
         wait_until(lambda: link.replies)
         borrowed(server, "", "CONFIG", "SET", "maxmemory", 1)
         wait_until(lambda: len(link.silences) >= 5)
@@ -222,7 +251,6 @@ def test_an_unreachable_server_is_silence_until_it_is_back() -> None:
         links = [Beater("a", interval=0.05), Beater("b", interval=0.05)]
         for link in links:
             heartbeats.add(link)
-        heartbeats.start()
         wait_until(lambda: all(link.replies for link in links))
         embedded.stop()
         wait_until(lambda: all(len(link.silences) >= 2 for link in links))
@@ -248,7 +276,6 @@ def test_after_a_silence_a_slow_link_is_tried_again_soon(
 
     link.before_beat = be_away
     heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: link.replies)
     assert [str(error) for error in link.silences] == ["away", "still away"]
 
@@ -260,7 +287,6 @@ def test_an_unknown_script_is_loaded(server: Server, heartbeats: Heartbeats) -> 
     borrowed(server, "", "SCRIPT", "FLUSH")
     key = session.keys.heartbeat("agent")
     heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: borrowed(server, key, "EXISTS", key))
     borrowed(server, "", "SCRIPT", "FLUSH")
     borrowed(server, key, "DEL", key)
@@ -276,7 +302,6 @@ def _ignore(task_id: str) -> None:
 def test_stop_ends_the_thread_before_it_returns(heartbeats: Heartbeats) -> None:
     link = Beater("a", interval=0.01)
     heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: link.replies)
     heartbeats.stop()
     assert not heartbeats._thread.is_alive()
@@ -287,7 +312,6 @@ def test_stop_from_a_links_own_callback_does_not_wait_for_itself(heartbeats: Hea
     link = Beater("a")
     link.before_beat = heartbeats.stop
     heartbeats.add(link)
-    heartbeats.start()
     wait_until(lambda: not heartbeats._thread.is_alive())
 
 
@@ -297,7 +321,6 @@ def test_stop_without_a_start_is_allowed(heartbeats: Heartbeats) -> None:
 
 def test_links_may_come_and_go_while_the_thread_runs(heartbeats: Heartbeats, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
-    heartbeats.start()
 
     def come_and_go(number: int) -> int:
         link = Beater(f"link-{number}", interval=0.001)

@@ -51,7 +51,9 @@ class Multicast:
             for key, (fqcn, meta) in packed.items():
                 on_reply = partial(self._answered, key)
                 pending = self._outgoing.ask(channel, topic, fqcn, meta, source, on_reply=on_reply, stored=stored)
-                self._posted(key, pending)
+                with self._guard:
+                    if key in self._waiting:
+                        self._waiting[key] = pending
         except BaseException:
             self.cancel()
             raise
@@ -71,14 +73,6 @@ class Multicast:
         with self._guard:
             pending = self._waiting.get(key)
             return key not in self._waiting or (pending is not None and bool(pending.entry_id))
-
-    def _posted(self, key: str, pending: Pending) -> None:
-        with self._guard:
-            if key in self._waiting:
-                self._waiting[key] = pending
-                return
-        if self._given_up:
-            pending.cancel()
 
     def _answered(self, key: str, reply: Reply) -> None:
         with self._guard:

@@ -380,6 +380,20 @@ def test_chunks_that_their_sender_keeps_are_not_deleted_by_the_receiver(cells: C
     assert cells.blobs()
 
 
+def test_chunks_that_a_reply_has_made_are_the_askers_to_delete_although_the_handler_keeps_its_data(
+    cells: Cells,
+) -> None:
+    parking = Parking()
+    cells.make("server", {"park": parking})
+    replies = Replies()
+    cells.make("site").ask("c", "park", "server", on_reply=replies)
+    parking.wait().reply("OK", None, BIG, keep=True)
+    wait_until(lambda: replies.all)
+    assert not replies.all[0].keep
+    np.testing.assert_equal(replies.all[0].data, BIG)
+    assert not cells.blobs()
+
+
 def test_a_payload_that_is_not_read_is_deleted_with_the_reply(cells: Cells) -> None:
     cells.make("server", {"note": lambda request: None})
     assert cells.make("site").send_request("c", "note", "server", None, BIG, timeout=5).ok

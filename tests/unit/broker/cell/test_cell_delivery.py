@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Req
 from redflare_broker.cell.direction import Direction
 from redflare_broker.cell.outbox import OutboundMessage
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.errors import Fenced, Unavailable
+from redflare_broker.errors import Fenced, ServerError, Unavailable
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
@@ -50,6 +51,28 @@ def post(cells: Cells, to: str, **fields: Any) -> None:
     """Write an envelope into an inbox."""
     given = {"kind": REQUEST, "id": "r1", "attempt": 5, "channel": "c", "topic": "do", "origin": "site", **fields}
     cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *Envelope(**given).fields())
+
+
+class CheckingSite(Cell):
+    """The site: it looks soon for what it has posted, and tells when its inbox was read to the end after that."""
+
+    def __init__(self, cells: Cells, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+        """``meanwhile``: called during each look."""
+        super().__init__(cells.server, "site", cells.settings)
+        self.check_after = 0.05
+        self.meanwhile = meanwhile
+        self.checked, self.quiet = threading.Event(), threading.Event()
+        monkeypatch.setattr("redflare_broker.cell.outgoing.run_pipeline", self._look)
+
+    def _look(self, connection: Connection, commands: list[list[Arg]]) -> list[RedisReply]:
+        self.meanwhile()
+        self.checked.set()
+        return run_pipeline(connection, commands)
+
+    def on_quiet(self) -> None:
+        super().on_quiet()
+        if self.checked.is_set():
+            self.quiet.set()
 
 
 def read_to_the_end(cell: Cell) -> None:
@@ -156,6 +179,21 @@ def test_of_answered_requests_those_answered_last_are_remembered(cells: Cells, m
     assert len(handler.requests) == 4
     post(cells, "server", id="r1")
     assert handler.wait(5).id == "r1"
+
+
+def test_a_request_that_is_answered_again_is_remembered_from_then_on(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redflare_broker.cell.incoming._REMEMBERED", 2)
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    for number, (request_id, attempt) in enumerate([("r1", 5), ("r2", 5), ("r1", 6), ("r3", 5)], start=1):
+        post(cells, "server", id=request_id, attempt=attempt)
+        handler.wait(number)
+        wait_until(lambda: not cells.entries("server"))
+    post(cells, "server", id="r1", attempt=6)
+    read_to_the_end(server)
+    assert len(handler.requests) == 4
 
 
 def test_a_second_copy_of_an_event_is_not_handled(cells: Cells) -> None:
@@ -426,6 +464,17 @@ def test_an_earlier_attempt_whose_payload_is_gone_does_not_cause_a_further_one(c
     assert (pending.attempt, replies.all) == (later, []), "the later one is on its way, with chunks of its own"
 
 
+def test_a_payload_that_is_not_found_again_and_again_is_not_sent_for_ever(cells: Cells) -> None:
+    handler = Counting(later=True)
+    cells.make("server", {"do": handler})
+    replies = Replies()
+    cells.make("site").ask("c", "do", "server", None, BIG, on_reply=replies)
+    for attempt in (1, 2, 3, 4):
+        handler.wait(attempt).reply(ReplyCode.BLOB_MISSING)
+    wait_until(lambda: replies.all)
+    assert replies.all[0].rc == ReplyCode.BLOB_MISSING
+
+
 def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     replies = Replies()
     site = Cell(cells.server, "site", cells.settings)
@@ -445,34 +494,57 @@ def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, cap
 def test_a_request_that_is_posted_again_while_it_is_looked_for_is_not_lost(
     cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checked, quiet = threading.Event(), threading.Event()
-
-    class Site(Cell):
-        """Notes that its inbox was read to the end after the check."""
-
-        def on_quiet(self) -> None:
-            super().on_quiet()
-            if checked.is_set():
-                quiet.set()
-
-    def posted_meanwhile(connection: Connection, commands: list[list[Arg]]) -> list[RedisReply]:
+    def posted_meanwhile() -> None:
         site.check_after = 1000.0
         site.resync()
         wait_until(lambda: pending.entry_id not in ("", first))
         attempts.append(pending.attempt)
-        checked.set()
-        return run_pipeline(connection, commands)
 
     attempts: list[int] = []
-    site = Site(cells.server, "site", cells.settings)
-    site.check_after = 0.05
+    site = CheckingSite(cells, monkeypatch, posted_meanwhile)
     with site:
-        monkeypatch.setattr("redflare_broker.cell.outgoing.run_pipeline", posted_meanwhile)
         pending = site.ask("c", "do", "server", on_reply=Replies())
         first = wait_until(lambda: pending.entry_id)
         cells.redis("XDEL", "ns:{server}:inbox", first)
-        assert quiet.wait(10)
+        assert site.quiet.wait(10)
         assert [pending.attempt] == attempts
+
+
+def test_a_request_whose_reply_is_read_after_its_entry_was_missed_is_not_posted_again(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered_meanwhile() -> None:
+        site.check_after = 1000.0
+        post(cells, "site", kind=REPLY, id=pending.id, attempt=pending.attempt, origin="server", rc="OK")
+        cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
+
+    replies = Replies()
+    site = CheckingSite(cells, monkeypatch, answered_meanwhile)
+    with site:
+        pending = site.ask("c", "do", "server", on_reply=replies)
+        attempt = pending.attempt
+        assert site.quiet.wait(10)
+        assert (len(replies.all), pending.attempt) == (1, attempt)
+
+
+def test_requests_that_cannot_be_looked_for_do_not_disturb_the_reading(
+    cells: Cells, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[None] = []
+
+    def refused() -> None:
+        looks.append(None)
+        raise ServerError("NOPERM")
+
+    handler, replies = Counting(later=True), Replies()
+    cells.make("server", {"do": handler})
+    site = CheckingSite(cells, monkeypatch, refused)
+    with site:
+        site.ask("c", "do", "server", on_reply=replies)
+        wait_until(lambda: len(looks) >= 2)
+        handler.wait(1).reply()
+        wait_until(lambda: replies.all)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_parked_request_is_not_posted_again(cells: Cells) -> None:
@@ -556,6 +628,37 @@ def test_a_writer_that_is_interrupted_leaves_its_messages_to_another(cells: Cell
         site.fire_and_forget("c", "do", "server", {"number": 1})
     site.fire_and_forget("c", "do", "server", {"number": 2})
     wait_until(lambda: [entry["meta"] for entry in cells.entries("server")] == ['{"number":1}', '{"number":2}'])
+
+
+def test_messages_that_wait_for_redis_keep_their_order(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = cells.make("site")
+
+    def away(*args: Any) -> Any:
+        monkeypatch.undo()
+        site.fire_and_forget("c", "do", "server", {"number": 2})
+        raise Unavailable("away")
+
+    monkeypatch.setattr("redflare_broker.cell.outbox.run_pipeline", away)
+    site.fire_and_forget("c", "do", "server", {"number": 1})
+    wait_until(lambda: [entry["meta"] for entry in cells.entries("server")] == ['{"number":1}', '{"number":2}'])
+
+
+def test_after_a_failure_scripts_are_sent_in_full_again(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be another Redis: one that knows only some of them would run a part of the messages before the others."""
+    verbs: list[Arg] = []
+
+    def recorded(connection: Connection, commands: list[list[Arg]]) -> list[RedisReply]:
+        verbs.append(commands[0][0])
+        if len(verbs) == 2:
+            raise Unavailable("away")
+        return run_pipeline(connection, commands)
+
+    site = cells.make("site")
+    monkeypatch.setattr("redflare_broker.cell.outbox.run_pipeline", recorded)
+    for _ in range(2):
+        site.fire_and_forget("c", "do", "server")
+    wait_until(lambda: len(cells.entries("server")) == 2)
+    assert verbs == ["EVAL", "EVALSHA", "EVAL"]
 
 
 # -- entries that are none ---------------------------------------------------------------------------------------------

@@ -91,6 +91,14 @@ def test_nothing_is_sent_when_one_of_them_cannot_be(cells: Cells) -> None:
     assert cells.entries("a") == []
 
 
+def test_a_payload_that_is_not_sent_after_all_is_deleted(cells: Cells) -> None:
+    site = cells.make("site")
+    with pytest.raises(ConfigError, match="topic"):
+        site.ask_many("c", "not a word", {n: (n, None) for n in "ab"}, {"w": BIG}, on_reply=RecordedReplies())
+    wait_until(lambda: not cells.blobs())
+    assert len(site.payloads) == 0
+
+
 def test_a_cell_that_stops_aborts_all(cells: Cells) -> None:
     recorded = RecordedReplies()
     site = cells.make("site")

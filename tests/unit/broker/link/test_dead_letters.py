@@ -107,6 +107,16 @@ def test_a_foreign_dead_letter_is_not_replayed(letters: DeadLetters, link: LinkS
     assert [letter.id for letter in letters.all()] == ["1-1", "2-1"]
 
 
+def test_a_dead_letter_that_does_not_say_whether_it_is_whole_counts_as_truncated(
+    letters: DeadLetters, link: LinkSteps
+) -> None:
+    with link.server.borrow(link.keys.dead) as connection:
+        connection.call("XADD", link.keys.dead, "1-1", "stream", link.keys.tasks, "raw.a", "1")
+
+    assert [letter.truncated for letter in letters.all()] == [True]
+    assert letters.replay("1-1").outcome == "TRUNCATED"
+
+
 def test_dropped_dead_letters_are_deleted(letters: DeadLetters, link: LinkSteps) -> None:
     first, _, third = (link.bury(link.keys.tasks, "foreign", "a", str(number)) for number in range(3))
 

@@ -365,6 +365,20 @@ def test_a_cell_reads_anew_when_heartbeats_get_through_again(cells: Cells, monke
     handler.wait(1)
 
 
+def test_a_new_connection_reads_from_the_beginning(cells: Cells) -> None:
+    """It may be to another Redis, whose clock gave the entries earlier ids."""
+    handler = Counting()
+    server = cells.make("server", {"do": handler})
+    post(cells, "server")
+    handler.wait(1)
+    wait_until(lambda: not cells.entries("server"))
+    cells.redis("DEL", "ns:{server}:inbox")
+    request = Envelope(kind=REQUEST, id="r2", attempt=5, channel="c", topic="do", origin="site")
+    cells.redis("XADD", "ns:{server}:inbox", "1-1", *request.fields())
+    server.on_silence(Unavailable("a failover"))
+    assert handler.wait(2).id == "r2"
+
+
 def test_cells_resume_after_redis_lost_everything(cells: Cells) -> None:
     parked, replies, lost = Counting(later=True), Replies(), threading.Event()
     server = cells.make("server", {"do": parked})

@@ -118,3 +118,15 @@ def test_entries_are_settled_and_buried_once(cell: CellBench, redis: Any) -> Non
     assert cell.still_posted(first, second) == [0, 0]
     [(_, letter)] = redis.xrange(cell.keys.dead)
     assert (letter[b"reason"], letter[b"entry"], letter[b"raw.x"]) == (b"why", second.encode(), b"1")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_reply_to_a_dead_cell_does_not_shorten_the_life_of_what_others_have_posted(
+    cell: CellBench, redis: Any, known: bool
+) -> None:
+    cell.post()
+    if not known:
+        redis.delete(cell.keys.cell)
+    redis.pexpire(cell.keys.inbox, 10**10)
+    assert cell.reply() is not None
+    assert redis.pttl(cell.keys.inbox) > 9 * 10**9

@@ -73,6 +73,18 @@ def test_the_newest_instance_of_a_name_wins(bench: JobBench) -> None:
     assert bench.beat(new).status == "OK"
 
 
+def test_an_instance_does_not_take_a_name_whose_holder_has_the_same_epoch(bench: JobBench) -> None:
+    held = bench.joined(instance="c1")
+    assert bench.join(instance="c2", epoch=held.epoch) == ScriptReply(status="FENCED", rest=(held.epoch,))
+    assert bench.beat(held).status == "OK"
+
+
+def test_a_new_instance_has_a_higher_epoch_than_one_whose_clock_was_ahead(bench: JobBench) -> None:
+    ahead = 9_000_000_000_000
+    assert bench.join(instance="c1", epoch=ahead).status == "OK"
+    assert bench.join(instance="c2") == ScriptReply(status="OK", rest=(ahead + 1,))
+
+
 def test_a_client_that_redis_lost_gets_an_error_and_joins_again_with_its_epoch(bench: JobBench) -> None:
     old, new = bench.joined(instance="c1"), bench.joined(instance="c2")
     bench.connection.call("FLUSHALL")

@@ -231,6 +231,23 @@ def test_a_checkpoint_drops_ended_tasks_and_returns_the_payloads_that_are_free(b
     assert bench.connection.call("EXISTS", bench.keys.ended) == 0
 
 
+def test_a_payload_that_two_results_name_is_freed_once(bench: JobBench) -> None:
+    store = bench.started()
+    store.schedule(task())
+    store.note("t1", [received("ct1", result=large(5)), received("ct2", "site-2", result=large(5))])
+    assert prefixes(store.checkpoint({}, small())) == {"flare:blob:{b5}"}
+    assert [payload.free for payload in store.owned()] == [True]
+
+
+def test_tasks_that_have_ended_are_listed_in_the_order_in_which_they_were_scheduled(bench: JobBench) -> None:
+    store = bench.started()
+    store.schedule(task("b", 1))
+    store.schedule(task("a", 2))
+    for root_id in ("a", "b"):
+        store.finish(root_id, "OK", 1_004.5)
+    assert bench.members(bench.keys.ended) == ["b", "a"]
+
+
 def test_a_checkpoint_of_a_task_that_is_sent_for_ever_leaves_only_open_client_tasks(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task(kind="broadcast_forever"))

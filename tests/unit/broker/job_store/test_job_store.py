@@ -604,6 +604,20 @@ def test_an_id_that_was_deleted_can_be_used_again(bench: StoreBench) -> None:
     assert (bench.get().name, bench.get().status, len(bench.get().history)) == ("other", "SUBMITTED", 1)
 
 
+def test_a_step_that_names_the_submission_of_a_lost_job_changes_nothing_of_the_next_one(bench: StoreBench) -> None:
+    lost = bench.running()
+    bench.connection.call("FLUSHALL")
+    bench.running()
+    before, chunks, store = bench.content(), bench.chunks(), bench.store
+    assert store.advance("job-1", "RUNNING", "FINISHED:COMPLETED", submission=lost.submission) is None
+    assert not store.set_site("job-1", "site-1", "stopped", submission=lost.submission)
+    assert not store.append_log("job-1", "site-1", ["a line"], submission=lost.submission)
+    assert not store.restore(lost)
+    with pytest.raises(JobUnknown, match="job-1"):
+        store.put_result("job-1", b"result", submission=lost.submission)
+    assert (bench.content(), bench.chunks()) == (before, chunks)
+
+
 def test_two_servers_have_stores_of_their_own(bench: StoreBench) -> None:
     other = JobStore(bench.server, Keys().store("server-2"))
     bench.submit()

@@ -348,6 +348,15 @@ def test_data_that_are_replaced_are_free(bench: JobBench) -> None:
     ]
 
 
+def test_of_data_that_are_replaced_nothing_is_left_in_the_record(bench: JobBench) -> None:
+    store = bench.started()
+    store.schedule(task(data=large(1)))
+    store.schedule(task(data=small("again")))
+    assert store.recover().tasks == (task(data=small("again")),)
+    store.schedule(task(data=EncodedPayload(b"1")))
+    assert store.recover().tasks == (task(data=EncodedPayload(b"1")),)
+
+
 def test_payloads_in_use_are_renewed(bench: JobBench) -> None:
     store = bench.started()
     store.checkpoint({}, large(1))

@@ -97,6 +97,14 @@ def test_a_log_keeps_its_newest_lines(bench: StoreBench) -> None:
     assert [line.text for line in bench.store.read_log("job-1")] == [str(number) for number in range(300, 700)]
 
 
+def test_a_change_of_status_makes_a_log_no_longer_than_it_may_be(bench: StoreBench) -> None:
+    bench.submit()
+    bench.store.append_log("job-1", "site-1", [str(number) for number in range(400)])
+    bench.store.advance("job-1", "SUBMITTED", "APPROVED")
+    texts = [line.status or line.text for line in bench.store.read_log("job-1")]
+    assert texts == [*map(str, range(1, 400)), "APPROVED"]
+
+
 def test_a_long_line_is_cut_and_one_that_is_no_text_is_made_one(bench: StoreBench) -> None:
     bench.submit()
     bench.store.append_log("job-1", "site-1", ["x" * 20, "ü" * 11, "lone \ud800 half", ""])

@@ -71,6 +71,14 @@ def test_a_task_that_has_ended_since_the_checkpoint_is_recovered_with_its_result
     assert bench.started().recover().tasks == (task(status="OK", ended=1_004.5, client_tasks=(received(),)),)
 
 
+def test_open_and_ended_tasks_are_recovered_in_the_order_in_which_they_were_scheduled(bench: JobBench) -> None:
+    store = bench.started()
+    for order, root_id in enumerate(("c", "b", "a")):
+        store.schedule(task(root_id, order))
+    store.finish("b", "OK", 1_004.5)
+    assert [each.root_id for each in bench.started().recover().tasks] == ["c", "b", "a"]
+
+
 def test_a_task_that_is_scheduled_again_is_open_again_with_its_client_tasks(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task())
@@ -169,6 +177,14 @@ def test_a_result_for_a_record_that_is_gone_leaves_no_key_and_frees_its_payload(
     assert bench.status(store.note_command("gone", sent())) == "GONE"
     assert bench.connection.call("EXISTS", bench.keys.task("gone")) == 0
     assert [(blob.prefix, blob.free) for blob in store.orphans()] == [("flare:blob:{b1}", True)]
+
+
+def test_a_task_that_may_not_have_been_written_is_ended_once(bench: JobBench) -> None:
+    store = bench.started()
+    whole = task(client_tasks=(sent(),))
+    for status in ("OK", "TIMEOUT"):
+        store.finish("t1", status, 1_004.5, unwritten=whole)
+    assert [each.status for each in bench.started().recover().tasks] == ["OK"]
 
 
 def test_the_first_end_of_a_task_counts(bench: JobBench) -> None:
@@ -366,6 +382,19 @@ def test_payloads_in_use_are_renewed(bench: JobBench) -> None:
     store.renew()
     assert bench.ttl_ms("flare:blob:{b1}:2") <= 60_000
     assert bench.ttl_ms("flare:blob:{b2}:2") > 60_000
+
+
+def test_a_successor_renews_the_payloads_that_its_predecessor_has_noted(bench: JobBench) -> None:
+    bench.started().schedule(task(data=large(1)))
+    stored(bench, 1)
+    bench.started().renew()
+    assert bench.ttl_ms("flare:blob:{b1}:2") > 60_000
+
+
+def test_a_payload_whose_chunks_are_not_counted_yet_is_the_servers(bench: JobBench) -> None:
+    store = bench.started()
+    store.own("flare:blob:{b1}", 0)
+    assert prefixes(store.owned()) == {"flare:blob:{b1}"}
 
 
 def test_a_payload_that_is_discarded_by_its_reference_is_gone(bench: JobBench) -> None:

@@ -550,6 +550,13 @@ def test_an_operator_keeps_jobs_as_long_as_their_server_does(bench: StoreBench) 
     assert 40_000 < bench.ttl_ms(bench.keys.policy) <= 50_000
 
 
+def test_a_renewal_publishes_the_policy_again_which_redis_may_have_lost(bench: StoreBench) -> None:
+    policy = JobRetentionPolicy(job_retention=50.0)
+    JobStore(bench.server, Keys(), policy).renew([])
+    assert JobStore.as_server_keeps_it(bench.server, Keys()).policy == policy
+    assert 0 < bench.ttl_ms(bench.keys.policy) <= 50_000
+
+
 @pytest.mark.parametrize(
     "written", ["", "[]", '{"job_retention": "long"}', '{"job_retention": 0}', '{"log_lines": true}']
 )

@@ -50,6 +50,11 @@ class ClientTaskView:
         return round(self.record.sent * 1000)
 
     @property
+    def first_sent(self) -> int:
+        """When it was sent first; 0: not yet."""
+        return round((self.record.first_sent or self.record.sent) * 1000)
+
+    @property
     def received(self) -> int:
         """When its result was accepted; 0: it has none yet."""
         return round(self.record.received * 1000)
@@ -60,8 +65,8 @@ class ClientTaskView:
         return max(0, self.now - self.sent) / 1000
 
     def to_json(self) -> dict[str, object]:
-        times = {"sent": self.sent, "received": self.received, "age": self.age, "now": self.now}
-        return {**_fields(self.record, *_NOT_SHOWN, "client"), "site": self.site, **times}
+        times = {"sent": self.sent, "first_sent": self.first_sent, "received": self.received, "age": self.age}
+        return {**_fields(self.record, *_NOT_SHOWN, "client"), "site": self.site, **times, "now": self.now}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,7 @@ class JobTaskView:
 
     @property
     def client_tasks(self) -> tuple[ClientTaskView, ...]:
-        """Every site's share, in the order in which they were sent."""
+        """Every site's share, in the order in which they were sent first."""
         return tuple(ClientTaskView(record=record, now=self.now) for record in self.record.client_tasks)
 
     @property

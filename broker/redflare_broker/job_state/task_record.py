@@ -34,6 +34,8 @@ class ClientTaskRecord:
     client: str
     #: When it was sent last, in seconds of the server's clock.
     sent: float
+    #: When it was sent first, in seconds of the server's clock; 0: as ``sent``. Relays depend on this order.
+    first_sent: float = 0.0
     #: How many times it was sent.
     count: int = 1
     #: When its result came in; 0: it has not.
@@ -52,6 +54,7 @@ class ClientTaskRecord:
                 "received": _ms(self.received),
                 "client": self.client,
                 "sent": _ms(self.sent),
+                "first_sent": _ms(self.first_sent),
                 "count": self.count,
                 "rc": self.rc,
                 "meta": orjson.Fragment(_pack(self.meta)),
@@ -119,7 +122,7 @@ def read_task(key: str, root_id: str, fields: Mapping[bytes, bytes]) -> TaskReco
             options=dict(orjson.loads(fields[b"options"])),
             meta=_unpack(fields[b"meta"]),
             data=payload_from(key, fields, "data"),
-            client_tasks=tuple(sorted(clients, key=lambda client: client.sent)),
+            client_tasks=tuple(sorted(clients, key=lambda client: client.first_sent or client.sent)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DecodeError(f"{key} is not the record of a task: {error!r}") from None
@@ -131,6 +134,7 @@ def _client_task(key: str, name: bytes, text: bytes, fields: Mapping[bytes, byte
         id=task_id,
         client=str(decoded["client"]),
         sent=int(decoded["sent"]) / 1000,
+        first_sent=int(decoded["first_sent"]) / 1000,
         count=int(decoded["count"]),
         received=int(decoded["received"]) / 1000,
         rc=str(decoded["rc"]),

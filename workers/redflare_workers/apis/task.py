@@ -194,6 +194,8 @@ class ClientTask:
         self.task_send_count = 0
         #: When it was last sent; None: not yet.
         self.task_sent_time: float | None = None
+        #: When it was sent first; None: not yet.
+        self.first_sent_time: float | None = None
         self.result_received_time: float | None = None
         #: The submitted result, or the one that result_received_cb has replaced it by.
         self.result: Any = None

@@ -158,7 +158,7 @@ class TaskRegistry:
                 return None
             if status is TaskCheckStatus.SEND:
                 client_task = fresh if last is None else ClientTask(client, task)
-                client_task.task_sent_time = now
+                client_task.task_sent_time = client_task.first_sent_time = now
                 self._record(standing, client_task)
                 standing.sending[client_task.id] = False
                 return Choice(standing, client_task, False, False)

@@ -79,6 +79,19 @@ def test_open_and_ended_tasks_are_recovered_in_the_order_in_which_they_were_sche
     assert [each.root_id for each in bench.started().recover().tasks] == ["c", "b", "a"]
 
 
+def test_client_tasks_are_recovered_in_the_order_in_which_they_were_sent_first(bench: JobBench) -> None:
+    store = bench.started()
+    store.schedule(task(kind="relay"))
+    first = sent("b", "site-1", first_sent=1_001.5)
+    store.note("t1", [first, replace(sent("a", "site-2", first_sent=1_002.5), sent=1_002.5)])
+    store.note("t1", [replace(first, sent=1_003.5, count=2)])
+    [found] = bench.started().recover().tasks
+    assert [(each.id, each.sent, each.first_sent) for each in found.client_tasks] == [
+        ("b", 1_003.5, 1_001.5),
+        ("a", 1_002.5, 1_002.5),
+    ]
+
+
 def test_a_task_that_is_scheduled_again_is_open_again_with_its_client_tasks(bench: JobBench) -> None:
     store = bench.started()
     store.schedule(task())
@@ -152,6 +165,7 @@ def test_a_record_can_be_read_with_hgetall(bench: JobBench) -> None:
         "received": 1_002_125,
         "client": "site-1",
         "sent": 1_001_500,
+        "first_sent": 0,
         "count": 1,
         "rc": "OK",
         "meta": {"h": 1},

@@ -107,6 +107,7 @@ def test_a_client_that_asks_again_gets_the_same_again(bench: CommunicatorBench) 
     assert fl_ctx.get_prop(FLContextKey.IS_CLIENT_TASK_RESEND) is True
     (client_task,) = task.client_tasks
     assert (client_task.task_send_count, client_task.task_sent_time) == (2, bench.clock.now)
+    assert client_task.first_sent_time == bench.clock.now - 9
 
 
 def test_a_first_sending_is_not_marked_as_a_resend(bench: CommunicatorBench) -> None:

@@ -329,6 +329,7 @@ class TaskJournal:
         client_task.id = record.id
         client_task.task_send_count = record.count
         client_task.task_sent_time = record.sent
+        client_task.first_sent_time = record.first_sent or record.sent
         if record.received and record.result is None:
             client_task.result_received_time = record.received
         return client_task
@@ -422,6 +423,7 @@ def _record(client_task: ClientTask, received: float | None = None, **result: An
         id=client_task.id,
         client=client_task.client.name,
         sent=client_task.task_sent_time or 0.0,
+        first_sent=client_task.first_sent_time or 0.0,
         count=client_task.task_send_count,
         received=(client_task.result_received_time or 0.0) if received is None else received,
         **result,

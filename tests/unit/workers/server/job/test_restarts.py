@@ -14,7 +14,7 @@ from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.signal import Signal
-from redflare_workers.apis.task import ClientTask
+from redflare_workers.apis.task import ClientTask, TaskCompletionStatus
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FENCED
 from redflare_workers.protocol.shareable_codec import from_message
 
@@ -216,6 +216,29 @@ def test_a_result_that_arrives_before_its_task_is_resumed_waits_for_it(job: JobR
         assert verdicts == ["ACCEPT"]
         assert job.outcome().status == COMPLETED
     assert second.total == 1.0
+
+
+def test_a_relay_that_is_resumed_is_still_with_the_site_that_came_into_it_last(job: JobRuns) -> None:
+    ended: list[object] = []
+
+    class Relaying(Rounds):
+        def _flow(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
+            self.checkpoint(fl_ctx)
+            one = task(model(0.0, 10))
+            self.relay_and_wait(one, fl_ctx, targets=["a", "b"], task_result_timeout=1, abort_signal=abort)
+            if not abort.triggered:
+                ended.append(one.completion_status)
+
+    job.serve(Relaying(1, 10, []))
+    with RawSite(job, "a") as given_up, RawSite(job, "b") as last:
+        task_id = given_up.get_task().meta["task_id"]
+        its_id = last.get_task().meta["task_id"]
+        assert given_up.get_task().meta["task_id"] == task_id
+        job.serve(Relaying(1, 10, []))
+        assert job.servers[0][1].outcome().status == FENCED
+        assert last.submit("train", its_id, model(1.0, 10)).meta["verdict"] == "ACCEPT"
+        assert job.outcome().status == COMPLETED
+    assert ended == [TaskCompletionStatus.OK]
 
 
 def test_a_task_that_is_not_resumed_ends_and_its_results_are_dropped(job: JobRuns) -> None:

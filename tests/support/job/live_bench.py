@@ -50,8 +50,8 @@ class LiveJobBench(JobBench):
         record["joined"] -= 3_600_000
         self.connection.call("HSET", self.keys.clients, lease.name, orjson.dumps(record))
 
-    def add_request(self, lease: Lease, topic: str = "get_task", **meta: str) -> None:
-        """Put a request of a site into the server's inbox."""
+    def add_request(self, lease: Lease, topic: str = "get_task", *, entry: str = "*", **meta: str) -> None:
+        """Put a request of a site into the server's inbox, as this entry."""
         fields = {"client": lease.name, "instance": lease.instance, "epoch": lease.epoch, **meta}
         envelope = Envelope(
             kind="request",
@@ -62,7 +62,7 @@ class LiveJobBench(JobBench):
             origin=f"{lease.name}.job-1",
             meta=orjson.dumps(fields),
         )
-        self.connection.call("XADD", self.inbox, "*", *envelope.fields())
+        self.connection.call("XADD", self.inbox, entry, *envelope.fields())
 
     def give_task(self, store: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
         """Record that a task was given to a site."""

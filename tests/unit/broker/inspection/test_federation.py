@@ -124,6 +124,18 @@ def test_an_agent_that_misses_heartbeats_is_silent(inspector: Inspector, link: L
     )
 
 
+@pytest.mark.parametrize(("age_ms", "state"), [(14_000, "connected"), (16_000, "silent")])
+def test_a_side_is_silent_when_more_than_three_of_its_heartbeats_are_missing(
+    inspector: Inspector, link: LinkSteps, server: Server, age_ms: int, state: str
+) -> None:
+    link.both()
+    with server.borrow(link.keys.link) as connection:
+        connection.call("HINCRBY", link.keys.link, "agent_since", -200_000)
+    link.beat("agent", interval=5.0, age_ms=age_ms, left_ms=40_000)
+
+    assert read(inspector, link).agent.state == state
+
+
 def test_a_side_that_disconnected_has_left(inspector: Inspector, link: LinkSteps) -> None:
     link.both()
     link.assign("t1")

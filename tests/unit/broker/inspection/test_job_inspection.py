@@ -15,9 +15,10 @@ from redflare_broker.errors import ConfigError, DecodeError
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.job_view import JobView, SiteView
 from redflare_broker.inspection.jobs import MOST_ENDED, JobInspector
-from redflare_broker.keys import Keys
+from redflare_broker.keys import Keys, room_note
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
+from redflare_broker.payload.room import RoomWait
 from redflare_broker.transport.server import Server
 
 from tests.support.job.live_bench import LiveJobBench, scheduled
@@ -159,6 +160,24 @@ def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_coun
     job = read(bench)
 
     assert (site(job, "site-1").requested, job.inbox) == (0, 3)
+
+
+def test_of_several_requests_for_a_task_the_last_counts(bench: LiveJobBench) -> None:
+    bench.run_server()
+    lease = bench.site("site-1")
+    for entry in ("5-0", "7-0"):
+        bench.add_request(lease, entry=entry)
+
+    assert read(bench).sites[0].requested == 7
+
+
+def test_a_result_that_is_submitted_again_has_waited_since_the_first_time(bench: LiveJobBench) -> None:
+    bench.run_server()
+    lease = bench.site("site-1")
+    for entry in ("5-0", "7-0"):
+        bench.add_request(lease, "submit", entry=entry, task_id="ct1")
+
+    assert read(bench).sites[0].submitted == {"ct1": 5}
 
 
 def test_a_long_inbox_is_read_page_by_page(bench: LiveJobBench) -> None:
@@ -330,3 +349,59 @@ def test_the_agents_of_other_sites_and_other_tasks_are_not_shown(bench: LiveJobB
         link.assign(task_id)
 
     assert site(read(bench), "site-1").at_agent == {}
+
+
+def test_an_agent_of_a_site_with_dashes_in_its_name_is_found(bench: LiveJobBench) -> None:
+    store = bench.run_server()
+    store.schedule(task := scheduled())
+    given = bench.give_task(store, task, bench.site("north--site"))
+    link = LinkSteps(bench.server, "north--site--trainer")
+    link.both()
+    link.assign(given.id)
+
+    assert site(read(bench), "north--site").at_agent[given.id].fqcn == "north--site--trainer"
+
+
+# -- payloads that do not fit ------------------------------------------------------------------------------------------
+
+
+def wait_for_room(bench: LiveJobBench, prefix: str, host: str = "hub", pid: int = 42) -> None:
+    note = RoomWait(prefix=prefix, host=host, pid=pid, nbytes=20_000_000, seconds=5.0).to_note()
+    bench.connection.call("SET", room_note(prefix), note, "PX", 15_000)
+
+
+@pytest.mark.parametrize("prefix", ["flare:{server.job-1}:blob:a", "flare:blob:{a}"])
+def test_a_payload_of_the_server_that_does_not_fit_is_its_trouble(bench: LiveJobBench, prefix: str) -> None:
+    bench.run_server()
+    wait_for_room(bench, prefix)
+
+    assert read(bench).trouble == "server: 20.0 MB do not fit into Redis"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pid"),
+    [("flare:{server.job-2}:blob:a", 42), ("flare:{server.job-1}:blob:a", 43), ("flare:blob:{a}", 43)],
+)
+def test_a_payload_of_another_job_or_process_is_not_the_trouble_of_the_server(
+    bench: LiveJobBench, prefix: str, pid: int
+) -> None:
+    bench.run_server()
+    wait_for_room(bench, prefix, pid=pid)
+
+    assert read(bench).trouble == ""
+
+
+@pytest.mark.parametrize("writer", ["site-1.job-1", "site-1--trainer"])
+def test_a_result_that_does_not_fit_is_the_trouble_of_its_site(bench: LiveJobBench, writer: str) -> None:
+    store = bench.run_server()
+    store.schedule(task := scheduled())
+    given = bench.give_task(store, task, bench.site("site-1"))
+    link = LinkSteps(bench.server, "site-1--trainer")
+    link.both()
+    link.assign(given.id)
+    wait_for_room(bench, f"flare:{{{writer}}}:blob:a", "gpu-1")
+
+    job = read(bench)
+
+    assert job.trouble == "site-1: 20.0 MB do not fit into Redis"
+    assert "its result of 20.0 MB does not fit into Redis" in job.waiting

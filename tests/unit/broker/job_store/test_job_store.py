@@ -84,6 +84,11 @@ def test_a_job_that_is_submitted_again_is_the_same_job(bench: StoreBench) -> Non
     assert len(bench.chunks()) == 1
 
 
+def test_the_order_of_the_keys_of_a_meta_makes_no_other_job(bench: StoreBench) -> None:
+    for meta in (META, dict(reversed(META.items()))):
+        assert bench.store.submit(meta, ARCHIVE, "job-1") == "job-1"
+
+
 @pytest.mark.parametrize(("meta", "archive"), [({"name": "other"}, ARCHIVE), (META, b"other")])
 def test_another_job_cannot_take_an_id(bench: StoreBench, meta: dict[str, str], archive: bytes) -> None:
     bench.submit()

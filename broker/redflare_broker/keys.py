@@ -126,8 +126,8 @@ class StoreKeys(_TaggedKeys):
     inbox = _Key("The inbox of the server's cell, where changes are announced.")
     policy = _Key("string, JSON: how long the server keeps jobs; the server writes, operators read; TTL.")
     deleted = _Key(
-        "sorted set, member = job id and submission, score = deleted in ms of Redis's clock; scripts write, the server "
-        "reads; TTL renewed by the server."
+        "sorted set, member = job id and submission, score = deleted in ms of Redis's clock; scripts write, all read; "
+        "TTL renewed by the server."
     )
 
     def record(self, job_id: str) -> str:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
-from redflare_broker.inspection.job_view import JobView
-from redflare_broker.job_store.record import JobRecord
 from redflare_broker.util import humanize
 from rich.text import Text
 
 from . import display, job_end, job_output, job_submit
 from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND, fail
-from .job_display import reason_of, show_job, show_record
+from .job_display import show_job, show_record
 from .job_lookup import ServerName, complete_job, find, is_server_running, redis_now, store_of
+from .listed_jobs import ListedJob, pair, read_jobs
 
 app = typer.Typer(
     add_completion=False,
@@ -31,9 +30,6 @@ _COLUMNS: Final = (("Job", 16), ("Name", 10), ("Status", 19), ("Sites", 5), ("Ta
 
 #: An id that the store has made up, of which the beginning is enough.
 _MADE_UP: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-#: A job's record in the job store, its view since it has begun, or both.
-RecordAndView = tuple[JobRecord | None, JobView | None]
 
 app.command("submit", epilog=EXIT_CODES)(job_submit.submit)
 
@@ -62,16 +58,14 @@ def list_jobs(
     redflare job list --json | jq -r '.[] | select(.tasks != []) | .fqcn'
     redflare job list --json | jq -r '.[] | [.job_id, .record.status] | @tsv'
     """
-    paired = _pair(store_of(target, server).list(), target.inspector.jobs.all(), server)
-    jobs = [each for each in paired if not open_only or _is_open(each)]
+    found = read_jobs(target, [server], target.inspector.jobs.all())
+    jobs = [job for job in found.jobs if job.is_open or not open_only]
     if as_json:
-        display.print_json([_to_json(record, view, server) for record, view in jobs])
+        display.print_json([job.to_json() for job in jobs])
     elif jobs:
-        server_is_running, now = is_server_running(target, server), redis_now(target)
         table = display.one_line_table(*_COLUMNS, rest="Details")
-        names = _short_names(jobs)
-        for name, (record, view) in zip(names, jobs, strict=True):
-            table.add_row(name, *_row(record, view, now, server_is_running=server_is_running))
+        for name, job in zip(_short_names(jobs), jobs, strict=True):
+            table.add_row(name, *_row(job, found.details(job), found.now))
         display.print_lines(table)
     else:
         display.say(f"no jobs in namespace {target.namespace}")
@@ -115,16 +109,16 @@ def show(
     """
     record = find(store_of(target, server), job.removeprefix(f"{server}."))
     views = target.inspector.jobs.find(f"{server}.{record.id}" if record else job)
-    found = _pair([record] if record else [], views, server)
+    found = pair(server, [record] if record else [], views)
     if as_json:
-        display.print_json([_to_json(each, view, server) for each, view in found])
+        display.print_json([each.to_json() for each in found])
     if not found:
         fail(f"no job {job!r} in namespace {target.namespace!r}: `redflare job list` shows all jobs", NOT_FOUND)
     if not as_json:
         server_is_running, now = is_server_running(target, server), redis_now(target)
-        for each, view in found:
-            parts = [*show_record(each, now, server_is_running=server_is_running)] if each else []
-            display.console().print(*parts, *(show_job(view) if view else ()), sep="\n")
+        for each in found:
+            parts = [*show_record(each.record, now, server_is_running=server_is_running)] if each.record else []
+            display.console().print(*parts, *(show_job(each.view) if each.view else ()), sep="\n")
 
 
 app.command("log", epilog=EXIT_CODES)(job_output.log)
@@ -133,60 +127,21 @@ app.command("download", epilog=EXIT_CODES)(job_output.download)
 app.command("delete", epilog=EXIT_CODES)(job_end.delete)
 
 
-def _pair(records: Sequence[JobRecord], views: Sequence[JobView], server: str) -> list[RecordAndView]:
-    """Pair the records of the store with the views of the same jobs; views without a record come last."""
-    left = {view.fqcn: view for view in views}
-    paired: list[RecordAndView] = [(record, left.pop(f"{server}.{record.id}", None)) for record in records]
-    # a job that is over and not in the store of a server that has one was deleted
-    has_store = left.pop(server, None) is not None
-    deleted = [name for name, view in left.items() if has_store and not view.runs and name.startswith(f"{server}.")]
-    return paired + [(None, view) for name, view in left.items() if name not in deleted]
-
-
-def _is_open(job: RecordAndView) -> bool:
-    record, view = job
-    return not record.finished if record else bool(view and view.runs)
-
-
-def _to_json(record: JobRecord | None, view: JobView | None, server: str) -> dict[str, object]:
-    if view:
-        document = view.to_json()
-    else:
-        assert record
-        document = {
-            "fqcn": f"{server}.{record.id}",
-            "job_id": record.id,
-            "status": record.status,
-            "reason": record.reason,
-            "tasks": [],
-            "sites": [],
-        }
-    return {**document, "record": record.to_json() if record else None}
-
-
-def _row(record: JobRecord | None, view: JobView | None, now: int, *, server_is_running: bool) -> list[Text | str]:
-    sites = f"{view.connected}/{len(view.sites)}" if view and (not record or not record.finished) else ""
+def _row(job: ListedJob, details: str, now: int) -> list[Text | str]:
+    record, view = job.record, job.view
+    sites = f"{view.connected}/{len(view.sites)}" if view and (not record or job.is_open) else ""
     tasks = str(len(view.tasks)) if view else ""
     if record is None:
-        assert view
-        waiting = Text(_details(view)) if view.runs else display.status(view.waiting)
-        return ["", display.presence(view.server), sites, tasks, waiting]
-    reason = reason_of(record, now, server_is_running=server_is_running)
-    if not reason and view and not record.finished:
-        reason = _details(view)
+        waiting = Text(details) if job.is_open else display.status(details)
+        return ["", display.presence(job.begun.server), sites, tasks, waiting]
     status = display.status(record.status.removeprefix("FINISHED:"))
-    details = Text.assemble((humanize.age((now - record.changed) / 1000), "dim"), "  ", " ".join(reason.split()))
-    return [record.name, status, sites, tasks, details]
+    since = humanize.age((now - record.changed) / 1000)
+    return [record.name, status, sites, tasks, Text.assemble((since, "dim"), "  ", details)]
 
 
-def _details(view: JobView) -> str:
-    """Say what is wrong in a job that runs, and what it waits for."""
-    return "; ".join(filter(None, (view.trouble, view.waiting)))
-
-
-def _short_names(jobs: Sequence[RecordAndView]) -> list[str]:
+def _short_names(jobs: Sequence[ListedJob]) -> list[str]:
     """What commands know each job by: its id, or the beginning of one that was made up, if no other begins so."""
-    ids = [record.id if record else view.name if view else "" for record, view in jobs]
+    ids = [job.record.id if job.record else job.name for job in jobs]
     return [
         short if _MADE_UP.fullmatch(each) and sum(other.startswith(short) for other in ids) == 1 else each
         for each in ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -24,6 +25,7 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND
 from .job_display import job_line
+from .listed_jobs import JobList, ListedJob, read_jobs, servers_in
 
 #: Longest and shortest pause between two readings, in seconds.
 _LONGEST_PAUSE: Final = 2.0
@@ -31,6 +33,35 @@ _SHORTEST_PAUSE: Final = 0.25
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """What was found in Redis: the links and the servers, and the jobs beside their records."""
+
+    found: FederationStatus
+    jobs: JobList
+
+    @property
+    def servers(self) -> list[JobView]:
+        return [view for view in self.found.jobs if "." not in view.fqcn]
+
+    @property
+    def open_jobs(self) -> list[ListedJob]:
+        return [job for job in self.jobs.jobs if job.is_open]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.found.links and not self.found.jobs and not self.jobs.jobs
+
+    def to_json(self) -> dict[str, object]:
+        servers, jobs = [each.to_json() for each in self.servers], [each.to_json() for each in self.jobs.jobs]
+        return {**self.found.to_json(), "servers": servers, "jobs": jobs}
+
+
+def _read(target: Target) -> _Reading:
+    found = target.inspector.status()
+    return _Reading(found=found, jobs=read_jobs(target, servers_in(target), found.jobs))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -56,10 +87,10 @@ def status(
 
     A Redis that refuses to write now (memory or disk full) is shown before
     all else, and so are payloads that do not fit into it, with who waits. The
-    jobs that run come next, with what each of their open tasks waits for
-    (`redflare job list --open` has those that have not begun); then all that
-    are missing, but for who left when its job was over. Jobs that are over are
-    counted in one line. `redflare job show` shows more of a job.
+    jobs that are not over come next, each with what it waits for, or what each
+    of its open tasks waits for; then all that are missing, but for who left
+    when its job was over. Jobs that are over are counted in one line, and not
+    those that were deleted. `redflare job show` shows more of a job.
 
     [bold]Examples[/bold]
     redflare status
@@ -69,9 +100,9 @@ def status(
     if watch:
         _watch(target, as_json)
         return
-    found = target.inspector.status()
+    found = _read(target)
     display.output(found.to_json(), _show(found), as_json=as_json)
-    if not found.links and not found.jobs:
+    if found.is_empty:
         raise typer.Exit(NOT_FOUND)
 
 
@@ -90,7 +121,7 @@ def _watch(target: Target, as_json: bool) -> None:
                 live.update(_show(found), refresh=True)
 
 
-def _readings(target: Target) -> Iterator[FederationStatus | Unavailable]:
+def _readings(target: Target) -> Iterator[_Reading | Unavailable]:
     """Read the status now, and again after every change, without end."""
     keys = target.inspector.keys
     # a failure is shown at once, and tried again for as long as it takes
@@ -100,7 +131,7 @@ def _readings(target: Target) -> Iterator[FederationStatus | Unavailable]:
         try:
             with feed:
                 while True:
-                    yield target.inspector.status()
+                    yield _read(target)
                     _wait_for_change(feed)
         except Unavailable as error:
             yield error
@@ -115,20 +146,19 @@ def _wait_for_change(feed: KeyspaceFeed) -> None:
         changed = feed.wait(left)
 
 
-def _show(found: FederationStatus) -> Group:
+def _show(reading: _Reading) -> Group:
+    found = reading.found
     where = f"{found.url}, namespace {found.namespace}"
     refusals = [Text(f"{refusal} Everything waits for it.", style="red") for refusal in found.refusals]
     if no_room := describe_room(found.no_room):
         refusals.append(Text(no_room, style="red"))
-    if not found.links and not found.jobs:
+    if reading.is_empty:
         return Group(*refusals, Text(f"no agents, CJs or jobs found at {where}"))
-    servers = [job for job in found.jobs if "." not in job.fqcn]
-    jobs = [job for job in found.jobs if "." in job.fqcn]
     parts: list[RenderableType] = [
         *refusals,
-        *_running([job for job in jobs if job.runs]),
-        *_missing(found),
-        *map(_server, servers),
+        *_open_jobs(reading),
+        *_missing(reading),
+        *map(_server, reading.servers),
     ]
     payload = f"{humanize.size(found.blob_bytes)} of payload in chunks"
     if found.links:
@@ -136,35 +166,44 @@ def _show(found: FederationStatus) -> Group:
         parts += [_links(links), Text(), _open_tasks(links), Text()]
         agents = sum(link.agent.connected for link in found.links)
         payload = f"{agents} of {len(found.links)} agents connected, {payload}"
-    finished = [job for job in jobs if not job.runs]
-    return Group(*parts, *_finished(finished), Text(f"{payload}\n{where}", style="dim"))
+    return Group(*parts, *_finished(reading.jobs), Text(f"{payload}\n{where}", style="dim"))
 
 
-def _running(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
-    """Show each job that runs, with its open tasks."""
-    for job in jobs:
-        yield job_line(job)
-        for task in job.tasks:
-            record = task.record
-            name = Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}")
-            yield display.indented(name)
-            yield display.indented(task.waiting, 4)
+def _open_jobs(reading: _Reading) -> Iterator[RenderableType]:
+    """Show each job that is not over: what it waits for, or its open tasks with that."""
+    for job in reading.open_jobs:
+        if job.view is None:
+            yield _not_begun(job, reading.jobs)
+        else:
+            yield job_line(job.view)
+            yield from _tasks(job.view)
         yield Text()
 
 
-def _missing(found: FederationStatus) -> Iterator[RenderableType]:
+def _not_begun(job: ListedJob, jobs: JobList) -> Text:
+    status = display.status(f"{job.status} for {humanize.age((jobs.now - job.changed) / 1000)}")
+    details = jobs.details(job)
+    return Text.assemble("job ", (job.name, "bold"), "  ", status, f": {details}" if details else "")
+
+
+def _tasks(job: JobView) -> Iterator[RenderableType]:
+    for task in job.tasks:
+        record = task.record
+        yield display.indented(Text.assemble(record.name, " ", (record.root_id, "dim"), f"  {humanize.age(task.age)}"))
+        yield display.indented(task.waiting, 4)
+
+
+def _missing(reading: _Reading) -> Iterator[RenderableType]:
     """Name all that are not connected, each with its state."""
     sides: list[tuple[str, Presence]] = []
-    for job in found.jobs:
-        if not job.runs:
-            continue
-        if "." in job.fqcn:
-            sides += [(f"server of job {job.name}", job.server)]
-            sides += [(f"site {site.name} of job {job.name}", site.presence) for site in job.sites]
-        else:
-            sides += [(f"server {job.fqcn}", job.server)]
-            sides += [(f"site {site.name}", site.presence) for site in job.sites]
-    for link in found.links:
+    for server in reading.servers:
+        sides += [(f"server {server.fqcn}", server.server)]
+        sides += [(f"site {site.name}", site.presence) for site in server.sites]
+    for job in reading.open_jobs:
+        if (view := job.view) and view.runs:
+            sides += [(f"server of job {view.name}", view.server)]
+            sides += [(f"site {site.name} of job {view.name}", site.presence) for site in view.sites]
+    for link in reading.found.links:
         sides += _missing_of(link)
     absent = [(name, side) for name, side in sides if not side.connected]
     if absent:
@@ -194,14 +233,16 @@ def _server(server: JobView) -> Group:
     return Group(line, display.indented(sites), Text())
 
 
-def _finished(jobs: Sequence[JobView]) -> Iterator[RenderableType]:
+def _finished(jobs: JobList) -> Iterator[RenderableType]:
     """Count the jobs that are over, by how they ended, in one line."""
-    if not jobs:
+    over = [job for job in jobs.jobs if not job.is_open]
+    if not over:
         return
-    ends = Counter(job.status.removeprefix("FINISHED:") for job in jobs)
-    last = max(jobs, key=lambda job: job.ended)
+    ends = Counter(job.status.removeprefix("FINISHED:") for job in over)
+    last = max(over, key=lambda job: job.changed)
     counts = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-    text = f"{len(jobs)} finished: {counts}, last {last.name} {humanize.age(last.age)} ago"
+    since = humanize.age((jobs.now - last.changed) / 1000)
+    text = f"{len(over)} finished: {counts}, last {last.name} {since} ago"
     yield Text(text, no_wrap=True, overflow="ellipsis") if display.has_width() else Text(text)
 
 

@@ -27,6 +27,7 @@ from redflare_workers.ipc.exchanger import IPCExchanger
 from redflare_workers.jobs import FedJob
 from redflare_workers.workflow import FedAvg
 
+from tests.support.job.live_bench import LiveJobBench
 from tests.support.process.cli import Cli
 
 
@@ -131,6 +132,45 @@ def test_jobs_are_listed_with_why_they_wait(cli: Cli, store: JobStore) -> None:
     assert re.search(r"late +COMPLETED", listed.stdout)
     assert [each["job_id"] for each in cli.json("job", "list", "--open")] == ["early"]
     assert cli.json("job", "list")[1]["record"]["status"] == COMPLETED
+
+
+def test_status_shows_jobs_that_have_not_begun_with_what_they_wait_for(cli: Cli, store: JobStore) -> None:
+    for name in ("early", "late", "over"):
+        store.submit({"name": name}, packed(a=name), name)
+    advanced(store, "late", APPROVED)
+    advanced(store, "over", COMPLETED)
+
+    shown = cli("status", columns=200)
+
+    assert shown.exit_code == 0
+    assert re.search(
+        r"(?m)^job early  SUBMITTED for .* s: no server is running: start `redflare server` *$", shown.stdout
+    )
+    assert re.search(r"(?m)^job late  APPROVED for .* s: no server is running", shown.stdout)
+    assert re.search(r"(?m)^1 finished: 1 COMPLETED, last over .* ago *$", shown.stdout)
+    assert [job["record"]["status"] for job in cli.json("status")["jobs"]] == [SUBMITTED, APPROVED, COMPLETED]
+
+
+def test_status_shows_the_jobs_of_every_server(cli: Cli, store: JobStore) -> None:
+    with Server.connect(client=cli.client) as server:
+        JobStore(server, Keys().store("hub")).submit({"name": "far"}, packed(a="far"), "far")
+
+    assert re.search(r"(?m)^job hub\.far  SUBMITTED for", cli("status", columns=200).stdout)
+
+
+def test_status_does_not_count_a_job_that_was_deleted(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "one"}, packed(a="one"), "job-1")
+    with Server.connect(client=cli.client) as server, server.borrow("any") as connection:
+        bench = LiveJobBench(server, connection)
+        bench.run_server()
+        bench.membership.end(connection, bench.lease, COMPLETED, COMPLETED)
+    advanced(store, "job-1", COMPLETED)
+    assert "1 finished" in cli("status").stdout
+
+    store.delete("job-1")
+
+    assert "finished" not in cli("status").stdout
+    assert cli.json("status")["jobs"] == cli.json("job", "list") == []
 
 
 def test_a_job_is_shown_with_its_history_and_its_sites_by_a_prefix_of_its_id(cli: Cli, store: JobStore) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from redflare_broker.errors import ConfigError, EncodeError
+from redflare_broker.util.plain_function import why_not_plain
 
 from .defs import RC, FlareAgent, Task, TaskResult
 from .errors import AgentClosed
@@ -70,10 +71,14 @@ def function_of_task(train: Train, name: str = "") -> TaskFunction:
         name: of the function, in errors; "": its own.
 
     Raises:
-        ConfigError: it is no function, or has another signature.
+        ConfigError: it is no function, has another signature, or would not run when it is called.
     """
     if not callable(train):
         raise ConfigError(f"{name or 'train'} must be {_EXPECTED}, but is a {type(train).__name__}")
+    if inspect.isclass(train):
+        raise ConfigError(f"{name or train.__name__} must be {_EXPECTED}, but is a class: give an object of it instead")
+    if why := why_not_plain(train):
+        raise ConfigError(f"{name or _name_of(train)} must be {_EXPECTED}, but is {why}")
     try:
         signature = inspect.signature(train)
     except ValueError:  # a function in C that does not tell

@@ -19,6 +19,7 @@ from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts.cell_scripts import REPLY as POST_REPLY
 from redflare_broker.scripts.script import BURIED, parse_reply
 from redflare_broker.transport.replies import Arg, RedisReply
+from redflare_broker.util.plain_function import why_not_plain
 from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_word, pack_meta, unpack_meta
 
 from .direction import CellParts, Direction
@@ -59,6 +60,8 @@ class IncomingRequests(Direction):
         key = check_word(channel, "channel"), check_word(topic, "topic")
         if not callable(handler):
             raise TypeError(f"handler must be callable, but is a {type(handler).__name__}")
+        if why := why_not_plain(handler):
+            raise TypeError(f"handler must be a function that replies, but is {why}")
         if self._registered.setdefault(key, handler) is not handler:
             raise ValueError(f"channel {channel!r} has a handler for topic {topic!r} already")
 

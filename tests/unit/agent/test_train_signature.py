@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -96,11 +97,29 @@ def test_a_watched_function_gets_it_too_and_keeps_its_name() -> None:
     watched.close()
 
 
+async def of_task_later(task: Task) -> TaskResult:
+    return result(task.site)
+
+
+def piecemeal(task: Task) -> Iterator[TaskResult]:
+    yield result(task.site)
+
+
 WRONG = {
     "no argument": (lambda: None, "<lambda> must be {}, but its signature is ()"),
     "three": (lambda task, site, rate: None, "<lambda> must be {}, but its signature is (task, site, rate)"),
     "by name alone": (lambda *, task: None, "<lambda> must be {}, but its signature is (*, task)"),
     "no function": ({"w": 1}, "train must be {}, but is a dict"),
+    "a class": (Model, "Model must be {}, but is a class: give an object of it instead"),
+    "async": (
+        of_task_later,
+        "of_task_later must be {}, but is an async function, of which a call runs nothing; write it with `def`, and "
+        "`asyncio.run` inside it",
+    ),
+    "a generator": (
+        piecemeal,
+        "piecemeal must be {}, but is a generator function, of which a call runs nothing; write it without `yield`",
+    ),
 }
 
 

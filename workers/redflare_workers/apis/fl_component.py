@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final, Self, TypeVar
 
+from redflare_broker.util.plain_function import check_overrides, why_not_plain
+
 from .dxo import DXO, DataKind
 from .event_type import EventType
 from .fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag
@@ -41,7 +43,12 @@ def job_component(made: Made) -> Made:
     """Mark a class or function that is no ``FLComponent`` as one that jobs may name, as a decorator.
 
     Patterns of an allow-list reach components and what is marked, nothing else. A subclass is not marked.
+
+    Raises:
+        TypeError: it is a function of which a call makes nothing.
     """
+    if why := why_not_plain(made):
+        raise TypeError(f"{made.__name__} is {why}")
     setattr(made, _MARK, made)
     return made
 
@@ -98,6 +105,10 @@ class FLComponent:
 
     _components_in_arguments: tuple[FLComponent, ...] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls)
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if (args or kwargs) and cls.__init__ is object.__init__:
             raise TypeError(f"{cls.__name__}() takes no arguments")
@@ -133,6 +144,8 @@ class FLComponent:
             raise ValueError(f"event_types must be a str or a list of them, but got {type(event_types).__name__}")
         if not callable(handler):
             raise ValueError(f"the handler of an event must be callable, but is {handler!r}")
+        if why := why_not_plain(handler):
+            raise ValueError(f"the handler of an event is {why}")
         for event_type in [event_types] if isinstance(event_types, str) else event_types:
             handlers = self._event_handlers.setdefault(event_type, [])
             if all(known != handler for known, _ in handlers):

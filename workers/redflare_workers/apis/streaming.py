@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from redflare_broker.util.plain_function import check_overrides
+
 from .fl_context import FLContext
 from .shareable import Shareable
 
@@ -51,7 +53,15 @@ class StreamProgress:
 ProgressCallback: TypeAlias = Callable[[StreamProgress], object]
 
 
-class ObjectProducer(ABC):
+class _StreamPart:
+    """Checks the methods of what a stream calls."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls)
+
+
+class ObjectProducer(_StreamPart, ABC):
     """Makes the objects of one stream, and handles the replies."""
 
     #: Number of objects that may be sent and not yet answered. With more than 1, ``produce`` runs ahead of
@@ -70,7 +80,7 @@ class ObjectProducer(ABC):
         """Handle the replies of the targets, by name, to one object. None: continue; else the result of the stream."""
 
 
-class ObjectConsumer(ABC):
+class ObjectConsumer(_StreamPart, ABC):
     """Takes the objects of one stream at a target; called by one thread at a time, in the order of the objects."""
 
     @abstractmethod
@@ -80,20 +90,18 @@ class ObjectConsumer(ABC):
         """Handle one object; return whether to continue, and the reply (None: OK). The sender waits meanwhile."""
 
     # not abstract: most have nothing to do
-    def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:  # noqa: B027
+    def finalize(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
         """Clean up when the stream has ended as ``stream_ctx["__RC__"]`` says; called once, in any case."""
 
 
-class ConsumerFactory(ABC):
+class ConsumerFactory(_StreamPart, ABC):
     """Makes a consumer for each stream of a channel and topic."""
 
     @abstractmethod
     def get_consumer(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> ObjectConsumer:
         """Return a consumer for a new stream; it is used for this stream only."""
 
-    def return_consumer(  # noqa: B027
-        self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext
-    ) -> None:
+    def return_consumer(self, consumer: ObjectConsumer, stream_ctx: StreamContext, fl_ctx: FLContext) -> None:
         """Take back a consumer whose stream has ended; it is not called any more."""
 
 

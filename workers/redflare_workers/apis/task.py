@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from redflare_broker.util.plain_function import why_not_plain
+
 from .client import Client
 from .fl_context import FLContext
 from .shareable import ReservedHeaderKey, Shareable
@@ -218,3 +220,5 @@ def _check(what: str, value: object, wanted: type, *, optional: bool = False) ->
 def _check_callable(what: str, value: Callable[..., object] | None) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{what} must be callable or None, but is {value!r} ({type(value).__name__})")
+    if why := why_not_plain(value):
+        raise TypeError(f"{what} is {why}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from redflare_broker.cell.request import HandlerResult, Request
 from redflare_broker.errors import BlobMissing, RedflareError
+from redflare_broker.util.plain_function import why_not_plain
 
 from redflare_workers.apis.fl_component import FLComponent
 from redflare_workers.apis.fl_constant import ReturnCode
@@ -56,6 +57,8 @@ class AuxRunner(FLComponent):
         if not callable(message_handle_func):
             kind = type(message_handle_func).__name__
             raise TypeError(f"the handler of topic {topic!r} must be callable, but got {kind}")
+        if why := why_not_plain(message_handle_func):
+            raise TypeError(f"the handler of topic {topic!r} is {why}")
         with self._guard:
             if topic in self._handlers:
                 raise ValueError(f"topic {topic!r} has a handler already")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redflare_broker.cell.request import HandlerResult, Request
+from redflare_broker.util.plain_function import why_not_plain
 
 from redflare_workers.apis.fl_constant import ReturnCode
 from redflare_workers.apis.fl_context import FLContext
@@ -59,6 +60,8 @@ class ObjectStreamer:
             callback = getattr(processing, name)
             if callback is not None and not callable(callback):
                 raise TypeError(f"{name} must be callable, but got {type(callback).__name__}")
+            if why := why_not_plain(callback):
+                raise TypeError(f"{name} is {why}")
         self._receiver.register(channel, topic, processing)
 
     def stream_objects(

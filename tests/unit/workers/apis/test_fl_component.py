@@ -16,6 +16,7 @@ from redflare_workers.apis import (
     Shareable,
     Signal,
     from_shareable,
+    job_component,
     make_reply,
 )
 
@@ -34,6 +35,29 @@ class RecordingEngine:
 class Trainer(FLComponent):
     def __init__(self) -> None:
         """Leaves ``super().__init__()`` out, as components in the field do."""
+
+
+def test_a_method_that_a_call_would_not_run_is_refused_with_its_class() -> None:
+    with pytest.raises(TypeError, match=r"Later.execute is an async function, of which a call runs nothing"):
+
+        class Later(Executor):
+            async def execute(self, *_: Any) -> Shareable:  # type: ignore[override]
+                return make_reply("OK")
+
+    with pytest.raises(TypeError, match=r"Piecemeal.handle_event is a generator function"):
+
+        class Piecemeal(FLComponent):
+            def handle_event(self, event_type: str, fl_ctx: FLContext) -> Any:
+                yield event_type
+
+
+def test_a_handler_or_a_maker_that_a_call_would_not_run_is_refused() -> None:
+    async def later(*_: Any) -> None: ...
+
+    with pytest.raises(ValueError, match=r"the handler of an event is an async function"):
+        Trainer().register_event_handler("a", later)
+    with pytest.raises(TypeError, match=r"later is an async function"):
+        job_component(later)
 
 
 @pytest.fixture

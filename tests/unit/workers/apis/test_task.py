@@ -18,6 +18,10 @@ from redflare_workers.apis import (
 )
 
 
+async def later(*_: object) -> None:
+    """Do nothing, when somebody awaits it."""
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -33,6 +37,7 @@ from redflare_workers.apis import (
         ({"after_task_sent_cb": "x"}, r"after_task_sent_cb must be callable or None, but is 'x' \(str\)"),
         ({"result_received_cb": {}}, r"result_received_cb must be callable or None"),
         ({"task_done_cb": 1}, r"task_done_cb must be callable or None"),
+        ({"task_done_cb": later}, r"task_done_cb is an async function, of which a call runs nothing"),
     ],
 )
 def test_an_argument_of_the_wrong_type_is_refused(arguments: dict[str, Any], complaint: str) -> None:

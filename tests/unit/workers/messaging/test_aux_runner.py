@@ -42,6 +42,10 @@ def send(peer: Peer, targets: Any = "server", topic: str = "t", content: Any = "
     return peer.send_aux_request(targets, topic, message(content=content), timeout, peer.new_context())
 
 
+async def echo_later(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    return request
+
+
 # -- registering -------------------------------------------------------------------------------------------------------
 
 
@@ -52,6 +56,7 @@ def send(peer: Peer, targets: Any = "server", topic: str = "t", content: Any = "
         ("", echo, ValueError, "topic must not be empty"),
         ("t", None, ValueError, "handler of topic 't' is missing"),
         ("t", 3, TypeError, "handler of topic 't' must be callable, but got int"),
+        ("t", echo_later, TypeError, "handler of topic 't' is an async function"),
     ],
 )
 def test_a_handler_that_cannot_be_is_refused(

@@ -376,6 +376,11 @@ def test_wrong_arguments_are_refused(peers: Peers) -> None:
     with pytest.raises(TypeError, match="stream_done_cb must be callable, but got int"):
         server.register_stream_processing("c", "t", Sink(), stream_done_cb=3)  # type: ignore[arg-type]
 
+    async def done(*_: object, **__: object) -> None: ...
+
+    with pytest.raises(TypeError, match="stream_done_cb is an async function"):
+        server.register_stream_processing("c", "t", Sink(), stream_done_cb=done)
+
 
 # -- objects that are not due ------------------------------------------------------------------------------------------
 

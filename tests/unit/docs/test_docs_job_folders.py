@@ -27,7 +27,7 @@ def test_the_job_by_hand_has_no_mistake() -> None:
             "meta.json": meta,
             "app/config/config_fed_server.json": server,
             "app/config/config_fed_client.json": client,
-            "app/custom/rounding.py": b"class Rounding: ...",
+            "app/custom/rounding.py": b"class Rounding(Filter): ...",
         }
     )
     assert job.warnings == ()

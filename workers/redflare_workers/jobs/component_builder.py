@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -25,9 +25,11 @@ from redflare_workers.util.site_defaults import SHIPPED
 from .app_config import SideConfig
 from .argument_types import wrong_types
 from .class_path import OWN, BadPath, allows, class_path_of, is_component, names, reference_of
-from .constructor import known_of, misfits, path_arguments
+from .constructor import known_of, misfits, parameters_of, path_arguments
 from .custom_code import CustomCode
+from .input_files import input_arguments, missing_files
 from .problems import JobProblems, Problem, listed
+from .source_signature import is_based_on_nothing, source_parameters
 
 #: Arguments of redflare's components that the site sets; a job cannot.
 SITE_ARGUMENTS: Final = frozenset({"client", "redis_url", "secure_mode", "settings", "site_name", "workspace_dir"})
@@ -45,6 +47,12 @@ class Scope:
     components: Mapping[str, object] = field(default_factory=dict)
     #: the type it must be an instance of
     kind: type = object
+    #: those of the app, by path from its folder; None: they are not looked at
+    files: Collection[str] | None = None
+    #: it is a component of the server
+    server: bool = False
+    #: no other component is built before it
+    is_first: bool = False
     #: those that were built for arguments, by their place; filled while the component is built
     inner: dict[str, FLComponent] = field(default_factory=dict)
 
@@ -99,12 +107,25 @@ class ComponentBuilder:
 
     # -- checking ------------------------------------------------------------------------------------------------------
 
-    def check_side(self, side: SideConfig, custom: CustomCode) -> list[Problem]:
-        """Check the components of one config; keep nothing of them, and import nothing but components that ship."""
+    def check_side(self, side: SideConfig, custom: CustomCode, files: Collection[str] | None = None) -> list[Problem]:
+        """Check the components of one config; keep nothing of them, and import nothing but components that ship.
+
+        Args:
+            files: of the app, by path from its folder: those that components read must be there. None: not looked at.
+        """
         found: list[Problem] = []
         before: dict[str, object] = {}
-        for kind, spec in side.specs():
-            scope = Scope(file=side.file, key=spec.key, custom=custom, components=before, kind=kind)
+        for place, (kind, spec) in enumerate(side.specs()):
+            scope = Scope(
+                file=side.file,
+                key=spec.key,
+                custom=custom,
+                components=before,
+                kind=kind,
+                files=files,
+                server=bool(side.workflows),
+                is_first=not place,
+            )
             found += self.check_one(spec.data, scope)
             if spec.id:
                 before[spec.id] = spec
@@ -122,11 +143,27 @@ class ComponentBuilder:
             return [refusal, *found]
         if path.startswith(OWN):
             found += self._check_own(path, args, scope)
-        elif text := scope.custom.lacks(path):
-            found.append(scope.problem(text, "path"))
-        elif self.installed and not scope.custom.holds(path) and (target := _installed(path)) is not None:
-            found += self._misfits(target, args, scope, site=())
+        elif scope.custom.holds(path):
+            found += _custom_problems(path, args, scope)
+        elif self.installed:
+            found += self._installed_problems(path, args, scope)
         return found
+
+    def _installed_problems(self, path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
+        """Check a component of an installed module; one that cannot be imported here is passed."""
+        module, _, name = path.rpartition(".")
+        try:
+            imported = importlib.import_module(module)
+        except (Exception, SystemExit):
+            return []
+        target = getattr(imported, name, None)
+        if target is None:
+            return [scope.problem(_no_name(imported, name))]
+        if not callable(target):
+            return [scope.problem(f"{path} is a {type(target).__name__}, not a class")]
+        if text := _wrong_kind(path, target, scope.kind):
+            return [scope.problem(text)]
+        return self._misfits(target, args, scope, site=())
 
     def _check_argument(self, value: Any, scope: Scope) -> list[Problem]:
         if isinstance(value, list):
@@ -150,6 +187,10 @@ class ComponentBuilder:
         for name in path_arguments(target) & args.keys():
             if text := self._outside(args[name]):
                 found.append(scope.problem(text, "args", name, unsafe=True))
+        if scope.files is not None:
+            for name in input_arguments(target) & args.keys():
+                texts = missing_files(args[name], scope.files, server=scope.server, is_first=scope.is_first)
+                found += [scope.problem(text, "args", name) for text in texts]
         return found
 
     @staticmethod
@@ -157,7 +198,7 @@ class ComponentBuilder:
         target: Callable[..., Any], args: Mapping[str, Any], scope: Scope, *, site: Iterable[str]
     ) -> list[Problem]:
         """Compare arguments with those of a constructor, by name and by type."""
-        wrong = misfits(target, args, site)
+        wrong = misfits(target.__name__, parameters_of(target), args, site)
         named = {name for name, _ in wrong}
         wrong += [each for each in wrong_types(target, args, _is_built) if each[0] not in named]
         return [scope.problem(text, "args", *([name] if name else [])) for name, text in wrong]
@@ -254,8 +295,7 @@ class ComponentBuilder:
         module = self._import(module_name, scope)
         target: Any = getattr(module, name, None)
         if target is None:
-            hint = did_you_mean(name, [each for each in dir(module) if not each.startswith("_")])
-            raise self._failed(scope, f"module {module_name} has no {name!r}{hint}")
+            raise self._failed(scope, _no_name(module, name))
         custom = scope.custom.holds(path)
         if custom and not scope.custom.owns(module):
             where = getattr(module, "__file__", None)
@@ -264,10 +304,8 @@ class ComponentBuilder:
             raise self._failed(scope, f"{path} is a {type(target).__name__}, not a class")
         if not custom and (text := self._why_not(path, target)):
             raise self._failed(scope, text, unsafe=True)
-        if inspect.isclass(target) and not issubclass(target, scope.kind):
-            raise self._failed(scope, f"{path} must be of type {scope.kind.__name__}")
-        if inspect.isabstract(target):
-            raise self._failed(scope, f"{path} is an abstract class; name a subclass")
+        if text := _wrong_kind(path, target, scope.kind):
+            raise self._failed(scope, text)
         made: Callable[..., Any] = target
         return made
 
@@ -334,11 +372,26 @@ def _holds_built(value: Any) -> bool:
     return any(map(_holds_built, value)) if isinstance(value, list) else _is_built(value)
 
 
-def _installed(path: str) -> Callable[..., Any] | None:
-    """Import the class or function of a class path; None if that cannot be done here."""
-    module, _, name = path.rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit):
-        return None
-    return target if callable(target) else None
+def _no_name(module: ModuleType, name: str) -> str:
+    hint = did_you_mean(name, [each for each in dir(module) if not each.startswith("_")])
+    return f"module {module.__name__} has no {name!r}{hint}"
+
+
+def _wrong_kind(path: str, target: Callable[..., Any], kind: type) -> str:
+    """Why what a class makes cannot be of a type; "": it is, or nobody knows before it is made."""
+    if inspect.isclass(target) and not issubclass(target, kind):
+        return f"{path} must be of type {kind.__name__}"
+    return f"{path} is an abstract class; name a subclass" if inspect.isabstract(target) else ""
+
+
+def _custom_problems(path: str, args: Mapping[str, Any], scope: Scope) -> list[Problem]:
+    """Check a component of the job's own code by what its source tells."""
+    if text := scope.custom.lacks(path):
+        return [scope.problem(text, "path")]
+    node = scope.custom.definition(path)
+    if node is None:
+        return []
+    if scope.kind is not object and is_based_on_nothing(node):
+        return [scope.problem(f"{path} must be of type {scope.kind.__name__}, but has no base class")]
+    wrong = misfits(node.name, source_parameters(node), args)
+    return [scope.problem(text, "args", *([name] if name else [])) for name, text in wrong]

@@ -15,16 +15,26 @@ from .problems import listed
 _BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str]) -> list[tuple[str, str]]:
-    """Find arguments that ``target`` does not take, and those that are missing, as (name or "", text).
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters of a class or function; None if it does not tell."""
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def misfits(
+    owner: str, parameters: Mapping[str, inspect.Parameter] | None, given: Iterable[str], site: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """Find arguments that a constructor does not take, and those that are missing, as (name or "", text).
 
     Args:
+        owner: name of the class or function.
+        parameters: of its constructor; None: unknown, and all arguments pass.
         given: names of the arguments.
         site: names of arguments that the site sets, and a job must not.
     """
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
+    if parameters is None:
         return []
     named = {name: each for name, each in parameters.items() if each.kind in _BY_NAME}
     open_ended = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
@@ -36,10 +46,10 @@ def misfits(target: Callable[..., Any], given: Iterable[str], site: Iterable[str
         elif name not in named and not open_ended:
             free = named.keys() - ours
             takes = f"takes {listed(free)}" if free else "takes none"
-            found.append((name, f"is not an argument of {target.__name__}, which {takes}{did_you_mean(name, free)}"))
+            found.append((name, f"is not an argument of {owner}, which {takes}{did_you_mean(name, free)}"))
     needed = {name for name, each in named.items() if each.default is inspect.Parameter.empty}
     if missing := needed - theirs - ours:
-        found.append(("", f"{target.__name__} needs {listed(missing)} too"))
+        found.append(("", f"{owner} needs {listed(missing)} too"))
     return found
 
 

@@ -19,6 +19,7 @@ from redflare_broker.errors import ConfigError
 from redflare_workers.util.did_you_mean import did_you_mean
 
 from .problems import Problem
+from .source_signature import Definition
 
 _OWN: Final = frozenset({"redflare_agent", "redflare_broker", "redflare_workers"})
 #: ``ast.parse`` in two threads raises SystemError when garbage is collected in the middle of both (CPython 3.11).
@@ -67,30 +68,42 @@ class CustomCode:
             return ""
         module, _, name = path.rpartition(".")
         stem = module.replace(".", "/")
-        file = next((each for each in (f"{stem}.py", f"{stem}/__init__.py") if each in self.files), None)
+        file = self._file(stem)
         if file is None:
             folder = any(each.startswith(f"{stem}/") for each in self.files)
             return f"{self.place} has no {stem}.py" + (", only a folder of that name" if folder else "")
         try:
-            with _PARSING:
-                tree = ast.parse(self.files[file])
+            names = set(_names(self._parsed(file)))
         except SyntaxError as error:
             return f"{self.place}/{file}, line {error.lineno}: {error.msg}"
         except (ValueError, RecursionError, MemoryError) as error:
             return f"{self.place}/{file} cannot be read: {error}"
-        names = set(_names(tree.body))
         if name in names or "*" in names or "__getattr__" in names:
             return ""
         return f"{self.place}/{file} has no {name!r}{did_you_mean(name, names)}"
 
+    def definition(self, path: str) -> Definition | None:
+        """Find the class or function at a class path that ``lacks`` has passed; None: the source does not tell."""
+        module, _, name = path.rpartition(".")
+        file = self._file(module.replace(".", "/"))
+        body = self._parsed(file) if file else []
+        found = [node for node in body if isinstance(node, Definition) and node.name == name]
+        return found[0] if found and list(_names(body)).count(name) == 1 else None
+
+    def _file(self, stem: str) -> str | None:
+        return next((each for each in (f"{stem}.py", f"{stem}/__init__.py") if each in self.files), None)
+
+    def _parsed(self, file: str) -> list[ast.stmt]:
+        with _PARSING:
+            return ast.parse(self.files[file]).body
+
 
 def _names(body: list[ast.stmt]) -> Iterator[str]:
     """Names that statements at the top of a module may bind."""
-    definitions = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in body:
         # what is inside a definition binds nothing here; in anything else (an if, a try, a with) all names may be bound
-        for each in [node] if isinstance(node, definitions) else ast.walk(node):
-            if isinstance(each, definitions):
+        for each in [node] if isinstance(node, Definition) else ast.walk(node):
+            if isinstance(each, Definition):
                 yield each.name
             elif isinstance(each, ast.Name):
                 yield each.id

@@ -181,7 +181,8 @@ def _read_app(
     }
     app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
     custom = CustomCode(sources, f"{name}/custom")
-    problems += [problem for side in app.sides for problem in builder.check_side(side, custom)]
+    own = [path.removeprefix(top) for path in files if path.startswith(top)]
+    problems += [problem for side in app.sides for problem in builder.check_side(side, custom, own)]
     return app, [*problems, *custom.shadows()], warnings
 
 

@@ -12,19 +12,20 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from redflare_broker.wire import dtypes, tensors
 
 from redflare_workers.apis.fl_component import job_component
 from redflare_workers.util.atomic_file import replacing
+from redflare_workers.util.input_file import INPUT_FILE
 
 from .model_tree import Model, at
 from .model_tree import Path as TreePath
 
 #: What a workflow may be given to begin with: a model, a function that makes one, or a file that ``save`` wrote.
-InitialModel = Model | Callable[[], Model] | str | os.PathLike[str]
+InitialModel = Model | Callable[[], Model] | Annotated[str | os.PathLike[str], INPUT_FILE]
 
 _ABOUT: Final = "about.json"
 #: Values JSON has no word for: ``[member, type, dtype, shape]``, and the items of a tuple.

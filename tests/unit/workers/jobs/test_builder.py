@@ -372,15 +372,19 @@ def test_a_link_is_no_way_out_of_the_folder_of_the_run(tmp_path: Path) -> None:
             "ModuleNotFoundError: No module named 'nothing_of_this_name'",
         ),
         (
-            "1 / 0\nclass Trainer: ...",
+            "1 / 0\nclass Trainer(Executor): ...",
             "trainer.Trainer",
             "module trainer cannot be imported: ZeroDivisionError: division",
         ),
         ("class Trainer: ...", "trainer.Trainer", "trainer.Trainer must be of type Executor"),
         (TRAINER, "trainer.fail", "trainer.fail cannot be made: OSError: the disk is full"),
         (TRAINER + "\ndef make(): return 1", "trainer.make", "trainer.make made a int, not a Executor"),
-        (TRAINER, "trainer.make_model", "missing 1 required positional argument: 'size'"),
-        ("import sys\nclass Trainer: ...\nsys.exit(3)", "trainer.Trainer", "cannot be imported: SystemExit: 3"),
+        (TRAINER + "\ndef make(): make_model()", "trainer.make", "missing 1 required positional argument: 'size'"),
+        (
+            "import sys\nsys.exit(3)\nclass Trainer(_): ...",
+            "trainer.Trainer",
+            "cannot be imported: SystemExit: 3",
+        ),
     ],
 )
 def test_an_error_in_custom_code_is_reported_with_its_cause(source: str, path: str, text: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_all_errors_are_reported_together() -> None:
         "components": [{"path": "net.Missing"}],
         "task_result_filters": [{"tasks": ["train"], "direction": "in", "filters": [{"path": "broken.Filter"}]}],
     }
-    custom = {"net.py": "class Trainer: ...\n", "broken.py": "class Filter\n", "json.py": ""}
+    custom = {"net.py": "class Trainer(Executor): ...\n", "broken.py": "class Filter\n", "json.py": ""}
     found = problems_of(files_of({**META, "min_clients": 0}, server, client, custom))
     server_file, client_file = "app/config/config_fed_server.json", "app/config/config_fed_client.json"
     assert found == [
@@ -189,7 +189,7 @@ def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_job_is_read_without_running_its_code() -> None:
-    custom = {"net.py": "raise SystemExit\nclass Trainer: ...\n"}
+    custom = {"net.py": "raise SystemExit\nclass Trainer(Executor): ...\n"}
     client = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": "net.Trainer"}}]}
     define_job(files_of(client=client, custom=custom))
     assert "net" not in sys.modules
@@ -283,6 +283,7 @@ def test_components_that_are_installed_where_a_job_is_submitted_are_checked_ther
         {"id": "c", "path": "broken_lib.Part", "args": {"size": "big"}},
         {"id": "d", "path": "only_at_the_sites.Part", "args": {"size": "big"}},
         {"id": "e", "path": "mine.Part", "args": {"size": "big"}},
+        {"id": "f", "path": "lib_of_mine.Parts"},
     ]
     files = files_of(server={**SERVER, "components": parts}, custom={"mine.py": "raise OSError\nclass Part: ..."})
 
@@ -294,5 +295,123 @@ def test_components_that_are_installed_where_a_job_is_submitted_are_checked_ther
     assert [(problem.key, problem.text) for problem in caught.value.problems] == [
         ("components[0].args.size", "must be a whole number, but is 'big'"),
         ("components[1].args.sice", "is not an argument of Part, which takes 'size'; did you mean 'size'?"),
+        ("components[5]", "module lib_of_mine has no 'Parts'; did you mean 'Part'?"),
     ]
     assert "mine" not in sys.modules
+
+
+def test_what_is_no_executor_is_seen_where_a_job_is_submitted() -> None:
+    executors = [
+        {"tasks": ["train"], "executor": {"path": "subprocess.Popen", "args": {"args": "true"}}},
+        {"tasks": ["validate"], "executor": {"path": "net.Trainer"}},
+        {"tasks": ["more"], "executor": {"path": "net.Other"}},
+    ]
+    custom = {"net.py": "class Trainer: ...\nclass Other(Trainer): ..."}
+    filters = [{"tasks": ["train"], "filters": [{"path": "collections.OrderedDict"}]}]
+    client = {"format_version": 2, "executors": executors, "task_result_filters": filters}
+
+    with pytest.raises(JobProblems) as caught:
+        define_job(files_of(client=client, custom=custom), installed=True)
+
+    assert [(problem.key, problem.text) for problem in caught.value.problems] == [
+        ("executors[0].executor", "subprocess.Popen must be of type Executor"),
+        ("executors[1].executor", "net.Trainer must be of type Executor, but has no base class"),
+        ("task_result_filters[0].filters[0]", "collections.OrderedDict must be of type Filter"),
+    ]
+
+
+CUSTOM = """
+import dataclasses
+from redflare_workers import Executor
+
+class Trainer(Executor):
+    def __init__(self, rate, *, rounds=3): raise SystemExit
+
+class Open(Trainer):
+    def __init__(self, rate, **more): ...
+
+class Inherits(Trainer): ...
+
+@dataclasses.dataclass
+class Data(Executor):
+    size: int
+
+def made(size): ...
+
+if True:
+    class Either(Executor):
+        def __init__(self, size): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "found"),
+    [
+        ("Trainer", {"rate": 1, "rounds": 2}, {}),
+        ("Trainer", {"rounds": 2}, {"": "Trainer needs 'rate' too"}),
+        (
+            "Trainer",
+            {"rate": 1, "round": 2},
+            {".round": "is not an argument of Trainer, which takes 'rate', 'rounds'; did you mean 'rounds'?"},
+        ),
+        ("Trainer", {"rate": 1, "self": 2}, {".self": "is not an argument of Trainer, which takes 'rate', 'rounds'"}),
+        ("Open", {"rate": 1, "any": 2}, {}),
+        ("Open", {"any": 2}, {"": "Open needs 'rate' too"}),
+        ("Inherits", {"any": 2}, {}),
+        ("Data", {"any": 2}, {}),
+        ("made", {}, {"": "made needs 'size' too"}),
+        ("Either", {"any": 2}, {}),
+    ],
+)
+def test_arguments_of_code_that_a_job_brings_are_compared_without_running_it(
+    name: str, args: dict[str, object], found: dict[str, str]
+) -> None:
+    executor = {"path": f"net.{name}", "args": args}
+    client = {"format_version": 2, "executors": [{"tasks": ["train"], "executor": executor}]}
+    file = "app/config/config_fed_client.json"
+    expected = [f"{file}: executors[0].executor.args{key}: {text}" for key, text in found.items()]
+    files = files_of(client=client, custom={"net.py": CUSTOM})
+
+    assert (problems_of(files) if expected else [*define_job(files).warnings]) == expected
+    assert "net" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("app_server/model.npz", ""),
+        ("./app_server/model.npz", ""),
+        ("{JOB_CONFIG_DIR}/start.npz", ""),
+        ("{WORKSPACE}/models/start.npz", ""),
+        ("/models/start.npz", ""),
+        ("app_server/modle.npz", "the app has no file 'modle.npz'; did you mean 'model.npz'?"),
+        ("{JOB_CONFIG_DIR}/other", "the app has no file 'config/other'"),
+        ("{JOB_CUSTOM_DIR}/start.npz", "the app has no file 'custom/start.npz'; did you mean 'config/start.npz'?"),
+        (
+            "model.npz",
+            "'model.npz' is in no folder of this job; a file of the app is named like app_server/model.npz",
+        ),
+        ("other", "'other' is in no folder of this job; a file of the app is named like app_server/config/model.npz"),
+    ],
+)
+def test_a_file_that_a_workflow_reads_must_be_in_the_job(path: str, found: str) -> None:
+    workflow = {**FEDAVG, "args": {**FEDAVG["args"], "initial_model": path}}
+    files = files_of(server={**SERVER, "workflows": [workflow]})
+    files |= {"app/model.npz": b"", "app/config/start.npz": b""}
+    key = "app/config/config_fed_server.json: workflows[0].args.initial_model"
+
+    assert (problems_of(files) if found else []) == ([f"{key}: {found}"] if found else [])
+    if not found:
+        define_job(files)
+
+
+def test_a_file_may_be_made_by_an_earlier_workflow() -> None:
+    scores = {
+        "path": "redflare_workers.workflow.CrossSiteEval",
+        "args": {"server_models": {"new": "models/new.npz", "old": "app_server/old.npz"}},
+    }
+    files = files_of(server={**SERVER, "workflows": [FEDAVG, scores]})
+
+    assert problems_of(files) == [
+        "app/config/config_fed_server.json: workflows[1].args.server_models: the app has no file 'old.npz'"
+    ]

@@ -1,8 +1,8 @@
 """Fully qualified cell names (FQCN): who is who in a federation.
 
 Keys, ACL patterns, hash tags and names of folders are built from these names, so only segments of ``[A-Za-z0-9_~-]``
-are let in, and none that is longer than a name of a file may be. The shapes follow NVFlare's ``FQCN`` and
-``agent_site_fqcn``.
+are let in, none that is longer than a name of a file may be, and none that a command takes for an option. The shapes
+follow NVFlare's ``FQCN`` and ``agent_site_fqcn``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Final
 
 from .errors import ConfigError
 
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-]+")
 #: Most characters of a segment: a file system takes 255 bytes, and some prefix a segment.
 _SEGMENT_LENGTH: Final = 200
+#: A segment, as a regular expression.
+SEGMENT: Final = rf"[A-Za-z0-9_~][A-Za-z0-9_~-]{{0,{_SEGMENT_LENGTH - 1}}}"
+_LETTERS: Final = re.compile(r"[A-Za-z0-9_~-]+")
 _JOB_ID_LENGTH: Final = 64
 #: Folders that a workspace has beside those of its jobs.
 _WORKSPACE_FOLDERS: Final = frozenset({"startup", "local"})
@@ -27,18 +29,24 @@ class FQCN:
     SEPARATOR: Final = "."
 
     @staticmethod
-    def check_segment(segment: object, what: str = "FQCN segment") -> str:
-        """Return ``segment`` unchanged; raise ConfigError (a ValueError) that names it when it is not legal."""
+    def check_segment(segment: object, what: str = "FQCN segment", *, most: int = _SEGMENT_LENGTH) -> str:
+        """Return ``segment`` unchanged; raise ConfigError (a ValueError) that names it when it is not legal.
+
+        Args:
+            segment: the name.
+            what: the name is, for the error.
+            most: characters that it may have.
+        """
         if not isinstance(segment, str):
             raise TypeError(f"{what} must be a str, but got {type(segment).__name__} ({segment!r})")
-        if not _SEGMENT.fullmatch(segment):
+        if not _LETTERS.fullmatch(segment):
             raise ConfigError(
                 f"{what} {segment!r:.300} is not legal: use one or more of A-Z a-z 0-9 _ ~ - and nothing else"
             )
-        if len(segment) > _SEGMENT_LENGTH:
-            raise ConfigError(
-                f"{what} {segment[:40]!r}... has {len(segment)} characters: use at most {_SEGMENT_LENGTH}"
-            )
+        if len(segment) > most:
+            raise ConfigError(f"{what} {segment[:40]!r}... has {len(segment)} characters: use at most {most}")
+        if segment.startswith("-"):
+            raise ConfigError(f"{what} {segment!r} begins with -, which commands take for an option: use another name")
         return segment
 
     @staticmethod
@@ -80,9 +88,7 @@ def check_job_id(job_id: object) -> str:
         TypeError: it is not a str.
         ConfigError: it cannot be a segment of an FQCN, is too long, or is the name of a folder of each workspace.
     """
-    name = FQCN.check_segment(job_id, "job_id")
-    if len(name) > _JOB_ID_LENGTH:
-        raise ConfigError(f"job_id {name[:40]!r}... has {len(name)} characters: use at most {_JOB_ID_LENGTH}")
+    name = FQCN.check_segment(job_id, "job_id", most=_JOB_ID_LENGTH)
     if name in _WORKSPACE_FOLDERS:
         raise ConfigError(f"job_id {name!r} is the name of a folder that every workspace has: use another id")
     return name

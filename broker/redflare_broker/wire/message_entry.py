@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from redflare_broker.constants import PROTOCOL_VERSION
 from redflare_broker.errors import ConfigError, DecodeError, EncodeError
+from redflare_broker.fqcn import SEGMENT
 
 from .codec import decode, encode
 from .task_entry import ID, BlobRef, read_blob, read_buffers
@@ -27,7 +28,7 @@ UNKNOWN_SENDER: Final = "(unknown)"
 _VERSION: Final = b"%d" % PROTOCOL_VERSION
 _KINDS: Final = {b"request": REQUEST, b"reply": REPLY, b"event": EVENT}
 _WORD: Final = re.compile(r"[!-~]{1,200}")
-_FQCN: Final = re.compile(r"[A-Za-z0-9_~-]{1,200}(?:\.[A-Za-z0-9_~-]{1,200})*")
+_FQCN: Final = re.compile(rf"{SEGMENT}(?:\.{SEGMENT})*")
 _NEEDED: Final = (b"id", b"attempt", b"channel", b"topic", b"origin", b"meta", b"data")
 _LONGEST_FQCN: Final = 500
 _LONGEST_RC: Final = 200

@@ -35,7 +35,16 @@ def test_the_name_of_a_folder_of_each_workspace_is_no_id(name: str, tmp_path: Pa
             check(name)
 
 
-def test_an_id_has_64_characters_at_most() -> None:
+@pytest.mark.parametrize("length", [65, 200, 300])
+def test_an_id_has_64_characters_at_most(length: int) -> None:
     assert check_job_id("x" * 64) == "x" * 64
-    with pytest.raises(ConfigError, match="has 65 characters: use at most 64"):
-        check_job_id("x" * 65)
+    with pytest.raises(ConfigError, match=f"has {length} characters: use at most 64"):
+        check_job_id("x" * length)
+
+
+def test_a_name_that_a_command_takes_for_an_option_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"job_id '-x' begins with -, which commands take for an option"):
+        check_job_id("-x")
+    with pytest.raises(ConfigError, match=r"agent_id '--force' begins with -"):
+        agent_site_fqcn("site-1", "--force")
+    assert FQCN.check("site-1.a-.~b") == "site-1.a-.~b"

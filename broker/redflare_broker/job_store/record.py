@@ -38,6 +38,8 @@ LOG_TAIL: Final = "the end of its log:"
 _LINE_ID: Final = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SITE: Final = "site:"
+#: States of agents whose work was over when they ended, or that never began.
+_ENDED: Final = ("left", "never")
 
 
 def check_status(status: object) -> str:
@@ -93,13 +95,21 @@ class SiteState:
     #: Of the job's process; None: it has not ended, or nobody knows.
     exit_code: int | None = None
     reason: str = ""
-    #: How an abort ended it: cooperative, terminated, killed.
+    #: How an abort ended its process: cooperative, terminated, killed.
     how: str = ""
+    #: What became of its agents then, by FQCN: left, killed, ...
+    agents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def details(self) -> dict[str, Any]:
         """What the store keeps beside the status."""
-        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how}
+        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how, "agents": self.agents}
+
+    @property
+    def agents_left(self) -> str:
+        """Name the agents that did not end by themselves: ``agent site-1--trainer killed``; "" if all did."""
+        odd = [f"agent {name} {state}" for name, state in self.agents.items() if state not in _ENDED]
+        return ", ".join(odd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +264,7 @@ def record_fields(record: JobRecord) -> list[Arg]:
         fields["agents"] = orjson.dumps({"at": record.changed, "apps": dict(record.agents)})
     for site, state in record.sites.items():
         fields[f"{_SITE}{site}"] = orjson.dumps(
-            {name: value for name, value in asdict(state).items() if value not in (None, "") or name == "reason"}
+            {name: value for name, value in asdict(state).items() if value not in (None, "", {}) or name == "reason"}
         )
     return [word for pair in fields.items() for word in pair]
 
@@ -286,6 +296,7 @@ def _site(text: str) -> SiteState:
         exit_code=None if code is None else int(code),
         reason=str(decoded.get("reason", "")),
         how=str(decoded.get("how", "")),
+        agents={str(name): str(state) for name, state in decoded.get("agents", {}).items()},
     )
 
 

@@ -273,6 +273,7 @@ class JobStore:
         exit_code: int | None = None,
         reason: str = "",
         how: str = "",
+        agents: Mapping[str, str] | None = None,
         submission: str = "",
     ) -> bool:
         """Note the state of a job at a site; False: no such job.
@@ -281,10 +282,12 @@ class JobStore:
             status: in the caller's words.
             exit_code: of the job's process.
             how: an abort ended it: cooperative, terminated, killed.
+            agents: by FQCN, what became of them then.
         """
         state: dict[str, object] = {"status": clean(status), "reason": clean(reason)}
         state |= {"exit_code": exit_code} if exit_code is not None else {}
         state |= {"how": clean(how)} if how else {}
+        state |= {"agents": {clean(name): clean(what) for name, what in agents.items()}} if agents else {}
         return self._note(job_id, f"site:{FQCN.check(site)}", state, submission)
 
     def set_waiting(self, job_id: str, reason: str) -> bool:

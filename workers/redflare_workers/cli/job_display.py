@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from redflare_broker.inspection.job_view import ClientTaskView, JobTaskView, JobView, SiteView
-from redflare_broker.job_store.record import JobRecord, summary
+from redflare_broker.job_store.record import JobRecord, SiteState, summary
 from redflare_broker.util import humanize
 from rich.console import RenderableType
 from rich.table import Table
@@ -49,7 +49,7 @@ def ending(record: JobRecord) -> Text:
     if record.reason:
         text.append(": " + summary(record.reason))
     for name, site in record.sites.items():
-        how = f" {site.how}" if site.how else ""
+        how = f" {_how(site)}" if site.how else ""
         text.append(f"\n  {name}  {site.status}{how}, {display.clock(site.at)}", style="dim")
     return text
 
@@ -86,6 +86,11 @@ def _record_facts(record: JobRecord, now: int, *, server_is_running: bool) -> Ta
     return facts
 
 
+def _how(site: SiteState) -> str:
+    """``cooperative, agent site-1--trainer killed``; "" if no abort has ended it."""
+    return ", ".join(filter(None, (site.how, site.agents_left)))
+
+
 def _requirements(record: JobRecord) -> str:
     meta = record.meta
     parts = [f"min_clients {meta.get('min_clients', 1)}"]
@@ -116,7 +121,7 @@ def _record_sites(record: JobRecord, now: int) -> Table:
         code = "" if site.exit_code is None else str(site.exit_code)
         # most sites end as the job does, and its reason is shown above
         is_same = summary(site.reason) == f"{record.status}: {summary(record.reason)}"
-        why = ": ".join(part for part in (site.how, record.status if is_same else site.reason) if part)
+        why = ": ".join(part for part in (_how(site), record.status if is_same else site.reason) if part)
         table.add_row(Text(name, style="bold"), Text(site.status), ago(now, site.at), code, Text(why))
     return table
 

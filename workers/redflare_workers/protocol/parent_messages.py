@@ -129,7 +129,7 @@ class SiteReport(Message, channel="server", topic="site_report"):
     @property
     def details(self) -> dict[str, Any]:
         """What the store keeps beside the status."""
-        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how}
+        return {"exit_code": self.exit_code, "reason": self.reason, "how": self.how, "agents": self.agents}
 
     @property
     def final(self) -> bool:

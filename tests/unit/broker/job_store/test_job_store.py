@@ -317,11 +317,13 @@ def test_an_unknown_job_cannot_be_aborted(bench: StoreBench) -> None:
 def test_the_record_has_the_status_of_each_site_and_its_time(bench: StoreBench) -> None:
     bench.running()
     assert bench.store.set_site("job-1", "site-2", "started")
-    assert bench.store.set_site("job-1", "site-1", "stopped", exit_code=9, reason="aborted", how="killed")
+    assert bench.store.set_site(
+        "job-1", "site-1", "stopped", exit_code=9, reason="aborted", how="killed", agents={"a": "killed"}
+    )
     sites = bench.get().sites
     assert list(sites) == ["site-1", "site-2"]
     assert sites["site-1"] == SiteState(
-        status="stopped", at=sites["site-1"].at, exit_code=9, reason="aborted", how="killed"
+        status="stopped", at=sites["site-1"].at, exit_code=9, reason="aborted", how="killed", agents={"a": "killed"}
     )
     assert (sites["site-2"].exit_code, sites["site-2"].how) == (None, "")
     before = sites["site-2"].at

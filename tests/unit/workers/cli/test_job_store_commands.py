@@ -192,6 +192,16 @@ def test_a_job_is_shown_with_its_history_and_its_sites_by_a_prefix_of_its_id(cli
     assert cli.json("job", "show", "server.monday")[0]["record"]["sites"]["site-1"]["exit_code"] == 101
 
 
+def test_an_agent_that_had_to_be_killed_is_shown_beside_how_its_site_ended(cli: Cli, store: JobStore) -> None:
+    store.submit({"name": "means"}, packed(a="b"), "monday")
+    advanced(store, "monday")
+    agents = {"site-1--trainer": "killed", "site-1--other": "left"}
+    store.set_site("monday", "site-1", "stopped", reason="aborted", how="cooperative", agents=agents)
+
+    assert "cooperative, agent site-1--trainer killed: aborted" in cli("job", "show", "monday", columns=160).stdout
+    assert cli.json("job", "show", "monday")[0]["record"]["sites"]["site-1"]["agents"] == agents
+
+
 def test_a_reason_of_several_lines_is_shown_whole_by_each_command(cli: Cli, store: JobStore) -> None:
     reason = "the server rejected the job:\n  app/config.json: workflows[0]: its class is unknown\n  meta.json: name"
     store.submit({"name": "means"}, packed(a="b"), "monday")

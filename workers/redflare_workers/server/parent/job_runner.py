@@ -28,6 +28,7 @@ from redflare_broker.job_store.record import (
     SUBMITTED,
     UNFINISHED,
     JobRecord,
+    SiteState,
 )
 
 from redflare_workers.jobs.job_folder import JobDefinition
@@ -413,7 +414,7 @@ class JobRunner:
         """End all processes; the verdict names the sites that have confirmed it."""
         text = f"aborted by {by}" + (f": {reason}" if reason else "")
         logger.info("job %s is %s", self.id, text)
-        confirmed: dict[str, str] = {}
+        confirmed: dict[str, SiteState] = {}
         asking = threading.Thread(
             target=lambda: confirmed.update(self._job_sites.abort(text, self.sites)),
             name=f"redflare-abort-{self.id}",

@@ -225,13 +225,13 @@ class JobSites:
         """Write how the job stands at a site into its record."""
         self.context.store.set_site(self.job, site, state.status, **state.details, submission=self.submission)
 
-    def abort(self, reason: str, sites: Iterable[str]) -> dict[str, str]:
+    def abort(self, reason: str, sites: Iterable[str]) -> dict[str, SiteState]:
         """End the job's processes at sites; return how each of those ended that have confirmed it."""
         settings = self.context.settings
         timeout = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
         request = AbortRequest(job=self.job, reason=reason)
         replies = self._ask(request, sites, None, timeout, is_alive=self.context.is_alive, uninterruptible=True)
-        confirmed: dict[str, str] = {}
+        confirmed: dict[str, SiteState] = {}
         for site, reply in replies.items():
             try:
                 if not reply.ok:
@@ -240,9 +240,12 @@ class JobSites:
             except DecodeError as error:
                 logger.warning("job %s: site %s has not confirmed the abort: %s", self.job, site, error)
                 continue
-            confirmed[site] = proof.how
-            stopped = SiteState(
-                status=ClientStatus.STOPPED.label, exit_code=proof.exit_code, reason=f"aborted: {reason}", how=proof.how
+            stopped = confirmed[site] = SiteState(
+                status=ClientStatus.STOPPED.label,
+                exit_code=proof.exit_code,
+                reason=f"aborted: {reason}",
+                how=proof.how,
+                agents=proof.agents,
             )
             with self.changed:
                 # one that had ended before keeps its reason

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION, LOG_TAIL
+from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION, LOG_TAIL, SiteState
 from redflare_broker.util import humanize
 
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.exit_code import describe_exit
+from redflare_workers.processes.how_ended import NOT_RUNNING
 from redflare_workers.protocol import job_outcome
 from redflare_workers.workspace.job_report import ServerJobReport
 
@@ -80,11 +81,12 @@ def verdict_of(
 _CANNOT_RESUME: Final = "the server was stopped while the job ran, and its workflow cannot resume"
 
 
-def confirmations(server: str, sites: Mapping[str, str], silent: Collection[str]) -> str:
+def confirmations(server: str, sites: Mapping[str, SiteState], silent: Collection[str]) -> str:
     """Say how the process of an aborted job ended at the server and at each site, and which sites are ``silent``."""
-    by_how: dict[str, list[str]] = {}
-    for name, how in {"server": server, **sites}.items():
-        by_how.setdefault(how or "not running", []).append(name)
+    by_how: dict[str, list[str]] = {server or NOT_RUNNING: ["server"]}
+    for name, state in sites.items():
+        agents = f" ({state.agents_left})" if state.agents_left else ""
+        by_how.setdefault(state.how or NOT_RUNNING, []).append(name + agents)
     parts = [f"{how} at {', '.join(names)}" for how, names in by_how.items()]
     if silent:
         parts.append(f"no reply from {', '.join(sorted(silent))}, aborted there on reconnect")

@@ -87,9 +87,12 @@ def test_an_abort_keeps_the_reason_of_a_site_that_had_ended_before(
     sites: JobSites, cell: RepliesAtOnce, how: str, status: str, reason: str
 ) -> None:
     sites.record(report("exception", "no such device", 1))
-    cell.reply = lambda site: Reply("OK", AbortProof(how=how, at=1.0, exit_code=1).to_meta())
-    assert sites.abort("enough", ["site-1"]) == {"site-1": how}
+    cell.reply = lambda site: Reply(
+        "OK", AbortProof(how=how, at=1.0, exit_code=1, agents={"site-1--a": "killed"}).to_meta()
+    )
+    assert sites.abort("enough", ["site-1"])["site-1"].how == how
     record = sites.context.store.get("job-1")
     assert record is not None
     for state in (sites.states()["site-1"], record.sites["site-1"]):
         assert (state.status, state.reason) == (status, reason)
+        assert state.agents_left == ("agent site-1--a killed" if how == KILLED else "")

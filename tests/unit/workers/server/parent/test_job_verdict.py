@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION
+from redflare_broker.job_store.record import ABNORMAL, ABORTED, COMPLETED, EXECUTION_EXCEPTION, SiteState
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.protocol import job_outcome
 from redflare_workers.server.parent.job_verdict import MAX_RESTARTS, confirmations, shortage, verdict_of
@@ -80,9 +80,20 @@ def test_a_job_does_not_continue_without_a_mandatory_site() -> None:
     assert shortage(meta, SITES, {"b": "no data"}) == "mandatory site failed: b: no data"
 
 
+def ended(how: str, agents: dict[str, str]) -> SiteState:
+    return SiteState(status="stopped", how=how, agents=agents)
+
+
 def test_the_reason_of_an_abort_names_the_sites_that_confirmed_it() -> None:
-    text = confirmations("cooperative", {"a": "cooperative", "b": "killed", "c": ""}, {"e", "d"})
+    sites = {
+        "a": ended("cooperative", {"a--trainer": "left"}),
+        "b": ended("killed", {"b--x": "connected"}),
+        "c": ended("", {}),
+    }
+    sites["f"] = ended("cooperative", {"f--trainer": "killed", "f--other": "never"})
+    text = confirmations("cooperative", sites, {"e", "d"})
     assert text == (
-        "confirmed: cooperative at server, a; killed at b; not running at c; "
+        "confirmed: cooperative at server, a, f (agent f--trainer killed); killed at b (agent b--x connected); "
+        "not running at c; "
         "no reply from d, e, aborted there on reconnect"
     )

@@ -49,6 +49,36 @@ def test_the_record_of_a_running_job_that_redis_has_lost_is_written_again(bench:
     assert bench.reconcile(bench.runner) == ["job-1"]
 
 
+@pytest.mark.parametrize("status", [SUBMITTED, APPROVED])
+def test_the_loss_of_a_job_that_waits_is_told_once(
+    bench: RunnerBench, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.store.submit({"name": "means"}, b"zip", "waits", submitter="ann")
+    if status == APPROVED:
+        bench.store.advance("waits", SUBMITTED, APPROVED)
+    bench.reconcile()
+    assert "is lost" not in caplog.text
+
+    bench.client.flushall()
+    bench.reconcile()
+    bench.reconcile()
+
+    [line] = [record.getMessage() for record in caplog.records if "is lost" in record.getMessage()]
+    assert line.startswith(f"job waits (means, submitted by ann) was {status} and is lost: Redis has forgotten")
+    assert line.endswith("submit it again, with --id waits")
+
+
+def test_a_job_that_waited_and_was_aborted_and_deleted_is_not_lost(
+    bench: RunnerBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.store.submit({"name": "means"}, b"zip", "waits")
+    bench.reconcile()
+    bench.store.request_abort("waits", "ann")
+    bench.store.delete("waits")
+    bench.reconcile()
+    assert "is lost" not in caplog.text
+
+
 def test_its_abort_reaches_it_and_its_result_is_stored(bench: RunnerBench) -> None:
     bench.client.flushall()
     bench.reconcile(bench.runner)

@@ -202,6 +202,33 @@ def test_a_file_goes_on_where_a_receiver_was_that_was_killed(url: str, namespace
         site.end()
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_receiver_that_is_killed_and_started_again_gets_every_object(
+    url: str, namespace: str, tmp_path: Path, window: int
+) -> None:
+    settings = replace(SETTINGS, namespace=namespace)
+    site_args, server_args = (
+        StreamArgs(url=url, settings=settings, name=name, folder=str(tmp_path)) for name in ("site", "server")
+    )
+    values = [*range(30), bytes(5 * MB), *range(30, 60)]
+    with Child(streaming.main, site_args, tmp_path / "site.log") as site:
+        # the second is killed while it is sent again what the first had
+        for number, hold_at in enumerate((40, 10)):
+            args = replace(server_args, hold_at=hold_at)
+            with Child(streaming.main, args, tmp_path / f"server-{number}.log") as server:
+                server.receive("started")
+                if number == 0:
+                    site.receive("started")
+                    site.send("stream", values, window)
+                assert server.receive("holds") == (hold_at,)
+                server.kill()
+        with Child(streaming.main, server_args, tmp_path / "server.log") as server:
+            assert site.receive("sent", 60) == (ReturnCode.OK, [ReturnCode.OK] * len(values))
+            assert server.receive("streamed") == (ReturnCode.OK, values)
+            server.end()
+        site.end()
+
+
 def test_a_receiver_that_stays_dead_is_a_timeout(url: str, namespace: str, tmp_path: Path) -> None:
     with peers_at(url, namespace) as peers:
         sink = receive(peers, Sink())

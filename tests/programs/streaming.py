@@ -1,9 +1,10 @@
-"""A process that sends a file, or receives one, and tells how much memory that took."""
+"""A process that sends a file or objects, or receives them; it tells how much memory a file took."""
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +18,7 @@ from redflare_workers.engine.run_engine import RunEngine
 from redflare_workers.messaging import FileStreamer
 
 from tests.programs.child_pipe import ParentPipe
+from tests.support.cell.streams import Numbers, Sink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,15 @@ class StreamArgs:
     settings: LinkSettings
     name: str
     folder: str
+    #: the object of a stream that is never answered
+    hold_at: int = -1
 
 
 class StreamProgram(RunEngine):
-    """An engine that sends and receives files; each message names what was received and the peak of memory."""
+    """An engine that sends and receives files and objects.
+
+    Each message about a file names what was received and the peak of memory.
+    """
 
     def __init__(self, pipe: ParentPipe, args: StreamArgs) -> None:
         super().__init__(args.name, "job", {}, ProcessType.CLIENT_JOB, {})
@@ -38,6 +45,8 @@ class StreamProgram(RunEngine):
         self._folder = args.folder
         self._server = Server.connect(args.url, args.settings.connection)
         self._cell = Cell(self._server, f"{args.name}.job", args.settings)
+        self.register_stream_processing("objects", "t", sink := Sink(self._take), self._streamed, values=sink.values)
+        self._hold_at = args.hold_at
         self.messenger.open(self._cell)
         FileStreamer.register_stream_processing(
             self.new_context(), "files", "t", args.folder, self._received, self._chunk
@@ -64,6 +73,12 @@ class StreamProgram(RunEngine):
         rc, _ = FileStreamer.stream_file("files", "t", {}, ["server"], path, self.new_context())
         self._pipe.send("sent", rc, _resident("VmHWM") - self._before)
 
+    def stream(self, values: list[Any], window: int) -> None:
+        """Stream objects; tells ("sent", return code, return codes of the replies)."""
+        producer = Numbers(values, window=window)
+        rc, _ = self.stream_objects("objects", "t", {}, ["server"], producer, self.new_context())
+        self._pipe.send("sent", rc, producer.codes())
+
     def stop(self) -> None:
         self.messenger.close()
         self._cell.stop()
@@ -74,6 +89,14 @@ class StreamProgram(RunEngine):
         self._chunks += 1
         if self._chunks % 16 == 0:
             self._pipe.send("chunks", self._chunks)
+
+    def _take(self, value: Any) -> None:
+        if value == self._hold_at:
+            self._pipe.send("holds", value)
+            threading.Event().wait()
+
+    def _streamed(self, stream_ctx: dict[str, Any], fl_ctx: Any, values: list[Any]) -> None:
+        self._pipe.send("streamed", stream_ctx["__RC__"], values)
 
     def _received(self, stream_ctx: dict[str, Any], fl_ctx: Any) -> None:
         self._pipe.send(
@@ -96,5 +119,5 @@ def main(connection: Connection, log: str, args: StreamArgs) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
     pipe = ParentPipe(connection, log)
     program = StreamProgram(pipe, args)
-    pipe.serve({"send": program.send, "measure": program.measure})
+    pipe.serve({"send": program.send, "measure": program.measure, "stream": program.stream})
     program.stop()

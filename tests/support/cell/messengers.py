@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,13 +19,27 @@ from tests.support.redis_server.expiry import assert_expires
 
 
 class Peer(RunEngine):
-    """An engine whose peers are those of its ``Peers``."""
+    """An engine whose peers are those of its ``Peers``.
 
-    def __init__(self, name: str, peers: Peers, cell: Cell) -> None:
+    Args:
+        prepare: called before it receives anything.
+        listen: as of ``Messenger.open``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peers: Peers,
+        cell: Cell,
+        prepare: Callable[[Peer], object] = lambda peer: None,
+        *,
+        listen: bool = True,
+    ) -> None:
         self._peers = peers
         super().__init__(name, "job-1", {}, ProcessType.CLIENT_JOB, {})
         self.cell = cell
-        self.messenger.open(cell)
+        prepare(self)
+        self.messenger.open(cell, listen=listen)
         cell.start()
 
     def usual_targets(self) -> list[str]:
@@ -49,11 +63,19 @@ class Peers:
         self.places: dict[str, str] = {}
         self._made: list[Peer] = []
 
-    def make(self, name: str, server: Server | None = None, **changes: Any) -> Peer:
-        """Start an engine; ``server``: another connection."""
+    def make(
+        self,
+        name: str,
+        server: Server | None = None,
+        prepare: Callable[[Peer], object] = lambda peer: None,
+        *,
+        listen: bool = True,
+        **changes: Any,
+    ) -> Peer:
+        """Start an engine; ``server``: another connection; the rest as of ``Peer``."""
         self.places[name] = f"{name}.job-1"
         cell = Cell(server or self.server, self.places[name], replace(self.settings, **changes))
-        peer = Peer(name, self, cell)
+        peer = Peer(name, self, cell, prepare, listen=listen)
         self._made.append(peer)
         return peer
 

@@ -19,6 +19,9 @@ from .shareable import Shareable
 #: Properties of a stream; those of the sender are sent to the receivers with the first object.
 StreamContext: TypeAlias = dict[str, Any]
 
+#: Bytes of a stream that are kept at its sender until it is over, at most, where its producer says nothing else.
+KEEP_BYTES: Final = 256 << 20
+
 #: Called at the receiver when a stream is over: ``cb(stream_ctx, fl_ctx, **cb_kwargs)``. Its return value is sent
 #: to the producer, in the header ``ObjectStreamer.END_RESULT`` of the last reply.
 StreamDoneCallback: TypeAlias = Callable[..., Any]
@@ -67,6 +70,9 @@ class ObjectProducer(_StreamPart, ABC):
     #: Number of objects that may be sent and not yet answered. With more than 1, ``produce`` runs ahead of
     #: ``process_replies``, which is still called once for each object and in their order.
     window: int = 1
+    #: Bytes of a stream that its sender keeps, at most, to send all of it again to a receiver whose process is started
+    #: again. A longer stream is not kept, and ends with that receiver; 0: none is.
+    keep_bytes: int = KEEP_BYTES
 
     @abstractmethod
     def produce(self, stream_ctx: StreamContext, fl_ctx: FLContext) -> tuple[Shareable | None, float]:

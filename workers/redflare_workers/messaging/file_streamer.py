@@ -193,6 +193,8 @@ class _FileProducer(ObjectProducer):
     """
 
     window = _WINDOW
+    # the file is at hand
+    keep_bytes = 0
 
     def __init__(self, file: BinaryIO, chunk_size: int, timeout: float, file_size: int, *, resume: bool) -> None:
         self._file = file

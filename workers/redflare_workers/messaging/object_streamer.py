@@ -2,7 +2,8 @@
 
 Each object is a request, answered when it was consumed. A producer with a ``window`` may have more in flight, but
 never more than its receiver grants: a slow consumer holds the sender back, and Redis holds a window at most.
-``outgoing_stream.py`` is the sender's part of one stream, ``stream_session.py`` the receiver's.
+``outgoing_stream.py`` is the sender's part of one stream, with ``stream_flow.py`` for what is on its way and
+``kept_objects.py`` for a receiver that is started again; ``stream_session.py`` is the receiver's.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class ObjectStreamer:
 
         Raises:
             TypeError: an argument, or a product of the producer, is of the wrong type.
-            ValueError: a name is empty or unknown, a timeout is not > 0, or (EncodeError) an object cannot be sent.
+            ValueError: a name is empty or unknown, a timeout is not > 0, ``keep_bytes`` of the producer is not >= 0, or
+                (EncodeError) an object cannot be sent.
         """
         names = checked_targets(targets)
         check_word(channel, "channel")
@@ -103,6 +105,7 @@ class ObjectStreamer:
         context = {} if stream_ctx is None else stream_ctx
         _check_kind("stream_ctx", context, dict)
         _check_kind("producer", producer, ObjectProducer)
+        _check_bound(producer)
         _check_kind("fl_ctx", fl_ctx, FLContext)
         fqcns = self._sender.fqcns(names)
         if not names or (unknown := [name for name in names if name not in fqcns]):
@@ -153,3 +156,9 @@ class ObjectStreamer:
 def _check_kind(what: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{what} must be a {kind.__name__}, but got {type(value).__name__}")
+
+
+def _check_bound(producer: ObjectProducer) -> None:
+    bound: object = producer.keep_bytes
+    if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
+        raise ValueError(f"keep_bytes of {type(producer).__name__} must be an int >= 0 (bytes), but is {bound!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,6 +53,15 @@ class Replies:
         with self.changed:
             self._replies.setdefault(name, reply)
             self.changed.notify_all()
+
+    def replace(self, name: str, reply: Shareable) -> None:
+        """Record a reply in place of what the peer has replied, or will."""
+        with self.changed:
+            replaced = self._replies.get(name)
+            self._replies[name] = reply
+            self.changed.notify_all()
+        if isinstance(replaced, Reply):
+            replaced.release()
 
     def missing(self) -> list[str]:
         """Return the peers that have not replied."""
@@ -113,18 +122,35 @@ class PeerSender:
         Raises:
             EncodeError: the message holds what cannot be sent.
         """
+        targets = {name: (fqcn, meta) for name, fqcn in fqcns.items()}
+        return self.ask_each(channel, topic, targets, *to_message(message), replies)
+
+    def ask_each(
+        self,
+        channel: str,
+        topic: str,
+        targets: Mapping[str, tuple[str, dict[str, Any]]],
+        carried: dict[str, Any],
+        data: object,
+        replies: Replies,
+    ) -> Multicast | None:
+        """Send a request to each peer, with a meta of its own; otherwise as ``ask``.
+
+        Args:
+            targets: FQCN of the peer's cell and meta, by the peer's name.
+            carried: meta of the message, as ``to_message`` makes it; ``data`` is its data.
+        """
         cell = self.cell
         if cell is None:
-            _fail_all(fqcns, replies, f"{self.name} has no cell: the messenger is not open")
+            _fail_all(targets, replies, f"{self.name} has no cell: the messenger is not open")
             return None
-        carried, data = to_message(message)
-        targets = {name: (fqcn, {**meta, TO: name, MESSAGE: carried}) for name, fqcn in fqcns.items()}
+        each = {name: (fqcn, {**meta, TO: name, MESSAGE: carried}) for name, (fqcn, meta) in targets.items()}
         try:
-            return cell.ask_many(channel, topic, targets, data, on_reply=replies.put)
+            return cell.ask_many(channel, topic, each, data, on_reply=replies.put)
         except EncodeError:
             raise
         except RedflareError as error:
-            _fail_all(fqcns, replies, str(error))
+            _fail_all(targets, replies, str(error))
             return None
 
     def tell(

@@ -34,8 +34,8 @@ class _Refusal(NamedTuple):
 
     rc: str
     text: str
-    #: this process does not know its stream
-    unknown: bool = False
+    #: this process, if it does not know the stream
+    unknown_to: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,9 +113,9 @@ class StreamReceiver:
         if seq != 0:
             text = (
                 f"stream {stream_id} is not known here, so object 0 is due, not {seq}: the process that received it "
-                "has ended, and its consumer with it; stream all objects again"
+                "has ended, and its consumer with it; its sender must send all objects again"
             )
-            return _Refusal(ReturnCode.BAD_REQUEST_DATA, text, unknown=True)
+            return _Refusal(ReturnCode.BAD_REQUEST_DATA, text, unknown_to=self._instance())
         if not isinstance(channel, str) or not isinstance(topic, str) or type(window) is not int or window < 1:
             text = f"a stream needs channel, topic and window: {request.meta!r:.300}"
             return _Refusal(ReturnCode.BAD_REQUEST_DATA, text)
@@ -131,6 +131,7 @@ class StreamReceiver:
             min(window, _MOST),
             self.sender.impostor,
             self._forget,
+            self._instance(),
         )
         self._sessions[request.origin, stream_id] = session
         if self._watcher is None:
@@ -138,6 +139,10 @@ class StreamReceiver:
             self._watcher = threading.Thread(target=self._watch, name=name, daemon=True)
             self._watcher.start()
         return session
+
+    def _instance(self) -> str:
+        cell = self.sender.cell
+        return cell.instance if cell is not None else ""
 
     def _find(self, channel: str, topic: str) -> Processing | None:
         for key in ((channel, topic), (channel, _ANY), (_ANY, _ANY)):
@@ -194,9 +199,10 @@ class StreamReceiver:
 
 def _refuse(request: Request, refusal: _Refusal) -> HandlerResult:
     text = f"refused an object from {request.origin} with {refusal.rc}: {refusal.text}"
-    request.note_fault("refused object of a stream", text, logging.ERROR)
+    level = logging.WARNING if refusal.unknown_to else logging.ERROR
+    request.note_fault("refused object of a stream", text, level)
     reply = make_reply(refusal.rc, {ReservedHeaderKey.ERROR: refusal.text})
-    if refusal.unknown:
-        reply.set_header(UNKNOWN_STREAM, True)
+    if refusal.unknown_to:
+        reply.set_header(UNKNOWN_STREAM, refusal.unknown_to)
     meta, data = to_message(reply)
     return ReturnCode.OK, {MESSAGE: meta}, data

@@ -42,7 +42,9 @@ END_RESULT: Final = "ObjectStreamer.END_RESULT"
 #: Header of the first reply: how many objects may be in flight.
 GRANTED: Final = "ObjectStreamer.WINDOW"
 
-#: Header of a refusal: the receiver does not know the stream, since it was started again.
+#: Header of the reply of a consumer that goes on: the instance of its process.
+TAKEN_BY: Final = "ObjectStreamer.TAKEN_BY"
+#: Header of a refusal: the instance of the process that refuses, because it does not know the stream.
 UNKNOWN_STREAM: Final = "ObjectStreamer.UNKNOWN"
 
 #: Replies by the number of their object: id of the request, meta and data of the message.
@@ -74,6 +76,8 @@ class StreamSession:
     impostor: Callable[[str, object], str]
     #: called when the stream is over, before the consumer is finalized
     on_over: Callable[[StreamSession], object]
+    #: instance of this process's cell
+    taken_by: str
     #: when it last received or consumed an object
     touched: float = field(default_factory=time.monotonic, init=False)
     #: instance of the sender's cell, once its heartbeat was read
@@ -189,6 +193,8 @@ class StreamSession:
                 result = self._close(fl_ctx)
                 if result:
                     reply.set_header(END_RESULT, result)
+            else:
+                reply.set_header(TAKEN_BY, self.taken_by)
         if seq == 0:
             reply.set_header(GRANTED, self.window)
         self._answer(seq, request, reply)

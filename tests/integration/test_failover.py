@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +13,15 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import Unavailable
+from redflare_broker.job_store.store import JobStore
+from redflare_broker.keys import Keys
 from redflare_broker.link.session import Session
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.transport.server import Server
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 
+from tests.support.link.steps import LinkSteps
 from tests.support.paths import ROOT
 from tests.support.redis_server import kinds
 from tests.support.redis_server.sentinels import SentinelTrio
@@ -77,6 +82,7 @@ def test_a_process_leaves_a_primary_that_was_replaced_while_it_slept(trio: Senti
 
 # -- operators' commands -----------------------------------------------------------------------------------------------
 
+CLI = [sys.executable, "-m", "redflare_workers.cli"]
 MEANS = str(ROOT / "examples" / "operate" / "means")
 #: Commands, one after the other, and the exit code of each.
 COMMANDS = {
@@ -95,7 +101,7 @@ COMMANDS = {
 def redflare(command: str, url: str) -> subprocess.Popen[str]:
     """Start a command, and return it when it has written the first line about itself."""
     running = subprocess.Popen(
-        [sys.executable, "-m", "redflare_workers.cli", *command.split(), "--url", url],
+        [*CLI, *command.split(), "--url", url],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,6 +119,65 @@ def test_commands_wait_for_a_server_that_is_started_again() -> None:
             node.restart()
             output, errors = running.communicate(timeout=30)
             assert running.returncode == code, (command, output, errors)
+
+
+class Following:
+    """A command that follows something, and the lines that it writes."""
+
+    def __init__(self, command: str, url: str) -> None:
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [*CLI, *command.split(), "--url", url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def expect(self, text: str) -> None:
+        """Wait for a line with this text."""
+        seen = []
+        try:
+            while text not in (line := self._lines.get(timeout=20)):
+                seen.append(line)
+        except queue.Empty:
+            raise AssertionError(f"no line with {text!r}, but {seen}") from None
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+
+    def __enter__(self) -> Following:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_commands_that_follow_leave_a_primary_that_was_replaced_while_it_slept(trio: SentinelTrio) -> None:
+    submit = [*CLI, "job", "submit", MEANS, "--id", "job-1", "--url", trio.url]
+    subprocess.run(submit, check=True)
+    with Server.connect(trio.url) as server:
+        LinkSteps(server).hello("cj", "cj-host:101:c")
+    with (
+        Following("tail site-1--trainer --json", trio.url) as tail,
+        Following("status --watch --json", trio.url) as status,
+        Following("job log job-1 --follow", trio.url) as log,
+    ):
+        tail.expect("CJ cj-host:101")
+        status.expect("site-1--trainer")
+        log.expect("SUBMITTED")
+        with trio.slept_through_a_failover() as old, Server.connect(trio.url) as server:
+            link = LinkSteps(server)
+            link.hello("cj", "cj-host:102:d")
+            link.assign("t-new")
+            JobStore(server, Keys("flare")).append_log("job-1", "site-1", ["a new line"])
+            tail.expect("t-new")
+            status.expect("t-new")
+            log.expect("a new line")
+            assert old.info("replication")["role"] == "master"
 
 
 def test_commands_go_on_with_the_next_primary(trio: SentinelTrio) -> None:

@@ -1,7 +1,8 @@
 """``Tail``: follows one link live: its streams, the ledgers of its tasks, both sides, and its wake-up messages.
 
 Two threads feed one queue, both blocked in Redis: one reads the streams (XREAD BLOCK), the other waits on a
-``KeyspaceFeed`` and reads the ledger or the sides whose keys have changed. Both reconnect for as long as it takes.
+``KeyspaceFeed`` and reads the ledger or the sides whose keys have changed. Both reconnect for as long as it takes, and
+at once when Sentinels have made another server the primary.
 After that the streams are read from their start, without the entries reported already, and so are the ledgers of tasks
 that were or are open. An entry that was added and deleted while the connection was down is not reported.
 """
@@ -16,6 +17,7 @@ from typing import Final, Literal, cast
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.keys import DEFAULT_NAMESPACE
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed, KeyspaceMessage
+from redflare_broker.runtime.primary_watch import PrimaryWatch
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
@@ -43,6 +45,7 @@ class Tail:
         self._inspector = Inspector(server, namespace)
         self._keys = k = self._inspector.keys.link(fqcn)
         self._feed = KeyspaceFeed(server, k.link, (k.task(""), k.link, k.heartbeat("")), (k.abort, k.notice))
+        self._primary_watch = PrimaryWatch(server)
         self._events: queue.SimpleQueue[TailEvent | RedflareError | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._guard = threading.Lock()
@@ -59,6 +62,7 @@ class Tail:
         ]
 
     def __enter__(self) -> Tail:
+        self._primary_watch.start()
         for thread in self._threads:
             thread.start()
         return self
@@ -73,6 +77,7 @@ class Tail:
             if self._connection is not None:
                 self._connection.interrupt()
         self._feed.close()
+        self._primary_watch.stop()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from redflare_broker.errors import DecodeError, Unavailable
 from redflare_broker.keys import StoreKeys
+from redflare_broker.runtime.primary_watch import PrimaryWatch
 from redflare_broker.transport.connection import Arg, Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
@@ -27,8 +28,9 @@ Entries = list[tuple[bytes, list[bytes]]]
 class JobLogFollower:
     """The lines of a job's log: first those that stand there, then those that come; a context manager and an iterator.
 
-    It connects again for as long as it takes. The iterator ends when the job is over and all of its lines were told,
-    when the job is deleted, and when the follower is closed.
+    It connects again for as long as it takes, and at once when Sentinels have made another server the primary. The
+    iterator ends when the job is over and all of its lines were told, when the job is deleted, and when the follower is
+    closed.
 
     Args:
         server: the federation's Redis.
@@ -48,12 +50,14 @@ class JobLogFollower:
         self._key = keys.log(job_id)
         self._block = block
         self._over = False
+        self._primary_watch = PrimaryWatch(server)
         self._stopped = threading.Event()
         self._guard = threading.Lock()
         self._connection: Connection | None = None
 
     def __iter__(self) -> Iterator[LogLine]:
         """Yield the next lines; again from where an earlier iterator was left."""
+        self._primary_watch.start()
         backoff = Backoff()
         while not self._stopped.is_set():
             try:
@@ -108,6 +112,7 @@ class JobLogFollower:
         with self._guard:
             if self._connection is not None:
                 self._connection.interrupt()
+        self._primary_watch.stop()
 
     def __enter__(self) -> JobLogFollower:
         return self

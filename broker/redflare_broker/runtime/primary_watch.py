@@ -7,7 +7,7 @@ connections it has, and what is written to it meanwhile is lost.
 from __future__ import annotations
 
 import logging
-from typing import Final, cast
+from typing import Final, Self, cast
 
 from redflare_broker.transport.server import Server
 
@@ -20,6 +20,8 @@ _CHANNEL: Final = "+switch-master"
 
 class PrimaryWatch:
     """Ends the connections of a server to all but its primary; a wait on one of them begins again with the primary.
+
+    A context manager: it watches during the block.
 
     Args:
         server: found through Sentinels; for any other nothing is watched.
@@ -42,11 +44,18 @@ class PrimaryWatch:
             self._subscriber.start()
 
     def stop(self) -> None:
-        """End the thread and the connections to the Sentinels."""
+        """End the thread and the connections to the Sentinels. May be called again."""
         if self._subscriber is not None:
             self._subscriber.stop()
         if self._sentinels is not None:
             self._sentinels.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     def _on_switch(self, words: list[str]) -> None:
         """Handle the message of a Sentinel: name of the service, host and port of the old primary, and of the new."""

@@ -15,6 +15,7 @@ from redflare_broker.inspection.job_view import JobView
 from redflare_broker.inspection.presence import Presence
 from redflare_broker.inspection.refusals import describe_room
 from redflare_broker.runtime.keyspace_feed import KeyspaceFeed
+from redflare_broker.runtime.primary_watch import PrimaryWatch
 from redflare_broker.util import humanize
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -98,7 +99,8 @@ def status(
     redflare status --json | jq '.links[] | select(.task) | .waiting'
     """
     if watch:
-        _watch(target, as_json)
+        with PrimaryWatch(target.server):
+            _watch(target, as_json)
         return
     found = _read(target)
     display.output(found.to_json(), _show(found), as_json=as_json)

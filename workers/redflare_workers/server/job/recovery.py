@@ -36,6 +36,12 @@ class Recovery:
         self._behind = 0
 
     @property
+    def has_tasks(self) -> bool:
+        """Whether there are records that may still be taken up."""
+        with self._guard:
+            return bool(self._tasks)
+
+    @property
     def restoring(self) -> bool:
         """Whether the controller still has to get results of a predecessor: hand nothing out meanwhile."""
         return self._behind > 0

@@ -86,13 +86,13 @@ class TaskJournal:
     _open: dict[str, OpenTask] = field(default_factory=dict, init=False)
     #: Those that no client had a reason to see yet: its reply would write them.
     _new: dict[str, OpenTask] = field(default_factory=dict, init=False)
-    #: The next checkpoint would store the state that was just restored.
-    _just_restored: bool = field(init=False)
+    #: The controller was restored, and has not come to the tasks that a predecessor has scheduled since.
+    _repeats: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.results = RetainedResults(self.store, self.registration, self.payloads)
         self._orders = itertools.count(self.recovery.last_order + 1)
-        self._just_restored = self.recovery.restored
+        self._repeats = self.recovery.restored and self.recovery.has_tasks
 
     # -- tasks begin and end -------------------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class TaskJournal:
         """Begin the record of a task, or take up the one of a predecessor; return the adopted ClientTasks."""
         schedule = self.communicator.schedule_of(task)
         assert schedule is not None, f"{task} is reported as scheduled, but was not"
-        self._just_restored = False
+        self._repeats = False
         left = self.recovery.take_up(task.name, str(schedule.kind), schedule.targets)
         if left is not None:
             return self._take_up(task, left)
@@ -139,8 +139,9 @@ class TaskJournal:
             EncodeError: the state cannot be sent; says where and why.
             Fenced, Unavailable, ServerError: it is not stored.
         """
-        # right after a restart it would be the restored state, and the results after it are still to be taken up
-        if self._just_restored or self.left:
+        # between the checkpoint that was restored and these tasks a predecessor has made no other: this is the restored
+        # one again, and would drop the results that came after it
+        if self._repeats or self.left:
             return
         began = time.time()
         self.abandon()

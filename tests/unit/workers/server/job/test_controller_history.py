@@ -12,22 +12,22 @@ from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.signal import Signal
 from redflare_workers.protocol.job_outcome import COMPLETED, FAILED, STOPPED
 
-from tests.support.job.runs import FunctionController, JobRuns, serving, task
+from tests.support.job.runs import FunctionController, JobRuns, serving
 from tests.support.waiting import wait_until
 
 HISTORY = "flare:{server.job}:history"
 
 
 class Appending(FunctionController):
-    """Appends an entry for each step, and writes a checkpoint then; pauses before the step ``pause``."""
+    """Appends an entry for each step, and writes a checkpoint then; pauses before the steps ``pauses``."""
 
-    def __init__(self, steps: int, pause: int = -1) -> None:
+    def __init__(self, steps: int, *pauses: int) -> None:
         super().__init__(self._steps)
         self.resume = True
-        self.steps, self.pause = steps, pause
+        self.steps, self.pauses = steps, pauses
         self.entries: list[Any] = []
         self.restored: list[Any] | None = None
-        self.paused, self.go = threading.Event(), threading.Event()
+        self.paused, self.go = threading.Semaphore(0), threading.Event()
 
     def state(self) -> dict[str, Any]:
         return {"steps": len(self.entries)}
@@ -44,15 +44,13 @@ class Appending(FunctionController):
     def _steps(self, controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
         self.checkpoint(fl_ctx)
         while len(self.entries) < self.steps:
-            if len(self.entries) == self.pause:
-                self.paused.set()
+            if len(self.entries) in self.pauses:
+                self.paused.release()
                 with abort.add_callback(self.go.set):
                     self.go.wait(20)
+                self.go.clear()
                 if abort.triggered:
                     return
-            # a checkpoint right after a restart, before any task, would be the one that was restored
-            self.send(one := task(), fl_ctx, targets=["nobody"])
-            self.cancel_task(one, fl_ctx=fl_ctx)
             self.entries.append({"step": len(self.entries)})
             self.checkpoint(fl_ctx)
 
@@ -63,9 +61,9 @@ def stored(redis: fakeredis.FakeRedis) -> list[Any]:
 
 
 def test_a_successor_gets_the_history_and_appends_to_it(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
-    first, second = Appending(5, pause=2), Appending(5)
+    first, second = Appending(5, 2), Appending(5)
     server = job.serve(first)
-    assert first.paused.wait(10)
+    assert first.paused.acquire(timeout=10)
     server.leave()
     assert job.outcome().status == STOPPED
     assert stored(redis) == [0, 1]
@@ -75,11 +73,35 @@ def test_a_successor_gets_the_history_and_appends_to_it(job: JobRuns, redis: fak
     assert stored(redis) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["kept", "flushed"])
+def test_checkpoints_of_a_successor_count_although_it_has_scheduled_nothing(
+    job: JobRuns, redis: fakeredis.FakeRedis, lost: bool
+) -> None:
+    first, second, third = Appending(9, 2), Appending(9, 2, 6), Appending(9)
+    server = job.serve(first)
+    assert first.paused.acquire(timeout=10)
+    server.leave()
+    assert job.outcome().status == STOPPED
+    server = job.serve(second)
+    assert second.paused.acquire(timeout=10)
+    if lost:
+        redis.flushall()
+        wait_until(lambda: serving(server).registration.generation)
+    second.go.set()
+    assert second.paused.acquire(timeout=10)
+    server.leave()
+    assert job.outcome().status == STOPPED
+    job.serve(third)
+    assert job.outcome().status == COMPLETED
+    assert third.restored == [{"step": number} for number in range(6)]
+    assert stored(redis) == list(range(9))
+
+
 @pytest.mark.parametrize("lost", ["everything", "the history", "the end of it"])
 def test_a_history_that_redis_has_lost_is_written_again(job: JobRuns, redis: fakeredis.FakeRedis, lost: str) -> None:
-    controller = Appending(4, pause=3)
+    controller = Appending(4, 3)
     server = job.serve(controller)
-    assert controller.paused.wait(10)
+    assert controller.paused.acquire(timeout=10)
     if lost == "everything":
         redis.flushall()
         wait_until(lambda: serving(server).registration.generation)
@@ -93,9 +115,9 @@ def test_a_history_that_redis_has_lost_is_written_again(job: JobRuns, redis: fak
 
 
 def test_a_job_that_begins_anew_has_a_history_of_its_own(job: JobRuns, redis: fakeredis.FakeRedis) -> None:
-    first, second = Appending(5, pause=3), Appending(1)
+    first, second = Appending(5, 3), Appending(1)
     server = job.serve(first)
-    assert first.paused.wait(10)
+    assert first.paused.acquire(timeout=10)
     server.leave()
     job.outcome()
     # its state cannot be read any more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -256,3 +257,75 @@ def test_a_sender_that_is_killed_leaves_no_half_file(url: str, namespace: str, t
         assert server.receive("received", 20)[0] == ReturnCode.COMMUNICATION_ERROR
         assert list(folder.iterdir()) == []
         server.end()
+
+
+# -- processes that are stopped for a while ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("whose", "seconds"),
+    [
+        (["server"], 1.0),
+        (["site"], 1.0),
+        # as a machine that was suspended: both heartbeats have expired
+        (["server", "site"], SETTINGS.heartbeat_ttl + 1.0),
+        (["site", "server"], SETTINGS.heartbeat_ttl + 1.0),
+    ],
+    ids=["the receiver", "the sender", "both, the receiver first", "both, the sender first"],
+)
+def test_a_stream_goes_on_after_a_pause_of_a_process(
+    url: str, namespace: str, tmp_path: Path, whose: list[str], seconds: float
+) -> None:
+    """The pause is longer than the timeout of an object; each object is consumed once."""
+    settings = replace(SETTINGS, namespace=namespace)
+    made = {
+        name: StreamArgs(url=url, settings=settings, name=name, folder=str(tmp_path), tell_at=100)
+        for name in ("server", "site")
+    }
+    values = list(range(600))
+    with (
+        Child(streaming.main, made["server"], tmp_path / "server.log") as server,
+        Child(streaming.main, made["site"], tmp_path / "site.log") as site,
+    ):
+        children = {"server": server, "site": site}
+        server.receive("started")
+        site.receive("started")
+        site.send("stream", values, 4, 0.4)
+        server.receive("at")
+        for name in whose:
+            children[name].signal(signal.SIGSTOP)
+        assert not threading.Event().wait(seconds)
+        assert not site.received("sent")
+        for name in whose:
+            children[name].signal(signal.SIGCONT)
+        assert site.receive("sent", 60) == (ReturnCode.OK, [ReturnCode.OK] * len(values))
+        assert server.receive("streamed") == (ReturnCode.OK, values)
+        server.end()
+        site.end()
+
+
+def test_a_receiver_that_is_resumed_behind_its_successor_changes_nothing(
+    url: str, namespace: str, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, namespace=namespace)
+    site_args, server_args = (
+        StreamArgs(url=url, settings=settings, name=name, folder=str(tmp_path), tell_at=100)
+        for name in ("site", "server")
+    )
+    values = list(range(600))
+    with (
+        Child(streaming.main, server_args, tmp_path / "server.log") as first,
+        Child(streaming.main, site_args, tmp_path / "site.log") as site,
+    ):
+        first.receive("started")
+        site.receive("started")
+        site.send("stream", values, 4)
+        first.receive("at")
+        first.signal(signal.SIGSTOP)
+        with Child(streaming.main, server_args, tmp_path / "server-2.log") as second:
+            second.receive("at")
+            first.signal(signal.SIGCONT)
+            assert site.receive("sent", 60) == (ReturnCode.OK, [ReturnCode.OK] * len(values))
+            assert second.receive("streamed") == (ReturnCode.OK, values)
+            second.end()
+        site.end()

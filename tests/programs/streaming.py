@@ -29,8 +29,9 @@ class StreamArgs:
     settings: LinkSettings
     name: str
     folder: str
-    #: the object of a stream that is never answered
+    #: the object of a stream that is never answered, and the one that is told of
     hold_at: int = -1
+    tell_at: int = -1
 
 
 class StreamProgram(RunEngine):
@@ -46,7 +47,7 @@ class StreamProgram(RunEngine):
         self._server = Server.connect(args.url, args.settings.connection)
         self._cell = Cell(self._server, f"{args.name}.job", args.settings)
         self.register_stream_processing("objects", "t", sink := Sink(self._take), self._streamed, values=sink.values)
-        self._hold_at = args.hold_at
+        self._hold_at, self._tell_at = args.hold_at, args.tell_at
         self.messenger.open(self._cell)
         FileStreamer.register_stream_processing(
             self.new_context(), "files", "t", args.folder, self._received, self._chunk
@@ -73,9 +74,9 @@ class StreamProgram(RunEngine):
         rc, _ = FileStreamer.stream_file("files", "t", {}, ["server"], path, self.new_context())
         self._pipe.send("sent", rc, _resident("VmHWM") - self._before)
 
-    def stream(self, values: list[Any], window: int) -> None:
+    def stream(self, values: list[Any], window: int, timeout: float = 5.0) -> None:
         """Stream objects; tells ("sent", return code, return codes of the replies)."""
-        producer = Numbers(values, window=window)
+        producer = Numbers(values, window=window, timeout=timeout)
         rc, _ = self.stream_objects("objects", "t", {}, ["server"], producer, self.new_context())
         self._pipe.send("sent", rc, producer.codes())
 
@@ -91,6 +92,8 @@ class StreamProgram(RunEngine):
             self._pipe.send("chunks", self._chunks)
 
     def _take(self, value: Any) -> None:
+        if value == self._tell_at:
+            self._pipe.send("at", value)
         if value == self._hold_at:
             self._pipe.send("holds", value)
             threading.Event().wait()

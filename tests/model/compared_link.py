@@ -52,7 +52,7 @@ class ComparedLink:
         sent = self.scripts.beat_command(_lease(instance), b"{}", 60_000, task or None)
 
         def run() -> script.ScriptReply:
-            reply = script.parse_reply("link/beat", self.connection.pipeline([script.eval_command(sent)])[0])
+            reply = script.parse_reply("link/beat", script.run_pipeline(self.connection, [sent])[0])
             open_task, status, _, _, peer, closed, _ = reply.rest or (None,) * 7
             seen = (open_task, status, peer, int(closed != b"0"), reply.number(6)) if reply.rest else ()
             return script.ScriptReply(status=reply.status, rest=seen)

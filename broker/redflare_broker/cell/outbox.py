@@ -257,7 +257,9 @@ class Outbox:
         """
         try:
             with self._server.borrow(route) as connection:
-                sent = [self._prepared(connection.node, command) for command in commands]
+                sent = (
+                    commands if connection.functions else [self._prepared(connection.node, each) for each in commands]
+                )
                 replies = run_pipeline(connection, sent)
                 for reply in replies:
                     if isinstance(reply, ReplyError) and reply.rule.kind is not Kind.FINAL:

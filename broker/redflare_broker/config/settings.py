@@ -72,7 +72,15 @@ def _positive(name: str, value: object) -> None:
 
 #: Keys of comm_config.json at its top level that go to the connection.
 _CONNECTION_KEYS: Final = (
-    *("username", "password_file", "check_hostname", "socket_timeout", "connect_timeout", "login_patience"),
+    *(
+        "username",
+        "password_file",
+        "check_hostname",
+        "socket_timeout",
+        "connect_timeout",
+        "login_patience",
+        "functions",
+    ),
 )
 _TOP_KEYS: Final = ("namespace", "heartbeat_interval", "heartbeat_ttl", "block", "max_attempts", "allow_eviction")
 #: Top-level keys that are not durations, with their types; null is like a name that is not given.
@@ -81,6 +89,7 @@ _TYPES: Final[dict[str, type]] = {
     "username": str,
     "password_file": str,
     "check_hostname": bool,
+    "functions": bool,
     "allow_eviction": bool,
 }
 

@@ -23,15 +23,16 @@ from redflare_broker.scripts.script import (
     OK,
     PIPELINE_LENGTH,
     ScriptReply,
-    eval_command,
+    is_unknown,
     parse_reply,
     run_command,
     run_scripts,
     script_name,
+    teach,
 )
 from redflare_broker.scripts.store_scripts import RENEW, job_values
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, Command, RedisReply, ReplyError, require
+from redflare_broker.transport.replies import Arg, Command, RedisReply, require
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.message_entry import EVENT, Envelope
@@ -84,8 +85,8 @@ class StoreSteps:
             if change is None:
                 return run_command(connection, command)
             reply = self._announce(connection, command, change)
-            if _is_unknown_script(reply):
-                reply = self._announce(connection, eval_command(command), change)
+            if is_unknown(reply):
+                reply = self._announce(connection, teach(connection, [command])[0], change)
             return parse_reply(script_name(command), reply)
 
         return self._server.run(self.keys.jobs, run, stop=self._stop)
@@ -95,9 +96,9 @@ class StoreSteps:
         # a new event for each attempt: the one of a failed attempt may have been dealt with before the step
         event = self._event(*change)
         reply, posted = connection.pipeline([command, event])
-        if _is_unknown_script(posted) and not _is_unknown_script(reply):
-            posted = connection.pipeline([eval_command(event)])[0]
-        if not _is_unknown_script(posted):
+        if is_unknown(posted) and not is_unknown(reply):
+            posted = connection.pipeline(teach(connection, [event]))[0]
+        if not is_unknown(posted):
             require(posted, connection.node)
         return reply
 
@@ -180,10 +181,6 @@ class StoreSteps:
 
     def remove(self, file: StoredFile) -> None:
         discard(self._server, file.blob)
-
-
-def _is_unknown_script(reply: RedisReply) -> bool:
-    return isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
 
 
 def _pipelined(connection: Connection, commands: Sequence[Command]) -> list[RedisReply]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from redflare_broker.errors import PreflightError, Unavailable
 from redflare_broker.keys import Keys, LinkKeys
 from redflare_broker.scripts.link_scripts import PREFLIGHT
-from redflare_broker.scripts.script import eval_command
+from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Command, Kind, ReplyError
 from redflare_broker.transport.server import Server
@@ -95,7 +95,6 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
     commands += [
         ["PING"],
         ["TIME"],
-        ["EVAL", "return 1", 1, key],
         ["SET", key, "preflight", "PX", _TTL_MS],
         ["GET", key],
         ["PTTL", key],
@@ -104,18 +103,18 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
         [server.subscribe, key],
         [server.subscribe.replace("SUB", "UNSUB"), key],
     ]
+    if not server.functions:
+        commands.append(["EVAL", "return 1", 1, key])
     for command, reply in zip(commands, connection.pipeline(commands), strict=True):
         if isinstance(reply, ReplyError):
             yield str(command[0]), reply
     sent = PREFLIGHT.command({}, probe=key, publish=server.publish, ttl_ms=_TTL_MS)
-    reply = connection.pipeline([sent])[0]
-    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-        sent = eval_command(sent)
-        reply = connection.pipeline([sent])[0]
+    called = "FCALL" if server.functions else "EVALSHA"
+    reply = run_pipeline(connection, [sent])[0]
     if isinstance(reply, ReplyError):
-        yield str(sent[0]), reply
+        yield called, reply
     elif reply != [b"OK", b"two"]:
-        yield str(sent[0]), ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
+        yield called, ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
 
 
 def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command]:

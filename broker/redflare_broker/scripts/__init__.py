@@ -8,3 +8,8 @@ the process that takes a step. The head of each ``.lua`` file gives its keys, ar
 
 May import: config, transport, wire and the root.
 """
+
+# the library of functions has all scripts, whoever needs it
+from . import cell_scripts, job_scripts, link_scripts, store_scripts
+
+__all__ = ["cell_scripts", "job_scripts", "link_scripts", "store_scripts"]

@@ -8,10 +8,10 @@ from .script import Script
 
 #: Take the cell over; with an epoch, take it up again after Redis lost it.
 HELLO: Final = Script("cell/hello", "cell inbox", "instance epoch retention_ms host pid")
-BYE: Final = Script("cell/bye", "cell inbox heartbeat", "instance epoch settled_ms")
-BEAT: Final = Script("cell/beat", "cell inbox heartbeat", "instance epoch beat beat_ttl_ms retention_ms")
+BYE: Final = Script("cell/bye", "cell inbox heartbeat", "instance epoch settled_ms", frees=True)
+BEAT: Final = Script("cell/beat", "cell inbox heartbeat", "instance epoch beat beat_ttl_ms retention_ms", frees=True)
 BURY: Final = Script(
-    "cell/bury", "inbox dead cell", "entry reason dead_entries dead_value_bytes retention_ms instance epoch"
+    "cell/bury", "inbox dead cell", "entry reason dead_entries dead_value_bytes retention_ms instance epoch", frees=True
 )
 #: Put a message into any cell's inbox.
 POST: Final = Script("cell/post", "inbox", "retention_ms", rest="fields")
@@ -23,6 +23,6 @@ REPLY: Final = Script(
     rest="fields",
 )
 #: Delete entries of the own inbox that were dealt with; those of an instance that was replaced stay.
-SETTLE: Final = Script("cell/settle", "inbox cell", "instance epoch", rest="entries")
+SETTLE: Final = Script("cell/settle", "inbox cell", "instance epoch", rest="entries", frees=True)
 #: Ask which of these entries are in a cell's inbox, without reading them.
-STILL_POSTED: Final = Script("cell/still_posted", "inbox", rest="entries")
+STILL_POSTED: Final = Script("cell/still_posted", "inbox", rest="entries", frees=True)

@@ -29,14 +29,19 @@ JOIN: Final = Script(
     optional_key="heartbeat",
 )
 BEAT: Final = Script(
-    "job/beat", "job clients heartbeat server_heartbeat", "name instance epoch beat beat_ttl_ms retention_ms"
+    "job/beat",
+    "job clients heartbeat server_heartbeat",
+    "name instance epoch beat beat_ttl_ms retention_ms",
+    frees=True,
 )
-LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch")
+LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch", frees=True)
 BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
-FORGET: Final = Script("job/forget", "job clients standing ended task_prefix")
-LIST_MEMBERS: Final = Script("job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms")
+FORGET: Final = Script("job/forget", "job clients standing ended task_prefix", frees=True)
+LIST_MEMBERS: Final = Script(
+    "job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms", frees=True
+)
 AWAIT: Final = Script("job/await", "cell job", "instance epoch run awaited retention_ms")
-END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms")
+END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms", frees=True)
 SCHEDULE: Final = Script(
     "job/schedule",
     "cell job task standing ended blobs",
@@ -53,6 +58,7 @@ FINISH: Final = Script(
     "job/finish",
     "cell job task standing ended",
     "instance epoch run root_id status ended_ms resume retention_ms settled_ms",
+    frees=True,
 )
 CHECKPOINT: Final = Script(
     "job/checkpoint",

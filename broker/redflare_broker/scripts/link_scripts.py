@@ -22,13 +22,14 @@ _LINK: Final = "link tasks results"
 
 HELLO: Final = Script("link/hello", f"{_LINK} notice", "role instance epoch retention_ms publish")
 BYE: Final = Script(
-    "link/bye", f"{_LINK} heartbeat notice", "role instance epoch failed settled_ms retention_ms publish"
+    "link/bye", f"{_LINK} heartbeat notice", "role instance epoch failed settled_ms retention_ms publish", frees=True
 )
 BEAT: Final = Script(
     "link/beat",
     f"{_LINK} heartbeat peer_heartbeat",
     "role instance epoch beat beat_ttl_ms retention_ms",
     optional_key="task",
+    frees=True,
 )
 ASSIGN: Final = Script(
     "link/assign",
@@ -42,6 +43,7 @@ REFUSE: Final = Script(
     "link/refuse",
     f"{_LINK} task dead",
     "instance epoch task_id rc reason settled_ms retention_ms dead_entries dead_value_bytes",
+    frees=True,
 )
 SUBMIT: Final = Script(
     "link/submit", f"{_LINK} task", "instance epoch task_id submit_id rc size blob chunks", rest="fields"
@@ -50,10 +52,16 @@ SETTLE: Final = Script(
     "link/settle",
     f"{_LINK} task notice dead",
     "instance epoch task_id status reason settled_ms publish retention_ms dead_entries dead_value_bytes inline lent",
+    frees=True,
 )
-ABORT: Final = Script("link/abort", f"{_LINK} task abort", "instance epoch task_id reason settled_ms publish")
+ABORT: Final = Script(
+    "link/abort", f"{_LINK} task abort", "instance epoch task_id reason settled_ms publish", frees=True
+)
 BURY: Final = Script(
-    "link/bury", "stream dead link", "entry reason dead_entries dead_value_bytes retention_ms role instance epoch"
+    "link/bury",
+    "stream dead link",
+    "entry reason dead_entries dead_value_bytes retention_ms role instance epoch",
+    frees=True,
 )
 REPLAY: Final = Script("link/replay", "dead tasks results", "letter retention_ms")
 REGISTER: Final = Script("link/register", "agents", "fqcn retention_ms")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from operator import itemgetter
 from typing import Final
@@ -16,8 +16,9 @@ from typing import Final
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import ServerError
 from redflare_broker.keys import CellKeys, JobKeys, LinkKeys
+from redflare_broker.transport import functions
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, Kind, RedisReply, ReplyError
+from redflare_broker.transport.replies import FUNCTION_UNKNOWN, Arg, Kind, RedisReply, ReplyError
 
 #: The step took effect, now or when it was run before.
 OK: Final = "OK"
@@ -84,34 +85,42 @@ class Script:
         optional_key: name of a last key that ``command`` may be called without; in Lua it is nil then.
         args: names of the arguments, as ``keys``.
         rest: name of any number of further arguments; in Lua they begin at ``ARGV[<rest>_from]``.
+        frees: it must run in a Redis whose memory is full: it frees some, or renews what is there. As a script it may
+            once it has freed something, as a function only when it says so beforehand.
     """
 
-    def __init__(self, name: str, keys: str, args: str = "", *, optional_key: str = "", rest: str = "") -> None:
+    def __init__(
+        self, name: str, keys: str, args: str = "", *, optional_key: str = "", rest: str = "", frees: bool = False
+    ) -> None:
         self.name = name
         self.keys = tuple(keys.split())
         self.args = tuple(args.split())
         self.optional_key = optional_key
         self.rest = rest
+        self.frees = frees
         self._named = _getter(*self.keys, *self.args)
+        _declared.setdefault(name, self)
         self._with_optional = _getter(*self.keys, optional_key, *self.args)
 
     @cached_property
     def sha(self) -> str:
         """The SHA-1 by which Redis knows the script; from now on, ``eval_command`` does too."""
         sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        _by_sha[sha] = self
+        functions.steps[sha] = _by_sha[sha] = self
         return sha
 
     @cached_property
     def source(self) -> str:
         """The script with what stands in front of it."""
         folder, _, step = self.name.partition("/")
-        lua = resources.files(__package__) / "lua"
-        common, prologue, body = (
-            file.read_text("utf-8")
-            for file in (lua / "_common.lua", lua / folder / f"_{folder}.lua", lua / folder / f"{step}.lua")
+        return "\n".join(
+            (_lua("_common.lua"), _lua(f"{folder}/_{folder}.lua"), self._locals(), _lua(f"{folder}/{step}.lua"))
         )
-        return "\n".join((common, prologue, self._locals(), body))
+
+    @property
+    def function(self) -> str:
+        """The name of the function that does the same."""
+        return f"{library().name}_{self.name.replace('/', '_')}"
 
     def _locals(self) -> str:
         """Return the generated lines."""
@@ -120,6 +129,13 @@ class Script:
         if self.rest:
             lines.append(f"local {self.rest}_from = {len(self.args) + 1}\n")
         return "".join(lines)
+
+    def registration(self, library: str) -> str:
+        """Return the Lua that registers the function, behind what stands in front of the script."""
+        flags = ", flags={'allow-oom'}" if self.frees else ""
+        name = f"{library}_{self.name.replace('/', '_')}"
+        body = f"{self._locals()}{_lua(f'{self.name}.lua')}"
+        return f"redis.register_function{{function_name='{name}'{flags}, callback=function(KEYS, ARGV)\n{body}\nend}}"
 
     def command(self, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg) -> list[Arg]:
         """Make the EVALSHA command, for callers that pipeline several.
@@ -158,6 +174,40 @@ def common_values(keys: LinkKeys | CellKeys | JobKeys, policy: RetentionPolicy) 
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """All scripts as functions of one library of Redis; its name tells releases apart, which may stand side by side."""
+
+    name: str
+    source: str
+
+    @classmethod
+    def of(cls, scripts: Sequence[Script]) -> Library:
+        """Make the library of these scripts, of one file for each folder of ``lua``."""
+        digest = hashlib.sha256("".join(f"{script.frees}{script.source}" for script in scripts).encode()).hexdigest()
+        name = f"redflare_{digest[:8]}"
+        parts = [f"#!lua name={name}", _lua("_common.lua")]
+        for folder in sorted({script.name.partition("/")[0] for script in scripts}):
+            members = [script.registration(name) for script in scripts if script.name.startswith(f"{folder}/")]
+            parts += ["do", _lua(f"{folder}/_{folder}.lua"), *members, "end"]
+        return cls(name=name, source="\n".join(parts))
+
+
+@cache
+def library() -> Library:
+    """Return the library of this release."""
+    return Library.of(sorted(_declared.values(), key=lambda script: script.name))
+
+
+#: Every script of this release; importing the package declares them all.
+_declared: Final[dict[str, Script]] = {}
+
+
+@cache
+def _lua(path: str) -> str:
+    return (resources.files(__package__) / "lua" / path).read_text("utf-8")
+
+
 def _getter(*names: str) -> Callable[[dict[str, Arg]], tuple[Arg, ...]]:
     if len(names) == 1:
         return lambda values: (values[names[0]],)
@@ -186,10 +236,34 @@ def script_name(sent: Sequence[Arg]) -> str:
 def run_pipeline(connection: Connection, commands: Sequence[list[Arg]]) -> list[RedisReply]:
     """Run commands in one round trip, and again those whose script Redis does not know."""
     replies = connection.pipeline(commands)
-    for index, reply in enumerate(replies):
-        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            replies[index] = connection.pipeline([eval_command(commands[index])])[0]
+    unknown = [index for index, reply in enumerate(replies) if is_unknown(reply)]
+    if unknown:
+        again = teach(connection, [commands[index] for index in unknown])
+        for index, reply in zip(unknown, connection.pipeline(again), strict=True):
+            replies[index] = reply
     return replies
+
+
+def teach(connection: Connection, commands: Sequence[list[Arg]]) -> list[list[Arg]]:
+    """Return what to send for commands whose scripts Redis did not know; KeyError for a script of others.
+
+    Functions are loaded here. A user who may not load them is told again that they are not there, and waits for who
+    may.
+    """
+    if not connection.functions:
+        return [eval_command(sent) for sent in commands]
+    load_functions(connection)
+    return list(commands)
+
+
+def is_unknown(reply: RedisReply) -> bool:
+    """Whether Redis did not know the script, or its function."""
+    return isinstance(reply, ReplyError) and (reply.code == "NOSCRIPT" or reply.rule.words == FUNCTION_UNKNOWN)
+
+
+def load_functions(connection: Connection) -> RedisReply:
+    """Load this release's functions; the reply may be an error: they are there already, or the user may not."""
+    return connection.pipeline([["FUNCTION", "LOAD", library().source]])[0]
 
 
 def run_scripts(connection: Connection, commands: Sequence[list[Arg]]) -> list[ScriptReply]:

@@ -23,14 +23,14 @@ SUBMIT: Final = Script(
 ADVANCE: Final = Script(
     "store/advance", _JOB, "step status change reason retention_ms log_lines submission", rest="expected"
 )
-ABORT: Final = Script("store/abort", _JOB, "by reason change retention_ms log_lines")
+ABORT: Final = Script("store/abort", _JOB, "by reason change retention_ms log_lines", frees=True)
 #: A field of the record; ``waiting`` is not written any more once the job is over.
 SET_FIELD: Final = Script("store/set_field", "record", "field value submission")
 LOG: Final = Script("store/log", "record log", "batch site level log_lines submission", rest="lines")
 RESULT: Final = Script("store/result", f"{_JOB} result_prefix", "chunks result retention_ms submission")
 RESTORE: Final = Script("store/restore", _JOB, "job_id submission submitted retention_ms log_lines", rest="fields")
-RENEW: Final = Script("store/renew", _JOB, "job_id retention_ms")
-DELETE: Final = Script("store/delete", f"{_JOB} deleted", "job_id deletions retention_ms")
+RENEW: Final = Script("store/renew", _JOB, "job_id retention_ms", frees=True)
+DELETE: Final = Script("store/delete", f"{_JOB} deleted", "job_id deletions retention_ms", frees=True)
 
 
 def job_values(keys: StoreKeys, policy: JobRetentionPolicy, job_id: str, submission: str = "") -> dict[str, Arg]:

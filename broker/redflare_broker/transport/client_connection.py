@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redflare_broker.errors import Unavailable
 
 from .connection import Connection
+from .functions import as_functions
 from .replies import Arg, Command, Kind, RedisReply, ReplyError, missing, wrong_size
 
 #: Longest wait inside the foreign connection, in seconds: how late an interrupt may be seen.
@@ -50,7 +51,7 @@ class ClientConnection(Connection):
         self._woken = False
 
     def send(self, commands: Sequence[Command]) -> None:
-        self._waiting.extend(commands)
+        self._waiting.extend(as_functions(commands) if self.functions else commands)
         while self._waiting and not _block_index(self._waiting[0]):
             self._replies.append(self._run(self._waiting.popleft()))
 

@@ -28,6 +28,8 @@ class Connection(ABC):
     closed: bool = False
     #: ``interrupt`` was called: whatever the connection is used for next fails
     interrupted: bool = False
+    #: scripts are called as functions, see ``functions``
+    functions: bool = False
 
     def call(self, *args: Arg, timeout: float | None = None) -> RedisReply:
         """Run one command.

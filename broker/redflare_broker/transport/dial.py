@@ -240,10 +240,12 @@ class Dialled(NamedTuple):
     raw: RawConnection
 
     @classmethod
-    def wrap(cls, raw: RawConnection, timeout: float) -> Dialled:
+    def wrap(cls, raw: RawConnection, timeout: float, *, functions: bool) -> Dialled:
         """Wrap a redis-py connection in the ``Connection`` that fits it: a socket's, or a fake server's."""
         make = SocketConnection if isinstance(raw._sock, socket.socket) else ClientConnection
-        return cls(make(cast("Any", raw), node_name(raw), timeout), raw)
+        connection = make(cast("Any", raw), node_name(raw), timeout)
+        connection.functions = functions
+        return cls(connection, raw)
 
     def silent(self) -> bool:
         """Whether the connection can be used: it is open, and no end of file or stray reply waits to be read."""

@@ -40,6 +40,8 @@ class ReplyRule:
     remedy: str
 
 
+#: How Redis says that a function was not loaded.
+FUNCTION_UNKNOWN: Final = "ERR Function not found"
 #: Every error reply that is known; any other is final.
 RULES: Final = (
     ReplyRule("LOADING", Kind.AWAY, "It reads its data from disk and serves when that is done."),
@@ -53,6 +55,11 @@ RULES: Final = (
     ReplyRule("UNBLOCKED", Kind.AWAY, "It has become a replica."),
     ReplyRule("BUSY", Kind.AWAY, "A script or function runs for too long; end it with SCRIPT KILL or FUNCTION KILL."),
     ReplyRule("ERR max number of clients", Kind.AWAY, "Raise maxclients (CONFIG SET maxclients), or end some clients."),
+    ReplyRule(
+        FUNCTION_UNKNOWN,
+        Kind.WAIT,
+        "Redis has not the functions of this release of redflare: its server loads them when it starts.",
+    ),
     ReplyRule("OOM", Kind.WAIT, "Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."),
     ReplyRule(
         "MISCONF",

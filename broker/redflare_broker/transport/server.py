@@ -59,6 +59,8 @@ class Server:
         #: the commands for wake-up messages: sharded on a cluster, where a plain PUBLISH would go to every node
         self.publish: Literal["PUBLISH", "SPUBLISH"] = "SPUBLISH" if self.cluster else "PUBLISH"
         self.subscribe: Literal["SUBSCRIBE", "SSUBSCRIBE"] = "SSUBSCRIBE" if self.cluster else "SUBSCRIBE"
+        #: scripts are called as functions that were loaded before
+        self.functions = options.functions
         #: what is done as soon as a node is back; heartbeats see to it
         self.owed = OwedSteps()
         #: how steps on borrowed connections, and scans, are tried again while Redis is unavailable; None: they are not
@@ -86,7 +88,7 @@ class Server:
 
         Args:
             url: any form of ``redflare_broker.transport.url``; not needed with ``client``.
-            options: what the URL does not give; of these only the timeouts matter with ``client``.
+            options: what the URL does not give; of these only the timeouts and ``functions`` matter with ``client``.
             client: connections are made as its pool makes them, but are never taken from it.
 
         Raises:
@@ -134,7 +136,9 @@ class Server:
         """
         if self.retries is None:
             return self._lend(key)
-        return nullcontext(RetryingConnection(self.retries, lambda: self._lend(key), self.url))
+        retrying = RetryingConnection(self.retries, lambda: self._lend(key), self.url)
+        retrying.functions = self.functions
+        return nullcontext(retrying)
 
     @contextmanager
     def _lend(self, key: str) -> Iterator[Connection]:
@@ -281,7 +285,7 @@ class Server:
             raise
         self._lockouts.accepted(node)
         self._away.pop(node, None)
-        dialled = Dialled.wrap(raw, self._options.socket_timeout)
+        dialled = Dialled.wrap(raw, self._options.socket_timeout, functions=self.functions)
         with self._guard:
             self._opened.add(raw)
             self._connections.add(dialled.connection)

@@ -20,6 +20,7 @@ import hiredis
 from redflare_broker.errors import Unavailable
 
 from .connection import Connection
+from .functions import as_functions
 from .replies import (
     ASK_CERTIFICATE,
     ASK_TLS,
@@ -81,6 +82,8 @@ class SocketConnection(Connection):
     def send(self, commands: Sequence[Command]) -> None:
         try:
             self._allow(max(self._timeout, self._default_timeout))
+            if self.functions:
+                commands = as_functions(commands)
             self._sock.sendall(b"".join([_pack(command) for command in commands]))
         except BaseException as error:
             self._fail(error)

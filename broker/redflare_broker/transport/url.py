@@ -74,6 +74,9 @@ class ConnectionOptions:
     #: TCP keepalive: the kernel asks an idle peer after 30 s, which keeps the connection known to firewalls; one that a
     #: firewall forgot, or whose peer is dead, is closed 15 s later, and costs the next command nothing.
     keepalive: bool = True
+    #: Call the steps of the protocol as functions of Redis, which its server or who provisions it has loaded: the user
+    #: needs ``+fcall`` and no right to bring scripts of its own.
+    functions: bool = False
     #: Shown by ``CLIENT LIST``; needs the permission ``+client|setname``.
     client_name: str | None = None
     #: For Sentinels that ask for a login of their own.

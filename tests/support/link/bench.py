@@ -49,14 +49,14 @@ class LinkBench:
 
     def accept_unread(self, task: str) -> ScriptReply:
         sent = self.scripts.accept_command(self.cj, task)
-        return script.parse_reply("link/settle", self.connection.pipeline([script.eval_command(sent)])[0])
+        return script.parse_reply("link/settle", script.run_pipeline(self.connection, [sent])[0])
 
     def abort(self, task: str, lease: Lease | None = None) -> ScriptReply:
         return self.scripts.abort(self.connection, lease, task, "why")
 
     def beat(self, lease: Lease, task: str = "") -> ScriptReply:
         sent = self.scripts.beat_command(lease, b"{}", 60_000, task)
-        return script.parse_reply("link/beat", self.connection.pipeline([script.eval_command(sent)])[0])
+        return script.parse_reply("link/beat", script.run_pipeline(self.connection, [sent])[0])
 
     def bury(self, lease: Lease | None, stream: str, entry: str) -> ScriptReply:
         return self.scripts.bury(self.connection, lease, stream, entry, "why")

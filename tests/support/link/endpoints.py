@@ -15,7 +15,7 @@ from redflare_broker.link.cj_link import CJLink
 from redflare_broker.link.exchange import ExchangeOutcome
 from redflare_broker.link.liveness import Liveness
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.script import eval_command
+from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.testing.plugin import LinkUnderTest
 
 from tests.support.waiting import wait_until
@@ -74,7 +74,7 @@ def beat(side: AgentLink | CJLink) -> Any:
         command = side.beat()
         reply = connection.pipeline([command])[0]
         if isinstance(reply, ServerError):
-            reply = connection.pipeline([eval_command(command)])[0]
+            reply = run_pipeline(connection, [command])[0]
         return reply
 
 

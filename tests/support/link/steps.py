@@ -7,7 +7,7 @@ from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.scripts.lease import Lease, Role
 from redflare_broker.scripts.link_scripts import LinkScripts
-from redflare_broker.scripts.script import ScriptReply, eval_command
+from redflare_broker.scripts.script import ScriptReply, run_command
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
@@ -38,7 +38,7 @@ class LinkSteps:
             lease, orjson.dumps({**beat, "ttl_ms": left_ms + age_ms, "version": 1, "task": ""}), left_ms, None
         )
         with self.server.borrow(self.keys.link) as connection:
-            connection.call(*eval_command(command))
+            run_command(connection, command)
 
     def both(self) -> None:
         """Connect CJ and agent."""

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 from redflare_broker.job_state import task_store
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.job.state import JobBench, small
 
 
 @pytest.fixture
-def bench() -> Iterator[JobBench]:
+def bench(options: ConnectionOptions) -> Iterator[JobBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield JobBench(server, connection)
 
 

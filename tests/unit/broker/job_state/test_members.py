@@ -13,15 +13,15 @@ from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, Members
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.job.state import JobBench, client, small, task
 
 
 @pytest.fixture
-def bench() -> Iterator[JobBench]:
+def bench(options: ConnectionOptions) -> Iterator[JobBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield JobBench(server, connection)
 
 

@@ -13,16 +13,16 @@ from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, Redfl
 from redflare_broker.job_state.task_store import JobTaskStore, OwnedBlob
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.redis_store import RedisPayloadStore
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.task_entry import BlobRef
 
 from tests.support.job.state import JobBench, large, prefixes, received, sent, small, task
 
 
 @pytest.fixture
-def bench() -> Iterator[JobBench]:
+def bench(options: ConnectionOptions) -> Iterator[JobBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield JobBench(server, connection)
 
 

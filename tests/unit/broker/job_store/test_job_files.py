@@ -15,7 +15,7 @@ from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnk
 from redflare_broker.job_store import job_files
 from redflare_broker.job_store.job_files import Source
 from redflare_broker.job_store.record import StoredFile
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
 from tests.support.waiting import wait_until
@@ -25,9 +25,9 @@ LARGE = bytes(range(251)) * 40_000
 
 
 @pytest.fixture
-def bench() -> Iterator[StoreBench]:
+def bench(options: ConnectionOptions) -> Iterator[StoreBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield StoreBench(server, connection, policy=JobRetentionPolicy(file_bytes=len(LARGE)))
 
 

@@ -26,7 +26,7 @@ from redflare_broker.job_store.store import JobStore, whoami
 from redflare_broker.keys import Keys
 from redflare_broker.scripts.store_scripts import ABORT, ADVANCE, DELETE, LOG, RENEW, RESTORE, SET_FIELD
 from redflare_broker.transport.replies import Arg
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.calls import together
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
@@ -35,9 +35,9 @@ WEEK_MS = 7 * 86_400_000
 
 
 @pytest.fixture
-def bench() -> Iterator[StoreBench]:
+def bench(options: ConnectionOptions) -> Iterator[StoreBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield StoreBench(server, connection)
 
 

@@ -10,16 +10,16 @@ import pytest
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import ConfigError
 from redflare_broker.job_store.log_follower import JobLogFollower
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.job.store import StoreBench
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def bench() -> Iterator[StoreBench]:
+def bench(options: ConnectionOptions) -> Iterator[StoreBench]:
     redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield StoreBench(server, connection, policy=JobRetentionPolicy(log_lines=400, line_bytes=20))
 
 

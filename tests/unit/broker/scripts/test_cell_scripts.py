@@ -9,7 +9,7 @@ from typing import Any, Final
 import fakeredis
 import pytest
 from redflare_broker.scripts.lease import Lease
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.cell.bench import CellBench
 
@@ -20,8 +20,8 @@ def redis() -> fakeredis.FakeRedis:
 
 
 @pytest.fixture
-def cell(redis: fakeredis.FakeRedis) -> Iterator[CellBench]:
-    with Server.connect(client=redis) as server, server.borrow("any") as connection:
+def cell(redis: fakeredis.FakeRedis, options: ConnectionOptions) -> Iterator[CellBench]:
+    with Server.connect(client=redis, options=options) as server, server.borrow("any") as connection:
         yield CellBench(connection)
 
 

@@ -13,16 +13,16 @@ from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.link_scripts import HELLO
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.task_entry import BlobRef, Entry
 
 from tests.support.link.bench import LinkBench
 
 
 @pytest.fixture
-def bench() -> Iterator[LinkBench]:
+def bench(options: ConnectionOptions) -> Iterator[LinkBench]:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server, server.borrow("any") as connection:
+    with Server.connect(client=client, options=options) as server, server.borrow("any") as connection:
         yield LinkBench(connection)
 
 

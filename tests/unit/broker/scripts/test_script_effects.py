@@ -14,15 +14,15 @@ from redflare_broker.keys import Keys
 from redflare_broker.scripts import cell_scripts, job_scripts, link_scripts, store_scripts
 from redflare_broker.scripts.script import Script
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.link.bench import LinkBench, script_steps
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
+def connection(options: ConnectionOptions) -> Iterator[Connection]:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server, server.borrow("any") as connection:
+    with Server.connect(client=client, options=options) as server, server.borrow("any") as connection:
         yield connection
 
 

@@ -16,7 +16,7 @@ import redflare_broker
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.keys import Keys
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.cell.bench import CellBench
 from tests.support.job.state import JobBench
@@ -65,9 +65,9 @@ def keys_of(bench: Any, name: str, existing: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.script}: {row.run.__name__}")
-def test_a_step_sets_these_ttls_and_no_others(row: Row) -> None:
+def test_a_step_sets_these_ttls_and_no_others(row: Row, options: ConnectionOptions) -> None:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    with Server.connect(client=client) as server, server.borrow("any") as connection:
+    with Server.connect(client=client, options=options) as server, server.borrow("any") as connection:
         bench = bench_of(row, server, connection)
         halves = row.run(bench)
         next(halves)

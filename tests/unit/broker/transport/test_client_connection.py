@@ -124,8 +124,8 @@ class TestEveryConnection:
         if command[0] == "SUBSCRIBE":
             connection.receive()
         alarm = threading.Timer(0.05, connection.interrupt)
-        alarm.start()
         started = time.monotonic()
+        alarm.start()
 
         with pytest.raises(Unavailable, match="interrupted"):
             connection.listen(LONG) if command[0] == "SUBSCRIBE" else connection.receive(LONG)

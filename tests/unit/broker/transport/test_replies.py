@@ -29,6 +29,7 @@ AWAY = [
     "ERR max number of clients + cluster connections reached",
 ]
 WAIT = [
+    "ERR Function not found",
     "OOM command not allowed when used memory > 'maxmemory'.",
     "OOM command not allowed when used memory > 'maxmemory'. script: 4ca238f611c9d0ae4e9a75a5dbac22aedc1e4e12,"
     " on @user_script:7.",

@@ -315,8 +315,8 @@ class TestTLS:
     def test_an_interrupt_wakes_a_blocked_read_at_once(self, secured: tuple[SocketConnection, ssl.SSLSocket]) -> None:
         connection, _ = secured
         alarm = threading.Timer(0.05, connection.interrupt)
-        alarm.start()
         started = time.monotonic()
+        alarm.start()
 
         with pytest.raises(Unavailable, match="interrupted"):
             connection.receive(LONG)

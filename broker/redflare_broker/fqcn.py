@@ -68,14 +68,28 @@ class FQCN:
         return fqcn
 
 
+def check_name(name: object, what: str) -> str:
+    """Return the name of a party (server, site, agent, operator) unchanged; raise ConfigError when it is not legal.
+
+    Between a site and its agent stand two hyphens. A name that holds them, or ends in one, would share keys with
+    another's: ``a`` with its agent ``b--c``, and ``a--b`` with its agent ``c``.
+    """
+    checked = FQCN.check_segment(name, what)
+    if "--" in checked or checked.endswith("-"):
+        raise ConfigError(
+            f"{what} {checked!r} is not legal: it may have single hyphens inside, since -- separates site and agent"
+        )
+    return checked
+
+
 def agent_site_fqcn(site_name: str, agent_id: str, job_id: str | None = None) -> str:
     """Name of an agent: ``"<site>--<agent>"``, or ``"<site>.<job>.<agent>"`` when it belongs to one job.
 
     Raises:
-        ConfigError: a part holds anything but ``[A-Za-z0-9_~-]``; it is a ValueError and names the part.
+        ConfigError: a part is not a name (``check_name``); it is a ValueError and names the part.
     """
-    FQCN.check_segment(site_name, "site_name")
-    FQCN.check_segment(agent_id, "agent_id")
+    check_name(site_name, "site_name")
+    check_name(agent_id, "agent_id")
     if not job_id:
         return FQCN.check_segment(f"{site_name}--{agent_id}", "name of the agent at its site")
     return FQCN.join([site_name, check_job_id(job_id), agent_id])

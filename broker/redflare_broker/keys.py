@@ -71,9 +71,13 @@ class LinkKeys(_TaggedKeys):
         """string, JSON; written by ``role`` (``agent`` or ``cj``), read by the other side; TTL."""
         return f"{self.prefix}:heartbeat:{role}"
 
+    def task_blob(self, blob_id: str) -> str:
+        """string, ``<this>:<n>`` for each chunk of a task's payload; CJ writes, agent reads; TTL."""
+        return f"{self.prefix}:blob:task-{blob_id}"
+
     def result_blob(self, blob_id: str) -> str:
         """string, ``<this>:<n>`` for each chunk of a result's payload; agent writes, CJ reads; TTL."""
-        return f"{self.prefix}:blob:{blob_id}"
+        return f"{self.prefix}:blob:result-{blob_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,10 @@ class JobKeys(_TaggedKeys):
     def heartbeat(self, client: str) -> str:
         """string, JSON; written by the client, read by the server; TTL."""
         return f"{self.prefix}:heartbeat:{client}"
+
+    def blob(self, blob_id: str) -> str:
+        """string, ``<this>:<n>`` for each chunk of a payload of the server; sites and their agents read it; TTL."""
+        return f"{self.prefix}:blob:{blob_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +183,6 @@ class Keys:
         """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; agents write, people read; TTL."""
         return f"{self.namespace}:agents"
 
-    def task_blob(self, blob_id: str) -> str:
-        """string, ``<this>:<n>`` for each chunk of a task's payload; CJ writes, agent reads; TTL."""
-        return f"{self.namespace}:blob:{{{blob_id}}}"
-
 
 def room_note(prefix: str) -> str:
     """string, JSON; who waits until the payload of this prefix fits; its writer writes, people read; TTL."""
@@ -187,4 +191,4 @@ def room_note(prefix: str) -> str:
 
 def names_payload(namespace: str, prefix: str) -> bool:
     """Whether chunks under ``prefix`` are a task's: a CJ's own, or those of a cell that it passes on by reference."""
-    return re.fullmatch(rf"{namespace}:(blob:{{[\w-]+}}|{{[\w.~-]+}}:blob:[\w.~:-]+)", prefix, re.ASCII) is not None
+    return re.fullmatch(rf"{namespace}:{{[\w.~-]+}}:blob:[\w.~:-]+", prefix, re.ASCII) is not None

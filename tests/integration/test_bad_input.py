@@ -56,7 +56,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
 
 def damaged(damage: Damage, processes: LinkProcesses, fields: Fields) -> Fields:
     """Return an entry after ``damage``, with a legal prefix where it needs one."""
-    own = f"{processes.keys.namespace}:blob:{{x}}".encode()
+    own = processes.keys.task_blob("x").encode()
     return {name: value.replace(b"%s", own) for name, value in damage(fields).items()}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.tail import Tail
-from redflare_broker.keys import Keys
 from redflare_broker.transport.cluster_slots import key_slot
 from redflare_broker.transport.server import Server
 
@@ -30,7 +29,7 @@ def test_every_link_is_seen_with_its_task_payload_and_dead_letters(server: Serve
     for number, link in enumerate(links):
         link.both()
         link.register()
-        blob = link.store(Keys().task_blob(f"b{number}"), *[100] * number) if number else None
+        blob = link.store(link.keys.task_blob(f"b{number}"), *[100] * number) if number else None
         link.assign("t1", blob=blob)
         link.take("t1")
         link.bury(link.keys.results, f"letter {number}", "a", "b")

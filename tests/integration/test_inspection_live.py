@@ -16,7 +16,6 @@ from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import RedflareError, Unavailable
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.tail import Tail
-from redflare_broker.keys import Keys
 from redflare_broker.runtime.keyspace_feed import KeysChanged, KeyspaceFeed, KeyspaceMessage
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
@@ -236,7 +235,7 @@ def test_a_feed_that_is_closed_wakes_its_thread(server: Server) -> None:
 def test_payload_of_many_chunks_is_counted(server: Server) -> None:
     link = LinkSteps(server)
     link.both()
-    blob = link.store(Keys().task_blob("b1"), *[10] * 600)
+    blob = link.store(link.keys.task_blob("b1"), *[10] * 600)
     link.assign("t1", blob=blob)
 
     inspector = Inspector(server)

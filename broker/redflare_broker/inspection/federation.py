@@ -182,7 +182,7 @@ class Inspector:
     def _chunk_sizes(self, names: Iterable[str]) -> dict[str, int]:
         """Bytes of every payload chunk among ``names``."""
         blobs: dict[str, list[str]] = {}
-        pattern = re.compile(re.escape(self.keys.namespace) + r":(blob:\{[^}]+\}|\{[^}]+\}:blob:.+):[0-9]+")
+        pattern = re.compile(re.escape(self.keys.namespace) + r":(\{[^}]+\}:blob:.+):[0-9]+")
         for name in names:
             if pattern.fullmatch(name):
                 blobs.setdefault(name.rpartition(":")[0], []).append(name)

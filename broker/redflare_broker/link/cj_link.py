@@ -50,7 +50,7 @@ class CJLink(LinkEndpoint):
         super().__init__(session, liveness, on_news, interval=interval)
         self.payloads: CJPayloads = CJPayloads(session)
         #: How the keys of payloads begin that a result may name.
-        self._prefixes = (session.keys.result_blob(""), session.federation_keys.task_blob("").removesuffix("}"))
+        self._prefixes = (session.keys.result_blob(""), session.keys.task_blob(""))
         self._longest_read = session.settings.block
         #: Redis knows the assign script: a refusal of it would leave a begun read behind
         self._scripts_known = False
@@ -92,7 +92,7 @@ class CJLink(LinkEndpoint):
             EncodeError: the task cannot be sent; nothing was written.
             ServerError: Redis refused for good; nothing is left behind.
         """
-        prefix = self.session.federation_keys.task_blob(token_hex(16))
+        prefix = self.session.keys.task_blob(token_hex(16))
         task = OutgoingTask.make(task_id, name, meta, data, prefix, self.session.settings.limits)
         task.encoded_result = encoded_result
         check_id(task_id)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from redflare_broker.keys import Keys, LinkKeys
+from redflare_broker.keys import LinkKeys
 from redflare_broker.payload.payload_store import payloads_of
 from redflare_broker.payload.redis_store import MAX_CHUNKS
 from redflare_broker.transport.connection import Connection
@@ -32,10 +32,9 @@ class LedgerPayloads:
         names = ("status", "blob", "chunks", "result_blob", "result_chunks", "lent")
         reply = connection.call("HMGET", keys.task(task_id), *names)
         status, prefix, chunks, result_prefix, result_chunks, lent = reply if isinstance(reply, list) else [None] * 6
-        own = Keys(keys.namespace).task_blob("").removesuffix("}")
         return cls(
             status=status.decode() if isinstance(status, bytes) else "",
-            task=_ref(prefix, chunks, own),
+            task=_ref(prefix, chunks, keys.task_blob("")),
             result=None if lent == b"1" else _ref(result_prefix, result_chunks, keys.result_blob("")),
         )
 

@@ -211,4 +211,4 @@ def _blob(fields: dict[bytes, bytes], namespace: str) -> BlobRef | None:
 def _payload_prefix(namespace: str) -> re.Pattern[str]:
     """Return what payloads are called: nothing else may be named for deletion."""
     ns = re.escape(namespace)
-    return re.compile(rf"{ns}:(?:blob:\{{[^{{}}:]+\}}|\{{[^{{}}:]+\}}:blob:[^{{}}:]+)")
+    return re.compile(rf"{ns}:\{{[^{{}}:]+\}}:blob:[^{{}}:]+")

@@ -33,7 +33,9 @@ _COMMANDS: Final = (
     "+xadd +xread +xrange +xdel +xlen +zadd +zremrangebyscore +publish +subscribe +unsubscribe"
 )
 #: Rules of an agent's user: all links, and task payloads for reading. A site of one's own: ``~flare:{site-1--*}:*``.
-AGENT_ACL: Final = f"~flare:{{*}}:* %R~flare:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
+AGENT_ACL: Final = (
+    f"~flare:{{*}}:* %R~flare:{{server.*}}:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
+)
 #: Further commands of cells and jobs.
 _JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
 #: Rules of a CJ's and a server's user: everything in the namespace.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redflare_broker.config.settings import STARTUP_FOLDER
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN, agent_site_fqcn, check_job_id
+from redflare_broker.fqcn import FQCN, agent_site_fqcn, check_job_id, check_name
 from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import LOCAL_FOLDER
 
@@ -22,6 +22,20 @@ def test_site_and_agent_together_are_one_segment() -> None:
     assert agent_site_fqcn("s" * 99, "a" * 99) == f"{'s' * 99}--{'a' * 99}"
     with pytest.raises(ConfigError, match="201 characters"):
         agent_site_fqcn("s" * 100, "a" * 99)
+
+
+@pytest.mark.parametrize(("site", "agent"), [("a", "b--c"), ("a--b", "c"), ("a-", "b"), ("a", "-b")])
+def test_two_sites_share_no_link_whatever_they_call_their_agents(site: str, agent: str) -> None:
+    refusal = r"is not legal: it may have single hyphens inside, since -- separates site|begins with -, which commands"
+    with pytest.raises(ConfigError, match=refusal):
+        agent_site_fqcn(site, agent)
+    with pytest.raises(ConfigError, match=refusal):
+        agent_site_fqcn(site, agent, "job-1")
+
+
+@pytest.mark.parametrize("name", ["a", "site-1", "~a_b~", "1"])
+def test_single_hyphens_may_stand_inside_a_name(name: str) -> None:
+    assert check_name(name, "site") == name
 
 
 @pytest.mark.parametrize("name", [STARTUP_FOLDER, LOCAL_FOLDER])

@@ -63,7 +63,7 @@ def coded() -> dict[str, KeyDescription]:
     ]
     made += _made(CELL, CellKeys, except_for=("prefix",), arguments=CELL_ARGUMENTS)
     # the keys of the server's cell are the cell's own
-    made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat"), arguments=JOB_ARGUMENTS)
+    made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat", "blob"), arguments=JOB_ARGUMENTS)
     # files of jobs are payloads of the server's cell
     made += _made(STORE, StoreKeys, except_for=("prefix", "blob", "inbox"), arguments=STORE_ARGUMENTS)
     text = inspect.getdoc(room_note) or ""
@@ -102,15 +102,16 @@ def test_the_table_has_no_key_without_a_ttl() -> None:
 def test_all_keys_of_a_link_are_in_one_slot(fqcn: str) -> None:
     link = Keys("my-namespace").link(fqcn)
     keys = [link.tasks, link.results, link.link, link.dead, link.abort, link.notice, link.task("t:1"), link.task("")]
-    keys += [link.heartbeat("agent"), link.heartbeat("cj"), f"{link.result_blob('id')}:7"]
+    keys += [link.heartbeat("agent"), link.heartbeat("cj"), f"{link.result_blob('id')}:7", f"{link.task_blob('id')}:7"]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(fqcn.encode())}
 
 
 def test_all_keys_of_a_job_and_its_servers_cell_are_in_one_slot() -> None:
     job = Keys().job("server.job-1")
     keys = [job.job, job.clients, job.standing, job.ended, job.task("t:1"), job.task(""), job.blobs, job.history]
-    keys += [job.heartbeat("site-1"), job.heartbeat(""), job.cell, job.server_heartbeat]
+    keys += [job.heartbeat("site-1"), job.heartbeat(""), job.cell, job.server_heartbeat, f"{job.blob('id')}:7"]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server.job-1")}
+    assert job.blob("b") == Keys().cell("server.job-1").blob("b")
 
 
 def test_all_keys_of_a_job_store_and_its_servers_cell_are_in_one_slot() -> None:
@@ -118,11 +119,6 @@ def test_all_keys_of_a_job_store_and_its_servers_cell_are_in_one_slot() -> None:
     keys = [store.jobs, store.record("job-1"), store.log("job-1"), f"{store.blob('job-1-archive-0123')}:7", store.inbox]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server")}
     assert (store.inbox, store.blob("b")) == (cell.inbox, cell.blob("b"))
-
-
-def test_the_chunks_of_a_task_are_in_one_slot_that_does_not_depend_on_the_link() -> None:
-    prefix = Keys().task_blob("0123abcd")
-    assert {key_slot(f"{prefix}:{number}".encode()) for number in range(3)} == {key_slot(b"0123abcd")}
 
 
 @pytest.mark.parametrize("wrong", ["a b", "site{1}", "site:1", "", "a..b", "é", "a\n"])

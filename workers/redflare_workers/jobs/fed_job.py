@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import check_name
 
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
@@ -144,7 +144,7 @@ class FedJob:
         """
         part = self._part(component, id, list(tasks), filter_type)
         if target != ALL_SITES:
-            FQCN.check_segment(target, "target")
+            check_name(target, "target")
         if (part.section == "workflows") != (target == SERVER) and part.section in ("workflows", "executors"):
             where = "the server" if part.section == "workflows" else "sites"
             raise ValueError(f"{part.component.path} is for {where}, but its target is {target!r}")

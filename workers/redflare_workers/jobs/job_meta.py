@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_name
 
 from redflare_workers.util.did_you_mean import did_you_mean
 
@@ -132,7 +132,7 @@ class _MetaReader(ProblemReader):
 
     def agent_id(self) -> str | None:
         value = self.data.get("agent_id")
-        return None if value is None or not self._is_segment("agent_id", value) else str(value)
+        return None if value is None or not self._is_name("agent_id", value, "it") else str(value)
 
     def deploy_map(self) -> dict[str, tuple[str, ...]]:
         value = self.data.get("deploy_map")
@@ -143,7 +143,7 @@ class _MetaReader(ProblemReader):
         apps: dict[str, str] = {}
         for app, targets in value.items():
             key = f"deploy_map.{app}"
-            if not self._is_segment(key, app, "the app's name"):
+            if not self._is_segment(key, app):
                 continue
             found[app] = self._sites(key, _listed_targets(targets), allowed=(ALL_SITES, SERVER))
             for site in found[app]:
@@ -164,7 +164,7 @@ class _MetaReader(ProblemReader):
         found: dict[str, dict[str, float]] = {}
         for site, spec in value.items():
             key = f"resource_spec.{site}"
-            if site != ALL_SITES and not self._is_segment(key, site, "the site's name"):
+            if site != ALL_SITES and not self._is_name(key, site):
                 continue
             if not isinstance(spec, dict):
                 self._add(key, f"must be a dict of numbers, but is {spec!r}")
@@ -200,7 +200,7 @@ class _MetaReader(ProblemReader):
             if isinstance(each, str):
                 # NVFlare does not mind the case of these two
                 site = next((word for word in allowed if word.casefold() == each.casefold()), each)
-            if site in allowed or self._is_segment(f"{key}[{place}]", site, "the site's name"):
+            if site in allowed or self._is_name(f"{key}[{place}]", site):
                 if site == SERVER and not allowed:
                     self._add(f"{key}[{place}]", f"{SERVER!r} is the server, not a site")
                 elif site in sites:
@@ -209,9 +209,15 @@ class _MetaReader(ProblemReader):
                     sites.append(site)
         return tuple(sites)
 
-    def _is_segment(self, key: str, value: Any, what: str = "it") -> bool:
+    def _is_segment(self, key: str, value: Any) -> bool:
+        return self._is_legal(key, lambda: FQCN.check_segment(value, "the app's name"))
+
+    def _is_name(self, key: str, value: Any, what: str = "the site's name") -> bool:
+        return self._is_legal(key, lambda: check_name(value, what))
+
+    def _is_legal(self, key: str, check: Callable[[], object]) -> bool:
         try:
-            FQCN.check_segment(value, what)
+            check()
         except (ConfigError, TypeError) as error:
             self._add(key, str(error))
             return False

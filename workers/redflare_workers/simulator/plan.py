@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def _names(sites: int | Sequence[str]) -> list[str]:
     if isinstance(sites, int):
         names = [f"site-{number}" for number in range(1, sites + 1)]
     else:
-        names = [FQCN.check_segment(site, "site name") for site in sites]
+        names = [check_name(site, "site name") for site in sites]
     if not names:
         raise ConfigError(f"a simulation needs at least one site, but sites is {sites!r}")
     if doubled := sorted({name for name in names if names.count(name) > 1}):

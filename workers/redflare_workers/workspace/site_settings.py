@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import check_name
 
 from redflare_workers.util.did_you_mean import did_you_mean
 from redflare_workers.util.site_defaults import MAX_BYTES, MAX_FILES, SHIPPED
@@ -121,4 +121,4 @@ class Site:
     components: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        FQCN.check_segment(self.name, "name of the site")
+        check_name(self.name, "name of the site")

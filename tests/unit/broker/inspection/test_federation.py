@@ -198,13 +198,13 @@ def test_a_submitted_task_waits_for_the_cj(inspector: Inspector, link: LinkSteps
 
 def test_queues_and_payload_are_counted(inspector: Inspector, link: LinkSteps, server: Server) -> None:
     link.both()
-    link.assign("t1", blob=link.store(Keys().task_blob("b1"), 1000, 500))
+    link.assign("t1", blob=link.store(link.keys.task_blob("b1"), 1000, 500))
     link.take("t1")
     link.bury(link.keys.tasks, "foreign", "a", "b")
     link.store(link.keys.result_blob("r1"), 300)
     other = LinkSteps(server, "site-2--trainer")
     other.both()
-    other.assign("t2", blob=other.store(Keys().task_blob("b1"), 1000, 500))
+    other.assign("t2", blob=other.store(link.keys.task_blob("b1"), 1000, 500))
 
     status = inspector.status()
 

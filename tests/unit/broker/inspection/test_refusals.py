@@ -100,7 +100,7 @@ def test_a_payload_that_does_not_fit_is_described_with_figures() -> None:
         "Redis has no room for a payload of 20.0 MB: 240 MB of at most 250 MB are in use. Waiting: site-1.j (20.0 MB, "
         "for 30 s). Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."
     )
-    unknown = [wait_for_room(f"flare:blob:{{{number}}}", used=0, most=0) for number in range(7)]
+    unknown = [wait_for_room(f"flare:{{}}:blob:{number}", used=0, most=0) for number in range(7)]
     assert describe_room(unknown).startswith(
         "Redis has no room for 7 payloads, 140 MB together. Waiting: gpu-1:7 (20.0 MB, for 30 s), "
     )
@@ -109,7 +109,7 @@ def test_a_payload_that_does_not_fit_is_described_with_figures() -> None:
 
 def test_notes_of_those_that_wait_are_found_and_their_age_counts() -> None:
     with Server.connect(client=fakeredis.FakeRedis()) as server, server.borrow("any") as connection:
-        for prefix, seconds in (("flare:{site-1.j}:blob:a", 10.0), ("flare:blob:{b}", 50.0)):
+        for prefix, seconds in (("flare:{site-1.j}:blob:a", 10.0), ("flare:{server}:blob:b", 50.0)):
             note = wait_for_room(prefix, seconds=seconds).to_note()
             connection.call("SET", room_note(prefix), note, "PX", TTL_MS - 3_000)
         connection.call("SET", "flare:{site-1.j}:blob:c:waits", b"no JSON")
@@ -117,5 +117,5 @@ def test_notes_of_those_that_wait_are_found_and_their_age_counts() -> None:
 
         waits = Inspector(server).status().no_room
 
-    assert [wait.fqcn for wait in waits] == ["", "site-1.j"]
+    assert [wait.fqcn for wait in waits] == ["server", "site-1.j"]
     assert [wait.seconds for wait in waits] == [pytest.approx(53, abs=1), pytest.approx(13, abs=1)]

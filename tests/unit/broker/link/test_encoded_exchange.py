@@ -139,7 +139,7 @@ def test_a_payload_under_a_name_that_is_no_payloads_is_refused_by_the_agent(redf
 @pytest.mark.parametrize(
     ("prefix", "legal"),
     [
-        ("ns:blob:{0a1b}", True),
+        ("ns:blob:{0a1b}", False),
         ("ns:{server.job-1}:blob:0a1b", True),
         ("ns:{site-1--agent}:blob:round.1~x", True),
         ("other:blob:{0a1b}", False),

@@ -44,7 +44,7 @@ def lives(link: LinkUnderTest) -> list[float]:
 
 
 def outgoing(side: CJLink, task_id: str, data: object = BIG) -> OutgoingTask:
-    prefix = side.session.federation_keys.task_blob(f"{task_id}-{side.session.lease.epoch}")
+    prefix = side.session.keys.task_blob(f"{task_id}-{side.session.lease.epoch}")
     return OutgoingTask.make(task_id, "train", {}, data, prefix, side.session.settings.limits)
 
 
@@ -307,7 +307,7 @@ def test_a_ledger_names_what_can_be_deleted(redflare_link: LinkUnderTest) -> Non
 def put(side: CJLink | AgentLink) -> BlobRef:
     """Store a large payload that this side answers for."""
     encoded = encode({}, BIG, side.session.settings.limits)
-    _, ref = side.payloads.write(encoded, side.session.federation_keys.task_blob("x"))
+    _, ref = side.payloads.write(encoded, side.session.keys.task_blob("x"))
     assert ref is not None
     return ref
 

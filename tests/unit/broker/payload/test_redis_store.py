@@ -24,7 +24,7 @@ from redflare_broker.wire.task_entry import BlobRef
 
 TTL = 60_000
 
-_ids = map("flare:blob:{{{}}}".format, itertools.count())
+_ids = map("flare:{{server.{}}}:blob:b".format, itertools.count())
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ class TestLife:
         call(server, "DEL", f"{ref.prefix}:0", f"{ref.prefix}:600")
 
         assert store.stored(ref.prefix) == 1198
-        assert (store.stored("flare:blob:{none}"), store.stored("")) == (0, 0)
+        assert (store.stored("flare:{server}:blob:none"), store.stored("")) == (0, 0)
 
     def test_removing_leaves_nothing_and_may_be_repeated(self, server: Server) -> None:
         ref = put(server, [1200], chunk=1)

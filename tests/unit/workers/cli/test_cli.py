@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redflare_broker.keys import Keys
 from redflare_broker.transport.server import Server
 from redflare_workers.cli.app import app
 from typer.testing import CliRunner, Result
@@ -37,7 +36,7 @@ def one_line(result: Result) -> str:
 
 def test_status_shows_agents_and_what_their_tasks_wait_for(cli: Cli, link: LinkSteps) -> None:
     link.both()
-    link.assign(TASK, blob=link.store(Keys().task_blob("b1"), 1500))
+    link.assign(TASK, blob=link.store(link.keys.task_blob("b1"), 1500))
     link.bye("agent")
 
     shown = cli("status")

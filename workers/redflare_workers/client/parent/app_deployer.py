@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 from redflare_broker.errors import ConfigError
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_name
 
 from redflare_workers.jobs.app_config import CLIENT_CONFIG, parse_side
 from redflare_workers.jobs.archive import replace_folder, safe_extract
@@ -48,7 +48,7 @@ class AppDeployer:
         try:
             folder = RunFolder(workspace, job_id)
             FQCN.check_segment(app_name, "name of the app")
-            FQCN.check_segment(site, "name of the site")
+            check_name(site, "name of the site")
             meta = _checked_meta(job_meta, job_id)
             if not isinstance(app_data, bytes | bytearray | memoryview):
                 raise ConfigError(f"an app must be the bytes of an archive, but got a {type(app_data).__name__}")
@@ -103,7 +103,7 @@ def _checked_meta(job_meta: Any, job_id: str) -> bytes:
         raise ConfigError(f"the meta is of job {job_meta['job_id']!r}")
     agent_id = job_meta.get("agent_id")
     if agent_id is not None:
-        FQCN.check_segment(agent_id, "agent_id in the job's meta")
+        check_name(agent_id, "agent_id in the job's meta")
     try:
         return orjson.dumps(dict(job_meta), option=orjson.OPT_INDENT_2)
     except (TypeError, orjson.JSONEncodeError) as error:

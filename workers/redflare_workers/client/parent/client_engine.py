@@ -19,7 +19,7 @@ from typing import Any, Final
 from redflare_broker.cell.cell import Cell, Reply, ReplyCode
 from redflare_broker.config.settings import load_settings
 from redflare_broker.errors import ConfigError, RedflareError, Unavailable
-from redflare_broker.fqcn import FQCN
+from redflare_broker.fqcn import FQCN, check_name
 
 from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey
@@ -75,7 +75,7 @@ class ClientEngine(RunEngine):
         if workers < 1:
             raise ValueError(f"workers must be >= 1, but is {workers}")
         self.client = client
-        self.client_name: str = FQCN.check_segment(getattr(client, "name", None) or client.client_name)
+        self.client_name: str = check_name(getattr(client, "name", None) or client.client_name, "name of the site")
         self.args = args
         self.rank = rank
         self.workers = workers

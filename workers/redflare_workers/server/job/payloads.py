@@ -19,7 +19,6 @@ import orjson
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import EncodeError, JobLost, RedflareError, Unavailable
 from redflare_broker.job_state.task_store import ClientTaskRecord, JobTaskStore, OwnedBlob
-from redflare_broker.keys import Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
@@ -58,7 +57,7 @@ class Payloads:
         encoded = encode_payload(data, limits)
         if encoded.fits_entry(limits):
             return encoded
-        prefix = Keys(self.settings.namespace).task_blob(token_hex(16))
+        prefix = self.task_store.keys.blob(token_hex(16))
         chunks = 1 + encoded.nbytes // limits.chunk_bytes
         self.registration.retry_after_loss(lambda: self.task_store.own(prefix, chunks))
         ttl_ms = self.settings.policy.retention_ms

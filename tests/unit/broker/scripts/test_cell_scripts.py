@@ -130,3 +130,13 @@ def test_a_reply_to_a_dead_cell_does_not_shorten_the_life_of_what_others_have_po
     redis.pexpire(cell.keys.inbox, 10**10)
     assert cell.reply() is not None
     assert redis.pttl(cell.keys.inbox) > 9 * 10**9
+
+
+def test_an_instance_that_starts_after_the_clock_of_redis_was_set_back_takes_the_cell_over(
+    cell: CellBench, redis: Any
+) -> None:
+    later = cell.lease.epoch + 10**9
+    redis.hset(cell.keys.cell, mapping={"instance": "x:1:1", "epoch": later})
+    newer = cell.start("y:1:1")
+    assert newer.epoch == later + 1
+    assert cell.beat(newer).status == "OK"

@@ -83,6 +83,18 @@ def test_an_instance_that_starts_after_all_data_are_lost_is_newer_than_all_befor
     assert bench.scripts.hello(bench.connection, old).status == "FENCED"
 
 
+@pytest.mark.parametrize("field", ["agent_epoch", "cj_closed"])
+def test_an_instance_that_starts_after_the_clock_of_redis_was_set_back_is_newer_than_all_before(
+    bench: LinkBench, field: str
+) -> None:
+    """It is also newer than a goodbye of the CJ, which was meant for those before."""
+    later = bench.agent.epoch + 10**9
+    bench.connection.call("HSET", bench.keys.link, field, later)
+    newer = bench.start(Lease(name="agent", instance="a2"))
+    assert newer.epoch == later + 1
+    assert bench.beat(newer).status == "OK"
+
+
 def test_a_first_hello_offers_an_epoch_and_changes_nothing(bench: LinkBench) -> None:
     before = bench.connection.call("HGETALL", bench.keys.link)
     reply = HELLO.run(
@@ -253,6 +265,14 @@ def test_a_task_that_was_taken_late_and_refused_again_has_one_refusal(bench: Lin
         assert bench.refuse("t1", "BLOB_MISSING").status == "NEW"
     refusals = [entry for entry, fields in bench.entries(bench.keys.results) if fields[b"topic"] == b"get_task"]
     assert refusals == [bench.field("t1", "result")]
+
+
+def test_a_result_takes_the_place_of_the_refusal_before_it(bench: LinkBench) -> None:
+    bench.assign("t1")
+    bench.take("t1")
+    bench.refuse("t1", "BLOB_MISSING")
+    assert bench.submit("t1").status == "SUBMITTED"
+    assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"submit_result"]
 
 
 def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: LinkBench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
+from redflare_workers.communicator.comm_observer import CommObserver
 
 from tests.support.calls import in_thread
 from tests.support.communicator.bench import CommunicatorBench, Gate
@@ -190,6 +191,27 @@ def test_a_status_set_before_the_sending_keeps_it_from_being_sent(bench: Communi
     assert task.completion_status is TaskCompletionStatus.IGNORED
     assert calls == ["after_task_sent", "task_done"]
     assert task.client_tasks == []
+
+
+def test_the_data_of_a_task_that_its_callback_ends_is_not_stored(bench: CommunicatorBench) -> None:
+    protected: list[Task] = []
+
+    class Protecting(CommObserver):
+        def protect(self, task: Task, data: Any) -> Any:
+            protected.append(task)
+            return super().protect(task, data)
+
+    def end(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        client_task.task.completion_status = TaskCompletionStatus.IGNORED
+
+    bench.comm.observer = Protecting()
+    task, other = bench.task(before_task_sent_cb=end), bench.task()
+    bench.comm.broadcast(task, bench.ctx)
+    bench.comm.broadcast(other, bench.ctx)
+    assert bench.ask("site-1") == ""
+    bench.settle(task)
+    assert bench.ask("site-1") != ""
+    assert protected == [other]
 
 
 @pytest.mark.parametrize("callback", ["before_task_sent_cb", "after_task_sent_cb", "result_received_cb"])

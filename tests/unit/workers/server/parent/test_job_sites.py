@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from redflare_broker.cell.request import Reply
+from redflare_broker.job_store.record import SiteState
 from redflare_workers.processes.how_ended import KILLED, NOT_RUNNING
 from redflare_workers.protocol.parent_messages import AbortProof, SiteReport
 from redflare_workers.server.parent.job_sites import DEPLOYED, JobSites
@@ -96,3 +97,12 @@ def test_an_abort_keeps_the_reason_of_a_site_that_had_ended_before(
     for state in (sites.states()["site-1"], record.sites["site-1"]):
         assert (state.status, state.reason) == (status, reason)
         assert state.agents_left == ("agent site-1--a killed" if how == KILLED else "")
+
+
+def test_what_the_last_server_recorded_of_a_site_does_not_replace_what_the_site_has_reported_since(
+    sites: JobSites,
+) -> None:
+    recorded = {"site-1": SiteState(status="started"), "site-2": SiteState(status="started")}
+    sites.record(report("exception", "no such device", 1))
+    sites.restore(recorded)
+    assert {site: state.status for site, state in sites.states().items()} == {"site-1": "exception"}

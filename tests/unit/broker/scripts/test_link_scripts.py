@@ -275,6 +275,24 @@ def test_a_result_takes_the_place_of_the_refusal_before_it(bench: LinkBench) -> 
     assert [fields[b"topic"] for _, fields in bench.entries(bench.keys.results)] == [b"submit_result"]
 
 
+def test_a_task_is_refused_by_the_instance_alone_that_has_taken_it(bench: LinkBench) -> None:
+    bench.assign("t1")
+    bench.take("t1")
+    bench.agent = bench.start(Lease(name="agent", instance="a2"))
+    assert bench.refuse("t1", "EXECUTION_EXCEPTION").status == "FETCHED"
+    assert bench.entries(bench.keys.results) == []
+
+
+def test_the_chunks_of_a_result_that_is_sent_again_are_the_links_although_the_earlier_ones_were_lent(
+    bench: LinkBench,
+) -> None:
+    bench.submitted("t1")
+    bench.scripts.settle(bench.connection, bench.cj, "t1", "ACCEPTED", lent=True)
+    assert bench.field("t1", "lent") == "1"
+    assert bench.assign("t1", lost=bench.field("t1", "result")).status == "NEW"
+    assert bench.field("t1", "lent") == ""
+
+
 def test_a_task_that_cannot_be_read_is_rejected_and_buried(bench: LinkBench) -> None:
     bench.assign("t1")
     bench.take("t1")
@@ -365,6 +383,12 @@ def test_abort_ends_an_open_task_and_leaves_a_settled_one(bench: LinkBench) -> N
     bench.submitted("t2")
     bench.settle("t2")
     assert bench.abort("t2").status == "ACCEPTED"
+
+
+def test_the_abort_of_another_task_leaves_the_open_one(bench: LinkBench) -> None:
+    bench.assign("t1")
+    assert bench.abort("t0", bench.cj).status == "ABORTED"
+    assert bench.take("t1").status == "FETCHED"
 
 
 def test_an_operator_cannot_abort_an_unknown_task(bench: LinkBench) -> None:

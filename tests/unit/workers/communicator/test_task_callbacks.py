@@ -11,9 +11,11 @@ import pytest
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, Task, TaskCompletionStatus
+from redflare_workers.communicator.callbacks import Callbacks
 from redflare_workers.communicator.comm_observer import CommObserver
 
 from tests.support.calls import in_thread
+from tests.support.clock import Clock
 from tests.support.communicator.bench import CommunicatorBench, Gate
 from tests.support.waiting import wait_until
 
@@ -448,6 +450,38 @@ def test_a_callback_that_takes_long_is_warned_of_once(caplog: pytest.LogCaptureF
         gate.opened.set()
         thread.join()
     assert caplog.text.count("before_task_sent_cb of task 'slow'") == 1
+
+
+def test_a_callback_that_goes_on_is_not_warned_of_again(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    callbacks = Callbacks(clock, 60.0)
+
+    def look(**arguments: Any) -> None:
+        for _ in range(3):
+            clock.now += 61
+            callbacks.warn(clock.now)
+
+    callbacks.run("task_done_cb", look, Task("slow", Shareable()), None)
+    assert caplog.text.count("task_done_cb of task 'slow' has not returned") == 1
+
+
+def test_a_stuck_callback_does_not_hold_up_the_end_of_another_task_that_ends_with_its_own() -> None:
+    gate = Gate()
+    with CommunicatorBench(["site-1"]) as bench:
+        stuck, other = bench.task(before_task_sent_cb=gate), bench.task()
+        bench.comm.broadcast(stuck, bench.ctx)
+        bench.comm.broadcast(other, bench.ctx)
+        asking = in_thread(lambda: bench.ask("site-1"))
+        assert gate.entered.wait(10)
+        for task in (stuck, other):
+            task.completion_status = TaskCompletionStatus.IGNORED
+        bench.check()
+        waiting = in_thread(lambda: bench.comm.wait_for_task(other))
+        waiting.join(10)
+        ended = not waiting.is_alive()
+        gate.opened.set()
+        asking.join(10)
+        assert ended
 
 
 def test_waiting_for_an_ended_task_does_not_last_for_ever_if_a_callback_is_stuck(

@@ -91,6 +91,17 @@ def test_a_job_that_is_aborted_before_its_start_starts_when_it_is_deployed_again
         processes.start(JOB)
 
 
+def test_an_abort_of_a_job_whose_run_is_over_does_not_keep_it_from_being_started_again(tmp_path: Path) -> None:
+    record = RunRecord(job=JOB, run="the-one", status=ClientStatus.STOPPED, exit_code=0, reported=True)
+    processes, _ = processes_with(tmp_path, record)
+    processes.folder(JOB).app_folder(SITE_1).mkdir(parents=True)
+    processes.abort(JOB, "enough", bar=True).result(10)
+    # it would be launched now
+    processes.stop(0.0)
+    with pytest.raises(RuntimeError, match="the client parent is being stopped"):
+        processes.start(JOB)
+
+
 @pytest.mark.parametrize(("run", "status"), [("the-one", "started"), (None, "started"), ("an-earlier-one", "starting")])
 def test_a_process_that_was_replaced_does_not_say_how_its_successor_stands(
     tmp_path: Path, run: str | None, status: str

@@ -21,6 +21,7 @@ from redflare_agent.serve import answer
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError, EncodeError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
+from redflare_broker.transport.server import Server
 from redflare_workers.agent_run.watched_train import WatchedTrain
 
 from tests.support.link.blocked import until_blocked
@@ -239,6 +240,23 @@ def test_stop_wakes_a_blocked_get_task(redflare_link: LinkUnderTest) -> None:
     assert time.monotonic() - began < 2
     with pytest.raises(AgentClosed, match="stop was called"):
         agent.get_task(timeout=1)
+
+
+def test_stop_wakes_a_submission_that_waits_for_its_answer(redflare_link: LinkUnderTest) -> None:
+    agent = IPCAgent(**redflare_link.agent_args, resend_result_interval=60.0, submit_result_timeout=60.0)
+    agent.start()
+    with redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t")
+        assert agent.get_task(timeout=5)
+        accepted: list[bool] = []
+        submitting = threading.Thread(target=lambda: accepted.append(agent.submit_result(TaskResult({}, {}))))
+        submitting.start()
+        wait_until(lambda: _status(redflare_link, "t") == "SUBMITTED")
+        agent.stop()
+        submitting.join(10)
+        assert accepted == [False]
 
 
 def test_a_second_start_warns(redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture) -> None:
@@ -525,6 +543,35 @@ def test_calls_in_a_forked_child_are_refused_and_the_parent_continues(redflare_l
         assert agent.get_task(timeout=5)
         assert agent.submit_result(TaskResult({}, 1))
         assert answer.result(timeout=5).data == 1
+
+
+def test_a_stopped_agent_listens_no_longer_while_others_of_its_process_go_on(redflare_link: LinkUnderTest) -> None:
+    def listened_to() -> int:
+        return len(redflare_link.client.pubsub_channels())  # type: ignore[attr-defined]
+
+    with IPCAgent(**redflare_link.agent_args):
+        wait_until(lambda: listened_to() == 2)
+        with IPCAgent(**{**redflare_link.agent_args, "agent_id": "other"}):
+            wait_until(lambda: listened_to() == 4)
+        wait_until(lambda: listened_to() == 2)
+
+
+def test_an_abort_that_was_published_while_the_agent_was_not_subscribed_is_found_at_the_next_subscription(
+    server_url: str, namespace: str
+) -> None:
+    settings = LinkSettings(namespace=namespace, heartbeat_interval=600.0, heartbeat_ttl=1200.0, allow_eviction=True)
+    # its heartbeats are too rare to tell it
+    agent = IPCAgent(server_url, "site-1", "trainer", ".", settings=settings, flare_site_connection_timeout=1200.0)
+    with Server.connect(server_url) as server, agent, server.borrow("any") as connection:
+        link = LinkSteps(server, agent.fqcn, namespace)
+        link.hello("cj", "cj-host:100:a")
+        link.assign("t1")
+        task = agent.get_task(10)
+        assert task is not None
+        wait_until(lambda: connection.call("PUBSUB", "NUMSUB", link.keys.abort) == [link.keys.abort.encode(), 1])
+        connection.call("HSET", link.keys.task("t1"), "status", "ABORTED")
+        connection.call("CLIENT", "KILL", "TYPE", "pubsub")
+        assert task.wait_aborted(10)
 
 
 def test_no_thread_is_left_after_stop(redflare_link: LinkUnderTest) -> None:

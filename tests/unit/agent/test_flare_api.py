@@ -307,6 +307,39 @@ def test_an_argument_wins_over_the_file(redflare_link: LinkUnderTest, tmp_path: 
     assert flare.get_config()["agent_id"] == "other"
 
 
+def test_an_argument_that_is_false_or_empty_wins_over_the_file_too(tmp_path: Path) -> None:
+    file = {"site_name": "site-1", "agent_id": "agent", "job_id": "job-7", "secure_mode": True}
+    (tmp_path / "redflare.json").write_text(json.dumps(file))
+    flare.init(rank=1, workspace_dir=tmp_path, job_id="", secure_mode=False)
+    assert flare.get_config() == {"site_name": "site-1", "agent_id": "agent", "job_id": "", "secure_mode": False}
+
+
+def test_the_folder_of_a_named_file_is_the_workspace(redflare_link: LinkUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"redis_url": "redis://fake", "site_name": "site-1", "agent_id": "agent"}')
+    (tmp_path / "comm_config.json").write_text('{"surprise": 1}')
+    with pytest.raises(ConfigError, match="surprise"):
+        flare.init(config_file=tmp_path / "mine.json", client=redflare_link.client)
+
+
+def test_two_files_are_two_links(redflare_link: LinkUnderTest, tmp_path: Path) -> None:
+    contexts = []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text(f'{{"site_name": "site-1", "agent_id": "{name}"}}')
+        contexts.append(init(redflare_link, agent_id=None, config_file=tmp_path / f"{name}.json"))
+    assert [context.get_config()["agent_id"] for context in contexts] == ["one", "two"]
+
+
+def test_the_agent_of_a_job_has_a_link_of_its_own(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link, job_id="job-7")
+    assert redflare_link.client.exists("flare:{site-1.job-7.agent}:link")  # type: ignore[attr-defined]
+
+
+def test_a_silent_cj_ends_the_script_after_the_heartbeat_timeout(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link, flare_site_heartbeat_timeout=0.3)
+    assert flare.receive(timeout=20) is None
+    flare.send(FLModel(params={}))  # has no effect behind the end, and is refused before
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

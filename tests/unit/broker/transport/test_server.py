@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fakeredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
-from redflare_broker.transport.cluster_slots import Address, key_slot
+from redflare_broker.transport.cluster_slots import Address, Topology, key_slot
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.dial import Dialer
+from redflare_broker.transport.dial import AnySentinelDialer, Dialer, abandon
 from redflare_broker.transport.idle_connections import MAX_IDLE
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
+from redis.connection import Connection as RawConnection
 from redis.crc import key_slot as reference_slot
 
 from tests.support.waiting import wait_until
@@ -74,6 +75,21 @@ def test_a_sentinel_url_names_sentinels_service_and_database() -> None:
     url = ServerUrl.parse("rediss+sentinel://u:p@a:1,b/main/4")
     assert (url.mode, url.tls, url.nodes) == ("sentinel", True, (("a", 1), ("b", 26379)))
     assert (url.service, url.db, url.username, url.password) == ("main", 4, "u", "p")
+
+
+def test_the_name_of_a_service_and_a_path_are_percent_decoded() -> None:
+    assert ServerUrl.parse("redis+sentinel://a/my%2Fprimary").service == "my/primary"
+    assert ServerUrl.parse("unix:///run/my%20redis.sock").path == "/run/my redis.sock"
+
+
+def test_the_sentinel_that_answered_last_is_asked_first() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed, socket.create_server(("127.0.0.1", 0)) as answering:
+        away, there = closed.getsockname()[1], answering.getsockname()[1]
+        closed.close()
+        url = ServerUrl.parse(f"redis+sentinel://127.0.0.1:{away},127.0.0.1:{there}/primary")
+        sentinels = AnySentinelDialer(url, RawConnection, {}, ConnectionOptions())
+        abandon(sentinels.dial(None))
+    assert sentinels.nodes == [("127.0.0.1", there), ("127.0.0.1", away)]
 
 
 def test_a_cluster_url_names_some_of_its_nodes() -> None:
@@ -244,6 +260,42 @@ def test_neither_url_nor_client_is_an_error() -> None:
         Server.connect()
 
 
+def node_that_knows(slots: list[list[Any]]) -> Any:
+    """Stand for a connection to a node of a cluster that answers with this slot map."""
+    return SimpleNamespace(call=lambda *command: slots, close=lambda: None)
+
+
+def test_after_a_failure_another_node_is_asked_for_the_slots() -> None:
+    slots = [[0, 8191, [b"a", 1]], [8192, 16383, [b"b", 2]]]
+    asked: list[Address] = []
+
+    def open_node(address: Address) -> Any:
+        asked.append(address)
+        return node_that_knows(slots)
+
+    topology = Topology([("a", 1)], open_node)
+    for _ in range(3):
+        topology.node("key")
+        topology.invalidate()
+    assert asked == [("a", 1), ("b", 2), ("a", 1)]
+
+
+def test_a_slot_that_no_node_serves_is_asked_for_again() -> None:
+    slots: list[list[Any]] = [[0, 1, [b"a", 1]]]
+    topology = Topology([("a", 1)], lambda address: node_that_knows(slots))
+    with pytest.raises(Unavailable, match="serves slot"):
+        topology.node("key")
+    slots[0][1] = 16383
+    assert topology.node("key") == ("a", 1)
+
+
+def test_the_last_slot_of_a_node_is_its_own() -> None:
+    slot = key_slot("key")
+    slots = [[0, slot, [b"?", 1]], [slot + 1, 16383, [b"b", 2]]]
+    topology = Topology([("a", 1)], lambda address: node_that_knows(slots))
+    assert topology.node("key") == ("a", 1)
+
+
 def test_wake_ups_are_sharded_on_a_cluster_only() -> None:
     plain, cluster = Server.connect("redis://h"), Server.connect("redis+cluster://h")
     assert (plain.cluster, plain.publish, plain.subscribe) == (False, "PUBLISH", "SUBSCRIBE")
@@ -319,6 +371,7 @@ def test_an_interrupted_connection_is_not_lent_again(server: Server) -> None:
         first.interrupt()
     with server.borrow("a") as second:
         assert second is not first
+        assert first.closed
         assert second.call("PING") == b"PONG"
 
 

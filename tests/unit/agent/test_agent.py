@@ -486,6 +486,36 @@ def test_a_trainer_that_returns_something_else_is_an_execution_exception(redflar
         serving.join(10)
 
 
+def test_a_result_or_an_exception_that_cannot_be_sent_ends_its_task_and_the_next_is_served(
+    redflare_link: LinkUnderTest,
+) -> None:
+    def train(task: Task) -> TaskResult:
+        if task.task_name == "bad text":
+            raise ValueError("half a character: \ud800")
+        return TaskResult({}, object() if task.task_name == "bad result" else "good")
+
+    with IPCAgent(**redflare_link.agent_args) as agent:
+        serving = threading.Thread(target=lambda: serve(train, agent))
+        serving.start()
+        with redflare_link.cj() as cj:
+            for name, named in (("bad text", "half a character: ?"), ("bad result", "object")):
+                result = cj.send(name).result(timeout=10)
+                assert result.return_code == RC.EXECUTION_EXCEPTION
+                assert named in result.meta["exception"]
+                assert named in result.meta["traceback"]
+            assert cj.send("train").result(timeout=10).data == "good"
+        serving.join(10)
+    assert not serving.is_alive()
+
+
+def test_leaving_the_block_of_an_agent_that_was_stopped_in_it_is_no_reason_to_warn(
+    redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    with IPCAgent(**redflare_link.agent_args) as agent:
+        agent.stop()
+    assert "stopped before" not in caplog.text
+
+
 def returns_42(task: Task, extra: int = 0) -> int:
     return 42
 

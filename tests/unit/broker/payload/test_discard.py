@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NoReturn
 
 import fakeredis
 import pytest
@@ -20,7 +21,9 @@ from redflare_broker.payload.encoded_payload import EncodedPayload, encode_paylo
 from redflare_broker.payload.payload_store import discard
 from redflare_broker.payload.redis_store import RedisPayloadStore
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.cluster_slots import Address
+from redflare_broker.transport.dial import Dialer
+from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -145,3 +148,18 @@ def test_one_that_is_kept_again_meanwhile_does_not_expire(server: Server, away: 
         left = connection.call("PTTL", f"{PREFIX}:0")
     assert isinstance(left, int)
     assert left > 5_000
+
+
+class Unreachable(Dialer):
+    """The way to a Redis that is away."""
+
+    def dial(self, address: Address | None) -> NoReturn:
+        raise Unavailable("it is away")
+
+
+def test_who_discards_a_payload_does_not_wait_for_a_redis_that_is_away() -> None:
+    with Server(Unreachable("nowhere"), ConnectionOptions()) as away, ThreadPoolExecutor() as pool:
+        discarded = pool.submit(discard, away, BlobRef(prefix=PREFIX, chunk=8, sizes=(8,)))
+        done = wait([discarded], 10).done
+        away.close()
+        assert done

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, nullcontext
+from functools import partial
+from typing import Any, NoReturn
 
 import fakeredis
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, MessageTooLarge
+from redflare_broker.errors import BlobMissing, DecodeError, EncodeError, MessageTooLarge, Unavailable
 from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload, store_payload
 from redflare_broker.payload.redis_store import RedisPayloadStore
-from redflare_broker.transport.server import Server
+from redflare_broker.transport.cluster_slots import Address
+from redflare_broker.transport.dial import Dialer
+from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.limits import CodecLimits
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -170,3 +176,31 @@ def test_a_deep_copy_does_not_share_memory_that_may_change(server: Server) -> No
 
 def test_its_repr_is_short() -> None:
     assert len(repr(encode_payload(model()))) < 100
+
+
+def test_a_payload_of_as_many_bytes_as_an_entry_takes_fits_into_it() -> None:
+    limits = CodecLimits(inline_bytes=100)
+    assert EncodedPayload(b"1", (b"x" * 99,)).fits_entry(limits)
+    assert not EncodedPayload(b"1", (b"x" * 100,)).fits_entry(limits)
+
+
+class Unreachable(Dialer):
+    """The way to a Redis that is away."""
+
+    def dial(self, address: Address | None) -> NoReturn:
+        raise Unavailable("it is away")
+
+
+def test_who_stores_or_reads_a_payload_while_redis_is_away_can_give_up() -> None:
+    payload, stored = encode_payload(model(), TINY), BlobRef(prefix=PREFIX, chunk=8, sizes=(8,))
+    reference = EncodedPayload(b'{"$nd":[0,"float64",[1]]}', blob=stored)
+    with Server(Unreachable("nowhere"), ConnectionOptions()) as away, ThreadPoolExecutor() as pool:
+        for options in ({"stop": lambda: True}, {"deadline": time.monotonic()}):
+            attempts: list[Callable[[], object]] = [
+                partial(store_payload, away, payload, PREFIX, TINY, ttl_ms=TTL, **options),
+                partial(reference.decode, away, **options),
+            ]
+            for attempt in attempts:
+                failure = pool.submit(attempt)
+                with closing(away) if not wait([failure], 10).done else nullcontext():
+                    assert isinstance(failure.exception(1), Unavailable)

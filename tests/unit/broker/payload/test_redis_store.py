@@ -129,6 +129,14 @@ class TestLife:
         ages = [call(server, "PTTL", f"{ref.prefix}:{number}") for number in range(3)]
         assert all(isinstance(age, int) and 0 < age <= TTL for age in ages)
 
+    def test_prolonging_shortens_no_life(self, server: Server) -> None:
+        store = RedisPayloadStore(server)
+        ref = store.put(next(_ids), views([100]), chunk=10, ttl_ms=TTL)
+        store.prolong(ref, TTL // 2)
+        assert all(int(str(call(server, "PTTL", f"{ref.prefix}:{number}"))) > TTL // 2 for number in range(10))
+        store.prolong(ref, TTL * 2)
+        assert all(int(str(call(server, "PTTL", f"{ref.prefix}:{number}"))) > TTL for number in range(10))
+
     def test_renewing_prolongs_the_life_of_many_chunks(self, server: Server) -> None:
         ref = put(server, [1200], chunk=1)
 

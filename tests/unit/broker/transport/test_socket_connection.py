@@ -322,3 +322,18 @@ class TestTLS:
             connection.receive(LONG)
         assert 0.04 < time.monotonic() - started < 1
         alarm.join()
+
+
+def test_a_wake_up_that_comes_before_the_first_wait_ends_it(pair: tuple[SocketConnection, socket.socket]) -> None:
+    connection, _ = pair
+    connection.wake()
+    began = time.monotonic()
+    assert connection.listen(LONG) is None
+    assert time.monotonic() - began < LONG / 2
+
+
+def test_a_closed_connection_cannot_be_listened_to(pair: tuple[SocketConnection, socket.socket]) -> None:
+    connection, _ = pair
+    connection.close()
+    with pytest.raises(Unavailable, match="the connection is closed"):
+        connection.listen(LONG)

@@ -42,6 +42,7 @@ def runner_context(store: JobStore, workspace: Path, cell: Any = None) -> Runner
         secure_mode=False,
         cell_of=str,
         is_alive=lambda site: True,
+        has_left=lambda site: False,
         on_done=lambda job, ended: None,
     )
 

@@ -90,6 +90,11 @@ class ConnectedSites:
         member = self._members.get(site)
         return member is not None and member.alive
 
+    def has_left(self, site: str) -> bool:
+        """Whether a site's client parent has said bye, and is not back."""
+        member = self._members.get(site)
+        return member is not None and bool(member.left)
+
     def cell_of(self, site: str) -> str:
         """Return the FQCN of a site's cell, whether it is connected or not."""
         member = self._members.get(site)

@@ -39,6 +39,8 @@ CHOSEN: Final = "chosen"
 #: It has connected while the job ran, and is given it.
 DEPLOYING: Final = "deploying"
 DEPLOYED: Final = "deployed"
+#: The site said bye before the job began there.
+LEFT: Final = "left"
 #: The site could not take the job, or its process has failed.
 FAILED: Final = ClientStatus.EXCEPTION.label
 #: A process runs, or may.
@@ -157,7 +159,9 @@ class JobSites:
             some = [site for site in sites if self.meta.app_for(site) == app]
             request = DeployRequest(job=self.job, app=app, meta=self.job_meta)
             purpose = "to unpack the job" if noted else ""
-            replies = self._ask(request, some, definition.app_archive(app), DEPLOY_WITHIN, purpose=purpose)
+            replies = self._ask(
+                request, some, definition.app_archive(app), DEPLOY_WITHIN, is_awaited=self._is_awaited, purpose=purpose
+            )
             for site, reply in replies.items():
                 self._note(site, DEPLOYED, reply)
 
@@ -166,7 +170,8 @@ class JobSites:
         request = StartRequest(job=self.job)
         deployed = [site for site in self._with_status(DEPLOYED) if site in sites]
         purpose = "to start the job" if noted else ""
-        for site, reply in self._ask(request, deployed, None, START_WITHIN, purpose=purpose).items():
+        replies = self._ask(request, deployed, None, START_WITHIN, is_awaited=self._is_awaited, purpose=purpose)
+        for site, reply in replies.items():
             # its own reports may have come first
             if not reply.ok or self._states[site].status == DEPLOYED:
                 self._note(site, ClientStatus.STARTING.label, reply)
@@ -209,8 +214,27 @@ class JobSites:
     def _note(self, site: str, status: str, reply: Reply) -> None:
         if reply.ok:
             self._set(site, status)
+        elif reply.rc == ReplyCode.TIMEOUT and not self._is_awaited(site):
+            self._do_without(site)
         elif not self._is_over():
             self._set(site, FAILED, reply.error.removeprefix("ERROR: ") or f"no reply ({reply.rc})")
+
+    def _is_awaited(self, site: str) -> bool:
+        """Whether the job waits for a site's reply: one that has said bye is not there, unless the job needs it."""
+        has_left = self.context.has_left
+        left = {each: "it has left" for each in self.sites if has_left(each)}
+        return not has_left(site) or bool(shortage(self.meta, self.sites, {**self._failed, **left}))
+
+    def _do_without(self, site: str) -> None:
+        """Begin without a site that has left; it may join when it is back, as one that comes late."""
+        text = f"{site} has left; the job begins without it, and takes it when it is back"
+        logger.info("job %s: %s", self.job, text)
+        with self.changed:
+            self.sites = tuple(each for each in self.sites if each != site)
+            del self._states[site]
+            self.changed.notify_all()
+        self._write(site, SiteState(status=LEFT, reason="it left before the job began there"))
+        self.context.logs.write(self.job, self.context.server_name, [text], self.submission)
 
     def _set(self, site: str, status: str, reason: str = "") -> None:
         state = SiteState(status=status, reason=reason)
@@ -230,7 +254,7 @@ class JobSites:
         settings = self.context.settings
         timeout = settings.abort_grace + settings.stop_grace + _CONFIRM_WITHIN
         request = AbortRequest(job=self.job, reason=reason)
-        replies = self._ask(request, sites, None, timeout, is_alive=self.context.is_alive, uninterruptible=True)
+        replies = self._ask(request, sites, None, timeout, is_awaited=self.context.is_alive, uninterruptible=True)
         confirmed: dict[str, SiteState] = {}
         for site, reply in replies.items():
             try:
@@ -262,14 +286,14 @@ class JobSites:
         data: object,
         timeout: float,
         *,
-        is_alive: Callable[[str], bool] = lambda site: True,
+        is_awaited: Callable[[str], bool],
         uninterruptible: bool = False,
         purpose: str = "",
     ) -> dict[str, Reply]:
         """Ask sites at once, and wait for their replies.
 
         Args:
-            is_alive: whether to wait for a site; others find the request when they connect again.
+            is_awaited: whether to wait for a site; others find the request when they connect again.
             uninterruptible: wait also when the job must end.
             purpose: what the sites are waited for, if the job's record is to say so.
         """
@@ -286,7 +310,7 @@ class JobSites:
         def enough() -> bool:
             if self._is_over() and not uninterruptible:
                 return True
-            return all(site in replies or not is_alive(site) for site in targets)
+            return all(site in replies or not is_awaited(site) for site in targets)
 
         asked = self.context.cell.ask_many(request.CHANNEL, request.TOPIC, targets, data, on_reply=on_reply)
         patience, began = Patience(timeout), time.monotonic()

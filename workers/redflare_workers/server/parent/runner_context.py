@@ -30,5 +30,7 @@ class RunnerContext:
     cell_of: Callable[[str], str]
     #: returns whether a site's client parent is connected
     is_alive: Callable[[str], bool]
+    #: returns whether a site's client parent has said bye
+    has_left: Callable[[str], bool]
     #: called at the end of a runner; False: it could not record how the job ended
     on_done: Callable[[str, bool], object]

@@ -252,6 +252,7 @@ class ServerParent:
             secure_mode=self._secure,
             cell_of=self._sites.cell_of,
             is_alive=self._sites.is_alive,
+            has_left=self._sites.has_left,
             on_done=self._on_done,
         )
 

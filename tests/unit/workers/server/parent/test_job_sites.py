@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ class RepliesAtOnce:
 
     def __init__(self) -> None:
         self.reply: Callable[[str], Reply] = lambda site: Reply("OK", {})
+        self.silent: set[str] = set()
+        self.on_reply: Callable[[str, Reply], object] = lambda site, reply: None
 
     def ask_many(
         self,
@@ -37,8 +40,10 @@ class RepliesAtOnce:
         *,
         on_reply: Callable[[str, Reply], object],
     ) -> Any:
+        self.on_reply = on_reply
         for site in targets:
-            on_reply(site, self.reply(site))
+            if site not in self.silent:
+                on_reply(site, self.reply(site))
         return SimpleNamespace(cancel=lambda: None)
 
 
@@ -106,3 +111,52 @@ def test_what_the_last_server_recorded_of_a_site_does_not_replace_what_the_site_
     sites.record(report("exception", "no such device", 1))
     sites.restore(recorded)
     assert {site: state.status for site, state in sites.states().items()} == {"site-1": "exception"}
+
+
+def test_a_site_that_says_bye_at_the_dispatch_is_not_waited_for(sites: JobSites, cell: RepliesAtOnce) -> None:
+    two = of_two(sites, "site-2")
+    cell.silent = {"site-2"}
+    two.record(report(DEPLOYED))
+    two.record(replace(report(DEPLOYED), site="site-2"))
+
+    two.start(["site-1", "site-2"])
+
+    # not failed either: it may join when it is back
+    assert (two.sites, two.participants, two.shortage) == (("site-1",), ["site-1"], "")
+    record = two.context.store.get("job-1")
+    assert record is not None
+    assert (record.sites["site-2"].status, record.sites["site-1"].status) == ("left", "starting")
+
+
+def test_a_site_that_says_bye_and_that_the_job_needs_is_waited_for(sites: JobSites, cell: RepliesAtOnce) -> None:
+    two = of_two(sites, "site-2", min_clients=2)
+    cell.silent = {"site-2"}
+    looks = itertools.count()
+
+    def has_left(site: str) -> bool:
+        if site == "site-2" and next(looks) == 20:
+            cell.on_reply("site-2", Reply("OK", {}))
+        return site == "site-2"
+
+    two.context = replace(two.context, has_left=has_left)
+    two.record(report(DEPLOYED))
+    two.record(replace(report(DEPLOYED), site="site-2"))
+
+    two.start(["site-1", "site-2"])
+
+    assert two.participants == ["site-1", "site-2"]
+    assert two.states()["site-2"].status == "starting"
+
+
+def of_two(sites: JobSites, left: str, *, min_clients: int = 1) -> JobSites:
+    """The same job at two sites, of which one has left."""
+    return JobSites(
+        sites.job,
+        sites.submission,
+        replace(sites.meta, min_clients=min_clients),
+        ("site-1", "site-2"),
+        META,
+        replace(sites.context, has_left=lambda site: site == left),
+        threading.Condition(),
+        lambda: False,
+    )

@@ -56,7 +56,22 @@ class Fenced(RedflareError):
 
 
 class NameTaken(RedflareError):
-    """Another process of this name is alive; stop it first, or take its place on purpose."""
+    """Another process of this name is alive; stop it first, or take its place on purpose.
+
+    Args:
+        holder: says which process has the name.
+    """
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return self.advise("take_over=True")
+
+    def advise(self, take_over: str) -> str:
+        """Say who has the name and what to do; ``take_over``: how the reader asks for its place."""
+        return f"{self.holder}. Stop that one, choose another name, or start this one with {take_over}, which ends it"
 
 
 class JobLost(RedflareError):

@@ -91,7 +91,4 @@ def living_holder(
 def name_taken(what: str, holder: CellHeartbeat) -> NameTaken:
     """Make the error that says who has a name; ``what``: "site site-1"."""
     host, pid, _ = holder.instance.rsplit(":", 2)
-    return NameTaken(
-        f"{what} runs already: process {pid} on {host}, last heartbeat {holder.age:.1f} s ago. Stop that one, choose "
-        "another name, or start this one with --take-over (take_over=True), which ends it"
-    )
+    return NameTaken(f"{what} runs already: process {pid} on {host}, last heartbeat {holder.age:.1f} s ago")

@@ -29,17 +29,17 @@ class Retries:
 
     def run(self, step: Callable[[], T]) -> T:
         """Run a step until Redis has answered it; raise its last failure when the time is over."""
-        backoff, until = Backoff(), 0.0
+        backoff, until, told = Backoff(), time.monotonic() + self.seconds, False
         while True:
             try:
                 return step()
             except Unavailable as error:
-                if not backoff.failures:
-                    until = time.monotonic() + self.seconds
-                    self._on_failure(error)
                 delay = backoff.next_delay()
                 if time.monotonic() + delay > until:
                     raise
+                if not told:
+                    told = True
+                    self._on_failure(error)
                 time.sleep(delay)
 
     def __repr__(self) -> str:

@@ -42,6 +42,8 @@ _ACCEPTED: Final = (
 _ENCODE: Final = "percent-encode the password (%23 for #, %2F for /, %3F for ?, %40 for @)"
 _HIDDEN: Final = "***"
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z+]{0,19}")
+#: A host with a port, and perhaps a database.
+_BARE: Final = re.compile(r"[^@/#]+:[0-9]{1,5}(/[0-9]*)?")
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -165,7 +167,8 @@ class ServerUrl:
             reason = str(error)
         except ValueError:  # of urllib, which quotes the URL
             reason = "its host or its port cannot be read"
-        raise ConfigError(f"Redis URL {_scheme_only(url)!r} is not usable: {reason}; {_ENCODE}; {_ACCEPTED}")
+        encode = "" if _BARE.fullmatch(url) else f"{_ENCODE}; "
+        raise ConfigError(f"Redis URL {_scheme_only(url)!r} is not usable: {reason}; {encode}{_ACCEPTED}")
 
 
 class _Unusable(ValueError):
@@ -194,6 +197,8 @@ def _parse(url: str) -> ServerUrl:
             "start the embedded server first (EmbeddedServer of redflare_broker.embedded.server) and use its url"
         )
     if not separator or not _SCHEME.fullmatch(scheme):
+        if _BARE.fullmatch(url):
+            raise _Unusable("it has no scheme: write redis:// before the host")
         raise _Unusable("it has no scheme" if url else "it is empty")
     if scheme not in _SCHEMES:
         raise _Unusable(f"unknown scheme {scheme!r}")

@@ -97,7 +97,8 @@ def test_one_that_is_started_elsewhere_is_refused_and_told_who_holds_the_name(
     refused = Running(make(client, tmp_path / "second")).join()
     assert isinstance(refused, NameTaken)
     assert f"{name} runs already: process {beat[b'pid'].decode()} on {beat[b'host'].decode()}" in str(refused)
-    assert "--take-over" in str(refused)
+    assert "start this one with take_over=True" in str(refused)
+    assert "start this one with --take-over, which" in refused.advise("--take-over")
     assert client.hget(f"flare:{{{name}}}:cell", "instance") == beat[b"instance"]
     assert not holder.ended
 

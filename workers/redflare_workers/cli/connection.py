@@ -152,7 +152,7 @@ def _open(
         _option(
             envvar="REDFLARE_PATIENCE",
             min=0,
-            help="Seconds for which an unavailable Redis (a restart, a failover) is tried again; 0: it is not.",
+            help="Seconds for which an unavailable Redis (a restart, a failover) is tried, and tried again; 0: once.",
         ),
     ] = 15.0,
 ) -> Server:
@@ -166,6 +166,9 @@ def _open(
         "check_hostname": False if any_hostname else None,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if patience:
+        # an attempt takes no longer than all of them may
+        given |= {name: min(getattr(base, name), patience) for name in ("connect_timeout", "socket_timeout")}
     connect: Connect = context.obj or Server.connect
     return connect(url, replace(base, **given))
 

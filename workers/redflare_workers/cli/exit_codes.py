@@ -52,6 +52,6 @@ def exit_on_error() -> Iterator[None]:
     except ConfigError as error:
         fail(str(error), USAGE)
     except NameTaken as error:
-        fail(str(error), TAKEN)
+        fail(error.advise("--take-over"), TAKEN)
     except RedflareError as error:
         fail(str(error), UNAVAILABLE)

@@ -14,7 +14,7 @@ from . import display, job_end, job_output, job_submit
 from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND, fail
 from .job_display import show_job, show_record
-from .job_lookup import ServerName, complete_job, find, is_server_running, redis_now, store_of
+from .job_lookup import ServerName, complete_job, find, is_server_running, note_if_unknown, redis_now, store_of
 from .listed_jobs import ListedJob, pair, read_jobs
 
 app = typer.Typer(
@@ -69,6 +69,8 @@ def list_jobs(
         display.print_lines(table)
     else:
         display.say(f"no jobs in namespace {target.namespace}")
+    if server != "server":
+        note_if_unknown(target, server)
     if not jobs:
         raise typer.Exit(NOT_FOUND)
 
@@ -113,6 +115,8 @@ def show(
     if as_json:
         display.print_json([each.to_json() for each in found])
     if not found:
+        if server != "server":
+            note_if_unknown(target, server)
         fail(f"no job {job!r} in namespace {target.namespace!r}: `redflare job list` shows all jobs", NOT_FOUND)
     if not as_json:
         server_is_running, now = is_server_running(target, server), redis_now(target)

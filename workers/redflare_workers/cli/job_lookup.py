@@ -9,15 +9,17 @@ from typing import Annotated, Any, Final
 
 import typer
 from redflare_broker.errors import RedflareError
-from redflare_broker.inspection.redis_read import now_of
+from redflare_broker.inspection.redis_read import fqcns, now_of
 from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.util.visible import visible
 
+from redflare_workers.util.did_you_mean import did_you_mean
+
 from .connection import DEFAULT_URL, Connect, Target
-from .exit_codes import NOT_FOUND, USAGE, fail
+from .exit_codes import NOT_FOUND, USAGE, fail, note
 
 #: Seconds that a completion may take.
 _COMPLETION_TIMEOUT: Final = 1.0
@@ -83,8 +85,24 @@ def need(store: JobStore, job: str) -> JobRecord:
     """Find a job as ``find`` does; end the command if there is none."""
     record = find(store, job)
     if record is None:
-        fail(f"{store.keys.fqcn} has no job {job!r}: `redflare job list` shows all jobs", NOT_FOUND)
+        server = store.keys.fqcn
+        command = "redflare job list" + ("" if server == "server" else f" --server {server}")
+        fail(f"{server} has no job {job!r}: `{command}` shows all jobs", NOT_FOUND)
     return record
+
+
+def servers_in(target: Target) -> list[str]:
+    """Find the servers of the namespace that have a job store."""
+    names = list(target.server.scan(f"{target.namespace}:{{*}}:[djp]*"))
+    return sorted({fqcn for suffix in ("jobs", "policy", "deleted") for fqcn in fqcns(target.namespace, names, suffix)})
+
+
+def note_if_unknown(target: Target, server: str) -> None:
+    """Tell the operator if no server of a name has ever run here, nor been given a job."""
+    known = servers_in(target)
+    if server not in known:
+        others = f"known are {', '.join(known)}" if known else "no other either"
+        note(f"no server {server!r} is known in namespace {target.namespace!r}{did_you_mean(server, known)} ({others})")
 
 
 def is_server_running(target: Target, server: str) -> bool:

@@ -94,7 +94,8 @@ def _show_submitted(target: Target, store: JobStore, job_id: str, server: str, *
             f"job {job_id} is over and does not run again: {record.status}. Leave --id out, or give another, to run it"
         )
     elif not is_running:
-        note(f"server {server!r} is not running; the job waits for `redflare server`")
+        name = "" if server == "server" else f" --name {server}"
+        note(f"server {server!r} is not running; the job waits for `redflare server{name}`")
 
 
 def _read(path: Path, *, as_json: bool) -> JobDefinition:

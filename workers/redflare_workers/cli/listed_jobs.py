@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from redflare_broker.inspection.job_view import JobView, job_name
-from redflare_broker.inspection.redis_read import fqcns
 from redflare_broker.job_store.record import JobRecord
 
 from .connection import Target
@@ -114,9 +113,3 @@ def pair(server: str, records: Iterable[JobRecord], views: Iterable[JobView]) ->
     left = {view.fqcn: view for view in views}
     jobs = [ListedJob(server=server, record=record, view=left.pop(f"{server}.{record.id}", None)) for record in records]
     return jobs + [ListedJob(server=server, view=view) for view in left.values()]
-
-
-def servers_in(target: Target) -> list[str]:
-    """Find the servers of the namespace that have a job store."""
-    names = list(target.server.scan(f"{target.namespace}:{{*}}:[djp]*"))
-    return sorted({fqcn for suffix in ("jobs", "policy", "deleted") for fqcn in fqcns(target.namespace, names, suffix)})

@@ -26,7 +26,8 @@ from . import display
 from .connection import Target, connected
 from .exit_codes import EXIT_CODES, NOT_FOUND
 from .job_display import job_line
-from .listed_jobs import JobList, ListedJob, read_jobs, servers_in
+from .job_lookup import servers_in
+from .listed_jobs import JobList, ListedJob, read_jobs
 
 #: Longest and shortest pause between two readings, in seconds.
 _LONGEST_PAUSE: Final = 2.0

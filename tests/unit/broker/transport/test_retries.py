@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import fakeredis
@@ -60,6 +61,22 @@ def test_what_redis_refuses_for_good_is_not_tried_again(server: Server, failures
         with pytest.raises(BlobMissing):
             connection.load([("k", [memoryview(bytearray(1))])])
     assert failures == []
+
+
+def test_an_attempt_that_takes_longer_than_the_patience_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Unavailable] = []
+    attempts: list[int] = []
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def step() -> None:
+        attempts.append(1)
+        now[0] += 5.0
+        raise Unavailable("away")
+
+    with pytest.raises(Unavailable, match="away"):
+        Retries(1.0, told.append).run(step)
+    assert (len(attempts), told) == (1, [])
 
 
 def test_an_outage_that_lasts_is_told_once_and_then_raised() -> None:

@@ -102,7 +102,7 @@ def test_a_cluster_url_names_some_of_its_nodes() -> None:
     [
         ("http://h", "http://...", "unknown scheme 'http'"),
         ("", "", "it is empty"),
-        ("localhost:6379", "***", "it has no scheme"),
+        ("localhost:6379", "***", "it has no scheme: write redis:// before the host; use redis://"),
         ("redis://", "redis://", "a host is missing"),
         ("redis://h:port", "redis://...", "its port is not a number"),
         ("redis://h:70000", "redis://...", "65535"),

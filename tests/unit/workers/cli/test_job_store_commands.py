@@ -151,6 +151,26 @@ def test_status_shows_jobs_that_have_not_begun_with_what_they_wait_for(cli: Cli,
     assert [job["record"]["status"] for job in cli.json("status")["jobs"]] == [SUBMITTED, APPROVED, COMPLETED]
 
 
+def test_a_server_that_is_not_known_is_told(cli: Cli, store: JobStore, job: Path) -> None:
+    store.submit({"name": "one"}, packed(a="one"), "job-1")
+
+    listed = cli("job", "list", "--server", "servr")
+
+    assert "no server 'servr' is known in namespace 'flare'; did you mean 'server'? (known are server)" in listed.stderr
+    assert "no server" in cli("job", "show", "job-1", "--server", "hub").stderr
+    assert "`redflare job list --server hub` shows all jobs" in cli("job", "log", "job-1", "--server", "hub").stderr
+    assert "waits for `redflare server --name hub`" in cli("job", "submit", str(job), "--server", "hub").stderr
+    assert cli("job", "list", "--server", "hub").stderr == ""
+
+
+def test_patience_is_the_most_that_an_attempt_takes(cli: Cli) -> None:
+    for patience in ("1", "60", "0"):
+        cli("job", "list", "--patience", patience)
+
+    assert [options.connect_timeout for _, options in cli.connections] == [1.0, 5.0, 5.0]
+    assert [options.socket_timeout for _, options in cli.connections] == [1.0, 5.0, 5.0]
+
+
 def test_status_shows_the_jobs_of_every_server(cli: Cli, store: JobStore) -> None:
     with Server.connect(client=cli.client) as server:
         JobStore(server, Keys().store("hub")).submit({"name": "far"}, packed(a="far"), "far")

@@ -7,12 +7,16 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge
+from redflare_broker.errors import ConfigError, DecodeError, MessageTooLarge, RedflareError, Unavailable
 from redflare_broker.payload.payload_store import discard
-from redflare_broker.payload.redis_store import MAX_CHUNKS, RedisPayloadStore
+from redflare_broker.payload.redis_store import MAX_CHUNKS, RedisPayloadStore, removal
+from redflare_broker.payload.room import NO_ROOM, RoomNote
+from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import Server
 from redflare_broker.wire.task_entry import BlobRef
 
@@ -45,35 +49,85 @@ def upload(
         Unavailable: ``stop`` ended the attempts.
         ServerError: Redis refused (no permission).
     """
-    chunk = max(chunk, -(-_size(source, most) // MAX_CHUNKS))
-    sha256, written, renewed = hashlib.sha256(), 0, time.monotonic()
+    size = _size(source, most)
+    chunk = max(chunk, -(-size // MAX_CHUNKS))
+    renewed = time.monotonic()
     try:
-        for part in _parts(source, chunk * _BATCH):
-            number = written // chunk
+        with _reader(source) as read:
+            writer = _Writer(read, RoomNote(_ref(prefix, chunk, size)), ttl_ms)
+            try:
+                while part := read(writer.written, chunk * _BATCH):
+                    _check_size(source, writer.written + len(part), most)
+                    server.run(prefix, partial(writer.write, writer.written, part), stop=stop)
+                    if time.monotonic() - renewed > ttl_ms / 4000:
+                        renewed = time.monotonic()
+                        RedisPayloadStore(server).renew(_ref(prefix, chunk, writer.written), ttl_ms, stop=stop)
+            except BaseException:
+                discard(server, _ref(prefix, chunk, writer.most_written))
+                with suppress(RedflareError):  # one attempt; it has its TTL
+                    server.run(prefix, writer.note.remove, deadline=time.monotonic())
+                raise
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    return StoredFile(blob=_ref(prefix, chunk, writer.written), sha256=writer.sha256.hexdigest())
+
+
+class _Writer:
+    """Writes the batches of one file; all of them again when Redis had no room for one.
+
+    Args:
+        read: returns the bytes from a position on, at most so many.
+        note: tells people that the file waits for room.
+    """
+
+    def __init__(self, read: Callable[[int, int], memoryview], note: RoomNote, ttl_ms: int) -> None:
+        self.note = note
+        #: bytes in Redis
+        self.written = 0
+        #: bytes that may be there
+        self.most_written = 0
+        self.sha256 = hashlib.sha256()
+        self._read = read
+        self._ttl_ms = ttl_ms
+
+    def write(self, position: int, batch: memoryview, connection: Connection) -> None:
+        """Write the batch of a position, and before it those that had to be deleted.
+
+        Raises:
+            OSError: what had to be deleted cannot be read again.
+            Unavailable: it is not written. When the memory is full, nothing of the file is in Redis any more: what has
+                been written would keep the room from others.
+        """
+        chunk, prefix = self.note.ref.chunk, self.note.ref.prefix
+        while self.written <= position:
+            part = batch if self.written == position else self._read(self.written, chunk * _BATCH)
+            if not part:
+                raise OSError(f"it has become shorter: {self.written} bytes are left of it")
+            number = self.written // chunk
             views = [part[first : first + chunk] for first in range(0, len(part), chunk)]
-            _check_size(source, written + len(part), most)
-            batch = [(f"{prefix}:{number + index}", [view]) for index, view in enumerate(views)]
             # its chunks may be there when the attempt fails: they are counted before
-            written += len(part)
-            server.run(prefix, lambda connection, batch=batch: connection.store(batch, ttl_ms), stop=stop)  # type: ignore[misc]
-            sha256.update(part)
-            if time.monotonic() - renewed > ttl_ms / 4000:
-                renewed = time.monotonic()
-                RedisPayloadStore(server).renew(_ref(prefix, chunk, written), ttl_ms, stop=stop)
-    except BaseException as error:
-        discard(server, _ref(prefix, chunk, written))
-        if isinstance(error, OSError):
-            raise _unreadable(source, error) from error
-        raise
-    return StoredFile(blob=_ref(prefix, chunk, written), sha256=sha256.hexdigest())
+            self.most_written = max(self.most_written, self.written + len(part))
+            try:
+                connection.store([(f"{prefix}:{number + i}", [view]) for i, view in enumerate(views)], self._ttl_ms)
+            except Unavailable as error:
+                if connection.closed or error.cause != NO_ROOM:
+                    raise
+                free = removal(_ref(prefix, chunk, self.most_written))
+                self.written, self.sha256 = 0, hashlib.sha256()
+                raise self.note.write(connection, error, free) from error
+            self.written += len(part)
+            self.sha256.update(part)
+        self.note.remove(connection)
 
 
 def digest(source: Source) -> str:
     """SHA-256 of a file, as ``upload`` tells it; ConfigError: it cannot be read."""
-    sha256 = hashlib.sha256()
+    sha256, first = hashlib.sha256(), 0
     try:
-        for part in _parts(source, 1 << 20):
-            sha256.update(part)
+        with _reader(source) as read:
+            while part := read(first, 1 << 20):
+                sha256.update(part)
+                first += len(part)
     except OSError as error:
         raise _unreadable(source, error) from error
     return sha256.hexdigest()
@@ -132,16 +186,28 @@ def _content(server: Server, file: StoredFile, most: int, stop: Stop) -> Iterato
         yield part
 
 
-def _parts(source: Source, size: int) -> Iterator[memoryview]:
-    """Yield the content in parts of ``size``, the last one shorter."""
+@contextmanager
+def _reader(source: Source) -> Iterator[Callable[[int, int], memoryview]]:
+    """Open a file; yield a function that returns its bytes from a position on, at most so many.
+
+    A pipe can be read on only.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         view = memoryview(source).cast("B")
-        for first in range(0, len(view), size):
-            yield view[first : first + size]
+        yield lambda first, size: view[first : first + size]
         return
+    position = 0
     with Path(source).open("rb") as file:
-        while part := file.read(size):
-            yield memoryview(part)
+
+        def read(first: int, size: int) -> memoryview:
+            nonlocal position
+            if first != position:
+                file.seek(first)
+            content = file.read(size)
+            position = first + len(content)
+            return memoryview(content)
+
+        yield read
 
 
 def _size(source: Source, most: int) -> int:

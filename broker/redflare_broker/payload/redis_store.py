@@ -86,7 +86,7 @@ class RedisPayloadStore:
         except Unavailable as error:
             if not connection.closed:
                 # refused for want of memory: what this one has written would keep it from others while it waits
-                free = [("UNLINK", *keys) for keys in _sliced(_keys(note.ref))]
+                free = removal(note.ref)
                 if error.cause == NO_ROOM:
                     raise note.write(connection, error, free) from error
                 connection.pipeline(free)
@@ -130,7 +130,7 @@ class RedisPayloadStore:
 
     def remove(self, ref: BlobRef, *, stop: Stop = None, deadline: float | None = None) -> None:
         """Unlink the chunks."""
-        self._pipelined(ref, [("UNLINK", *keys) for keys in _sliced(_keys(ref))], stop, deadline)
+        self._pipelined(ref, removal(ref), stop, deadline)
 
     def _pipelined(
         self, ref: BlobRef, commands: Sequence[Command], stop: Stop, deadline: float | None
@@ -155,6 +155,11 @@ def ref_of(prefix: str, buffers: Sequence[memoryview], chunk: int) -> BlobRef:
 def renewal(ref: BlobRef, ttl_ms: int) -> list[list[Arg]]:
     """Make the commands that set the TTL of every chunk."""
     return [["PEXPIRE", key, ttl_ms] for key in _keys(ref)]
+
+
+def removal(ref: BlobRef) -> list[Command]:
+    """Make the commands that unlink the chunks."""
+    return [("UNLINK", *keys) for keys in _sliced(_keys(ref))]
 
 
 def check_ref(ref: BlobRef, limits: CodecLimits) -> None:

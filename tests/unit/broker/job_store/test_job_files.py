@@ -12,9 +12,13 @@ import fakeredis
 import pytest
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, JobUnknown, MessageTooLarge, ServerError
+from redflare_broker.inspection.refusals import waits_for_room
 from redflare_broker.job_store import job_files
 from redflare_broker.job_store.job_files import Source
 from redflare_broker.job_store.record import StoredFile
+from redflare_broker.keys import room_note
+from redflare_broker.payload.room import RoomWait
+from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.server import ConnectionOptions, Server
 
 from tests.support.job.store import ARCHIVE, META, StoreBench, result, submission
@@ -190,6 +194,81 @@ def test_a_job_that_is_deleted_while_its_result_is_stored_leaves_no_chunk(bench:
     assert reply == [b"UNKNOWN"]
     bench.store._steps.remove(file)
     assert bench.chunks() == []
+
+
+def leave_room_for(connection: Connection, nbytes: int) -> None:
+    """Let a server have memory for so many bytes more."""
+    info = connection.call("INFO", "memory")
+    assert isinstance(info, bytes)
+    used = int(info.split(b"used_memory:")[1].split()[0])
+    connection.call("CONFIG", "SET", "maxmemory", used + nbytes)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "a file"])
+def test_a_file_waits_for_memory_and_holds_none_of_it_meanwhile(
+    server_url: str, namespace: str, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "job.zip"
+    content = os.urandom(32 << 20)
+    path.write_bytes(content)
+    with Server.connect(server_url) as server, server.borrow("any") as connection:
+        bench = StoreBench(server, connection, namespace)
+        prefix = bench.keys.blob("x")
+        waits: list[RoomWait] = []
+        kept: list[object] = []
+
+        def stop() -> bool:
+            """Called when there was no room: look, and make some the second time."""
+            kept.append(bench.chunks())
+            waits.extend(waits_for_room(server, namespace, [room_note(prefix)]))
+            if len(waits) > 1:
+                connection.call("CONFIG", "SET", "maxmemory", 0)
+            return False
+
+        leave_room_for(connection, 20 << 20)
+        try:
+            file = job_files.upload(
+                server,
+                prefix,
+                content if kind == "bytes" else path,
+                chunk=1 << 20,
+                most=1 << 30,
+                ttl_ms=60_000,
+                stop=stop,
+            )
+        finally:
+            connection.call("CONFIG", "SET", "maxmemory", 0)
+        # only the note of who waits
+        assert kept == [["blob:x:waits"]] * 2
+        assert {wait.nbytes for wait in waits} == {len(content)}
+        assert waits_for_room(server, namespace, [room_note(prefix)]) == ()
+        assert job_files.load(server, file, most=1 << 30) == content
+        assert len(bench.chunks()) == 32
+        bench.store._steps.remove(file)
+
+
+def test_a_file_that_cannot_be_read_again_when_there_is_room_is_not_stored(
+    server_url: str, namespace: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "job.zip"
+    path.write_bytes(bytes(32 << 20))
+    with Server.connect(server_url) as server, server.borrow("any") as connection:
+        bench = StoreBench(server, connection, namespace)
+        prefix = bench.keys.blob("x")
+
+        def stop() -> bool:
+            connection.call("CONFIG", "SET", "maxmemory", 0)
+            os.truncate(path, 3 << 20)
+            return False
+
+        leave_room_for(connection, 20 << 20)
+        try:
+            with pytest.raises(ConfigError, match="cannot be read: it has become shorter: 3145728 bytes are left"):
+                job_files.upload(server, prefix, path, chunk=1 << 20, most=1 << 30, ttl_ms=60_000, stop=stop)
+        finally:
+            connection.call("CONFIG", "SET", "maxmemory", 0)
+        assert bench.chunks() == []
+        assert waits_for_room(server, namespace, [room_note(prefix)]) == ()
 
 
 def test_a_server_that_refuses_a_chunk_keeps_none(server_url: str, namespace: str) -> None:

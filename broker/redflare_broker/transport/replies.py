@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias, Union
+from typing import Final, TypeAlias, Union, cast
 
 from redflare_broker.errors import BlobMissing, DecodeError, RedflareError, ServerError, Unavailable
 
@@ -152,5 +152,6 @@ def entries_in(items: list[RedisReply]) -> list[tuple[str, list[bytes]]]:
     found: list[tuple[str, list[bytes]]] = []
     for item in items:
         if isinstance(item, list) and isinstance(item[0], bytes) and isinstance(item[1], list):
-            found.append((item[0].decode(), [value for value in item[1] if isinstance(value, bytes)]))
+            # Redis has no other fields and values in a stream
+            found.append((item[0].decode(), cast("list[bytes]", item[1])))
     return found

@@ -100,13 +100,8 @@ class Envelope:
 
 def peek(flat: Sequence[bytes]) -> tuple[bool, str]:
     """Return whether an entry is a reply, and who has sent it, as it says, or ``UNKNOWN_SENDER``; cheap."""
-    is_reply = False
-    for at in range(0, len(flat) - 1, 2):
-        if flat[at] == b"kind":
-            is_reply = flat[at + 1] == b"reply"
-        elif flat[at] == b"origin":
-            return is_reply, _known_sender(flat[at + 1])
-    return is_reply, UNKNOWN_SENDER
+    fields = dict(zip(flat[::2], flat[1::2], strict=False))
+    return fields.get(b"kind") == b"reply", _known_sender(fields.get(b"origin", b""))
 
 
 @lru_cache

@@ -16,7 +16,7 @@ import orjson
 from redflare_broker.errors import DecodeError
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.transport.replies import Arg
-from redflare_broker.wire.codec import decode, encode
+from redflare_broker.wire.message_entry import pack_meta, unpack_meta
 from redflare_broker.wire.task_entry import BlobRef
 
 #: Status of a task that has not ended.
@@ -57,7 +57,7 @@ class ClientTaskRecord:
                 "first_sent": _ms(self.first_sent),
                 "count": self.count,
                 "rc": self.rc,
-                "meta": orjson.Fragment(_pack(self.meta)),
+                "meta": orjson.Fragment(pack_meta(dict(self.meta))),
             }
         )
 
@@ -96,7 +96,7 @@ def fields_of(task: TaskRecord, *, data: bool) -> list[Arg]:
     fields: list[Arg] = ["status", task.status, "name", task.name, "kind", task.kind, "order", task.order]
     fields += ["scheduled", _ms(task.scheduled), "ended", _ms(task.ended), "timeout", task.timeout]
     fields += ["targets", orjson.dumps(task.targets), "options", orjson.dumps(dict(task.options))]
-    fields += ["meta", _pack(task.meta)]
+    fields += ["meta", pack_meta(dict(task.meta))]
     return fields + payload_fields("data", task.data) if data else fields
 
 
@@ -120,7 +120,7 @@ def read_task(key: str, root_id: str, fields: Mapping[bytes, bytes]) -> TaskReco
             timeout=int(fields[b"timeout"]),
             targets=None if targets is None else tuple(map(str, targets)),
             options=dict(orjson.loads(fields[b"options"])),
-            meta=_unpack(fields[b"meta"]),
+            meta=unpack_meta(fields[b"meta"]),
             data=payload_from(key, fields, "data"),
             client_tasks=tuple(sorted(clients, key=lambda client: client.first_sent or client.sent)),
         )
@@ -138,18 +138,9 @@ def _client_task(key: str, name: bytes, text: bytes, fields: Mapping[bytes, byte
         count=int(decoded["count"]),
         received=int(decoded["received"]) / 1000,
         rc=str(decoded["rc"]),
-        meta=_unpack(orjson.dumps(decoded["meta"])),
+        meta=unpack_meta(orjson.dumps(decoded["meta"])),
         result=payload_from(key, fields, f"result:{task_id}"),
     )
-
-
-def _pack(meta: Mapping[str, Any]) -> bytes:
-    """Encode meta as messages do: with values that JSON cannot express, like a numpy scalar or nan."""
-    return encode(dict(meta), None).meta
-
-
-def _unpack(text: bytes) -> dict[str, Any]:
-    return decode(text, b"null", ())[0]
 
 
 def payload_fields(name: str, payload: EncodedPayload | None) -> list[Arg]:

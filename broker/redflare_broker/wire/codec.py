@@ -77,9 +77,10 @@ def encode(meta: dict[str, Any], data: object, limits: CodecLimits = DEFAULT_LIM
     try:
         if not isinstance(meta, dict):
             raise TreeError(f"must be a dict, but is a {type(meta).__name__}")
-        meta_text = orjson.dumps(writer.value(meta))
+        # most messages have one of the two only
+        meta_text = orjson.dumps(writer.value(meta)) if meta else b"{}"
         root = "data"
-        data_text = orjson.dumps(writer.value(data))
+        data_text = b"null" if data is None else orjson.dumps(writer.value(data))
         root = "message"
         nbytes = writer.nbytes + len(meta_text) + len(data_text)
         _check_text(meta_text, data_text, nbytes, limits)

@@ -116,7 +116,7 @@ def pack_meta(meta: dict[str, Any] | None) -> bytes:
     Raises:
         EncodeError: it is no dict, or holds arrays or bytes, which only data may.
     """
-    if meta is None:
+    if meta is None or meta == {}:
         return _NO_META
     encoded = encode(meta, None)
     if encoded.buffers:

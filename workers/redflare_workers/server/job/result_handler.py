@@ -35,7 +35,7 @@ from redflare_workers.apis.task import ClientTask, Task
 from redflare_workers.communicator.task_registry import SubmissionCheck
 from redflare_workers.communicator.wf_comm_server import WFCommServer
 from redflare_workers.protocol.job_messages import RC_JOB_ENDED, Refusal, Submit, SubmitReply
-from redflare_workers.protocol.shareable_codec import decoded, from_message
+from redflare_workers.protocol.shareable_codec import from_message
 
 from .clients import JobClients, Refused
 from .memory_gate import MemoryGate
@@ -237,11 +237,14 @@ class ResultHandler:
     def _read(self, submission: _Submission) -> Shareable:
         """Decode a result; one that cannot be read becomes EXECUTION_RESULT_ERROR, or its task would wait forever."""
         try:
-            return decoded(from_message(submission.message.message, submission.payload), self.server, self.limits)
+            return self._decode(submission.message.message, submission.payload)
         except DecodeError as error:
             submission.request.note_fault("unreadable result", f"{submission} cannot be read: {error}", logging.ERROR)
             why = f"the result cannot be read: {error}"
             return make_reply(ReturnCode.EXECUTION_RESULT_ERROR, {ReservedHeaderKey.ERROR: why})
+
+    def _decode(self, message: object, payload: EncodedPayload) -> Shareable:
+        return from_message(message, payload.decode(self.server, self.limits))
 
     def _process(
         self, client: Client, name: str, task_id: str, result: Shareable, fl_ctx: FLContext, props: object = None
@@ -276,7 +279,7 @@ class ResultHandler:
         if client_task is None or noted.result is None:
             return
         try:
-            result = decoded(from_message(dict(noted.meta), noted.result), self.server, self.limits)
+            result = self._decode(dict(noted.meta), noted.result)
             with self.engine.new_context() as fl_ctx:
                 self._process(client_task.client, task.name, noted.id, result, fl_ctx)
         except Exception:

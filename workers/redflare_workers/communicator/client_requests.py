@@ -90,10 +90,11 @@ class TaskRequests:
             return False, None
         if choice.resend:
             _mark_resend(fl_ctx)
-        # who would write to an array that others get too is told so
-        with read_only_arrays(standing.task.data if standing.shared else None) as put_in:
-            lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
-        standing.put_in |= put_in
+        if standing.task.before_task_sent_cb is not None:
+            # who would write to an array that others get too is told so
+            with read_only_arrays(standing.task.data if standing.shared else None) as put_in:
+                lifecycle.call("before_task_sent_cb", standing, client_task, fl_ctx)
+            standing.put_in |= put_in
         # after_task_sent_cb may take the data away
         data, operator = self._data(choice, fl_ctx), standing.task.operator
         lifecycle.call("after_task_sent_cb", standing, client_task, fl_ctx)

@@ -9,17 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .fl_constant import ReservedKey
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prop:
+class _Prop(NamedTuple):
     value: Any
     private: bool
     sticky: bool
@@ -217,9 +215,16 @@ class FLContextManager:
         public_stickers: Mapping[str, Any] | None = None,
         private_stickers: Mapping[str, Any] | None = None,
     ) -> None:
-        self.engine = engine
         self.identity_name = identity_name
         self.job_id = job_id
+        #: what every context begins with, beside the sticky props
+        self._identity = {
+            ReservedKey.MANAGER: _Prop(self, private=True, sticky=False),
+            ReservedKey.ENGINE: _Prop(engine, private=True, sticky=False),
+            ReservedKey.RUN_NUM: _Prop(job_id, private=False, sticky=True),
+        }
+        if identity_name:
+            self._identity[ReservedKey.IDENTITY_NAME] = _Prop(identity_name, private=False, sticky=False)
         self._lock = threading.Lock()
         self._stickers: dict[str, _Prop] = {}
         for stickers, private in ((public_stickers, False), (private_stickers, True)):
@@ -231,18 +236,10 @@ class FLContextManager:
 
     def new_context(self) -> FLContext:
         """Make a context with the run's identity and its sticky props."""
-        props = {
-            ReservedKey.MANAGER: _Prop(self, private=True, sticky=False),
-            ReservedKey.ENGINE: _Prop(self.engine, private=True, sticky=False),
-            ReservedKey.RUN_NUM: _Prop(self.job_id, private=False, sticky=True),
-        }
-        if self.identity_name:
-            props[ReservedKey.IDENTITY_NAME] = _Prop(self.identity_name, private=False, sticky=False)
-        with self._lock:
-            props.update(self._stickers)
         ctx = FLContext()
         # no other thread has it yet, and every step of a run makes one: so no lock is taken for each prop
-        ctx._props = props
+        with self._lock:
+            ctx._props = self._identity | self._stickers
         return ctx
 
     def _sticker(self, key: str) -> _Prop | None:

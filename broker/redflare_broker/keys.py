@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from .errors import ConfigError
@@ -172,7 +173,7 @@ class Keys:
 
     def cell(self, fqcn: str) -> CellKeys:
         """Return the keys of the cell called ``fqcn``."""
-        return CellKeys(namespace=self.namespace, fqcn=FQCN.check(fqcn))
+        return _cell_keys(self.namespace, fqcn)
 
     def store(self, fqcn: str = "server") -> StoreKeys:
         """Return the keys of the job store of the server whose cell is called ``fqcn``."""
@@ -182,6 +183,12 @@ class Keys:
     def agents(self) -> str:
         """sorted set, member = FQCN, score = last seen in seconds of Redis's clock; agents write, people read; TTL."""
         return f"{self.namespace}:agents"
+
+
+@lru_cache(maxsize=4096)
+def _cell_keys(namespace: str, fqcn: str) -> CellKeys:
+    """Return the keys of a cell; every message asks for those of its target, which are few."""
+    return CellKeys(namespace=namespace, fqcn=FQCN.check(fqcn))
 
 
 def room_note(prefix: str) -> str:

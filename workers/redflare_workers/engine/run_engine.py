@@ -167,5 +167,5 @@ def _handlers(component: FLComponent, event_type: str) -> Sequence[tuple[EventHa
     registered = component.get_event_handlers()
     if registered and (found := registered.get(event_type)):
         return list(found)
-    overridden = type(component).handle_event is not FLComponent.handle_event or "handle_event" in vars(component)
-    return [(component.handle_event, {})] if overridden else ()
+    handle = component.handle_event
+    return () if getattr(handle, "__func__", None) is FLComponent.handle_event else [(handle, {})]

@@ -66,7 +66,8 @@ class Outbox:
         self._inbox = inbox
         self._settle = settle
         self._pool = pool
-        self._changed = threading.Condition()
+        self._guard = threading.RLock()
+        self._changed = threading.Condition(self._guard)
         self._queue: list[OutboundMessage] = []
         #: the writer's
         self._backoff = Backoff(first=0.1)
@@ -80,7 +81,7 @@ class Outbox:
 
     def send(self, message: OutboundMessage, *, here: bool = True) -> None:
         """Queue a message; ``here``: this thread may be the one that writes. After ``close`` it is dropped."""
-        with self._changed:
+        with self._guard:
             if self._closed:
                 return
             self._queue.append(message)
@@ -94,14 +95,14 @@ class Outbox:
 
     def finish(self, deadline: float) -> None:
         """Wait until all is written, at most until this moment of ``time.monotonic()``."""
-        with self._changed:
+        with self._guard:
             self._deadline = deadline
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._writing, max(deadline - time.monotonic(), 0.0))
 
     def close(self) -> int:
         """Stop writing; return how many messages were left."""
-        with self._changed:
+        with self._guard:
             self._closed = True
             left, self._queue = len(self._queue), []
             self._changed.notify_all()
@@ -135,20 +136,20 @@ class Outbox:
 
     def _take(self) -> list[OutboundMessage]:
         """Take the next messages from the queue; none: this thread has stopped writing."""
-        with self._changed:
+        with self._guard:
             batch, self._queue = self._queue[:_MOST], self._queue[_MOST:]
             if not batch:
                 self._stop_writing()
             return batch
 
     def _stop_writing(self) -> None:
-        with self._changed:
+        with self._guard:
             self._writing = False
             self._changed.notify_all()
 
     def _put_back(self, messages: list[OutboundMessage]) -> bool:
         """Queue messages that could not be written in front; False: there is no time left for them."""
-        with self._changed:
+        with self._guard:
             late = self._deadline is not None and time.monotonic() >= self._deadline
             if not self._closed:
                 self._queue = messages + self._queue
@@ -159,7 +160,7 @@ class Outbox:
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        with self._changed:
+        with self._guard:
             if self._deadline is not None:
                 until = min(until, self._deadline)
             while not self._closed and (left := until - time.monotonic()) > 0:

@@ -40,7 +40,8 @@ class ElasticThreadPool:
         self._eager = eager
         self._idle = idle
         self._work: FairQueue[Callable[[], object]] = FairQueue()
-        self._changed = threading.Condition()
+        self._guard = threading.RLock()
+        self._changed = threading.Condition(self._guard)
         self._busy = 0
         self._threads: set[threading.Thread] = set()
         self._made = 0
@@ -54,7 +55,7 @@ class ElasticThreadPool:
         Args:
             of: for whom it is; work of each is begun in turn.
         """
-        with self._changed:
+        with self._guard:
             if self._closed:
                 return False
             first = not self._work
@@ -71,7 +72,7 @@ class ElasticThreadPool:
 
     def close(self, timeout: float = 10.0) -> list[str]:
         """Run what was submitted, and end; names of threads that are still busy after ``timeout`` seconds."""
-        with self._changed:
+        with self._guard:
             self._closed = True
             self._changed.notify_all()
         deadline = time.monotonic() + timeout
@@ -84,7 +85,7 @@ class ElasticThreadPool:
         return sorted(thread.name for thread in joined - {threading.current_thread()} if thread.is_alive())
 
     def _others(self, known: set[threading.Thread]) -> set[threading.Thread]:
-        with self._changed:
+        with self._guard:
             return self._threads - known
 
     def _add_thread(self) -> None:
@@ -94,7 +95,8 @@ class ElasticThreadPool:
         thread.start()
 
     def _run(self) -> None:
-        while (work := self._next()) is not None:
+        work = self._next(done=0)
+        while work is not None:
             try:
                 work()
             except (Exception, SystemExit):
@@ -102,12 +104,12 @@ class ElasticThreadPool:
                 logger.exception("%s: a piece of work failed: %r", threading.current_thread().name, work)
             # what it held must not live until the next one comes
             del work
-            with self._changed:
-                self._busy -= 1
+            work = self._next(done=1)
 
-    def _next(self) -> Callable[[], object] | None:
-        """Wait for the next piece of work; None: end."""
-        with self._changed:
+    def _next(self, done: int) -> Callable[[], object] | None:
+        """Note that this thread has ``done`` so many pieces of work, and wait for the next one; None: end."""
+        with self._guard:
+            self._busy -= done
             idle_since = time.monotonic()
             while True:
                 now = time.monotonic()

@@ -50,6 +50,8 @@ class Monitor:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._woken = False
+        #: Until when it waits, on the monotonic clock; without end, and while it sweeps: inf.
+        self._until = inf
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -82,6 +84,11 @@ class Monitor:
             self._woken = True
             self._changed.notify()
 
+    def wake_within(self, seconds: float) -> None:
+        """Ask for a sweep in so many seconds at the latest; nothing is done if one is due by then."""
+        if time.monotonic() + seconds < self._until:
+            self.wake()
+
     def stop(self, timeout: float = 10.0) -> bool:
         """End the thread, itself after this sweep; return False if it is still busy after ``timeout`` seconds."""
         with self._changed:
@@ -106,12 +113,13 @@ class Monitor:
         """Wait until it is woken or the pause is over; return False when the thread must end."""
         with self._changed:
             if pause != 0.0:
+                self._until = inf if pause is None else time.monotonic() + pause
                 began = self._clock()
                 self._changed.wait_for(lambda: self._woken or self._stopped, pause)
                 if pause is not None and (late := self._clock() - began - pause) > _LATE:
                     logger.info("%s: woke up %.1f s late; deadlines are judged in %g s", self._name, late, _FRESH)
                     self._changed.wait_for(lambda: self._stopped, _FRESH)
-            self._woken = False
+            self._woken, self._until = False, inf
             return not self._stopped
 
 
@@ -130,6 +138,8 @@ class TaskSweeper:
     lead_time: float
     #: seconds between two checks of everything, while any task is open
     period: Callable[[], float]
+    #: asks for a sweep in so many seconds at the latest
+    wake_within: Callable[[float], None]
     #: When everything is checked next, on the monotonic clock: the lifecycle's may be set back.
     _next_scan: float = field(default=0.0, init=False)
     #: The earliest moment at which a task is due.
@@ -151,6 +161,23 @@ class TaskSweeper:
             self._enforce_policy()
         self.check(now, everything=bool(gone) or (scan and bool(self.dead.disconnected)), scan=scan)
         return self._pause(now)
+
+    def watch(self, standing: StandingTask) -> None:
+        """Note when a task that was just scheduled is due. Needs the lock.
+
+        The next sweep comes in time for it; it comes now if the task is done already, or its manager fails.
+        """
+        now = self.lifecycle.clock()
+        try:
+            done = self._status(standing, now) is not None
+        except Exception:
+            done = True
+        if done:
+            self.lifecycle.touch(standing)
+        else:
+            self._next_due = min(self._next_due, standing.due)
+            # what is open is checked once in each period
+            self.wake_within(min(standing.due - now, self.period()))
 
     def check(self, now: float, everything: bool, scan: bool = True) -> None:
         """Check tasks, and end those that are done.

@@ -78,7 +78,11 @@ class WFCommServer(FLComponent, WFCommSpec):
         self._submissions = Submissions(self._lifecycle)
         self._dead = DeadClients(dead_client_grace_period)
         self._sweeper = TaskSweeper(
-            self._lifecycle, self._dead, dead_client_check_lead_time, lambda: self.task_check_period
+            self._lifecycle,
+            self._dead,
+            dead_client_check_lead_time,
+            lambda: self.task_check_period,
+            self._monitor.wake_within,
         )
         self._initialized = False
 
@@ -261,7 +265,7 @@ class WFCommServer(FLComponent, WFCommSpec):
         lifecycle.may_ask(None if schedule.dynamic else frozenset(schedule.targets or ()))
         # clients first: checking the task can wait
         with lifecycle.lock:
-            lifecycle.touch(standing)
+            self._sweeper.watch(standing)
         self.logger.debug("task %r scheduled: %s", task.name, schedule)
 
     def schedule_of(self, task: Task) -> Schedule | None:

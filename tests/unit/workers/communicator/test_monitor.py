@@ -115,6 +115,48 @@ def test_a_wake_before_the_start_is_not_lost() -> None:
     assert monitor.stop()
 
 
+class CountingMonitor(Monitor):
+    """Notes when it is woken."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(name, clock)
+        self.wakes: list[float] = []
+
+    def wake(self) -> None:
+        self.wakes.append(time.monotonic())
+        super().wake()
+
+
+def test_it_is_not_woken_for_what_its_next_sweep_is_in_time_for() -> None:
+    waits = threading.Event()
+
+    def clock() -> float:
+        waits.set()
+        return 0.0
+
+    sweeps = Sweeps(100.0)
+    monitor = CountingMonitor("monitor", clock)
+    monitor.start(sweeps)
+    assert waits.wait(10)
+    monitor.wake_within(1000.0)
+    assert not monitor.wakes, "its next sweep comes before that"
+    monitor.wake_within(1.0)
+    assert len(monitor.wakes) == 1
+    wait_until(lambda: sweeps.count == 2)
+    assert monitor.stop()
+
+
+def test_one_that_waits_without_end_is_woken_for_whatever_is_due() -> None:
+    sweeps = Sweeps(None)
+    monitor = CountingMonitor("monitor")
+    monitor.start(sweeps)
+    wait_until(lambda: sweeps.count == 1)
+    monitor.wake_within(1000.0)
+    assert len(monitor.wakes) == 1
+    wait_until(lambda: sweeps.count == 2)
+    assert monitor.stop()
+
+
 def test_a_sweep_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     sweeps = Sweeps(None)
     sweeps.fail = True

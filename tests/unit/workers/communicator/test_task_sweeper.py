@@ -130,6 +130,19 @@ def test_it_wakes_at_the_moment_a_task_is_due() -> None:
         comm.finalize_run(bench.ctx)
 
 
+def test_it_wakes_for_a_task_that_was_scheduled_while_it_waited_for_another() -> None:
+    import time
+
+    with CommunicatorBench(["site-1"], monitor=False) as bench:
+        comm = type(bench.comm)(3600.0, clock=time.time)
+        comm.initialize_run(bench.ctx)
+        comm.broadcast(bench.task(), bench.ctx)
+        task = bench.task(timeout=1)
+        comm.broadcast(task, bench.ctx)
+        wait_until(lambda: task.completion_status is TIMEOUT, 30)
+        comm.finalize_run(bench.ctx)
+
+
 def test_the_period_is_honoured_as_the_controller_sets_it(live: CommunicatorBench) -> None:
     live.controller.set_communicator(live.comm)
     assert live.comm.task_check_period == 0.01

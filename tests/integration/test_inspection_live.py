@@ -134,6 +134,39 @@ def test_a_tail_reports_how_an_open_task_ended_during_an_interruption(server: Se
         events.expect("ledger", "^ABORTED: the round is over$")
 
 
+def test_a_tail_reports_no_entry_again_after_an_interruption(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    link.assign("t1")
+    with FollowedTail(Tail(server, link.fqcn)) as events:
+        events.expect("task", "in the stream")
+        with server.borrow("x") as connection:
+            connection.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        events.expect("server", "connected again")
+        link.abort("t1", "over")
+        link.assign("t2")
+        assert events.expect("task", "in the stream").task_id == "t2"
+
+
+def test_a_tail_reports_an_agent_that_replaces_another_at_once(server: Server) -> None:
+    link = LinkSteps(server)
+    link.both()
+    with FollowedTail(Tail(server, link.fqcn)) as events:
+        events.expect("agent", "agent agent-host:200 connected")
+        link.hello("agent", "other-host:300:c")
+        events.expect("agent", "agent other-host:300 connected")
+
+
+def test_a_tail_does_not_call_a_settled_task_lost_whose_ledger_has_expired(server: Server) -> None:
+    link = LinkSteps(server)
+    with FollowedTail(Tail(server, link.fqcn)) as events, server.borrow("x") as connection:
+        follow_one_task(link, events)
+        connection.call("DEL", link.keys.task("t1"))
+        link.bye("agent")
+        events.expect("agent", "it left")
+        assert not [text for text in events.seen if "LOST" in text]
+
+
 def test_a_tail_reports_that_all_data_was_deleted(server: Server) -> None:
     link = LinkSteps(server)
     link.both()

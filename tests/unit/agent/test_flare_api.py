@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +19,9 @@ from redflare_agent import AgentClosed, IPCAgent, flare
 from redflare_agent.flare import FLModel, ParamsType
 from redflare_broker.errors import ConfigError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
+
+from tests.support.link.steps import LinkSteps
+from tests.support.waiting import wait_until
 
 META = {"current_round": 1, "total_round": 3, "data_kind": "WEIGHTS", "job_id": "job-1", "site_name": "site-1", "k": 5}
 
@@ -180,6 +186,73 @@ def test_the_model_of_an_aborted_task_is_dropped_and_the_next_one_is_received(
         model = flare.receive()
         assert model is not None
         assert model.params == {"w": 3}
+
+
+def test_a_model_that_was_sent_keeps_its_meta(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        cj.send("train", {"w": 0}, META)
+        flare.receive()
+        model = FLModel(params={"w": 1}, metrics={"loss": 2.0}, meta={"k": 3})
+        flare.send(model)
+    assert model.meta == {"k": 3}
+
+
+def test_after_clear_a_model_is_received_anew_before_one_is_sent(redflare_link: LinkUnderTest) -> None:
+    init(redflare_link)
+    with redflare_link.cj() as cj:
+        cj.send("train", {"w": 0}, META)
+        flare.receive()
+        flare.clear()
+        with pytest.raises(RuntimeError, match="receive"):
+            flare.send(FLModel(params={"w": 1}))
+        model = flare.receive()
+        assert model is not None
+        assert model.params == {"w": 0}
+        flare.send(FLModel(params={"w": 1}))
+
+
+def test_after_a_rejected_result_the_next_model_is_received(redflare_link: LinkUnderTest) -> None:
+    context = init(redflare_link)
+    with redflare_link.server() as server, server.borrow("any") as connection:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t1")
+        flare.receive()
+
+        def reject() -> None:
+            wait_until(lambda: connection.call("HGET", steps.keys.task("t1"), "status") == b"SUBMITTED")
+            steps.settle("t1", "REJECTED", "not wanted")
+
+        rejecting = threading.Thread(target=reject)
+        rejecting.start()
+        with pytest.raises(RuntimeError, match="was rejected"):
+            flare.send(FLModel(params={"w": 1}))
+        rejecting.join()
+        steps.assign("t2")
+        assert flare.receive(timeout=5) is not None
+        assert context.task is not None
+        assert context.task.task_id == "t2"
+
+
+@pytest.mark.parametrize("uncaught", [False, True])
+def test_a_script_that_ends_by_a_fault_counts_as_one_that_died_with_its_task(
+    redflare_link: LinkUnderTest, monkeypatch: pytest.MonkeyPatch, uncaught: bool
+) -> None:
+    settings = dataclasses.replace(redflare_link.settings, max_attempts=1)
+    with redflare_link.cj() as cj:
+        answer = cj.send("train", {"w": 0}, META)
+        context = init(redflare_link, settings=settings)
+        assert flare.receive() is not None
+        if uncaught:
+            monkeypatch.setattr(sys, "last_value", OSError("the data are gone"), raising=False)
+            flare._shutdown_all()
+        else:
+            context.shutdown(failed=True)
+        with IPCAgent(**{**redflare_link.agent_args, "settings": settings}) as successor:
+            assert successor.get_task(timeout=0.2) is None
+            with pytest.raises(TaskNotDone, match="died with it"):
+                answer.result(timeout=5)
 
 
 def test_the_site_is_known_from_init_on_and_the_job_from_its_first_model_on(redflare_link: LinkUnderTest) -> None:

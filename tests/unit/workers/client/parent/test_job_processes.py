@@ -102,6 +102,16 @@ def test_an_abort_of_a_job_whose_run_is_over_does_not_keep_it_from_being_started
         processes.start(JOB)
 
 
+def test_the_run_of_a_job_that_was_submitted_under_the_id_of_a_deleted_one_is_left_alone(tmp_path: Path) -> None:
+    record = RunRecord(job=JOB, run="the-one", status=ClientStatus.STOPPED, exit_code=0, reported=True)
+    processes, _ = processes_with(tmp_path, record)
+    folder = processes.folder(JOB)
+    assert "is not the run of the job that was deleted" in processes.delete(JOB, ["another submission"])
+    assert folder.is_run
+    assert processes.delete(JOB) == ""
+    assert not folder.is_run
+
+
 @pytest.mark.parametrize(("run", "status"), [("the-one", "started"), (None, "started"), ("an-earlier-one", "starting")])
 def test_a_process_that_was_replaced_does_not_say_how_its_successor_stands(
     tmp_path: Path, run: str | None, status: str

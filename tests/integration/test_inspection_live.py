@@ -157,6 +157,16 @@ def test_a_tail_reports_an_agent_that_replaces_another_at_once(server: Server) -
         events.expect("agent", "agent other-host:300 connected")
 
 
+@pytest.mark.parametrize("verb", ["accepted", "rejected", "resend"])
+def test_a_tail_tells_which_task_a_message_is_about(server: Server, verb: str) -> None:
+    link = LinkSteps(server)
+    link.both()
+    with FollowedTail(Tail(server, link.fqcn)) as events, server.borrow("x") as connection:
+        events.expect("agent", "connected")
+        connection.call(server.publish, link.keys.notice, f"{verb} t1")
+        assert events.expect("notice", f"^{verb} t1$").task_id == "t1"
+
+
 def test_a_tail_does_not_call_a_settled_task_lost_whose_ledger_has_expired(server: Server) -> None:
     link = LinkSteps(server)
     with FollowedTail(Tail(server, link.fqcn)) as events, server.borrow("x") as connection:

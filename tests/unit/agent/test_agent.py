@@ -19,7 +19,8 @@ import pytest
 from redflare_agent import RC, AgentClosed, CallStateError, FlareAgent, IPCAgent, Task, TaskResult, serve, trainer
 from redflare_agent.serve import answer
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import ConfigError, EncodeError
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.errors import ConfigError, EncodeError, PreflightError
 from redflare_broker.testing.plugin import LinkUnderTest, TaskNotDone
 from redflare_broker.transport.server import Server
 from redflare_workers.agent_run.watched_train import WatchedTrain
@@ -257,6 +258,35 @@ def test_stop_wakes_a_submission_that_waits_for_its_answer(redflare_link: LinkUn
         agent.stop()
         submitting.join(10)
         assert accepted == [False]
+
+
+def test_a_result_is_handed_in_again_after_each_resend_interval(redflare_link: LinkUnderTest) -> None:
+    sent: set[float | None] = set()
+    with IPCAgent(**redflare_link.agent_args, resend_result_interval=0.05) as agent, redflare_link.server() as server:
+        steps = LinkSteps(server, redflare_link.fqcn)
+        steps.hello("cj", "h:1:c")
+        steps.assign("t")
+        task = agent.get_task(timeout=5)
+        assert task is not None
+        submitting = threading.Thread(target=agent.submit_result, args=[TaskResult({}, {})])
+        submitting.start()
+
+        def ten_times() -> bool:
+            sent.add(task.last_send_result_time)
+            return len(sent) > 10
+
+        wait_until(ten_times, 15)
+        steps.abort("t", "enough")
+        submitting.join(10)
+
+
+def test_an_agent_does_not_start_on_a_redis_that_evicts_keys_unless_that_is_allowed(tmp_path: Path) -> None:
+    with EmbeddedServer() as embedded, Server.connect(embedded.url) as server, server.borrow("any") as connection:
+        connection.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        with pytest.raises(PreflightError, match="maxmemory-policy"):
+            IPCAgent(embedded.url, "site-1", "trainer", tmp_path).start()
+        with IPCAgent(embedded.url, "site-1", "trainer", tmp_path, settings=LinkSettings(allow_eviction=True)) as agent:
+            assert not agent.closed
 
 
 def test_a_second_start_warns(redflare_link: LinkUnderTest, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from redflare_broker.errors import ConfigError, ServerError, Unavailable
 from redflare_broker.transport.cluster_slots import Address, Topology, key_slot
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.dial import AnySentinelDialer, Dialer, abandon
+from redflare_broker.transport.dial import AnySentinelDialer, Dialer, abandon, url_dialer
 from redflare_broker.transport.idle_connections import MAX_IDLE
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
@@ -90,6 +90,14 @@ def test_the_sentinel_that_answered_last_is_asked_first() -> None:
         sentinels = AnySentinelDialer(url, RawConnection, {}, ConnectionOptions())
         abandon(sentinels.dial(None))
     assert sentinels.nodes == [("127.0.0.1", there), ("127.0.0.1", away)]
+
+
+def test_connecting_and_answering_have_timeouts_of_their_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = ServerUrl.parse(f"redis://127.0.0.1:{listening.getsockname()[1]}")
+        raw = url_dialer(url, ConnectionOptions(connect_timeout=3.0, socket_timeout=7.0)).dial(None)
+        assert (raw.socket_connect_timeout, raw.socket_timeout) == (3.0, 7.0)
+        abandon(raw)
 
 
 def test_a_cluster_url_names_some_of_its_nodes() -> None:

@@ -117,6 +117,12 @@ OTHER = (("t0", "validate", ClientTaskView(record=share("site-2", 30), now=NOW))
             id="a target that has not joined is passed over",
         ),
         pytest.param(
+            task("send", targets="site-4", send_order="sequential", absent_after=30),
+            [],
+            "waiting for site-4 (has not joined, not awaited)",
+            id="the only target has not joined and is not awaited",
+        ),
+        pytest.param(
             task("send", targets="site-4 site-2", send_order="sequential", absent_after=100),
             [],
             "waiting for site-4 (has not joined; awaited 40 s longer)",
@@ -181,6 +187,19 @@ OTHER = (("t0", "validate", ClientTaskView(record=share("site-2", 30), now=NOW))
             [site(1), site(2), site(3)],
             "has 2 of at least 2 results, waiting 6 s longer for more: site-3 (has not requested it)",
             id="enough results, but more may come",
+        ),
+        pytest.param(
+            task(
+                "broadcast",
+                share("site-1", 20, 5),
+                share("site-2", 20, 4),
+                share("site-3", 20, 1),
+                min_responses=2,
+                wait_time_after_min_received=10,
+            ),
+            [site(1), site(2), site(3), site(4)],
+            "has 3 of at least 2 results, waiting 6 s longer for more: site-4 (has not requested it)",
+            id="the time for more counts from the result that was enough",
         ),
         pytest.param(
             task("broadcast", share("site-1", 20, 5), share("site-2"), min_responses=1),
@@ -285,6 +304,25 @@ OTHER = (("t0", "validate", ClientTaskView(record=share("site-2", 30), now=NOW))
             [],
             "next in the relay: waiting for site-1 (has not requested it)",
             id="a relay of two rounds knows its place",
+        ),
+        pytest.param(
+            task(
+                "relay",
+                share("site-1", 40, 30),
+                share("site-2", 29, 25),
+                share("site-1", 20, 5),
+                targets="site-1 site-2 site-1",
+                send_order="sequential",
+            ),
+            [],
+            "all targets have had it, about to end",
+            id="a relay that ends with the site that it began with",
+        ),
+        pytest.param(
+            task("relay", share("site-1", 20, 5), targets="site-1 site-1", send_order="any"),
+            [site(1)],
+            "waiting for site-1 (has not requested it)",
+            id="a relay in any order that names a site twice",
         ),
         pytest.param(
             task("relay", share("site-1", 20, 5), targets="site-1 site-2 site-3", send_order="any"),

@@ -545,6 +545,16 @@ def test_the_agents_of_a_job_are_in_its_record_also_when_it_is_restored(bench: S
     assert bench.get().agents == known.agents
 
 
+def test_a_job_whose_abort_was_asked_for_is_restored_with_that(bench: StoreBench) -> None:
+    bench.running()
+    known = bench.store.request_abort("job-1", "bob", "why")
+    bench.connection.call("FLUSHALL")
+    bench.store.restore(known)
+    found = bench.get()
+    assert (found.abort, found.abort_by, found.abort_reason) == (known.abort, "bob", "why")
+    assert found.abort_requested
+
+
 def test_an_operator_keeps_jobs_as_long_as_their_server_does(bench: StoreBench) -> None:
     assert JobStore.as_server_keeps_it(bench.server, Keys()).policy == JobRetentionPolicy()
     JobStore(bench.server, Keys(), JobRetentionPolicy(job_retention=50.0, file_bytes=7)).publish()

@@ -137,6 +137,14 @@ def test_a_follower_of_an_ended_job_reads_the_whole_log_and_ends(live: StoreBenc
     assert texts == ["SUBMITTED", "DISPATCHED", "RUNNING", "FINISHED:COMPLETED", "late"]
 
 
+@pytest.mark.parametrize("fields", [("site", "site-1", "text", "late"), ("other", "thing")])
+def test_an_entry_behind_the_end_does_not_keep_a_follower_waiting(live: StoreBench, fields: tuple[str, ...]) -> None:
+    live.finished()
+    live.connection.call("XADD", live.keys.log("job-1"), "*", *fields)
+    with live.store.follow("job-1") as follower:
+        Following(follower).join()
+
+
 def test_a_follower_is_woken_by_each_line_and_ended_by_the_end(live: StoreBench) -> None:
     live.running()
     following = Following(live.store.follow("job-1"))

@@ -117,7 +117,7 @@ class JobInspector:
         ended.sort(key=lambda task: (-task.ended, -task.record.order))
         sites = self._with_agents(_sites(members, job.now, [*tasks, *ended], requests), others)
         at_server = [wait for wait in others.waits if (wait.host, wait.pid) == (job.server.host, job.server.pid)]
-        job = replace(job, no_room=next((wait for wait in at_server if not wait.fqcn or wait.fqcn == fqcn), None))
+        job = replace(job, no_room=next((wait for wait in at_server if wait.fqcn == fqcn), None))
         job = replace(job, sites=tuple(sites), tasks=tuple(tasks), ended_tasks=tuple(ended))
         # a task may be waiting for a site that works on another one
         explained = replace(job, tasks=tuple(replace(task, waiting=why_not_done(task, job)) for task in tasks))

@@ -63,6 +63,6 @@ def describe_room(waits: Sequence[RoomWait]) -> str:
     memory = next((f": {wait.memory}" for wait in waits if wait.memory), "")
     size = humanize.size(sum(wait.nbytes for wait in waits))
     what = f"a payload of {size}" if len(waits) == 1 else f"{len(waits)} payloads, {size} together"
-    who = [f"{wait.who} ({humanize.size(wait.nbytes)}, for {humanize.age(wait.seconds)})" for wait in waits]
+    who = [f"{wait.fqcn} ({humanize.size(wait.nbytes)}, for {humanize.age(wait.seconds)})" for wait in waits]
     remedy = "Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."
     return f"Redis has no room for {what}{memory}. Waiting: {humanize.first(who, _NAMED)}. {remedy}"

@@ -45,13 +45,8 @@ class RoomWait:
 
     @property
     def fqcn(self) -> str:
-        """The cell or agent that waits; "" for a client job with a task."""
-        name, between, _ = self.prefix.partition(":{")[2].partition("}:")
-        return name if between else ""
-
-    @property
-    def who(self) -> str:
-        return self.fqcn or f"{self.host}:{self.pid}"
+        """The cell or the link whose payload waits."""
+        return self.prefix.partition(":{")[2].partition("}:")[0]
 
     @property
     def problem(self) -> str:

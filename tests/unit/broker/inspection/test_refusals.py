@@ -100,9 +100,9 @@ def test_a_payload_that_does_not_fit_is_described_with_figures() -> None:
         "Redis has no room for a payload of 20.0 MB: 240 MB of at most 250 MB are in use. Waiting: site-1.j (20.0 MB, "
         "for 30 s). Raise maxmemory (CONFIG SET maxmemory), or free space in Redis."
     )
-    unknown = [wait_for_room(f"flare:{{}}:blob:{number}", used=0, most=0) for number in range(7)]
+    unknown = [wait_for_room(f"flare:{{site-{number}}}:blob:b", used=0, most=0) for number in range(7)]
     assert describe_room(unknown).startswith(
-        "Redis has no room for 7 payloads, 140 MB together. Waiting: gpu-1:7 (20.0 MB, for 30 s), "
+        "Redis has no room for 7 payloads, 140 MB together. Waiting: site-0 (20.0 MB, for 30 s), "
     )
     assert "and 2 more. Raise maxmemory" in describe_room(unknown)
 

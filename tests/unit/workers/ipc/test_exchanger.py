@@ -417,14 +417,14 @@ def test_a_lost_payload_of_a_task_is_sent_again(redflare_link: LinkUnderTest) ->
         asking = threading.Thread(target=lambda: results.append(exchanger.run("train", {"w": big}, timeout=20)))
         asking.start()
         wait_until(lambda: client.xlen(f"flare:{{{redflare_link.fqcn}}}:tasks") == 1)
-        blobs = list(client.scan_iter("flare:blob:*"))
+        blobs = list(client.scan_iter("flare:*:blob:*"))
         assert blobs
         client.delete(*blobs)
         with redflare_link.agent(echo) as agent:
             asking.join(20)
         assert len(agent.received) == 1
     np.testing.assert_array_equal(results[0].data["w"], big)
-    assert not list(client.scan_iter("flare:blob:*"))
+    assert not list(client.scan_iter("flare:*:blob:*"))
 
 
 def test_two_hundred_exchangers_share_one_thread(redflare_link: LinkUnderTest) -> None:

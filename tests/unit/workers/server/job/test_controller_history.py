@@ -97,6 +97,22 @@ def test_checkpoints_of_a_successor_count_although_it_has_scheduled_nothing(
     assert stored(redis) == list(range(9))
 
 
+def test_a_job_begins_anew_when_its_server_dies_behind_a_loss_before_the_next_checkpoint(
+    job: JobRuns, redis: fakeredis.FakeRedis
+) -> None:
+    first, second = Appending(5, 2), Appending(3)
+    server = job.serve(first)
+    assert first.paused.acquire(timeout=10)
+    redis.flushall()
+    wait_until(lambda: serving(server).registration.generation)
+    server.leave()
+    assert job.outcome().status == STOPPED
+    job.serve(second)
+    assert job.outcome().status == COMPLETED
+    assert second.restored is None
+    assert stored(redis) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("lost", ["everything", "the history", "the end of it"])
 def test_a_history_that_redis_has_lost_is_written_again(job: JobRuns, redis: fakeredis.FakeRedis, lost: str) -> None:
     controller = Appending(4, 3)

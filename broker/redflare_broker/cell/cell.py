@@ -40,10 +40,10 @@ from .multicast import Multicast
 from .outbox import Outbox
 from .outgoing import OutgoingRequests
 from .pending import Pending
-from .request import EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
+from .request import EARLY, EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
 from .unnamed_payloads import UnnamedPayloads
 
-__all__ = ["LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
+__all__ = ["EARLY", "LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,8 @@ class Cell:
         """Let ``handler`` handle requests and events of this channel and topic ("*": any topic without a handler).
 
         It runs in a thread of the cell's, may block, and returns rc, meta and data; None for ("OK", None, None); or
-        ``LATER``, and ``Request.reply`` is called later. The reply to an exception is HANDLER_EXCEPTION.
+        ``LATER``, and ``Request.reply`` is called later; or ``EARLY``, and ``Request.reply_from`` is. The reply to an
+        exception is HANDLER_EXCEPTION.
 
         Raises:
             ValueError: another handler is registered already.

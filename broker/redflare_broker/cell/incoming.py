@@ -24,7 +24,7 @@ from redflare_broker.wire.message_entry import EVENT, REPLY, Envelope, check_wor
 
 from .direction import CellParts, Direction
 from .outbox import OutboundMessage
-from .request import EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
+from .request import EARLY, EMPTY, HandlerResult, OutboundReply, ReplyCode, Request
 from .sender_load import SenderLoad
 
 Handler = Callable[[Request], HandlerResult]
@@ -32,6 +32,8 @@ Handler = Callable[[Request], HandlerResult]
 #: Requests that are remembered after their reply.
 _REMEMBERED: Final = 10_000
 _ANY: Final = "*"
+#: Requests of a sender that are begun and not dealt with, which are worth a line in the log.
+_MANY: Final = 100
 #: Messages in an inbox behind which no reply is written: of a cell with a heartbeat, of one without, and where there is
 #: no such cell, which Redis may have lost.
 _MOST_UNREAD: Final = 100_000
@@ -97,9 +99,9 @@ class IncomingRequests(Direction):
                 self._outbox.send(self._refusal(envelope, ReplyCode.BAD_REQUEST_DATA, str(exc)), here=False)
                 raise
             self._in_hand[envelope.id] = request
-        nbytes = envelope.nbytes
-        self._load.add(envelope.origin, nbytes)
-        self._pool.submit(partial(self._handle, request, handler, nbytes), envelope.origin)
+            self._load.add(envelope.origin, envelope.nbytes)
+            request.load = envelope.nbytes
+        self._pool.submit(partial(request.reply_from, handler), envelope.origin)
         return ""
 
     def bury(self, entry_id: str, sender: str, reason: str, command: list[Arg]) -> None:
@@ -142,6 +144,27 @@ class IncomingRequests(Direction):
     def drop(self, request: Request) -> None:
         """Forget a request, and delete its entry; as ``Request.drop``."""
         self._finish(request, OutboundMessage())
+
+    def begin(self, request: Request) -> None:
+        """Note that a handler begins with a request, for the first time or because it came too early then."""
+        sender = request.origin
+        with self._guard:
+            request.runs += 1
+            if not request.begun and request.load is not None:
+                request.begun = True
+                self._load.begin(sender)
+        if self._load.of(sender) >= 1 and (begun := self._load.begun(sender)) >= _MANY:
+            text = (
+                f"{begun} requests of {sender} are with handlers that do not return, or came before the run has begun"
+            )
+            self.faults.note(sender, "many requests in hand", f"{text}: those that it still sends wait in Redis")
+
+    def end(self, request: Request, result: HandlerResult) -> None:
+        """Note what a handler has returned: a request that came too early counts until it is handled, or answered."""
+        with self._guard:
+            request.runs -= 1
+            if not request.runs and result is not EARLY:
+                self._unload(request)
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -228,9 +251,11 @@ class IncomingRequests(Direction):
             replier=self,
         )
 
-    def _handle(self, request: Request, handler: Handler, nbytes: int) -> None:
-        self._load.remove(request.origin, nbytes)
-        request.reply_from(handler)
+    def _unload(self, request: Request) -> None:
+        """Count a request no more, under the guard."""
+        nbytes, request.load = request.load, None
+        if nbytes is not None:
+            self._load.end(request.origin, nbytes)
 
     def _encode(self, data: object) -> tuple[EncodedPayload, bool]:
         """Encode the data of a reply; True: its chunks were stored here."""
@@ -246,6 +271,7 @@ class IncomingRequests(Direction):
         message.done = partial(self._written, request, message)
         with self._guard:
             self._in_hand.pop(request.id, None)
+            self._unload(request)
             self._answered.pop(request.id, None)
             self._answered[request.id] = request.attempt
             if len(self._answered) > _REMEMBERED:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from redflare_broker.errors import BlobMissing
 from redflare_broker.payload.encoded_payload import EncodedPayload
@@ -40,15 +40,20 @@ class ReplyCode:
 
 
 class ReplyLater(Enum):
-    """The result of a handler that replies by ``Request.reply`` later."""
+    """The result of a handler that has no reply yet."""
 
     LATER = "LATER"
+    EARLY = "EARLY"
 
 
+#: ``Request.reply`` is called later.
 LATER: Final = ReplyLater.LATER
+#: Nobody can handle it yet: ``Request.reply_from`` is called when somebody can. Until then it counts as one that waits
+#: for its handler, of which a sender may have a bound number here.
+EARLY: Final = ReplyLater.EARLY
 
-#: The result of a handler: rc, meta and data; None for ("OK", None, None); or ``LATER``.
-HandlerResult: TypeAlias = tuple[str, dict[str, Any] | None, object] | Literal[ReplyLater.LATER] | None
+#: The result of a handler: rc, meta and data; None for ("OK", None, None); ``LATER`` or ``EARLY``.
+HandlerResult: TypeAlias = tuple[str, dict[str, Any] | None, object] | ReplyLater | None
 
 
 @dataclass(slots=True, eq=False)
@@ -174,6 +179,12 @@ class Replier(Protocol):
     def drop(self, request: Request) -> None:
         """Forget a request, which gets no reply."""
 
+    def begin(self, request: Request) -> None:
+        """Note that a handler begins with a request."""
+
+    def end(self, request: Request, result: HandlerResult) -> None:
+        """Note that it has returned this, or raised: None."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
@@ -196,6 +207,10 @@ class Request:
     entry_id: str
     replier: Replier
     answered: bool = False
+    #: Of the replier: its bytes while it counts as its sender's, whether a handler has begun with it, and how many run.
+    load: int | None = field(default=None, init=False)
+    begun: bool = field(default=False, init=False)
+    runs: int = field(default=0, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
@@ -254,9 +269,11 @@ class Request:
 
     def reply_from(self, handler: Callable[[Request], HandlerResult]) -> None:
         """Run a handler, and reply with what it returns or, when it raises, with why it failed."""
+        result: HandlerResult = None
+        self.replier.begin(self)
         try:
             result = handler(self)
-            if result is not LATER:
+            if not isinstance(result, ReplyLater):
                 self.reply(*(result or ()))
         except BlobMissing as exc:
             self.note_fault("its payload is gone", f"the payload of {self!r} is gone: {exc}")
@@ -265,6 +282,8 @@ class Request:
             text = f"the handler of {self!r} failed: {type(exc).__name__}: {exc}"
             self.note_fault(f"the handler of {self.channel} failed", text, logging.ERROR, exc_info=exc)
             self.reply(ReplyCode.HANDLER_EXCEPTION, {"error": f"{type(exc).__name__}: {exc}"[:2000]})
+        finally:
+            self.replier.end(self, result)
 
     def note_fault(
         self, kind: str, text: str, level: int = logging.WARNING, *, exc_info: BaseException | None = None

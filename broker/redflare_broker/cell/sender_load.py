@@ -1,11 +1,11 @@
-"""``SenderLoad``: how many requests of each sender wait for a handler in this process, and how large they are."""
+"""``SenderLoad``: how many requests of each sender are with a handler here, or wait for one, and how large they are."""
 
 from __future__ import annotations
 
 import threading
 from typing import Final
 
-#: Requests of one sender that wait here for a handler; more wait in the stream.
+#: Requests of one sender that wait here for a handler, or occupy one; more wait in the stream.
 _REQUESTS: Final = 1000
 #: Bytes of them, and of those of all senders together.
 _BYTES: Final = 8 << 20
@@ -13,12 +13,14 @@ _ALL_BYTES: Final = 256 << 20
 
 
 class SenderLoad:
-    """Thread-safe. A request that a handler has begun is no load any more, however long it takes."""
+    """Thread-safe. A request is no load any more when its handler has returned, also when it replies later."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         #: by sender: requests and bytes
         self._waiting: dict[str, tuple[int, int]] = {}
+        #: by sender: how many of them a handler has begun
+        self._begun: dict[str, int] = {}
         self._bytes = 0
 
     def add(self, sender: str, nbytes: int) -> None:
@@ -35,6 +37,22 @@ class SenderLoad:
             else:
                 del self._waiting[sender]
             self._bytes -= nbytes
+
+    def begin(self, sender: str) -> None:
+        """Note that a handler has begun with a request that was added; ``end`` takes the place of ``remove`` then."""
+        with self._guard:
+            self._begun[sender] = self._begun.get(sender, 0) + 1
+
+    def end(self, sender: str, nbytes: int) -> None:
+        with self._guard:
+            self._begun[sender] -= 1
+            if not self._begun[sender]:
+                del self._begun[sender]
+        self.remove(sender, nbytes)
+
+    def begun(self, sender: str) -> int:
+        """Return how many requests handlers have begun, and not returned from."""
+        return self._begun.get(sender, 0)
 
     def of(self, sender: str) -> float:
         """Return how much of a sender's room is taken: 0: nothing, 1 and more: all."""

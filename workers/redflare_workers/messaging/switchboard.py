@@ -6,7 +6,7 @@ import threading
 from functools import partial
 from typing import Protocol
 
-from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Request
+from redflare_broker.cell.cell import EARLY, Cell, HandlerResult, Request
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.apis.fl_constant import ReturnCode
@@ -78,7 +78,7 @@ class Switchboard:
             receiver = self._connected.get(name) if isinstance(name, str) else None
             if receiver is None and name in self._expected:
                 self._expected[name].append(request)
-                return LATER
+                return EARLY
         if receiver is not None:
             return receiver.on_request(request)
         text = f"{name!r:.200} is not reached through cell {self.cell.fqcn}"

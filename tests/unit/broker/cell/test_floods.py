@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+import threading
 from collections.abc import Iterator
 
 import pytest
-from redflare_broker.cell.cell import Cell, Request
+from redflare_broker.cell.cell import EARLY, Cell, HandlerResult, Request
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.errors import Unavailable
 from redflare_broker.wire.message_entry import REPLY, Envelope
@@ -157,3 +159,70 @@ def test_a_pile_is_handled_once_also_when_the_inbox_is_read_anew_meanwhile(cells
     server.on_silence(Unavailable("a pause"))
     await_empty(cells, server)
     assert sorted(order.ids) == sorted(f"ghost-{number}" for number in range(1000))
+
+
+# -- requests that are begun and not dealt with ------------------------------------------------------------------------
+
+#: Data of a request of which 104 are 8 MiB, the room of a sender.
+LARGE = '"' + 80_000 * "x" + '"'
+ROOM = 104
+
+
+class Slow:
+    """A handler that notes its requests, and returns when it may."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.go = threading.Event()
+
+    def __call__(self, request: Request) -> None:
+        self.ids.append(request.id)
+        self.go.wait(LONG)
+
+
+def in_hand(cell: Cell) -> int:
+    found = re.search(r"(\d+) in hand", repr(cell))
+    assert found is not None
+    return int(found[1])
+
+
+def test_handlers_that_do_not_return_have_a_bound_for_each_sender_and_the_rest_waits_in_redis(
+    cells: Cells, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow, order = Slow(), Order()
+    flood(cells, "server", 300, topic="slow", data=LARGE)
+    flood(cells, "server", 1, origin="site-2", topic="do")
+    server = cells.make("server", {"slow": slow, "do": order})
+    wait_until(lambda: len(slow.ids) == ROOM + 1 and order.ids, LONG)
+    assert in_hand(server) == ROOM + 1
+    assert len(cells.entries("server")) == 300
+    [line] = [line for line in lines_of(caplog) if "in hand" in line or "still sends" in line]
+    assert "requests of ghost are with handlers that do not return" in line
+    slow.go.set()
+    await_empty(cells, server)
+    assert sorted(slow.ids) == sorted(f"ghost-{number}" for number in range(300))
+
+
+def test_requests_that_come_too_early_have_the_same_bound_and_count_until_they_are_handled(cells: Cells) -> None:
+    early, order = [], Order()
+
+    def park(request: Request) -> HandlerResult:
+        early.append(request)
+        return EARLY
+
+    flood(cells, "server", 300, topic="early", data=LARGE)
+    flood(cells, "server", 1, origin="site-2", topic="do")
+    server = cells.make("server", {"early": park, "do": order})
+    wait_until(lambda: len(early) == ROOM + 1 and order.ids, LONG)
+    assert in_hand(server) == ROOM + 1
+    parking = Parking()
+    done = 0
+    while done < 300:
+        wait_until(lambda: len(early) > done, LONG)  # noqa: B023
+        early[done].reply_from(parking)
+        done += 1
+    # parked ones are no load: all of them have come
+    wait_until(lambda: in_hand(server) == 300, LONG)
+    for request in parking.parked:
+        request.reply()
+    await_empty(cells, server)

@@ -313,3 +313,25 @@ def test_a_peer_that_does_not_listen_at_its_cell_is_not_available(peers: Peers) 
     server, site = peers.make("server"), peers.make("site")
     server.messenger.close()
     assert send(site)["server"].get_return_code() == ReturnCode.SERVICE_UNAVAILABLE
+
+
+# -- before the run ----------------------------------------------------------------------------------------------------
+
+
+def test_early_messages_of_one_sender_have_a_bound_and_all_of_them_are_handled(peers: Peers) -> None:
+    seen: list[int] = []
+
+    def note(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        seen.append(request["content"])
+        return make_reply(ReturnCode.OK)
+
+    server = peers.make("server", prepare=lambda peer: peer.register_aux_message_handler("t", note), listen=False)
+    site = peers.make("site")
+    for number in range(1100):
+        send(site, content=number, timeout=0.0)
+    wait_until(lambda: "1000 in hand" in repr(server.cell), 60)
+    send(peers.make("site-2"), content=-1, timeout=0.0)
+    wait_until(lambda: "1001 in hand" in repr(server.cell), 60)
+    server.messenger.listen()
+    wait_until(lambda: len(seen) == 1101, 60)
+    assert sorted(seen) == list(range(-1, 1100))

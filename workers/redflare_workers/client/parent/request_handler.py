@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from redflare_broker.cell.cell import LATER, Cell, HandlerResult, ReplyCode, Request
+from redflare_broker.cell.cell import EARLY, LATER, Cell, HandlerResult, ReplyCode, Request
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import check_job_id
 
@@ -68,7 +68,7 @@ class SiteRequestHandler:
                 self._pool.submit(request.reply_from, partial(handler, decoded))
             except RuntimeError:
                 logger.debug("%r came too late: this client parent is being stopped", request)
-            return LATER
+            return EARLY
 
         register(cell, message, submit, sender=self._server)
 

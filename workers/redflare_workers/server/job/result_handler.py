@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from redflare_broker.cell.cell import LATER, HandlerResult
+from redflare_broker.cell.cell import EARLY, LATER, HandlerResult
 from redflare_broker.cell.request import Request
 from redflare_broker.errors import BlobMissing, DecodeError, Fenced
 from redflare_broker.job_state.task_store import ClientTaskRecord, TaskRecord
@@ -113,8 +113,9 @@ class ResultHandler:
             return RC_JOB_ENDED, Refusal(reason=self._over).to_meta(), None
         submission = _Submission(request=request, client=client, message=message, payload=request.encoded)
         retry = partial(self._take, submission)
-        if not self.journal.recovery.hold(message.task_id, retry):
-            retry()
+        if self.journal.recovery.hold(message.task_id, retry):
+            return EARLY
+        retry()
         return LATER
 
     def close(self, reason: str, timeout: float) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from redflare_broker.cell.cell import LATER, Cell, HandlerResult
+from redflare_broker.cell.cell import EARLY, Cell, HandlerResult
 from redflare_broker.cell.request import Request
 from redflare_broker.config.settings import LinkSettings, load_settings
 from redflare_broker.errors import (
@@ -418,7 +418,7 @@ class ServerJob:
         with self._guard:
             if self._serving is None:
                 self._early.append(request)
-                return LATER
+                return EARLY
         return self._serving.handle(request)
 
     # -- members -------------------------------------------------------------------------------------------------------

@@ -286,7 +286,10 @@ def test_what_a_killed_receiver_has_kept_is_not_sent_again_if_it_is_right(
     part.unlink()
     part.write_bytes(content)
     peers.places["server"] = "server.job-1"
-    successor = Arrivals(peers.make("server"), folder)
+    made: list[Arrivals] = []
+    # it takes files before it receives anything
+    peers.make("server", prepare=lambda peer: made.append(Arrivals(peer, folder)))
+    [successor] = made
     sending.join(20)
     assert results[0][0] == ReturnCode.OK
     context = successor.wait()

@@ -158,7 +158,7 @@ class OutboundReply:
     """A reply to be posted; the fields are the arguments of ``Request.reply``."""
 
     rc: str
-    meta: dict[str, Any] | None
+    meta: dict[str, Any] | bytes | None
     data: object
     keep: bool
     with_commands: Sequence[list[Arg]]
@@ -239,7 +239,7 @@ class Request:
     def reply(
         self,
         rc: str = ReplyCode.OK,
-        meta: dict[str, Any] | None = None,
+        meta: dict[str, Any] | bytes | None = None,
         data: object = None,
         *,
         keep: bool = False,
@@ -249,6 +249,7 @@ class Request:
         """Post the reply, from any thread; later calls have no effect. Waits for Redis only to store chunks.
 
         Args:
+            meta: a dict, or what ``pack_meta`` has made of it.
             data: a tree, or a ``EncodedPayload`` that is passed on verbatim.
             keep: the caller deletes the chunks of ``data``; else the cell that asked does.
             with_commands: run before the reply is posted, in the same round trip and in order; scripts as

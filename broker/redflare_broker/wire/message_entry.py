@@ -110,12 +110,14 @@ def _known_sender(origin: bytes) -> str:
     return text if _FQCN.fullmatch(text) and len(text) <= _LONGEST_FQCN else UNKNOWN_SENDER
 
 
-def pack_meta(meta: dict[str, Any] | None) -> bytes:
-    """Encode a message's meta as JSON.
+def pack_meta(meta: dict[str, Any] | bytes | None) -> bytes:
+    """Encode a message's meta as JSON; one that is packed already is returned as it is.
 
     Raises:
         EncodeError: it is no dict, or holds arrays or bytes, which only data may.
     """
+    if isinstance(meta, bytes):
+        return meta
     if meta is None or meta == {}:
         return _NO_META
     encoded = encode(meta, None)

@@ -18,6 +18,7 @@ from redflare_broker.cell.cell import LATER, HandlerResult
 from redflare_broker.cell.request import Request
 from redflare_broker.errors import Fenced, JobEnded, RedflareError, Unavailable
 from redflare_broker.util.thread_pool import ElasticThreadPool
+from redflare_broker.wire.message_entry import pack_meta
 
 from redflare_workers.apis.client import Client
 from redflare_workers.apis.event_type import EventType
@@ -235,6 +236,9 @@ class TaskHandler:
             return _Attempt.AGAIN
         try:
             message, payload = self.journal.pack(client_task, shareable)
+            props = sendable_props(fl_ctx)
+            # before the request is taken out, for then it must be answered
+            reply = pack_meta(TaskReply(task_name=name, task_id=task_id, message=message, props=props).to_meta())
         except KeyError:
             return _Attempt.AGAIN
         except (Fenced, JobEnded, Unavailable) as error:
@@ -248,7 +252,6 @@ class TaskHandler:
         if not self._parked.remove(parked):
             # its client has asked again, and gets this client task then
             return _Attempt.DONE
-        reply = TaskReply(task_name=name, task_id=task_id, message=message, props=sendable_props(fl_ctx)).to_meta()
         self.journal.hand_out(
             client_task,
             lambda noted: parked.request.reply(ReturnCode.OK, reply, payload, keep=True, with_commands=noted),

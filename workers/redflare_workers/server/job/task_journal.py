@@ -21,7 +21,6 @@ from redflare_broker.job_state.task_store import STANDING, ClientTaskRecord, Job
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.transport.replies import Arg
 from redflare_broker.util.thread_pool import ElasticThreadPool
-from redflare_broker.wire.message_entry import pack_meta
 
 from redflare_workers.apis.shareable import Shareable
 from redflare_workers.apis.task import ClientTask, Task
@@ -182,7 +181,6 @@ class TaskJournal:
         entry = self._open[client_task.task.msg_root_id]
         self._renew_if_lost(entry)
         meta, tree = to_message(shareable)
-        pack_meta(meta)
         if isinstance(tree, EncodedPayload):
             return meta, tree
         # what a callback makes may differ each time

@@ -140,6 +140,6 @@ def make_copy(source: Shareable, exclude_headers: Iterable[str] | None = None) -
         raise TypeError(f"source must be a Shareable, but got {type(source).__name__}")
     excluded = set(exclude_headers or ())
     result = copy.copy(source)
-    kept = {key: value for key, value in source._headers().items() if key not in excluded}
-    result[ReservedHeaderKey.HEADERS] = copy.deepcopy(kept)
+    headers = source._headers().items()
+    result[ReservedHeaderKey.HEADERS] = {key: copy.deepcopy(value) for key, value in headers if key not in excluded}
     return result

@@ -21,7 +21,6 @@ from redflare_workers.workspace.run_folder import RunFolder
 from tests.support.federation.client_parents import META
 from tests.support.job.runner_bench import DONE, RunnerBench, runner_bench
 from tests.support.tables import protocol_rows
-from tests.unit.workers.server.job import test_controller_history
 
 
 @pytest.fixture
@@ -195,9 +194,6 @@ ROWS: Final = {
         test_a_forgotten_abort_that_the_server_has_heard_of_is_carried_out,
         test_a_forgotten_abort_that_the_server_has_not_heard_of_is_asked_for_again,
         test_a_forgotten_abort_of_a_job_that_was_not_dispatched_is_asked_for_again,
-    ],
-    "its controller's state": [
-        test_controller_history.test_checkpoints_of_a_successor_count_although_it_has_scheduled_nothing
     ],
     "its end": [test_a_forgotten_end_and_the_result_are_written_again],
     "its result": [test_a_forgotten_result_is_stored_with_the_end_that_was_forgotten_with_it],

@@ -5,8 +5,9 @@
 -- Returns: id of the entry | false: so many stand there that nobody reads them
 -- Why atomic: replies to a cell that was never there, or that is gone, would stay in Redis for nobody.
 -- Why safe to run twice: as cell/post.
-local alive = redis.call('EXISTS', heartbeat) == 1
-local known = alive or redis.call('EXISTS', cell) == 1
+-- PTTL and not EXISTS, for which the users of the documentation have no right
+local alive = redis.call('PTTL', heartbeat) ~= -2
+local known = alive or redis.call('PTTL', cell) ~= -2
 if redis.call('XLEN', inbox) >= tonumber(alive and most or known and most_dead or most_unknown) then return false end
 local entry = redis.call('XADD', inbox, '*', unpack(ARGV, fields_from))
 if alive then

@@ -15,8 +15,9 @@ from typing import Any, Final
 import orjson
 
 from redflare_broker.errors import ConfigError
-from redflare_broker.keys import DEFAULT_NAMESPACE
+from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.transport.server import ConnectionOptions
+from redflare_broker.util.did_you_mean import did_you_mean
 from redflare_broker.wire.limits import CodecLimits
 
 from .retention import JobRetentionPolicy, RetentionPolicy
@@ -58,6 +59,7 @@ class LinkSettings:
             _positive(each.name, getattr(self.job_store, each.name))
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise ConfigError(f"max_attempts must be a whole number > 0, but got {self.max_attempts!r}")
+        Keys(self.namespace)  # raises ConfigError for one that no key may have
         if self.heartbeat_ttl < 2 * self.heartbeat_interval:
             raise ConfigError(
                 f"heartbeat_ttl {self.heartbeat_ttl} is less than twice heartbeat_interval {self.heartbeat_interval}: "
@@ -111,6 +113,8 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
     for key, kind in _TYPES.items():
         if not isinstance(config.get(key), kind | None):
             raise ConfigError(f"{source}: {key} must be a {kind.__name__}, but is {config[key]!r}")
+        if config.get(key, ...) is None:
+            del config[key]
     connection: dict[str, Any] = {key: config[key] for key in _CONNECTION_KEYS if key in config}
     if isinstance(password_file := connection.get("password_file"), str):
         connection["password_file"] = str(folder / password_file)
@@ -152,9 +156,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_unknown(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-    """Raise a ConfigError that names the keys in ``given`` that are not ``known``."""
+    """Raise a ConfigError that names the keys in ``given`` that are not ``known``, and the one that was meant."""
     if unknown := sorted(set(given) - set(known)):
-        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
+        hints = "".join(did_you_mean(key, known) for key in unknown)
+        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}{hints}")
 
 
 def _section(config: dict[str, Any], name: str, kind: type, source: str) -> dict[str, Any]:

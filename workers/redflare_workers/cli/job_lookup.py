@@ -14,9 +14,8 @@ from redflare_broker.job_store.record import JobRecord
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import DEFAULT_NAMESPACE, Keys
 from redflare_broker.transport.server import ConnectionOptions, Server
+from redflare_broker.util.did_you_mean import did_you_mean
 from redflare_broker.util.visible import visible
-
-from redflare_workers.util.did_you_mean import did_you_mean
 
 from .connection import DEFAULT_URL, Connect, Target
 from .exit_codes import NOT_FOUND, USAGE, fail, note

@@ -17,7 +17,7 @@ from .app_config import CLIENT_CONFIG, SERVER_CONFIG, FilterSpec, SideConfig, pa
 from .component_builder import ComponentBuilder, Scope
 from .config_file import find_config, load_config
 from .custom_code import CustomCode
-from .problems import JobProblems
+from .problems import JobProblems, further
 from .task_filter import TaskFilter
 
 
@@ -132,7 +132,7 @@ class _App:
         self._raise(problems)
         known = {"JOB_CUSTOM_DIR": str(self.custom.folder), "JOB_CONFIG_DIR": str(config), **variables}
         side, problems, _ = parse_side(tree, file or "", server=server, variables=known)
-        self._raise([*problems, *self.builder.check_side(side, self.custom)])
+        self._raise([*problems, *further(problems, self.builder.check_side(side, self.custom))])
         return side
 
     def _build(self) -> None:

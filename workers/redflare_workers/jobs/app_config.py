@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from redflare_broker.util.did_you_mean import did_you_mean
+
 from redflare_workers.apis.executor import Executor
 from redflare_workers.apis.filter import Filter
-from redflare_workers.util.did_you_mean import did_you_mean
 from redflare_workers.workflow.controller import Controller
 
 from .problems import Problem, ProblemReader, listed

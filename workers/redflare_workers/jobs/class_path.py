@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from redflare_broker.util.did_you_mean import did_you_mean
+
 from redflare_workers import workflow
-from redflare_workers.util.did_you_mean import did_you_mean
 
 OWN: Final = "redflare_workers."
 

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
+from redflare_broker.util.did_you_mean import did_you_mean
 
 from redflare_workers.apis.fl_component import FLComponent, is_job_component
-from redflare_workers.util.did_you_mean import did_you_mean
 from redflare_workers.util.site_defaults import SHIPPED
 
 from .app_config import SideConfig

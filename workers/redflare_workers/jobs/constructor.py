@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_broker.util.did_you_mean import did_you_mean
 
 from .problems import listed
 

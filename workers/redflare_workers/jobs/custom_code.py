@@ -15,8 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from redflare_broker.errors import ConfigError
-
-from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_broker.util.did_you_mean import did_you_mean
 
 from .problems import Problem
 from .source_signature import Definition

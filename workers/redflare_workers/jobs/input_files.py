@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_broker.util.did_you_mean import did_you_mean
+
 from redflare_workers.util.input_file import INPUT_FILE
 
 #: Variables of the run that name a folder of the app.

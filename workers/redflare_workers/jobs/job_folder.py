@@ -17,7 +17,7 @@ from .component_builder import ComponentBuilder
 from .config_file import SUFFIXES, read_config
 from .custom_code import CustomCode
 from .job_meta import SERVER, JobMeta, parse_meta
-from .problems import JobProblems, Problem
+from .problems import JobProblems, Problem, further
 
 #: Files of editors and interpreters, which are not part of a job.
 _LITTER: Final = frozenset({"__pycache__", "__MACOSX", ".DS_Store", ".git", ".mypy_cache", ".pytest_cache"})
@@ -182,7 +182,7 @@ def _read_app(
     app = AppConfig(name=name, server=sides[SERVER_CONFIG], client=sides[CLIENT_CONFIG], custom=sources)
     custom = CustomCode(sources, f"{name}/custom")
     own = [path.removeprefix(top) for path in files if path.startswith(top)]
-    problems += [problem for side in app.sides for problem in builder.check_side(side, custom, own)]
+    problems += further(problems, [each for side in app.sides for each in builder.check_side(side, custom, own)])
     return app, [*problems, *custom.shadows()], warnings
 
 

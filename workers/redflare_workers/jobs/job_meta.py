@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import FQCN, check_name
-
-from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_broker.util.did_you_mean import did_you_mean
 
 from .problems import Problem, ProblemReader, listed
 

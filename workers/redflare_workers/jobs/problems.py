@@ -43,6 +43,12 @@ class JobProblems(ConfigError):
         return type(self), (self.what, self.problems)
 
 
+def further(known: Iterable[Problem], found: Iterable[Problem]) -> list[Problem]:
+    """Return those of ``found`` whose places are not complained about already: one mistake is reported once."""
+    places = {(problem.file, problem.key) for problem in known}
+    return [problem for problem in found if (problem.file, problem.key) not in places]
+
+
 class ProblemReader:
     """Reads one file of a job, and collects its errors."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redflare_workers.util.did_you_mean import did_you_mean
+from redflare_broker.util.did_you_mean import did_you_mean
 
 from .problems import Problem, ProblemReader
 

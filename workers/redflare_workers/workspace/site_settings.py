@@ -13,8 +13,8 @@ import orjson
 from redflare_broker.config.settings import LinkSettings
 from redflare_broker.errors import ConfigError
 from redflare_broker.fqcn import check_name
+from redflare_broker.util.did_you_mean import did_you_mean
 
-from redflare_workers.util.did_you_mean import did_you_mean
 from redflare_workers.util.site_defaults import MAX_BYTES, MAX_FILES, SHIPPED
 
 #: Default of ``join_wait``.

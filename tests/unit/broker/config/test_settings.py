@@ -81,7 +81,10 @@ class TestTheFile:
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ({"namspace": "x", "blok": 1}, r"unknown keys \['blok', 'namspace'\]; known are .*'namespace'"),
+            (
+                {"namspace": "x", "blok": 1},
+                r"unknown keys \['blok', 'namspace'\]; known are .*'namespace'.*mean 'block'\?; .*mean 'namespace'\?",
+            ),
             ({"password": "secret"}, r"unknown keys \['password'\]"),
             ({"limits": {"max_byte": 1}}, r"limits: unknown keys \['max_byte'\]; known are .*'max_bytes'"),
             ({"retention": {"keep": 1}}, r"retention: unknown keys \['keep'\]; known are .*'result_keep'"),
@@ -93,6 +96,11 @@ class TestTheFile:
         with pytest.raises(ConfigError, match=message) as refused:
             load_settings(configure(workspace, config))
         assert str(workspace / "comm_config.json") in str(refused.value)
+
+    def test_null_is_like_a_name_that_is_not_given(self, workspace: Path) -> None:
+        names = ("namespace", "username", "password_file", "check_hostname", "allow_eviction")
+        settings = load_settings(configure(workspace, dict.fromkeys(names)))
+        assert settings == load_settings(workspace / "nowhere")
 
     @pytest.mark.parametrize(
         ("config", "message"),
@@ -108,6 +116,7 @@ class TestTheFile:
             ({"limits": 5}, "'limits' must be an object, but is a int"),
             ({"retention": [60]}, "'retention' must be an object, but is a list"),
             ({"retention": {"result_keep": "1h"}}, "retention.result_keep must be a number of seconds, but is '1h'"),
+            ({"namespace": "a b"}, r"comm_config\.json: namespace 'a b' is not legal"),
             ({"namespace": 5}, r"comm_config\.json: namespace must be a str, but is 5"),
             ({"username": ["a"]}, r"username must be a str, but is \['a'\]"),
             ({"password_file": 5}, "password_file must be a str, but is 5"),

@@ -415,3 +415,9 @@ def test_a_file_may_be_made_by_an_earlier_workflow() -> None:
     assert problems_of(files) == [
         "app/config/config_fed_server.json: workflows[1].args.server_models: the app has no file 'old.npz'"
     ]
+
+
+def test_a_placeholder_that_names_nothing_is_one_error() -> None:
+    workflow = {**FEDAVG, "args": {**FEDAVG["args"], "num_rounds": "{rounds}"}}
+    [error] = problems_of(files_of(server={**SERVER, "workflows": [workflow], "round": 3}))
+    assert "workflows[0].args.num_rounds: '{rounds}' names no value of the top level; did you mean 'round'?" in error

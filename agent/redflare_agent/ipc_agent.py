@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.config.settings import LinkSettings, load_workspace
 from redflare_broker.errors import ConfigError, Fenced, Unavailable
 from redflare_broker.fqcn import agent_site_fqcn
 from redflare_broker.keys import LinkKeys
@@ -86,7 +86,7 @@ class IPCAgent(FlareAgent):
         self.fqcn = agent_site_fqcn(flare_site_name, agent_id, job_id)
         #: Name of the site.
         self.site_name = flare_site_name
-        self._settings = settings or load_settings(workspace_dir, secure_mode)
+        self._settings = settings or load_workspace(workspace_dir, secure_mode)
         self._submit_result_timeout = submit_result_timeout
         self._resend_result_interval = resend_result_interval
         #: shared with the other agents of this process; one that is dropped without a stop gives its share back, too

@@ -7,6 +7,7 @@ at start and not at night.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from redflare_broker.util.did_you_mean import did_you_mean
 from redflare_broker.wire.limits import CodecLimits
 
 from .retention import JobRetentionPolicy, RetentionPolicy
+
+_log = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "comm_config.json"
 STARTUP_FOLDER: Final = "startup"
@@ -132,6 +135,14 @@ def load_settings(workspace: str | Path, secure: bool = False) -> LinkSettings:
         )
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"{source}: {exc}") from exc
+
+
+def load_workspace(workspace: str | Path, secure: bool = False) -> LinkSettings:
+    """Read a workspace that a program names, as ``load_settings``; one that does not exist is told in the log."""
+    settings, folder = load_settings(workspace, secure), Path(workspace)
+    if not folder.is_dir():
+        _log.warning("there is no folder %s (workspace_dir): the default settings are used", folder.absolute())
+    return settings
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Self
 
-from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.config.settings import LinkSettings, load_workspace
 from redflare_broker.constants import TaskResult
 from redflare_broker.scripts.task_states import ACCEPTED, REJECTED
 
@@ -91,7 +91,7 @@ class IPCExchanger(AgentExecutor, Executor):
             agent_connection_timeout=agent_connection_timeout,
             agent_heartbeat_timeout=agent_heartbeat_timeout,
             agent_heartbeat_interval=agent_heartbeat_interval,
-            settings=settings or load_settings(workspace_dir, secure_mode),
+            settings=settings or load_workspace(workspace_dir, secure_mode),
             client=client,
         )
         self.send_task_timeout = send_task_timeout

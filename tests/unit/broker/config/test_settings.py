@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from redflare_broker.config import settings
 from redflare_broker.config.retention import JobRetentionPolicy, RetentionPolicy
-from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.config.settings import LinkSettings, load_settings, load_workspace
 from redflare_broker.errors import ConfigError
 from redflare_broker.transport.server import ConnectionOptions
 from redflare_broker.wire.codec import CodecLimits
@@ -215,3 +215,13 @@ class TestThePage:
     def test_its_users_have_the_rules_that_the_tests_run_under(self) -> None:
         lines = re.findall(r"^user (agent|cj) on >secret (.*)$", PAGE, re.MULTILINE)
         assert dict(lines) == {"agent": AGENT_ACL, "cj": CJ_ACL}
+
+
+def test_a_workspace_that_a_program_names_and_that_does_not_exist_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_workspace(tmp_path) == load_workspace(tmp_path / "mistyped")
+    [record] = caplog.records
+    assert record.getMessage() == (
+        f"there is no folder {tmp_path}/mistyped (workspace_dir): the default settings are used"
+    )

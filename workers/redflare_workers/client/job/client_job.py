@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.config.settings import LinkSettings, load_workspace
 from redflare_broker.errors import BlobMissing, ConfigError, DecodeError, Fenced, Unavailable
 from redflare_broker.fqcn import FQCN
 from redflare_broker.scripts.script import BLOB_MISSING
@@ -102,7 +102,7 @@ class ClientJob:
         parts |= {f"filter:{n}": each for n, each in enumerate([*task_filters, *result_filters])}
         parts |= dict(components or {})
         if host is None:
-            own = settings or load_settings(workspace_dir, secure_mode)
+            own = settings or load_workspace(workspace_dir, secure_mode)
             self._host = CellHost(site_name, job_id, redis_url=redis_url, settings=own, client=client)
         else:
             self._host = host

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from redflare_broker.cell.cell import EARLY, Cell, HandlerResult
 from redflare_broker.cell.request import Request
-from redflare_broker.config.settings import LinkSettings, load_settings
+from redflare_broker.config.settings import LinkSettings, load_workspace
 from redflare_broker.errors import (
     BlobMissing,
     ConfigError,
@@ -109,7 +109,7 @@ class ServerJob:
         self.controller = controller
         self.job_id = job_id
         self.fqcn = FQCN.join([server_name, job_id])
-        self.settings = settings or load_settings(workspace_dir, secure_mode)
+        self.settings = settings or load_workspace(workspace_dir, secure_mode)
         self.communicator = communicator or WFCommServer()
         self.engine = ServerEngine(
             server_name, job_id, job_meta or {}, components or {}, self._clients, self._cell_of, workspace_dir

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from redflare_broker.inspection.job_view import ClientTaskView, JobTaskView, JobView, SiteView
+from redflare_broker.inspection.jobs import MOST_ENDED
 from redflare_broker.job_store.record import JobRecord, SiteState, summary
 from redflare_broker.util import humanize
 from rich.console import RenderableType
@@ -181,7 +182,9 @@ def _job_sites(job: JobView) -> Table:
         place = f"\n{site.presence.place}" if site.presence.place else ""
         name = Text.assemble((site.name, "bold"), (place, "dim"))
         joined = ago(job.now, site.presence.since_ms)
-        table.add_row(name, display.presence(site.presence), joined, _activity(site, job), str(site.answered))
+        # there may be older tasks, which were not read
+        results = f"{site.answered}+" if len(job.ended_tasks) == MOST_ENDED else str(site.answered)
+        table.add_row(name, display.presence(site.presence), joined, _activity(site, job), results)
     return table
 
 

@@ -130,6 +130,17 @@ def test_a_job_is_shown_with_sites_and_tasks(cli: Cli, busy: LiveJobBench) -> No
     assert document["tasks"][0]["client_tasks"][1]["count"] == 2
 
 
+def test_results_of_tasks_that_are_not_shown_are_not_denied(cli: Cli, bench: LiveJobBench) -> None:
+    store, site = bench.run_server(), bench.site("site-1")
+    for number in range(11):
+        task = scheduled(f"t{number}", scheduled=time.time() - 20 + number)
+        store.schedule(task)
+        store.note(task.root_id, [replace(bench.give_task(store, task, site), received=time.time(), rc="OK")])
+        store.finish(task.root_id, "ok", time.time())
+        shown = cli("job", "show", "job-1", columns=120).stdout
+        assert re.search(rf"site-1 .* {number + 1 if number < 9 else r'10[+]'} *$", shown, re.MULTILINE), shown
+
+
 def test_an_ended_job_is_shown_with_its_status(cli: Cli, bench: LiveJobBench) -> None:
     bench.run_server()
     bench.membership.end(bench.connection, bench.lease, "FINISHED:COMPLETED", "FINISHED:COMPLETED")

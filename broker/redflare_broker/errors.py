@@ -47,6 +47,10 @@ class DecodeError(RedflareError, ValueError):
     """A value in Redis is not of this protocol: find its writer; the message names key, entry id and field."""
 
 
+class WrongSender(DecodeError):
+    """A message says that it is from another sender than the one whose inbox it stands in: it counts for nobody."""
+
+
 class BlobMissing(RedflareError):
     """A payload's chunks are gone from Redis (expired, or lost in a failover); its sender must send it again."""
 

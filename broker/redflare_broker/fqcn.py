@@ -62,6 +62,11 @@ class FQCN:
         return [FQCN.check_segment(part, f"part of FQCN {fqcn!r}:") for part in fqcn.split(FQCN.SEPARATOR)]
 
     @staticmethod
+    def owner(fqcn: str) -> str:
+        """Return the party that a cell belongs to, the first part of its name: ``site-1`` of ``site-1.job-7``."""
+        return fqcn.partition(FQCN.SEPARATOR)[0]
+
+    @staticmethod
     def check(fqcn: str) -> str:
         """Return ``fqcn`` unchanged when every segment of it is legal; raise ConfigError otherwise."""
         FQCN.split(fqcn)

@@ -113,14 +113,21 @@ class JobKeys(_TaggedKeys):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellKeys(_TaggedKeys):
-    """Keys of one cell; all carry the hash tag ``{fqcn}``."""
+    """Keys and a channel of one cell; all carry the hash tag ``{fqcn}``."""
 
-    inbox = _Key("stream; any cell writes, its cell reads; requests, replies and events; TTL.")
+    senders = _Key(
+        "set, owners of the cells that have written to this one; each adds its own; TTL renewed by the cell."
+    )
+    doorbell = _Key("channel; a sender publishes its owner when it is new in the set, the cell listens; a wake-up.")
     cell = _Key(
         "hash; scripts write, its cell reads: instance, epoch, since, closed, host, pid; TTL renewed by heartbeats."
     )
     heartbeat = _Key("string, JSON; its cell writes, others read; TTL.")
     dead = _Key("stream, capped; its cell moves what it cannot decode here, people read it; TTL.")
+
+    def inbox(self, owner: str) -> str:
+        """stream; cells of this owner write, its cell reads and deletes; requests, replies and events; TTL."""
+        return f"{self.prefix}:inbox:{owner}"
 
     def blob(self, blob_id: str) -> str:
         """string, ``<this>:<n>`` for each chunk of a message's payload; sender writes, receiver reads; TTL."""
@@ -132,7 +139,6 @@ class StoreKeys(_TaggedKeys):
     """Keys of the job store of one server; all carry the hash tag ``{fqcn}`` of its cell."""
 
     jobs = _Key("sorted set, member = job id, score = submitted in ms of Redis's clock; scripts write, all read; TTL.")
-    inbox = _Key("The inbox of the server's cell, where changes are announced.")
     policy = _Key("string, JSON: how long the server keeps jobs; the server writes, operators read; TTL.")
     deleted = _Key(
         "sorted set, member = job id and submission, score = deleted in ms of Redis's clock; scripts write, all read; "
@@ -146,6 +152,11 @@ class StoreKeys(_TaggedKeys):
     def log(self, job_id: str) -> str:
         """stream, capped; server and sites write, people read; TTL as the record's."""
         return f"{self.prefix}:job:{job_id}:log"
+
+    @property
+    def cell(self) -> CellKeys:
+        """The keys of the server's cell, to which changes are announced."""
+        return CellKeys(namespace=self.namespace, fqcn=self.fqcn)
 
     def blob(self, blob_id: str) -> str:
         """Chunks of archives and results; payloads of the server's cell, which sites may read by reference."""

@@ -173,10 +173,10 @@ def test_a_result_of_a_client_job_that_was_killed_without_a_server_is_not_comput
     for trainer in trainers:
         trainer.receive("at")
     doomed.kill()
-    before = federation.client.xlen(federation.inbox)
+    before = federation.unanswered()
     for trainer in trainers:
         trainer.send("go")
-    wait_until(lambda: federation.client.xlen(federation.inbox) == before + len(SITES))
+    wait_until(lambda: federation.unanswered() == before + len(SITES))
     federation.cjs["site-2"][0].kill()
     successor = federation.cj("site-2")
     wait_until(lambda: "has joined" in successor.log_tail())

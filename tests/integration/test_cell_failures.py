@@ -96,14 +96,14 @@ def test_requests_and_replies_wait_while_the_memory_is_full(namespace: str, capl
         cells.redis("CONFIG", "SET", "maxmemory", 1)
         request.reply("OK", {"late": True})
         site.ask("c", "park", "server", on_reply=replies)
-        wait_until(lambda: caplog.text.count("inbox: writing waits: ") == 2, what="both say that they wait")
+        wait_until(lambda: caplog.text.count(": writing waits: ") == 2, what="both say that they wait")
         assert not replies.all
         cells.redis("CONFIG", "SET", "maxmemory", 0)
         parking.wait(2)
         parking.parked[1].reply("OK", {"late": True})
         wait_until(lambda: len(replies.all) == 2)
         assert [reply.meta for reply in replies.all] == [{"late": True}] * 2
-    assert caplog.text.count("inbox: writing waits: ") == 2
+    assert caplog.text.count(": writing waits: ") == 2
 
 
 def test_a_cell_starts_when_its_server_does(namespace: str) -> None:

@@ -79,7 +79,7 @@ def test_a_failover_loses_no_request(server: AnyServer, cells: Cells) -> None:
     site = cells.make("site-1")
     assert site.send_request("c", "echo", "server", None, 0, timeout=20).ok
     if isinstance(server, Cluster):
-        server.failover("flare:{server}:inbox")
+        server.failover("flare:{server}:cell")
     else:
         server.failover()
     for number in range(20):

@@ -252,7 +252,7 @@ def test_a_site_that_was_away_when_a_job_was_deleted_removes_its_folder_when_it_
     wait_until(lambda: not here.exists(), PATIENCE)
     assert there.is_dir()
     # as after a long time
-    operation.client.delete(f"{operation.namespace}:{{site-1}}:inbox")
+    operation.client.delete(f"{operation.namespace}:{{site-1}}:inbox:server")
     operation.engine("site-1")
     wait_until(lambda: not there.exists(), PATIENCE)
 

@@ -1,7 +1,7 @@
 """``Cell``: one process's address in the federation, at which it sends and receives requests.
 
-This file has its identity and what users call. A message is an entry of the target's inbox stream and stays there until
-it was handled, so it survives the crash of either side; the receiver knows it by its id and handles it once.
+This file has its identity and what users call. A message is an entry of the inbox that its target has for the sender,
+and stays there until it was handled, so it survives the crash of either side; the receiver handles it once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
 from redflare_broker.config.settings import LinkSettings
-from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable
+from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareError, Unavailable, WrongSender
+from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys
-from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.runtime.heartbeat import Heartbeats
 from redflare_broker.scripts.cell_scripts import BEAT, BURY, BYE, HELLO, SETTLE
 from redflare_broker.scripts.lease import Lease
@@ -29,18 +29,19 @@ from redflare_broker.transport.server import Server
 from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.patience import Patience
 from redflare_broker.util.thread_pool import ElasticThreadPool
-from redflare_broker.wire.message_entry import Envelope, pack_meta, peek
+from redflare_broker.wire.message_entry import Envelope, pack_meta
 
 from .blocked_calls import BlockedCall, BlockedCalls
 from .cell_heartbeat import CellHeartbeat, read_heartbeat
 from .direction import CellParts
+from .doorbell import Doorbell, Subscribe
 from .inbox import Inbox
 from .incoming import Handler, IncomingRequests
 from .multicast import Multicast
 from .outbox import Outbox
 from .outgoing import OutgoingRequests
 from .pending import Pending
-from .request import EARLY, EMPTY, LATER, HandlerResult, Reply, ReplyCode, Request
+from .request import EARLY, LATER, HandlerResult, Reply, ReplyCode, Request
 from .unnamed_payloads import UnnamedPayloads
 
 __all__ = ["EARLY", "LATER", "Cell", "HandlerResult", "Pending", "Reply", "ReplyCode", "Request"]
@@ -61,10 +62,19 @@ class Cell:
         fqcn: its name.
         settings: namespace, limits, heartbeats, retention.
         heartbeats: a thread shared with others; None: the cell starts one.
+        subscribe: a subscriber shared with others, as ``SharedConnection.subscribe``; None: the cell starts one.
+        peers: owners of cells whose messages are read from the start; further ones are known when they ring.
     """
 
     def __init__(
-        self, server: Server, fqcn: str, settings: LinkSettings, *, heartbeats: Heartbeats | None = None
+        self,
+        server: Server,
+        fqcn: str,
+        settings: LinkSettings,
+        *,
+        heartbeats: Heartbeats | None = None,
+        subscribe: Subscribe | None = None,
+        peers: Iterable[str] = (),
     ) -> None:
         self.server = server
         self.settings = settings
@@ -94,17 +104,16 @@ class Cell:
         #: What others send that cannot be dealt with.
         self.faults = FaultLog(logger, fqcn)
         self._pool = ElasticThreadPool(f"redflare-cell-{fqcn}")
-        self._outbox = Outbox(server, self.keys.inbox, self._settle_command, self._pool)
+        self._outbox = Outbox(server, self.keys, self._settle_command, self._pool)
         #: Chunks that wait for the message which names them.
         self.payloads = UnnamedPayloads(server, settings)
         parts = CellParts(server, self.keys, settings, self._outbox, self._pool, self.payloads, self.faults)
         self._incoming, self._outgoing = IncomingRequests(parts), OutgoingRequests(parts)
-        self._inbox = Inbox(server, self.keys, self, self._incoming.load)
+        self._inbox = Inbox(server, self.keys, self, self._incoming.load, (FQCN.owner(fqcn), *peers))
+        self._doorbell = Doorbell(server, self.keys, subscribe, self._inbox.ring, lambda: self._beats.beat_now(self))
         self._blocked = BlockedCalls()
-        self._hello_guard = threading.RLock()
-        self._pid = os.getpid()
-        self._stopped = False
-        self._silent = False
+        self._hello_guard, self._pid = threading.RLock(), os.getpid()
+        self._stopped = self._silent = False
 
     @property
     def epoch(self) -> int:
@@ -116,8 +125,9 @@ class Cell:
         """``<host>:<pid>:<8 hex digits>``, new for each start."""
         return self._lease.instance
 
-    def _settle_command(self, entry_ids: Sequence[str]) -> list[Arg]:
-        return SETTLE.command(self._values, entry_ids, **self._lease.args)
+    def _settle_command(self, entries: Sequence[tuple[str, str]]) -> list[Arg]:
+        inboxes, entry_ids = zip(*entries, strict=True)
+        return SETTLE.command(self._values, entry_ids, inboxes, **self._lease.args)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -136,6 +146,7 @@ class Cell:
         if self._stopped:
             raise Unavailable(f"{self!r}: stop() was called")
         self._outgoing.begin(self.epoch)
+        self._doorbell.open()
         self._inbox.start(min(self.settings.block, self.check_after))
         self._beats.add(self)
 
@@ -150,6 +161,7 @@ class Cell:
         self._stopped = True
         deadline = time.monotonic() + timeout
         # first stop reading, then write what is in hand, and only then stop the heartbeat
+        self._doorbell.close()
         self._inbox.stop()
         self._incoming.stop()
         self._outgoing.abandon(f"cell {self.fqcn} was stopped")
@@ -165,7 +177,7 @@ class Cell:
         if self._lease.epoch and not self.fenced:
             try:
                 with closing(self.server.connection(self.keys.cell)) as connection:
-                    BYE.run(connection, self._values, **self._lease.args)
+                    BYE.run(connection, self._values, (), self._inbox.streams, **self._lease.args)
             except RedflareError as exc:
                 logger.warning("%s: could not say bye, its keys will expire: %s", self.fqcn, exc)
 
@@ -244,9 +256,8 @@ class Cell:
         ``data`` must not change until then. Arguments and errors are those of ``send_request``.
         """
         self._check_running()
-        return self._outgoing.ask(
-            channel, topic, target, pack_meta(meta), self._encode(data), on_reply=on_reply, request_id=request_id
-        )
+        packed, source = pack_meta(meta), self._outgoing.encode(data)
+        return self._outgoing.ask(channel, topic, target, packed, source, on_reply=on_reply, request_id=request_id)
 
     def broadcast_request(
         self,
@@ -292,7 +303,7 @@ class Cell:
         """
         self._check_running()
         asked = Multicast(self._outgoing, self._pool, on_reply)
-        asked.ask(channel, topic, targets, self._encode(data))
+        asked.ask(channel, topic, targets, self._outgoing.encode(data))
         return asked
 
     def fire_and_forget(
@@ -311,7 +322,7 @@ class Cell:
         """
         self._check_running()
         names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
-        self._outgoing.tell(channel, topic, names, pack_meta(meta), self._encode(data))
+        self._outgoing.tell(channel, topic, names, pack_meta(meta), self._outgoing.encode(data))
 
     def abort(self, reason: str) -> None:
         """End every ``send_request`` and ``broadcast_request`` that waits now, with rc ABORTED and this reason."""
@@ -342,22 +353,22 @@ class Cell:
 
     # -- from the inbox's thread ---------------------------------------------------------------------------------------
 
-    def on_entry(self, entry_id: str, fields: list[bytes]) -> str:
-        """Handle an entry; return the id of one that may be deleted now, or ""."""
+    def on_entry(self, inbox: str, owner: str, entry_id: str, fields: list[bytes]) -> str:
+        """Handle an entry; return the id of one of this inbox that may be deleted now, or ""."""
         try:
-            envelope = Envelope.parse(self.keys.inbox, entry_id, fields, self.keys.namespace)
+            envelope = Envelope.parse(inbox, entry_id, fields, self.keys.namespace)
+            if FQCN.owner(envelope.origin) != owner:
+                raise WrongSender(f"{inbox} entry {entry_id}: {owner} has written it, in the name of {envelope.origin}")
             if envelope.is_reply:
                 return self._outgoing.on_reply(entry_id, envelope)
-            return self._incoming.receive(entry_id, envelope)
-        except DecodeError as exc:
-            self._bury(entry_id, peek(fields)[1], str(exc))
-        except RedflareError:
-            raise
+            return self._incoming.receive(inbox, entry_id, envelope)
         except Exception as exc:
+            if isinstance(exc, RedflareError) and not isinstance(exc, DecodeError):
+                raise
             # it would be read again and again, and nothing behind it
-            sender, reason = peek(fields)[1], f"program error: {type(exc).__name__}: {exc}"
-            self.faults.note(sender, "program error", f"entry {entry_id}: {reason}", logging.ERROR, exc_info=exc)
-            self._bury(entry_id, sender, reason)
+            reason = str(exc) if isinstance(exc, DecodeError) else f"program error: {type(exc).__name__}: {exc}"
+            command = BURY.command(self._values, inbox=inbox, entry=entry_id, reason=reason, **self._lease.args)
+            self._incoming.bury(entry_id, owner, exc, reason, command)
         return ""
 
     def on_holder(self, instance: bytes | None, epoch: bytes | None) -> bool:
@@ -379,7 +390,7 @@ class Cell:
         return self._outgoing.check_posted(self.check_after)
 
     def on_quiet(self) -> None:
-        """Post lost requests again, once the inbox has been read to its end."""
+        """Post lost requests again, once the inboxes have been read to their ends."""
         self._outgoing.on_quiet()
 
     # -- from the heartbeat's thread -----------------------------------------------------------------------------------
@@ -392,20 +403,22 @@ class Cell:
         """Return the heartbeat as a command."""
         ttl_ms = round(max(self.settings.heartbeat_ttl, 2 * self.interval) * 1000)
         beat = self._lease.heartbeat(self.interval, ttl_ms)
-        return BEAT.command(self._values, **self._lease.args, beat=beat, beat_ttl_ms=ttl_ms)
+        return BEAT.command(self._values, (), self._inbox.streams, **self._lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     def on_beat(self, reply: RedisReply) -> None:
         """Handle the reply to a heartbeat."""
         epoch = self._lease.epoch
-        status = parse_reply("cell/beat", reply).status
+        answer = parse_reply("cell/beat", reply)
         self.faults.flush()
         if self.payloads:
             self._pool.submit(self.payloads.renew)
         try:
-            if status == FENCED:
+            if answer.status == FENCED:
                 self._fence()
-            if status == LOST:
+            if answer.status == LOST:
                 self._resume(epoch)
+            else:
+                self._inbox.on_names(answer.number())
         except Fenced as exc:
             logger.debug("%s", exc)
         if self._silent:
@@ -472,19 +485,6 @@ class Cell:
             self._outgoing.abandon(text)
             self._pool.submit(self.on_fenced)
         raise Fenced(text)
-
-    def _bury(self, entry_id: str, sender: str, reason: str) -> None:
-        command = BURY.command(self._values, entry=entry_id, reason=reason, **self._lease.args)
-        self._incoming.bury(entry_id, sender, reason, command)
-
-    def _encode(self, data: object) -> EncodedPayload:
-        """Encode data; buffers of small data are copied, so that their owner may change them at once."""
-        if data is None:
-            return EMPTY
-        payload = encode_payload(data, self.settings.limits)
-        if payload.buffers and payload.fits_entry(self.settings.limits):
-            return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)))
-        return payload
 
     def _check_running(self) -> None:
         if self._pid != os.getpid():

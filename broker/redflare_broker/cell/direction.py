@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from redflare_broker.config.settings import LinkSettings
+from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import CellKeys, Keys
 from redflare_broker.payload.encoded_payload import EncodedPayload
-from redflare_broker.scripts.cell_scripts import POST
+from redflare_broker.scripts.cell_scripts import POST, sender_values
 from redflare_broker.transport.replies import Arg
 from redflare_broker.transport.server import Server
 from redflare_broker.util.fault_log import FaultLog
@@ -39,6 +40,8 @@ class Direction:
 
     def __init__(self, parts: CellParts) -> None:
         self.fqcn = parts.keys.fqcn
+        #: whose inbox its messages go to
+        self._owner = FQCN.owner(self.fqcn)
         self._server = parts.server
         self._keys = parts.keys
         self._federation = Keys(parts.settings.namespace)
@@ -60,9 +63,13 @@ class Direction:
         prefix = self._keys.blob(os.urandom(16).hex())
         return self._payloads.store(source, prefix, lambda: bool(self._closed) or stop())
 
-    def _post_command(self, inbox: str, envelope: Envelope) -> list[Arg]:
-        """Make the command that puts a message into any cell's inbox."""
-        return POST.command({}, envelope.fields(), inbox=inbox, retention_ms=self._settings.policy.retention_ms)
+    def _post_command(self, target: CellKeys, envelope: Envelope) -> list[Arg]:
+        """Make the command that puts a message into the inbox that any cell has for this one's owner."""
+        return POST.command(self._at(target), envelope.fields())
+
+    def _at(self, target: CellKeys) -> dict[str, Arg]:
+        """Make the values of this cell's steps at another one."""
+        return sender_values(target, self._owner, self._server.publish, self._settings.policy.retention_ms)
 
     def _payload(self, envelope: Envelope) -> Payload:
         """Make the payload of a message that has come."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from redflare_broker.errors import RedflareError, Unavailable
+from redflare_broker.keys import CellKeys
 from redflare_broker.scripts.script import eval_command, run_pipeline
 from redflare_broker.transport.cluster_slots import Address
 from redflare_broker.transport.replies import Arg, Kind, RedisReply, ReplyError, require
@@ -42,8 +43,8 @@ class OutboundMessage:
     #: Commands that must have run before, and a key on the node that they are for.
     before: Sequence[list[Arg]] = ()
     before_route: str = ""
-    #: Entries of the own inbox that may go afterwards.
-    deletes: list[str] = field(default_factory=list)
+    #: Entries that may go afterwards: an inbox of the own cell, and an id.
+    deletes: list[tuple[str, str]] = field(default_factory=list)
     #: Chunks that are for whoever reads the message.
     unread: BlobRef | None = None
     #: Called with the reply to ``post`` (None: there was no ``post``), or with the error of Redis.
@@ -54,16 +55,21 @@ class Outbox:
     """Writes messages in the order in which they were sent; thread-safe.
 
     Args:
-        inbox: the own inbox.
-        settle: makes the command that deletes handled entries of the own inbox.
+        keys: of the own cell.
+        settle: makes the command that deletes handled entries of its inboxes.
         pool: lends a thread.
     """
 
     def __init__(
-        self, server: Server, inbox: str, settle: Callable[[Sequence[str]], list[Arg]], pool: ElasticThreadPool
+        self,
+        server: Server,
+        keys: CellKeys,
+        settle: Callable[[Sequence[tuple[str, str]]], list[Arg]],
+        pool: ElasticThreadPool,
     ) -> None:
         self._server = server
-        self._inbox = inbox
+        self._name = keys.fqcn
+        self._route = keys.cell
         self._settle = settle
         self._pool = pool
         self._guard = threading.RLock()
@@ -74,8 +80,8 @@ class Outbox:
         self._writing = False
         self._closed = False
         self._deadline: float | None = None
-        #: entries of the own inbox that are still to be deleted
-        self._deletes: list[str] = []
+        #: entries of the own inboxes that are still to be deleted
+        self._deletes: list[tuple[str, str]] = []
         #: scripts that a node knows already, by node and digest
         self._known: set[tuple[str, Arg]] = set()
 
@@ -115,7 +121,7 @@ class Outbox:
             try:
                 undelivered = self._deliver(batch)
             except Exception as exc:
-                logger.exception("%s: %d messages cannot be written", self._inbox, len(batch))
+                logger.exception("%s: %d messages cannot be written", self._name, len(batch))
                 for message in batch:
                     self._report(message, exc if isinstance(exc, RedflareError) else RedflareError(str(exc)))
                 continue
@@ -208,7 +214,7 @@ class Outbox:
         if deletes:
             commands.append(self._settle(deletes))
         try:
-            replies = self._exchange(self._inbox, commands) if commands else []
+            replies = self._exchange(self._route, commands) if commands else []
         except Unavailable as exc:
             self._log_wait(exc)
             return batch
@@ -226,7 +232,7 @@ class Outbox:
 
     def _run_before(self, message: OutboundMessage) -> bool:
         try:
-            self._check_before(message, self._exchange(message.before_route or self._inbox, message.before))
+            self._check_before(message, self._exchange(message.before_route or self._route, message.before))
         except Unavailable as exc:
             self._log_wait(exc)
             return False
@@ -235,20 +241,20 @@ class Outbox:
     def _check_before(self, message: OutboundMessage, replies: list[RedisReply]) -> None:
         for command, reply in zip(message.before, replies, strict=True):
             if isinstance(reply, ReplyError):
-                logger.error("%s: Redis refused command %.200r, sent with a reply: %s", self._inbox, command[2:], reply)
+                logger.error("%s: Redis refused command %.200r, sent with a reply: %s", self._name, command[2:], reply)
 
     def _delete(self) -> None:
         if not self._deletes:
             return
         try:
-            self._exchange(self._inbox, [self._settle(self._deletes)])
+            self._exchange(self._route, [self._settle(self._deletes)])
             self._deletes = []
         except Unavailable as exc:
             # if they are read again they are known, and they are deleted with the next round
             self._log_wait(exc)
 
     def _log_wait(self, error: Unavailable) -> None:
-        logger.log(self._backoff.level(error, logging.DEBUG), "%s: writing waits: %s", self._inbox, error)
+        logger.log(self._backoff.level(error, logging.DEBUG), "%s: writing waits: %s", self._name, error)
 
     def _exchange(self, route: str, commands: Sequence[list[Arg]]) -> list[RedisReply]:
         """Run commands in one round trip, each script by its digest where the node knows it already.
@@ -284,19 +290,19 @@ class Outbox:
         replies = iter(posts)
         for message in messages:
             try:
-                self._report(message, require(next(replies), self._inbox) if message.post else None)
+                self._report(message, require(next(replies), self._name) if message.post else None)
             except RedflareError as exc:
                 self._report(message, exc)
 
     def _report(self, message: OutboundMessage, result: RedisReply | RedflareError) -> None:
         if message.done is None:
             if isinstance(result, RedflareError):
-                logger.error("%s: Redis refused a message to %s: %s", self._inbox, message.route, result)
+                logger.error("%s: Redis refused a message to %s: %s", self._name, message.route, result)
             return
         try:
             message.done(result)
         except Exception:
-            logger.exception("%s: the callback of a message to %s failed", self._inbox, message.route)
+            logger.exception("%s: the callback of a message to %s failed", self._name, message.route)
 
     def __repr__(self) -> str:
-        return f"<Outbox of {self._inbox}, {len(self._queue)} to write{', closed' if self._closed else ''}>"
+        return f"<Outbox of {self._name}, {len(self._queue)} to write{', closed' if self._closed else ''}>"

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Final
 
 from redflare_broker.errors import RedflareError
-from redflare_broker.payload.encoded_payload import EncodedPayload
+from redflare_broker.keys import CellKeys
+from redflare_broker.payload.encoded_payload import EncodedPayload, encode_payload
 from redflare_broker.scripts.cell_scripts import STILL_POSTED
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.replies import RedisReply, require
@@ -21,7 +22,7 @@ from redflare_broker.wire.task_entry import BlobRef, check_id
 from .direction import CellParts, Direction
 from .outbox import OutboundMessage
 from .pending import Pending, PendingRequests
-from .request import Reply, ReplyCode
+from .request import EMPTY, Reply, ReplyCode
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,15 @@ class OutgoingRequests(Direction):
         self._epoch = epoch
         self._attempts = itertools.count(epoch + 1)
 
+    def encode(self, data: object) -> EncodedPayload:
+        """Encode data; buffers of small data are copied, so that their owner may change them at once."""
+        if data is None:
+            return EMPTY
+        payload = encode_payload(data, self._settings.limits)
+        if payload.buffers and payload.fits_entry(self._settings.limits):
+            return EncodedPayload(payload.data, tuple(map(bytes, payload.buffers)))
+        return payload
+
     def ask(
         self,
         channel: str,
@@ -62,13 +72,14 @@ class OutgoingRequests(Direction):
         stored: EncodedPayload | None = None,
     ) -> Pending:
         """Post a request; ``stored``: its payload in chunks that the caller deletes."""
+        keys = self._federation.cell(target)
         pending = Pending(
             id=os.urandom(16).hex() if request_id is None else check_id(request_id, "request_id"),
             attempt=self._epoch if request_id is None else next(self._attempts),
             channel=check_word(channel, "channel"),
             topic=check_word(topic, "topic"),
-            target=target,
-            inbox=self._federation.cell(target).inbox,
+            keys=keys,
+            inbox=keys.inbox(self._owner),
             meta=meta,
             source=source,
             payload=stored or source,
@@ -86,8 +97,7 @@ class OutgoingRequests(Direction):
     def tell(self, channel: str, topic: str, targets: Sequence[str], meta: bytes, source: EncodedPayload) -> None:
         """Post an event to each target, which deletes its chunks."""
         check_word(channel, "channel"), check_word(topic, "topic")
-        inboxes = [self._federation.cell(target).inbox for target in targets]
-        for inbox in inboxes:
+        for keys in [self._federation.cell(target) for target in targets]:
             payload = self.store(source)
             envelope = Envelope(
                 kind=EVENT,
@@ -101,9 +111,9 @@ class OutgoingRequests(Direction):
                 buffers=payload.buffers,
                 blob=payload.blob,
             )
-            message = OutboundMessage(route=inbox, post=self._post_command(inbox, envelope))
+            message = OutboundMessage(route=keys.cell, post=self._post_command(keys, envelope))
             message.before = self._payloads.naming(payload.blob)
-            message.done = partial(self._told, inbox, payload)
+            message.done = partial(self._told, keys.fqcn, payload)
             self._outbox.send(message)
 
     def discard(self, stored: EncodedPayload) -> None:
@@ -161,7 +171,8 @@ class OutgoingRequests(Direction):
     # -- from the inbox's thread: requests that Redis has lost ---------------------------------------------------------
 
     def check_posted(self, every: float) -> bool:
-        """Check, every so many seconds, whether requests are still in the inboxes; True when some are not.
+        """Check, every so many seconds, whether requests are still in the inboxes, and announce this cell's owner there
+        again; True when some are not.
 
         An entry that is gone was answered, or lost. The target posts the reply before it deletes the entry, so the
         reply, if any, is in this cell's inbox by now; once that is read to its end, ``on_quiet`` posts lost requests
@@ -171,11 +182,11 @@ class OutgoingRequests(Direction):
         if now - self._checked >= every:
             self._checked = now
             old = [it for it in self._pending.all() if it.entry_id and now - it.posted >= every]
-            by_inbox: dict[str, list[Pending]] = {}
+            by_target: dict[CellKeys, list[Pending]] = {}
             for pending in old:
-                by_inbox.setdefault(pending.inbox, []).append(pending)
-            for inbox, some in by_inbox.items():
-                self._check_inbox(inbox, some)
+                by_target.setdefault(pending.keys, []).append(pending)
+            for target, some in by_target.items():
+                self._check_inbox(target, some)
         return bool(self._missed)
 
     def on_quiet(self) -> None:
@@ -188,14 +199,14 @@ class OutgoingRequests(Direction):
             logger.warning("%s: Redis lost %d requests; posting them again: %r", self.fqcn, len(lost), lost[:5])
             self.post_again(lost)
 
-    def _check_inbox(self, inbox: str, some: list[Pending]) -> None:
+    def _check_inbox(self, target: CellKeys, some: list[Pending]) -> None:
         entries = [pending.entry_id for pending in some]
-        command = STILL_POSTED.command({}, entries, inbox=inbox)
+        command = STILL_POSTED.command(self._at(target), entries)
         try:
-            with self._server.borrow(inbox) as connection:
+            with self._server.borrow(target.cell) as connection:
                 stand = require(run_pipeline(connection, [command])[0], connection.node)
         except RedflareError as exc:
-            logger.debug("%s: cannot check requests in %s: %s", self.fqcn, inbox, exc)
+            logger.debug("%s: cannot check requests to %s: %s", self.fqcn, target.fqcn, exc)
             return
         if isinstance(stand, list):
             for pending, entry, stands in zip(some, entries, stand, strict=True):
@@ -250,17 +261,17 @@ class OutgoingRequests(Direction):
         self._outbox.send(
             OutboundMessage(
                 route=pending.inbox,
-                post=self._post_command(pending.inbox, envelope),
+                post=self._post_command(pending.keys, envelope),
                 before=self._payloads.naming(envelope.blob),
                 done=partial(self._written, pending, attempt, envelope.blob),
             ),
             here=here,
         )
 
-    def _told(self, inbox: str, payload: EncodedPayload, result: RedisReply | RedflareError) -> None:
+    def _told(self, target: str, payload: EncodedPayload, result: RedisReply | RedflareError) -> None:
         self._payloads.named(payload.blob)
         if isinstance(result, RedflareError):
-            logger.error("%s: Redis refused a message to %s: %s", self.fqcn, inbox, result)
+            logger.error("%s: Redis refused a message to %s: %s", self.fqcn, target, result)
 
     def _written(
         self, pending: Pending, attempt: int, blob: BlobRef | None, result: RedisReply | RedflareError

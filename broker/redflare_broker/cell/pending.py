@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from redflare_broker.keys import CellKeys
 from redflare_broker.payload.encoded_payload import EncodedPayload
 
 from .request import Reply
@@ -24,8 +25,8 @@ class Pending:
     attempt: int
     channel: str
     topic: str
-    #: FQCN of the target's cell, and its inbox.
-    target: str
+    #: Keys of the target's cell, and its inbox for requests of this one.
+    keys: CellKeys
     inbox: str
     meta: bytes
     #: The data as the caller gave it, to be stored again when Redis loses it; and as it is sent.
@@ -45,6 +46,11 @@ class Pending:
     entry_id: str = ""
     posted: float = field(default_factory=time.monotonic)
     cancelled: bool = False
+
+    @property
+    def target(self) -> str:
+        """FQCN of the cell that is asked."""
+        return self.keys.fqcn
 
     def cancel(self) -> None:
         """Stop waiting: ``on_reply`` is not called any more, and the target need not answer."""

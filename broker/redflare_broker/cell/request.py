@@ -190,7 +190,7 @@ class Replier(Protocol):
 class Request:
     """A request or an event, as its handler gets it.
 
-    Its entry stays in the cell's inbox until it is answered, so that a cell that restarts reads it again.
+    Its entry stays in an inbox of the cell until it is answered, so that a cell that restarts reads it again.
     """
 
     id: str
@@ -203,7 +203,8 @@ class Request:
     payload: Payload
     #: no reply is expected
     event: bool
-    #: its entry in the inbox
+    #: its entry, and the inbox in which it stands
+    inbox: str
     entry_id: str
     replier: Replier
     answered: bool = False

@@ -27,12 +27,12 @@ from .explain_wait import why_job_waits, why_not_done
 from .job_view import ClientTaskView, JobTaskView, JobView, SiteView, job_name
 from .link_read import tasks_at_agents
 from .presence import server_of_job, site_of_job
-from .redis_read import fields_of, fqcns, now_of, pipeline, text_hash
+from .redis_read import BATCH, fields_of, fqcns, now_of, pipeline, text_hash
 from .refusals import waits_for_room
 
 #: Ended tasks that are shown.
 MOST_ENDED: Final = 10
-#: Entries of an inbox that are read in one round trip, and at most.
+#: Entries of an inbox that are read in one round trip, and of all of them at most.
 _PAGE: Final = 500
 _MOST_ENTRIES: Final = 20_000
 _JOB_FIELDS: Final = "status", "reason", "run", "previous", "began", "begun", "started", "ended", "checkpoint"
@@ -144,7 +144,8 @@ class JobInspector:
 
 def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Member], list[str]]:
     """Read a job without its sites and tasks, and beside it its members and the root ids of its open tasks."""
-    time, job, cell, beat, pttl, clients, open_tasks, inbox, payloads = pipeline(
+    inboxes = _inboxes(connection, CellKeys(namespace=keys.namespace, fqcn=keys.fqcn))
+    time, job, cell, beat, pttl, clients, open_tasks, payloads, *lengths = pipeline(
         connection,
         [
             ("TIME",),
@@ -154,8 +155,8 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
             ("PTTL", keys.server_heartbeat),
             ("HGETALL", keys.clients),
             ("ZRANGE", keys.standing, 0, -1),
-            ("XLEN", CellKeys(namespace=keys.namespace, fqcn=keys.fqcn).inbox),
             ("HLEN", keys.blobs),
+            *(("XLEN", inbox) for inbox in inboxes),
         ],
     )
     now = now_of(time)
@@ -168,7 +169,7 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
         **fields_of(JobView, dict(zip(_JOB_FIELDS, texts, strict=False))),
         awaited=AwaitedSites.parse(texts[-1]),
         server=server_of_job(text_hash(cell), cast("bytes | None", beat), cast("int", pttl), now),
-        inbox=cast("int", inbox),
+        inbox=sum(cast("list[int]", lengths)),
         payloads=cast("int", payloads),
         now=now,
     )
@@ -178,7 +179,7 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """A site's request in the server's inbox."""
+    """A site's request in its inbox at the server."""
 
     site: str
     instance: str
@@ -188,16 +189,26 @@ class _Request:
     since: int
 
 
+def _inboxes(connection: Connection, keys: CellKeys) -> list[str]:
+    """Return the keys of the inboxes that a cell has, one for each sender."""
+    senders = cast("list[bytes]", pipeline(connection, [("SMEMBERS", keys.senders)])[0])
+    return sorted(keys.inbox(sender.decode("utf-8", "replace")) for sender in senders)
+
+
 def _requests(connection: Connection, keys: CellKeys) -> list[_Request]:
-    """Read the requests in the server's inbox, the oldest first; skip other entries."""
-    found, start, count = list[_Request](), "-", 0
-    while count < _MOST_ENTRIES:
-        [reply] = pipeline(connection, [("XRANGE", keys.inbox, start, "+", "COUNT", _PAGE)])
-        page = cast("list[tuple[bytes, list[bytes]]]", reply)
-        found += [request for entry, fields in page if (request := _request(entry, fields))]
-        if len(page) < _PAGE:
-            break
-        start, count = f"({page[-1][0].decode()}", count + len(page)
+    """Read the requests in the server's inboxes, the oldest of each sender first; skip other entries."""
+    found, count = list[_Request](), 0
+    starts = dict.fromkeys(_inboxes(connection, keys), "-")
+    while starts and count < _MOST_ENTRIES:
+        ranges = [("XRANGE", inbox, start, "+", "COUNT", _PAGE) for inbox, start in starts.items()]
+        pages = cast("list[list[tuple[bytes, list[bytes]]]]", pipeline(connection, ranges[:BATCH]))
+        for inbox, page in zip(list(starts), pages, strict=False):
+            found += [request for entry, fields in page if (request := _request(entry, fields))]
+            count += len(page)
+            if len(page) < _PAGE:
+                del starts[inbox]
+            else:
+                starts[inbox] = f"({page[-1][0].decode()}"
     return found
 
 

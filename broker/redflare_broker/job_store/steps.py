@@ -17,7 +17,7 @@ from redflare_broker.errors import BlobMissing, EncodeError, JobUnknown
 from redflare_broker.fqcn import check_job_id
 from redflare_broker.keys import StoreKeys
 from redflare_broker.payload.payload_store import discard
-from redflare_broker.scripts.cell_scripts import POST
+from redflare_broker.scripts.cell_scripts import POST, sender_values
 from redflare_broker.scripts.script import (
     BLOB_MISSING,
     OK,
@@ -116,7 +116,8 @@ class StoreSteps:
             origin=_OPERATOR,
             meta=orjson.dumps({"job_id": job_id, "change": change}),
         )
-        return POST.command({}, envelope.fields(), inbox=self.keys.inbox, retention_ms=self._policy.event_ms)
+        values = sender_values(self.keys.cell, _OPERATOR, self._server.publish, self._policy.event_ms)
+        return POST.command(values, envelope.fields())
 
     def check(self, reply: ScriptReply, job_id: str, file: StoredFile | None = None) -> ScriptReply:
         """Return the reply to a step that took effect; after one that did not, delete the chunks of ``file``.

@@ -89,8 +89,8 @@ def check(
 def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool) -> Iterator[tuple[str, ReplyError]]:
     """Run every command that the protocol needs; yield the names of those refused, with the replies to them."""
     name = f"preflight-{uuid.uuid4().hex}"
-    stream, table, ranking = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset"))
-    commands = _commands(stream, table, ranking, jobs)
+    stream, table, ranking, names = (link.task(f"{name}-{kind}") for kind in ("stream", "hash", "zset", "set"))
+    commands = _commands(stream, table, ranking, names if jobs else "")
     key = link.task(name)
     commands += [
         ["PING"],
@@ -117,13 +117,19 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
         yield called, ReplyError(f"ERR a script with cjson answered {reply!r} instead of OK, two")
 
 
-def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command]:
+def _commands(stream: str, table: str, ranking: str, names: str) -> list[Command]:
+    """Make commands on a key of each type; ``names``: a set, which jobs need; "": it is not needed."""
     for_jobs: list[Command] = [
         ["HGETALL", table],
         ["HKEYS", table],
         ["HINCRBY", table, "v", 1],
         ["ZRANGE", ranking, 0, -1],
         ["ZREM", ranking, "v"],
+        ["SADD", names, "v"],
+        ["PEXPIRE", names, _TTL_MS],
+        ["SCARD", names],
+        ["SRANDMEMBER", names, 1],
+        ["UNLINK", names],
     ]
     return [
         ["XADD", stream, "1-1", "v", 1],
@@ -140,7 +146,7 @@ def _commands(stream: str, table: str, ranking: str, jobs: bool) -> list[Command
         ["ZADD", ranking, 1, "v"],
         ["PEXPIRE", ranking, _TTL_MS],
         ["ZREMRANGEBYSCORE", ranking, 2, 3],
-        *(for_jobs if jobs else []),
+        *(for_jobs if names else []),
         ["UNLINK", stream, table, ranking],
     ]
 

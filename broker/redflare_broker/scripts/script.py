@@ -83,6 +83,7 @@ class Script:
         name: ``folder/step`` of its file under ``lua/``.
         keys: their names, in order, in one text.
         optional_key: name of a last key that ``command`` may be called without; in Lua it is nil then.
+        more_keys: name of any number of further keys; in Lua they begin at ``KEYS[<more_keys>_from]``.
         args: names of the arguments, as ``keys``.
         rest: name of any number of further arguments; in Lua they begin at ``ARGV[<rest>_from]``.
         frees: it must run in a Redis whose memory is full: it frees some, or renews what is there. As a script it may
@@ -90,12 +91,21 @@ class Script:
     """
 
     def __init__(
-        self, name: str, keys: str, args: str = "", *, optional_key: str = "", rest: str = "", frees: bool = False
+        self,
+        name: str,
+        keys: str,
+        args: str = "",
+        *,
+        optional_key: str = "",
+        more_keys: str = "",
+        rest: str = "",
+        frees: bool = False,
     ) -> None:
         self.name = name
         self.keys = tuple(keys.split())
         self.args = tuple(args.split())
         self.optional_key = optional_key
+        self.more_keys = more_keys
         self.rest = rest
         self.frees = frees
         self._named = _getter(*self.keys, *self.args)
@@ -126,6 +136,8 @@ class Script:
         """Return the generated lines."""
         optional = (self.optional_key,) if self.optional_key else ()
         lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV") if self.args else ""]
+        if self.more_keys:
+            lines.append(f"local {self.more_keys}_from = {len(self.keys) + 1}\n")
         if self.rest:
             lines.append(f"local {self.rest}_from = {len(self.args) + 1}\n")
         return "".join(lines)
@@ -137,12 +149,15 @@ class Script:
         body = f"{self._locals()}{_lua(f'{self.name}.lua')}"
         return f"redis.register_function{{function_name='{name}'{flags}, callback=function(KEYS, ARGV)\n{body}\nend}}"
 
-    def command(self, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg) -> list[Arg]:
+    def command(
+        self, common: dict[str, Arg], rest: Sequence[Arg] = (), more_keys: Sequence[str] = (), /, **values: Arg
+    ) -> list[Arg]:
         """Make the EVALSHA command, for callers that pipeline several.
 
         Args:
             common: keys and arguments of all steps of a link, a cell or a job; the script takes those that it has.
             rest: the further arguments.
+            more_keys: the further keys.
             values: keys and arguments by their names, before those of ``common``.
 
         Raises:
@@ -151,13 +166,22 @@ class Script:
         # one merge and one look-up in C: this is done for each step
         if self.optional_key in values:
             return ["EVALSHA", self.sha, len(self.keys) + 1, *self._with_optional(common | values), *rest]
-        return ["EVALSHA", self.sha, len(self.keys), *self._named(common | values), *rest]
+        named, count = self._named(common | values), len(self.keys)
+        if more_keys:
+            return ["EVALSHA", self.sha, count + len(more_keys), *named[:count], *more_keys, *named[count:], *rest]
+        return ["EVALSHA", self.sha, count, *named, *rest]
 
     def run(
-        self, connection: Connection, common: dict[str, Arg], rest: Sequence[Arg] = (), /, **values: Arg
+        self,
+        connection: Connection,
+        common: dict[str, Arg],
+        rest: Sequence[Arg] = (),
+        more_keys: Sequence[str] = (),
+        /,
+        **values: Arg,
     ) -> ScriptReply:
         """Run the script; arguments as of ``command``."""
-        return parse_reply(self.name, run_pipeline(connection, [self.command(common, rest, **values)])[0])
+        return parse_reply(self.name, run_pipeline(connection, [self.command(common, rest, more_keys, **values)])[0])
 
     def __repr__(self) -> str:
         return f"<Script {self.name}>"

@@ -22,8 +22,6 @@ from .task_entry import ID, BlobRef, read_blob, read_buffers
 REQUEST: Final = "request"
 REPLY: Final = "reply"
 EVENT: Final = "event"
-#: Who has sent an entry that does not say so; no FQCN.
-UNKNOWN_SENDER: Final = "(unknown)"
 
 _VERSION: Final = b"%d" % PROTOCOL_VERSION
 _KINDS: Final = {b"request": REQUEST, b"reply": REPLY, b"event": EVENT}
@@ -98,16 +96,9 @@ class Envelope:
             raise DecodeError(f"{key} entry {entry_id}: {error}") from None
 
 
-def peek(flat: Sequence[bytes]) -> tuple[bool, str]:
-    """Return whether an entry is a reply, and who has sent it, as it says, or ``UNKNOWN_SENDER``; cheap."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=False))
-    return fields.get(b"kind") == b"reply", _known_sender(fields.get(b"origin", b""))
-
-
-@lru_cache
-def _known_sender(origin: bytes) -> str:
-    text = origin[: _LONGEST_FQCN + 1].decode("ascii", "replace")
-    return text if _FQCN.fullmatch(text) and len(text) <= _LONGEST_FQCN else UNKNOWN_SENDER
+def is_reply(flat: Sequence[bytes]) -> bool:
+    """Whether an entry says that it is a reply; cheap."""
+    return dict(zip(flat[::2], flat[1::2], strict=False)).get(b"kind") == b"reply"
 
 
 def pack_meta(meta: dict[str, Any] | bytes | None) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
 from redflare_broker.scripts import cell_scripts
+from redflare_broker.scripts.cell_scripts import sender_values
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import Script, ScriptReply, common_values, run_pipeline
 from redflare_broker.transport.connection import Connection
@@ -19,7 +21,11 @@ class CellBench:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.keys = Keys().cell("site-1.job-1")
-        self._values = common_values(self.keys, RetentionPolicy())
+        #: whose inbox the entries are written into
+        self.sender = "site-2"
+        self.inbox = self.keys.inbox(self.sender)
+        values = sender_values(self.keys, self.sender, "PUBLISH", RetentionPolicy().retention_ms)
+        self._values = values | common_values(self.keys, RetentionPolicy())
         self.lease = self.start("x:1:1")
 
     def start(self, instance: str) -> Lease:
@@ -29,17 +35,17 @@ class CellBench:
     def hello(self, lease: Lease) -> ScriptReply:
         return lease.claim(lambda claimed: self.run(cell_scripts.HELLO, claimed, host="x", pid=1))
 
-    def run(self, script: Script, lease: Lease, *rest: Arg, **values: Arg) -> ScriptReply:
-        return script.run(self.connection, self._values, rest, **lease.args, **values)
+    def run(self, script: Script, lease: Lease, *rest: Arg, inboxes: Sequence[str] = (), **values: Arg) -> ScriptReply:
+        return script.run(self.connection, self._values, rest, inboxes, **lease.args, **values)
 
     def beat(self, lease: Lease) -> ScriptReply:
-        return self.run(cell_scripts.BEAT, lease, beat="{}", beat_ttl_ms=60_000)
+        return self.run(cell_scripts.BEAT, lease, inboxes=[self.inbox], beat="{}", beat_ttl_ms=60_000)
 
     def bye(self, lease: Lease) -> ScriptReply:
-        return self.run(cell_scripts.BYE, lease)
+        return self.run(cell_scripts.BYE, lease, inboxes=[self.inbox])
 
     def settle(self, lease: Lease, *entries: str) -> ScriptReply:
-        return self.run(cell_scripts.SETTLE, lease, *entries)
+        return self.run(cell_scripts.SETTLE, lease, *entries, inboxes=[self.inbox] * len(entries))
 
     def bury(self, lease: Lease, entry: str) -> ScriptReply:
         return self.run(cell_scripts.BURY, lease, entry=entry, reason="why")
@@ -57,9 +63,9 @@ class CellBench:
     def still_posted(self, *entries: str) -> list[int]:
         return cast("list[int]", self._call(cell_scripts.STILL_POSTED.command(self._values, entries)))
 
-    def inbox(self) -> list[str]:
+    def entries(self) -> list[str]:
         """Ids of the entries."""
-        found = cast("list[list[bytes]]", self.connection.call("XRANGE", self.keys.inbox, "-", "+"))
+        found = cast("list[list[bytes]]", self.connection.call("XRANGE", self.inbox, "-", "+"))
         return [entry[0].decode() for entry in found]
 
     def _call(self, command: list[Arg]) -> RedisReply:

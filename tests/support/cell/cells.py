@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -12,6 +12,7 @@ import fakeredis
 from redflare_broker.cell.cell import LATER, Cell, HandlerResult, Reply, Request
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.config.settings import LinkSettings
+from redflare_broker.keys import Keys
 from redflare_broker.transport.replies import RedisReply
 from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.limits import CodecLimits
@@ -56,17 +57,34 @@ class Cells:
         with self.server.borrow(command[1] if len(command) > 1 else "any") as connection:
             return connection.call(*command)
 
+    def write(self, to: str, fields: Sequence[Any], *, by: str) -> None:
+        """Write an entry into the inbox that the cell ``to`` has for ``by``, and ring."""
+        keys = Keys(self.settings.namespace).cell(to)
+        self.redis("XADD", keys.inbox(by), "*", *fields)
+        self.redis("SADD", keys.senders, by)
+        self.redis("PEXPIRE", keys.senders, 20_000)
+        self.redis(self.server.publish, keys.doorbell, by)
+
+    def inboxes(self, fqcn: str) -> list[str]:
+        """Keys of the inboxes of a cell that somebody has written into."""
+        keys = Keys(self.settings.namespace).cell(fqcn)
+        senders = self.redis("SRANDMEMBER", keys.senders, 10_000)
+        assert isinstance(senders, list)
+        return [keys.inbox(sender.decode()) for sender in senders if isinstance(sender, bytes)]
+
     def entries(self, fqcn: str) -> list[dict[str, str]]:
-        """The entries of an inbox."""
-        found = self.redis("XRANGE", f"{self.settings.namespace}:{{{fqcn}}}:inbox", "-", "+")
+        """The entries of the inboxes of a cell, the oldest first."""
+        found = [item for inbox in self.inboxes(fqcn) for item in self._range(inbox)]
+        return sorted((_entry(item) for item in found), key=lambda entry: tuple(map(int, entry["entry"].split("-"))))
+
+    def _range(self, stream: str) -> list[RedisReply]:
+        found = self.redis("XRANGE", stream, "-", "+")
         assert isinstance(found, list)
-        return [_entry(item) for item in found]
+        return found
 
     def dead(self, fqcn: str) -> list[dict[str, str]]:
         """The dead letters of a cell."""
-        found = self.redis("XRANGE", f"{self.settings.namespace}:{{{fqcn}}}:dead", "-", "+")
-        assert isinstance(found, list)
-        return [_entry(item) for item in found]
+        return [_entry(item) for item in self._range(f"{self.settings.namespace}:{{{fqcn}}}:dead")]
 
     def keys(self) -> set[str]:
         """All keys of this namespace."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import redis
@@ -48,13 +48,19 @@ class Federation:
         self.client = client
         self.settings = quick_settings(namespace, **changes)
         self.keys = Keys(self.settings.namespace).job("server.job")
-        self.inbox = Keys(self.settings.namespace).cell("server.job").inbox
+        self._server_cell = Keys(self.settings.namespace).cell("server.job")
         self.servers: list[Child] = []
         #: Agents and CJs by site, including those that were replaced.
         self.trainers: dict[str, list[Child]] = {}
         self.cjs: dict[str, list[Child]] = {}
         self._folder = folder
         self._children = ExitStack()
+
+    def unanswered(self) -> int:
+        """How many messages are in the inboxes of the job's server."""
+        keys = self._server_cell
+        senders = cast("set[bytes]", self.client.smembers(keys.senders))
+        return sum(int(self.client.xlen(keys.inbox(sender.decode()))) for sender in senders)
 
     # -- processes -----------------------------------------------------------------------------------------------------
 

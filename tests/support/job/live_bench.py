@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import orjson
 from redflare_broker.inspection.redis_read import now_of
@@ -17,11 +18,11 @@ from tests.support.job.state import JobBench
 
 
 class LiveJobBench(JobBench):
-    """As ``JobBench``, with heartbeats of the server, requests in its inbox, and current times."""
+    """As ``JobBench``, with heartbeats of the server, requests in its inboxes, and current times."""
 
     def __init__(self, server: Server, connection: Connection, namespace: str = "flare") -> None:
         super().__init__(server, connection, namespace)
-        self.inbox = Keys(namespace).cell(self.keys.fqcn).inbox
+        self.cell_keys = Keys(namespace).cell(self.keys.fqcn)
 
     def run_server(self, *, resume: bool = True) -> JobTaskStore:
         """Start another server, which is connected."""
@@ -51,7 +52,7 @@ class LiveJobBench(JobBench):
         self.connection.call("HSET", self.keys.clients, lease.name, orjson.dumps(record))
 
     def add_request(self, lease: Lease, topic: str = "get_task", *, entry: str = "*", **meta: str) -> None:
-        """Put a request of a site into the server's inbox, as this entry."""
+        """Put a request of a site into its inbox at the server, as this entry."""
         fields = {"client": lease.name, "instance": lease.instance, "epoch": lease.epoch, **meta}
         envelope = Envelope(
             kind="request",
@@ -62,7 +63,12 @@ class LiveJobBench(JobBench):
             origin=f"{lease.name}.job-1",
             meta=orjson.dumps(fields),
         )
-        self.connection.call("XADD", self.inbox, entry, *envelope.fields())
+        self.write(lease.name, *envelope.fields(), entry=entry)
+
+    def write(self, sender: str, *fields: Any, entry: str = "*") -> None:
+        """Put an entry into a sender's inbox at the server."""
+        self.connection.call("XADD", self.cell_keys.inbox(sender), entry, *fields)
+        self.connection.call("SADD", self.cell_keys.senders, sender)
 
     def give_task(self, store: JobTaskStore, task: TaskRecord, lease: Lease, count: int = 1) -> ClientTaskRecord:
         """Record that a task was given to a site."""

@@ -30,6 +30,8 @@ class StoreBench:
         self.connection = connection
         self.store = JobStore(server, Keys(namespace), policy)
         self.keys = self.store.keys
+        #: where operators' events go
+        self.inbox = self.keys.cell.inbox("operator")
         self.values = self.store._steps.values
 
     def submit(self, job_id: str = "job-1", **fields: Any) -> str:
@@ -83,10 +85,8 @@ class StoreBench:
 
     def events(self) -> list[Envelope]:
         """The events in the inbox of the server's cell."""
-        entries = cast("list[tuple[bytes, list[bytes]]]", self.connection.call("XRANGE", self.keys.inbox, "-", "+"))
-        return [
-            Envelope.parse(self.keys.inbox, entry_id.decode(), flat, self.keys.namespace) for entry_id, flat in entries
-        ]
+        entries = cast("list[tuple[bytes, list[bytes]]]", self.connection.call("XRANGE", self.inbox, "-", "+"))
+        return [Envelope.parse(self.inbox, entry_id.decode(), flat, self.keys.namespace) for entry_id, flat in entries]
 
 
 def submission(

@@ -37,7 +37,7 @@ AGENT_ACL: Final = (
     f"~flare:{{*}}:* %R~flare:{{server.*}}:blob:* ~flare:agents resetchannels &flare:{{*}}:* -@all {_COMMANDS}"
 )
 #: Further commands of cells and jobs.
-_JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem"
+_JOB_COMMANDS: Final = "+hgetall +hkeys +hincrby +zrange +zrem +sadd +scard +srandmember"
 #: Rules of a CJ's and a server's user: everything in the namespace.
 CJ_ACL: Final = f"~flare:* resetchannels &flare:* -@all {_COMMANDS} {_JOB_COMMANDS}"
 #: Rules of the user default where it is not used: without rights an old server forgets what scripts wrote.

@@ -175,21 +175,21 @@ def an_agent_is_registered(link: LinkBench) -> Iterator[None]:
 # -- a cell ------------------------------------------------------------------------------------------------------------
 
 
-@sets("cell/hello", cell="retention", inbox="retention")
+@sets("cell/hello", cell="retention", senders="retention")
 def a_successor_takes_a_cell_over(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
     assert cell.start("y:1:1").epoch > cell.lease.epoch
 
 
-@sets("cell/bye", cell="settled", inbox="settled")
+@sets("cell/bye", cell="settled", senders="settled", inbox="settled")
 def a_cell_says_bye(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
     cell.bye(cell.lease)
 
 
-@sets("cell/beat", cell="retention", inbox="retention", heartbeat="beat_ttl")
+@sets("cell/beat", cell="retention", senders="retention", inbox="retention", heartbeat="beat_ttl")
 def a_cell_beats(cell: CellBench) -> Iterator[None]:
     cell.post()
     yield
@@ -211,26 +211,33 @@ def an_entry_of_a_cell_is_buried(cell: CellBench) -> Iterator[None]:
     assert cell.bury(cell.lease, entry).status == "BURIED"
 
 
-@sets("cell/post", inbox="retention")
+@sets("cell/post", inbox="retention", senders="retention")
 def a_message_is_posted(cell: CellBench) -> Iterator[None]:
     yield
     cell.post()
 
 
-@sets("cell/reply", inbox="retention")
+@sets("cell/still_posted", senders="retention")
+def a_sender_checks_a_message(cell: CellBench) -> Iterator[None]:
+    entry = cell.post()
+    yield
+    assert cell.still_posted(entry) == [1]
+
+
+@sets("cell/reply", inbox="retention", senders="retention")
 def a_living_cell_is_answered(cell: CellBench) -> Iterator[None]:
     cell.beat(cell.lease)
     yield
     cell.reply()
 
 
-@sets("cell/reply", inbox="settled")
+@sets("cell/reply", inbox="settled", senders="settled")
 def a_cell_without_a_heartbeat_is_answered(cell: CellBench) -> Iterator[None]:
     yield
     cell.reply()
 
 
-@sets("cell/reply", inbox="beat_ttl")
+@sets("cell/reply", inbox="beat_ttl", senders="beat_ttl")
 def a_stranger_is_answered(cell: CellBench) -> Iterator[None]:
     cell.connection.call("DEL", cell.keys.cell)
     yield

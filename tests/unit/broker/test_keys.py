@@ -30,7 +30,7 @@ ARGUMENTS: Final = {
     "task_blob": ["<id>"],
 }
 JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"]}
-CELL_ARGUMENTS: Final = {"blob": ["<id>"]}
+CELL_ARGUMENTS: Final = {"blob": ["<id>"], "inbox": ["<owner>"]}
 STORE_ARGUMENTS: Final = {"record": ["<id>"], "log": ["<id>"]}
 #: Chunks are numbered below the prefix that ``keys.py`` makes.
 CHUNKED: Final = ("blob", "result_blob", "task_blob")
@@ -65,7 +65,7 @@ def coded() -> dict[str, KeyDescription]:
     # the keys of the server's cell are the cell's own
     made += _made(JOB, JobKeys, except_for=("prefix", "cell", "server_heartbeat", "blob"), arguments=JOB_ARGUMENTS)
     # files of jobs are payloads of the server's cell
-    made += _made(STORE, StoreKeys, except_for=("prefix", "blob", "inbox"), arguments=STORE_ARGUMENTS)
+    made += _made(STORE, StoreKeys, except_for=("prefix", "blob", "cell"), arguments=STORE_ARGUMENTS)
     text = inspect.getdoc(room_note) or ""
     made.append((room_note("<prefix>"), KeyDescription(re.split("[,;]", text)[0], "TTL" in text)))
     return dict(made)
@@ -116,9 +116,15 @@ def test_all_keys_of_a_job_and_its_servers_cell_are_in_one_slot() -> None:
 
 def test_all_keys_of_a_job_store_and_its_servers_cell_are_in_one_slot() -> None:
     store, cell = Keys().store("server"), Keys().cell("server")
-    keys = [store.jobs, store.record("job-1"), store.log("job-1"), f"{store.blob('job-1-archive-0123')}:7", store.inbox]
+    keys = [
+        store.jobs,
+        store.record("job-1"),
+        store.log("job-1"),
+        f"{store.blob('job-1-archive-0123')}:7",
+        store.cell.senders,
+    ]
     assert {key_slot(key.encode()) for key in keys} == {key_slot(b"server")}
-    assert (store.inbox, store.blob("b")) == (cell.inbox, cell.blob("b"))
+    assert (store.cell, store.blob("b")) == (cell, cell.blob("b"))
 
 
 @pytest.mark.parametrize("wrong", ["a b", "site{1}", "site:1", "", "a..b", "é", "a\n"])

@@ -54,7 +54,7 @@ def list_letters(
         for letter in letters:
             name = Text.assemble((letter.fqcn, "bold"), "\n", letter.id)
             age = f"{humanize.age((now[letter.fqcn] - letter.time_ms) / 1000)} ago"
-            table.add_row(name, age, letter.stream.rpartition(":")[2] or "?", Text(letter.reason))
+            table.add_row(name, age, letter.stream.partition("}:")[2] or "?", Text(letter.reason))
         display.console().print(table)
     else:
         display.say("no dead letters")

@@ -171,7 +171,7 @@ def test_commands_run_before_the_reply_is_posted(cells: Cells) -> None:
     cells.make("server", {"park": parking})
     cells.make("site").ask("c", "park", "server", on_reply=replies)
     script = "return redis.call('SET', KEYS[1], redis.call('EXISTS', KEYS[2]), 'PX', 9000)"
-    seen, second, inbox = "ns:{server}:seen", "ns:{server}:second", "ns:{site}:inbox"
+    seen, second, inbox = "ns:{server}:seen", "ns:{server}:second", "ns:{site}:inbox:server"
     assert cells.redis("EXISTS", inbox) == 0
     commands: list[list[Arg]] = [["EVAL", script, 2, seen, inbox], ["SET", second, "1", "PX", 9000]]
     parking.wait().reply(with_commands=commands)
@@ -183,7 +183,7 @@ def test_a_refused_command_is_logged_and_the_reply_is_sent(cells: Cells, caplog:
     parking, replies = Parking(), Replies()
     cells.make("server", {"park": parking})
     cells.make("site").ask("c", "park", "server", on_reply=replies)
-    parking.wait().reply(with_commands=[["HGET", "ns:{server}:inbox", "x"]])
+    parking.wait().reply(with_commands=[["HGET", "ns:{server}:inbox:site", "x"]])
     wait_until(lambda: replies.all)
     assert "WRONGTYPE" in caplog.text
 

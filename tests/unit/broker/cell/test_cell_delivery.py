@@ -14,6 +14,7 @@ from redflare_broker.cell.direction import Direction
 from redflare_broker.cell.outbox import OutboundMessage
 from redflare_broker.embedded.server import EmbeddedServer
 from redflare_broker.errors import Fenced, ServerError, Unavailable
+from redflare_broker.keys import Keys
 from redflare_broker.scripts.script import run_pipeline
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
@@ -50,7 +51,7 @@ class Counting:
 def post(cells: Cells, to: str, **fields: Any) -> None:
     """Write an envelope into an inbox."""
     given = {"kind": REQUEST, "id": "r1", "attempt": 5, "channel": "c", "topic": "do", "origin": "site", **fields}
-    cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *Envelope(**given).fields())
+    cells.write(to, Envelope(**given).fields(), by=given["origin"])
 
 
 class CheckingSite(Cell):
@@ -75,15 +76,14 @@ class CheckingSite(Cell):
             self.quiet.set()
 
 
-def read_to_the_end(cell: Cell) -> None:
-    """Wait until a cell has processed all messages so far."""
-    done = threading.Event()
-    try:
-        cell.register_request_cb("test", "mark", lambda request: done.set())
-    except ValueError:
-        cell._incoming._registered["test", "mark"] = lambda request: done.set()
-    cell.fire_and_forget("test", "mark", cell.fqcn)
-    assert done.wait(5)
+def read_to_the_end(cells: Cells, cell: Cell) -> None:
+    """Wait until a cell has processed all messages so far, of each sender."""
+    read: list[str] = []
+    senders = [inbox.rpartition(":")[2] for inbox in cells.inboxes(cell.fqcn)]
+    cell._incoming._registered["test", "mark"] = lambda request: read.append(request.origin)
+    for number, sender in enumerate(senders):
+        post(cells, cell.fqcn, kind="event", origin=sender, id=f"mark-{number}", channel="test", topic="mark")
+    wait_until(lambda: sorted(read) == sorted(senders))
 
 
 # -- twice -------------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_a_second_copy_of_a_request_in_progress_is_not_handled(cells: Cells) -> 
     server = cells.make("server", {"do": handler})
     for _ in range(3):
         post(cells, "server")
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     assert len(handler.requests) == 1
     wait_until(lambda: len(cells.entries("server")) == 1)
     handler.requests[0].reply()
@@ -109,7 +109,7 @@ def test_the_newest_copy_of_a_request_replaces_the_older(cells: Cells) -> None:
     handler.wait(1)
     first = cells.entries("server")[0]["entry"]
     post(cells, "server", attempt=6)
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     wait_until(lambda: [entry["entry"] for entry in cells.entries("server") if entry["topic"] == "do"] != [first])
     assert handler.requests[0].attempt == 6
 
@@ -121,7 +121,7 @@ def test_a_second_copy_of_an_answered_request_is_not_handled(cells: Cells) -> No
     handler.wait(1)
     post(cells, "server")
     post(cells, "server", attempt=4)
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     wait_until(lambda: not cells.entries("server"))
     assert len(handler.requests) == 1
 
@@ -175,7 +175,7 @@ def test_of_answered_requests_those_answered_last_are_remembered(cells: Cells, m
         handler.wait(number)
     wait_until(lambda: not cells.entries("server"))
     post(cells, "server", id="r4")
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     assert len(handler.requests) == 4
     post(cells, "server", id="r1")
     assert handler.wait(5).id == "r1"
@@ -192,7 +192,7 @@ def test_a_request_that_is_answered_again_is_remembered_from_then_on(
         handler.wait(number)
         wait_until(lambda: not cells.entries("server"))
     post(cells, "server", id="r1", attempt=6)
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     assert len(handler.requests) == 4
 
 
@@ -201,7 +201,7 @@ def test_a_second_copy_of_an_event_is_not_handled(cells: Cells) -> None:
     server = cells.make("server", {"do": handler})
     for _ in range(3):
         post(cells, "server", kind="event")
-    read_to_the_end(server)
+    read_to_the_end(cells, server)
     wait_until(lambda: not cells.entries("server"))
     assert len(handler.requests) == 1
 
@@ -214,8 +214,8 @@ def test_a_second_copy_of_a_reply_leaves_the_first_ones_payload_alone(cells: Cel
     wait_until(lambda: replies.all)
     reply = replies.all[0]
     blob = reply.encoded.blob
-    post(cells, "site", kind=REPLY, rc="OK", id="x", blob=blob, data=b"[]")
-    read_to_the_end(site)
+    post(cells, "site", kind=REPLY, origin="server", rc="OK", id="x", blob=blob, data=b"[]")
+    read_to_the_end(cells, site)
     wait_until(lambda: not cells.entries("site"))
     assert len(cells.blobs()) == 8
 
@@ -300,7 +300,7 @@ def test_the_cell_that_started_last_holds_the_name(cells: Cells, caplog: pytest.
         old.fire_and_forget("c", "do", "site")
     old.stop()
     assert "a newer instance has taken over" in caplog.text
-    read_to_the_end(site)
+    read_to_the_end(cells, site)
     assert [reply.rc for reply in replies.all] == ["OK"]
     assert cells.redis("HGET", "ns:{server}:cell", "closed") == b"0"
 
@@ -360,7 +360,7 @@ def test_a_cell_reads_anew_when_heartbeats_get_through_again(cells: Cells, monke
 
     monkeypatch.setattr(cells.server, "connection", counted)
     server.on_silence(Unavailable("a failover"))
-    wait_until(lambda: opened == ["ns:{server}:inbox"])
+    wait_until(lambda: opened == ["ns:{server}:cell"])
     post(cells, "server")
     handler.wait(1)
 
@@ -372,9 +372,9 @@ def test_a_new_connection_reads_from_the_beginning(cells: Cells) -> None:
     post(cells, "server")
     handler.wait(1)
     wait_until(lambda: not cells.entries("server"))
-    cells.redis("DEL", "ns:{server}:inbox")
+    cells.redis("DEL", "ns:{server}:inbox:site")
     request = Envelope(kind=REQUEST, id="r2", attempt=5, channel="c", topic="do", origin="site")
-    cells.redis("XADD", "ns:{server}:inbox", "1-1", *request.fields())
+    cells.redis("XADD", "ns:{server}:inbox:site", "1-1", *request.fields())
     server.on_silence(Unavailable("a failover"))
     assert handler.wait(2).id == "r2"
 
@@ -407,7 +407,7 @@ def test_a_reply_that_redis_lost_is_sent_again(cells: Cells) -> None:
     pending = site.ask("c", "do", "nobody", on_reply=replies)
     wait_until(lambda: pending.entry_id)
     # as if the reply had been lost: the request counts as answered, and its sender still waits
-    pending.target, pending.inbox = "server", "ns:{server}:inbox"
+    pending.keys, pending.inbox = Keys("ns").cell("server"), "ns:{server}:inbox:site"
     site.resync()
     wait_until(lambda: replies.all)
     assert replies.all[0].meta == {"count": 2}
@@ -474,7 +474,7 @@ def test_an_earlier_attempt_whose_payload_is_gone_does_not_cause_a_further_one(c
     wait_until(lambda: pending.entry_id not in ("", first))
     later = pending.attempt
     post(cells, "site", kind=REPLY, id=pending.id, attempt=earlier, origin="server", rc=ReplyCode.BLOB_MISSING)
-    read_to_the_end(site)
+    read_to_the_end(cells, site)
     assert (pending.attempt, replies.all) == (later, []), "the later one is on its way, with chunks of its own"
 
 
@@ -496,7 +496,7 @@ def test_a_request_that_vanished_from_an_inbox_is_posted_again(cells: Cells, cap
     with site:
         pending = site.ask("c", "do", "server", on_reply=replies)
         wait_until(lambda: pending.entry_id)
-        cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
+        cells.redis("XDEL", "ns:{server}:inbox:site", pending.entry_id)
         wait_until(lambda: cells.entries("server"))
         assert "Redis lost 1 requests; posting them again" in caplog.text
         handler = Counting()
@@ -519,7 +519,7 @@ def test_a_request_that_is_posted_again_while_it_is_looked_for_is_not_lost(
     with site:
         pending = site.ask("c", "do", "server", on_reply=Replies())
         first = wait_until(lambda: pending.entry_id)
-        cells.redis("XDEL", "ns:{server}:inbox", first)
+        cells.redis("XDEL", "ns:{server}:inbox:site", first)
         assert site.quiet.wait(10)
         assert [pending.attempt] == attempts
 
@@ -530,7 +530,7 @@ def test_a_request_whose_reply_is_read_after_its_entry_was_missed_is_not_posted_
     def answered_meanwhile() -> None:
         site.check_after = 1000.0
         post(cells, "site", kind=REPLY, id=pending.id, attempt=pending.attempt, origin="server", rc="OK")
-        cells.redis("XDEL", "ns:{server}:inbox", pending.entry_id)
+        cells.redis("XDEL", "ns:{server}:inbox:site", pending.entry_id)
 
     replies = Replies()
     site = CheckingSite(cells, monkeypatch, answered_meanwhile)
@@ -594,7 +594,7 @@ def test_a_request_that_is_cancelled_while_it_is_being_written_is_taken_back(
     site.ask("c", "do", "server", on_reply=Replies()).cancel()
     cancelled.set()
     writer.join(10)
-    assert cells.redis("EXISTS", "ns:{server}:inbox") == 1, "it was written"
+    assert cells.redis("EXISTS", "ns:{server}:inbox:site") == 1, "it was written"
     assert cells.entries("server") == []
 
 
@@ -611,7 +611,7 @@ def test_a_request_that_redis_refuses_for_now_is_written_later() -> None:
 
 
 def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:
-    cells.redis("SET", "ns:{server}:inbox", "no stream", "PX", 9000)
+    cells.redis("SET", "ns:{server}:inbox:site", "no stream", "PX", 9000)
     reply = cells.make("site").send_request("c", "do", "server", timeout=5)
     assert reply.rc == ReplyCode.COMM_ERROR
     assert "WRONGTYPE" in reply.error
@@ -620,10 +620,10 @@ def test_a_message_that_redis_refuses_ends_its_request(cells: Cells) -> None:
 def test_a_refused_reply_is_sent_again_when_it_is_asked_for(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
     handler = Counting()
     cells.make("server", {"do": handler})
-    cells.redis("SET", "ns:{site}:inbox", "no stream", "PX", 9000)
+    cells.redis("SET", "ns:{site}:inbox:server", "no stream", "PX", 9000)
     post(cells, "server")
     wait_until(lambda: "Redis refused the reply" in caplog.text)
-    cells.redis("DEL", "ns:{site}:inbox")
+    cells.redis("DEL", "ns:{site}:inbox:server")
     post(cells, "server")
     handler.wait(2)
     wait_until(lambda: cells.entries("site"))
@@ -710,7 +710,7 @@ def test_an_invalid_entry_is_buried_with_the_reason(cells: Cells, fields: dict[s
     handler = Counting()
     cells.make("server", {"do": handler})
     given = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
-    cells.redis("XADD", "ns:{server}:inbox", "*", *[part for pair in given.items() for part in pair])
+    cells.write("server", [part for pair in given.items() for part in pair], by="site")
     post(cells, "server", id="good")
     assert handler.wait(1).id == "good"
     wait_until(lambda: cells.dead("server"))

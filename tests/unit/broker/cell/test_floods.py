@@ -29,7 +29,7 @@ def flood(cells: Cells, to: str, number: int, *, origin: str = "ghost", **change
     entry |= {"meta": "{}", "data": "null", **changes}
     for each in range(number):
         fields = {**entry, "id": f"{origin}-{each}"}
-        cells.redis("XADD", f"ns:{{{to}}}:inbox", "*", *[part for pair in fields.items() for part in pair])
+        cells.write(to, [part for pair in fields.items() for part in pair], by=origin)
 
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -41,7 +41,7 @@ LONG = 100.0
 
 
 def await_empty(cells: Cells, cell: Cell) -> None:
-    wait_until(lambda: not cells.redis("XLEN", f"ns:{{{cell.fqcn}}}:inbox"), LONG)
+    wait_until(lambda: not any(cells.redis("XLEN", inbox) for inbox in cells.inboxes(cell.fqcn)), LONG)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_reply_of_another_cell_than_the_one_that_was_asked_is_not_taken(cells:
     replies, site = Replies(), cells.make("site")
     site.ask("c", "park", "server", on_reply=replies, request_id="x")
     reply = Envelope(kind=REPLY, id="x", attempt=1, channel="c", topic="park", origin="ghost", rc="OK")
-    cells.redis("XADD", "ns:{site}:inbox", "*", *reply.fields())
+    cells.write("site", reply.fields(), by="ghost")
     await_empty(cells, site)
     assert site.faults.totals == {"reply in the name of another": 1}
     assert replies.all == []
@@ -94,7 +94,7 @@ def test_of_replies_to_a_sender_that_never_was_a_few_are_kept_and_not_for_long(c
     wait_until(lambda: len(cells.blobs()) == 500, LONG)
     for ghost in ("ghost", "ghost-2"):
         assert len(cells.entries(ghost)) == 100
-        left = cells.redis("PTTL", f"ns:{{{ghost}}}:inbox")
+        left = cells.redis("PTTL", f"ns:{{{ghost}}}:inbox:server")
         assert isinstance(left, int)
         assert 0 < left <= 20_000
 
@@ -106,7 +106,7 @@ def test_replies_that_a_dead_cell_does_not_read_have_an_end_and_a_short_life(cel
     await_empty(cells, server)
     wait_until(lambda: server.faults.totals == {"reply to nobody": 200}, LONG)
     assert len(cells.entries("ghost")) == 1000
-    left = cells.redis("PTTL", "ns:{ghost}:inbox")
+    left = cells.redis("PTTL", "ns:{ghost}:inbox:server")
     assert isinstance(left, int)
     assert 0 < left <= 20_000
 

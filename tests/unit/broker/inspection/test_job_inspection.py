@@ -154,8 +154,8 @@ def test_requests_of_a_process_that_was_replaced_and_foreign_entries_do_not_coun
     bench.run_server()
     old = bench.site("site-1")
     bench.add_request(replace(old, instance="site-1:6:z"))
-    bench.connection.call("XADD", bench.inbox, "*", "hello", "world")
-    bench.connection.call("XADD", bench.inbox, "*", "kind", "request", "meta", "[1]", "topic", "get_task")
+    bench.write("site-1", "hello", "world")
+    bench.write("site-1", "kind", "request", "meta", "[1]", "topic", "get_task")
 
     job = read(bench)
 
@@ -183,7 +183,7 @@ def test_a_result_that_is_submitted_again_has_waited_since_the_first_time(bench:
 def test_a_long_inbox_is_read_page_by_page(bench: LiveJobBench) -> None:
     bench.run_server()
     for _ in range(600):
-        bench.connection.call("XADD", bench.inbox, "*", "kind", "event")
+        bench.write("site-1", "kind", "event")
     bench.add_request(bench.site("site-1"))
 
     assert read(bench).sites[0].requested

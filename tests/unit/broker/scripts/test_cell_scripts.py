@@ -90,11 +90,11 @@ def test_a_bye_leaves_what_is_unread_and_nothing_else(cell: CellBench, redis: An
     closed = redis.hget(cell.keys.cell, "closed")
     assert int(closed) >= cell.lease.epoch
     assert not redis.exists(cell.keys.heartbeat)
-    assert cell.inbox() == [entry]
-    redis.xdel(cell.keys.inbox, entry)
+    assert cell.entries() == [entry]
+    redis.xdel(cell.inbox, entry)
     redis.hset(cell.keys.cell, "closed", 7)
     assert cell.bye(cell.lease).status == "OK"
-    assert not redis.exists(cell.keys.inbox), "an empty inbox goes"
+    assert not redis.exists(cell.inbox), "an empty inbox goes"
     assert redis.hget(cell.keys.cell, "closed") == b"7", "the first goodbye counts"
     assert cell.beat(cell.lease).status == "OK"
     assert not redis.exists(cell.keys.heartbeat), "a late beat does not make it look alive"
@@ -112,7 +112,7 @@ def test_entries_are_settled_and_buried_once(cell: CellBench, redis: Any) -> Non
     first, second, third = (cell.post() for _ in range(3))
     assert cell.still_posted(first, "1-1", third) == [1, 0, 1]
     assert cell.settle(cell.lease, first, third).status == "OK"
-    assert cell.inbox() == [second]
+    assert cell.entries() == [second]
     assert cell.bury(cell.lease, second).status == "BURIED"
     assert cell.bury(cell.lease, second).status == "GONE"
     assert cell.still_posted(first, second) == [0, 0]
@@ -127,9 +127,9 @@ def test_a_reply_to_a_dead_cell_does_not_shorten_the_life_of_what_others_have_po
     cell.post()
     if not known:
         redis.delete(cell.keys.cell)
-    redis.pexpire(cell.keys.inbox, 10**10)
+    redis.pexpire(cell.inbox, 10**10)
     assert cell.reply() is not None
-    assert redis.pttl(cell.keys.inbox) > 9 * 10**9
+    assert redis.pttl(cell.inbox) > 9 * 10**9
 
 
 def test_an_instance_that_starts_after_the_clock_of_redis_was_set_back_takes_the_cell_over(

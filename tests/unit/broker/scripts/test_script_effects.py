@@ -165,7 +165,8 @@ def test_the_header_of_a_script_lists_its_keys_and_arguments_as_they_are_declare
     declared = DECLARED[name]
     optional = [declared.optional_key] if declared.optional_key else []
     rest = [f"{declared.rest} ..."] if declared.rest else []
-    assert named(SOURCES[name], "KEYS", "ARGV") == [*declared.keys, *optional]
+    more = [f"{declared.more_keys} ..."] if declared.more_keys else []
+    assert named(SOURCES[name], "KEYS", "ARGV") == [*declared.keys, *optional, *more]
     assert named(SOURCES[name], "ARGV", "Returns") == [*declared.args, *rest]
 
 
@@ -180,10 +181,12 @@ def named(source: str, title: str, following: str) -> list[str]:
 def test_a_script_uses_its_keys_and_arguments_by_their_names_alone(name: str) -> None:
     body = "\n".join(line for line in SOURCES[name].splitlines() if not line.startswith("--"))
     declared = DECLARED[name]
-    rest = f"{declared.rest}_from"
-    assert not re.search(r"\bKEYS\b|\bARGV\[\d", body)
+    # further keys have numbers only
+    further = r"\bKEYS\[index\]|#KEYS\b" if declared.more_keys else "$^"
+    assert not re.search(r"\bKEYS\b|\bARGV\[\d", re.sub(further, "", body))
     assert [arg for arg in declared.args if not re.search(rf"\b{arg}\b", body)] == []
-    assert (rest in body) == bool(declared.rest)
+    beyond = {name for name in (declared.more_keys, declared.rest) if name}
+    assert set(re.findall(r"\b(\w+)_from\b", body)) == beyond
 
 
 #: Scripts that any cell may run on another's inbox: they return ids and numbers, as they refuse nothing.

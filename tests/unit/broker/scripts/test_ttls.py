@@ -58,6 +58,8 @@ def keys_of(bench: Any, name: str, existing: set[str]) -> set[str]:
         return {getattr(keys, name) if of_all else getattr(keys, name)("job-1")}
     if name == "heartbeat":
         return heartbeats
+    if name == "inbox":
+        return {bench.inbox}
     if name in ("task", "expected_task"):
         return {keys.task("t1" if name == "task" else "t0")}
     others = {"stream": "tasks"}
@@ -113,6 +115,7 @@ def ttls_in(name: str, source: str) -> Iterator[tuple[str, str, str]]:
     found = [(key, ttl) for ttl, keys in re.findall(r"\bkeep\(([^,]+), ([^\n]+?)\)", code) for key in keys.split(", ")]
     found += re.findall(r"'PEXPIRE', (\w+), ((?:redis\.call\('PTTL', record\)|\w+))\)", code)
     found += re.findall(r"'SET', (\w+), \w+, 'PX', (\w+)\)", code)
+    found += [(key, ttl) for ttl, key in re.findall(r"\blengthen\(may_keep, (\w+), (\w+)\)", code)]
     found += [pair for call, pairs in CALLS.items() if re.search(call, code) for pair in pairs]
     for key, ttl in found:
         names = re.findall(r"\w+_ms", ttl) or ["the record's"]

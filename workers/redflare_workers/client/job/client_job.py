@@ -103,7 +103,9 @@ class ClientJob:
         parts |= dict(components or {})
         if host is None:
             own = settings or load_workspace(workspace_dir, secure_mode)
-            self._host = CellHost(site_name, job_id, redis_url=redis_url, settings=own, client=client)
+            self._host = CellHost(
+                site_name, job_id, redis_url=redis_url, server_name=server_name, settings=own, client=client
+            )
         else:
             self._host = host
         self.site_name = site_name

@@ -61,7 +61,14 @@ class JobProgram:
         try:
             app = self._build()
             settings = load_settings(args.workspace, args.secure_mode)
-            host = CellHost(args.site, args.job_id, redis_url=args.redis_url, settings=settings, prepare=self._control)
+            host = CellHost(
+                args.site,
+                args.job_id,
+                redis_url=args.redis_url,
+                server_name=args.server_name,
+                settings=settings,
+                prepare=self._control,
+            )
             outcome = self._take_part(app, host)
         except RedflareError as error:
             return exit_code_of(error), str(error)

@@ -133,6 +133,7 @@ class ClientEngine(RunEngine):
                 self.client_name,
                 "",
                 redis_url=self._redis_url,
+                server_name=self.server_name,
                 settings=self.settings,
                 client=client,
                 prepare=partial(self._prepare, hold),

@@ -48,6 +48,7 @@ class CellHost:
         name: first part of the cell's FQCN: the site's name, or one for all sites of this process.
         job_id: the job they take part in; the second part. "": the host is a site's client parent.
         redis_url: any form of ``redflare_broker.transport.url``.
+        server_name: first part of the FQCN of the server's cells.
         settings: of the connection, the heartbeats and the limits.
         client: a redis-py or fakeredis client to use instead of the URL.
         prepare: called with cell and switchboard before the cell starts, to register handlers.
@@ -59,6 +60,7 @@ class CellHost:
         job_id: str,
         *,
         redis_url: str = "",
+        server_name: str = "server",
         settings: LinkSettings | None = None,
         client: Any = None,
         prepare: Callable[[Cell, Switchboard], object] = lambda cell, switchboard: None,
@@ -67,6 +69,7 @@ class CellHost:
         self.fqcn = FQCN.join([name, job_id] if job_id else [name])
         self._prepare = prepare
         self._redis_url = redis_url
+        self._server_name = server_name
         self._client = client
         self._shared: SharedConnection | None = None
         self._cell: Cell | None = None
@@ -89,7 +92,14 @@ class CellHost:
             return
         shared = self._shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
-            cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
+            cell = Cell(
+                shared.server,
+                self.fqcn,
+                self.settings,
+                heartbeats=shared.heartbeats,
+                subscribe=shared.subscribe,
+                peers=[self._server_name],
+            )
             cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
             register(cell, JobEndEvent, self._on_event, sender=None)

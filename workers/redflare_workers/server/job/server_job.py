@@ -151,7 +151,14 @@ class ServerJob:
     def _run(self) -> JobOutcome:
         shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
         try:
-            cell = Cell(shared.server, self.fqcn, self.settings, heartbeats=shared.heartbeats)
+            cell = Cell(
+                shared.server,
+                self.fqcn,
+                self.settings,
+                heartbeats=shared.heartbeats,
+                subscribe=shared.subscribe,
+                peers=self._gate.attendance.participants,
+            )
             cell.preflight = lambda: shared.preflight_cell(self.settings, self.fqcn)
             cell.on_fenced = self._on_fenced
             cell.on_loss = self._check_registration

@@ -172,7 +172,13 @@ class ServerParent:
             return job_id in self._runners
 
     def _serve(self, shared: SharedConnection, hold: WorkspaceHold) -> None:
-        cell = self._cell = Cell(shared.server, self.server_name, self.settings, heartbeats=shared.heartbeats)
+        cell = self._cell = Cell(
+            shared.server,
+            self.server_name,
+            self.settings,
+            heartbeats=shared.heartbeats,
+            subscribe=shared.subscribe,
+        )
         keys = Keys(self.settings.namespace).store(self.server_name)
         store = self._store = JobStore(shared.server, keys, self._policy, stop=self._gives_up)
         logs = self._logs = LogWriter(store)

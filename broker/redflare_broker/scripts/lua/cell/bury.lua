@@ -1,4 +1,4 @@
--- Move an entry that cannot be read from a cell's inbox to the dead-letter stream.
+-- Move an entry that cannot be read from an inbox of a cell to the dead-letter stream.
 -- KEYS: inbox, dead, cell
 -- ARGV: entry (id), reason, dead_entries (at most), dead_value_bytes (at most), retention_ms, instance, epoch
 -- Returns: {BURIED} | {GONE} | {FENCED} | {LOST}

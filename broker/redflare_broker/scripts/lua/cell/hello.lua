@@ -1,5 +1,5 @@
 -- Take over a cell; older instances are fenced from this step on.
--- KEYS: cell, inbox
+-- KEYS: cell, senders
 -- ARGV: instance, epoch (0: it has none yet), retention_ms, host, pid
 -- Returns: {NEXT, epoch to call again with}, nothing changed | {OK, epoch} | {FENCED, epoch of the newer instance}
 -- Why atomic: one instance holds the cell, the one with the highest epoch.
@@ -11,5 +11,6 @@ if wanted == 0 then return {'NEXT', math.max(current + 1, now())} end
 if current >= wanted then return {'FENCED', current} end
 
 redis.call('HSET', cell, 'instance', instance, 'epoch', epoch, 'since', now(), 'closed', 0, 'host', host, 'pid', pid)
-keep(retention_ms, cell, inbox)
+-- the inboxes follow with the first beat
+keep(retention_ms, cell, senders)
 return {'OK', wanted}

@@ -1,10 +1,10 @@
--- Delete entries of a cell's inbox that were dealt with.
--- KEYS: inbox, cell
+-- Delete entries of a cell's inboxes that were dealt with.
+-- KEYS: cell, inboxes (of each entry) ...
 -- ARGV: instance, epoch, entries (ids) ...
 -- Returns: {OK} | {FENCED} | {LOST}
 -- Why atomic: what an instance did that was replaced meanwhile may not count; its successor finds the request.
 -- Why safe to run twice: an entry that is gone stays gone.
 local lease = cell_lease(cell, instance, epoch)
 if lease ~= 'OK' then return {lease} end
-for index = entries_from, #ARGV do redis.call('XDEL', inbox, ARGV[index]) end
+for index = inboxes_from, #KEYS do redis.call('XDEL', KEYS[index], ARGV[entries_from + index - inboxes_from]) end
 return {'OK'}

@@ -278,7 +278,7 @@ def test_nothing_unread_is_left_in_the_inboxes_of_sites_that_waited(redis: faker
         job.join(name)
     assert job.outcome().ok
     job.site_outcomes()
-    assert not [key for key in redis.scan_iter("*:inbox") if redis.xlen(key)]
+    assert not [key for key in redis.scan_iter("*:inbox:*") if redis.xlen(key)]
 
 
 # -- callbacks ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""What Redis lets a site's user do at the cells of others: write into its own inboxes there, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+import redis
+from redflare_broker.embedded.server import EmbeddedServer
+from redflare_broker.transport.server import ConnectionOptions
+from redflare_broker.wire.message_entry import REQUEST, Envelope
+
+from tests.support.cell.cells import Cells, Parking, cells_at
+from tests.support.redis_server.node import CJ_ACL
+from tests.support.waiting import wait_until
+
+NAMESPACE: Final = "flare"
+COMMANDS: Final = CJ_ACL.partition("-@all ")[2]
+
+
+def rules(site: str) -> str:
+    """The rules of a site's user, for cells."""
+    own = f"~flare:{{{site}}}:* ~flare:{{{site}.*}}:* ~flare:{{*}}:inbox:{site}"
+    read = "%R~flare:{*}:cell %R~flare:{*}:heartbeat"
+    return (
+        f"{own} {read} resetchannels &flare:{{*}}:doorbell -@all {COMMANDS} (+sadd +pttl +pexpire ~flare:{{*}}:senders)"
+    )
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedServer() as server:
+        with redis.Redis.from_url(server.url) as admin:
+            for site in ("site-1", "site-2"):
+                words = rules(site).partition(" (")
+                admin.execute_command(
+                    "ACL", "SETUSER", site, "on", ">secret", *words[0].split(), words[1].strip() + words[2]
+                )
+        yield server.url
+
+
+@pytest.fixture
+def server(url: str) -> Iterator[Cells]:
+    """Cells of a user that may do everything."""
+    with redis.Redis.from_url(url) as admin:
+        admin.flushall()
+    with cells_at(url, NAMESPACE) as cells:
+        yield cells
+
+
+@pytest.fixture
+def site_2(url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(url, username="site-2", password="secret") as client:
+        yield client
+
+
+def test_sites_talk_to_the_server_with_rights_to_their_own_inboxes(server: Cells, url: str) -> None:
+    server.make("server.job", {"echo": lambda request: ("OK", None, request.data)})
+    for site in ("site-1", "site-2"):
+        with cells_at(url, NAMESPACE, ConnectionOptions(username=site, password="secret")) as cells:
+            cells.scan = lambda: ()
+            cell = cells.make(f"{site}.job")
+            assert cell.send_request("c", "echo", "server.job", None, site, timeout=30).data == site
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "XADD flare:{server}:inbox:site-1 * a b",
+        "XDEL flare:{server}:inbox:site-1 1-1",
+        "XADD flare:{server}:inbox * a b",
+        "XADD flare:{site-1}:inbox:server * a b",
+        "XADD flare:{site-1}:inbox:site-1 * a b",
+        "XRANGE flare:{site-1}:inbox:server - +",
+        "DEL flare:{server}:senders",
+        "SREM flare:{server}:senders site-1",
+        "SMEMBERS flare:{server}:senders",
+        "HSET flare:{server}:cell epoch 9999999999999",
+        "SET flare:{server}:heartbeat x",
+        "DEL flare:{server}:dead",
+    ],
+)
+def test_redis_refuses_a_site_what_is_anothers(server: Cells, site_2: Any, command: str) -> None:
+    server.make("server")
+    words = command.split()
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        site_2.execute_command(*words)
+    script = "return redis.call(unpack(ARGV))"
+    with pytest.raises(redis.exceptions.ResponseError, match=r"permissions|can't access|can't run"):
+        site_2.eval(script, 0, *words)
+
+
+def test_a_site_that_claims_to_be_another_is_found_out(server: Cells, site_2: Any) -> None:
+    handler = Parking()
+    cell = server.make("server", {"do": handler})
+    fields = Envelope(kind=REQUEST, id="r", attempt=1, channel="c", topic="do", origin="site-1").fields()
+    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    site_2.xadd("flare:{server}:inbox:site-2", pairs)
+    site_2.sadd("flare:{server}:senders", "site-2")
+    site_2.pexpire("flare:{server}:inbox:site-2", 9000)
+    site_2.pexpire("flare:{server}:senders", 9000)
+    site_2.publish("flare:{server}:doorbell", "site-2")
+    wait_until(lambda: server.dead("server"))
+    assert "site-2 has written it, in the name of site-1" in server.dead("server")[0]["reason"]
+    assert cell.faults.totals == {"sent in the name of another": 1}
+    assert not handler.parked

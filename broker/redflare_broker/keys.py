@@ -88,7 +88,7 @@ class JobKeys(_TaggedKeys):
     job = _Key(
         "hash; server writes, all read: run, status, checkpoint, a controller's state; TTL renewed by the server."
     )
-    clients = _Key("hash, field = client name, value = JSON; clients write, server reads; TTL renewed by both.")
+    clients = _Key("set, names of the clients; each adds its own, server reads; TTL renewed by the server.")
     standing = _Key("sorted set, member = root id, score = order; open tasks; server writes and reads; TTL.")
     ended = _Key("sorted set, member = root id, score = order; tasks ended since the last checkpoint; TTL.")
     history = _Key("hash, field = number, value = JSON; what a controller has appended; server writes and reads; TTL.")
@@ -101,6 +101,10 @@ class JobKeys(_TaggedKeys):
     def task(self, root_id: str) -> str:
         """hash, the record of a task and its client tasks; server writes and reads; TTL, shorter once it is over."""
         return f"{self.prefix}:task:{root_id}"
+
+    def client(self, client: str) -> str:
+        """string, JSON; the record of a client; written by the client, read by the server; TTL renewed by both."""
+        return f"{self.prefix}:client:{client}"
 
     def heartbeat(self, client: str) -> str:
         """string, JSON; written by the client, read by the server; TTL."""

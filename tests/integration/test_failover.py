@@ -55,7 +55,7 @@ def test_goodbyes_go_to_the_primary_of_the_moment(trio: SentinelTrio) -> None:
             with trio.client() as client:
                 assert client.hget(session.keys.link, "agent_closed") not in (None, b"0")
                 assert client.hget(cell.keys.cell, "closed") not in (None, b"0")
-                assert b'"left":0' not in client.hget("ns:{server.job}:clients", "site-2")
+                assert b'"left":0' not in client.get("ns:{server.job}:client:site-2")
 
 
 def test_a_process_leaves_a_primary_that_was_replaced_while_it_slept(trio: SentinelTrio) -> None:

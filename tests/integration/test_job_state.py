@@ -99,10 +99,13 @@ class Steps:
         self.run(script.name, script.command(self.values | lease.args, rest, **values))
 
     def beat(self, lease: Lease) -> None:
-        self.take(BEAT, lease, heartbeat=self.bench.keys.heartbeat(lease.name), beat=b"{}", beat_ttl_ms=60_000)
+        self.take(BEAT, lease, (), **self._keys_of(lease.name), beat=b"{}", beat_ttl_ms=60_000)
 
     def leave(self, lease: Lease) -> None:
-        self.take(LEAVE, lease, heartbeat=self.bench.keys.heartbeat(lease.name))
+        self.take(LEAVE, lease, (), **self._keys_of(lease.name))
+
+    def _keys_of(self, name: str) -> dict[str, Arg]:
+        return {"client": self.bench.keys.client(name), "heartbeat": self.bench.keys.heartbeat(name)}
 
     def finish(self, lease: Lease, root_id: str, status: str, at: int, *, resume: bool) -> None:
         key = self.bench.keys.task(root_id)
@@ -111,14 +114,15 @@ class Steps:
     def joins(self, name: str, instance: str) -> int:
         record = b'{"instance":"gpu-1:7:c1","epoch":0}'
         values = self.values | client(name, instance).args
-        command = JOIN.command(values, record=record, beat=b"", beat_ttl_ms=0)
+        key = self.bench.keys.client(name)
+        command = JOIN.command(values, client=key, record=record, beat=b"", beat_ttl_ms=0)
         epoch = int(self.bench.run(command)[1])  # type: ignore[index, arg-type]
         record = b'{"instance":"gpu-1:7:%s","epoch":%d,"cell":"x","host":"h","pid":1,"props":{}}' % (
             instance.encode(),
             epoch,
         )
         self.run("job/join", command)
-        self.take(JOIN, client(name, instance, epoch), record=record, beat=b"", beat_ttl_ms=0)
+        self.take(JOIN, client(name, instance, epoch), client=key, record=record, beat=b"", beat_ttl_ms=0)
         return epoch
 
     def life(self) -> None:

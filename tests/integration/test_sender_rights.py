@@ -8,7 +8,11 @@ from typing import Any, Final
 import pytest
 import redis
 from redflare_broker.embedded.server import EmbeddedServer
-from redflare_broker.transport.server import ConnectionOptions
+from redflare_broker.errors import ServerError
+from redflare_broker.job_state.members import Members
+from redflare_broker.keys import Keys
+from redflare_broker.scripts.lease import Lease
+from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.wire.message_entry import REQUEST, Envelope
 
 from tests.support.cell.cells import Cells, Parking, cells_at
@@ -22,10 +26,10 @@ COMMANDS: Final = CJ_ACL.partition("-@all ")[2]
 def rules(site: str) -> str:
     """The rules of a site's user, for cells."""
     own = f"~flare:{{{site}}}:* ~flare:{{{site}.*}}:* ~flare:{{*}}:inbox:{site}"
-    read = "%R~flare:{*}:cell %R~flare:{*}:heartbeat"
-    return (
-        f"{own} {read} resetchannels &flare:{{*}}:doorbell -@all {COMMANDS} (+sadd +pttl +pexpire ~flare:{{*}}:senders)"
-    )
+    own += f" ~flare:{{*}}:client:{site} ~flare:{{*}}:heartbeat:{site}"
+    read = "%R~flare:{*}:cell %R~flare:{*}:heartbeat %R~flare:{*}:job"
+    adds = "(+sadd +pttl +pexpire ~flare:{*}:senders ~flare:{*}:clients)"
+    return f"{own} {read} resetchannels &flare:{{*}}:doorbell -@all {COMMANDS} {adds}"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,10 @@ def test_sites_talk_to_the_server_with_rights_to_their_own_inboxes(server: Cells
         "HSET flare:{server}:cell epoch 9999999999999",
         "SET flare:{server}:heartbeat x",
         "DEL flare:{server}:dead",
+        "SET flare:{server.job}:client:site-1 {}",
+        "SET flare:{server.job}:heartbeat:site-1 {}",
+        "SREM flare:{server.job}:clients site-1",
+        "HSET flare:{server.job}:job status ENDED",
     ],
 )
 def test_redis_refuses_a_site_what_is_anothers(server: Cells, site_2: Any, command: str) -> None:
@@ -89,6 +97,25 @@ def test_redis_refuses_a_site_what_is_anothers(server: Cells, site_2: Any, comma
     script = "return redis.call(unpack(ARGV))"
     with pytest.raises(redis.exceptions.ResponseError, match=r"permissions|can't access|can't run"):
         site_2.eval(script, 0, *words)
+
+
+def test_a_site_takes_part_in_a_job_by_its_own_keys(server: Cells, url: str, site_2: Any) -> None:
+    keys, policy = Keys(NAMESPACE).job("server.job"), server.settings.policy
+    cell = server.make("server.job")
+    lease = Lease(instance=cell.instance, epoch=cell.epoch, run="r1")
+    options = ConnectionOptions(username="site-2", password="secret")
+    with Server.connect(url, options) as restricted, server.server.borrow("any") as full:
+        members = Members(keys, policy)
+        members.begin(full, lease)
+        with restricted.borrow("any") as own:
+            joined = members.join(own, Lease.of_this_process("site-2"), "site-2.job", ttl_ms=9000, beating=True)
+            assert joined.status == "OK"
+            with pytest.raises(ServerError, match="NOPERM"):
+                members.join(own, Lease.of_this_process("site-1"), "site-2.job", beating=True)
+        assert [(member.name, member.alive) for member in members.list_members(full, lease).members] == [
+            ("site-2", True)
+        ]
+        members.forget(full)
 
 
 def test_a_site_that_claims_to_be_another_is_found_out(server: Cells, site_2: Any) -> None:

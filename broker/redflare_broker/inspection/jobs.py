@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import orjson
 
-from redflare_broker.errors import RedflareError
+from redflare_broker.errors import DecodeError, RedflareError
 from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, read_member
 from redflare_broker.job_state.task_record import STANDING, read_task
@@ -153,7 +154,7 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
             ("HGETALL", keys.cell),
             ("GET", keys.server_heartbeat),
             ("PTTL", keys.server_heartbeat),
-            ("HGETALL", keys.clients),
+            ("SMEMBERS", keys.clients),
             ("ZRANGE", keys.standing, 0, -1),
             ("HLEN", keys.blobs),
             *(("XLEN", inbox) for inbox in inboxes),
@@ -161,9 +162,7 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
     )
     now = now_of(time)
     texts = [(value or b"").decode("utf-8", "replace") for value in cast("list[bytes | None]", job)]
-    records = cast("list[bytes]", clients)
-    beats = pipeline(connection, [("PTTL", keys.heartbeat(name.decode("utf-8", "replace"))) for name in records[::2]])
-    members = [read_member(*each) for each in zip(records[::2], records[1::2], beats, strict=True)]
+    members = _read_members(connection, keys, cast("list[bytes]", clients))
     view = JobView(
         fqcn=keys.fqcn,
         **fields_of(JobView, dict(zip(_JOB_FIELDS, texts, strict=False))),
@@ -175,6 +174,18 @@ def _read_job(connection: Connection, keys: JobKeys) -> tuple[JobView, list[Memb
     )
     roots = [root.decode("utf-8", "replace") for root in cast("list[bytes]", open_tasks)]
     return view, sorted(members, key=lambda member: member.name), roots
+
+
+def _read_members(connection: Connection, keys: JobKeys, names: Sequence[bytes]) -> list[Member]:
+    """Read the records of clients; leave out those that are gone, or are none of ours."""
+    texts = [name.decode("utf-8", "replace") for name in names]
+    records = connection.pipeline([("GET", keys.client(name)) for name in texts])
+    beats = pipeline(connection, [("PTTL", keys.heartbeat(name)) for name in texts])
+    members = []
+    for name, record, beat in zip(names, records, beats, strict=True):
+        with suppress(DecodeError):
+            members.append(read_member(name, record, beat))
+    return members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ Clients may join before the server has begun. Ages are measured by Redis's clock
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,8 +33,11 @@ from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import ENDED, FENCED, LOST, OK, ScriptReply, parse_reply
 from redflare_broker.transport.connection import Connection
 from redflare_broker.transport.replies import Arg, RedisReply
+from redflare_broker.util.fault_log import FaultLog
 
 from .awaited_sites import AwaitedSites
+
+logger = logging.getLogger(__name__)
 
 _NO_HEARTBEAT: Final = -2
 
@@ -120,6 +124,8 @@ class Members:
 
     def __init__(self, keys: JobKeys, policy: RetentionPolicy) -> None:
         self.keys = keys
+        #: Records of clients that are none.
+        self.faults = FaultLog(logger, keys.fqcn)
         self._values = job_values(keys, policy)
 
     def forget(self, connection: Connection) -> None:
@@ -158,8 +164,8 @@ class Members:
             # the script puts joined and left before the fields of the record
             record = orjson.dumps({**lease.identity, **about})
             beat = lease.heartbeat(interval, ttl_ms) if beating else b""
-            heartbeat = {"heartbeat": self.keys.heartbeat(lease.name)} if beating else {}
-            values: dict[str, Arg] = {"record": record, "beat": beat, "beat_ttl_ms": ttl_ms, **heartbeat}
+            keys = self._keys_of(lease) if beating else {"client": self.keys.client(lease.name)}
+            values: dict[str, Arg] = {"record": record, "beat": beat, "beat_ttl_ms": ttl_ms, **keys}
             return JOIN.run(connection, self._values, **lease.args, **values)
 
         return lease.claim(join)
@@ -171,8 +177,8 @@ class Members:
             interval: seconds between two beats, part of the heartbeat.
             ttl_ms: how long the heartbeat lives.
         """
-        beat, key = lease.heartbeat(interval, ttl_ms), self.keys.heartbeat(lease.name)
-        return BEAT.command(self._values, heartbeat=key, **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
+        beat = lease.heartbeat(interval, ttl_ms)
+        return BEAT.command(self._values, **self._keys_of(lease), **lease.args, beat=beat, beat_ttl_ms=ttl_ms)
 
     @staticmethod
     def read_beat(reply: RedisReply) -> MemberBeat:
@@ -195,7 +201,11 @@ class Members:
         Returns:
             OK, also when it has left before; FENCED; LOST.
         """
-        return LEAVE.run(connection, self._values, heartbeat=self.keys.heartbeat(lease.name), **lease.args)
+        return LEAVE.run(connection, self._values, **self._keys_of(lease), **lease.args)
+
+    def _keys_of(self, lease: Lease) -> dict[str, str]:
+        """Return the keys of a job that are a client's own."""
+        return {"client": self.keys.client(lease.name), "heartbeat": self.keys.heartbeat(lease.name)}
 
     # -- the server's side ---------------------------------------------------------------------------------------------
 
@@ -217,19 +227,31 @@ class Members:
         """Read the member list, and let all keys of the job live on; ``read_members`` reads the reply."""
         return LIST_MEMBERS.command(self._values, **lease.args)
 
-    @staticmethod
-    def read_members(reply: RedisReply) -> MemberList:
-        """Read the reply to ``list_members_command``.
+    def read_members(self, reply: RedisReply) -> MemberList:
+        """Read the reply to ``list_members_command``; a record that is none is left out, and noted in the log.
 
         Raises:
             ServerError: Redis refused the command.
-            DecodeError: somebody else has written into the member list.
         """
-        return _member_list(parse_reply("job/list_members", reply))
+        return self._member_list(parse_reply("job/list_members", reply))
 
     def list_members(self, connection: Connection, lease: Lease) -> MemberList:
         """Run ``list_members_command`` now."""
-        return _member_list(LIST_MEMBERS.run(connection, self._values, **lease.args))
+        return self._member_list(LIST_MEMBERS.run(connection, self._values, **lease.args))
+
+    def _member_list(self, reply: ScriptReply) -> MemberList:
+        self.faults.flush()
+        if reply.status != OK:
+            return MemberList(status=reply.status, reason=reply.text())
+        rest, members = reply.rest, list[Member]()
+        for index in range(0, len(rest), 3):
+            try:
+                members.append(read_member(*rest[index : index + 3]))
+            except DecodeError as error:
+                name = rest[index]
+                sender = name.decode("utf-8", "replace")[:200] if isinstance(name, bytes) else "?"
+                self.faults.note(sender, "record that cannot be read", f"a client is left out: {error}")
+        return MemberList(status=OK, members=tuple(sorted(members, key=lambda member: member.name)))
 
     def note_awaited(self, connection: Connection, lease: Lease, awaited: AwaitedSites | None) -> None:
         """Note for which sites the controller waits before it begins; None: it waits no longer.
@@ -253,14 +275,6 @@ class Members:
             JobLost: Redis has lost the job.
         """
         check(END.run(connection, self._values, **lease.args, status=status, reason=reason), self.keys)
-
-
-def _member_list(reply: ScriptReply) -> MemberList:
-    if reply.status != OK:
-        return MemberList(status=reply.status, reason=reply.text())
-    rest = reply.rest
-    members = [read_member(*rest[index : index + 3]) for index in range(0, len(rest), 3)]
-    return MemberList(status=OK, members=tuple(sorted(members, key=lambda member: member.name)))
 
 
 def check(reply: ScriptReply, keys: JobKeys) -> ScriptReply:

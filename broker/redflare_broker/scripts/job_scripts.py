@@ -21,27 +21,29 @@ RUNNING: Final = "RUNNING"
 RESUMED: Final = "RESUMED"
 
 _JOB: Final = "cell job clients standing ended blobs history task_prefix"
+#: with the records of the clients
+_ALL: Final = f"{_JOB} client_prefix"
 
 JOIN: Final = Script(
     "job/join",
-    "job clients",
-    "name instance epoch record retention_ms beat beat_ttl_ms",
+    "client",
+    "job clients name instance epoch record retention_ms beat beat_ttl_ms may_keep",
     optional_key="heartbeat",
 )
 BEAT: Final = Script(
     "job/beat",
-    "job clients heartbeat server_heartbeat",
-    "name instance epoch beat beat_ttl_ms retention_ms",
+    "client heartbeat",
+    "job clients server_heartbeat name instance epoch beat beat_ttl_ms retention_ms may_keep",
     frees=True,
 )
-LEAVE: Final = Script("job/leave", "job clients heartbeat", "name instance epoch", frees=True)
-BEGIN: Final = Script("job/begin", _JOB, "instance epoch run resume retention_ms")
-FORGET: Final = Script("job/forget", "job clients standing ended task_prefix", frees=True)
+LEAVE: Final = Script("job/leave", "client heartbeat", "instance epoch", frees=True)
+BEGIN: Final = Script("job/begin", _ALL, "instance epoch run resume retention_ms")
+FORGET: Final = Script("job/forget", "job clients standing ended task_prefix client_prefix", frees=True)
 LIST_MEMBERS: Final = Script(
-    "job/list_members", f"{_JOB} heartbeat_prefix", "instance epoch run retention_ms", frees=True
+    "job/list_members", f"{_ALL} heartbeat_prefix", "instance epoch run retention_ms", frees=True
 )
 AWAIT: Final = Script("job/await", "cell job", "instance epoch run awaited retention_ms")
-END: Final = Script("job/end", _JOB, "instance epoch run status reason settled_ms", frees=True)
+END: Final = Script("job/end", _ALL, "instance epoch run status reason settled_ms", frees=True)
 SCHEDULE: Final = Script(
     "job/schedule",
     "cell job task standing ended blobs",
@@ -70,7 +72,11 @@ APPEND: Final = Script("job/append", "cell job history", "instance epoch run fro
 OWN_PAYLOADS: Final = Script("job/own_payloads", "cell job blobs", "instance epoch run retention_ms", rest="payloads")
 
 
-def job_values(keys: JobKeys, policy: RetentionPolicy) -> dict[str, Arg]:
-    """Make what all steps of one job share."""
-    prefixes = {"task_prefix": keys.task(""), "heartbeat_prefix": keys.heartbeat("")}
-    return common_values(keys, policy) | prefixes
+def job_values(keys: JobKeys, policy: RetentionPolicy, *, may_keep: bool = True) -> dict[str, Arg]:
+    """Make what all steps of one job share.
+
+    Args:
+        may_keep: a client may let the set of clients live as long as its record; False: only the server may.
+    """
+    prefixes = {"task_prefix": keys.task(""), "client_prefix": keys.client(""), "heartbeat_prefix": keys.heartbeat("")}
+    return common_values(keys, policy) | prefixes | {"may_keep": int(may_keep)}

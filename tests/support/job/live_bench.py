@@ -47,9 +47,9 @@ class LiveJobBench(JobBench):
             self.connection.call("PEXPIRE", self.keys.heartbeat(lease.name), 60_000 - age_ms)
         else:
             self.connection.call("DEL", self.keys.heartbeat(lease.name))
-        record = orjson.loads(self.hash(self.keys.clients)[lease.name])
+        record = orjson.loads(self.record(lease.name))
         record["joined"] -= 3_600_000
-        self.connection.call("HSET", self.keys.clients, lease.name, orjson.dumps(record))
+        self.connection.call("SET", self.keys.client(lease.name), orjson.dumps(record), "KEEPTTL")
 
     def add_request(self, lease: Lease, topic: str = "get_task", *, entry: str = "*", **meta: str) -> None:
         """Put a request of a site into its inbox at the server, as this entry."""

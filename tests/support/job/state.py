@@ -59,7 +59,7 @@ class JobBench:
         return self.task_store(resume=resume)
 
     def list_members(self, lease: Lease | None = None) -> MemberList:
-        return Members.read_members(self.run(self.membership.list_members_command(lease or self.lease)))
+        return self.membership.read_members(self.run(self.membership.list_members_command(lease or self.lease)))
 
     def run(self, command: list[Arg]) -> RedisReply:
         """Run a command through a pipeline, as the sources do."""
@@ -80,6 +80,12 @@ class JobBench:
         return Members.read_beat(self.run(self.membership.beat_command(lease, interval=5.0, ttl_ms=ttl_ms)))
 
     # -- keys in Redis ------------------------------------------------------------------------------------------------
+
+    def record(self, name: str) -> str:
+        """The record of a client."""
+        text = self.connection.call("GET", self.keys.client(name))
+        assert isinstance(text, bytes)
+        return text.decode()
 
     def hash(self, key: str) -> dict[str, str]:
         reply = self.connection.call("HGETALL", key)

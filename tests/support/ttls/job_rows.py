@@ -22,7 +22,8 @@ sets = partial(row.sets, ROWS)
 # -- a job -------------------------------------------------------------------------------------------------------------
 
 _SETS: Final = {"standing": "retention", "ended": "retention"}
-_JOB: Final = {"job": "retention", "clients": "retention", "blobs": "retention", "history": "retention", **_SETS}
+_ALL: Final = {"clients": "retention", "client_prefix": "retention", "blobs": "retention", "history": "retention"}
+_JOB: Final = {"job": "retention", **_ALL, **_SETS}
 
 
 def whole(job: JobBench) -> Any:
@@ -37,7 +38,7 @@ def whole(job: JobBench) -> Any:
     return store
 
 
-@sets("job/join", clients="retention", heartbeat="beat_ttl")
+@sets("job/join", clients="retention", client="retention", heartbeat="beat_ttl")
 def a_client_joins(job: JobBench) -> Iterator[None]:
     job.started()
     job.joined("site-2")
@@ -46,7 +47,7 @@ def a_client_joins(job: JobBench) -> Iterator[None]:
     job.membership.join(job.connection, lease, "site-1.job-1", {}, ttl_ms=BEAT, beating=True)
 
 
-@sets("job/beat", clients="retention", heartbeat="beat_ttl")
+@sets("job/beat", clients="retention", client="retention", heartbeat="beat_ttl")
 def a_client_beats(job: JobBench) -> Iterator[None]:
     whole(job)
     lease = job.joined()

@@ -29,7 +29,7 @@ ARGUMENTS: Final = {
     "result_blob": ["<id>"],
     "task_blob": ["<id>"],
 }
-JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"]}
+JOB_ARGUMENTS: Final = {"task": ["<root_id>"], "heartbeat": ["<client>"], "client": ["<client>"]}
 CELL_ARGUMENTS: Final = {"blob": ["<id>"], "inbox": ["<owner>"]}
 STORE_ARGUMENTS: Final = {"record": ["<id>"], "log": ["<id>"]}
 #: Chunks are numbered below the prefix that ``keys.py`` makes.

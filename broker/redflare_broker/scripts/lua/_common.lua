@@ -14,6 +14,11 @@ local function keep(ttl_ms, ...)
   for _, key in ipairs({...}) do redis.call('PEXPIRE', key, ttl_ms) end
 end
 
+-- Let a set to which others add themselves live at least so long, if they may do that (1): else it is its owner's to renew.
+local function lengthen(may_keep, ttl_ms, set)
+  if may_keep == '1' and redis.call('PTTL', set) < tonumber(ttl_ms) then redis.call('PEXPIRE', set, ttl_ms) end
+end
+
 -- Move an entry that cannot be read to the dead-letter stream, with the reason; long values are cut, and `truncated` is 1.
 local function bury(stream, entry, dead, reason, dead_entries, dead_value_bytes, retention_ms)
   local found = redis.call('XRANGE', stream, entry, entry)[1]

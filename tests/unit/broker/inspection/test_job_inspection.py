@@ -11,7 +11,7 @@ from typing import Any
 import fakeredis
 import orjson
 import pytest
-from redflare_broker.errors import ConfigError, DecodeError
+from redflare_broker.errors import ConfigError
 from redflare_broker.inspection.federation import Inspector
 from redflare_broker.inspection.job_view import JobView, SiteView
 from redflare_broker.inspection.jobs import MOST_ENDED, JobInspector
@@ -270,12 +270,15 @@ def test_a_task_of_a_job_is_no_task_of_an_agent(bench: LiveJobBench) -> None:
     assert jobs(bench).with_task("t2") == []
 
 
-def test_a_record_that_cannot_be_read_is_named(bench: LiveJobBench) -> None:
+@pytest.mark.parametrize("command", [("SET", "{}"), ("RPUSH", "x"), ("DEL",)], ids=lambda words: words[0])
+def test_a_record_that_cannot_be_read_hides_no_other_site(bench: LiveJobBench, command: tuple[str, ...]) -> None:
     bench.run_server()
-    bench.connection.call("HSET", bench.keys.clients, "site-1", "{}")
+    for name in ("site-1", "site-2"):
+        bench.site(name)
+    bench.connection.call("DEL", bench.keys.client("site-1"))
+    bench.connection.call(command[0], bench.keys.client("site-1"), *command[1:])
 
-    with pytest.raises(DecodeError, match="site-1"):
-        read(bench)
+    assert [found.name for found in read(bench).sites] == ["site-2"]
 
 
 def test_the_status_of_a_federation_contains_its_jobs(bench: LiveJobBench) -> None:

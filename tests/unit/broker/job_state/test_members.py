@@ -8,9 +8,11 @@ from dataclasses import replace
 import fakeredis
 import orjson
 import pytest
-from redflare_broker.errors import DecodeError, Fenced, JobEnded, JobLost, ServerError
+from redflare_broker.config.retention import RetentionPolicy
+from redflare_broker.errors import Fenced, JobEnded, JobLost, ServerError
 from redflare_broker.job_state.awaited_sites import AwaitedSites
 from redflare_broker.job_state.members import Member, Members
+from redflare_broker.keys import Keys
 from redflare_broker.scripts.script import ScriptReply
 from redflare_broker.transport.replies import ReplyError
 from redflare_broker.transport.server import ConnectionOptions, Server
@@ -59,9 +61,9 @@ def test_clients_may_join_and_beat_before_the_server_has_begun(bench: JobBench) 
 
 def test_joining_twice_changes_nothing(bench: JobBench) -> None:
     lease = bench.joined()
-    before = bench.hash(bench.keys.clients)
+    before = bench.record("site-1")
     assert bench.join() == bench.join(epoch=lease.epoch) == ScriptReply(status="OK", rest=(lease.epoch,))
-    assert bench.hash(bench.keys.clients) == before
+    assert bench.record("site-1") == before
 
 
 def test_the_newest_instance_of_a_name_wins(bench: JobBench) -> None:
@@ -303,18 +305,50 @@ def test_an_invalid_note_of_awaited_sites_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("record", [b"7", b"{}", b"[1]", b'{"instance":1'])
-def test_an_invalid_record_is_named(bench: JobBench, record: bytes) -> None:
+def test_an_invalid_record_is_named_and_hides_no_other(
+    bench: JobBench, record: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.started()
-    bench.connection.call("HSET", bench.keys.clients, "site-9", record)
-    with pytest.raises(DecodeError, match=r"record of member b'site-9'"):
-        bench.list_members()
+    for name in ("site-8", "site-9"):
+        bench.joined(name)
+    bench.connection.call("SET", bench.keys.client("site-9"), record)
+    assert [member.name for member in bench.list_members().members] == ["site-8"]
+    assert "a client is left out: the record of member b'site-9' is" in caplog.text
+
+
+def test_a_record_of_another_type_hides_no_other(bench: JobBench) -> None:
+    bench.started()
+    for name in ("site-8", "site-9"):
+        bench.joined(name)
+    bench.connection.call("DEL", bench.keys.client("site-9"))
+    bench.connection.call("HSET", bench.keys.client("site-9"), "a", "b")
+    assert [member.name for member in bench.list_members().members] == ["site-8"]
+
+
+def test_a_name_that_redis_has_lost_comes_back_with_the_next_heartbeat(bench: JobBench) -> None:
+    bench.started()
+    lease = bench.joined()
+    bench.connection.call("DEL", bench.keys.clients)
+    assert bench.list_members().members == ()
+    assert bench.beat(lease).status == "OK"
+    assert [member.name for member in bench.list_members().members] == ["site-1"]
+
+
+def test_a_client_may_leave_the_life_of_the_set_to_the_server(bench: JobBench) -> None:
+    bench.membership._values |= {"may_keep": 0}
+    bench.joined()
+    assert bench.ttl_ms(bench.keys.clients) == -1
+    assert bench.ttl_ms(bench.keys.client("site-1")) > 0
+    bench.membership._values |= {"may_keep": 1}
+    bench.joined(instance="c2")
+    assert bench.ttl_ms(bench.keys.clients) > 0
 
 
 def test_an_error_reply_is_raised() -> None:
     with pytest.raises(ServerError, match="script job/beat failed"):
         Members.read_beat(ReplyError("ERR broken"))
     with pytest.raises(ServerError, match="script job/list_members answered None"):
-        Members.read_members(None)
+        Members(Keys().job("server.job-1"), RetentionPolicy()).read_members(None)
 
 
 def test_a_client_that_joins_beating_is_never_seen_silent(bench: JobBench) -> None:

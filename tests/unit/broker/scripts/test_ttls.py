@@ -49,17 +49,15 @@ def bench_of(row: Row, server: Server, connection: Connection) -> Any:
 def keys_of(bench: Any, name: str, existing: set[str]) -> set[str]:
     """Return the keys that a script calls by this name."""
     keys = bench.keys
-    prefixes = {"chunks": f"{keys.prefix}:blob:", "task_prefix": f"{keys.prefix}:task:"}
-    heartbeats = {key for key in existing if key.startswith(f"{keys.prefix}:heartbeat")}
+    prefixes = {"chunks": "blob:", "task_prefix": "task:", "client_prefix": "client:", "heartbeat": "heartbeat"}
     if name in prefixes:
-        return {key for key in existing if key.startswith(prefixes[name])}
+        return {key for key in existing if key.startswith(f"{keys.prefix}:{prefixes[name]}")}
     if isinstance(bench, StoreBench):
         of_all = name in ("jobs", "deleted")
         return {getattr(keys, name) if of_all else getattr(keys, name)("job-1")}
-    if name == "heartbeat":
-        return heartbeats
-    if name == "inbox":
-        return {bench.inbox}
+    of_one = {"client": lambda: keys.client("site-1"), "inbox": lambda: bench.inbox}
+    if name in of_one:
+        return {of_one[name]()}
     if name in ("task", "expected_task"):
         return {keys.task("t1" if name == "task" else "t0")}
     others = {"stream": "tasks"}

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 #: No heartbeat is due within a test but the first.
 SETTINGS = LinkSettings(heartbeat_interval=3600.0, heartbeat_ttl=7200.0, allow_eviction=True)
-CLIENTS = "flare:{server.job}:clients"
+RECORD = "flare:{server.job}:client:site-1"
 
 
 @pytest.fixture
@@ -50,17 +50,17 @@ def test_a_site_that_has_joined_again_posts_its_requests_again(
     pending = host.cell.ask("job", "get_task", "server.job", on_reply=lambda reply: None)
     wait_until(lambda: pending.entry_id)
     attempt = pending.attempt
-    redis.delete(CLIENTS)
+    redis.delete(RECORD)
     membership.on_beat(beat(host, membership))
-    assert redis.hexists(CLIENTS, "site-1")
+    assert redis.exists(RECORD)
     wait_until(lambda: pending.attempt > attempt)
 
 
 def test_a_site_that_has_left_is_not_joined_again_by_a_late_heartbeat(
     redis: Any, host: CellHost, membership: Membership
 ) -> None:
-    redis.delete(CLIENTS)
+    redis.delete(RECORD)
     late = beat(host, membership)
     membership.leave()
     membership.on_beat(late)
-    assert not redis.hexists(CLIENTS, "site-1")
+    assert not redis.exists(RECORD)

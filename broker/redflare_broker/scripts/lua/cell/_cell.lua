@@ -23,8 +23,3 @@ local function announce(senders, owner, doorbell, publish, always)
   local new = redis.call('SADD', senders, owner) == 1
   if new or always then redis.call(publish, doorbell, owner) end
 end
-
--- Let the set of senders live at least so long, if a sender may do that (1): else it is its cell's to renew.
-local function lengthen(may_keep, ttl_ms, senders)
-  if may_keep == '1' and redis.call('PTTL', senders) < tonumber(ttl_ms) then redis.call('PEXPIRE', senders, ttl_ms) end
-end

@@ -3,12 +3,15 @@
 -- Keys of the job whose server has the cell X (all share the hash tag {X}); docs/protocol.md describes each field:
 --   cell      hash    instance, epoch: who serves the job; the cell's own scripts write it
 --   job       hash    run, instance, epoch, status, reason, started, ended, checkpoint, state and state_data
---   clients   hash    name -> JSON {joined, left, instance, epoch, ...}
+--   clients   set     the names of the clients
+--   client    string  the record of one client: JSON {joined, left, instance, epoch, ...}
 --   standing  zset    root ids of the open tasks, by order
 --   ended     zset    root ids of the tasks that have ended since the last checkpoint, by order
 --   task      hash    the record of one task
 --   history   hash    number -> JSON, entries that the controller has appended; the state says how many belong to it
 --   blobs     hash    prefix -> "<chunks> <run>", and " free" behind it once no record needs it
+-- A client's steps declare its own keys. `job`, `clients` and the server's heartbeat are arguments: Redis wants the right
+-- to write to each declared key, and a client has none to what it only reads, nor more than SADD to the set.
 
 -- Check the caller's lease of the job: OK; FENCED by a newer cell; LOST when Redis forgot the cell or the job, or another
 -- run was begun: begin again; ENDED and the reason.
@@ -23,6 +26,11 @@ local function server_lease(cell, job, instance, epoch, run)
   if known[1] ~= run then return 'LOST' end
   if known[2] ~= 'RUNNING' then return 'ENDED', known[3] end
   return 'OK'
+end
+
+-- The names of the clients, of very many not all.
+local function names_in(clients)
+  return redis.call('SRANDMEMBER', clients, 10000)
 end
 
 -- The prefix of the chunks that a field names; nothing when the payload is inline.

@@ -53,7 +53,7 @@ def test_a_model_that_is_broadcast_is_stored_once(server_url: str, namespace: st
     def train(task: Task, site: str) -> TaskResult:
         all_have_it.wait()
         with redis.Redis.from_url(server_url) as client:
-            stored.append(sum(client.strlen(key) for key in client.scan_iter(f"{namespace}:blob:*")))
+            stored.append(sum(client.strlen(key) for key in client.scan_iter(f"{namespace}:*:blob:*")))
         all_have_it.wait()
         return TaskResult({}, task.data)
 

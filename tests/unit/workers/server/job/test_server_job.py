@@ -364,6 +364,7 @@ def test_a_callback_that_raises_ends_its_task_and_nothing_else(
 
 def test_a_dead_site_is_reported_and_its_task_ends(job: JobRuns) -> None:
     events: list[str] = []
+    answered: list[str] = []
 
     class EventRecorder(FLComponent):
         def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -371,7 +372,7 @@ def test_a_dead_site_is_reported_and_its_task_ends(job: JobRuns) -> None:
                 events.append(event_type)
 
     def flow(controller: FunctionController, abort: Signal, fl_ctx: FLContext) -> None:
-        one = task()
+        one = task(result_received_cb=lambda client_task, fl_ctx: answered.append(client_task.client.name))
         controller.broadcast_and_wait(one, fl_ctx, targets=["a", "b"], abort_signal=abort)
         assert one.completion_status is TaskCompletionStatus.CLIENT_DEAD
         wait_until(lambda: EventType.CLIENT_RECONNECTED in events)
@@ -380,6 +381,8 @@ def test_a_dead_site_is_reported_and_its_task_ends(job: JobRuns) -> None:
     job.join("b")
     dead = job.join("a", until_aborted)
     job.joined("a", "b")
+    # the task ends when nobody else is waited for
+    wait_until(lambda: answered == ["b"])
     dead.stop()
     wait_until(lambda: EventType.CLIENT_DISCONNECTED in events)
     job.join("a")

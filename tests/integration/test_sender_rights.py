@@ -59,6 +59,10 @@ def site_2(url: str) -> Iterator[Any]:
         yield client
 
 
+def request(origin: str, request_id: str = "r1") -> list[Any]:
+    return Envelope(kind=REQUEST, id=request_id, attempt=1, channel="c", topic="do", origin=origin).fields()
+
+
 def test_sites_talk_to_the_server_with_rights_to_their_own_inboxes(server: Cells, url: str) -> None:
     server.make("server.job", {"echo": lambda request: ("OK", None, request.data)})
     for site in ("site-1", "site-2"):
@@ -121,7 +125,7 @@ def test_a_site_takes_part_in_a_job_by_its_own_keys(server: Cells, url: str, sit
 def test_a_site_that_claims_to_be_another_is_found_out(server: Cells, site_2: Any) -> None:
     handler = Parking()
     cell = server.make("server", {"do": handler})
-    fields = Envelope(kind=REQUEST, id="r", attempt=1, channel="c", topic="do", origin="site-1").fields()
+    fields = request("site-1")
     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
     site_2.xadd("flare:{server}:inbox:site-2", pairs)
     site_2.sadd("flare:{server}:senders", "site-2")
@@ -132,3 +136,22 @@ def test_a_site_that_claims_to_be_another_is_found_out(server: Cells, site_2: An
     assert "site-2 has written it, in the name of site-1" in server.dead("server")[0]["reason"]
     assert cell.faults.totals == {"sent in the name of another": 1}
     assert not handler.parked
+
+
+def test_who_makes_something_else_of_its_inbox_harms_itself_alone(server: Cells, site_2: Any) -> None:
+    handler = Parking()
+    cell = server.make("server", {"do": handler})
+    for site in ("site-1", "site-2"):
+        server.write("server", request(site), by=site)
+    handler.wait(2)
+    site_2.delete("flare:{server}:inbox:site-2")
+    site_2.set("flare:{server}:inbox:site-2", "no stream", px=9000)
+    for parked in handler.parked:
+        parked.reply()
+    server.write("server", request("site-1", "r2"), by="site-1")
+    assert handler.wait(3).id == "r2"
+    assert cell.faults.totals == {"inbox that is no stream": 1}
+    handler.parked[-1].reply()
+    wait_until(lambda: not server.entries("server"))
+    server.write("server", request("site-2", "r2"), by="site-2")
+    assert handler.wait(4).origin == "site-2"

@@ -16,9 +16,10 @@ from typing import Final, Protocol
 from redflare_broker.errors import ConfigError, Fenced, RedflareError, Unavailable
 from redflare_broker.keys import CellKeys
 from redflare_broker.transport.connection import Connection
-from redflare_broker.transport.replies import Arg, RedisReply, entries_in, require
+from redflare_broker.transport.replies import Arg, RedisReply, ReplyError, entries_in, require
 from redflare_broker.transport.server import Server
 from redflare_broker.util.backoff import Backoff
+from redflare_broker.util.fault_log import FaultLog
 from redflare_broker.util.wakeup import WakeupEvent
 
 from .sender_inboxes import MOST_SENDERS, SenderInboxes
@@ -34,10 +35,15 @@ _READ_BYTES: Final = 2 << 20
 _MARGIN: Final = 5.0
 #: Seconds after which it is checked whether there is room for requests that wait in their inboxes.
 _LOOK_AGAIN: Final = 0.02
+#: First word of Redis's refusal to read something else as a stream.
+_WRONG_TYPE: Final = "WRONGTYPE"
 
 
 class InboxOwner(Protocol):
     """What the inbox needs of its cell."""
+
+    #: What others do that cannot be dealt with.
+    faults: FaultLog
 
     def before_read(self) -> bool:
         """Maintain what waits; True: the next read must not block."""
@@ -186,7 +192,7 @@ class Inbox:
         for _ in range(len(deletes)):
             require(connection.receive(), connection.node)
         self._deletes = {}
-        found = require(connection.receive(block / 1000 + _MARGIN), connection.node)
+        found = connection.receive(block / 1000 + _MARGIN)
         held = require(connection.receive(), connection.node)
         with self._guard:
             self._blocked = False
@@ -196,7 +202,19 @@ class Inbox:
         ):
             self._senders.begin_anew()
             return
-        self._deal_with(found, count)
+        if isinstance(found, ReplyError) and found.code == _WRONG_TYPE:
+            self._remove_other_types(connection)
+        else:
+            self._deal_with(require(found, connection.node), count)
+
+    def _remove_other_types(self, connection: Connection) -> None:
+        """Delete what somebody has put in the place of its inbox: all others could not be read beside it."""
+        inboxes = self.streams
+        for inbox, length in zip(inboxes, connection.pipeline([["XLEN", each] for each in inboxes]), strict=True):
+            if isinstance(length, ReplyError) and length.code == _WRONG_TYPE:
+                connection.call("DEL", inbox)
+                text = f"{inbox} was no stream, so nothing could be read: it is deleted, with what its owner had sent"
+                self._owner.faults.note(self._senders.owner_of(inbox), "inbox that is no stream", text, logging.ERROR)
 
     def _look_for_senders(self, connection: Connection) -> None:
         """Read who has sent, at most so many as are read; all of them are in the set."""

@@ -20,7 +20,7 @@ from redflare_broker.errors import ConfigError, DecodeError, Fenced, RedflareErr
 from redflare_broker.fqcn import FQCN
 from redflare_broker.keys import Keys
 from redflare_broker.runtime.heartbeat import Heartbeats
-from redflare_broker.scripts.cell_scripts import BEAT, BURY, BYE, HELLO, SETTLE
+from redflare_broker.scripts.cell_scripts import BEAT, BURY, BYE, HELLO, SETTLE, entries_of
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import FENCED, LOST, common_values, parse_reply
 from redflare_broker.transport.connection import Connection
@@ -126,8 +126,8 @@ class Cell:
         return self._lease.instance
 
     def _settle_command(self, entries: Sequence[tuple[str, str]]) -> list[Arg]:
-        inboxes, entry_ids = zip(*entries, strict=True)
-        return SETTLE.command(self._values, entry_ids, inboxes, **self._lease.args)
+        inboxes, arguments = entries_of(entries)
+        return SETTLE.command(self._values, arguments, inboxes, **self._lease.args)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

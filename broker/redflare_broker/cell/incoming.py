@@ -103,10 +103,9 @@ class IncomingRequests(Direction):
                 self._outbox.send(self._refusal(envelope, ReplyCode.BAD_REQUEST_DATA, str(exc)), here=False)
                 raise
             self._in_hand[known] = request
-            owner = FQCN.owner(envelope.origin)
-            self._load.add(owner, envelope.nbytes)
+            self._load.add(request.owner, envelope.nbytes)
             request.load = envelope.nbytes
-        self._pool.submit(partial(request.reply_from, handler), owner)
+        self._pool.submit(partial(request.reply_from, handler), request.owner)
         return ""
 
     def bury(self, entry_id: str, owner: str, fault: Exception, reason: str, command: list[Arg]) -> None:
@@ -155,7 +154,7 @@ class IncomingRequests(Direction):
 
     def begin(self, request: Request) -> None:
         """Note that a handler begins with a request, for the first time or because it came too early then."""
-        sender = FQCN.owner(request.origin)
+        sender = request.owner
         with self._guard:
             request.runs += 1
             if not request.begun and request.load is not None:
@@ -263,7 +262,7 @@ class IncomingRequests(Direction):
         """Count a request no more, under the guard."""
         nbytes, request.load = request.load, None
         if nbytes is not None:
-            self._load.end(FQCN.owner(request.origin), nbytes)
+            self._load.end(request.owner, nbytes)
 
     def _encode(self, data: object) -> tuple[EncodedPayload, bool]:
         """Encode the data of a reply; True: its chunks were stored here."""
@@ -308,6 +307,6 @@ class IncomingRequests(Direction):
             text = f"the reply to {request!r} is not written: many are there, and nobody reads them"
             request.note_fault("reply to nobody", text)
             if message.unread is not None:
-                self._pool.submit(partial(discard, self._server, message.unread), FQCN.owner(request.origin))
+                self._pool.submit(partial(discard, self._server, message.unread), request.owner)
         if copies:
             self._outbox.send(OutboundMessage(deletes=[(request.inbox, entry_id) for entry_id in copies]))

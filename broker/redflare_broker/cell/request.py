@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Final, Protocol, TypeAlias
 
 from redflare_broker.errors import BlobMissing
+from redflare_broker.fqcn import FQCN
 from redflare_broker.payload.encoded_payload import EncodedPayload
 from redflare_broker.payload.payload_store import discard
 from redflare_broker.scripts import script
@@ -208,11 +209,16 @@ class Request:
     entry_id: str
     replier: Replier
     answered: bool = False
+    #: the party that its cell belongs to
+    owner: str = field(init=False)
     #: Of the replier: its bytes while it counts as its sender's, whether a handler has begun with it, and how many run.
     load: int | None = field(default=None, init=False)
     begun: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = FQCN.owner(self.origin)
 
     @property
     def keep(self) -> bool:

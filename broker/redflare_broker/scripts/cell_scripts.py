@@ -5,6 +5,8 @@ Those that a sender takes at another cell have theirs from ``sender_values``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from redflare_broker.keys import CellKeys
@@ -12,6 +14,8 @@ from redflare_broker.transport.replies import Arg
 
 from .script import Script
 
+#: Ids that Lua passes to one command.
+_IDS_AT_ONCE: Final = 1000
 _SENDER: Final = "owner senders doorbell publish may_keep retention_ms"
 
 #: Take the cell over; with an epoch, take it up again after Redis lost it.
@@ -42,10 +46,29 @@ SETTLE: Final = Script("cell/settle", "cell", "instance epoch", more_keys="inbox
 STILL_POSTED: Final = Script("cell/still_posted", "inbox", _SENDER, rest="entries", frees=True)
 
 
+def entries_of(entries: Iterable[tuple[str, str]]) -> tuple[list[str], list[Arg]]:
+    """Make the further keys and arguments of ``SETTLE``.
+
+    Args:
+        entries: the inbox and the id of each.
+    """
+    by_inbox: dict[str, list[str]] = {}
+    for inbox, entry_id in entries:
+        by_inbox.setdefault(inbox, []).append(entry_id)
+    inboxes, arguments = list[str](), list[Arg]()
+    for inbox, ids in by_inbox.items():
+        for at in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[at : at + _IDS_AT_ONCE]
+            inboxes.append(inbox)
+            arguments += (len(some), *some)
+    return inboxes, arguments
+
+
+@lru_cache(maxsize=1024)
 def sender_values(
     keys: CellKeys, owner: str, publish: str, retention_ms: int, *, may_keep: bool = True
 ) -> dict[str, Arg]:
-    """Make what the steps of a sender share.
+    """Make what the steps of a sender share; whoever gets it must not change it.
 
     Args:
         keys: of the cell that it writes to.

@@ -8,7 +8,7 @@ from typing import cast
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import Keys
 from redflare_broker.scripts import cell_scripts
-from redflare_broker.scripts.cell_scripts import sender_values
+from redflare_broker.scripts.cell_scripts import entries_of, sender_values
 from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import Script, ScriptReply, common_values, run_pipeline
 from redflare_broker.transport.connection import Connection
@@ -45,7 +45,8 @@ class CellBench:
         return self.run(cell_scripts.BYE, lease, inboxes=[self.inbox])
 
     def settle(self, lease: Lease, *entries: str) -> ScriptReply:
-        return self.run(cell_scripts.SETTLE, lease, *entries, inboxes=[self.inbox] * len(entries))
+        inboxes, arguments = entries_of([(self.inbox, entry) for entry in entries])
+        return self.run(cell_scripts.SETTLE, lease, *arguments, inboxes=inboxes)
 
     def bury(self, lease: Lease, entry: str) -> ScriptReply:
         return self.run(cell_scripts.BURY, lease, entry=entry, reason="why")

@@ -140,3 +140,12 @@ def test_an_instance_that_starts_after_the_clock_of_redis_was_set_back_takes_the
     newer = cell.start("y:1:1")
     assert newer.epoch == later + 1
     assert cell.beat(newer).status == "OK"
+
+
+def test_thousands_of_entries_are_settled_in_one_step(cell: CellBench, redis: Any) -> None:
+    with redis.pipeline() as steps:
+        for _ in range(2100):
+            steps.xadd(cell.inbox, {"x": "1"})
+        entries = [entry.decode() for entry in steps.execute()]
+    assert cell.settle(cell.lease, *entries[:-1]).status == "OK"
+    assert cell.entries() == entries[-1:]

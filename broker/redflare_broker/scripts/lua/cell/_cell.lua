@@ -18,8 +18,9 @@ local function cell_lease(cell, instance, epoch)
   return 'LOST'
 end
 
--- Note a sender in the set of its target, and ring when it is new there, or `always`.
+-- Note a sender in the set of its target, and ring when it is new there, or `always`. Returns whether it is new.
 local function announce(senders, owner, doorbell, publish, always)
   local new = redis.call('SADD', senders, owner) == 1
   if new or always then redis.call(publish, doorbell, owner) end
+  return new
 end

@@ -11,10 +11,11 @@ local alive = redis.call('PTTL', heartbeat) ~= -2
 local known = alive or redis.call('PTTL', cell) ~= -2
 if redis.call('XLEN', inbox) >= tonumber(alive and most or known and most_dead or most_unknown) then return false end
 local entry = redis.call('XADD', inbox, '*', unpack(ARGV, fields_from))
-announce(senders, owner, doorbell, publish)
+local new = announce(senders, owner, doorbell, publish)
 if alive then
   redis.call('PEXPIRE', inbox, retention_ms)
-  lengthen(may_keep, retention_ms, senders)
+  -- later its own heartbeats do
+  if new then lengthen(may_keep, retention_ms, senders) end
 elseif redis.call('PTTL', inbox) >= 0 then
   -- what its cells have posted before is for a successor, and stays as long as they have said
 elseif known then

@@ -5,17 +5,14 @@ An ``AgentProcess`` reports what its site does, a ``DemoServerProcess`` each res
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from redflare_workers.processes.job_process import JobProcess
+from redflare_workers.processes.kept_process import KeptProcess
 from redflare_workers.util.blas_env import ONE_THREAD
 
 from .errors import DemoError
@@ -26,31 +23,21 @@ from .lifeline import STATUS
 #: A process that ends by itself this often, without progress in between, is not started again.
 MAX_CRASHES = 3
 
-#: Seconds in which a process must end before it is killed.
-GRACE = 5.0
-
 #: Lines of the log that the error shows.
 LOG_LINES = 12
 
 
 @dataclass(eq=False, repr=False)
-class WatchedProcess:
-    """A process that is kept alive until ``stop``, or until it ends with exit code 0: after any other end, the next
-    one is started.
-    """
+class WatchedProcess(KeptProcess):
+    """A process that is kept running until ``stop``, or until it ends with exit code 0."""
 
-    name: str  #: in messages
-    command: Sequence[str]  #: starts it
-    log: Path  #: the file that its output goes to
     emit: Emit  #: called with every event, from the watching threads
 
     def __post_init__(self) -> None:
-        self._guard = threading.RLock()
-        self._process: JobProcess | None = None
-        self._pid = 0
+        super().__post_init__()
+        # whatever the user has set: the numbers depend on it
+        self.env = ONE_THREAD
         self._killed = False  #: the process, on purpose
-        self._stopping = False
-        self._over = threading.Event()  #: there will be no other process
         self._round = 0  #: the latest it has reported
         self._first_round = 0  #: the latest when the process was started
         self._crashes = 0
@@ -59,43 +46,15 @@ class WatchedProcess:
     def start(self) -> None:
         """Start the process, unless it should end already."""
         with self._guard:
-            if self._stopping:
-                self._over.set()
-                return
             self._killed, self._first_round = False, self._round
-            self._process = JobProcess(
-                self.name,
-                self.command,
-                mark=uuid.uuid4().hex,
-                log=self.log,
-                on_lines=self._on_lines,
-                on_exit=self._on_exit,
-                env=ONE_THREAD,
-                max_line=None,
-            )
-            self._pid = self._process.start().pid
-            self._on_start()
+            super().start()
 
     def kill(self) -> None:
         """Kill the process with SIGKILL; the next one is started."""
         with self._guard:
-            if self._process and not self._stopping:
+            if not self._stopping.is_set():
                 self._killed = True
-                self._process.kill()
-
-    def let_end(self) -> None:
-        """Let the process end, without waiting for it; no other is started."""
-        with self._guard:
-            self._stopping = True
-            if self._process:
-                self._process.release()
-
-    def stop(self) -> None:
-        """End the process; when this returns, it is gone."""
-        self.let_end()
-        if self._process and not self._over.wait(GRACE):
-            self._process.kill()
-            self._over.wait()
+                super().kill()
 
     def give_leave(self) -> None:
         """Let a process that waits for leave go on."""
@@ -104,9 +63,6 @@ class WatchedProcess:
                 self._process.send(b".")
 
     # -- for each kind -------------------------------------------------------------------------------------------------
-
-    def _on_start(self) -> None:
-        """Handle the start of the process."""
 
     def _on_status(self, status: dict[str, Any]) -> None:
         """Handle a status; it always has ``state`` and ``round``."""
@@ -128,18 +84,19 @@ class WatchedProcess:
                     self._round = max(self._round, report["round"])
                     self._on_status(report)
 
-    def _on_exit(self, code: int) -> None:
-        with self._guard:
-            if self._stopping or code == 0:
-                self._over.set()
-                return
-            self._on_end()
-            self._crashes = 0 if self._killed or self._round > self._first_round else self._crashes + 1
-            if self._crashes == MAX_CRASHES:
-                self.emit(Failed(error=self._explain(code)))
-                self._over.set()
-                return
-        self.start()
+    def _after_end(self, code: int) -> float | None:
+        if code == 0:
+            return None
+        self._on_end()
+        self._crashes = 0 if self._killed or self._round > self._first_round else self._crashes + 1
+        if self._crashes == MAX_CRASHES:
+            self.emit(Failed(error=self._explain(code)))
+            return None
+        return 0.0
+
+    def _after_failed_start(self, error: OSError) -> float | None:
+        self.emit(Failed(error=DemoError(f"{self.name} cannot be started again: {error}")))
+        return None
 
     def _explain(self, code: int) -> DemoError:
         log = "\n".join(self._log_lines)
@@ -147,9 +104,6 @@ class WatchedProcess:
             f"{self.name} ended by itself {MAX_CRASHES} times, the last time with exit code {code}; "
             f"the end of its log:\n{log}"
         )
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} pid={self._pid} stopping={self._stopping}>"
 
 
 @dataclass(eq=False, repr=False)

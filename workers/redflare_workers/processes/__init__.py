@@ -1,6 +1,7 @@
 """The processes of jobs: a parent starts and watches one, and it ends when the parent is gone.
 
-Start at: ``job_process.JobProcess`` in the parent, ``ending.Ending`` in the process.
+Start at: ``job_process.JobProcess`` in the parent, ``ending.Ending`` in the process; ``kept_process.KeptProcess`` is
+one that is started again when it ends.
 
 May import: apis, util and the broker.
 """

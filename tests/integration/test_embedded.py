@@ -134,6 +134,30 @@ def test_a_killed_one_starts_again_at_its_url_with_its_data(tmp_path: Path, port
             assert client.get("kept") == b"1"
 
 
+def test_its_url_is_known_before_the_start_where_its_place_is_given(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    before = server.url
+    with server:
+        assert server.url == before
+    assert EmbeddedServer(port=6390).url == "redis://127.0.0.1:6390"
+    with pytest.raises(ConfigError, match="is not started"):
+        _ = EmbeddedServer().url
+
+
+def test_one_that_gets_sigterm_has_ended_with_its_data_written(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("k", "v")
+        assert not server.wait(0.0)
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait()
+        assert not server.running
+        server.stop()
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("k") == b"v"
+
+
 def test_a_directory_serves_one_server_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOCK_TIMEOUT", 0.3)
     in_use = f"'{tmp_path}' is in use by another embedded server"

@@ -17,7 +17,15 @@ import pytest
 from redflare_workers.processes import JobProcess, ProcessMark
 from redflare_workers.processes.exit_code import describe_exit
 from redflare_workers.processes.job_process import MAX_LOG
-from redflare_workers.processes.process_table import MARK, kill_group, kill_marked, marked, start_time, wait_gone
+from redflare_workers.processes.process_table import (
+    MARK,
+    kill_group,
+    kill_marked,
+    marked,
+    start_time,
+    wait_gone,
+    wait_marked_gone,
+)
 
 from tests.support.waiting import wait_until
 
@@ -267,7 +275,8 @@ def orphans() -> Iterator[tuple[ProcessMark, int]]:
 
 def test_an_orphan_is_found_and_killed_with_all_that_it_has_started(orphans: tuple[ProcessMark, int]) -> None:
     mark, child = orphans
-    assert sorted(marked(mark.mark)) == sorted([mark.pid, child])
+    # a program that was started a moment ago has no environment yet
+    wait_until(lambda: sorted(marked(mark.mark)) == sorted([mark.pid, child]))
     assert set(mark.reap(0.1)) == {mark.pid, child}
     assert not start_time(mark.pid)
     assert not start_time(child)
@@ -303,3 +312,16 @@ def test_an_empty_mark_finds_no_process() -> None:
 )  # fmt: skip
 def test_exit_codes_are_described(code: int, text: str) -> None:
     assert describe_exit(code) == text
+
+
+def test_processes_are_found_by_a_mark_in_another_variable() -> None:
+    mark = uuid4().hex
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
+    with subprocess.Popen(command, env={**os.environ, "OTHER_MARK": mark}) as process:
+        assert marked(mark) == []
+        assert wait_marked_gone(mark, 0.0)
+        # its environment is that of this process until it runs its own program
+        wait_until(lambda: marked(mark, "OTHER_MARK") == [process.pid])
+        assert not wait_marked_gone(mark, 0.0, "OTHER_MARK")
+        assert kill_marked(mark, variable="OTHER_MARK") == [process.pid]
+        assert wait_marked_gone(mark, 0.0, "OTHER_MARK")

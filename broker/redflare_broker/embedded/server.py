@@ -71,10 +71,14 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """``unix://<path>`` or ``redis://127.0.0.1:<port>``; the same again after ``stop`` and ``start``."""
+        """``unix://<path>`` or ``redis://127.0.0.1:<port>``; the same again after ``stop`` and ``start``.
+
+        Known before the first start where the directory, or the port, is given.
+        """
         if self._unix:
-            return f"unix://{self.directory / _SOCKET}"
-        self._check_started()
+            return f"unix://{(self._given or self.directory) / _SOCKET}"
+        if not self._fixed_port:
+            self._check_started()
         return f"redis://127.0.0.1:{self._port}"
 
     @property
@@ -119,6 +123,13 @@ class EmbeddedServer:
                 if self._fixed_port:
                     raise ConfigError(f"port {self._port} of 127.0.0.1 is taken: give another one") from error
         raise ConfigError(f"no free port on 127.0.0.1 in {_PORT_ATTEMPTS} attempts: give a port, or none")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server process has ended; False: it still runs after ``timeout`` seconds.
+
+        A server that gets SIGTERM writes its data and ends; ``stop`` and ``start`` bring it back.
+        """
+        return self._check_started().await_report(timeout)
 
     def stop(self) -> None:
         """End the server in an orderly way and remove a temporary directory. May be called again."""

@@ -56,9 +56,9 @@ class Watchdog:
         """Whether a report waits: that the server has ended, or the end of file of a watchdog that is gone."""
         return self.await_report(0.0)
 
-    def await_report(self, timeout: float) -> bool:
-        """Wait for a report, without reading it."""
-        return bool(select.select([self._reports], [], [], max(timeout, 0.0))[0])
+    def await_report(self, timeout: float | None) -> bool:
+        """Wait for a report, without reading it; None: without a limit."""
+        return bool(select.select([self._reports], [], [], None if timeout is None else max(timeout, 0.0))[0])
 
     def read_report(self, timeout: float) -> str:
         """Read the next report; empty when none comes in time, or when the watchdog is gone."""

@@ -55,6 +55,7 @@ def main() -> int:
 def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
     watched = WatchedTrain(train, abort_grace=args.abort_grace, stop_grace=args.stop_grace)
     stopping = threading.Lock()
+    announced = False
     while not ending.reason:
         agent = _agent(args)
 
@@ -66,6 +67,9 @@ def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
 
         with agent:
             ending.attach(stop)
+            if not announced:
+                announced = True
+                print(f"redflare: ready: agent {agent.fqcn} waits for tasks", file=sys.stderr)
             count = serve(watched, agent)
             # another thread may be in the middle of agent.stop
             with stopping:

@@ -47,6 +47,10 @@ COMMANDS: Final = {
         "redflare_workers.cli.dead",
         "Dead letters: messages that could not be read, kept with the reason.",
     ),
+    "up": (
+        "redflare_workers.cli.up",
+        "Run a federation on this machine: Redis, server, sites and agents, for a first look and for development.",
+    ),
     "simulate": (
         "redflare_workers.cli.simulate",
         "Run a workflow with all its sites on this machine, with the same code as in a distributed run.",
@@ -141,10 +145,13 @@ def options(
     redflare dead list              [dim]messages that could not be read[/dim]
 
     [bold]Try[/bold]
+    redflare up --agent trainer:train
+                                    [dim]a whole federation on this machine[/dim]
     redflare simulate trainer:train [dim]a workflow with all its sites on this machine[/dim]
     redflare demo                   [dim]watch a federated training[/dim]
 
-    Redis is found by --url or REDFLARE_URL; simulate and demo start their own.
+    Redis is found by --url, by REDFLARE_URL, or in a folder where redflare up
+    runs; up, simulate and demo start their own.
     All commands but demo print JSON with --json. --install-completion sets up
     completion of commands and job ids in your shell.
     """

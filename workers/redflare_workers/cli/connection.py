@@ -20,6 +20,8 @@ from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.transport.url import ServerUrl
 from redflare_broker.util import humanize
 
+from redflare_workers.up import DEFAULT_FOLDER
+
 if TYPE_CHECKING:
     from redflare_broker.inspection.federation import Inspector
 
@@ -31,9 +33,24 @@ URL_HELP: Final = "URL of Redis: redis://, rediss:// (TLS), unix://, redis+clust
 _option = functools.partial(typer.Option, rich_help_panel="Connection")
 
 
-def warn_of_password(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
-    """Warn when the command line, which all users of the machine can read, holds a password; a callback of --url."""
+def default_url() -> str:
+    """Return the URL of the ``redflare up`` that runs in the current folder, or that of a Redis on this machine."""
+    if not Path(DEFAULT_FOLDER).is_dir():
+        return DEFAULT_URL
+    from redflare_workers.up.running import RunningUp  # most commands do without
+
+    running = RunningUp.find(Path(DEFAULT_FOLDER))
+    return DEFAULT_URL if running is None else running.url
+
+
+def checked_url(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
+    """Find the URL when none is given; warn of a password in the command line, which all users of the machine can read.
+
+    A callback of --url.
+    """
     source = context.get_parameter_source("url")
+    if source is not None and source.name == "DEFAULT" and parameter.envvar:
+        return default_url()
     if url and source is not None and source.name == "COMMANDLINE":
         with suppress(ConfigError):  # which the command reports
             if ServerUrl.parse(url).password is not None:
@@ -128,7 +145,7 @@ def _open(
     base: ConnectionOptions,
     *,
     url: Annotated[
-        str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=warn_of_password)
+        str, _option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=checked_url)
     ] = DEFAULT_URL,
     namespace: Annotated[
         str, _option("--namespace", "-n", envvar="REDFLARE_NAMESPACE", help="The federation's namespace.")

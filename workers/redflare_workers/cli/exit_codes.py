@@ -10,14 +10,23 @@ import typer
 from redflare_broker.errors import ConfigError, NameTaken, RedflareError, ServerError, Unavailable
 from redflare_broker.util.visible import visible
 
-#: Not found, or the command ran and its result is a failure.
-FAILED: Final = 1
-NOT_FOUND: Final = 1
-USAGE: Final = 2
-UNAVAILABLE: Final = 3
-#: Another process has the name of this one: it has taken over, or it was not replaced. Not to be started again.
-TAKEN: Final = 4
-INTERRUPTED: Final = 130
+from redflare_workers.util.exit_codes import FAILED, INTERRUPTED, TAKEN, UNAVAILABLE, USAGE
+
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "NOT_FOUND",
+    "TAKEN",
+    "UNAVAILABLE",
+    "USAGE",
+    "done_before",
+    "exit_on_error",
+    "fail",
+    "note",
+]
+
+NOT_FOUND: Final = FAILED
 #: The line below the help of most commands.
 EXIT_CODES: Final = (
     "Exit codes: 0 fine, 1 not found or nothing there, 2 wrong usage, 3 Redis is unavailable or refuses, 130 Ctrl-C."

@@ -17,7 +17,7 @@ from redflare_broker.transport.server import ConnectionOptions, Server
 from redflare_broker.util.did_you_mean import did_you_mean
 from redflare_broker.util.visible import visible
 
-from .connection import DEFAULT_URL, Connect, Target
+from .connection import Connect, Target, default_url
 from .exit_codes import NOT_FOUND, USAGE, fail, note
 
 #: Seconds that a completion may take.
@@ -33,7 +33,7 @@ def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str,
     """Complete the id of a job in the shell."""
     given: dict[str, Any] = context.params
     connect: Connect = context.obj or Server.connect
-    url = given.get("url") or os.environ.get("REDFLARE_URL") or DEFAULT_URL
+    url = given.get("url") or os.environ.get("REDFLARE_URL") or default_url()
     namespace = given.get("namespace") or os.environ.get("REDFLARE_NAMESPACE") or DEFAULT_NAMESPACE
     name = given.get("server") or os.environ.get("REDFLARE_SERVER") or "server"
     with suppress(RedflareError):

@@ -21,7 +21,7 @@ from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.util.signals import stopping_signals
 
 from . import display
-from .connection import URL_HELP, existing_folder, warn_of_password
+from .connection import URL_HELP, checked_url, existing_folder
 from .exit_codes import FAILED, INTERRUPTED, NOT_FOUND, TAKEN, note
 
 #: Heartbeats that may be missing before ``--check`` fails.
@@ -41,7 +41,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-Url = Annotated[str, typer.Option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=warn_of_password)]
+Url = Annotated[str, typer.Option("--url", "-u", envvar="REDFLARE_URL", help=URL_HELP, callback=checked_url)]
 Workspace = Annotated[
     Path,
     typer.Option(

@@ -12,7 +12,7 @@ from redflare_broker.errors import ConfigError, RedflareError
 from redflare_workers.util.object_reference import beside, named
 
 from . import display
-from .connection import URL_HELP, warn_of_password
+from .connection import URL_HELP, checked_url
 from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def simulate(
             "--url",
             "-u",
             help=f"{URL_HELP[:-1]}; default: an embedded one. REDFLARE_URL is ignored.",
-            callback=warn_of_password,
+            callback=checked_url,
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Folder for the model or the results matrix.")] = None,

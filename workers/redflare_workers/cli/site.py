@@ -12,7 +12,7 @@ from redflare_broker.keys import Keys
 from . import display
 from .connection import DEFAULT_URL
 from .exit_codes import exit_on_error
-from .service import EXIT_CODES, Check, Level, LogLevel, Secure, TakeOver, Url, Workspace, check, serve
+from .service import EXIT_CODES, Check, Level, LogLevel, Secure, TakeOver, Url, Workspace, check, print_event, serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -71,4 +71,5 @@ def site(
         take_over=take_over,
     )
     engine = ClientEngine(client, args, workers=workers)
+    engine.on_ready = lambda: print_event("ready", f"site {name} has joined {server}", as_json=as_json)
     serve(f"site {name}", url, settings, engine.run, engine.stop, lambda: engine.fenced, log_level, as_json=as_json)

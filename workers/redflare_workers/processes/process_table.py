@@ -55,9 +55,13 @@ def wait_gone(pid: int, started: str, timeout: float) -> bool:
     return not started or start_time(pid) != started
 
 
-def marked(mark: str) -> list[int]:
-    """Return the numbers of the processes that carry a mark, without this one; none on systems without ``/proc``."""
-    wanted = f"{MARK}={mark}".encode()
+def marked(mark: str, variable: str = MARK) -> list[int]:
+    """Return the numbers of the processes that carry a mark, without this one; none on systems without ``/proc``.
+
+    Args:
+        variable: in the environment, that has the mark.
+    """
+    wanted = f"{variable}={mark}".encode()
     return [
         int(entry.name)
         for entry in (_PROC.iterdir() if mark and _PROC.is_dir() else ())
@@ -65,14 +69,23 @@ def marked(mark: str) -> list[int]:
     ]
 
 
-def kill_marked(mark: str, timeout: float = 5.0) -> list[int]:
+def wait_marked_gone(mark: str, timeout: float, variable: str = MARK) -> bool:
+    """Wait until no process carries a mark; False: some still do after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while (found := marked(mark, variable)) and time.monotonic() < deadline:
+        for pid in found:
+            wait_gone(pid, start_time(pid), max(deadline - time.monotonic(), 0.0))
+    return not found
+
+
+def kill_marked(mark: str, timeout: float = 5.0, variable: str = MARK) -> list[int]:
     """Send SIGKILL to all processes that carry a mark, wait until they are gone, and return their numbers."""
     killed: list[int] = []
     deadline = time.monotonic() + timeout
-    while (found := marked(mark)) and time.monotonic() < deadline:
+    while (found := marked(mark, variable)) and time.monotonic() < deadline:
         killed += [pid for pid in found if pid not in killed]
         for pid in found:
-            _kill_if_marked(pid, mark)
+            _kill_if_marked(pid, f"{variable}={mark}".encode())
         for pid in found:
             wait_gone(pid, start_time(pid), max(deadline - time.monotonic(), 0.0))
     return killed
@@ -85,7 +98,7 @@ def kill_group(pid: int, started: str) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def _kill_if_marked(pid: int, mark: str) -> None:
+def _kill_if_marked(pid: int, wanted: bytes) -> None:
     with contextlib.suppress(OSError):
         if not hasattr(os, "pidfd_open"):
             os.kill(pid, signal.SIGKILL)
@@ -93,7 +106,7 @@ def _kill_if_marked(pid: int, mark: str) -> None:
         descriptor = os.pidfd_open(pid)
         try:
             # another process may have got the number since it was read
-            if f"{MARK}={mark}".encode() in _environment(pid):
+            if wanted in _environment(pid):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -104,6 +104,8 @@ class ClientEngine(RunEngine):
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = ""
         self._ended = threading.Event()
+        #: called, from the thread of ``run``, when the site has joined its server
+        self.on_ready: Callable[[], object] = lambda: None
         #: another process of this site has taken over
         self.fenced = False
 
@@ -181,6 +183,8 @@ class ClientEngine(RunEngine):
         try:
             membership.join(lambda: self._stopping)
             logger.info("site %s serves %s", self.client_name, self.server_name)
+            if not self.fenced:
+                self.on_ready()
             self._ended.wait()
             logger.info("site %s ends: %s", self.client_name, self._stopping)
         finally:

@@ -3,7 +3,7 @@
 Start at: ``settings.load_settings``, which reads a workspace into a ``LinkSettings``; ``docs/configuration.md``
 documents every key. An unknown key or a bad value is a ``ConfigError`` that names file, key and what is accepted.
 
-May import: transport, wire and the root; no folder that acts on Redis.
+May import: transport, wire, util and the root; no folder that acts on Redis.
 """
 
 from redflare_broker.transport.server import ConnectionOptions

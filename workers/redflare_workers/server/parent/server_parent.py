@@ -1,6 +1,6 @@
 """``ServerParent`` (SP): takes jobs from the store, and sees each to its end.
 
-A job's life: it is checked (``admission``), waits for its sites (``job_scheduler``), and is dispatched, watched and
+A job's life: it is checked (``job_checks``), waits for its sites (``job_scheduler``), and is dispatched, watched and
 ended by its ``JobRunner``. Operators write into the store; an event wakes the server, which reads the open jobs.
 If this process dies, the next one resumes (``reaper``).
 """
@@ -20,7 +20,7 @@ from typing import Any, Final
 from redflare_broker.cell.cell import Cell, HandlerResult, Request
 from redflare_broker.config.retention import JobRetentionPolicy
 from redflare_broker.config.settings import LinkSettings, load_settings
-from redflare_broker.errors import ConfigError, Fenced, JobLost, JobUnknown, RedflareError, Unavailable
+from redflare_broker.errors import ConfigError, Fenced, JobLost, RedflareError, Unavailable
 from redflare_broker.job_store.record import (
     APPROVED,
     CAN_NOT_SCHEDULE,
@@ -42,9 +42,10 @@ from redflare_workers.workspace.run_folder import RunFolder
 from redflare_workers.workspace.site_settings import SiteSettings, load_site_settings
 from redflare_workers.workspace.workspace_lock import WorkspaceHold, workspace_lock
 
-from .admission import meta_of, refusal
+from .admission import meta_of
 from .connected_sites import ConnectedSites
 from .deleted_jobs import DeletedJobs
+from .job_checks import JobChecks
 from .job_files import prepare, run_meta, sweep
 from .job_runner import JobRunner
 from .job_scheduler import Candidate, PlacedJob, plan
@@ -111,7 +112,6 @@ class ServerParent:
         self._components = dict(components or {})
         self._guard = threading.Lock()
         self._runners: dict[str, JobRunner] = {}
-        self._admitting: set[str] = set()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         #: The jobs of the last server are recovered, and reports of sites can be handled.
         self._ready = threading.Event()
@@ -189,6 +189,7 @@ class ServerParent:
         engine = ParentEngine(cell, sites, self._components, self.workspace)
         self._context = self._make_context()
         self._keeper = RecordKeeper(store, self.workspace)
+        self._checks = JobChecks(store, self.workspace, self.site_settings, pool, self._wake)
         self._deleted = DeletedJobs(store, self.workspace, cell, sites.connected, self._is_running)
         cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
@@ -322,7 +323,7 @@ class ServerParent:
                 # it has been compared; another job of this id waits for its end
                 continue
             if record.status == SUBMITTED:
-                self._admit(record)
+                self._checks.begin(record)
             elif record.status == APPROVED and (meta := self._meta_of(record)) is not None:
                 candidates.append(Candidate(id=record.id, meta=meta))
             elif record.status not in (SUBMITTED, APPROVED):
@@ -373,48 +374,6 @@ class ServerParent:
             with self._guard:
                 self._runners[runner.id] = runner
             runner.start()
-
-    def _admit(self, record: JobRecord) -> None:
-        """Check a job, in another thread: archives may be large."""
-        with self._guard:
-            if record.id in self._admitting:
-                return
-            self._admitting.add(record.id)
-
-        def admit() -> None:
-            moved = False
-            try:
-                moved = self._check(record)
-            finally:
-                with self._guard:
-                    self._admitting.discard(record.id)
-                if moved:
-                    self._wake()
-
-        self._pool.submit(admit)
-
-    def _check(self, record: JobRecord) -> bool:
-        """Approve or reject a job; False: Redis cannot record that, and the next heartbeat tries again."""
-        try:
-            reason = self._refusal(record)
-            if reason:
-                logger.error("job %s: rejected: %s", record.id, reason)
-            self._store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
-        except RedflareError as error:
-            level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR
-            logger.log(level, "job %s: cannot be checked now; trying again unless it was deleted: %s", record.id, error)
-            return False
-        return True
-
-    def _refusal(self, record: JobRecord) -> str:
-        try:
-            return refusal(record, self._store, self.workspace, self.site_settings)
-        except RedflareError:
-            raise
-        except Exception as error:
-            # else it would be checked again and again, and stay SUBMITTED
-            logger.exception("job %s: the check failed", record.id)
-            return f"the server could not check it: {type(error).__name__}: {error}"
 
     def _meta_of(self, record: JobRecord) -> JobMeta | None:
         meta, problems = meta_of(record)

@@ -17,7 +17,7 @@ from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, DISPATC
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.keys import Keys
 from redflare_workers.protocol.parent_messages import SiteReport
-from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent import job_checks, server_parent
 from redflare_workers.server.parent.record_keeper import RecordKeeper
 from redflare_workers.server.parent.server_parent import ServerParent
 
@@ -39,7 +39,7 @@ def test_a_job_whose_check_fails_unexpectedly_is_rejected(bench: ParentBench, mo
     def fails(*args: Any) -> str:
         raise LookupError("an unforeseen error")
 
-    monkeypatch.setattr(server_parent, "refusal", fails)
+    monkeypatch.setattr(job_checks, "refusal", fails)
     bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: bench.status() == CAN_NOT_SCHEDULE)
     record = bench.store.get("job-1")
@@ -60,7 +60,7 @@ def test_a_check_that_redis_refuses_is_not_tried_again_at_once(
             often.set()
         raise ServerError("OOM command not allowed")
 
-    monkeypatch.setattr(server_parent, "refusal", refuses)
+    monkeypatch.setattr(job_checks, "refusal", refuses)
     bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: tried)
     assert not often.wait(0.5)
@@ -73,7 +73,7 @@ def test_a_site_is_asked_to_abort_a_job_that_is_over_but_not_one_that_runs(
     """A running job may have no runner, when that failed to record something and the next was not made yet."""
     bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: bench.status() == CAN_NOT_SCHEDULE)
-    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(job_checks, "refusal", lambda *args: "")
     bench.store.submit(META, b"zip", "job-2")
     wait_until(lambda: (record := bench.store.get("job-2")) is not None and record.waiting and bench.parent._renewed)
     assert bench.store.advance("job-2", APPROVED, DISPATCHED)
@@ -99,7 +99,7 @@ def test_an_error_while_processing_the_open_jobs_does_not_end_the_server(
         failed.set()
         raise LookupError("an unforeseen error")
 
-    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(job_checks, "refusal", lambda *args: "")
     with monkeypatch.context() as once:
         once.setattr(server_parent, "plan", fails)
         bench.store.submit(META, b"zip", "job-1")
@@ -157,7 +157,7 @@ def test_a_job_without_a_runner_gets_another_one(bench: ParentBench, monkeypatch
         return []
 
     monkeypatch.setattr(server_parent, "recover", recover)
-    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(job_checks, "refusal", lambda *args: "")
     bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: bench.status() == APPROVED)
     assert bench.store.advance("job-1", APPROVED, DISPATCHED)
@@ -184,7 +184,7 @@ def test_the_jobs_that_wait_are_looked_at_as_soon_as_one_has_ended(
 
 def test_jobs_that_are_not_over_are_kept_alive(bench: ParentBench, monkeypatch: pytest.MonkeyPatch) -> None:
     renewed: list[str] = []
-    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(job_checks, "refusal", lambda *args: "")
     monkeypatch.setattr(server_parent, "_RENEW_EVERY", 0.0)
     monkeypatch.setattr(JobStore, "renew", lambda self, job_ids: renewed.extend(job_ids))
     bench.store.submit(META, b"zip", "job-1")

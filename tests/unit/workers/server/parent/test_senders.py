@@ -17,7 +17,7 @@ from redflare_broker.job_store.store import JobStore
 from redflare_broker.transport.server import Server
 from redflare_workers.protocol.message import WRONG_SENDER, Message
 from redflare_workers.protocol.parent_messages import SiteLog, SiteReport
-from redflare_workers.server.parent import server_parent
+from redflare_workers.server.parent import job_checks
 from redflare_workers.server.parent.log_writer import LogWriter
 from redflare_workers.server.parent.site_messages import SiteMessages
 
@@ -47,7 +47,7 @@ class Sites:
 
 @pytest.fixture
 def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
-    monkeypatch.setattr(server_parent, "refusal", lambda *args: "")
+    monkeypatch.setattr(job_checks, "refusal", lambda *args: "")
     bench = ParentBench(tmp_path)
     bench.store.submit(META, b"zip", "job-1")
     wait_until(lambda: bench.status() == APPROVED)

@@ -43,6 +43,10 @@ COMMANDS: Final = {
         "redflare_workers.cli.tail",
         "Follow one agent live: its tasks and results, their states, aborts, verdicts, who connects and leaves.",
     ),
+    "audit": (
+        "redflare_workers.cli.audit",
+        "Show the audit log of a server or a site, and check that nobody has changed it.",
+    ),
     "dead": (
         "redflare_workers.cli.dead",
         "Dead letters: messages that could not be read, kept with the reason.",
@@ -143,6 +147,8 @@ def options(
     redflare task round-3.site-1    [dim]the history of one task[/dim]
     redflare tail site-1--trainer   [dim]follow one agent live[/dim]
     redflare dead list              [dim]messages that could not be read[/dim]
+    redflare audit verify /srv/redflare
+                                    [dim]has somebody changed the audit log?[/dim]
 
     [bold]Try[/bold]
     redflare up --agent trainer:train

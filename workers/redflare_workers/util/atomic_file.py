@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iter
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def private_folder(path: str | os.PathLike[str]) -> Path:
@@ -53,7 +53,7 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 #: Seconds between two lines about the same sender and kind.
 _EVERY: Final = 30.0
@@ -28,6 +28,16 @@ class _Repeated:
     level: int
     count: int = 0
     last: str = ""
+
+
+class FaultListener(Protocol):
+    """Is told of each fault, too; from the thread that meets it."""
+
+    def note(self, sender: str, kind: str, text: str) -> None:
+        """Note a fault; as ``FaultLog.note``."""
+
+    def flush(self, *, final: bool = False) -> None:
+        """Do what is due; as ``FaultLog.flush``."""
 
 
 class FaultLog:
@@ -49,6 +59,8 @@ class FaultLog:
         self._clock = clock
         self._guard = threading.Lock()
         self._repeated: dict[tuple[str, str], _Repeated] = {}
+        #: Told of each fault, too; None: nobody is.
+        self.listener: FaultListener | None = None
         #: by kind: how many there were in all
         self.totals: dict[str, int] = {}
 
@@ -63,6 +75,8 @@ class FaultLog:
             text: what is wrong, for people.
             exc_info: an exception whose traceback the first line gets.
         """
+        if self.listener is not None:
+            self.listener.note(sender, kind, text)
         now = self._clock()
         with self._guard:
             self.totals[kind] = self.totals.get(kind, 0) + 1
@@ -81,6 +95,8 @@ class FaultLog:
 
     def flush(self, *, final: bool = False) -> None:
         """Log the counts that are due; call it from time to time. ``final``: all of them, at the end."""
+        if self.listener is not None:
+            self.listener.flush(final=final)
         now, due = self._clock(), []
         with self._guard:
             for key, known in list(self._repeated.items()):

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 FEDAVG: Final = "redflare_workers.workflow.FedAvg"
 #: The files of a workspace without jobs.
-_OWN: Final = {"comm_config.json", "local"}
+_OWN: Final = {"audit", "comm_config.json", "local"}
 _LOCAL: Final = {"site.json", "lock"}
 
 #: Code of jobs. ``at`` is the place where it fails, ``only`` the site; elsewhere it adds 1 to each weight.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -82,7 +83,11 @@ def obey(cell: Cell, parent: str, run: str, message: type[C], handler: Callable[
 
     def handle(decoded: C, request: Request) -> HandlerResult:
         if decoded.run != run:
-            return OTHER_RUN, {"error": f"this is run {run}, not {decoded.run:.100}"}, None
+            text = f"this is run {run}, not {decoded.run:.100}"
+            request.note_fault(
+                "for another run", f"{request.channel}/{request.topic} from {request.origin}: {text}", logging.INFO
+            )
+            return OTHER_RUN, {"error": text}, None
         return handler(decoded)
 
     register(cell, message, handle, sender=lambda decoded: parent)

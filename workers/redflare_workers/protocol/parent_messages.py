@@ -27,6 +27,8 @@ class DeployRequest(SiteRequest, topic="deploy"):
     app: str
     #: the job's, with its ``job_id``
     meta: Mapping[str, Any]
+    #: the head of the server's audit log
+    audit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class SiteReply(Fields):
     """What became of a request, in NVFlare's words; the rc is ERROR, and the meta has ``error`` too, when it failed."""
 
     message: str
+    #: the head of the site's audit log
+    audit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class AbortProof(Fields):
     exit_code: int | None = None
     #: what became of the job's agents, by FQCN, see ``agent_abort.notify_agents``
     agents: Mapping[str, str] = field(default_factory=dict)
+    #: the head of the site's audit log
+    audit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +131,8 @@ class SiteReport(Message, channel="server", topic="site_report"):
     agents: Mapping[str, str] = field(default_factory=dict)
     #: seconds since 1970
     at: float = 0.0
+    #: the head of the site's audit log
+    audit: str = ""
 
     @property
     def details(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from .run_folder import OUTCOME_FILE, RunFolder
@@ -17,6 +18,8 @@ class JobReport:
     reason: str = ""
     #: It ended because its parent was gone, not because the job was over.
     parent_gone: bool = False
+    #: Messages that it has refused, or could not deal with: how many, by kind.
+    faults: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: RunFolder) -> None:
         """Write the file.

@@ -83,3 +83,22 @@ def test_the_worst_level_and_the_first_traceback_are_kept(
     faults.flush(final=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
     assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+
+
+def test_a_listener_is_told_of_each_fault_and_of_each_flush(faults: FaultLog) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def note(self, sender: str, kind: str, text: str) -> None:
+            self.heard.append((sender, kind, text))
+
+        def flush(self, *, final: bool = False) -> None:
+            self.heard.append(final)
+
+    listener = faults.listener = Listener()
+    for _ in range(2):
+        faults.note("site-1", "unknown topic", "no topic")
+    faults.flush()
+    faults.flush(final=True)
+    assert listener.heard == [("site-1", "unknown topic", "no topic")] * 2 + [False, True]

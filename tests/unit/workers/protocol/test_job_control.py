@@ -28,4 +28,5 @@ def test_a_process_is_ended_by_its_parent_and_by_nobody_else() -> None:
         assert abort("server") == WRONG_SENDER
         assert abort("site-1", "run-0") == OTHER_RUN
         assert abort("site-1") == "OK"
+        assert process.faults.totals == {"sent in the name of another": 2, "for another run": 1}
     assert obeyed == ["site-1"]

@@ -54,6 +54,7 @@ class JobProgram:
         self.ending = Ending(self._end_early)
         self._panic = ""
         self._job: ClientJob | None = None
+        self._cell: Cell | None = None
 
     def run(self) -> tuple[ExitCode, str]:
         """Build the app, and take part to the end; return how the process ends, and why."""
@@ -124,6 +125,7 @@ class JobProgram:
 
     def _control(self, cell: Cell, switchboard: Switchboard) -> None:
         """Let the client parent control this process."""
+        self._cell = cell
         parent = self.args.site
         obey(cell, parent, self.args.run, AbortRun, self._on_abort)
         obey(cell, parent, self.args.run, AbortRunTask, self._on_abort_task)
@@ -157,7 +159,8 @@ class JobProgram:
     def note(self, code: ExitCode, reason: str) -> None:
         """Write ``outcome.json``, for the client parent."""
         gone = self.ending.parent_gone.is_set()
-        report = ClientJobReport(run=self.args.run, exit_code=int(code), reason=reason, parent_gone=gone)
+        faults = dict(self._cell.faults.totals) if self._cell else {}
+        report = ClientJobReport(run=self.args.run, exit_code=int(code), reason=reason, parent_gone=gone, faults=faults)
         try:
             report.write(self.args.folder)
         except OSError as error:

@@ -25,6 +25,10 @@ from redflare_workers.apis.event_type import EventType
 from redflare_workers.apis.fl_constant import FLContextKey, ProcessType, ReservedKey
 from redflare_workers.apis.fl_context import FLContext
 from redflare_workers.apis.shareable import Shareable
+from redflare_workers.audit.audit_files import audit_folder
+from redflare_workers.audit.audit_log import AuditLog
+from redflare_workers.audit.entry import AUDIT_HEAD
+from redflare_workers.audit.refused_messages import RefusedMessages
 from redflare_workers.client.shared.cell_host import CellHost
 from redflare_workers.client.shared.membership import Membership
 from redflare_workers.engine.run_engine import RunEngine
@@ -129,7 +133,9 @@ class ClientEngine(RunEngine):
             PreflightError, ServerError: Redis is not fit, or refuses this user.
             NameTaken: a client parent of this site is alive, and is not to be replaced.
         """
-        with workspace_lock(self.processes.workspace) as hold:
+        workspace, writer = self.processes.workspace, {"site": self.client_name}
+        with workspace_lock(workspace) as hold, AuditLog(audit_folder(workspace), writer) as audit:
+            self.processes.audit = audit
             client = getattr(self.args, "client", None)
             host = CellHost(
                 self.client_name,
@@ -155,10 +161,12 @@ class ClientEngine(RunEngine):
                 self.close()
                 host.stop()
                 ender.join()
+            audit.close(self._stopping)
         return self._stopping
 
     def _prepare(self, hold: WorkspaceHold, cell: Cell, switchboard: Switchboard) -> None:
         """Prepare a cell that is not open yet."""
+        cell.faults.listener = RefusedMessages(self.processes.audit)
         preflight, take_over = cell.preflight, bool(getattr(self.args, "take_over", False))
 
         def check() -> None:
@@ -176,7 +184,12 @@ class ClientEngine(RunEngine):
 
     def _serve(self, host: CellHost) -> None:
         host.add_site(self.client_name, self.server_name, lambda event: None, self._on_fenced)
-        props = {"resources": dict(self.processes.settings.resources), ReservedKey.CLIENT_NAME: self.client_name}
+        props: dict[str, Any] = {
+            "resources": dict(self.processes.settings.resources),
+            ReservedKey.CLIENT_NAME: self.client_name,
+        }
+        if (head := self.processes.audit.head) is not None:
+            props[AUDIT_HEAD] = str(head)
         membership = Membership(host, self.server_name, self.client_name, props, self._on_news)
         self._fire(EventType.SYSTEM_START)
         self.processes.resume()
@@ -250,14 +263,25 @@ class ClientEngine(RunEngine):
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
     def deploy_app(
-        self, app_name: str, job_id: str, job_meta: Mapping[str, Any], client_name: str, app_data: bytes
+        self,
+        app_name: str,
+        job_id: str,
+        job_meta: Mapping[str, Any],
+        client_name: str,
+        app_data: bytes,
+        *,
+        server_head: str = "",
     ) -> str:
-        """Unpack an app into ``<workspace>/<job_id>``; return "" or what is wrong, and then nothing is left behind."""
+        """Unpack an app into ``<workspace>/<job_id>``; return "" or what is wrong, and then nothing is left behind.
+
+        Args:
+            server_head: of the server's audit log, which that of this site notes.
+        """
         if client_name != self.client_name:
             return f"{ERROR_PREFIX}: this is site {self.client_name}, not {client_name!r}"
         deployer = self.get_component(APP_DEPLOYER) or self._deployer
         try:
-            error = self.processes.deploy(deployer, job_id, job_meta, app_name, app_data)
+            error = self.processes.deploy(deployer, job_id, job_meta, app_name, app_data, server_head=server_head)
         except (ConfigError, TypeError) as wrong:
             error = str(wrong)
         return f"{ERROR_PREFIX}: {error}" if error else ""

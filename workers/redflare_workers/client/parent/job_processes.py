@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redflare_workers.audit.audit import Audit, about
+from redflare_workers.audit.entry import Action
 from redflare_workers.processes.how_ended import NOT_RUNNING
 from redflare_workers.protocol.parent_messages import AbortProof, SiteReport
 from redflare_workers.protocol.site_job_status import ClientStatus
 from redflare_workers.workspace.job_args import ClientJobArgs
+from redflare_workers.workspace.job_report import ClientJobReport
 from redflare_workers.workspace.run_folder import AGENTS_FILE, META_FILE, OUTCOME_FILE, RunFolder, begun_runs
 from redflare_workers.workspace.site_settings import SiteSettings
 
@@ -54,6 +57,8 @@ class JobProcesses:
     tell_agents: Callable[[list[str], int, str], dict[str, str]]
     #: Takes reports of the jobs; None: nobody does yet.
     reporter: Reporter | None = field(default=None, init=False)
+    #: Takes what becomes of the jobs; one that keeps nothing until ``ClientEngine.run`` has the workspace for itself.
+    audit: Audit = field(default_factory=Audit, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _runs: dict[str, SiteRun] = field(default_factory=dict, init=False)
     #: by job: held during an operation on it
@@ -66,16 +71,42 @@ class JobProcesses:
     _barred: dict[str, str] = field(default_factory=dict, init=False)
     _stopped: bool = field(default=False, init=False)
 
+    @property
+    def server(self) -> str:
+        """Name of the server, which asks for all that is done here."""
+        return str(self.connection.get("server_name", "server"))
+
     # -- operations ----------------------------------------------------------------------------------------------------
 
-    def deploy(self, deployer: AppDeployer, job_id: str, job_meta: Mapping[str, Any], app: str, data: Any) -> str:
-        """Deploy an app, unless the job runs; as ``AppDeployer.deploy``."""
+    def deploy(
+        self,
+        deployer: AppDeployer,
+        job_id: str,
+        job_meta: Mapping[str, Any],
+        app: str,
+        data: Any,
+        *,
+        server_head: str = "",
+    ) -> str:
+        """Deploy an app, unless the job runs; as ``AppDeployer.deploy``.
+
+        Args:
+            server_head: of the server's audit log.
+        """
         with self._job_lock(job_id):
             run = self._runs.get(job_id)
             if run is not None and run.live:
                 return f"job {job_id!r} is {run.status.label}; abort it before it is deployed again"
-            error = deployer.deploy(self.workspace, job_id, job_meta, app, data, self.site)
-            if not error:
+            obstacle = self.audit.obstacle()
+            error = f"job {job_id!r:.100} cannot be deployed: {obstacle}" if obstacle else ""
+            error = error or deployer.deploy(self.workspace, job_id, job_meta, app, data, self.site)
+            submission = job_meta.get("submission", "") if isinstance(job_meta, Mapping) else ""
+            subject = about(str(job_id), str(submission))
+            if error:
+                self.audit.record(Action.REFUSE, subject, by=self.server, reason=error, app=app)
+            else:
+                heads = {self.server: server_head} if server_head else {}
+                self.audit.record(Action.DEPLOY, subject, by=self.server, app=app, heads=heads)
                 with self._guard:
                     self._runs.pop(job_id, None)
                     self._barred.pop(job_id, None)
@@ -115,6 +146,8 @@ class JobProcesses:
             with self._job_lock(job_id):
                 run = self._runs.get(job_id)
                 if run is None and bar:
+                    text = f"{reason}; it had not begun here"
+                    self.audit.record(Action.ABORT, self._about(job_id), by=self.server, reason=text)
                     with self._guard:
                         self._barred[job_id] = reason or "abort"
         if run is not None:
@@ -139,6 +172,7 @@ class JobProcesses:
             if folder.is_foreign:
                 return f"{folder.path} is not the run of a job, and is left alone"
             if folder.is_run:
+                self.audit.record(Action.DELETE, self._about(job_id), by=self.server)
                 shutil.rmtree(folder.path)
             with self._guard:
                 self._runs.pop(job_id, None)
@@ -209,6 +243,8 @@ class JobProcesses:
 
     def command(self, record: RunRecord) -> list[str]:
         """Write the arguments of a job's process, and return the command that starts it."""
+        subject = about(record.job, record.submission)
+        self.audit.record(Action.START, subject, by=self.server, run=record.run, restarts=record.restarts)
         args = ClientJobArgs(
             **self.connection,
             workspace=str(self.workspace),
@@ -230,6 +266,17 @@ class JobProcesses:
         if self.reporter is not None:
             self.reporter.log(record.job, lines, record.submission)
 
+    def note(self, record: RunRecord) -> None:
+        subject = about(record.job, record.submission)
+        if record.exit_code is None:
+            self.audit.record(Action.ABORT, subject, by=self.server, reason=record.abort, run=record.run)
+            return
+        facts: dict[str, Any] = {"run": record.run, "status": record.status.label, "exit_code": record.exit_code}
+        facts |= {"how": record.how, "agents": dict(record.agents)} if record.how else {}
+        report = ClientJobReport.find(self.folder(record.job), record.run)
+        facts |= {"faults": dict(report.faults)} if report is not None and report.faults else {}
+        self.audit.record(Action.END, subject, reason=record.reason, **facts)
+
     def on_end(self, record: RunRecord) -> None:
         self.on_change(record)
         self.when_over(record)
@@ -250,6 +297,7 @@ class JobProcesses:
             how=record.how,
             agents=dict(record.agents),
             at=record.ended or time.time(),
+            audit=str(self.audit.head or ""),
         )
 
         def taken(abort: str) -> None:
@@ -261,6 +309,9 @@ class JobProcesses:
                 run.abort(abort)
 
         reporter.report(report, taken)
+
+    def _about(self, job_id: str) -> dict[str, str]:
+        return about(job_id, self.folder(job_id).submission or "")
 
     @contextmanager
     def _job_lock(self, job_id: str) -> Iterator[None]:

@@ -79,17 +79,24 @@ class SiteRequestHandler:
         """Return the FQCN of the process of a job at this site."""
         return f"{self.engine.client_name}.{message.job}"
 
+    @property
+    def _head(self) -> str:
+        """The head of this site's audit log."""
+        return str(self.engine.processes.audit.head or "")
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _deploy(self, message: DeployRequest, request: Request) -> HandlerResult:
         engine = self.engine
-        error = engine.deploy_app(message.app, message.job, message.meta, engine.client_name, request.data)
-        return _answer(SiteReply(message=error or f"Deployed the app of job {message.job}."))
+        error = engine.deploy_app(
+            message.app, message.job, message.meta, engine.client_name, request.data, server_head=message.audit
+        )
+        return _answer(SiteReply(message=error or f"Deployed the app of job {message.job}.", audit=self._head))
 
     def _start(self, message: StartRequest, _request: Request) -> HandlerResult:
         text = self.engine.start_app(message.job)
         run = self.engine.processes.find(message.job)
-        return _answer(StartReply(message=text, run=run.record.run if run else ""))
+        return _answer(StartReply(message=text, run=run.record.run if run else "", audit=self._head))
 
     def _abort(self, message: AbortRequest, request: Request) -> HandlerResult:
         try:
@@ -97,8 +104,11 @@ class SiteRequestHandler:
         except ConfigError as error:
             return refuse(request, error)
         text, proof = self.engine.begin_abort(message.job, message.reason, bar=True)
-        proof.add_done_callback(partial(_send_proof, request, text))
+        proof.add_done_callback(partial(self._send_proof, request, text))
         return LATER
+
+    def _send_proof(self, request: Request, message: str, proof: Future[AbortProof]) -> None:
+        request.reply(ReplyCode.OK, replace(proof.result(), message=message, audit=self._head).to_meta())
 
     def _delete_runs(self, message: DeleteRunsRequest, request: Request) -> HandlerResult:
         try:
@@ -116,7 +126,3 @@ def _answer(reply: SiteReply) -> HandlerResult:
     if reply.message.startswith("ERROR"):
         return ReturnCode.ERROR, {"error": reply.message, **reply.to_meta()}, None
     return ReplyCode.OK, reply.to_meta(), None
-
-
-def _send_proof(request: Request, message: str, proof: Future[AbortProof]) -> None:
-    request.reply(ReplyCode.OK, replace(proof.result(), message=message).to_meta())

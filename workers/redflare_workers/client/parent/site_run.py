@@ -48,6 +48,9 @@ class RunContext(Protocol):
     def notify_agents(self, record: RunRecord, reason: str) -> dict[str, str]:
         """Tell the agents of a process that is gone that their job was aborted; what became of them, by FQCN."""
 
+    def note(self, record: RunRecord) -> None:
+        """Keep that the run is to end, or has, before anybody is told."""
+
     def on_change(self, record: RunRecord) -> None:
         """Report a new status."""
 
@@ -177,6 +180,7 @@ class SiteRun:
                     return self._abort_proof
                 if not self._record.abort:
                     self._change(abort=reason or "abort")
+                    self._context.note(self._record)
                 # without a process, launch finds the abort
                 if self._process is not None:
                     name = f"redflare-abort-{self.folder.job_id}"
@@ -308,6 +312,7 @@ class SiteRun:
             )
             self._over.set()
             record, proof = self._record, self._abort_proof
+        self._context.note(record)
         if proof is not None and not proof.done():
             proof.set_result(
                 AbortProof(

@@ -50,6 +50,7 @@ class ServerProgram:
         self.report = ServerJobReport(run=args.run)
         self.ending = Ending(self._end_early)
         self._job: ServerJob | None = None
+        self._cell: Cell | None = None
 
     def run(self) -> ExitCode:
         """Build the app, and run its workflows to the end."""
@@ -87,6 +88,7 @@ class ServerProgram:
 
     def _control(self, cell: Cell) -> None:
         """Let the server's parent control this process."""
+        self._cell = cell
         parent = self.args.server_name
         obey(cell, parent, self.args.run, AbortRun, self._on_abort)
         obey(cell, parent, self.args.run, ExpectSites, self._on_expect)
@@ -132,8 +134,9 @@ class ServerProgram:
         self._write_report(replace(self.report, status=outcome.status, reason=outcome.reason, parent_gone=gone))
 
     def _write_report(self, report: ServerJobReport) -> None:
+        faults = dict(self._cell.faults.totals) if self._cell else {}
         try:
-            report.write(self.args.folder)
+            replace(report, faults=faults).write(self.args.folder)
         except OSError as error:
             logger.error("cannot write outcome.json: %s", error)
 

@@ -19,9 +19,11 @@ from redflare_broker.scripts.lease import Lease
 from redflare_broker.scripts.script import OK
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
+from redflare_workers.audit.entry import AUDIT_HEAD
 from redflare_workers.server.shared.job_registration import JobRegistration, MembershipPoller
 
 from .job_scheduler import SchedulableSite
+from .site_heads import SiteHeads
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class ConnectedSites:
     on_beat: Callable[[], object]
     #: whether the server is being stopped
     over: Callable[[], bool]
+    #: takes what sites tell of their audit logs when they connect
+    heads: SiteHeads = field(default_factory=SiteHeads)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _members: dict[str, Member] = field(default_factory=dict, init=False)
     _registration: JobRegistration | None = field(default=None, init=False)
@@ -134,6 +138,8 @@ class ConnectedSites:
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was != now:
+                if now is not None:
+                    self.heads.note(name, self._members[name].props.get(AUDIT_HEAD))
                 logger.info("site %s %s", name, "connected" if now and now[0] else "disconnected")
         self.on_change()
 

@@ -19,6 +19,8 @@ from redflare_broker.fqcn import check_job_id
 from redflare_broker.job_state.members import Member
 from redflare_broker.job_store.store import JobStore
 
+from redflare_workers.audit.audit import Audit, about
+from redflare_workers.audit.entry import Action
 from redflare_workers.protocol.parent_messages import DeleteRunsRequest
 from redflare_workers.workspace.run_folder import RunFolder
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 Deletions = Mapping[str, Collection[str]]
 
 _ANY: Final = frozenset[str]()
+#: The store does not know which.
+_OPERATOR: Final = "an operator"
 
 
 class DeletedJobs:
@@ -45,12 +49,16 @@ class DeletedJobs:
         cell: Cell,
         connected: Callable[[], list[Member]],
         is_running: Callable[[str], bool],
+        audit: Audit | None = None,
     ) -> None:
         self._store = store
         self._workspace = workspace
         self._cell = cell
         self._connected = connected
         self._is_running = is_running
+        self._audit = audit or Audit()
+        #: submissions whose deletion is in the audit log
+        self._kept = self._audit.recorded(Action.DELETE)
         self._noted: queue.SimpleQueue[object] = queue.SimpleQueue()
         #: submissions whose deletion was dealt with here
         self._known: set[str] = set()
@@ -70,7 +78,10 @@ class DeletedJobs:
         deletions = self._store.deletions()
         fresh = _by_job({each: job for each, job in deletions.items() if each not in self._known})
         for job_id, submissions in fresh.items():
+            for submission in submissions - self._kept:
+                self._audit.record(Action.DELETE, about(job_id, submission), by=_OPERATOR)
             self._remove(job_id, submissions)
+        self._kept &= deletions.keys()
         fresh |= self._expired(fresh)
         sites = self._connected()
         known = [site for site in sites if self._told.get(site.name) == site.instance]
@@ -91,6 +102,7 @@ class DeletedJobs:
             # the record of one that runs is about to be restored; another may have been submitted under this id
             if job_id not in deleted and not self._is_running(job_id) and self._store.get(job_id) is None:
                 expired[job_id] = _ANY
+                self._audit.record(Action.DELETE, about(job_id), by=_OPERATOR, reason="its record had expired")
                 self._remove(job_id, _ANY)
         return expired
 

@@ -13,6 +13,8 @@ from redflare_broker.job_store.record import APPROVED, CAN_NOT_SCHEDULE, SUBMITT
 from redflare_broker.job_store.store import JobStore
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
+from redflare_workers.audit.audit import Audit, about
+from redflare_workers.audit.entry import Action
 from redflare_workers.workspace.site_settings import SiteSettings
 
 from .admission import refusal
@@ -28,6 +30,8 @@ class JobChecks:
     workspace: Path
     #: what jobs may do at the server
     settings: SiteSettings
+    #: takes what is decided
+    audit: Audit
     #: archives may be large
     pool: ElasticThreadPool
     #: called when the server has decided
@@ -61,6 +65,8 @@ class JobChecks:
             reason = self._refusal(record)
             if reason:
                 logger.error("job %s: rejected: %s", record.id, reason)
+            action = Action.REFUSE if reason else Action.APPROVE
+            self.audit.record(action, about(record.id, record.submission), reason=reason)
             self.store.advance(record.id, SUBMITTED, CAN_NOT_SCHEDULE if reason else APPROVED, reason)
         except RedflareError as error:
             level = logging.INFO if isinstance(error, JobUnknown | Unavailable) else logging.ERROR

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -36,7 +35,6 @@ from redflare_workers.jobs.job_meta import SERVER, JobMeta
 from redflare_workers.processes.exit_code import describe_exit
 from redflare_workers.processes.how_ended import NOT_RUNNING
 from redflare_workers.protocol.parent_messages import SiteReport
-from redflare_workers.workspace.job_args import ServerJobArgs
 from redflare_workers.workspace.job_report import ServerJobReport
 from redflare_workers.workspace.run_folder import RunFolder
 
@@ -90,7 +88,7 @@ class JobRunner:
         self._job_sites = JobSites(
             record.id, record.submission, meta, sites, self._job_meta, context, self._changed, self._interrupted
         )
-        self._record = HeldRecord(context.store, record, self._job_sites.states)
+        self._record = HeldRecord(context.store, record, self._job_sites.states, context.audit, self._job_sites.heads)
         self._state = RunState(job=record.id, sites=sites)
         self._process: ServerProcess | None = None
         self._exit_code: int | None = None
@@ -294,27 +292,9 @@ class JobRunner:
         """Start the job's process at the server."""
         self._check_interrupted()
         context = self._context
-        args = ServerJobArgs(
-            workspace=str(context.workspace),
-            job_id=self.id,
-            run=uuid.uuid4().hex,
-            redis_url=context.redis_url,
-            server_name=context.server_name,
-            secure_mode=context.secure_mode,
-            allow=list(context.settings.allow),
-            allow_custom=context.settings.allow_custom,
-            meta=dict(self._record.known.meta),
-            participants=self._job_sites.participants,
-            join_wait=context.settings.join_wait,
-        )
+        args = context.job_args(self.id, self._record.known.meta, self._job_sites.participants)
         self._exit_code = None
-        process = ServerProcess(
-            args,
-            context.cell,
-            context.settings,
-            self._log,
-            self._on_exit,
-        )
+        process = ServerProcess(args, context.cell, context.settings, self._log, self._on_exit)
         try:
             # before the start: a successor of this server finds the process by this mark
             self._state = replace(self._state, run=args.run, pid=0, pid_started="")
@@ -414,6 +394,7 @@ class JobRunner:
         """End all processes; the verdict names the sites that have confirmed it."""
         text = f"aborted by {by}" + (f": {reason}" if reason else "")
         logger.info("job %s is %s", self.id, text)
+        self._record.note_abort(by, reason)
         confirmed: dict[str, SiteState] = {}
         asking = threading.Thread(
             target=lambda: confirmed.update(self._job_sites.abort(text, self.sites)),
@@ -445,8 +426,9 @@ class JobRunner:
         if not self._record.disowned and context.store.get(self.id) is None:
             self._record.restore()
         ended = replace(verdict, reason="\n".join(filter(None, [verdict.reason, self._keep_result()])))
+        faults = self._process.report().faults if self._process is not None else {}
         # a failover may have taken the record back
-        if self._record.advance(UNFINISHED, ended.status, ended.reason, ended.by) is not None:
+        if self._record.advance(UNFINISHED, ended.status, ended.reason, ended.by, faults) is not None:
             self.ended = ended
         else:
             logger.error("job %s: the store refused to record that it is %s", self.id, ended.status)

@@ -15,6 +15,8 @@ from redflare_broker.job_store.record import SiteState
 from redflare_broker.util import humanize
 from redflare_broker.util.patience import Patience
 
+from redflare_workers.audit.audit import about
+from redflare_workers.audit.entry import Action
 from redflare_workers.jobs.job_folder import JobDefinition
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.processes.how_ended import NOT_RUNNING
@@ -87,6 +89,8 @@ class JobSites:
         """Record a site's report; from any thread."""
         state = SiteState(status=report.status, **report.details)
         with self.changed:
+            if report.site in self._states:
+                self.context.heads.note(report.site, report.audit)
             # of another site, or known already
             if self._states.get(report.site) in (None, state):
                 return
@@ -106,6 +110,10 @@ class JobSites:
         at = round(time.time() * 1000)
         with self.changed:
             return {site: replace(each, at=at) for site, each in self._states.items() if each.status != CHOSEN}
+
+    def heads(self) -> dict[str, str]:
+        """Return the heads of the sites' audit logs, of those that have told them."""
+        return self.context.heads.of(self.sites)
 
     def begin_anew(self) -> None:
         """End whatever was begun at the sites, and forget it."""
@@ -157,7 +165,7 @@ class JobSites:
         """
         for app in definition.apps:
             some = [site for site in sites if self.meta.app_for(site) == app]
-            request = DeployRequest(job=self.job, app=app, meta=self.job_meta)
+            request = DeployRequest(job=self.job, app=app, meta=self.job_meta, audit=str(self.context.audit.head or ""))
             purpose = "to unpack the job" if noted else ""
             replies = self._ask(
                 request, some, definition.app_archive(app), DEPLOY_WITHIN, is_awaited=self._is_awaited, purpose=purpose
@@ -178,6 +186,8 @@ class JobSites:
 
     def join(self, sites: Collection[str]) -> None:
         """Give the job, which runs, to further sites, or again to some that have not started it; in a thread."""
+        subject = about(self.job, self.submission)
+        self.context.audit.record(Action.DISPATCH, subject, reason="while the job runs", sites=list(sites))
         with self.changed:
             new = [site for site in sites if site not in self._states]
             self.sites = (*self.sites, *new)
@@ -212,6 +222,7 @@ class JobSites:
         return self._closed or self.interrupted()
 
     def _note(self, site: str, status: str, reply: Reply) -> None:
+        self.context.heads.note(site, reply.meta.get("audit"))
         if reply.ok:
             self._set(site, status)
         elif reply.rc == ReplyCode.TIMEOUT and not self._is_awaited(site):
@@ -264,6 +275,7 @@ class JobSites:
             except DecodeError as error:
                 logger.warning("job %s: site %s has not confirmed the abort: %s", self.job, site, error)
                 continue
+            self.context.heads.note(site, proof.audit)
             stopped = confirmed[site] = SiteState(
                 status=ClientStatus.STOPPED.label,
                 exit_code=proof.exit_code,

@@ -35,6 +35,11 @@ from redflare_broker.keys import Keys
 from redflare_broker.runtime.shared_connection import SharedConnection
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
+from redflare_workers.audit.audit import about
+from redflare_workers.audit.audit_files import audit_folder
+from redflare_workers.audit.audit_log import AuditLog
+from redflare_workers.audit.entry import Action
+from redflare_workers.audit.refused_messages import RefusedMessages
 from redflare_workers.jobs.job_meta import SERVER as SERVER_SIDE
 from redflare_workers.jobs.job_meta import JobMeta
 from redflare_workers.workspace.name_claim import claim_name
@@ -120,6 +125,8 @@ class ServerParent:
         #: True: put by ``stop``; False: the cell has started, or never will
         self._stops: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._renewed = 0.0
+        #: why no job is taken now
+        self._obstacle = ""
         self._over = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -133,7 +140,9 @@ class ServerParent:
             NameTaken: a server of this name is alive, and is not to be replaced.
         """
         self.workspace.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(self.workspace) as hold:
+        writer = {"server": self.server_name}
+        with workspace_lock(self.workspace) as hold, AuditLog(audit_folder(self.workspace), writer) as audit:
+            self._audit = audit
             shared = SharedConnection.acquire(self._redis_url, self.settings.connection, self._client)
             try:
                 self._serve(shared, hold)
@@ -144,6 +153,7 @@ class ServerParent:
                 self._on_fenced()
             finally:
                 shared.release()
+            audit.close(self._stopping)
         return self._stopping
 
     def stop(self, reason: str = "it was stopped") -> None:
@@ -188,9 +198,9 @@ class ServerParent:
         )
         engine = ParentEngine(cell, sites, self._components, self.workspace)
         self._context = self._make_context()
-        self._keeper = RecordKeeper(store, self.workspace)
-        self._checks = JobChecks(store, self.workspace, self.site_settings, pool, self._wake)
-        self._deleted = DeletedJobs(store, self.workspace, cell, sites.connected, self._is_running)
+        self._keeper = RecordKeeper(store, self.workspace, self._audit)
+        self._checks = JobChecks(store, self.workspace, self.site_settings, self._audit, pool, self._wake)
+        self._deleted = DeletedJobs(store, self.workspace, cell, sites.connected, self._is_running, self._audit)
         cell.preflight = partial(self._preflight, shared, cell, hold)
         cell.on_fenced = self._on_fenced
         cell.on_loss = cell.on_reconnect = self._wake  # records may be lost, or older than they were
@@ -261,6 +271,8 @@ class ServerParent:
             is_alive=self._sites.is_alive,
             has_left=self._sites.has_left,
             on_done=self._on_done,
+            audit=self._audit,
+            heads=self._sites.heads,
         )
 
     def _recover(self) -> None:
@@ -316,13 +328,16 @@ class ServerParent:
         records = self._keeper.compare(records, runners)
         self._deleted.reconcile()
         candidates: list[Candidate] = []
+        obstacle = self._obstacle = self._audit.obstacle()
         for record in records:
             with self._guard:
                 runner = self._runners.get(record.id)
             if runner is not None:
                 # it has been compared; another job of this id waits for its end
                 continue
-            if record.status == SUBMITTED:
+            if obstacle and record.status in (SUBMITTED, APPROVED):
+                self._note_waiting(record, obstacle)
+            elif record.status == SUBMITTED:
                 self._checks.begin(record)
             elif record.status == APPROVED and (meta := self._meta_of(record)) is not None:
                 candidates.append(Candidate(id=record.id, meta=meta))
@@ -339,15 +354,18 @@ class ServerParent:
         ]
         schedule = plan(candidates, self._sites.schedulable(), running, max_jobs=self.max_jobs)
         for job_id, reason in schedule.waiting.items():
-            waiting = records[job_id].waiting
-            if waiting is None or waiting.reason != reason:
-                logger.info("job %s: %s", job_id, reason)
-                self._store.set_waiting(job_id, reason)
+            self._note_waiting(records[job_id], reason)
         metas = {candidate.id: candidate.meta for candidate in candidates}
         for job_id, sites in schedule.begin.items():
             self._dispatch(records[job_id], metas[job_id], sites)
         for job_id, sites in schedule.join.items():
             runners[job_id].join_sites(sites)
+
+    def _note_waiting(self, record: JobRecord, reason: str) -> None:
+        """Say in a job's record why it does not begin."""
+        if record.waiting is None or record.waiting.reason != reason:
+            logger.info("job %s: %s", record.id, reason)
+            self._store.set_waiting(record.id, reason)
 
     def _dispatch(self, waiting: JobRecord, meta: JobMeta, sites: tuple[str, ...]) -> None:
         job_id = waiting.id
@@ -356,8 +374,10 @@ class ServerParent:
             folder = RunFolder(self.workspace, job_id)
             prepare(folder, meta.app_for(SERVER_SIDE) or "", sites, run_meta(waiting))
         except (OSError, ConfigError) as error:
-            self._store.advance(job_id, APPROVED, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
+            self._end(waiting, FAILED_TO_RUN, f"the server cannot prepare it: {error}")
             return
+        subject = about(job_id, waiting.submission)
+        self._audit.record(Action.DISPATCH, subject, sites=list(sites), heads=self._context.heads.of(sites))
         record = self._store.advance(job_id, APPROVED, DISPATCHED, f"to {len(sites)} sites: {', '.join(sites)}")
         if record is None:
             return
@@ -366,6 +386,11 @@ class ServerParent:
         with self._guard:
             self._runners[job_id] = runner
         runner.start()
+
+    def _end(self, record: JobRecord, status: str, reason: str) -> None:
+        """End a job that was approved, and cannot begin."""
+        self._audit.record(Action.END, about(record.id, record.submission), reason=reason, status=status)
+        self._store.advance(record.id, APPROVED, status, reason)
 
     def _resume(self, listed: JobRecord) -> None:
         # it may have ended since the jobs were listed
@@ -378,13 +403,14 @@ class ServerParent:
     def _meta_of(self, record: JobRecord) -> JobMeta | None:
         meta, problems = meta_of(record)
         if problems:
-            self._store.advance(record.id, APPROVED, CAN_NOT_SCHEDULE, "\n".join(map(str, problems)))
+            self._end(record, CAN_NOT_SCHEDULE, "\n".join(map(str, problems)))
             return None
         return meta
 
     # -- messages and events -------------------------------------------------------------------------------------------
 
     def _register(self, cell: Cell) -> None:
+        cell.faults.listener = RefusedMessages(self._audit)
         cell.register_request_cb(STORE_CHANNEL, STORE_TOPIC, self._on_change)
         SiteMessages(self._store, self._logs, self._ready, self._runner_of).register(cell)
 
@@ -392,6 +418,7 @@ class ServerParent:
         """Handle an operator's change of the store."""
         if request.meta.get("change") == "deleted":
             self._deleted.note(request.meta.get("job_id"))
+        self._keeper.note_change(request.meta.get("job_id"))
         self._wake()
         return None
 
@@ -414,6 +441,8 @@ class ServerParent:
         if time.monotonic() - self._renewed >= every:
             self._renewed = time.monotonic()
             self._pool.submit(self._renew)
+            self._wake()
+        if self._obstacle:
             self._wake()
 
     def _renew(self) -> None:

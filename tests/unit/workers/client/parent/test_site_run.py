@@ -45,6 +45,9 @@ class RunCallbacks:
         assert self.notified.wait(20)
         return {}
 
+    def note(self, record: RunRecord) -> None:
+        pass
+
     def on_change(self, record: RunRecord) -> None:
         pass
 

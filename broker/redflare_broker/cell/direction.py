@@ -69,7 +69,10 @@ class Direction:
 
     def _at(self, target: CellKeys) -> dict[str, Arg]:
         """Make the values of this cell's steps at another one."""
-        return sender_values(target, self._owner, self._server.publish, self._settings.policy.retention_ms)
+        # where steps are functions, its user may add to the set of senders, and nothing else
+        may_keep = not self._server.functions
+        retention_ms = self._settings.policy.retention_ms
+        return sender_values(target, self._owner, self._server.publish, retention_ms, may_keep=may_keep)
 
     def _payload(self, envelope: Envelope) -> Payload:
         """Make the payload of a message that has come."""

@@ -120,13 +120,14 @@ class Members:
     Args:
         keys: of the job.
         policy: how long its keys live.
+        may_keep: a client may let the list of clients live as long as its record; False: only the server may.
     """
 
-    def __init__(self, keys: JobKeys, policy: RetentionPolicy) -> None:
+    def __init__(self, keys: JobKeys, policy: RetentionPolicy, *, may_keep: bool = True) -> None:
         self.keys = keys
         #: Records of clients that are none.
         self.faults = FaultLog(logger, keys.fqcn)
-        self._values = job_values(keys, policy)
+        self._values = job_values(keys, policy, may_keep=may_keep)
 
     def forget(self, connection: Connection) -> None:
         """Forget what another job of this id has left, before this one begins."""

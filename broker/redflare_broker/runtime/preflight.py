@@ -105,6 +105,9 @@ def _try_all(connection: Connection, link: LinkKeys, server: Server, jobs: bool)
     ]
     if not server.functions:
         commands.append(["EVAL", "return 1", 1, key])
+    if jobs or not server.functions:
+        # else the server alone trims the list of agents
+        commands.append(["ZREMRANGEBYSCORE", ranking, 2, 3])
     for command, reply in zip(commands, connection.pipeline(commands), strict=True):
         if isinstance(reply, ReplyError):
             yield str(command[0]), reply
@@ -145,7 +148,6 @@ def _commands(stream: str, table: str, ranking: str, names: str) -> list[Command
         ["HDEL", table, "w"],
         ["ZADD", ranking, 1, "v"],
         ["PEXPIRE", ranking, _TTL_MS],
-        ["ZREMRANGEBYSCORE", ranking, 2, 3],
         *(for_jobs if names else []),
         ["UNLINK", stream, table, ranking],
     ]
@@ -191,11 +193,13 @@ def _info(connection: Connection, section: str) -> dict[str, str]:
 
 
 def _eviction(connection: Connection) -> str:
-    """Read the eviction policy; CONFIG is often forbidden, then INFO may have it."""
+    """Read the eviction policy, from CONFIG, which is often forbidden, where INFO does not have it."""
+    if found := _info(connection, "memory").get("maxmemory_policy"):
+        return found
     reply = connection.pipeline([["CONFIG", "GET", _POLICY]])[0]
     if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes):
         return reply[1].decode()
-    return _info(connection, "memory").get("maxmemory_policy", "")
+    return ""
 
 
 def _check_eviction(where: str, eviction: str, allowed: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from redflare_broker.config.retention import RetentionPolicy
 from redflare_broker.keys import LinkKeys
@@ -65,6 +65,8 @@ BURY: Final = Script(
 )
 REPLAY: Final = Script("link/replay", "dead tasks results", "letter retention_ms")
 REGISTER: Final = Script("link/register", "agents", "fqcn retention_ms")
+#: Trim the list of agents, and prolong its life, where agents may only add to it.
+KEEP_AGENTS: Final = Script("link/keep_agents", "agents", "retention_ms", frees=True)
 PREFLIGHT: Final = Script("link/preflight", "probe", "publish ttl_ms")
 
 #: Of an operator, who has none.
@@ -205,9 +207,17 @@ class LinkScripts:
         lease = lease or _NO_LEASE
         return BURY.run(connection, self._common, stream=stream, entry=entry_id, reason=reason, **lease.args)
 
-    def register(self, connection: Connection, agents: str) -> ScriptReply:
-        """Note in the federation's list of agents, which has a slot of its own, that this one was seen."""
-        return REGISTER.run(connection, self._common, agents=agents, fqcn=self.keys.fqcn)
+    def register(self, connection: Connection, agents: str) -> None:
+        """Note in the federation's list of agents, which has a slot of its own, that this one was seen.
+
+        Where steps are functions it may only add to that list; the server trims it, and prolongs its life.
+        """
+        if not connection.functions:
+            REGISTER.run(connection, self._common, agents=agents, fqcn=self.keys.fqcn)
+            return
+        # a function would ask for every right to its key
+        seconds, _ = cast("list[bytes]", connection.call("TIME"))
+        connection.call("ZADD", agents, seconds, self.keys.fqcn)
 
 
 def _chunks(entry: Entry) -> dict[str, Arg]:

@@ -135,7 +135,7 @@ class Script:
     def _locals(self) -> str:
         """Return the generated lines."""
         optional = (self.optional_key,) if self.optional_key else ()
-        lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV") if self.args else ""]
+        lines = [_locals((*self.keys, *optional), "KEYS"), _locals(self.args, "ARGV")]
         if self.more_keys:
             lines.append(f"local {self.more_keys}_from = {len(self.keys) + 1}\n")
         if self.rest:
@@ -239,6 +239,8 @@ def _getter(*names: str) -> Callable[[dict[str, Arg]], tuple[Arg, ...]]:
 
 
 def _locals(names: Sequence[str], table: str) -> str:
+    if not names:
+        return ""
     values = ", ".join(f"{table}[{number}]" for number, _ in enumerate(names, 1))
     return f"local {', '.join(names)} = {values}\n"
 

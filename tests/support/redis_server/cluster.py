@@ -33,6 +33,10 @@ class Cluster:
         """A client of the cluster."""
         return redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", node.port) for node in self.nodes])
 
+    def nodes_of_all(self) -> list[Node]:
+        """Every node that has users."""
+        return self.nodes
+
     def form(self) -> None:
         """Join the nodes, assign the slots, give every primary a replica; wait until all agree."""
         clients = [node.client() for node in self.nodes]

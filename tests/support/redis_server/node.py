@@ -67,6 +67,10 @@ class Node:
         """An administrator's client."""
         return redis.Redis.from_url(self.url)
 
+    def nodes_of_all(self) -> list[Node]:
+        """Every node that has users."""
+        return [self]
+
     def start(self) -> None:
         """Start the process and return when it answers."""
         self._watchdog = Watchdog(self.directory, temporary=False, command=self._command)

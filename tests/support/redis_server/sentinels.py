@@ -31,6 +31,10 @@ class SentinelTrio:
             _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
         return next(node for node in self.nodes if node.port == int(port))
 
+    def nodes_of_all(self) -> list[Node]:
+        """Every node that has users of federations."""
+        return self.nodes
+
     def client(self) -> redis.Redis:
         """A client of the present primary."""
         return self.primary.client()

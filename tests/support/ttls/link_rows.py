@@ -8,7 +8,7 @@ from typing import Final
 
 from redflare_broker.keys import Keys
 from redflare_broker.scripts.lease import Lease
-from redflare_broker.scripts.link_scripts import REPLAY
+from redflare_broker.scripts.link_scripts import KEEP_AGENTS, REGISTER, REPLAY
 from redflare_broker.scripts.script import common_values
 
 from tests.support.cell.bench import CellBench
@@ -167,9 +167,18 @@ def a_dead_letter_is_replayed(link: LinkBench) -> Iterator[None]:
 
 @sets("link/register", agents="retention")
 def an_agent_is_registered(link: LinkBench) -> Iterator[None]:
-    link.scripts.register(link.connection, Keys().agents)
+    values = {**common_values(link.keys, POLICY), "agents": Keys().agents, "fqcn": link.keys.fqcn}
+    REGISTER.run(link.connection, values)
     yield
-    link.scripts.register(link.connection, Keys().agents)
+    REGISTER.run(link.connection, values)
+
+
+@sets("link/keep_agents", agents="retention")
+def the_list_of_agents_is_kept(link: LinkBench) -> Iterator[None]:
+    values = {**common_values(link.keys, POLICY), "agents": Keys().agents, "fqcn": link.keys.fqcn}
+    REGISTER.run(link.connection, values)
+    yield
+    KEEP_AGENTS.run(link.connection, values)
 
 
 # -- a cell ------------------------------------------------------------------------------------------------------------

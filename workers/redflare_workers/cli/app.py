@@ -31,6 +31,10 @@ COMMANDS: Final = {
         "Submit jobs, see what they are waiting for, follow their logs, abort, download and delete them.",
     ),
     "doctor": ("redflare_workers.cli.doctor", "Check that Redis is ready for jobs, and say what to change."),
+    "rights": (
+        "redflare_workers.cli.rights",
+        "Print the rules of a user of Redis for one party, to paste behind ACL SETUSER or into users.acl.",
+    ),
     "status": (
         "redflare_workers.cli.status",
         "Show all jobs and agents: who is connected, the open tasks and what they wait for, queues, payload.",

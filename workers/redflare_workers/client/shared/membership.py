@@ -55,7 +55,7 @@ class Membership:
         self._props = props
         self._on_news = on_news
         self._keys = Keys(host.settings.namespace).job(server_cell)
-        self._members = Members(self._keys, host.settings.policy)
+        self._members = Members(self._keys, host.settings.policy, may_keep=not host.server.functions)
         self._lease = Lease(name=name, instance=host.cell.instance)
         self._joining = threading.Lock()
         self._gone = False

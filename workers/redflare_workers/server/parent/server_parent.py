@@ -33,6 +33,8 @@ from redflare_broker.job_store.record import (
 from redflare_broker.job_store.store import STORE_CHANNEL, STORE_TOPIC, JobStore
 from redflare_broker.keys import Keys
 from redflare_broker.runtime.shared_connection import SharedConnection
+from redflare_broker.scripts.link_scripts import KEEP_AGENTS
+from redflare_broker.transport.replies import Arg
 from redflare_broker.util.thread_pool import ElasticThreadPool
 
 from redflare_workers.audit.audit import about
@@ -448,8 +450,16 @@ class ServerParent:
     def _renew(self) -> None:
         try:
             self._store.renew([record.id for record in self._store.list(UNFINISHED)])
+            self._keep_agents()
         except RedflareError as error:
             logger.debug("cannot renew the open jobs: %s", error)
+
+    def _keep_agents(self) -> None:
+        """Trim the federation's list of agents, who may only add to it."""
+        agents = Keys(self.settings.namespace).agents
+        values: dict[str, Arg] = {"agents": agents, "retention_ms": self.settings.policy.retention_ms}
+        with self._cell.server.borrow(agents) as connection:
+            KEEP_AGENTS.run(connection, values)
 
     def _on_fenced(self) -> None:
         self._fenced = True

@@ -279,7 +279,7 @@ def test_no_folder_is_removed_because_redis_has_lost_everything(operation: Opera
 def test_a_job_that_the_server_does_not_allow_is_rejected_before_it_reaches_any_site(operation: Operation) -> None:
     operation.server(allow_custom=False)
     operation.engine("site-1")
-    code = "raise RuntimeError('imported')\nclass Flow: pass\n"
+    code = "raise RuntimeError('imported')\nclass Flow(Controller): pass\n"
     operation.submit(job_of("Adding", {"path": "flow.Flow", "args": {}}, server_code=code))
     record = operation.wait_for(CAN_NOT_SCHEDULE)
     assert "flow.Flow is code that the job brings (custom/)" in record.reason
@@ -328,7 +328,7 @@ def test_a_workflow_that_cannot_be_imported(operation: Operation) -> None:
     job = job_of(
         "Adding",
         {"path": "flow.Flow", "args": {}},
-        server_code="raise RuntimeError('no such module')\nclass Flow: pass\n",
+        server_code="raise RuntimeError('no such module')\nclass Flow(Controller): pass\n",
     )
     operation.submit(job)
     record = operation.wait_for(EXECUTION_EXCEPTION)

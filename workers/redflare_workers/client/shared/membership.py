@@ -160,12 +160,12 @@ class Membership:
         if seen is not before:
             self._server_seen = seen
             if seen:
-                logger.info("%s: the server of %s is connected", self._lease.name, self._keys.fqcn)
+                logger.info("%s: its server %s is connected", self._lease.name, self._keys.fqcn)
             elif before is None:
-                logger.info("%s: waiting for the server of %s", self._lease.name, self._keys.fqcn)
+                logger.info("%s: waiting for its server %s", self._lease.name, self._keys.fqcn)
             else:
                 logger.warning(
-                    "%s: no heartbeat of the server of %s, waiting for it", self._lease.name, self._keys.fqcn
+                    "%s: no heartbeat of its server %s, waiting for it", self._lease.name, self._keys.fqcn
                 )
 
     def __repr__(self) -> str:

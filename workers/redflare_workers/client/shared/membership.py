@@ -164,9 +164,7 @@ class Membership:
             elif before is None:
                 logger.info("%s: waiting for its server %s", self._lease.name, self._keys.fqcn)
             else:
-                logger.warning(
-                    "%s: no heartbeat of its server %s, waiting for it", self._lease.name, self._keys.fqcn
-                )
+                logger.warning("%s: no heartbeat of its server %s, waiting for it", self._lease.name, self._keys.fqcn)
 
     def __repr__(self) -> str:
         return f"<Membership of {self._lease.name} in {self._keys.fqcn}, epoch {self._lease.epoch}>"

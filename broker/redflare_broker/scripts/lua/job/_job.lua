@@ -30,7 +30,9 @@ end
 
 -- The names of the clients, of very many not all.
 local function names_in(clients)
-  return redis.call('SRANDMEMBER', clients, 10000)
+  local names = redis.call('SRANDMEMBER', clients, 10000)
+  table.sort(names)
+  return names
 end
 
 -- The prefix of the chunks that a field names; nothing when the payload is inline.

@@ -7,14 +7,14 @@ what stands in a key that only site-1's user can write was written by site-1.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from .errors import ConfigError
 from .fqcn import check_name
 from .keys import DEFAULT_NAMESPACE, Keys
 
-Kind = Literal["server", "site", "agent", "viewer"]
+Kind = Literal["server", "site", "agent"]
 #: ``~``: read and write; ``%R~``: read; ``&``: publish to a channel and listen to it.
 Access = Literal["~", "%R~", "&"]
 
@@ -78,32 +78,22 @@ TABLE: Final = (
         ("&", "NS:{SITE.*.NAME}:*", "wake-ups in a job"),
     ),
     Right(kind="agent", access="~", pattern="NS:agents", purpose="that it is there", only=("zadd",)),
-    *_rights(
-        "viewer",
-        ("%R~", "NS:*", "looking"),
-        ("&", "NS:*", "following"),
-        ("&", "__redis__:invalidate", "following without asking again and again"),
-    ),
 )
 
 _LINK: Final = (
     *("time", "ping", "info", "set", "get", "del", "unlink", "pexpire", "pttl", "hset", "hget", "hmget", "hdel"),
-    *("xadd", "xread", "xrange", "xdel", "xlen", "publish", "subscribe", "unsubscribe"),
-    "acl|whoami",
+    *("xadd", "xread", "xrange", "xdel", "xlen", "publish", "subscribe", "unsubscribe", "acl|whoami"),
+    # steps as functions, which the server loads: with scripts of its own any user could stop Redis
+    "fcall",
 )
 _CELL: Final = ("scard", "srandmember", "sadd")
 _JOB: Final = ("hgetall", "hkeys", "hincrby", "zadd", "zrange", "zrem", "zremrangebyscore")
 #: Commands of each kind of party.
 COMMANDS: Final[dict[Kind, tuple[str, ...]]] = {
-    "server": (*_LINK, *_CELL, *_JOB, "zscore"),
+    "server": (*_LINK, *_CELL, *_JOB, "zscore", "function|load"),
     "site": (*_LINK, *_CELL, *_JOB),
     "agent": (*_LINK, "zadd"),
-    "viewer": ("@read", "time", "client|id", "client|tracking", "subscribe", "unsubscribe", "ping"),
 }
-#: Steps as functions, which the server loads; as scripts, with which any user can stop Redis.
-_FUNCTIONS: Final = ("fcall",)
-_SCRIPTS: Final = ("eval", "evalsha")
-_LOADS: Final = ("function|load",)
 _CLUSTER: Final = ("cluster|slots", "spublish", "ssubscribe", "sunsubscribe")
 #: Notices of a primary that was demoted.
 _SENTINEL: Final = ("role",)
@@ -111,7 +101,7 @@ _SENTINEL: Final = ("role",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
-    """A server, a site, an agent or a viewer.
+    """A server, a site or an agent.
 
     Raises:
         ConfigError: a name is not legal, or an agent's site is missing.
@@ -141,31 +131,21 @@ class Party:
 
     def rights(self) -> tuple[Right, ...]:
         """Return its rights, with the names put into their patterns."""
-        return tuple(
-            Right(
-                kind=row.kind, access=row.access, pattern=self._named(row.pattern), purpose=row.purpose, only=row.only
-            )
-            for row in TABLE
-            if row.kind == self.kind
-        )
+        return tuple(replace(row, pattern=self._named(row.pattern)) for row in TABLE if row.kind == self.kind)
 
     def _named(self, pattern: str) -> str:
         words = {"NS:": f"{self.namespace}:", "NAME": self.name, "SITE": self.site, "SERVER": self.server}
         return _PLACEHOLDER.sub(lambda found: words[found.group()], pattern)
 
-    def rules(self, *, functions: bool = True, cluster: bool = False, sentinel: bool = False) -> list[str]:
+    def rules(self, *, cluster: bool = False, sentinel: bool = False) -> list[str]:
         """Make the rules of its user for ``ACL SETUSER``, without its password; a selector is one of them.
 
         Args:
-            functions: it calls functions, else it brings scripts.
             cluster: of a cluster, where channels are sharded.
             sentinel: its primary is found through Sentinels.
         """
-        rights, commands = self.rights(), COMMANDS[self.kind]
-        if self.kind != "viewer":
-            commands += _FUNCTIONS if functions else _SCRIPTS
-            commands += _LOADS if functions and self.kind == "server" else ()
-            commands += (_CLUSTER if cluster else ()) + (_SENTINEL if sentinel else ())
+        rights = self.rights()
+        commands = COMMANDS[self.kind] + (_CLUSTER if cluster else ()) + (_SENTINEL if sentinel else ())
         plain = [f"{row.access}{row.pattern}" for row in rights if not row.only]
         selectors = [
             f"({' '.join(f'+{word}' for word in row.only)} {row.access}{row.pattern})" for row in rights if row.only

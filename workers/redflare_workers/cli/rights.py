@@ -33,9 +33,6 @@ def rights(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", envvar="REDFLARE_NAMESPACE", help="Namespace of the federation.")
     ] = DEFAULT_NAMESPACE,
-    scripts: Annotated[
-        bool, typer.Option("--scripts", help="Not with functions: the user may bring scripts, and so stop Redis.")
-    ] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Redis is a cluster.")] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help="Sentinels name the primary.")] = False,
     as_json: display.Json = False,
@@ -52,5 +49,5 @@ def rights(
     echo "ACL SETUSER site-1 on >secret $(redflare rights site site-1)" | redis-cli
     """
     party = Party(kind=kind.value, name=name, site=site, server=server, namespace=namespace)
-    rules = party.rules(functions=not scripts, cluster=cluster, sentinel=sentinel)
+    rules = party.rules(cluster=cluster, sentinel=sentinel)
     display.output({"user": party.user, "rules": rules}, " ".join(rules), as_json=as_json)

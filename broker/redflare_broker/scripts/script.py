@@ -127,10 +127,10 @@ class Script:
             (_lua("_common.lua"), _lua(f"{folder}/_{folder}.lua"), self._locals(), _lua(f"{folder}/{step}.lua"))
         )
 
-    @property
+    @cached_property
     def function(self) -> str:
         """The name of the function that does the same."""
-        return f"{library().name}_{self.name.replace('/', '_')}"
+        return _function_name(library().name, self.name)
 
     def _locals(self) -> str:
         """Return the generated lines."""
@@ -142,10 +142,9 @@ class Script:
             lines.append(f"local {self.rest}_from = {len(self.args) + 1}\n")
         return "".join(lines)
 
-    def registration(self, library: str) -> str:
-        """Return the Lua that registers the function, behind what stands in front of the script."""
+    def registration(self, name: str) -> str:
+        """Return the Lua that registers the function of this name, behind what stands in front of the script."""
         flags = ", flags={'allow-oom'}" if self.frees else ""
-        name = f"{library}_{self.name.replace('/', '_')}"
         body = f"{self._locals()}{_lua(f'{self.name}.lua')}"
         return f"redis.register_function{{function_name='{name}'{flags}, callback=function(KEYS, ARGV)\n{body}\nend}}"
 
@@ -212,7 +211,11 @@ class Library:
         name = f"redflare_{digest[:8]}"
         parts = [f"#!lua name={name}", _lua("_common.lua")]
         for folder in sorted({script.name.partition("/")[0] for script in scripts}):
-            members = [script.registration(name) for script in scripts if script.name.startswith(f"{folder}/")]
+            members = [
+                script.registration(_function_name(name, script.name))
+                for script in scripts
+                if script.name.startswith(f"{folder}/")
+            ]
             parts += ["do", _lua(f"{folder}/_{folder}.lua"), *members, "end"]
         return cls(name=name, source="\n".join(parts))
 
@@ -221,6 +224,10 @@ class Library:
 def library() -> Library:
     """Return the library of this release."""
     return Library.of(sorted(_declared.values(), key=lambda script: script.name))
+
+
+def _function_name(library: str, script: str) -> str:
+    return f"{library}_{script.replace('/', '_')}"
 
 
 #: Every script of this release; importing the package declares them all.

@@ -94,15 +94,7 @@ class AuditLog(Audit):
         self, action: Action, subject: Mapping[str, str], *, by: str | None = None, reason: str = "", **facts: Any
     ) -> None:
         """Write an entry, and wait until it is on the disk; or let it wait, if it cannot be written."""
-        draft = {
-            "time": timestamp(self._clock()),
-            "action": str(action),
-            "subject": {name: _plain(value) for name, value in subject.items()},
-            "by": self._name if by is None else _plain(by or "?"),
-            "claimed": by is not None,
-            "reason": _plain(reason, _REASON),
-            "facts": {name: _plain(value) for name, value in facts.items()},
-        }
+        draft = self._draft(action, subject, by, reason, facts)
         with self._guard:
             if self._closed:
                 logger.debug("too late for the audit log: %s", draft)
@@ -133,6 +125,20 @@ class AuditLog(Audit):
                 logger.error("%d entries of the audit log are lost: %s", len(self._waiting), self._obstacle)
             self._close_file()
 
+    def _draft(
+        self, action: Action, subject: Mapping[str, str], by: str | None, reason: str, facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Make what an entry has before it has its place in the chain."""
+        return {
+            "time": timestamp(self._clock()),
+            "action": str(action),
+            "subject": {name: _plain(value) for name, value in subject.items()},
+            "by": self._name if by is None else _plain(by or "?"),
+            "claimed": by is not None,
+            "reason": _plain(reason, _REASON),
+            "facts": {name: _plain(value) for name, value in facts.items()},
+        }
+
     # -- with the guard ------------------------------------------------------------------------------------------------
 
     def _write_waiting(self) -> None:
@@ -140,7 +146,8 @@ class AuditLog(Audit):
         try:
             while self._waiting or self._given_up:
                 if not self._waiting:
-                    self._waiting.append(self._gap())
+                    reason = f"{self._given_up} entries could not be written, and were given up"
+                    self._waiting.append(self._draft(Action.GAP, self.writer, None, reason, {"count": self._given_up}))
                     self._given_up = 0
                 self._write(self._waiting[0])
                 self._waiting.popleft()
@@ -153,17 +160,6 @@ class AuditLog(Audit):
             if self._obstacle:
                 logger.warning("the audit log %s can be written again", self.folder)
             self._obstacle = ""
-
-    def _gap(self) -> dict[str, Any]:
-        return {
-            "time": timestamp(self._clock()),
-            "action": str(Action.GAP),
-            "subject": self.writer,
-            "by": self._name,
-            "claimed": False,
-            "reason": f"{self._given_up} entries could not be written, and were given up",
-            "facts": {"count": self._given_up},
-        }
 
     def _write(self, draft: dict[str, Any]) -> None:
         """Write one entry, whole or not at all.

@@ -174,7 +174,7 @@ class StoreSteps:
 
     def upload(self, name: str, source: Source) -> StoredFile:
         """Write a file in chunks that no record names yet: they expire soon."""
-        prefix = self.keys.blob(f"{name}-{uuid.uuid4().hex[:12]}")
+        prefix = self.keys.blob(f"{name}-{uuid.uuid4().hex}")
         p = self._policy
         return job_files.upload(
             self._server, prefix, source, chunk=_CHUNK, most=p.file_bytes, ttl_ms=p.upload_ms, stop=self._stop

@@ -45,7 +45,7 @@ _VIEWS_PER_SEND: Final = 1000
 _MISSING: Final = object()
 
 
-class Connected(Protocol):
+class HasSocket(Protocol):
     """The part of a connected redis-py connection that ``SocketConnection`` needs."""
 
     _sock: socket.socket
@@ -56,7 +56,7 @@ class Connected(Protocol):
 class SocketConnection(Connection):
     """RESP2 spoken on the socket of a connected redis-py connection, which it owns from now on."""
 
-    def __init__(self, raw: Connected, node: str, timeout: float) -> None:
+    def __init__(self, raw: HasSocket, node: str, timeout: float) -> None:
         self.node = node
         self._connection = raw
         self._sock = raw._sock

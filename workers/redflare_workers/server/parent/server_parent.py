@@ -220,13 +220,17 @@ class ServerParent:
         finally:
             self._ready.set()
             engine.end()
-            self._leave_jobs()
-            self._over = True
-            sites.close()
-            logs.stop(_FLUSH_WITHIN)
-            pool.close(_FLUSH_WITHIN)
-            cell.stop()
-            logger.info("server %s ends: %s", self.server_name, self._stopping)
+            self._close()
+
+    def _close(self) -> None:
+        """Leave the jobs, and write what is in hand."""
+        self._leave_jobs()
+        self._over = True
+        self._sites.close()
+        self._logs.stop(_FLUSH_WITHIN)
+        self._pool.close(_FLUSH_WITHIN)
+        self._cell.stop()
+        logger.info("server %s ends: %s", self.server_name, self._stopping)
 
     def _preflight(self, shared: SharedConnection, cell: Cell, hold: WorkspaceHold) -> None:
         shared.preflight_cell(self.settings, self.server_name)

@@ -40,9 +40,9 @@ print(child.pid, flush=True)
 #: A job's process that runs until it is asked to end.
 OBEYING = """
 import sys, threading
-from redflare_workers.processes import Ending
+from redflare_workers.processes import ProcessEnding
 ended = threading.Event()
-ending = Ending(print, grace={grace})
+ending = ProcessEnding(print, grace={grace})
 ending.watch()
 if {attached}:
     ending.attach(lambda reason: (print("reason:", reason, flush=True), ended.set()))
@@ -217,9 +217,10 @@ def test_data_of_the_parent_arrives_until_the_lifeline_is_closed(folder: Path) -
         folder,
         """
         import threading
-        from redflare_workers.processes import Ending
+        from redflare_workers.processes import ProcessEnding
         ended = threading.Event()
-        Ending(lambda reason: ended.set(), grace=20, on_input=lambda data: print(data, flush=True)).watch(signals=False)
+        ending = ProcessEnding(lambda reason: ended.set(), grace=20, on_input=lambda data: print(data, flush=True))
+        ending.watch(signals=False)
         print("ready", flush=True)
         ended.wait()
         """,
@@ -242,10 +243,10 @@ def test_signals_keep_their_handlers_where_they_are_not_watched(folder: Path) ->
 
 
 def test_a_reason_that_came_before_attach_is_passed_on_then() -> None:
-    from redflare_workers.processes import Ending
+    from redflare_workers.processes import ProcessEnding
 
     reasons: list[str] = []
-    ending = Ending(reasons.append)
+    ending = ProcessEnding(reasons.append)
     ending.reason = "too early"
     ending.attach(reasons.append)
     assert reasons == ["too early"]

@@ -17,7 +17,7 @@ from redflare_broker.errors import ConfigError, PreflightError, ServerError
 from redflare_broker.util.inherited_signals import reset_inherited_signals
 from redflare_broker.util.visible import visible
 
-from redflare_workers.processes import Ending, ExitCode
+from redflare_workers.processes import ExitCode, ProcessEnding
 from redflare_workers.util.log_format import log_to_stderr
 from redflare_workers.util.object_reference import named
 
@@ -35,7 +35,7 @@ def main() -> int:
     reset_inherited_signals()
     log_to_stderr()
     args = AgentProcessArgs.take()
-    ending = Ending(lambda reason: os._exit(ExitCode.LEFT))
+    ending = ProcessEnding(lambda reason: os._exit(ExitCode.LEFT))
     ending.watch()
     try:
         if args.giving_up:
@@ -52,7 +52,7 @@ def main() -> int:
         ending.finish()
 
 
-def _serve(args: AgentProcessArgs, train: TaskFunction, ending: Ending) -> int:
+def _serve(args: AgentProcessArgs, train: TaskFunction, ending: ProcessEnding) -> int:
     watched = WatchedTrain(train, abort_grace=args.abort_grace, stop_grace=args.stop_grace)
     stopping = threading.Lock()
     announced = False

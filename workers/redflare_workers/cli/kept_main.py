@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import signal
 
-from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.ending import ProcessEnding
 
 from . import main
 
 if __name__ == "__main__":
-    Ending(lambda reason: os.kill(os.getpid(), signal.SIGTERM)).watch(signals=False)
+    ProcessEnding(lambda reason: os.kill(os.getpid(), signal.SIGTERM)).watch(signals=False)
     main()

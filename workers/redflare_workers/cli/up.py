@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from redflare_workers.up import DEFAULT_FOLDER
-from redflare_workers.util.signals import signals_to, stopping_signals
+from redflare_workers.util.signals import Signalled, signals_to, stopping_signals
 
 from . import display
 from .connection import URL_HELP, checked_url
@@ -87,8 +87,6 @@ def up(
     redflare up --sites 2            [dim]then run agents yourself, in a debugger[/dim]
     """
     events: SimpleQueue[Event] = SimpleQueue()
-    from redflare_workers.up.events import Signalled
-
     with signals_to(lambda number: events.put(Signalled(number=number)), *stopping_signals()):
         # the help needs none of these
         from redflare_workers.up.plan import UpOptions, make_plan

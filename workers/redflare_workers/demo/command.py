@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from redflare_broker.util.extras import how_to_install
 
-from redflare_workers.util.signals import signals_to, stopping_signals
+from redflare_workers.util.signals import Signalled, signals_to, stopping_signals
 
-from .events import Event, Signalled
+from .events import Event
 
 if TYPE_CHECKING:
     from .run import DemoOptions

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from redflare_workers.util.signals import Signalled
+
 
 class SiteActivity(StrEnum):
     """Activities of a site, as the display shows them."""
@@ -69,13 +71,6 @@ class ComparisonBegan:
     """Training for one row of the comparison begins."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signalled:
-    """The demo itself got a signal to stop."""
-
-    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import orjson
 
-from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.ending import ProcessEnding
 
 #: A status begins with it; wherever in a line, because output of others may lack its line break.
 STATUS = b"\x1eredflare-demo "
@@ -31,7 +31,7 @@ class Lifeline:
         self._stop = stop
         self._scratch = scratch
         self._leave = threading.Semaphore(0)
-        self._ending = Ending(self._on_end, on_input=lambda leave: self._leave.release(len(leave)))
+        self._ending = ProcessEnding(self._on_end, on_input=lambda leave: self._leave.release(len(leave)))
 
     def __enter__(self) -> Lifeline:
         self._ending.watch(signals=False)

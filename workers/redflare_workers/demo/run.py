@@ -16,12 +16,13 @@ from redflare_broker.runtime.preflight import check
 from redflare_broker.transport.server import Server
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from redflare_workers.util.signals import Signalled
 from redflare_workers.workflow.model_store import ModelStore
 
 from .data import Samples, Split, load_split
 from .display import Display
 from .errors import DemoStopped
-from .events import ComparisonBegan, Event, Failed, Finished, Signalled, Trained
+from .events import ComparisonBegan, Event, Failed, Finished, Trained
 from .kill_plan import KillPlan, ServerKillPlan
 from .model import STEPS, Weights, fingerprint, initial, learning_curve
 from .outcome import FEDERATED, POOLED, Curve, DemoOutcome, draw

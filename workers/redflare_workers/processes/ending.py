@@ -1,4 +1,4 @@
-"""``Ending``: lets a job's process end when its parent is gone, on a signal, or when it is asked to.
+"""``ProcessEnding``: lets a job's process end when its parent is gone, on a signal, or when it is asked to.
 
 The parent holds the other end of the standard input. The kernel closes it when the parent dies, however it dies.
 """
@@ -25,7 +25,7 @@ GRACE: Final = 4.0
 PARENT_GONE: Final = "its parent process is gone"
 
 
-class Ending:
+class ProcessEnding:
     """Make one in the main thread, at the start of the process.
 
     Args:

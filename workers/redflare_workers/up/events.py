@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redflare_workers.util.signals import Signalled
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
@@ -70,13 +72,6 @@ class Noted:
     """Something that the user should know."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signalled:
-    """The supervisor got a signal."""
-
-    number: int  #: 0: it should end without one
 
 
 Event = Started | Said | Ready | Died | CannotRun | Over | Connected | Ending | Noted | Signalled

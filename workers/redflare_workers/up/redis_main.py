@@ -17,7 +17,7 @@ from redflare_broker.errors import ConfigError, RedflareError
 from redflare_broker.util.inherited_signals import reset_inherited_signals
 from redflare_broker.util.visible import visible
 
-from redflare_workers.processes.ending import GRACE, Ending
+from redflare_workers.processes.ending import GRACE, ProcessEnding
 from redflare_workers.util.exit_codes import FAILED, UNAVAILABLE, USAGE
 from redflare_workers.util.log_format import log_to_stderr
 
@@ -31,7 +31,7 @@ def main(directory: str, port: str) -> int:
     """Run the server until it ends; return the exit code."""
     reset_inherited_signals()
     log_to_stderr()
-    ending = Ending(lambda reason: os._exit(FAILED), grace=GRACE + _WRITE_WITHIN)
+    ending = ProcessEnding(lambda reason: os._exit(FAILED), grace=GRACE + _WRITE_WITHIN)
     ending.watch()
     try:
         server = EmbeddedServer(directory, int(port) if port else None, _CONFIG).start()

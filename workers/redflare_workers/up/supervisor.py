@@ -15,9 +15,10 @@ from redflare_broker.transport.server import Server
 from redflare_workers.processes.ending import GRACE as CHILD_GRACE
 from redflare_workers.processes.process_table import kill_marked, marked, wait_marked_gone
 from redflare_workers.util.exit_codes import FAILED
+from redflare_workers.util.signals import Signalled
 from redflare_workers.workspace.workspace_lock import WorkspaceHold, folder_lock
 
-from .events import CannotRun, Connected, Emit, Ending, Event, Noted, Over, Ready, Signalled
+from .events import CannotRun, Connected, Emit, Ending, Event, Noted, Over, Ready
 from .plan import GRACE, ORDER_OF_END, SERVER, Kind, PlannedProcess, UpPlan
 from .running import RunningUp
 from .up_process import UpProcess

@@ -5,10 +5,18 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 #: Those that ask a process to stop.
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signalled:
+    """An event: this process got a signal to stop; ``number`` 0: it should stop without one."""
+
+    number: int
 
 
 def stopping_signals() -> tuple[signal.Signals, ...]:

@@ -13,9 +13,9 @@ from queue import SimpleQueue
 import pytest
 from redflare_workers.demo.display import Display
 from redflare_workers.demo.errors import DemoStopped
-from redflare_workers.demo.events import Event, Signalled
+from redflare_workers.demo.events import Event
 from redflare_workers.demo.run import DemoOptions, DemoRun
-from redflare_workers.util.signals import signals_to, stopping_signals
+from redflare_workers.util.signals import Signalled, signals_to, stopping_signals
 from rich.console import Console
 
 

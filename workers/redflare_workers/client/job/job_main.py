@@ -26,7 +26,7 @@ from redflare_workers.engine.panic_listener import PanicListener
 from redflare_workers.jobs.app import ClientApp, build_client_app
 from redflare_workers.jobs.problems import exit_code_of
 from redflare_workers.messaging.switchboard import Switchboard
-from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.ending import ProcessEnding
 from redflare_workers.processes.exit_code import ExitCode, describe_exit
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, AbortRunTask, JobStatus, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import FENCED, STOPPED, JobOutcome
@@ -51,7 +51,7 @@ class JobProgram:
 
     def __init__(self, args: ClientJobArgs) -> None:
         self.args = args
-        self.ending = Ending(self._end_early)
+        self.ending = ProcessEnding(self._end_early)
         self._panic = ""
         self._job: ClientJob | None = None
         self._cell: Cell | None = None

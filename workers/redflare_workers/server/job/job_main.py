@@ -19,7 +19,7 @@ from redflare_broker.util.inherited_signals import reset_inherited_signals
 
 from redflare_workers.jobs.app import ServerApp, build_server_app
 from redflare_workers.jobs.problems import exit_code_of
-from redflare_workers.processes.ending import Ending
+from redflare_workers.processes.ending import ProcessEnding
 from redflare_workers.processes.exit_code import ExitCode
 from redflare_workers.protocol.job_control import NO_REASON, AbortRun, ExpectSites, PingRun, obey, pong
 from redflare_workers.protocol.job_outcome import ABORTED, COMPLETED, FAILED, FENCED, STOPPED, JobOutcome
@@ -48,7 +48,7 @@ class ServerProgram:
     def __init__(self, args: ServerJobArgs) -> None:
         self.args = args
         self.report = ServerJobReport(run=args.run)
-        self.ending = Ending(self._end_early)
+        self.ending = ProcessEnding(self._end_early)
         self._job: ServerJob | None = None
         self._cell: Cell | None = None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 from redflare_broker.errors import ConfigError, Unavailable
@@ -58,6 +58,18 @@ def checked_url(context: typer.Context, parameter: typer.CallbackParam, url: str
                 text = f"other users of this machine can see the password in --url (ps){instead}"
                 typer.echo(f"redflare: warning: {text}", err=True)
     return url
+
+
+#: --url of a command that starts a Redis of its own when none is given.
+OptionalUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        "-u",
+        help=f"{URL_HELP[:-1]}; default: an embedded one. REDFLARE_URL is ignored.",
+        callback=checked_url,
+    ),
+]
 
 
 def existing_folder(folder: Path | None) -> Path | None:

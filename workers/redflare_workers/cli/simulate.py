@@ -12,7 +12,7 @@ from redflare_broker.errors import ConfigError, RedflareError
 from redflare_workers.util.object_reference import beside, named
 
 from . import display
-from .connection import URL_HELP, checked_url
+from .connection import OptionalUrl
 from .exit_codes import FAILED, INTERRUPTED, UNAVAILABLE, USAGE, fail
 
 if TYPE_CHECKING:
@@ -63,15 +63,7 @@ def simulate(
             help="Processes for the sites; 0: threads of this process; default: one per core.",
         ),
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url",
-            "-u",
-            help=f"{URL_HELP[:-1]}; default: an embedded one. REDFLARE_URL is ignored.",
-            callback=checked_url,
-        ),
-    ] = None,
+    url: OptionalUrl = None,
     save: Annotated[Path | None, typer.Option("--save", help="Folder for the model or the results matrix.")] = None,
     as_json: display.Json = False,
 ) -> None:

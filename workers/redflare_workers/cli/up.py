@@ -13,7 +13,7 @@ from redflare_workers.up import DEFAULT_FOLDER
 from redflare_workers.util.signals import Signalled, signals_to, stopping_signals
 
 from . import display
-from .connection import URL_HELP, checked_url
+from .connection import OptionalUrl
 from .exit_codes import INTERRUPTED, TAKEN, exit_on_error, fail
 
 if TYPE_CHECKING:
@@ -54,15 +54,7 @@ def up(
             help="Port of 127.0.0.1 for Redis, without a password; default: a socket that only you can open.",
         ),
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url",
-            "-u",
-            help=f"{URL_HELP[:-1]}; default: an embedded one. REDFLARE_URL is ignored.",
-            callback=checked_url,
-        ),
-    ] = None,
+    url: OptionalUrl = None,
     as_json: display.Json = False,
 ) -> None:
     """Run a federation on this machine: Redis, server, sites and agents, for a first look and for development.

@@ -168,16 +168,21 @@ def test_a_job_that_is_withdrawn_before_the_server_comes_is_in_its_log(operated:
     assert actions(operated, "server", "audit") == ["submit", "refuse"]
 
 
+def in_a_long_job(operated: OperatedFederation, rounds: int) -> None:
+    """Begin a job called long, and wait until it is in the middle of a round."""
+    operated.server()
+    operated.sites(1, 2)
+    (operated.trainer(1) / "slow").touch()
+    operated.job(rounds=rounds)
+    operated("job", "submit", "means", "--id", "long")
+    wait_until((operated.trainer(2) / "began-2").exists, 40)
+
+
 @pytest.mark.parametrize("killed", [("server", "site-1")])
 def test_logs_whose_writers_are_killed_in_the_middle_of_a_job_verify(
     operated: OperatedFederation, killed: tuple[str, ...]
 ) -> None:
-    operated.server()
-    operated.sites(1, 2)
-    (operated.trainer(1) / "slow").touch()
-    operated.job(rounds=15)
-    operated("job", "submit", "means", "--id", "long")
-    wait_until((operated.trainer(2) / "began-2").exists, 40)
+    in_a_long_job(operated, rounds=15)
     for name in killed:
         operated.kill(name)
     operated.server()
@@ -193,12 +198,7 @@ def test_logs_whose_writers_are_killed_in_the_middle_of_a_job_verify(
 
 
 def test_a_server_whose_disk_is_full_takes_no_job_and_goes_on_with_those_that_run(operated: OperatedFederation) -> None:
-    operated.server()
-    operated.sites(1, 2)
-    (operated.trainer(1) / "slow").touch()
-    operated.job(rounds=15)
-    operated("job", "submit", "means", "--id", "long")
-    wait_until((operated.trainer(2) / "began-2").exists, 40)
+    in_a_long_job(operated, rounds=15)
     [server] = operated.processes_of("redflare server --workspace")
     [path] = audit_files(audit_folder(operated.folder / "server"))
     resource.prlimit(server, resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
@@ -219,12 +219,7 @@ def test_a_server_whose_disk_is_full_takes_no_job_and_goes_on_with_those_that_ru
 
 
 def test_messages_that_are_refused_are_in_the_logs_of_server_and_site(operated: OperatedFederation) -> None:
-    operated.server()
-    operated.sites(1, 2)
-    (operated.trainer(1) / "slow").touch()
-    operated.job(rounds=20)
-    operated("job", "submit", "means", "--id", "long")
-    wait_until((operated.trainer(2) / "began-2").exists, 40)
+    in_a_long_job(operated, rounds=20)
     report = SiteReport(site="site-1", job="long", run="x", status="started")
     mallory(operated.url, "server", report, 30)
     mallory(operated.url, "server.long", AbortRun(run="x"), 3)

@@ -28,7 +28,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines: dict[str, list[tuple[str, str, str, str]]] = {name: [] for name in DOCUMENTS}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            for member, row in (value for name, value in report.user_properties if name == _PROPERTY):
+            # a file that cannot be imported has a report without them
+            properties = getattr(report, "user_properties", ())
+            for member, row in (value for name, value in properties if name == _PROPERTY):
                 how = "fails" if outcome != "passed" else "differs" if row else "holds"
                 text = sentence(report.nodeid.rpartition("::")[2])
                 lines[member.partition(".")[0]].append((member, how, text, row))

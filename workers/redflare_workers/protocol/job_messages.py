@@ -7,7 +7,7 @@ is the data of the cell's message, and ``message`` the rest of its Shareable (se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .message import Fields, Message
@@ -173,11 +173,19 @@ class JobEndEvent(Message, channel="job", topic="job_ended"):
     clients: list[str]
     #: As ``job_outcome.ended_with`` reads it.
     reason: str
+    #: Of their processes; others are of another job of this id, and find in their inboxes what was sent to these.
+    #: Empty: any.
+    instances: list[str] = field(default_factory=list)
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> JobEndEvent:
-        """Read the meta of an event."""
-        return cls(clients=_names(meta, "clients"), reason=Refusal.from_meta(meta).reason)
+        """Read the meta of an event; lists that are missing are empty."""
+        clients, instances = _names(meta, "clients"), _names(meta, "instances")
+        return cls(clients=clients, reason=Refusal.from_meta(meta).reason, instances=instances)
+
+    def is_for(self, instance: str) -> bool:
+        """Whether the job of a process has ended."""
+        return not self.instances or instance in self.instances
 
 
 #: Events of the server to its sites.

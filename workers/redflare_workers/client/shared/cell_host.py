@@ -190,6 +190,10 @@ class CellHost:
     def _on_event(self, event: ServerEvent, request: Request) -> HandlerResult:
         with self._guard:
             sites = [self._sites[name] for name in event.clients if name in self._sites]
+            instance = self._cell.instance if self._cell is not None else ""
+        if isinstance(event, JobEndEvent) and not event.is_for(instance):
+            logger.debug("%s: the end of another job of this id is no concern of this process", self)
+            return None
         for site in sites:
             if request.origin != site.server:
                 return refuse_sender(request, site.server)

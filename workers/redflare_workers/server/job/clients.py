@@ -163,6 +163,11 @@ class JobClients:
                     cells.setdefault(known.entry.cell, []).append(name)
         return cells
 
+    def instances(self, names: Iterable[str]) -> list[str]:
+        """Return the instances of the processes of these clients, each once."""
+        with self._guard:
+            return sorted({self._known[name].entry.instance for name in names})
+
     def is_silent(self, name: str) -> bool:
         """Whether heartbeats of a client are missing, so that it should be given no task."""
         known = self._known.get(name)

@@ -196,7 +196,8 @@ class ServingJob(CommObserver):
         """Answer the clients that wait, and send an event to all others."""
         answered = self.tasks.close(reason)
         for fqcn, names in self.clients.by_cell(answered).items():
-            self._send(fqcn, JobEndEvent(clients=names, reason=reason))
+            instances = self.clients.instances(names)
+            self._send(fqcn, JobEndEvent(clients=names, reason=reason, instances=instances))
 
     def _tell_unanswered(self, task: Task, unanswered: list[ClientTask]) -> None:
         """Tell the sites that work on an ended task to stop."""

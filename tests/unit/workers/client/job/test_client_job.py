@@ -12,6 +12,7 @@ import pytest
 from redflare_broker.cell.cell import Cell
 from redflare_broker.cell.request import LATER, HandlerResult, Request
 from redflare_broker.errors import BlobMissing
+from redflare_broker.keys import Keys
 from redflare_broker.scripts.script import BLOB_MISSING
 from redflare_broker.transport.server import Server
 from redflare_workers.apis.dxo import DXO, DataKind, from_shareable
@@ -400,6 +401,18 @@ def test_an_invalid_event_changes_nothing(job: JobRuns, meta: dict[str, Any]) ->
         wait_until(lambda: server.asked)
         server.cell.fire_and_forget("job", "task_ended", "a.job", meta)
         server.cell.fire_and_forget("job", "what_is_this", "a.job", meta)
+        server.cell.fire_and_forget("job", "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
+        assert job.site_outcomes()[0].status == COMPLETED
+
+
+def test_the_end_of_an_earlier_job_of_its_id_that_is_in_its_inbox_does_not_end_a_process(job: JobRuns) -> None:
+    with ScriptedServer(job, []) as server:
+        ended = {"clients": ["a"], "reason": "FINISHED:ABORTED: it was lost", "instances": ["gpu-1:7:0a1b2c3d"]}
+        job.join("a")
+        wait_until(lambda: server.asked)
+        server.cell.fire_and_forget("job", "job_ended", "a.job", ended)
+        inbox = Keys(job.settings.namespace).cell("a.job").inbox("server")
+        wait_until(lambda: not job.place["client"].xlen(inbox))
         server.cell.fire_and_forget("job", "job_ended", "a.job", {"clients": ["a"], "reason": COMPLETED})
         assert job.site_outcomes()[0].status == COMPLETED
 

@@ -164,6 +164,12 @@ def test_cells_hold_the_names_of_their_clients(bench: ClientsBench) -> None:
     assert (bench.clients.cell_of("a"), bench.clients.cell_of("x")) == ("host.job", None)
 
 
+def test_the_processes_of_clients_are_named_once(bench: ClientsBench) -> None:
+    bench.update(entry("a", instance="h:1:x"), entry("b", instance="h:1:x"), entry("c", instance="g:2:y"))
+    assert bench.clients.instances(["a", "b"]) == ["h:1:x"]
+    assert bench.clients.instances(["c", "a"]) == ["g:2:y", "h:1:x"]
+
+
 def test_the_last_report_on_a_client_is_true_whatever_threads_interleave() -> None:
     inside, leave = threading.Event(), threading.Event()
 
